@@ -1,0 +1,42 @@
+# One word for each thing; each word sets up what it needs.
+#   make demo    the whole program on the built-in dataset, 2 to 4 minutes after the installation
+#   make test    the default tests
+#   make check   formatting, lint, types, import contracts
+PYTHON ?= python3.11
+BIN := .venv/bin
+STORAGE ?= results
+MODEL := models:/quickstart@champion
+
+.PHONY: env demo test test-all check clean
+.DEFAULT_GOAL := demo
+
+env: .venv/installed
+
+# Depends on the pins alone: a changed source file never installs anything, as the project is installed in place.
+.venv/installed: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: env
+	@$(BIN)/python -m pipelines.demo $(STORAGE)/demo-data > /dev/null
+	@$(BIN)/python -m tuner.run search_spaces/quickstart.yaml --storage $(STORAGE)
+	@echo
+	@$(BIN)/python -m tuner.predict $(MODEL) "$$(ls $(STORAGE)/demo-data/techno/* | head -n 1)" --storage $(STORAGE)
+	@echo
+	@echo "All runs, side by side:  $(BIN)/mlflow ui --backend-store-uri sqlite:///$(STORAGE)/mlflow.db"
+
+test: env
+	$(BIN)/python -m pytest
+
+test-all: env
+	$(BIN)/python -m pytest -m ""
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Audio files in, feature sets out."""

@@ -1,0 +1,97 @@
+"""Every error that making a feature set can end in.
+
+```
+PipelineError                 exit 1
+├── SpecError                 exit 2   a clip, feature or split setting that cannot work
+├── CatalogError              exit 2   the data as listed cannot be used
+├── SplitError                exit 2   the groups cannot be put on three sides
+├── AudioRejected                      one file is not used: code and detail (never ends a build)
+├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
+├── BuildError                exit 1   too many files were rejected, or a class lost all of them
+└── StorageFullError          exit 1   no room left at a path
+```
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class PipelineError(Exception):
+    """The root of all errors of this package; the message is meant for the user."""
+
+    exit_code: int = 1
+
+
+class SpecError(PipelineError):
+    """A clip, feature or split setting that cannot work."""
+
+    exit_code = 2
+
+
+class CatalogError(PipelineError):
+    """The data as listed cannot be used: nothing there, one class, a bad manifest."""
+
+    exit_code = 2
+
+
+class SplitError(PipelineError):
+    """The groups of a class cannot be put on the training, validation and test side."""
+
+    exit_code = 2
+
+
+class AudioRejected(PipelineError):  # noqa: N818  # a verdict, not a fault of the program
+    """One audio file is not used.
+
+    Attributes:
+        code: the reason, `E_...`, as in the table of reason codes.
+        detail: what was wrong with this file, in words.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)  # both in args, so that it crosses processes whole
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class StoreError(PipelineError):
+    """A feature set on disk is missing, unfinished, damaged or of another version."""
+
+
+class BuildError(PipelineError):
+    """The build was stopped: too many files were rejected, or a class lost all its files."""
+
+
+class StorageFullError(PipelineError):
+    """No room is left (or the quota is used up) where something had to be written.
+
+    Attributes:
+        path: the place that is full.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(str(path))
+        self.path = str(path)
+
+    def __str__(self) -> str:
+        return (
+            f"no room left at {self.path}; free some space there or choose another folder, "
+            "then run the same command again: finished work is kept"
+        )
+
+
+def is_storage_full(error: BaseException) -> bool:
+    """Whether an error says that a disk is full or a quota used up."""
+    return isinstance(error, StorageFullError) or (
+        isinstance(error, OSError) and error.errno in _NO_ROOM
+    )

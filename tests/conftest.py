@@ -1,0 +1,77 @@
+"""Fixtures that several test files share: one real Ray, and a small real feature set."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+# One thread a process: the tests share two processors.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory):
+    """A cluster of its own with two processors, never a foreign one that happens to run."""
+    from tuner import cluster
+
+    os.environ["TUNER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    running = cluster.connect("local", num_cpus=2)
+    yield running
+    cluster.disconnect()
+
+
+def write_tones(folder: Path, per_class: int = 12, seconds: float = 1.0) -> Path:
+    """Write three classes of noisy tones by four artists each; returns the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    time_s = np.arange(int(seconds * 16_000)) / 16_000
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label", "artist"])
+        for label, hertz in (("low", 220.0), ("mid", 880.0), ("high", 3520.0)):
+            for number in range(per_class):
+                # Loud noise, so that one epoch does not already know everything.
+                pitch = hertz * 2 ** rng.uniform(-0.3, 0.3)
+                wave = 0.05 * np.sin(2 * np.pi * pitch * time_s) + 0.1 * rng.normal(
+                    size=len(time_s)
+                )
+                name = f"{label} {number}.wav"
+                soundfile.write(folder / name, wave, 16_000, subtype="PCM_16")
+                table.writerow([name, label, f"{label} artist {number % 4}"])
+    return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 36 short files."""
+    return write_tones(tmp_path_factory.mktemp("tones"))
+
+
+@pytest.fixture(scope="session")
+def tiny_features(tones: Path, local_ray, tmp_path_factory: pytest.TempPathFactory):
+    """The feature set of `tones`: two clips of half a second a track, 32 bands."""
+    from pipelines.build import build
+    from pipelines.catalog import read_catalog
+    from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+
+    return build(
+        read_catalog(tones),
+        tmp_path_factory.mktemp("features"),
+        ClipSpec(clip_seconds=0.5, clips_per_track=2),
+        FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32),
+        SplitSpec(train=0.5, val=0.25, test=0.25),
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real recordings beside the project; tests that need them skip where there are none."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no recordings beside the project")
+    return folder

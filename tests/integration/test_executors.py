@@ -1,0 +1,111 @@
+"""Both executors, on a real Ray: equal results, and nothing left reserved."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from tuner.cluster import Cluster
+from tuner.config import loads
+from tuner.schedule import Plan, Proposal, run
+from tuner.trial import TrialSpec
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+SPACE = """
+name: executors
+data: {{clip_seconds: 0.5, clips_per_track: 2}}
+features: {{sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 32}}
+model: {{name: cnn, blocks: 2, channels: 8, dropout: 0.0}}
+optim: {{lr: 0.01, schedule: one_cycle}}
+augment: {{time_mask: 4, freq_mask: 4, mixup: 0.3}}
+train: {{epochs: {epochs}, batch_size: 16, precision: fp32}}
+search: {{trials: {trials}}}
+scheduler: {{name: asha, grace_epochs: 1, reduction_factor: 2}}
+resources: {{workers: {workers}}}
+"""
+
+
+class Listed:
+    """Trials with fixed seeds; remembers how they ended."""
+
+    def __init__(self, proposals: list[Proposal]) -> None:
+        self.waiting = list(proposals)
+        self.values: dict[str, float | None] = {}
+
+    def next(self) -> Proposal | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        self.values[proposal.spec.trial_id] = value
+
+
+def run_trials(
+    study: Path, cluster: Cluster, features: Path, workers: int, seeds: list[int], epochs: int = 3,
+    early_stopping: bool = False, lrs: dict[int, float] | None = None,
+) -> list[dict]:  # fmt: skip
+    """Run one trial a seed; returns the records."""
+    space = loads(SPACE.format(workers=workers, epochs=epochs, trials=len(seeds)))
+    records: list[dict] = []
+    proposals = []
+    for ordinal, seed in enumerate(seeds):
+        experiment = space.template.model_dump(mode="json")
+        if lrs:
+            experiment["optim"]["lr"] = lrs[seed]
+        spec = TrialSpec(f"t{seed}", "search", seed, experiment, str(features))
+        proposals.append(Proposal(spec, ordinal, {}))
+    source = Listed(proposals)
+    plan = Plan(
+        study=study, experiment=space.template, source=source, count=len(seeds),
+        record=lambda kind, **fields: records.append({"kind": kind, **fields}),
+        early_stopping=early_stopping, max_epochs=epochs,
+    )  # fmt: skip
+    run(plan, cluster)
+    assert set(source.values) == {f"t{seed}" for seed in seeds}
+    return records
+
+
+def curve(records: list[dict]) -> list[dict[str, float]]:
+    return [r["metrics"] for r in records if r["kind"] == "epoch"]
+
+
+def all_cpus_free_within(seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if ray.available_resources().get("CPU", 0.0) == ray.cluster_resources()["CPU"]:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_two_workers_compute_what_one_process_computes(
+    local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    features = tiny_features.feature_set.path
+    one = curve(run_trials(tmp_path / "one", local_ray, features, workers=1, seeds=[5]))
+    two = curve(run_trials(tmp_path / "two", local_ray, features, workers=2, seeds=[5]))
+    assert len(one) == len(two) == 3
+    for alone, together in zip(one, two, strict=True):
+        # Sums in another order; three epochs of float32 steps amplify that a little.
+        assert together == pytest.approx(alone, rel=2e-3, abs=2e-4)
+    assert all_cpus_free_within(20)
+
+
+def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
+    local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    # A rate that learns and then two that cannot: ASHA stops the later ones at the first rung.
+    rates = {1: 0.01, 2: 1e-7, 3: 1e-7}
+    records = run_trials(
+        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1, 2, 3],
+        epochs=12, early_stopping=True, lrs=rates,
+    )  # fmt: skip
+    ends = {r["trial_id"]: r for r in records if r["kind"] == "trial_end"}
+    assert ends["t1"]["status"] == "completed"
+    assert "stopped" in {ends["t2"]["status"], ends["t3"]["status"]}
+    assert all_cpus_free_within(20)
+    table = ray.util.placement_group_table()
+    assert [g["state"] for g in table.values() if g["state"] != "REMOVED"] == []

@@ -1,0 +1,205 @@
+"""Ray clusters of several nodes on this machine's loopback, started and ended by the test alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+BIN = Path(sys.executable).parent
+START_TIMEOUT_SECONDS = 90.0
+END_TIMEOUT_SECONDS = 20.0
+OBJECT_STORE_BYTES = 200_000_000
+# Fixed numbers by default, on which two nodes of one host clash.
+PORT_OPTIONS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "node-manager-port",
+    "object-manager-port",
+    "ray-client-server-port",
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, and that stay free until they are used.
+
+    They lie above those of Ray's workers (10002 to 19999) and below those that Linux hands to
+    outgoing connections (from 32768), of which a starting Ray makes many.
+    """
+    found: list[int] = []
+    candidates = list(range(20_000, 32_768))
+    secrets.SystemRandom().shuffle(candidates)
+    for port in candidates:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class Loopback:
+    """A running cluster.
+
+    Attributes:
+        address: of the control store, host:port.
+        dashboard: of the job API.
+        token: opens both.
+        environment: for commands that talk to the cluster.
+        marker: a word in the environment of each process of the cluster, and of no other.
+    """
+
+    address: str
+    dashboard: str
+    token: str
+    environment: dict[str, str]
+    marker: str
+
+    def get(self, path: str) -> Any:
+        """JSON from the dashboard."""
+        request = urllib.request.Request(
+            self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def processes(self) -> list[int]:
+        """Ids of the cluster's processes that live, jobs and workers included."""
+        return _marked(self.marker)
+
+
+def _marked(marker: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            # a process that ended and waits to be collected has no environment
+            if marker.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
+    """A cluster with a token of its own and one CPU a node; ended with all its processes.
+
+    Args:
+        folder: for the token, caches and the nodes' output.
+        num_nodes: the head included.
+    """
+    token = secrets.token_hex(32)
+    token_file = folder / "auth_token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(token)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # what points to another cluster or tracking server; and the words of a Ray in this process
+        if not name.startswith(("RAY_", "MLFLOW_", "TUNE"))
+    }
+    environment = kept | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TUNER_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    port, dashboard_port, *others = free_ports(2 + num_nodes * len(PORT_OPTIONS))
+    running = Loopback(
+        address=f"127.0.0.1:{port}",
+        dashboard=f"http://127.0.0.1:{dashboard_port}",
+        token=token,
+        environment=environment,
+        marker=f"RAY_AUTH_TOKEN_PATH={token_file}",
+    )
+    # Sockets lie in it, and their path may have 107 characters.
+    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1"]
+    head += [f"--dashboard-port={dashboard_port}", "--include-dashboard=true"]
+    nodes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(num_nodes):
+            role = [f"--address={running.address}"] if number else head
+            ports = others[number * len(PORT_OPTIONS) :]
+            options = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, ports, strict=False)]
+            options += [f"--temp-dir={temporary / str(number)}"]
+            with (folder / f"node-{number}.log").open("wb") as log:
+                nodes.append(_start_node(running, role + options, log))
+            _wait_for_nodes(running, nodes, number + 1, folder)
+        yield running
+    finally:
+        _end(running, nodes)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _start_node(
+    running: Loopback, options: list[str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    command = [str(BIN / "ray"), "start", *options, "--block", "--node-ip-address=127.0.0.1"]
+    command += ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    return subprocess.Popen(
+        command,
+        env=running.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _wait_for_nodes(
+    running: Loopback, nodes: list[subprocess.Popen[bytes]], wanted: int, folder: Path
+) -> None:
+    limit = time.monotonic() + START_TIMEOUT_SECONDS
+    seen = 0
+    while time.monotonic() < limit and all(node.poll() is None for node in nodes):
+        with contextlib.suppress(OSError, KeyError):
+            summary = running.get("/nodes?view=summary")["data"]["summary"]
+            seen = sum(node["raylet"].get("state") == "ALIVE" for node in summary)
+        # jobs are run by the head's agent, which is up a little later than its node
+        if seen >= wanted and (wanted > 1 or _takes_jobs(running)):
+            return
+        time.sleep(0.5)
+    said = "\n".join(log.read_text()[-2000:] for log in sorted(folder.glob("node-*.log")))
+    raise RuntimeError(f"{seen} of {wanted} nodes came up:\n{said}")
+
+
+def _takes_jobs(running: Loopback) -> bool:
+    with contextlib.suppress(OSError):
+        return isinstance(running.get("/api/jobs/"), list)
+    return False
+
+
+def _end(running: Loopback, nodes: list[subprocess.Popen[bytes]]) -> None:
+    """End the workers' nodes, then the head; then, by id, whatever is left of them."""
+    for node in reversed(nodes):
+        node.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.wait(END_TIMEOUT_SECONDS)
+    limit = time.monotonic() + END_TIMEOUT_SECONDS
+    while running.processes() and time.monotonic() < limit:
+        time.sleep(0.2)
+    for pid in running.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for node in nodes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.wait(END_TIMEOUT_SECONDS)

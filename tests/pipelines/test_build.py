@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.build import build, feature_set_path, main
+from pipelines.catalog import read_catalog
+from pipelines.errors import SpecError, SplitError
+from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.stage import Job, pieces, run_piece
+
+FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
+CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
+SPECS = (CLIP, FEATURE, SplitSpec())
+OPTIONS = [
+    "--sample-rate",
+    "8000",
+    "--n-fft",
+    "256",
+    "--hop-length",
+    "128",
+    "--n-mels",
+    "20",
+    "--clip-seconds",
+    "0.4",
+]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+class TestBuild:
+    def test_from_nothing_then_reused(
+        self, make_folder: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        root = make_folder(per_class=6)
+        (root / "hum" / "empty.wav").write_bytes(b"")
+        catalog, seen = read_catalog(root), []
+        result = build(catalog, tmp_path / "out", *SPECS, lambda *counts: seen.append(counts))
+        assert (result.reused, result.resumed_tracks) == (False, 0)
+        assert seen[0] == (0, 13, 0)
+        assert seen[-1] == (13, 13, 1)
+        result.feature_set.verify()
+        assert result.feature_set.manifest.tracks.quarantined == 1
+        assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+            result.feature_set.path.name
+        ]
+        again = build(catalog, tmp_path / "out", *SPECS)
+        assert again.reused
+        assert again.feature_set == result.feature_set
+
+    def test_finished_pieces_are_not_decoded_again(
+        self, make_folder: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        catalog = read_catalog(make_folder(per_class=6))
+        final = feature_set_path(catalog, tmp_path / "out", *SPECS)
+        job = Job(catalog.root, final.with_name(f"{final.name}.staging"), CLIP, FEATURE)
+        job.staging.mkdir(parents=True)
+        done = pieces(catalog.tracks)[:5]
+        for piece in done:
+            run_piece(job, piece)
+        result = build(catalog, tmp_path / "out", *SPECS)
+        assert result.resumed_tracks == sum(map(len, done)) > 0
+        fresh = build(catalog, tmp_path / "other", *SPECS)
+        names = [part.path for part in fresh.feature_set.manifest.parts]
+        for name in names:
+            ours = (result.feature_set.path / name).read_bytes()
+            assert ours == (fresh.feature_set.path / name).read_bytes()
+        assert not job.staging.exists()
+
+    def test_of_two_at_once_one_builds_and_one_waits(
+        self, make_folder: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        catalog, results = read_catalog(make_folder(per_class=6)), []
+
+        def run() -> None:
+            results.append(build(catalog, tmp_path / "out", *SPECS))
+
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=50)
+        assert sorted(result.reused for result in results) == [False, True]
+        assert results[0].feature_set == results[1].feature_set
+
+
+def test_what_cannot_work_is_told_before_any_audio_is_read(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = read_catalog(make_folder(per_class=2))
+    with pytest.raises(SplitError, match="fewer than 3 groups"):
+        build(catalog, tmp_path / "out", *SPECS)
+    with pytest.raises(SpecError, match="clip_seconds"):
+        build(catalog, tmp_path / "out", ClipSpec(clip_seconds=0.01), FEATURE, SplitSpec())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["gone"], "nothing at"),
+        (["data", "--n-mels", "900"], "n_mels"),
+        (["data", "--group", "album"], "no column 'album'"),
+        (["data", "--train", "0.9"], "add up to 1"),
+        (["data", "--short", "loop"], "pad or repeat"),
+    ],
+)
+def test_usage_errors_end_with_2_and_one_line(
+    make_folder: Callable[..., Path], tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    make_folder(per_class=3)
+    source, *rest = arguments
+    command = [str(tmp_path / source), "--out", str(tmp_path / "out"), *OPTIONS, *rest]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert word in result.stderr
+    assert result.stdout == ""
+
+
+def test_help_is_quick_to_load() -> None:
+    code = (
+        "import sys, pipelines.build as b\n"
+        "try: b.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'ray', 'mlflow', 'pyarrow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert "--max-bad-share" in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(120)
+def test_the_command_keeps_its_contract(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_folder(per_class=6)
+    (root / "hum" / "empty.wav").write_bytes(b"")
+    command = [sys.executable, "-m", "pipelines.build", str(root), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, *OPTIONS, "--json"], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 3, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert list(result) == [
+        *("path", "fingerprint", "labels", "tracks", "clips", "seconds", "resumed_tracks")
+    ]
+    assert result["tracks"] == {"listed": 13, "ok": 12, "flagged": 0, "quarantined": 1}
+    assert sum(result["clips"].values()) == 12 * 10
+    assert Path(result["path"]).name == result["fingerprint"]
+    assert "E_EMPTY" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,206 @@
+"""A feature set made without Ray: the pieces are run one after the other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.assemble import assemble
+from pipelines.catalog import read_catalog
+from pipelines.errors import BuildError, SplitError, StoreError
+from pipelines.features import transform
+from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.stage import Job, Verdict, load_verdicts, piece_name, pieces, run_piece
+from pipelines.store import FeatureSet, open_feature_set
+
+FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
+CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
+
+
+def made(root: Path, out: Path, split: SplitSpec | None = None, share: float = 0.2) -> FeatureSet:
+    catalog = read_catalog(root)
+    staging = out / "name.staging"
+    staging.mkdir(parents=True, exist_ok=True)
+    job = Job(catalog.root, staging, CLIP, FEATURE)
+    verdicts: dict[str, Verdict] = {}
+    for piece in pieces(catalog.tracks):
+        verdicts |= {verdict.track_id: verdict for verdict in run_piece(job, piece)}
+    spec = split or SplitSpec()
+    return assemble(job, catalog, spec, verdicts, final=out / "name", max_bad_share=share)
+
+
+def test_every_clip_is_the_transform_of_its_place_in_its_file(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=5)
+    found = made(root, tmp_path / "out")
+    rows = {row["track_id"]: row for row in found.tracks().to_pylist()}
+    seen = 0
+    for split in SPLITS:
+        for batch in found.batches(split):
+            features = batch.column("features").to_numpy_ndarray()
+            assert features.dtype == np.float16
+            assert features.shape[1:] == found.manifest.shape == (20, 26)
+            for n, row in enumerate(batch.to_pylist()):
+                track = rows[row["track_id"]]
+                assert (track["split"], track["label"]) == (split, row["label"])
+                samples, rate = soundfile.read(root / track["path"], dtype="float32")
+                start = round(row["start_s"] * rate)
+                clip = samples[start : start + round(0.4 * rate)]
+                np.testing.assert_array_equal(features[n], transform(clip[None], FEATURE)[0])
+                seen += 1
+    assert seen == sum(found.manifest.clips.values()) == 2 * 5 * 3
+    found.verify()
+
+
+def test_files_are_conserved_and_rejects_listed(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=8)
+    (root / "hum" / "empty.wav").write_bytes(b"")
+    soundfile.write(root / "hiss" / "silent.wav", np.zeros(8000), 8000)
+    short = np.random.default_rng(5).uniform(-0.5, 0.5, 1000)
+    soundfile.write(root / "hiss" / "short.wav", short, 8000)
+    found = made(root, tmp_path / "out")
+    counts = found.manifest.tracks
+    assert (counts.listed, counts.ok, counts.flagged, counts.quarantined) == (19, 16, 1, 2)
+    rows = {row["path"]: row for row in found.tracks().to_pylist()}
+    assert len(rows) == 19
+    assert rows["hum/empty.wav"]["reason"] == "E_EMPTY"
+    assert rows["hum/empty.wav"]["split"] is None
+    assert rows["hiss/short.wav"]["reason"] == "W_PADDED"
+    rejects = (found.path / "rejects.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in rejects] == [
+        "path",
+        "hiss/silent.wav",
+        "hum/empty.wav",
+    ]
+
+
+def test_a_copy_stays_on_the_side_of_its_original(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=9)
+    for take in range(9):
+        samples, rate = soundfile.read(root / "hum" / f"take {take}.wav")
+        soundfile.write(root / "hum" / f"copy {take}.flac", 0.5 * samples, rate)
+    found = made(root, tmp_path / "out")
+    side = {row["path"]: row["split"] for row in found.tracks().to_pylist()}
+    for take in range(9):
+        assert side[f"hum/copy {take}.flac"] == side[f"hum/take {take}.wav"]
+    assert found.manifest.leakage.passed
+    leaky = made(root, tmp_path / "leaky", SplitSpec(group="track", seed=1))
+    assert leaky.manifest.leakage.passed, "track joins copies too"
+
+
+def test_a_given_split_that_tears_copies_apart_is_told(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    shutil.copy(root / "hum" / "take 0.wav", root / "hum" / "take 0 again.wav")
+    sides = ["train", "train", "train", "train", "val", "test"]
+    lines = ["path,label,side,album"]
+    for label in ("hum", "hiss"):
+        lines += [f"{label}/take {n}.wav,{label},{side},{n}" for n, side in enumerate(sides)]
+    lines.append("hum/take 0 again.wav,hum,test,0")
+    (root / "manifest.csv").write_text("\n".join(lines))
+    found = made(root, tmp_path / "out", SplitSpec(group="album", column="side"))
+    leakage = found.manifest.leakage
+    assert (leakage.groups_shared, leakage.near_duplicates_shared) == (1, 1)
+    assert not leakage.passed
+
+
+def test_too_many_bad_files_stop_with_the_table(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=4)
+    for n in range(3):
+        (root / "hum" / f"empty {n}.wav").write_bytes(b"")
+    with pytest.raises(BuildError) as caught:
+        made(root, tmp_path / "out")
+    assert "3 of 11 files" in str(caught.value)
+    assert "E_EMPTY" in str(caught.value)
+    assert made(root, tmp_path / "out", share=0.3).manifest.tracks.quarantined == 3
+
+
+def test_a_class_without_a_usable_file_stops(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(labels=("hum", "hiss", "void"), per_class=5)
+    for path in (root / "void").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(BuildError, match="no file of 'void'"):
+        made(root, tmp_path / "out", share=0.5)
+
+
+def test_a_class_that_lost_its_groups_stops(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=4)
+    for n in range(2):
+        (root / "hum" / f"take {n}.wav").write_bytes(b"")
+    with pytest.raises(SplitError, match="hum"):
+        made(root, tmp_path / "out", share=0.5)
+
+
+def test_a_piece_is_finished_when_its_verdicts_are_there(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = read_catalog(make_folder(per_class=3))
+    job = Job(catalog.root, tmp_path, CLIP, FEATURE)
+    piece = catalog.tracks[:3]
+    assert load_verdicts(job, piece_name(piece)) is None
+    done = run_piece(job, piece)
+    assert load_verdicts(job, piece_name(piece)) == done
+    assert not list(tmp_path.glob("*.partial"))
+    (tmp_path / f"{piece_name(piece)}.json").write_text('[{"track_id": "12')
+    assert load_verdicts(job, piece_name(piece)) is None
+
+
+class TestOpening:
+    @pytest.fixture
+    def found(self, make_folder: Callable[..., Path], tmp_path: Path) -> FeatureSet:
+        return made(make_folder(per_class=3), tmp_path / "out")
+
+    def test_the_manifest_comes_back_as_it_was(self, found: FeatureSet) -> None:
+        again = open_feature_set(found.path).manifest
+        assert again == found.manifest
+        assert (again.clip, again.feature, again.split) == (CLIP, FEATURE, SplitSpec())
+        assert again.labels == ("hiss", "hum")
+
+    def test_nothing_there_or_not_finished(self, found: FeatureSet, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"pipelines\.build"):
+            open_feature_set(tmp_path / "gone")
+        (found.path / "manifest.json").unlink()
+        with pytest.raises(StoreError, match="not finished"):
+            open_feature_set(found.path)
+
+    @pytest.mark.parametrize(
+        ("change", "word"), [({"version": 99}, "version 99"), ({"clips": None}, "damaged")]
+    )
+    def test_another_version_or_a_broken_manifest(
+        self, found: FeatureSet, change: dict[str, object], word: str
+    ) -> None:
+        path = found.path / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(StoreError, match=word):
+            open_feature_set(found.path)
+        path.write_text("{")
+        with pytest.raises(StoreError, match="cannot be read"):
+            open_feature_set(found.path)
+
+    def test_verify_finds_what_is_missing_or_cut(self, found: FeatureSet) -> None:
+        found.verify()
+        part = found.path / found.manifest.parts[0].path
+        part.write_bytes(part.read_bytes()[:-10])
+        (found.path / "tracks.parquet").unlink()
+        with pytest.raises(StoreError) as caught:
+            found.verify()
+        assert part.name in str(caught.value)
+        assert "tracks.parquet" in str(caught.value)

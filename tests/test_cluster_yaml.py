@@ -1,0 +1,117 @@
+"""The shipped cluster file passes Ray's own validation and holds what the project promises."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "cluster.yaml"
+
+
+@pytest.fixture(scope="module")
+def prepared() -> dict[str, Any]:
+    """The file as `ray up` sees it before it talks to the cloud; raises where `ray up` would."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config: dict[str, Any] = prepare_config(yaml.safe_load(FILE.read_text()))
+    validate_config(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    return dict(line.lower().split("==") for line in lines)
+
+
+def start_lines(config: dict[str, Any]) -> list[str]:
+    keys = ("head_start_ray_commands", "worker_start_ray_commands")
+    lines = [line for key in keys for line in config[key] if "ray start" in line]
+    assert len(lines) == 2
+    return lines
+
+
+def test_start_commands_demand_a_token_and_keep_files_private(prepared: dict[str, Any]) -> None:
+    for line in start_lines(prepared):
+        # each command is a shell of its own, so it counts only before `ray start` on the same line
+        before = line.split("ray start")[0]
+        assert "export RAY_AUTH_MODE=token;" in before
+        assert "umask 077;" in before
+    assert prepared["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+def test_dashboard_listens_on_loopback_only(prepared: dict[str, Any]) -> None:
+    head = start_lines(prepared)[0]
+    assert re.findall(r"--dashboard-host[= ](\S+)", head) == ["127.0.0.1"]
+    assert "0.0.0.0" not in FILE.read_text()
+
+
+def test_autoscaler_is_on_and_goes_down_to_no_worker(prepared: dict[str, Any]) -> None:
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in start_lines(prepared)[0]
+    types = prepared["available_node_types"]
+    head = types[prepared["head_node_type"]]
+    workers = [kind for kind in types.values() if kind is not head]
+    assert head["max_workers"] == 0
+    assert "GPU" not in head["resources"]
+    assert all(kind["min_workers"] == 0 < kind["max_workers"] for kind in workers)
+    assert any(kind["resources"].get("GPU", 0) >= 1 for kind in workers)
+
+
+def test_pins_are_those_of_the_constraints(prepared: dict[str, Any], pins: dict[str, str]) -> None:
+    image = prepared["docker"]["image"]
+    requires = re.search(r'requires-python = ">=3\.(\d+)', (ROOT / "pyproject.toml").read_text())
+    assert requires is not None
+    assert image == f"rayproject/ray:{pins['ray']}-py3{requires[1]}-gpu"
+    commands = prepared["setup_commands"] + prepared["head_setup_commands"]
+    installs = [line for line in commands if "pip install" in line]
+    assert any("-e ." in line for line in installs)
+    for line in installs:
+        assert "-c constraints.txt" in line
+        for name, version in re.findall(r"([\w-]+)==([\w.]+)", line):
+            assert pins[name.lower()] == version
+
+
+def test_file_mounts_hold_the_program_and_little_else(prepared: dict[str, Any]) -> None:
+    mounts = dict(prepared["file_mounts"])
+    mounts.pop("~/.ray/auth_token")
+    assert {"pipelines", "tuner", "search_spaces", "pyproject.toml", "constraints.txt"} <= {
+        *mounts.values()
+    }
+    for target, source in mounts.items():
+        assert target == f"~/audio-tuner/{source}"
+        assert (ROOT / source).exists()
+        # `ray up` reads every byte to see what changed
+        files = [path for path in (ROOT / source).rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 10e6
+
+
+def test_job_upload_leaves_data_and_environment_at_home(tmp_path: Path) -> None:
+    """Ray's own packaging, on a tree with one file of each kind."""
+    from ray._private.runtime_env.packaging import create_package
+
+    keep = [
+        "tuner/run.py",
+        "pipelines/build.py",
+        "search_spaces/quickstart.yaml",
+        "pyproject.toml",
+    ]
+    leave = [
+        ".venv/lib/torch.so", ".git/HEAD", "results/mlflow.db", "demo-data/house/a.wav",
+        "tuner/__pycache__/run.pyc", ".mypy_cache/x.json", "my-music/a.mp3", "tests/test_x.py",
+    ]  # fmt: skip
+    tree = tmp_path / "tree"
+    for name in keep + leave:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+    (tree / ".rayignore").write_text((ROOT / ".rayignore").read_text())
+    package = tmp_path / "package.zip"
+    create_package(str(tree), package, include_gitignore=True)
+    with zipfile.ZipFile(package) as archive:
+        packed = {name for name in archive.namelist() if not name.endswith("/")}
+    assert packed == {*keep, ".rayignore"}

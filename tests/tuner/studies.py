@@ -1,0 +1,123 @@
+"""Ledger records of small studies, as the driver of a study writes them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+LABELS = ["bass", "house", "techno"]
+CONFUSION = [[5, 1, 0], [0, 6, 0], [1, 2, 4]]
+
+
+class Script:
+    """Records with a clock that moves one second each."""
+
+    def __init__(self, name: str = "quick", start_ms: int = 1_700_000_000_000) -> None:
+        self.name, self.time_ms = name, start_ms
+        self.records: list[dict[str, Any]] = []
+
+    def add(self, kind: str, **fields: Any) -> None:
+        self.time_ms += 1000
+        self.records.append(
+            {"seq": len(self.records), "time_ms": self.time_ms, "kind": kind, **fields}
+        )
+
+    def study(self) -> None:
+        config = {"search": {"metric": "val_f1_macro", "mode": "max"}}
+        self.add("study", study=self.name, source="name: quick\n", settings={}, config=config)
+
+    def features(self, passed: bool = True) -> None:
+        self.add(
+            "features",
+            features=[
+                {
+                    "fingerprint": "0123456789abcdef",
+                    "path": "results/features/0123456789abcdef",
+                    "labels": LABELS,
+                    "tracks": {"listed": 60, "ok": 57, "flagged": 2, "quarantined": 1},
+                    "clips": {"train": 400, "val": 90, "test": 100},
+                    "leakage": {
+                        "groups_shared": 0 if passed else 2,
+                        "near_duplicates_shared": 0,
+                        "passed": passed,
+                    },
+                }
+            ],
+        )
+
+    def trial(
+        self, trial_id: str, ordinal: int, stage: str = "search", parent: str | None = None
+    ) -> None:
+        rate = 10 ** -(2 + 0.1 * ordinal)
+        model = ("cnn", "resnet18")[ordinal % 2]
+        self.add(
+            "trial",
+            trial_id=trial_id, stage=stage, ordinal=ordinal, seed=ordinal, parent_trial=parent,
+            params={"model": model, "optim.lr": rate},
+            config={"model": {"name": model}, "optim": {"lr": rate}},
+        )  # fmt: skip
+
+    def epochs(self, trial_id: str, height: float, numbers: range) -> None:
+        for number in numbers:
+            score = height * (1 - math.exp(-number / 2))
+            self.add("epoch", trial_id=trial_id, epoch=number, metrics=metrics(score))
+
+    def end(self, trial_id: str, status: str, height: float, epochs: int) -> None:
+        best = {"epoch": epochs, "metrics": metrics(height * (1 - math.exp(-epochs / 2)))}
+        failed = status == "failed"
+        self.add(
+            "trial_end",
+            trial_id=trial_id, status=status, epochs=epochs,
+            best=None if failed else best, error="loss is nan" if failed else None,
+        )  # fmt: skip
+
+    def whole_trial(self, trial_id: str, ordinal: int, height: float, **stage: Any) -> None:
+        self.trial(trial_id, ordinal, **stage)
+        self.epochs(trial_id, height, range(1, 6))
+        self.end(trial_id, "completed", height, 5)
+
+
+def metrics(score: float) -> dict[str, float]:
+    return {
+        "train_loss": 1.5 - score, "val_loss": 1.6 - score, "val_accuracy": score + 0.01,
+        "val_f1_macro": score, "val_clip_f1_macro": score - 0.05, "lr": 1e-3,
+    }  # fmt: skip
+
+
+def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, Any]]:
+    """Search trials: two completed, one stopped, one failed; two confirmation runs; version 1."""
+    script = Script(name)
+    script.study()
+    script.features(passed)
+    script.whole_trial("t0", 0, 0.80)
+    script.whole_trial("t1", 1, 0.90)
+    script.trial("t2", 2)
+    script.epochs("t2", 0.4, range(1, 3))
+    script.end("t2", "stopped", 0.4, 2)
+    script.trial("t3", 3)
+    script.end("t3", "failed", 0.0, 0)
+    script.whole_trial("t1-s1", 1, 0.85, stage="confirm", parent="t1")
+    script.whole_trial("t1-s2", 3, 0.88, stage="confirm", parent="t1")
+    script.add(
+        "confirmed",
+        seeds=2, mean=0.79, ci95=[0.70, 0.88],
+        top=[{"trial_id": "t1", "values": [0.78, 0.81], "mean": 0.79}],
+        winner={"trial_id": "t1", "run_trial_id": "t1-s2"},
+    )  # fmt: skip
+    counts = np.array(CONFUSION)
+    script.add(
+        "test",
+        trial_id="t1-s2", labels=LABELS, confusion=CONFUSION, split_digest="abc",
+        metrics={
+            "f1_macro": 0.7807, "accuracy": float(np.trace(counts) / counts.sum()),
+            "clip_f1_macro": 0.70, "ci95": [0.61, 0.91], "tracks": int(counts.sum()),
+        },
+    )  # fmt: skip
+    script.add(
+        "registered", name=name, version=1 if passed else None,
+        alias="champion" if passed else None, reason=f"{name} version 1 is champion",
+    )  # fmt: skip
+    script.add("study_end", status="done", seconds={"total": 42.0})
+    return script.records

@@ -1,0 +1,570 @@
+"""Bad space files: each fault has its place, its value and what was meant."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.config import Space, load, loads
+from tuner.config.yaml_nodes import MAX_BYTES
+from tuner.errors import ConfigError
+
+N = "name: x\n"
+M = "model: {name: cnn}\n"
+P = N + M  # a sound file of two lines; what follows starts on line 3
+
+# A document, and all of its problems: "line:col: path" and words of the message.
+FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    # --- the text
+    "duplicate key": ("name: a\nname: b\n" + M, [("2:1: name", "twice, first on line 1")]),
+    "duplicate inside": (P + "train: {epochs: 5, epochs: 6}", [("3:20: train.epochs", "line 3")]),
+    "octal": (P + "data: {seed: 010}", [("3:14: data.seed", "write 10 for the number")]),
+    "octal bound": (
+        P + "train: {epochs: {integer: [01, 9]}}",
+        [("3:28: train.epochs.integer.0", "01 is ambiguous")],
+    ),
+    "nan": (P + "optim: {lr: .nan}", [("3:13: optim.lr", ".nan is no finite number")]),
+    "inf bound": (
+        P + "optim: {lr: {uniform: [0.1, .inf]}}",
+        [("3:29: optim.lr.uniform.1", ".inf is no finite")],
+    ),
+    "overflow": (P + "optim: {lr: 1e999}", [("3:13: optim.lr", "too large")]),
+    "5000 digits": (P + f"data: {{seed: {'9' * 5000}}}", [("3:14: data.seed", "5000 characters")]),
+    "200 digits": (P + f"data: {{seed: {'9' * 200}}}", [("3:14: data.seed", "too large")]),
+    "underscores": (P + "data: {seed: 1_000}", [("3:14: data.seed", "write 1000 without")]),
+    "decimal comma": (P + "optim:\n  lr: 0,001", [("4:7: optim.lr", "write 0.001 with a point")]),
+    "decimal comma in braces": (
+        P + "optim: {weight_decay: 0,001}",
+        [("3:25: optim.001", "a decimal comma? write 0.001")],
+    ),
+    "quoted number": (
+        P + "optim: {lr: '1e-3'}",
+        [("3:13: optim.lr", "write 1e-3 without quotes")],
+    ),
+    "empty": ("", [("1:1", "empty")]),
+    "only comments": ("# a\n# b\n", [("1:1", "empty")]),
+    "only a marker": ("---\n", [("2:1", "empty")]),
+    "two documents": (P + "---\n" + P, [("3:1", "second document")]),
+    "a list": ("- name: x\n", [("1:1", "not a list")]),
+    "a word": ("hello\n", [("1:1", "not a single value")]),
+    "toml": ("name = 'x'\n[model]\n", [("1:1", "not a single value")]),
+    "tab": (P + "train:\n\tepochs: 3\n", [("4:1", "no valid YAML")]),
+    "unclosed quote": (N + "model: 'x\n", [("3:1", "no valid YAML")]),
+    "unclosed brace": (N + "model: {name: cnn\n", [("3:1", "no valid YAML")]),
+    "bad indent": ("name: x\n  model: y\n", [("2:8", "no valid YAML")]),
+    "percent": ("%YAML 3.0\n---\nname: x\n", [("1:1", "no valid YAML")]),
+    "at sign": ("name: @x\n" + M, [("1:7", "no valid YAML")]),
+    "NUL": ("name: x\nmo\0del: y\n", [("2:3", "U+0000")]),
+    "escaped NUL": ('name: "x\\0y"\n' + M, [("1:7: name", "U+0000")]),
+    "newline": ("name: |\n  x\n  y\n" + M, [("1:7: name", "U+000A")]),
+    "python tag": (
+        "name: !!python/object/apply:os.system [ls]\n" + M,
+        [("1:7: name", "python/object/apply:os.system' is refused")],
+    ),
+    "custom tag": ("name: !include /etc/passwd\n" + M, [("1:7: name", "'!include' is refused")]),
+    "set": (N + "model: !!set {a, b}\n", [("2:8: model", "is refused")]),
+    "complex key": ("? [a]\n: b\n", [("1:3", "a key must be a plain word")]),
+    "merge key": (N + "model:\n  <<: {name: cnn}\n", [("3:3", "merge keys")]),
+    "alias of itself": ("name: &a [*a]\n", [("1:11", "inside its own anchor")]),
+    "alias of nothing": ("name: *a\n", [("1:7", "no anchor &a")]),
+    # --- shape
+    "no name": (M, [("1:1: name", "`name` is missing")]),
+    "no model": (N, [("1:1: model", "`model` is missing; write for example")]),
+    "model without value": (N + "model:\n", [("2:7: model", "got nothing (null)")]),
+    "block without value": (P + "train:\n", [("3:7: train", "must be a block of settings")]),
+    "model as a word": (N + "model: cnn\n", [("2:8: model", "got the text 'cnn'")]),
+    "model without name": (
+        N + "model: {blocks: 3}\n",
+        [("2:8: model", "write one of cnn, resnet18")],
+    ),
+    "split as a list": (P + "data: {split: [1, 2]}", [("3:15: data.split", "got a list of 2")]),
+    "list for a number": (P + "train: {epochs: [1, 2]}", [("3:17: train.epochs", "a list of 2")]),
+    "unknown key": (
+        P + "lerning_rate: 1\n",
+        [("3:1: lerning_rate", "unknown setting; this block")],
+    ),
+    "misspelled key": (P + "train: {epoch: 3}", [("3:9: train.epoch", "did you mean `epochs`?")]),
+    "key of another block": (
+        P + "train: {lr: 1}",
+        [("3:9: train.lr", "did you mean `optim.lr`?")],
+    ),
+    "key of another model": (
+        N + "model: {name: cnn, drop_rate: 0.1}",
+        [("2:20: model.drop_rate", "unknown setting")],
+    ),
+    # --- types
+    "fraction": (P + "train: {epochs: 1.5}", [("3:17: train.epochs", "a whole number, got 1.5")]),
+    "whole fraction": (
+        P + "train: {epochs: 3.0}",
+        [("3:17: train.epochs", "whole number, got 3.0")],
+    ),
+    "word": (P + 'train: {epochs: "ten"}', [("3:17: train.epochs", "got the text 'ten'")]),
+    "true for a number": (P + "train: {epochs: true}", [("3:17: train.epochs", "got true")]),
+    "true for a float": (P + "optim: {lr: true}", [("3:13: optim.lr", "a number, got true")]),
+    "one for true": (
+        N + "model: {name: cnn, batch_norm: 1}",
+        [("2:32: model.batch_norm", "must be true or false, got 1")],
+    ),
+    "yes for true": (
+        N + "model: {name: cnn, batch_norm: yes}",
+        [("2:32: model.batch_norm", "true or false, got the text 'yes'")],
+    ),
+    "number for a text": ("name: 12\n" + M, [("1:7: name", 'write "12" in quotes')]),
+    "float kernel": (
+        N + "model: {name: cnn, kernel_size: 3.0}",
+        [("2:33: model.kernel_size", "a whole number, got 3.0")],
+    ),
+    "fold of true": (
+        P + "data: {split: {column: f, val: [true], test: [5]}}",
+        [("3:33: data.split.val.0", "must be a text, got true")],
+    ),
+    "folds as a word": (
+        P + "data: {split: {column: f, val: 4, test: [5]}}",
+        [("3:32: data.split.val", "a list such as [4, 5], got 4")],
+    ),
+    # --- limits
+    "no epochs": (P + "train: {epochs: 0}", [("3:17: train.epochs", "at least 1, got 0")]),
+    "negative epochs": (P + "train: {epochs: -1}", [("3:17: train.epochs", "at least 1, got -1")]),
+    "no rate": (P + "optim: {lr: 0}", [("3:13: optim.lr", "above 0, got 0")]),
+    "no batch": (P + "train: {batch_size: 0}", [("3:21: train.batch_size", "at least 1")]),
+    "share": (
+        P + "data: {split: {train: 0.5, val: 1.2, test: 0.1}}",
+        [("3:33: data.split.val", "below 1, got 1.2")],
+    ),
+    "reduction": (
+        P + "scheduler: {reduction_factor: 1}",
+        [("3:31: scheduler.reduction_factor", "at least 2, got 1")],
+    ),
+    "path as a name": ("name: ../x\n" + M, [("1:7: name", "got the text '../x'")]),
+    "empty name": ("name: ''\n" + M, [("1:7: name", "must be 1 to 64")]),
+    "long name": (f"name: {'a' * 300}\n" + M, [("1:7: name", "must be 1 to 64")]),
+    "emoji": ("name: 🎵\n" + M, [("1:7: name", "must be 1 to 64")]),
+    "budget without unit": (
+        P + "search: {budget: 30}",
+        [("3:18: search.budget", "write 30s, 30m or 30h")],
+    ),
+    "budget in words": (P + "search: {budget: soon}", [("3:18: search.budget", "90s, 30m or 2h")]),
+    # --- names
+    "model": (
+        N + "model: {name: resnet_18}",
+        [("2:15: model.name", "did you mean `resnet18`?")],
+    ),
+    "number as a model": (
+        N + "model: {name: 18}",
+        [("2:15: model.name", "there are cnn, resnet18")],
+    ),
+    "weights": (
+        N + "model: {name: resnet18, weights: imagenet}",
+        [("2:34: model.weights", "not built yet")],
+    ),
+    "feature kind": (P + "features: {kind: mfcc}", [("3:18: features.kind", "there is logmel")]),
+    "scheduler": (
+        P + "scheduler: {name: ashaa}",
+        [("3:19: scheduler.name", "did you mean `asha`?")],
+    ),
+    "searcher": (
+        P + "search: {algorithm: tpee}",
+        [("3:21: search.algorithm", "did you mean `tpe`?")],
+    ),
+    "metric": (
+        P + "search: {metric: val_f1}",
+        [("3:18: search.metric", "did you mean `val_f1_macro`")],
+    ),
+    "mode typo": (P + "search: {mode: maxx}", [("3:16: search.mode", "did you mean `max`?")]),
+    "optimizer": (P + "optim: {name: adamm}", [("3:15: optim.name", "`adam` or `adamw`")]),
+    "kernel": (
+        N + "model: {name: cnn, kernel_size: 4}",
+        [("2:33: model.kernel_size", "must be one of 3, 5, 7; got 4")],
+    ),
+    # --- ranges
+    "range kind": (
+        P + "optim: {lr: {lognormal: [0.1, 1]}}",
+        [("3:14: optim.lr", "did you mean `log_uniform`?")],
+    ),
+    "range with a scalar": (P + "optim: {lr: {uniform: 3}}", [("3:23: optim.lr", "[low, high]")]),
+    "three bounds": (
+        P + "optim: {lr: {uniform: [1, 2, 3]}}",
+        [("3:23: optim.lr", "takes [low, high], got 3 values")],
+    ),
+    "text bound": (
+        P + "optim: {lr: {uniform: [a, 2]}}",
+        [("3:23: optim.lr", "takes numbers, got the text 'a'")],
+    ),
+    "reversed": (P + "optim: {lr: {uniform: [3, 1]}}", [("3:23: optim.lr", "got [3, 1]")]),
+    "equal ends": (P + "optim: {lr: {uniform: [1, 1]}}", [("3:23: optim.lr", "write 1 without")]),
+    "log of zero": (
+        P + "optim: {lr: {log_uniform: [0, 1]}}",
+        [("3:27: optim.lr", "above 0, got 0")],
+    ),
+    "empty choice": (P + "optim: {name: {choice: []}}", [("3:24: optim.name", "an empty list")]),
+    "same option": (
+        P + "train: {batch_size: {choice: [16, 16]}}",
+        [("3:30: train.batch_size", "lists 16 twice")],
+    ),
+    "quantum zero": (
+        P + "optim: {lr: {quantized: [0.1, 1, 0]}}",
+        [("3:25: optim.lr", "step above 0, got 0")],
+    ),
+    "step past the end": (
+        P + "optim: {lr: {quantized: [0.1, 1, 0.4]}}",
+        [("3:25: optim.lr", "do not reach 1 (both ends belong)")],
+    ),
+    "two kinds": (
+        P + "optim: {lr: {uniform: [0.1, 1], choice: [1]}}",
+        [("3:14: optim.lr", "one key only; remove choice")],
+    ),
+    "list as an option": (
+        N + "model: {choice: [[cnn], {name: cnn}]}",
+        [("2:18: model", "not a list")],
+    ),
+    "range in search": (
+        P + "search: {trials: {integer: [1, 3]}}",
+        [("3:19: search.trials", "a range cannot stand here; ranges are allowed in features")],
+    ),
+    "range in the split": (
+        P + "data: {split: {choice: [{train: 0.8}]}}",
+        [("3:16: data.split", "a range cannot stand here")],
+    ),
+    "range as a name": ("name: {choice: [a]}\n" + M, [("1:8: name", "cannot stand here")]),
+    "range of everything": (P + "choice: [{name: x}]\n", [("3:1: choice", "unknown setting")]),
+    "fractions for whole numbers": (
+        P + "train: {epochs: {uniform: [5, 9]}}",
+        [("3:28: train.epochs", "uniform draws fractions, write integer")],
+    ),
+    "upper end too high": (
+        N + "model: {name: cnn, blocks: {integer: [2, 9]}}",
+        [
+            ("2:42: model.blocks", "at most 5, got 9"),
+        ],
+    ),
+    "lower end too low": (
+        P + "optim: {lr: {uniform: [0, 1]}}",
+        [("3:24: optim.lr", "above 0, got 0")],
+    ),
+    "even kernels between": (
+        N + "model: {name: cnn, kernel_size: {integer: [3, 7]}}",
+        [("2:43: model.kernel_size", "must be one of 3, 5, 7; got 4")],
+    ),
+    "one option of three": (
+        N + "model: {name: cnn, activation: {choice: [relu, gellu, silu]}}",
+        [("2:48: model.activation", "did you mean `gelu` or `relu`?")],
+    ),
+    "inside an alternative": (
+        N
+        + "model: {choice: [{name: cnn, bloks: 3}, {name: resnet18, drop_rate: 2}, {name: vgg}]}",
+        [
+            ("2:30: model.cnn.bloks", "did you mean `blocks`?"),
+            ("2:69: model.resnet18.drop_rate", "at most 0.9, got 2"),
+            ("2:80: model.vgg.name", "unknown 'vgg'"),
+        ],
+    ),
+    "endless feature sets": (
+        P + "features: {f_max: {uniform: [8000, 9000]}}",
+        [("3:29: features.f_max", "each feature set is built as a whole")],
+    ),
+    "too many feature sets": (
+        P + "features: {n_mels: {integer: [20, 60]}}",
+        [("3:30: features", "41 feature sets; at most 32")],
+    ),
+    "grid of a continuous range": (
+        P + "search: {algorithm: grid}\noptim: {lr: {uniform: [0.1, 0.2]}}",
+        [("4:23: optim.lr", "the grid needs a list")],
+    ),
+    "grid of a billion points": (
+        P + "search: {algorithm: grid}\ntrain: {epochs: {integer: [2, 100000]}}\n"
+        "augment: {time_mask: {integer: [0, 99]}, freq_mask: {integer: [0, 60]}}",
+        [("3:21: search.algorithm", "609,993,900 points; at most 10,000")],
+    ),
+    # --- relations
+    "shares": (
+        P + "data: {split: {train: 0.5, val: 0.2, test: 0.2}}",
+        [("3:15: data.split", "must sum to 1, got 0.9")],
+    ),
+    "one fold missing": (
+        P + "data: {split: {column: fold, val: [4]}}",
+        [("3:15: data.split", "`test` has no values")],
+    ),
+    "fold on both sides": (
+        P + "data: {split: {column: fold, val: [4], test: [4]}}",
+        [("3:15: data.split", "'4' is in val and in test")],
+    ),
+    "hop and count": (
+        P + "data: {hop_seconds: 1, clips_per_track: 3}",
+        [("3:21: data.hop_seconds", "are both set; keep one")],
+    ),
+    "neither hop nor count": (
+        P + "data: {clips_per_track: null}",
+        [("3:25: data.clips_per_track", "are both null; set one")],
+    ),
+    "f_max": (
+        P + "features: {f_max: 12000}",
+        [("3:19: features.f_max", "12000 Hz is above half the sample rate, 11025 Hz")],
+    ),
+    "f_max for one rate of two": (
+        P + "features: {f_max: 10000, sample_rate: {choice: [22050, 16000]}}",
+        [("3:56: features.sample_rate", "10000 Hz is above half the sample rate, 8000 Hz")],
+    ),
+    "f_min": (P + "features: {f_min: 900, f_max: 800}", [("3:19: features.f_min", "below f_max")]),
+    "window": (
+        P + "features: {win_length: 2048}",
+        [("3:24: features.win_length", "2048 must be at most n_fft, 1024")],
+    ),
+    "empty mel bands": (
+        P + "features: {n_mels: {choice: [64, 256]}, n_fft: 512}",
+        [("3:34: features.n_mels", "of 256 mel bands would be empty")],
+    ),
+    "clip shorter than a frame": (
+        P + "data: {clip_seconds: 0.01}",
+        [("3:22: data.clip_seconds", "220 samples is too short for n_fft 1024")],
+    ),
+    "crop": (
+        P + "train: {crop_seconds: 5}",
+        [("3:23: train.crop_seconds", "crop_seconds 5 is longer than a clip, 3 s")],
+    ),
+    "odd mixup": (
+        P + "train: {batch_size: {choice: [16, 15]}}\naugment: {mixup: 0.2}",
+        [("3:35: train.batch_size", "15 is odd, but mixup pairs clips")],
+    ),
+    "odd between even ends": (
+        P + "train: {batch_size: {integer: [16, 20]}}\naugment: {mixup: 0.2}",
+        [("3:31: train.batch_size", "17 is odd, but mixup pairs clips")],
+    ),
+    "time mask": (  # by hand: 1 + 66150 // 512 = 130 frames
+        P + "augment: {time_mask: {integer: [0, 130]}}",
+        [("3:36: augment.time_mask", "130 must be below the 130 frames")],
+    ),
+    "frequency mask": (
+        P + "augment: {freq_mask: {integer: [0, 64]}}",
+        [("3:36: augment.freq_mask", "64 must be below n_mels, 64")],
+    ),
+    "grace": (
+        P + "train: {epochs: 5}\nscheduler: {grace_epochs: 6}",
+        [("4:27: scheduler.grace_epochs", "6 is above train.epochs, 5")],
+    ),
+    "freeze": (
+        P + "train: {epochs: 5, freeze_epochs: 5}",
+        [("3:35: train.freeze_epochs", "must be below epochs, 5")],
+    ),
+    "workers": (
+        P + "train: {batch_size: 30}\nresources: {workers: 4}",
+        [("3:21: train.batch_size", "30 must be a multiple of resources.workers, 4")],
+    ),
+    "two rules at one setting": (
+        P + "train: {batch_size: 15}\nresources: {workers: 2}\naugment: {mixup: 0.1}",
+        [("3:21: train.batch_size", "15 is odd"), ("3:21: train.batch_size", "a multiple of")],
+    ),
+    "share of a GPU": (
+        P + "resources: {workers: 2, gpus_per_worker: 0.5}",
+        [("3:42: resources.gpus_per_worker", "with workers: 1 only")],
+    ),
+    "mode": (
+        P + "search: {metric: val_loss}",
+        [("3:18: search.metric", "smaller is better for val_loss; write mode: min")],
+    ),
+    # --- all at once
+    "everything": (
+        "name: a/b\nmodel: {name: cnn, blocks: 9}\ntrain: {epochs: 0, batch: 3}\n"
+        "optim: {lr: {uniform: [2, 1]}}\naugment: {freq_mask: 80}\nsearch: {seed: 07}",
+        [
+            ("1:7: name", "must be 1 to 64"),
+            ("2:28: model.blocks", "at most 5"),
+            ("3:17: train.epochs", "at least 1"),
+            ("3:20: train.batch", "did you mean `batch_size`?"),
+            ("4:23: optim.lr", "low below high"),
+            ("5:22: augment.freq_mask", "below n_mels, 64"),
+            ("6:16: search.seed", "07 is ambiguous"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_has_its_place_and_says_what_was_meant(text, expected):
+    started = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        loads(text, "f.yaml")
+    seconds = time.perf_counter() - started
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(expected), lines
+    for line, (place, words) in zip(lines, expected, strict=True):
+        assert line.startswith(f"f.yaml:{place}: "), line
+        assert words in line
+    assert (caught.value.exit_code, len(caught.value.problems)) == (2, len(expected))
+    assert seconds < 0.2
+
+
+OVERRIDES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
+    "no equals sign": (["train.epochs"], [("train.epochs:1:1", "no `=`")]),
+    "no path": (["=3"], [(":1:1", "no path of a setting")]),
+    "empty piece": (["train..epochs=3"], [("train..epochs:1:1", "no path of a setting")]),
+    "no value": (["train.epochs="], [("train.epochs:1:1: train.epochs", "no value after `=`")]),
+    "unknown path": (
+        ["train.epohcs=3"],
+        [("train.epohcs:1:1: train.epohcs", "did you mean `epochs`?")],
+    ),
+    "unknown block": (["trian.epochs=3"], [("trian.epochs:1:1: trian", "did you mean `train`?")]),
+    "wrong type": (["train.epochs=ten"], [("train.epochs:1:1: train.epochs", "a whole number")]),
+    "bad YAML": (["train={epochs: 3"], [("train:1:11", "no valid YAML")]),
+    "octal": (["data.seed=010"], [("data.seed:1:1: data.seed", "010 is ambiguous")]),
+    "inside a block": (
+        ["train={epochs: 3, batch_size: 0}"],
+        [("train:1:25: train.batch_size", "at least 1, got 0")],
+    ),
+    "leaf of a choice": (
+        ["model.drop_rate=0.1"],
+        [
+            (
+                "model.drop_rate:1:1: model.drop_rate",
+                "model is a choice range; override it as a whole",
+            )
+        ],
+    ),
+    "below a value": (["name.x=3"], [("name.x:1:1: name.x", "name is a value, not a block")]),
+    "a range where none can be": (
+        ["search.trials={integer: [1, 2]}"],
+        [("search.trials:1:2: search.trials", "a range cannot stand here")],
+    ),
+    "two faults": (
+        ["optim.lr=0", "train.epochs=0"],
+        [("optim.lr:1:1: optim.lr", "above 0"), ("train.epochs:1:1: train.epochs", "at least 1")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), OVERRIDES.values(), ids=OVERRIDES)
+def test_faults_of_overrides_are_placed_in_the_override(overrides, expected):
+    text = N + "model: {choice: [{name: cnn}, {name: resnet18}]}\n"
+    with pytest.raises(ConfigError) as caught:
+        loads(text, "f.yaml", overrides)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(expected), lines
+    for line, (place, words) in zip(lines, expected, strict=True):
+        assert line.startswith(f"--set {place}: "), line
+        assert words in line
+
+
+# --- hostile documents ----------------------------------------------------------------------
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{key}: &{key} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, key in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+HOSTILE: dict[str, tuple[str, str]] = {
+    "bomb": (BOMB, "more than 5000 values"),
+    "brackets": ("[" * 100_000, "nested deeper than 24"),
+    "braces": ("{a: " * 50_000, "nested deeper than 24"),
+    "dashes": ("- " * 400_000, "nested deeper than 24"),
+    "lines": ("a: 1\n" * 150_000, "more than 5000 values"),
+    "scalar": (f"name: {'a' * 900_000}\n{M}", "must be 1 to 64"),
+    "key": (f"{'k' * 900_000}: 1\n", "no valid YAML"),
+    "long key": (f'? "{"k" * 900_000}"\n: 1\n', "a key of 900000 characters"),
+    "unknown keys": (P + "".join(f"k{i}: 1\n" for i in range(2000)), "more than 100 problems"),
+    "options": (P + f"train: {{epochs: {{choice: {list(range(1, 1500))}}}}}", "at most 1000"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_documents_are_refused_at_once(text, words):
+    started = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        loads(text, "f.yaml")
+    seconds = time.perf_counter() - started
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 30_000
+    assert seconds < 0.5
+
+
+def test_files_that_cannot_be_read_say_why(tmp_path):
+    (tmp_path / "quickstart.yaml").write_text(P)
+    (tmp_path / "big.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    (tmp_path / "latin.yaml").write_bytes(b"name: x\nmodel: \xe9\n")
+    (tmp_path / "half.yaml").write_bytes("name: é".encode("utf-16")[:-1])
+    os.mkfifo(tmp_path / "fifo.yaml")
+    cases = {
+        "quikstart.yaml": (
+            "1:1",
+            f"No such file or directory; did you mean {tmp_path}/quickstart",
+        ),
+        ".": ("1:1", "this is a folder"),
+        "fifo.yaml": ("1:1", "this is a pipe or a device"),
+        "big.yaml": ("1:1", "1000001 bytes are too many"),
+        "latin.yaml": ("2:8", "byte 0xe9 is no UTF-8 text"),
+        "half.yaml": ("1:7", "no UTF-16 text"),
+        "a" * 5000: ("1:1", "File name too long"),
+        "a\0b": ("1:1", "null byte"),
+        "quickstart.yaml/x": ("1:1", "Not a directory"),
+    }
+    for name, (place, words) in cases.items():
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path / name)
+        line = str(caught.value)
+        assert line.startswith(f"{tmp_path / name}:{place}: ")
+        assert words in line
+
+
+# --- random documents -----------------------------------------------------------------------
+
+VOCABULARY = """name model data features optim train search augment split choice grid uniform
+integer quantized lr epochs n_mels cnn resnet18 x 1 0 1e-3 -5 0.5 010 .nan null true '' *a &a !!str
+~ column val val_loss metric blocks clip_seconds hop_seconds scheduler"""
+WORDS = st.sampled_from(VOCABULARY.split())
+MARKS = st.sampled_from([": ", ", ", *"[]{}|\t'", "\n", "\n  ", "- ", "# ", "? "])
+
+
+def outcome(text: str, overrides: Sequence[str] = ()) -> Space | ConfigError:
+    """The space, or the error whose problems all have a place; anything else escapes."""
+    try:
+        return loads(text, overrides=overrides)
+    except ConfigError as error:
+        return error
+
+
+def check_outcome(found: Space | ConfigError) -> None:
+    if isinstance(found, ConfigError):
+        assert found.problems
+        assert all(problem.line >= 1 and problem.column >= 1 for problem in found.problems)
+    else:
+        assert loads(found.to_yaml()) == found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(WORDS, MARKS), max_size=40).map("".join))
+def test_random_token_soup_raises_nothing_but_config_errors(text):
+    check_outcome(outcome(text))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_random_text_raises_nothing_but_config_errors(text):
+    check_outcome(outcome(text))
+    check_outcome(outcome(P + f"data: {{root: {text}}}"))
+
+
+VALUES = st.recursive(
+    WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["data", "features", "model", "optim", "train", "search"]), VALUES
+    )
+)
+def test_random_trees_raise_nothing_but_config_errors(document):
+    text = str({"name": "x", "model": {"name": "cnn"}, **document}).replace("'", "")
+    check_outcome(outcome(text))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_random_overrides_raise_nothing_but_config_errors(path, value):
+    for override in (f"{path}={value}", path, f"train.{path}={value}", f"train.epochs={value}"):
+        check_outcome(outcome(P, [override]))

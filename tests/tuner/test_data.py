@@ -1,0 +1,133 @@
+"""Mapped arrays and their batches against the rows of the feature set they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tuner.augment import AugmentSpec
+from tuner.data import ArrayFeed, Arrays, SplitRows, open_arrays
+
+CPU = torch.device("cpu")
+
+
+def arrays(num_train: int = 50) -> Arrays:
+    """Clips whose features are their own row number, two a track."""
+    n = num_train + 10
+    x = np.broadcast_to(np.arange(n, dtype=np.float16)[:, None, None], (n, 4, 6)).copy()
+    x += np.arange(6, dtype=np.float16) / 16
+    track = np.arange(n) // 2
+    splits = {
+        "train": SplitRows(0, num_train, 0, num_train // 2),
+        "val": SplitRows(num_train, num_train + 6, num_train // 2, num_train // 2 + 3),
+        "test": SplitRows(num_train + 6, n, num_train // 2 + 3, n // 2),
+    }
+    y = track % 3
+    ones = np.ones(4, np.float32)
+    return Arrays(
+        "f",
+        ("a", "b", "c"),
+        x,
+        y,
+        track,
+        tuple(map(str, range(n // 2))),
+        y[::2],
+        ones,
+        ones,
+        splits,
+    )
+
+
+def feed(
+    rank: int = 0, size: int = 1, batch: int = 16, spec: AugmentSpec | None = None
+) -> ArrayFeed:
+    return ArrayFeed(arrays(), batch, spec or AugmentSpec(), 7, rank, size, CPU)
+
+
+def rows_of(batch) -> list[int]:
+    return [round(v) for v in batch.x[:, 0, 0].tolist()]
+
+
+def test_an_epoch_is_every_training_clip_once_in_another_order_each_time() -> None:
+    one, two = ([r for b in feed().train(e) for r in rows_of(b)] for e in (1, 2))
+    assert sorted(one) == sorted(two) == list(range(50))
+    assert one != two
+    assert one == [r for b in feed().train(1) for r in rows_of(b)]
+
+
+def test_labels_belong_to_their_clips() -> None:
+    for batch in feed().train(1):
+        assert batch.y.tolist() == [(r // 2) % 3 for r in rows_of(batch)]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_parts_make_the_whole_batch(size: int) -> None:
+    spec = AugmentSpec(time_mask=2, mixup=0.5, crop_frames=4)
+    # Three workers leave out the last batch of two.
+    whole = list(feed(spec=spec).train(3))[: feed(size=size).steps_per_epoch]
+    parts = [list(feed(rank, size, spec=spec).train(3)) for rank in range(size)]
+    assert [len(p) for p in parts] == [len(whole)] * size
+    for step, batch in enumerate(whole):
+        mine = [p[step] for p in parts]
+        assert torch.equal(torch.cat([b.x for b in mine]), batch.x)
+        assert batch.partner is not None
+        for i in (0, 1):
+            joined = torch.cat([b.partner[i] for b in mine if b.partner])
+            assert torch.equal(joined, batch.partner[i])
+        assert {b.whole_size for b in mine} == {len(batch.y)}
+
+
+def test_the_last_uneven_batch_counts_once_and_one_too_small_is_left_out() -> None:
+    # 50 = 3 x 16 + 2: two clips are enough for two workers, not for three.
+    assert feed(batch=16).steps_per_epoch == 4
+    assert feed(batch=16, size=2).steps_per_epoch == 4
+    assert feed(batch=16, size=3).steps_per_epoch == 3
+    # 50 = 7 x 7 + 1: a batch of one has no variance to normalise by.
+    assert feed(batch=7).steps_per_epoch == 7
+
+
+def test_crops_are_windows_of_the_clip() -> None:
+    spec = AugmentSpec(crop_frames=3)
+    starts = set()
+    for batch in feed(spec=spec).train(1):
+        assert batch.x.shape[1:] == (4, 3)
+        first = (batch.x[:, 0, 0] % 1) * 16
+        # float16 keeps sixteenths of numbers below 128 exactly.
+        assert torch.equal((batch.x[:, 0, 2] % 1) * 16, first + 2)
+        starts |= set(first.int().tolist())
+    assert starts == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_validation_is_every_clip_once_over_the_workers(size: int) -> None:
+    seen = [(r, t) for rank in range(size) for b in feed(rank, size).val()
+            for r, t in zip(rows_of(b), b.track.tolist(), strict=True)]  # fmt: skip
+    assert sorted(seen) == [(50, 0), (51, 0), (52, 1), (53, 1), (54, 2), (55, 2)]
+    assert feed().val_labels.tolist() == [25 % 3, 26 % 3, 27 % 3]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_mapped_arrays_hold_the_rows_of_the_feature_set(tiny_features, tmp_path: Path) -> None:
+    source = tiny_features.feature_set
+    mapped = open_arrays(source.path, tmp_path / "cache")
+    assert isinstance(mapped.x, np.memmap)
+    table = {}
+    for split in ("train", "val", "test"):
+        rows = mapped.splits[split]
+        names, features = [], []
+        for batch in source.batches(split):
+            names += batch.column("track_id").to_pylist()
+            features.append(batch.column("features").to_numpy_ndarray())
+        np.testing.assert_array_equal(mapped.x[rows.start : rows.stop], np.concatenate(features))
+        assert [mapped.track_ids[t] for t in mapped.track[rows.start : rows.stop]] == names
+        table[split] = np.concatenate(features).astype(np.float64)
+    np.testing.assert_allclose(mapped.mean, table["train"].mean((0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(mapped.std, table["train"].std((0, 2)), rtol=1e-4)
+    # A second opening maps what is there.
+    before = (tmp_path / "cache" / mapped.fingerprint / "x.npy").stat().st_mtime_ns
+    open_arrays(source.path, tmp_path / "cache")
+    assert (tmp_path / "cache" / mapped.fingerprint / "x.npy").stat().st_mtime_ns == before

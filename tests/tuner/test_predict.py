@@ -1,0 +1,169 @@
+"""Prediction: the same numbers as evaluation, one answer for each file, plain words for errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from pipelines.features import transform
+from pipelines.spec import ClipSpec, FeatureSpec
+from tuner.checkpoint import Bundle, save_bundle
+from tuner.loop import Batch, evaluate
+from tuner.metrics import EvalSums
+from tuner.predict import audio_files, load_model, main, predict_file
+
+RATE = 8000
+CLIP = 4000  # samples of half a second
+CLIPS = 4
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = Bundle(
+        labels=("bass", "house", "techno"),
+        clip=ClipSpec(clip_seconds=0.5, clips_per_track=CLIPS),
+        feature=FeatureSpec(sample_rate=RATE, n_fft=512, hop_length=256, n_mels=24),
+        crop_frames=10,
+        model={"name": "cnn", "blocks": 2, "channels": 4},
+    )
+    torch.manual_seed(1)
+    classifier = bundle.classifier()
+    classifier.mean.fill_(-40.0)
+    classifier.std.fill_(10.0)
+    return save_bundle(tmp_path_factory.mktemp("model"), bundle, classifier.state_dict())
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of a changing sound, at the model's rate and as float: decoding is exact."""
+    t = np.arange(2 * RATE) / RATE
+    rng = np.random.default_rng(5)
+    samples = 0.3 * np.sin(2 * np.pi * (200 + 600 * t) * t) + 0.1 * t * rng.normal(size=t.size)
+    path = tmp_path_factory.mktemp("audio") / "track one.wav"
+    soundfile.write(path, samples.astype("f4"), RATE, subtype="FLOAT")
+    return path
+
+
+def rows_by_hand(track: Path) -> np.ndarray:
+    """Four clips evenly over 16,000 samples: at 0, 4,000, 8,000 and 12,000."""
+    samples, _ = soundfile.read(track, dtype="float32")
+    return np.stack([samples[i * CLIP : (i + 1) * CLIP] for i in range(CLIPS)])
+
+
+def test_a_file_gets_the_answer_that_its_feature_rows_get(model: Path, track: Path) -> None:
+    bundle, classifier = load_model(str(model), "unused")
+    features = transform(rows_by_hand(track), bundle.feature)
+    x = torch.from_numpy(features.astype(np.float32))
+    nothing = torch.zeros(CLIPS, dtype=torch.int64)
+    sums = EvalSums.zeros(1, 3, torch.device("cpu"))
+    evaluate(classifier, [Batch(x, nothing, nothing, CLIPS)], sums, bundle.crop_frames)
+    votes = (sums.track_votes[0] / CLIPS).tolist()
+    answer = predict_file(track, bundle, classifier)
+    assert answer.probabilities == dict(zip(bundle.labels, votes, strict=True))
+    assert answer.label == bundle.labels[int(np.argmax(votes))]
+    assert (answer.clips, answer.vote, answer.error) == (CLIPS, "soft", None)
+
+
+def test_hard_votes_count_clips(model: Path, track: Path) -> None:
+    bundle, classifier = load_model(str(model), "unused")
+    wins = []
+    for row in rows_by_hand(track):
+        x = torch.from_numpy(transform(row[None], bundle.feature)).float()
+        with torch.no_grad():
+            crops = [classifier(x[..., at : at + 10]).softmax(-1) for at in (0, 6)]
+        wins.append(int(((crops[0] + crops[1]) / 2).argmax()))
+    answer = predict_file(track, bundle, classifier, "hard")
+    expected = {label: wins.count(i) / CLIPS for i, label in enumerate(bundle.labels)}
+    assert answer.probabilities == expected
+    assert answer.vote == "hard"
+
+
+def test_json_has_one_object_for_each_file_in_order(
+    model: Path, track: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"this is no sound")
+    missing = tmp_path / "missing.wav"
+    files = [str(broken), str(track), str(missing)]
+    result = CliRunner().invoke(main, [str(model), *files, "--json"])
+    assert result.exit_code == 3
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["path"] for answer in answers] == files
+    keys = {"path", "label", "probabilities", "clips", "vote", "error"}
+    assert all(set(answer) == keys for answer in answers)
+    assert [answer["label"] is None for answer in answers] == [True, False, True]
+    assert all(answers[i]["error"] and answers[i]["probabilities"] == {} for i in (0, 2))
+    assert sum(answers[1]["probabilities"].values()) == pytest.approx(1)
+    assert answers[1]["error"] is None
+
+
+def test_people_read_the_top_classes(model: Path, track: Path) -> None:
+    result = CliRunner().invoke(main, [str(model), str(track), "--top", "2"])
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    shares = [float(word) for word in line.removeprefix(str(track)).split()[1::2]]
+    assert len(shares) == 2
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_folder_stands_for_its_audio_files(tmp_path: Path) -> None:
+    for name in ("b/two.FLAC", "a.wav", "b/one.mp3", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    given = [tmp_path / "a.wav", tmp_path / "b"]
+    names = [path.relative_to(tmp_path).as_posix() for path in audio_files(given)]
+    assert names == ["a.wav", "b/one.mp3", "b/two.FLAC"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("models:/quick@champion", "no tracking database"),
+        ("no/such/folder", "no such folder; MODEL is"),
+        ("0123456789abcdef0123456789abcdef", "no tracking database"),
+    ],
+)
+def test_a_missing_model_is_said_in_one_line(
+    track: Path, tmp_path: Path, reference: str, words: str
+) -> None:
+    result = CliRunner().invoke(main, [reference, str(track), "--storage", str(tmp_path)])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_model_is_said(model: Path, track: Path, tmp_path: Path) -> None:
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01")
+    result = CliRunner().invoke(main, [str(tmp_path), str(track)])
+    assert result.exit_code == 1
+    assert "damaged" in result.stderr
+
+
+def test_a_folder_without_audio_is_said(model: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(model), str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no audio files" in result.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom tuner.predict import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert out.stdout.splitlines()[-1] == "set()"

@@ -1,0 +1,85 @@
+"""ASHA's rungs after a resume, and the errors behind Ray's wrappers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from pipelines.errors import StorageFullError
+from tuner.schedule import LedgerAsha, _root_cause
+
+SETTINGS: dict[str, Any] = {
+    "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,
+    "reduction_factor": 2, "stop_last_trials": False,
+}  # fmt: skip
+
+
+def tune_trial(name: str) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=f"tune-{name}", config={"trial_id": name})
+
+
+def report(asha: LedgerAsha, trial: SimpleNamespace, epoch: int, value: float) -> str:
+    return asha.on_trial_result(None, trial, {"epoch": epoch, "val_f1_macro": value})
+
+
+def rungs(asha: LedgerAsha) -> dict[int, list[float]]:
+    return {m: sorted(recorded.values()) for m, recorded in asha._brackets[0]._rungs}
+
+
+def test_a_resumed_study_decides_as_one_that_was_not_interrupted() -> None:
+    curves = {f"t{i}": np.linspace(0.1, top, 8) for i, top in enumerate([0.9, 0.5, 0.7, 0.3])}
+    through = LedgerAsha(**SETTINGS)
+    history, stopped = [], set()
+    for name in ("t0", "t1"):
+        trial = tune_trial(name)
+        through.on_trial_add(None, trial)
+        for epoch in range(1, 9 if name == "t0" else 4):
+            value = float(curves[name][epoch - 1])
+            history.append((name, epoch, {"val_f1_macro": value}))
+            if report(through, trial, epoch, value) == TrialScheduler.STOP:
+                stopped.add(name)
+                break
+    # t0 ended; t1 was stopped or cut off by the kill after its first rung.
+    resumed = LedgerAsha(history=history, ended=frozenset({"t0", *stopped}), **SETTINGS)
+    if not stopped:
+        resumed.on_trial_add(None, tune_trial("t1"))
+    assert rungs(resumed) == rungs(through)
+    for name in ("t2", "t3"):
+        one, two = tune_trial(name), tune_trial(name)
+        through.on_trial_add(None, one)
+        resumed.on_trial_add(None, two)
+        for epoch in range(1, 9):
+            value = float(curves[name][epoch - 1])
+            decisions = report(through, one, epoch, value), report(resumed, two, epoch, value)
+            assert decisions[0] == decisions[1]
+
+
+def test_a_trial_that_goes_on_is_not_judged_twice_at_a_rung() -> None:
+    history = [("t0", e, {"val_f1_macro": 0.1 * e}) for e in (1, 2, 3)]
+    asha = LedgerAsha(history=history, **SETTINGS)
+    again = tune_trial("t0")
+    asha.on_trial_add(None, again)
+    assert rungs(asha)[2] == [pytest.approx(0.2)]
+    # It repeats epoch 3 after the resume.
+    assert report(asha, again, 3, 0.3) == TrialScheduler.CONTINUE
+    assert rungs(asha)[2] == [pytest.approx(0.2)]
+
+
+class _WrappedError(RuntimeError):
+    """Keeps the cause where ray.exceptions.RayTaskError keeps it."""
+
+    cause: BaseException
+
+
+def test_the_cause_behind_the_wrappers() -> None:
+    inner = StorageFullError("/somewhere")
+    middle = _WrappedError("task failed")
+    middle.cause = inner
+    outer = RuntimeError("trial failed")
+    outer.__cause__ = middle
+    assert _root_cause(outer) is inner
+    assert "died" in str(_root_cause(None))

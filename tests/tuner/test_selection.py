@@ -1,0 +1,82 @@
+"""Reading a ledger: leaderboard, winner and summary of a study written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tuner import selection
+
+
+def trial(name: str, stage: str, values: list[float], status: str = "completed", **extra):
+    """Records of one trial whose best epoch is the one with the largest value."""
+    start = {"kind": "trial", "trial_id": name, "stage": stage, "ordinal": extra.get("ordinal", 0),
+             "seed": extra.get("seed", 0), "params": {}, "config": {"search": {}},
+             "parent_trial": extra.get("parent")}  # fmt: skip
+    metrics = [{"val_f1_macro": v, "val_accuracy": v, "val_loss": 1 - v} for v in values]
+    epochs = [
+        {"kind": "epoch", "trial_id": name, "epoch": i + 1, "metrics": m}
+        for i, m in enumerate(metrics)
+    ]
+    at = max(range(len(values)), key=values.__getitem__, default=None)
+    best = None if at is None else {"epoch": at + 1, "metrics": metrics[at]}
+    end = {"kind": "trial_end", "trial_id": name, "status": status, "epochs": len(values),
+           "best": best, "error": extra.get("error")}  # fmt: skip
+    return [start, *epochs, *([end] if status != "running" else [])]
+
+
+STUDY = [
+    {
+        "kind": "study",
+        "study": "s",
+        "config": {"search": {"metric": "val_f1_macro", "mode": "max"}},
+    },
+    *trial("t0", "search", [0.2, 0.5], ordinal=0),
+    *trial("t1", "search", [0.7, 0.6], ordinal=1),
+    *trial("t2", "search", [0.7], "stopped", ordinal=2),
+    *trial("t3", "search", [], "failed", ordinal=3, error="boom"),
+    *trial("t4", "search", [0.9], "running", ordinal=4),
+    *trial("c1a", "confirm", [0.4], parent="t1", seed=1),
+    *trial("c1b", "confirm", [0.5], parent="t1", seed=2),
+    *trial("c2a", "confirm", [0.6], parent="t2", seed=1),
+    *trial("c2b", "confirm", [0.2], parent="t2", seed=2),
+]
+
+
+def rows() -> Iterable[selection.TrialRow]:
+    return selection.trial_rows(STUDY).values()
+
+
+def test_leaderboard_counts_ended_trials_and_keeps_ties_in_order() -> None:
+    ranked = selection.leaderboard(rows(), "val_f1_macro", maximise=True)
+    assert [r.trial_id for r in ranked] == ["t1", "t2", "t0"]
+    ranked = selection.leaderboard(rows(), "val_loss", maximise=False)
+    assert [r.trial_id for r in ranked] == ["t1", "t2", "t0"]
+
+
+def test_winner_has_the_best_mean_not_the_best_run() -> None:
+    ranked = selection.candidates(rows(), "val_f1_macro", maximise=True)
+    assert [(c.trial_id, c.mean) for c in ranked] == [("t1", pytest.approx(0.45)), ("t2", 0.4)]
+    assert selection.best_run(ranked[0], "val_f1_macro", maximise=True).trial_id == "c1b"
+    assert selection.best_run(ranked[0], "val_loss", maximise=False).trial_id == "c1a"
+
+
+def test_counts() -> None:
+    assert selection.counts(rows()) == {"total": 9, "completed": 6, "stopped": 1, "failed": 1}
+
+
+def test_summary_of_a_study_in_progress_says_what_is_known() -> None:
+    found = selection.summary(STUDY)
+    assert found["best"]["trial_id"] == "t1"
+    assert found["best"]["val"] == {"f1_macro": 0.7, "accuracy": 0.7}
+    assert found["test"] is None
+    assert found["confirm"] is None
+
+
+def test_summary_follows_the_confirmed_winner() -> None:
+    confirmed = {"kind": "confirmed", "winner": {"trial_id": "t0", "run_trial_id": "c1a"},
+                 "top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5]}  # fmt: skip
+    found = selection.summary([*STUDY, confirmed])
+    assert found["best"]["trial_id"] == "t0"
+    assert found["confirm"] == {"top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5]}

@@ -1,0 +1,389 @@
+"""Trackers: one contract for all, and what a real store on disk must hold."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.studies import Script, finished_study
+from tuner.errors import TrackingError
+from tuner.tracking import MemoryTracker, MlflowTracker, Patience, Tracker, open_tracker, redact
+
+QUICK = Patience(
+    batch_seconds=0.05, flush_seconds=20.0, first_retry_seconds=0.05, close_attempts=2
+)
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's schema, made once because that takes two seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    open_tracker(None, folder, "unused").close()
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def storage(tmp_path: Path, empty_database: Path) -> Path:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def mlflow_tracker(
+    storage: Path, name: str = "quick", patience: Patience = QUICK
+) -> MlflowTracker:
+    return MlflowTracker(
+        f"sqlite:///{storage / 'mlflow.db'}", name, storage / "artifacts", patience
+    )
+
+
+def play(tracker: Tracker, records: list[dict[str, Any]]) -> None:
+    for record in records:
+        tracker.record(record)
+    tracker.flush()
+
+
+def rows(storage: Path, query: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(storage / "mlflow.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def everything(storage: Path) -> dict[str, list[Any]]:
+    """All that a study leaves in the database."""
+    return {
+        "runs": rows(
+            storage, "select run_uuid, name, status, start_time, end_time from runs order by 1"
+        ),
+        "metrics": rows(
+            storage,
+            "select run_uuid, key, value, timestamp, step from metrics order by 1, 2, 4, 5",
+        ),
+        "params": rows(storage, "select run_uuid, key, value from params order by 1, 2"),
+        "tags": rows(storage, "select run_uuid, key, value from tags order by 1, 2"),
+    }
+
+
+def plain(tracker: Tracker) -> dict[str, dict[str, Any]]:
+    """The runs of a tracker by name, read the way its users do."""
+    if isinstance(tracker, MemoryTracker):
+        projection = tracker.projection
+        assert projection.parent is not None
+        return {
+            run.name: {
+                "status": run.status, "start": run.start_ms, "end": run.end_ms,
+                "params": run.params, "tags": run.tags, "metrics": sorted(set(run.metrics)),
+            }
+            for run in (projection.parent, *projection.trials.values())
+        }  # fmt: skip
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name("quick")
+    return {
+        run.info.run_name: {
+            "status": run.info.status, "start": run.info.start_time, "end": run.info.end_time,
+            "params": run.data.params, "tags": run.data.tags,
+            "metrics": sorted(
+                (m.key, m.value, m.timestamp, m.step)
+                for key in run.data.metrics
+                for m in client.get_metric_history(run.info.run_id, key)
+            ),
+        }
+        for run in client.search_runs([experiment.experiment_id])
+    }  # fmt: skip
+
+
+class TestContract:
+    @pytest.fixture(params=["memory", "mlflow"])
+    def tracker(self, request: pytest.FixtureRequest, storage: Path) -> Iterator[Tracker]:
+        tracker = MemoryTracker() if request.param == "memory" else mlflow_tracker(storage)
+        yield tracker
+        tracker.close()
+
+    def test_one_run_for_the_study_and_one_for_each_trial(self, tracker: Tracker) -> None:
+        play(tracker, finished_study())
+        runs = plain(tracker)
+        names = {"quick", "search 00 cnn", "search 01 resnet18", "search 02 cnn"}
+        names |= {"search 03 resnet18", "confirm 01 resnet18", "confirm 03 resnet18"}
+        assert set(runs) == names
+        assert (
+            runs["search 01 resnet18"]["tags"].items()
+            >= {"trial_id": "t1", "stage": "search"}.items()
+        )
+        assert runs["confirm 01 resnet18"]["tags"]["parent_trial"] == "t1"
+        assert runs["search 00 cnn"]["params"]["optim.lr"] == "0.01"
+
+    def test_ids_are_known_after_the_records(self, tracker: Tracker) -> None:
+        for record in finished_study():
+            tracker.record(record)
+        ids = [tracker.parent_run_id, *(tracker.run_id(f"t{i}") for i in range(4))]
+        assert None not in ids
+        assert len(set(ids)) == 5
+        assert tracker.run_id("no such trial") is None
+
+    def test_epochs_are_metrics_with_the_ledgers_time(self, tracker: Tracker) -> None:
+        records = finished_study()
+        play(tracker, records)
+        told = [r for r in records if r["kind"] == "epoch" and r["trial_id"] == "t0"]
+        expected = sorted(
+            (key, value, r["time_ms"], r["epoch"])
+            for r in told
+            for key, value in r["metrics"].items()
+        )
+        metrics = plain(tracker)["search 00 cnn"]["metrics"]
+        assert [tuple(m) for m in metrics if not m[0].startswith("best_")] == expected
+
+    def test_ends_and_states(self, tracker: Tracker) -> None:
+        records = finished_study()
+        play(tracker, records)
+        runs = plain(tracker)
+        ends = {r["trial_id"]: r["time_ms"] for r in records if r["kind"] == "trial_end"}
+        assert (runs["search 02 cnn"]["status"], runs["search 02 cnn"]["end"]) == (
+            "FINISHED",
+            ends["t2"],
+        )
+        assert runs["search 02 cnn"]["tags"]["pruned"] == "true"
+        assert runs["search 03 resnet18"]["status"] == "FAILED"
+        assert runs["search 03 resnet18"]["tags"]["error"] == "loss is nan"
+        assert "pruned" not in runs["search 00 cnn"]["tags"]
+        assert (runs["quick"]["status"], runs["quick"]["end"]) == (
+            "FINISHED",
+            records[-1]["time_ms"],
+        )
+        assert runs["quick"]["start"] == records[0]["time_ms"]
+
+    def test_the_study_holds_the_result(self, tracker: Tracker) -> None:
+        play(tracker, finished_study())
+        run = plain(tracker)["quick"]
+        last = {
+            key: value for key, value, _, _ in sorted(run["metrics"], key=lambda m: (m[2], m[3]))
+        }
+        assert last["best_val_f1_macro"] == pytest.approx(0.9 * (1 - 2.718281828**-2.5), rel=1e-6)
+        assert last["test_f1_macro"] == 0.7807
+        assert (last["test_ci95_low"], last["test_ci95_high"]) == (0.61, 0.91)
+        assert (last["confirmed_mean"], last["confirmed_ci95_low"]) == (0.79, 0.70)
+        counts = [last[f"trials_{name}"] for name in ("total", "completed", "stopped", "failed")]
+        assert counts == [6, 4, 1, 1]
+        page = run["tags"]["mlflow.note.content"]
+        assert "Winner: t1" in page
+        assert "0.781" in page
+        assert "python -m tuner.predict models:/quick@champion FILE" in page
+
+    def test_an_interrupted_study_ends_and_goes_on(self, tracker: Tracker) -> None:
+        script = Script()
+        script.study()
+        script.trial("t0", 0)
+        script.epochs("t0", 0.8, range(1, 3))
+        script.add("study_end", status="interrupted", seconds={"total": 1.0})
+        play(tracker, script.records)
+        assert {run["status"] for run in plain(tracker).values()} == {"KILLED"}
+        known = len(script.records)
+        script.epochs("t0", 0.8, range(3, 5))
+        play(tracker, script.records[known:])
+        assert {run["status"] for run in plain(tracker).values()} == {"RUNNING"}
+        known = len(script.records)
+        script.end("t0", "completed", 0.8, 4)
+        script.add("study_end", status="done", seconds={"total": 2.0})
+        play(tracker, script.records[known:])
+        assert {run["status"] for run in plain(tracker).values()} == {"FINISHED"}
+
+
+def test_replay_changes_nothing(storage: Path) -> None:
+    records = finished_study()
+    tracker = mlflow_tracker(storage)
+    play(tracker, records)
+    tracker.close()
+    before = everything(storage)
+    assert len(before["runs"]) == 7
+    for _ in range(2):
+        again = mlflow_tracker(storage)
+        play(again, records)
+        again.close()
+        assert everything(storage) == before
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 6, 12, 20, 30])
+def test_a_killed_driver_leaves_nothing_double(storage: Path, killed_after: int) -> None:
+    records = finished_study()
+    first = mlflow_tracker(storage)
+    play(first, records[:killed_after])  # and never closed
+    second = mlflow_tracker(storage)
+    play(second, records)
+    second.close()
+    assert rows(storage, "select count(*) from runs") == [(7,)]
+    assert rows(storage, "select count(*) from runs where status = 'RUNNING'") == [(0,)]
+    whole = MemoryTracker()
+    play(whole, records)
+    wanted = {name: run["metrics"] for name, run in plain(whole).items()}
+    assert {name: run["metrics"] for name, run in plain(second).items()} == wanted
+    first.close()
+
+
+def test_a_lost_store_is_made_anew_from_the_ledger(
+    storage: Path, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> None:
+    records = finished_study()
+    other = tmp_path_factory.mktemp("new")
+    shutil.copy(empty_database, other / "mlflow.db")
+    query = "select key, value, timestamp, step from metrics order by 1, 3, 4"
+    found = []
+    for place in (storage, other):
+        tracker = mlflow_tracker(place)
+        play(tracker, records)
+        tracker.close()
+        found.append(rows(place, query))
+    assert len(found[0]) > 100
+    assert found[0] == found[1]
+
+
+def test_children_point_to_their_parent_and_the_experiment_names_its_metric(storage: Path) -> None:
+    tracker = mlflow_tracker(storage)
+    play(tracker, finished_study())
+    runs = plain(tracker)
+    parent = tracker.parent_run_id
+    assert {
+        run["tags"].get("mlflow.parentRunId") for name, run in runs.items() if name != "quick"
+    } == {parent}
+    tags = dict(rows(storage, "select key, value from experiment_tags"))
+    assert tags["mlflow.experiment.primaryMetric.name"] == "val_f1_macro"
+    assert tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "True"
+    tracker.close()
+
+
+def test_files_of_a_study_are_published_but_not_its_checkpoints(
+    storage: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    study = tmp_path / "study"
+    for name in (
+        "report.html",
+        "study.lock",
+        ".hidden",
+        "figures/history.png",
+        "trials/t0/weights",
+    ):
+        (study / name).parent.mkdir(parents=True, exist_ok=True)
+        (study / name).write_text("x")
+    tracker = mlflow_tracker(storage)
+    play(tracker, finished_study())
+    tracker.publish(study)
+    tracker.flush()
+    client, run_id = MlflowClient(tracker.uri), tracker.parent_run_id
+    assert {f.path for f in client.list_artifacts(run_id)} == {
+        "report.html",
+        "figures",
+        "space.yaml",
+    }
+    assert [f.path for f in client.list_artifacts(run_id, "figures")] == ["figures/history.png"]
+    tracker.close()
+
+
+def test_two_studies_of_one_name_have_two_parents(storage: Path) -> None:
+    ids = set()
+    for start_ms in (1_700_000_000_000, 1_800_000_000_000):
+        script = Script(start_ms=start_ms)
+        script.study()
+        tracker = mlflow_tracker(storage)
+        play(tracker, script.records)
+        ids.add(tracker.parent_run_id)
+        tracker.close()
+    assert len(ids) == 2
+
+
+def test_the_database_lets_readers_in_while_it_is_written(storage: Path) -> None:
+    mlflow_tracker(storage).close()
+    assert rows(storage, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_a_locked_database_never_holds_up_the_study(storage: Path) -> None:
+    tracker = mlflow_tracker(storage)
+    with contextlib.closing(sqlite3.connect(storage / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        start = time.monotonic()
+        for record in finished_study():
+            tracker.record(record)
+        assert time.monotonic() - start < 0.5
+        time.sleep(0.3)
+        other.rollback()
+    tracker.flush()
+    assert rows(storage, "select count(*) from runs") == [(7,)]
+    tracker.close()
+
+
+class Server:
+    """A port that answers each request with 503, as a server in trouble does."""
+
+    def __init__(self) -> None:
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.send_error(503)
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.mark.parametrize("trouble", ["nobody listens", "503"])
+def test_a_server_out_of_reach_is_said_in_seconds(tmp_path: Path, trouble: str) -> None:
+    server = Server()
+    port = server.port
+    if trouble == "nobody listens":
+        server.server.shutdown()
+        server.server.server_close()
+    start = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        open_tracker(f"http://user:secret@127.0.0.1:{port}", tmp_path, "quick")
+    assert time.monotonic() - start < 5
+    assert "start the server" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    if trouble == "503":
+        server.server.shutdown()
+        server.server.server_close()
+
+
+def test_a_damaged_database_is_said(storage: Path) -> None:
+    (storage / "mlflow.db").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(TrackingError, match="move the file away"):
+        mlflow_tracker(storage)
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///tmp/mlruns"])
+def test_a_file_store_is_refused(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(TrackingError, match="sqlite:///PATH"):
+        open_tracker(uri, tmp_path, "quick")
+
+
+def test_a_deleted_experiment_is_said(storage: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = mlflow_tracker(storage)
+    tracker.close()
+    client = MlflowClient(tracker.uri)
+    client.delete_experiment(client.get_experiment_by_name("quick").experiment_id)
+    with pytest.raises(TrackingError, match="mlflow experiments restore"):
+        mlflow_tracker(storage)
+
+
+def test_credentials_are_hidden() -> None:
+    assert (
+        redact("see https://me:pw@host:5000/x and a@b.c")
+        == "see https://***@host:5000/x and a@b.c"
+    )
+    assert redact("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"

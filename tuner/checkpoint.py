@@ -1,0 +1,256 @@
+"""Training state and exported models on disk: safetensors and JSON, never a pickle.
+
+A checkpoint is a folder ``epoch-0007/`` with the weights, the optimizer's state and
+``checkpoint.json``, which names the SHA-256 of the two. It is written under a temporary name and
+renamed, so a folder that has its final name is whole; what a disk did to it later is found by the
+hashes, and the next older one is taken.
+
+A bundle is what leaves the study: ``model.safetensors`` and ``bundle.json`` with everything
+prediction needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+
+from pipelines.spec import ClipSpec, FeatureSpec, num_frames
+from tuner.errors import CheckpointError
+from tuner.models import Classifier, build_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT_VERSION = 1
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "checkpoint.json"
+BUNDLE = "bundle.json"
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a trial needs to go on after an epoch as if it had never stopped.
+
+    Attributes:
+        epoch: last finished epoch, from 1.
+        weights: state of the classifier.
+        optimizer: ``state_dict()`` of the optimizer.
+        metrics: of that epoch.
+        best: epoch and metrics of the best epoch so far.
+    """
+
+    epoch: int
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    metrics: dict[str, float]
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+def _write_durably(path: Path, content: bytes) -> str:
+    """Write and fsync; returns the SHA-256 of the content."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    # safetensors keeps row-major order only; channels-last is a matter of speed that the next run
+    # sets again.
+    return safetensors.torch.save(
+        {
+            k: v.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+            for k, v in tensors.items()
+        }
+    )
+
+
+def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors (``<parameter>/<name>``) and JSON (parameter groups)."""
+    tensors = {
+        f"{parameter}/{name}": torch.as_tensor(value)
+        for parameter, slots in state["state"].items()
+        for name, value in slots.items()
+        if value is not None
+    }
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def _join_optimizer(tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        parameter, name = key.split("/", 1)
+        state.setdefault(int(parameter), {})[name] = tensor
+    return {"state": state, "param_groups": rest["param_groups"]}
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``folder/epoch-NNNN`` atomically; keeps the two newest and the best.
+
+    Raises:
+        OSError: the disk refuses; nothing that was there before is touched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"epoch-{checkpoint.epoch:04d}"
+    building = folder / f".building-{checkpoint.epoch:04d}-{os.getpid()}"
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir()
+        tensors, rest = _split_optimizer(checkpoint.optimizer)
+        state = {
+            "version": FORMAT_VERSION,
+            "epoch": checkpoint.epoch,
+            "metrics": checkpoint.metrics,
+            "best": checkpoint.best,
+            "optimizer": rest,
+            "sha256": {
+                WEIGHTS: _write_durably(building / WEIGHTS, _tensor_bytes(checkpoint.weights)),
+                OPTIMIZER: _write_durably(building / OPTIMIZER, _tensor_bytes(tensors)),
+            },
+        }
+        _write_durably(building / STATE, json.dumps(state, indent=1).encode())
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    keep = {target.name, f"epoch-{checkpoint.best.get('epoch', checkpoint.epoch):04d}"}
+    older = sorted(p for p in folder.glob("epoch-*") if p.name not in keep)
+    for stale in older[:-1]:
+        shutil.rmtree(stale, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint folder.
+
+    Raises:
+        CheckpointError: a file is missing, its hash differs, or the version is not known.
+    """
+    try:
+        state = json.loads((path / STATE).read_text())
+        if state["version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: format version {state['version']}, this program reads {FORMAT_VERSION}"
+            )
+        content = {name: (path / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
+        for name, data in content.items():
+            if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
+                raise CheckpointError(f"{path / name}: damaged, its SHA-256 differs")
+        return Checkpoint(
+            epoch=state["epoch"],
+            weights=safetensors.torch.load(content[WEIGHTS]),
+            optimizer=_join_optimizer(
+                safetensors.torch.load(content[OPTIMIZER]), state["optimizer"]
+            ),
+            metrics=state["metrics"],
+            best=state["best"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: unreadable checkpoint: {error}") from error
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint under a folder that verifies, or None."""
+    for path in sorted(folder.glob("epoch-*"), reverse=True):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError:
+            continue  # a damaged one costs the epochs since the one before, never the trial
+    return None
+
+
+def best_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights of the best epoch of a trial.
+
+    Raises:
+        CheckpointError: there is none that verifies.
+    """
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        raise CheckpointError(f"{folder}: no checkpoint that can be read")
+    return load_checkpoint(folder / f"epoch-{newest.best['epoch']:04d}").weights
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with all that prediction needs.
+
+    Attributes:
+        labels: class names in the order of the logits.
+        clip: how tracks are cut.
+        feature: the front end.
+        crop_frames: frames of one crop the model sees; None for whole clips.
+        model: the space file's model block, its name included.
+        origin: where it comes from (study, trial, feature set, validation metrics), for people.
+    """
+
+    labels: tuple[str, ...]
+    clip: ClipSpec
+    feature: FeatureSpec
+    crop_frames: int | None
+    model: dict[str, Any]
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def classifier(self) -> Classifier:
+        """A classifier of this architecture, untrained."""
+        parameters = {k: v for k, v in self.model.items() if k != "name"}
+        network = build_network(self.model["name"], len(self.labels), parameters)
+        ones = torch.ones(self.feature.n_mels).numpy()
+        return Classifier(network, ones * 0, ones)
+
+    @property
+    def frames(self) -> int:
+        """Frames of one whole clip."""
+        return num_frames(self.clip, self.feature)
+
+
+def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
+    """Write an exported folder; ``bundle.json`` last, so that its existence means complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = _write_durably(folder / MODEL, _tensor_bytes(weights))
+    description = {"version": FORMAT_VERSION, **asdict(bundle), "sha256": {MODEL: digest}}
+    _write_durably(folder / BUNDLE, json.dumps(description, indent=1, ensure_ascii=False).encode())
+    return folder
+
+
+def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
+    """The bundle of an exported folder and its classifier in evaluation mode.
+
+    Raises:
+        CheckpointError: no bundle, another version, a damaged file, or weights that do not fit the
+            architecture.
+    """
+    try:
+        data = json.loads((folder / BUNDLE).read_text())
+        if data.pop("version") != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder / BUNDLE}: unknown format version; this program reads {FORMAT_VERSION}"
+            )
+        digest = data.pop("sha256")[MODEL]
+        content = (folder / MODEL).read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
+        bundle = Bundle(
+            labels=tuple(data["labels"]),
+            clip=ClipSpec(**data["clip"]),
+            feature=FeatureSpec(**data["feature"]),
+            crop_frames=data["crop_frames"],
+            model=data["model"],
+            origin=data["origin"],
+        )
+        classifier = bundle.classifier()
+        classifier.load_state_dict(safetensors.torch.load(content))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
+    return bundle, classifier.eval()

@@ -1,0 +1,279 @@
+"""The experiment: every setting of a space file once its ranges have been drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"
+METRIC_MODES: dict[str, Literal["max", "min"]] = {
+    "val_f1_macro": "max",
+    "val_accuracy": "max",
+    "val_loss": "min",
+    "val_clip_f1_macro": "max",
+    "val_clip_accuracy": "max",
+}
+"""Metrics that every epoch reports and a study can select by, with their direction."""
+
+_SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_Pool: TypeAlias = Literal["avg", "max", "concat"]
+_POOL_HELP = "Pooling before the classifier: average, maximum, or both side by side."
+
+
+class _Block(BaseModel):
+    """Settings of all blocks: frozen, no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ShareSplit(_Block):
+    """A split drawn at random, by group."""
+
+    train: float = Field(0.70, gt=0, lt=1, description="Share of the tracks to learn from.")
+    val: float = Field(0.15, gt=0, lt=1, description="Share to choose the configuration by.")
+    test: float = Field(0.15, gt=0, lt=1, description="Share that is read once, at the end.")
+
+
+def _as_texts(values: Any) -> Any:
+    """Keep folds as text, as a manifest holds them: ``[4]`` means the same as ``["4"]``."""
+    if not isinstance(values, list | tuple):
+        return values
+    numbers = (str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
+    return tuple(numbers)
+
+
+_Values = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_texts),
+    WithJsonSchema({"type": "array", "items": {"type": ["string", "integer"]}}),
+]
+
+
+class ColumnSplit(_Block):
+    """A split given by a column of the manifest."""
+
+    column: str = Field(min_length=1, description="Column that decides.")
+    val: _Values = Field((), description="Values for validation; without, the word `val`.")
+    test: _Values = Field((), description="Values for the test; without, the word `test`.")
+
+
+def _split_kind(value: Any) -> str:
+    is_column = "column" in value if isinstance(value, dict) else isinstance(value, ColumnSplit)
+    return "by-column" if is_column else "by-shares"
+
+
+Split = Annotated[
+    Annotated[ShareSplit, Tag("by-shares")] | Annotated[ColumnSplit, Tag("by-column")],
+    Discriminator(_split_kind),
+]
+
+
+class Data(_Block):
+    """Which audio, how it is split, and how it is cut into clips."""
+
+    root: str = Field(
+        "demo", min_length=1, max_length=4096, description="A folder, a manifest, or `demo`."
+    )
+    group: str = Field(
+        "auto",
+        min_length=1,
+        description="What may never be on both sides of a split: a column, `track`, or `auto`.",
+    )
+    split: Split = Field(ShareSplit(), description="Shares, or a column of the manifest.")
+    clip_seconds: float = Field(3.0, gt=0, le=1800, description="Length of a clip, in seconds.")
+    clips_per_track: int | None = Field(
+        None, ge=1, le=10_000, description="Clips cut from a track; 10 unless hop_seconds is set."
+    )
+    hop_seconds: float | None = Field(
+        None, gt=0, le=1800, description="Distance between clips, in place of clips_per_track."
+    )
+    short: Literal["pad", "repeat"] = Field(
+        "pad", description="What fills a track that is shorter than a clip."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_number_of_clips(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("hop_seconds") is None:
+            return {"clips_per_track": 10, **values}
+        return values
+
+
+class Features(_Block):
+    """The audio front end, in torchaudio's names."""
+
+    kind: Literal["logmel"] = Field("logmel", description="Kind of spectrogram.")
+    sample_rate: int = Field(22050, ge=1000, le=384_000, description="Samples a second, in Hz.")
+    n_fft: int = Field(1024, ge=16, le=65_536, description="Length of the FFT, in samples.")
+    win_length: int | None = Field(None, ge=2, description="Window, in samples; null: n_fft.")
+    hop_length: int = Field(512, ge=1, le=65_536, description="Hop between frames, in samples.")
+    f_min: float = Field(0.0, ge=0, description="Lowest frequency, in Hz.")
+    f_max: float | None = Field(None, gt=0, description="Highest, in Hz; null: sample_rate / 2.")
+    n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
+
+
+def _whole(value: Any) -> Any:
+    """Refuse 3.0 where 3 is meant, as strict whole numbers do."""
+    if isinstance(value, float):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+class Cnn(_Block):
+    """A plain convolutional network."""
+
+    name: Literal["cnn"] = Field("cnn", description="Which model.")
+    blocks: int = Field(4, ge=2, le=5, description="Convolution blocks; each halves the map.")
+    channels: int = Field(16, ge=1, le=512, description="Channels of the first block.")
+    kernel_size: Annotated[Literal[3, 5, 7], BeforeValidator(_whole)] = Field(
+        3, description="Side of the convolution kernel."
+    )
+    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Non-linearity.")
+    batch_norm: bool = Field(True, description="Normalise after each convolution.")
+    pool: _Pool = Field("avg", description=_POOL_HELP)
+    dropout: float = Field(0.2, ge=0, le=0.9, description="Dropout before the classifier.")
+    hidden: int = Field(0, ge=0, le=8192, description="Width of a dense layer; 0: none.")
+
+
+class ResNet18(_Block):
+    """timm's ResNet-18 with a stem for one channel."""
+
+    name: Literal["resnet18"] = Field("resnet18", description="Which model.")
+    drop_rate: float = Field(0.0, ge=0, le=0.9, description="Dropout before the classifier.")
+    pool: _Pool = Field("avg", description=_POOL_HELP)
+    weights: None = Field(None, description="Pretrained weights; only null is built.")
+
+
+MODELS: dict[str, type[_Block]] = {"cnn": Cnn, "resnet18": ResNet18}
+"""The models that are built, by the name a space file gives them."""
+Model = Annotated[Cnn | ResNet18, Field(discriminator="name")]
+
+
+class Optim(_Block):
+    """The optimizer and its schedule."""
+
+    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Which optimizer.")
+    lr: float = Field(1e-3, gt=0, le=100, description="Highest learning rate.")
+    weight_decay: float = Field(1e-4, ge=0, le=10, description="Weight decay.")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        "one_cycle", description="Course of the learning rate over the epochs."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+
+
+class Augment(_Block):
+    """What is done to training batches only; 0 switches a part off."""
+
+    time_mask: int = Field(0, ge=0, description="Longest time mask, in frames.")
+    freq_mask: int = Field(0, ge=0, description="Widest frequency mask, in mel bands.")
+    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup.")
+
+
+class Train(_Block):
+    """How long and on what portions a trial trains."""
+
+    epochs: int = Field(20, ge=1, le=100_000, description="Epochs of a trial that is not stopped.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Clips a step, over all workers.")
+    crop_seconds: float | None = Field(
+        None, gt=0, description="Part of a clip seen in a step, in seconds; null: all of it."
+    )
+    freeze_epochs: int = Field(0, ge=0, description="Epochs in which only the classifier learns.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic.")
+
+
+class Search(_Block):
+    """How configurations are chosen and judged."""
+
+    algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="Search algorithm.")
+    trials: int = Field(24, ge=1, le=100_000, description="Configurations to try.")
+    metric: Literal[
+        "val_f1_macro", "val_accuracy", "val_loss", "val_clip_f1_macro", "val_clip_accuracy"
+    ] = Field("val_f1_macro", description="What decides; tracks count unless it says clip_.")
+    mode: Literal["max", "min"] = Field("max", description="Direction of the metric.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of the trials.")
+    budget: str | None = Field(
+        None, pattern=f"^{DURATION}$", description="Time for the search: 90s, 30m, 2h, or null."
+    )
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds; None when there is none."""
+        if self.budget is None:
+            return None
+        return float(self.budget[:-1]) * _SECONDS_PER_UNIT[self.budget[-1]]
+
+
+class Scheduler(_Block):
+    """Which trials are stopped early."""
+
+    name: Literal["asha", "none"] = Field("asha", description="asha, or none.")
+    grace_epochs: int = Field(2, ge=1, description="Epochs that every trial gets.")
+    reduction_factor: int = Field(3, ge=2, le=64, description="One in so many trials goes on.")
+
+
+class Confirm(_Block):
+    """How the winner is made sure of."""
+
+    top: int = Field(2, ge=1, le=1000, description="Best trials that are trained again.")
+    seeds: int = Field(3, ge=1, le=1000, description="Random seeds for each of them.")
+
+
+class Resources(_Block):
+    """What one trial occupies."""
+
+    workers: int = Field(1, ge=1, le=1024, description="Processes that train one trial.")
+    cpus_per_worker: int = Field(1, ge=1, le=4096, description="CPU cores for each.")
+    gpus_per_worker: float = Field(
+        0.0, ge=0, le=64, description="GPUs for each; a fraction only with one worker."
+    )
+
+
+class Experiment(_Block):
+    """One study in which every setting has a value."""
+
+    name: str = Field(pattern=f"^{SLUG}$", description="Name of the study: letters, digits, -_.")
+    data: Data = Field(Data(), description="Audio, split and clips.")
+    features: Features = Field(Features(), description="The audio front end.")
+    model: Model = Field(description="The network.")
+    optim: Optim = Field(Optim(), description="Optimizer and schedule.")
+    augment: Augment = Field(Augment(), description="Augmentation.")
+    train: Train = Field(Train(), description="Epochs and batches.")
+    search: Search = Field(Search(), description="Search algorithm.")
+    scheduler: Scheduler = Field(Scheduler(), description="Early stopping.")
+    confirm: Confirm = Field(Confirm(), description="Confirmation.")
+    resources: Resources = Field(Resources(), description="What a trial occupies.")
+
+
+def block_at(path: tuple[str, ...], values: Any) -> type[_Block] | None:
+    """Find the model of the block at ``path``; ``values`` tells which of several it is.
+
+    Args:
+        path: Keys from the top of the experiment.
+        values: What the block holds so far.
+
+    Returns:
+        The model, or None when no block stands at this path.
+    """
+    if not path:
+        return Experiment
+    if path == ("model",):
+        name = values.get("name") if isinstance(values, dict) else None
+        return MODELS.get(name) if isinstance(name, str) else None
+    if path == ("data", "split"):
+        return ColumnSplit if _split_kind(values) == "by-column" else ShareSplit
+    found = Experiment.model_fields.get(path[0]) if len(path) == 1 else None
+    annotation = found.annotation if found else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, _Block) else None

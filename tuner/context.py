@@ -1,0 +1,119 @@
+"""What the stages of a study share: where it lives, its ledger, and who hears of each record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from tuner import selection
+from tuner.config import Experiment
+from tuner.feature_sets import key_of
+from tuner.trial import Predictions, TrialSpec, predict_split
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tuner.cluster import Cluster
+    from tuner.config import Space
+    from tuner.feature_sets import Specs
+    from tuner.ledger import Ledger, Record
+    from tuner.progress import Progress
+    from tuner.tracking import Tracker
+
+PREDICT_TIMEOUT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study lives and gets its audio.
+
+    Attributes:
+        storage: the folder of all studies and feature sets.
+        name: of the study.
+        data: folder or manifest of the audio.
+    """
+
+    storage: Path
+    name: str
+    data: Path
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.storage / "studies" / self.name
+
+    @property
+    def features(self) -> Path:
+        """The folder of feature sets, shared by all studies of the storage."""
+        return self.storage / "features"
+
+
+@dataclass
+class Context:
+    """A study in the hands of this process.
+
+    Attributes:
+        space: what to search.
+        place: where it lives.
+        cluster: what it runs on.
+        ledger: its journal.
+        tracker: where records are projected to.
+        progress: what the user sees.
+        feature_paths: folder of each feature set; filled by the first stage.
+    """
+
+    space: Space
+    place: Place
+    cluster: Cluster
+    ledger: Ledger
+    tracker: Tracker
+    progress: Progress
+    feature_paths: dict[Specs, str] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The metric that trials are ranked by."""
+        return self.space.template.search.metric
+
+    @property
+    def maximise(self) -> bool:
+        """Whether larger is better."""
+        return self.space.template.search.mode == "max"
+
+    def record(self, kind: str, **fields: Any) -> Record:
+        """Write to the ledger, then show and track."""
+        record = self.ledger.append(kind, **fields)
+        self.progress.record(record)
+        self.tracker.record(record)
+        return record
+
+    def required(self, kind: str) -> Record:
+        """The newest record of a kind that an earlier stage has written."""
+        record = self.ledger.last(kind)
+        assert record is not None, f"a stage before this one writes {kind!r}"
+        return record
+
+    def rows(self) -> dict[str, selection.TrialRow]:
+        """All trials by id."""
+        return selection.trial_rows(self.ledger.records())
+
+    def labels(self) -> list[str]:
+        """Class names, in the order of the logits."""
+        return list(self.required("features")["features"][0]["labels"])
+
+    def spec(self, trial_id: str, stage: str, seed: int, experiment: dict[str, Any]) -> TrialSpec:
+        """What the processes of a trial need to know."""
+        path = self.feature_paths[key_of(Experiment.model_validate(experiment))]
+        return TrialSpec(trial_id, stage, seed, experiment, path)
+
+    def predict(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
+        """Answers of trained trials on a split, computed on the cluster."""
+        study = self.place.folder.resolve()
+        task = ray.remote(num_cpus=1)(predict_split)
+        specs = [self.spec(row.trial_id, row.stage, row.seed, row.config) for row in rows]
+        answers: list[Predictions] = ray.get(
+            [task.remote(study, spec, split) for spec in specs], timeout=PREDICT_TIMEOUT_SECONDS
+        )
+        return answers

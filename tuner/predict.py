@@ -1,0 +1,202 @@
+"""The command line of prediction: ``python -m tuner.predict MODEL FILE...``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tuner.checkpoint import Bundle
+    from tuner.models import Classifier
+
+Vote = Literal["soft", "hard"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file.
+
+    Attributes:
+        path: as it was given.
+        label: the class with the most votes; None when the file could not be read.
+        probabilities: share of each class, most probable first; empty when there is no label.
+        clips: number of clips that voted.
+        vote: how the clips' answers were put together.
+        error: why there is no label.
+    """
+
+    path: str
+    label: str | None
+    probabilities: dict[str, float]
+    clips: int
+    vote: Vote
+    error: str | None = None
+
+
+def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
+    """A model by name, by run, or from an exported folder.
+
+    Args:
+        reference: ``models:/name@champion``, ``models:/name/3``, ``runs:/ID``, a run's id, or a
+            folder that holds ``bundle.json``.
+        tracking_uri: where names and runs are looked up; not used for a folder.
+
+    Raises:
+        UsageError: there is no such model.
+        TrackingError: the store cannot be used.
+        CheckpointError: the model is damaged.
+    """
+    from tuner.checkpoint import load_bundle
+
+    if Path(reference).is_dir():
+        return load_bundle(Path(reference))
+    _check_form(reference)
+    from tuner.registry.fetch import fetch_bundle
+
+    with tempfile.TemporaryDirectory() as folder:
+        return load_bundle(fetch_bundle(tracking_uri, reference, Path(folder)))
+
+
+def _check_form(reference: str) -> None:
+    """Tell a mistyped folder from a name or a run before anything is opened."""
+    from tuner.errors import UsageError
+
+    is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
+    if not (is_run or reference.startswith(("models:/", "runs:/"))):
+        raise UsageError(
+            f"{reference}: no such folder; MODEL is models:/NAME@champion, models:/NAME/3, "
+            "runs:/ID, a run's id, or the folder model/ of a study"
+        )
+
+
+def predict_file(
+    path: Path, bundle: Bundle, classifier: Classifier, vote: Vote = "soft"
+) -> Prediction:
+    """Decode, cut, transform, classify and vote, with the functions that trained the model.
+
+    A file that cannot be read gives a prediction without a label that says why.
+    """
+    import torch
+
+    from pipelines.audio import decode
+    from pipelines.clips import cut
+    from pipelines.errors import AudioRejected
+    from pipelines.features import transform
+    from tuner import metrics
+    from tuner.loop import clip_probabilities
+
+    rate = bundle.feature.sample_rate
+    try:
+        clips = cut(decode(path, rate).samples, rate, bundle.clip)
+    except (AudioRejected, OSError) as error:
+        return Prediction(str(path), None, {}, 0, vote, str(error))
+    features = torch.from_numpy(transform(clips.samples, bundle.feature)).float()
+    answers = clip_probabilities(classifier, features, bundle.crop_frames).numpy()
+    votes = metrics.soft_votes(answers) if vote == "soft" else metrics.hard_votes(answers)
+    ranked = _ranked(votes, answers)
+    shares = {bundle.labels[i]: float(votes[i]) for i in ranked}
+    return Prediction(str(path), next(iter(shares)), shares, len(answers), vote)
+
+
+def _ranked(votes: NDArray[np.float64], clips: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Classes by votes; among equal ones the more probable, then the first, as in evaluation."""
+    import numpy as np
+
+    return np.lexsort((-clips.mean(0), -votes))
+
+
+def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The paths, with each folder replaced by the audio files under it, sorted."""
+    from pipelines.catalog import EXTENSIONS
+
+    for path in paths:
+        if path.is_dir():
+            found = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+            yield from sorted(p for p in found if p.is_file())
+        else:
+            yield path
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+@click.option(
+    "--vote", type=click.Choice(["soft", "hard"]), default="soft", show_default=True,
+    help="Mean of the clips' probabilities, or share of clips won.",
+)  # fmt: skip
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K",
+    help="Classes shown for each file.",
+)  # fmt: skip
+@click.option(
+    "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
+)
+@click.option(
+    "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+    metavar="DIR", help="Where studies are kept.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each file and line.")
+def main(
+    model: str,
+    files: tuple[Path, ...],
+    tracking_uri: str | None,
+    storage: Path,
+    **shown: Any,
+) -> None:
+    """Say what is heard in each FILE; a folder stands for the audio files in it.
+
+    \b
+    MODEL is one of
+      models:/NAME@champion   the champion of a study
+      models:/NAME/3          a version of a registered model
+      runs:/ID or ID          an MLflow run
+      DIR                     the folder model/ of a study
+    """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
+    from pipelines.errors import PipelineError
+    from tuner.errors import TunerError, UsageError
+
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = uri or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
+    try:
+        paths = list(audio_files(files))
+        if not paths:
+            raise UsageError(f"no audio files under {', '.join(map(str, files))}")
+        bundle, classifier = load_model(model, uri)
+        failed = False
+        for path in paths:
+            prediction = predict_file(path, bundle, classifier, shown["vote"])
+            failed = failed or prediction.error is not None
+            _show(prediction, shown["top"], shown["as_json"])
+    except (TunerError, PipelineError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(3 if failed else 0)
+
+
+def _show(prediction: Prediction, top: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(prediction), ensure_ascii=False))
+    elif prediction.label is None:
+        click.echo(f"{prediction.path}  error: {prediction.error}", err=True)
+    else:
+        shares = list(prediction.probabilities.items())[:top]
+        words = "  ".join(f"{label} {share:.3f}" for label, share in shares)
+        click.echo(f"{prediction.path}  {words}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Figures of a study, drawn on canvases of their own; no state of pyplot is touched."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from tuner.selection import TrialRow
+
+DPI = 110
+INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"
+MAX_NUMBERED = 20  # classes up to which each cell shows its number
+
+
+def _figure(width_inch: float, height_inch: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=9)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # no Software tag and no date: the same study gives the same bytes
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
+    """PNG of counts ``[k, k]``: truth in rows, answers in columns, colour by share of the row."""
+    k = len(labels)
+    side = min(max(3.4, 1.6 + 0.55 * k), 16)
+    figure, axes = _figure(side + 0.9, side)
+    rows = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(k)
+    size = 9 if k <= MAX_NUMBERED else max(3, 180 // k)
+    names = [name if len(name) <= 18 else name[:17] + "…" for name in labels]
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.set_xlabel("answer", color=INK)
+    axes.set_ylabel("truth", color=INK)
+    if k <= MAX_NUMBERED:
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[i, j] > 0.55 else INK
+                axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=9)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("share of the true class", color=INK, fontsize=9)
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
+    """PNG of a metric over epochs, one line for each search trial, the winner's in colour."""
+    figure, axes = _figure(7.2, 3.4)
+    marks = {"stopped": "|", "failed": "x"}
+    for row in rows:
+        points = [(epoch, m[metric]) for epoch, m in row.history if metric in m]
+        if not points:
+            continue
+        epochs, values = zip(*points, strict=True)
+        is_winner = row.trial_id == winner
+        axes.plot(
+            epochs, values, color=ACCENT if is_winner else FAINT,
+            linewidth=2.2 if is_winner else 1.0, zorder=3 if is_winner else 2,
+            marker="o" if len(points) == 1 else None, markersize=3,
+        )  # fmt: skip
+        if row.status in marks:
+            axes.plot(epochs[-1], values[-1], marks[row.status], color="#7b8794", markersize=7)
+        if is_winner:
+            axes.annotate(
+                f"winner {row.trial_id}", (epochs[-1], values[-1]), color=ACCENT, fontsize=9,
+                xytext=(0, 6), textcoords="offset points", ha="right", va="bottom",
+            )  # fmt: skip
+    axes.set_xlabel("epoch", color=INK)
+    axes.set_ylabel(metric, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+    axes.margins(y=0.12)
+    return _png(figure)

@@ -1,0 +1,205 @@
+"""A study's ledger to ``report.html``, figures and ``leaderboard.csv`` in its folder."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import io
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+
+from tuner import metrics, selection
+from tuner.report import figures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tuner.ledger import Record
+    from tuner.selection import TrialRow
+
+TEMPLATE = "page.html.jinja"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin so
+MAX_ROWS = 50  # of the leaderboard on the page; the CSV has all
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """One search trial as people read it."""
+
+    rank: int | None
+    trial_id: str
+    model: str
+    status: str
+    epochs: int
+    best_epoch: int | None
+    value: float | None
+    params: dict[str, Any]
+    error: str | None
+    is_winner: bool
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Test scores of one class, counted in tracks."""
+
+    label: str
+    tracks: int
+    precision: float
+    recall: float
+    f1: float
+    mistaken_for: str
+
+
+def write_report(records: Sequence[Record], folder: Path) -> Path:
+    """Write the report of what a ledger holds so far; an older one is replaced.
+
+    Args:
+        records: the ledger's, the study record first.
+        folder: the study's folder.
+
+    Returns:
+        The path of ``report.html``.
+    """
+    facts = selection.summary(records)
+    search = _last(records, "study")["config"]["search"]
+    metric, maximise = search["metric"], search["mode"] == "max"
+    rows = [r for r in selection.trial_rows(records).values() if r.stage == "search"]
+    winner = facts["best"]["trial_id"] if facts["best"] else None
+    board = _leaderboard(rows, metric, maximise, winner)
+    test = _last(records, "test")
+    pictures = {"history.png": figures.history(rows, metric, winner)}
+    if test:
+        counts = np.array(test["confusion"])
+        pictures["confusion_matrix.png"] = figures.confusion_matrix(counts, test["labels"])
+    for name, content in pictures.items():
+        _write(folder / "figures" / name, content)
+    _write(folder / "leaderboard.csv", _csv(board, metric).encode())
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tuner.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(TEMPLATE).render(
+        facts=facts,
+        metric=metric,
+        board=board[:MAX_ROWS],
+        num_more=max(0, len(board) - MAX_ROWS),
+        runner_up=next((r for r in board if not r.is_winner and r.value is not None), None),
+        winner=next((row for row in board if row.is_winner), None),
+        classes=_classes(test) if test else [],
+        pictures={name.partition(".")[0]: _inline(data) for name, data in pictures.items()},
+        status=_last(records, "study_end").get("status", "running"),
+        date=_day(records[-1]["time_ms"]),
+        folder=folder,
+        storage=folder.parent.parent,
+        suspicions=_suspicions(facts, test),
+    )
+    _write(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def _leaderboard(
+    rows: Sequence[TrialRow], metric: str, maximise: bool, winner: str | None
+) -> list[LeaderboardRow]:
+    """Ranked trials first, then those without a value in the order they were proposed."""
+    ranked = selection.leaderboard(rows, metric, maximise)
+    rest = [row for row in rows if row not in ranked]
+    return [
+        LeaderboardRow(
+            rank=rank if rank <= len(ranked) else None,
+            trial_id=row.trial_id,
+            model=row.config["model"]["name"],
+            status=row.status,
+            epochs=len(row.history),
+            best_epoch=row.best["epoch"] if row.best else None,
+            value=row.value(metric),
+            params=row.params,
+            error=row.error,
+            is_winner=row.trial_id == winner,
+        )
+        for rank, row in enumerate([*ranked, *rest], start=1)
+    ]
+
+
+def _classes(test: Record) -> list[ClassRow]:
+    counts = np.array(test["confusion"])
+    labels: list[str] = test["labels"]
+    found = []
+    for i, (precision, recall, f1) in enumerate(zip(*metrics.per_class(counts), strict=True)):
+        wrong = counts[i].copy()
+        wrong[i] = 0
+        worst = int(wrong.argmax())
+        mistaken = f"{labels[worst]} ({wrong[worst]})" if wrong[worst] else ""
+        found.append(ClassRow(labels[i], int(counts[i].sum()), precision, recall, f1, mistaken))
+    return found
+
+
+def _suspicions(facts: dict[str, Any], test: Record) -> list[str]:
+    """Reasons to doubt the score that the numbers themselves give."""
+    found = []
+    if facts["leakage"] and not facts["leakage"]["passed"]:
+        found.append(
+            "The leakage audit failed: tracks of one group, or near-duplicates, are on two sides "
+            "of the split. The scores are too high; the model was not registered."
+        )
+    if test:
+        low, high = test["metrics"]["ci95"]
+        if high - low > 0.2:
+            found.append(
+                f"The interval of the test score is {high - low:.2f} wide: "
+                f"{test['metrics']['tracks']} test tracks are few."
+            )
+    if facts["confirm"] and facts["confirm"]["seeds"] < 2:
+        found.append("The winner was not trained again with other random seeds.")
+    return found
+
+
+def _csv(board: Sequence[LeaderboardRow], metric: str) -> str:
+    names = sorted({name for row in board for name in row.params})
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head = ["rank", "trial_id", "model", "status", metric, "best_epoch", "epochs"]
+    writer.writerow([_cell(value) for value in (*head, *names, "error")])
+    for row in board:
+        values = (
+            row.rank, row.trial_id, row.model, row.status, row.value, row.best_epoch, row.epochs,
+            *(row.params.get(name) for name in names), row.error,
+        )  # fmt: skip
+        writer.writerow([_cell(value) for value in values])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A value that no spreadsheet takes for a formula; numbers stay numbers."""
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def _last(records: Sequence[Record], kind: str) -> Record:
+    return next((r for r in reversed(records) if r["kind"] == kind), {})
+
+
+def _day(time_ms: int) -> str:
+    moment = datetime.datetime.fromtimestamp(time_ms / 1000, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _inline(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside, then rename: a reader never sees half a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    building.write_bytes(content)
+    building.replace(path)

@@ -1,0 +1,252 @@
+"""The command line of a whole study: ``python -m tuner.run SPACE``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from tuner.config import Space
+    from tuner.context import Place
+
+
+class Interrupted(BaseException):
+    """A signal asks the process to end; not an `Exception`, so that no handler swallows it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    # A second signal ends the process at once.
+    signal.signal(number, signal.SIG_DFL)
+    raise Interrupted(number)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("space", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="Folder of class folders, or a manifest; default: the space file's.",
+)
+@click.option("--name", metavar="N", help="Name of the study; default: the space file's.")
+@click.option(
+    "--storage",
+    default="results",
+    show_default=True,
+    metavar="DIR",
+    help="Where results are kept.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=V", help="Override a setting; V is YAML."
+)
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of the search.")
+@click.option("--budget", metavar="TIME", help="End the search after 90s, 30m or 2h.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
+@click.option("--print-config", is_flag=True, help="Show the resolved space file, and stop.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Insist that the study exists; without it the command starts or continues it.",
+)
+@click.option(
+    "--address",
+    metavar="A",
+    help="A running Ray cluster; default: RAY_ADDRESS, else this machine.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="The last line on stdout is one JSON object."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+def main(space: Path, **options: Any) -> None:
+    """Search SPACE, confirm the best trials, test the winner once and register it.
+
+    \b
+    python -m tuner.run search_spaces/quickstart.yaml
+    python -m tuner.run search_spaces/resnet.yaml --data my-music --budget 30m
+    """  # noqa: D301 - click reads the control character
+    from pipelines.errors import PipelineError
+    from tuner.errors import TunerError
+
+    try:
+        sys.exit(_run(space, Options(**options)))
+    except (TunerError, PipelineError) as error:
+        if options["verbose"]:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if options["verbose"]:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        words = [a for a in sys.argv[1:] if a != "--resume"]
+        click.echo("interrupted; what was done is kept. To continue:", err=True)
+        click.echo(f"  python -m tuner.run {' '.join(words)} --resume", err=True)
+        sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command line, by their names there."""
+
+    data: str | None
+    name: str | None
+    storage: str
+    overrides: tuple[str, ...]
+    trials: int | None
+    budget: str | None
+    dry_run: bool
+    print_config: bool
+    resume: bool
+    address: str | None
+    as_json: bool
+    verbose: bool
+
+
+def _run(path: Path, options: Options) -> int:
+    """Check the options, run the study, show its result; returns the exit code."""
+    from tuner import feature_sets
+    from tuner.config import as_override, load
+    from tuner.errors import UsageError
+
+    flags = {
+        "name": options.name, "search.trials": options.trials, "search.budget": options.budget,
+        "data.root": options.data,
+    }  # fmt: skip
+    asked = [as_override(key, value) for key, value in flags.items() if value is not None]
+    space = load(path, [*options.overrides, *asked])
+    for warning in space.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if options.print_config:
+        click.echo(space.to_yaml(), nl=False)
+        return 0
+    if options.dry_run:
+        _show_plan(space)
+        return 0
+    if "://" in options.storage:
+        raise UsageError(
+            f"--storage {options.storage}: only folders are built yet, no file-system URIs"
+        )
+    from tuner.context import Place
+
+    root, storage = space.template.data.root, Path(options.storage)
+    place = Place(storage, space.name, feature_sets.data_source(root, storage))
+    if options.resume and not (place.folder / "ledger.jsonl").exists():
+        raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
+    is_demo = root == feature_sets.DEMO_ROOT
+    summary = _study(space, place, options.address, is_demo)
+    if options.as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        _show_result(summary, place, path)
+    rejected = any(f["tracks"]["quarantined"] for f in summary["features"])
+    return 3 if rejected or summary["trials"]["failed"] else 0
+
+
+def _study(space: Space, place: Place, address: str | None, is_demo: bool) -> dict[str, Any]:
+    """Run or continue the study; returns its summary."""
+    from tuner import cluster, feature_sets, selection, study, tracking
+    from tuner.context import Context
+    from tuner.ledger import Ledger
+    from tuner.progress import Progress
+
+    with (
+        study.locked(place),
+        Progress(space.template.search.metric) as progress,
+        closing(Ledger(place.folder / study.LEDGER)) as ledger,
+    ):
+        study.begin(space, place, ledger)
+        if is_demo:
+            feature_sets.ensure_demo(place.data, progress.status)
+        progress.status("opening the tracking store")
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        with closing(tracking.open_tracker(uri, place.storage, place.name)) as tracker:
+            for record in ledger.records():
+                tracker.record(record)
+            if study.is_done(ledger):
+                progress.say(f"study {place.name!r} is done; this is its result")
+            else:
+                progress.status("starting Ray" if address is None else f"joining Ray at {address}")
+                running = cluster.connect(address)
+                # Not before: Ray sets handlers of its own when it connects.
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, _on_signal)
+                try:
+                    study.run(Context(space, place, running, ledger, tracker, progress))
+                finally:
+                    cluster.disconnect()
+            summary = selection.summary(list(ledger.records()))
+            ids = {
+                "tracking_uri": tracker.uri, "experiment": place.name,
+                "parent_run_id": tracker.parent_run_id,
+            }  # fmt: skip
+            summary["best"]["run_id"] = tracker.run_id(summary["best"]["trial_id"])
+    return {"status": "done", "study_dir": str(place.folder.resolve()), **ids, **summary}
+
+
+def _show_plan(space: Space) -> None:
+    """What a run would do, without Ray."""
+    from tuner.progress import one_line
+    from tuner.search import RandomSampler
+
+    template = space.template
+    search, resources = template.search, template.resources
+    click.echo(f"study        {space.name}")
+    click.echo(f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}")
+    click.echo(f"confirm      best {template.confirm.top} x {template.confirm.seeds} seeds")
+    click.echo(f"feature sets {len(space.feature_variants())}")
+    click.echo(
+        f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
+        f"{resources.gpus_per_worker:g} GPU"
+    )
+    click.echo("examples of configurations:")
+    sampler = RandomSampler(space, search.seed)
+    for ordinal in range(min(3, search.trials)):
+        if (sample := sampler.ask(ordinal)) is not None:
+            click.echo("  " + one_line(sample.params))
+
+
+def _show_result(summary: dict[str, Any], place: Place, path: Path) -> None:
+    """The end of a study for a person."""
+    test, best, registered = summary["test"], summary["best"], summary["registered"]
+    low, high = test["ci95"]
+    click.echo(f"winner      {best['trial_id']}  {json.dumps(best['config']['model'])}")
+    click.echo(
+        f"validation  macro F1 {best['val']['f1_macro']:.3f}, "
+        f"accuracy {best['val']['accuracy']:.3f}"
+    )
+    click.echo(
+        f"test        macro F1 {test['f1_macro']:.3f} (95 % interval {low:.3f} to {high:.3f}), "
+        f"accuracy {test['accuracy']:.3f}, {test['tracks']} tracks"
+    )
+    leak = summary["leakage"]
+    trusted = "passed" if leak["passed"] else f"FAILED: {leak}"
+    click.echo(f"leakage     {trusted}")
+    click.echo(f"registered  {registered['reason']}")
+    click.echo(f"report      {place.folder / 'report.html'}")
+    if registered["alias"]:
+        model = f"models:/{registered['name']}@{registered['alias']}"
+    else:
+        model = str(place.folder / "model")
+    click.echo(f"predict     python -m tuner.predict {model} FILE --storage {place.storage}")
+    if summary["tracking_uri"].startswith("sqlite"):
+        click.echo(f"mlflow      mlflow ui --backend-store-uri {summary['tracking_uri']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,390 @@
+"""Run a list of trials through Ray Tune: proposals in, ledger records out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from pipelines.errors import is_storage_full
+from tuner.cluster import trials_at_once
+from tuner.trial import TrialSpec, run_in_process
+from tuner.worker import PLACEMENT_GROUP, run_on_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from ray.tune.experiment import Trial
+
+    from tuner.cluster import Cluster
+    from tuner.config import Experiment
+
+REPORTED_PREFIXES = ("train_", "val_")
+ReportedEpoch = tuple[str, int, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run.
+
+    Attributes:
+        spec: what the trial's processes read.
+        ordinal: position in its stage, from 0.
+        params: the flat sampled values.
+        parent_trial: the search trial that a confirmation repeats.
+        recorded: the ledger holds its start, from an earlier run of the study.
+    """
+
+    spec: TrialSpec
+    ordinal: int
+    params: Mapping[str, Any]
+    parent_trial: str | None = None
+    recorded: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the full budget."""
+        return int(self.spec.experiment["train"]["epochs"])
+
+
+class Source(Protocol):
+    """Hands out proposals and hears how they ended."""
+
+    def next(self) -> Proposal | None:
+        """The next trial, or None when there is none left."""
+
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        """A trial's best value of the metric; None when it failed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stage's trials are run.
+
+    Attributes:
+        study: the study's folder.
+        experiment: gives resources, metric and, for a search, the scheduler.
+        source: the trials.
+        count: how many the source holds at most.
+        record: writes a ledger record.
+        history: epochs of earlier runs, ``(trial_id, epoch, metrics)`` in the ledger's order.
+        ended: ids of the trials that ended in earlier runs.
+        early_stopping: whether the experiment's scheduler applies.
+        max_epochs: the largest budget of any trial.
+        budget_seconds: stop starting and training after this long; None for no limit.
+    """
+
+    study: Path
+    experiment: Experiment
+    source: Source
+    count: int
+    record: Callable[..., Any]
+    history: Sequence[ReportedEpoch] = ()
+    ended: frozenset[str] = frozenset()
+    early_stopping: bool = False
+    max_epochs: int = 1
+    budget_seconds: float | None = None
+
+
+class _NotSaved:
+    """Stays out of the pickle that Tune writes at the start; Tune's own resume is not used."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass
+class _Running:
+    """A trial in Tune's hands."""
+
+    proposal: Proposal
+    recorded: bool
+    last_epoch: int = 0
+    best: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class _State(_NotSaved):
+    """What searcher, callback and stopper share about the running stage."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        search = plan.experiment.search
+        self.metric, self.maximise = search.metric, search.mode == "max"
+        self.by_trial: dict[str, _Running] = {}
+        self.fatal: BaseException | None = None
+
+    def note_best(self, running: _Running, epoch: int, metrics: dict[str, float]) -> None:
+        """Keep the best epoch."""
+        value = metrics[self.metric]
+        before = running.best["metrics"][self.metric] if running.best else None
+        if before is None or (value > before if self.maximise else value < before):
+            running.best = {"epoch": epoch, "metrics": metrics}
+
+    def value(self, running: _Running) -> float | None:
+        """Best value, or None for a failure."""
+        if running.error is not None or running.best is None:
+            return None
+        return float(running.best["metrics"][self.metric])
+
+
+class _SourceSearcher(_NotSaved, Searcher):
+    """Tune's view of a `Source`."""
+
+    def __init__(self, state: _State) -> None:
+        super().__init__()
+        self._shared = state
+
+    def set_search_properties(self, *_args: Any, **_spec: Any) -> bool:
+        """The source knows metric and mode."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, str] | str:
+        """The next proposal as a Tune configuration."""
+        plan = self._shared.plan
+        proposal = plan.source.next()
+        if proposal is None:
+            return str(Searcher.FINISHED)
+        proposal.spec.write(plan.study)
+        running = _Running(proposal, proposal.recorded)
+        for name, epoch, metrics in plan.history:
+            if name == proposal.spec.trial_id:
+                self._shared.note_best(running, epoch, metrics)
+                running.last_epoch = epoch
+        self._shared.by_trial[proposal.spec.trial_id] = running
+        return {"study": str(plan.study), "trial_id": proposal.spec.trial_id}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The recorder tells the source; Tune's own id means nothing to it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write an empty file: the ledger is what a study resumes from."""
+        with open(checkpoint_path, "wb"):  # noqa: PTH123 - Tune's signature
+            pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was saved."""
+
+
+class _Recorder(_NotSaved, tune.Callback):
+    """Writes what Tune reports to the ledger, frees placement groups, and tells the source."""
+
+    def __init__(self, state: _State) -> None:
+        self._shared = state
+
+    def _of(self, trial: Trial) -> _Running:
+        return self._shared.by_trial[trial.config["trial_id"]]
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Record a trial that starts for the first time."""
+        running = self._of(trial)
+        spec = running.proposal.spec
+        if not running.recorded:
+            running.recorded = True
+            self._shared.plan.record(
+                "trial", trial_id=spec.trial_id, stage=spec.stage,
+                ordinal=running.proposal.ordinal, seed=spec.seed,
+                params=dict(running.proposal.params), config=spec.experiment,
+                parent_trial=running.proposal.parent_trial,
+            )  # fmt: skip
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Record an epoch, once: a resumed trial repeats the epoch it resumes from."""
+        running = self._of(trial)
+        if error := result.get("error"):
+            running.error = str(error)
+        epoch = int(result["epoch"])
+        if running.error is not None or epoch <= running.last_epoch:
+            return
+        metrics = {
+            key: float(value)
+            for key, value in result.items()
+            if (key.startswith(REPORTED_PREFIXES) or key == "lr")
+            and isinstance(value, int | float)
+        }
+        running.last_epoch = epoch
+        self._shared.note_best(running, epoch, metrics)
+        self._shared.plan.record(
+            "epoch", trial_id=running.proposal.spec.trial_id, epoch=epoch, metrics=metrics
+        )
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
+        """Record the end of a trial that ran through, was stopped, or diverged."""
+        running = self._of(trial)
+        status = "completed" if running.last_epoch >= running.proposal.epochs else "stopped"
+        self._end(trial, running, "failed" if running.error else status)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Record a trial whose process raised or died."""
+        running = self._of(trial)
+        cause = _root_cause(trial.get_error())
+        if is_storage_full(cause):
+            self._shared.fatal = cause
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        running.error = lines[-1]
+        self._end(trial, running, "failed")
+
+    def _end(self, trial: Trial, running: _Running, status: str) -> None:
+        _free_placement_group((trial.last_result or {}).get(PLACEMENT_GROUP))
+        self._shared.plan.record(
+            "trial_end", trial_id=running.proposal.spec.trial_id, status=status,
+            epochs=running.last_epoch, best=running.best, error=running.error,
+        )  # fmt: skip
+        self._shared.plan.source.ended(running.proposal, self._shared.value(running))
+
+
+def _root_cause(error: BaseException | None) -> BaseException:
+    """The first error behind Ray's wrappers."""
+    seen = error or RuntimeError("the trial's process died")
+    while True:
+        inner = getattr(seen, "cause", None) or seen.__cause__
+        if not isinstance(inner, BaseException) or inner is seen:
+            return seen
+        seen = inner
+
+
+def _free_placement_group(hex_id: str | None) -> None:
+    """Give back what the workers of an ended Ray Train trial held.
+
+    Ray leaves it reserved when the trial was stopped early and its own cleaner cannot ask the
+    dashboard, and the next trial then waits for ever. Removing a group that is gone already does
+    nothing.
+    """
+    if hex_id is None:
+        return
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(hex_id))))
+
+
+class _StopWhenHopeless(_NotSaved, tune.Stopper):
+    """Ends the stage when an error would meet every trial, as a full disk does."""
+
+    def __init__(self, state: _State) -> None:
+        self._shared = state
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to stop."""
+        return self._shared.fatal is not None
+
+
+class LedgerAsha(ASHAScheduler):
+    """ASHA whose rungs are rebuilt from the ledger.
+
+    Tune does not save a scheduler's rungs, so a resumed study would judge its first trials against
+    nothing. Trials that ended are replayed at once; one that goes on is replayed when Tune hands
+    it over under its new id.
+    """
+
+    def __init__(
+        self,
+        history: Sequence[ReportedEpoch] = (),
+        ended: frozenset[str] = frozenset(),
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self._history = list(history)
+        for name, epoch, metrics in self._history:
+            if name in ended:
+                value = self._metric_op * metrics[self._metric]
+                self._brackets[0].on_result(SimpleNamespace(trial_id=name), epoch, value)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Replay what the trial reported before."""
+        super().on_trial_add(tune_controller, trial)
+        bracket = self._trial_info[trial.trial_id]
+        for name, epoch, metrics in self._history:
+            if name == trial.config["trial_id"]:
+                bracket.on_result(trial, epoch, self._metric_op * metrics[self._metric])
+
+
+def build_scheduler(plan: Plan) -> TrialScheduler:
+    """The scheduler of the experiment, or first in first out."""
+    scheduler, search = plan.experiment.scheduler, plan.experiment.search
+    if not plan.early_stopping or scheduler.name == "none":
+        return FIFOScheduler()
+    return LedgerAsha(
+        history=plan.history,
+        ended=plan.ended,
+        time_attr="epoch",
+        metric=search.metric,
+        mode=search.mode,
+        grace_period=scheduler.grace_epochs,
+        max_t=max(plan.max_epochs, scheduler.grace_epochs),
+        reduction_factor=scheduler.reduction_factor,
+        # A trial at its last epoch ends by itself, as completed.
+        stop_last_trials=False,
+    )
+
+
+def _trainable(experiment: Experiment) -> Any:
+    """The executor for the experiment's resources, with what Tune reserves for it."""
+    resources = experiment.resources
+    if resources.workers == 1:
+        bundle: dict[str, float] = {"CPU": resources.cpus_per_worker}
+        if resources.gpus_per_worker:
+            bundle["GPU"] = resources.gpus_per_worker
+        return tune.with_resources(run_in_process, tune.PlacementGroupFactory([bundle]))
+    # It only waits for its workers, which reserve for themselves; a processor taken here would be
+    # missing there. Tune refuses a reservation of nothing, hence a byte of memory.
+    return tune.with_resources(run_on_workers, tune.PlacementGroupFactory([{"memory": 1}]))
+
+
+def run(plan: Plan, cluster: Cluster) -> None:
+    """Run a stage's trials to their end.
+
+    Raises:
+        StorageFullError: a trial found no room; names the path.
+        UsageError: a trial asks for more than the cluster has.
+    """
+    resources = plan.experiment.resources
+    at_once = trials_at_once(
+        cluster,
+        resources.workers * resources.cpus_per_worker,
+        resources.workers * resources.gpus_per_worker,
+    )
+    state = _State(plan)
+    scratch = plan.study / "tune"
+    try:
+        tune.Tuner(
+            _trainable(plan.experiment),
+            tune_config=tune.TuneConfig(
+                search_alg=_SourceSearcher(state),
+                scheduler=build_scheduler(plan),
+                num_samples=plan.count,
+                max_concurrent_trials=at_once,
+                # Starting a process and importing torch is most of a short trial.
+                reuse_actors=resources.workers == 1,
+                time_budget_s=plan.budget_seconds,
+                trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+            ),
+            run_config=tune.RunConfig(
+                name=f"stage-{os.getpid()}",
+                storage_path=str(scratch),
+                callbacks=[_Recorder(state)],
+                stop=_StopWhenHopeless(state),
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if state.fatal is not None:
+        raise state.fatal

@@ -1,0 +1,165 @@
+"""Read a study's ledger: its trials, the leaderboard, the winner, and the summary for programs.
+
+Pure functions over records; nothing here runs or writes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tuner.ledger import Record
+
+
+@dataclass
+class TrialRow:
+    """One trial as the ledger tells it.
+
+    Attributes:
+        trial_id: unique in the study.
+        stage: search, confirm or final.
+        ordinal: position in its stage.
+        seed: of weights, order and augmentation.
+        params: flat sampled values.
+        config: the resolved experiment.
+        parent_trial: the search trial that a confirmation or the final run repeats.
+        history: ``(epoch, metrics)`` in order.
+        status: running, completed, stopped or failed.
+        best: ``{"epoch", "metrics"}`` of the best epoch, None before the first.
+        error: why it failed.
+    """
+
+    trial_id: str
+    stage: str
+    ordinal: int
+    seed: int
+    params: dict[str, Any]
+    config: dict[str, Any]
+    parent_trial: str | None
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    status: str = "running"
+    best: dict[str, Any] | None = None
+    error: str | None = None
+
+    def value(self, metric: str) -> float | None:
+        """The metric at the best epoch; None for a trial that failed or has not ended."""
+        if self.status not in ("completed", "stopped") or self.best is None:
+            return None
+        return float(self.best["metrics"][metric])
+
+
+def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
+    """All trials by id, in the order of their start."""
+    rows: dict[str, TrialRow] = {}
+    for record in records:
+        if record["kind"] == "trial":
+            keys = ("trial_id", "stage", "ordinal", "seed", "params", "config", "parent_trial")
+            rows[record["trial_id"]] = TrialRow(**{key: record[key] for key in keys})
+        elif record["kind"] == "epoch":
+            row = rows[record["trial_id"]]
+            row.history.append((record["epoch"], record["metrics"]))
+        elif record["kind"] == "trial_end":
+            row = rows[record["trial_id"]]
+            row.status, row.best = record["status"], record["best"]
+            row.error = record["error"]
+    return rows
+
+
+def leaderboard(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[TrialRow]:
+    """Search trials with a value, best first; equal ones in the order they were proposed."""
+    ranked = [row for row in rows if row.stage == "search" and row.value(metric) is not None]
+
+    def key(row: TrialRow) -> tuple[float, int]:
+        value = row.value(metric)
+        assert value is not None
+        return (-value if maximise else value), row.ordinal
+
+    return sorted(ranked, key=key)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration and its confirmation runs."""
+
+    trial_id: str
+    runs: tuple[TrialRow, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the random seeds."""
+        return float(np.mean(self.values))
+
+
+def candidates(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[Candidate]:
+    """Configurations with at least one confirmation run that ended well, best mean first."""
+    runs: dict[str, list[TrialRow]] = {}
+    for row in rows:
+        if row.stage == "confirm" and row.parent_trial and row.value(metric) is not None:
+            runs.setdefault(row.parent_trial, []).append(row)
+    found = [
+        Candidate(
+            name, tuple(group), tuple(v for r in group if (v := r.value(metric)) is not None)
+        )
+        for name, group in runs.items()
+    ]
+    return sorted(found, key=lambda c: -c.mean if maximise else c.mean)
+
+
+def best_run(candidate: Candidate, metric: str, maximise: bool) -> TrialRow:
+    """The confirmation run whose weights are taken: the best on validation."""
+    order = np.argsort(candidate.values, kind="stable")
+    return candidate.runs[int(order[-1] if maximise else order[0])]
+
+
+def counts(rows: Iterable[TrialRow]) -> dict[str, int]:
+    """Search and confirmation trials by how they ended."""
+    ended = [row.status for row in rows if row.stage != "final"]
+    return {
+        "total": len(ended),
+        **{name: ended.count(name) for name in ("completed", "stopped", "failed")},
+    }
+
+
+def _last(records: Sequence[Record], kind: str) -> Record:
+    return next((r for r in reversed(records) if r["kind"] == kind), {})
+
+
+def _pick(record: Record, keys: str) -> dict[str, Any]:
+    return {key: record.get(key) for key in keys.split()}
+
+
+def summary(records: Sequence[Record]) -> dict[str, Any]:
+    """The study in the keys that ``tuner.run --json`` promises, but those of the tracker."""
+    rows = trial_rows(records)
+    study, features = _last(records, "study"), _last(records, "features")
+    search = study["config"]["search"]
+    metric, maximise = search["metric"], search["mode"] == "max"
+    confirmed, test = _last(records, "confirmed"), _last(records, "test")
+    ranked = leaderboard(rows.values(), metric, maximise)
+    winner = rows.get(confirmed["winner"]["trial_id"]) if confirmed else next(iter(ranked), None)
+    best: dict[str, Any] | None = None
+    if winner is not None and winner.best is not None:
+        reached = winner.best["metrics"]
+        best = {
+            "trial_id": winner.trial_id,
+            "config": winner.config,
+            "val": {name: reached[f"val_{name}"] for name in ("f1_macro", "accuracy")},
+        }
+    sets = features.get("features", [])
+    return {
+        "study": study["study"],
+        "features": [_pick(one, "fingerprint path tracks clips") for one in sets],
+        "trials": counts(rows.values()),
+        "best": best,
+        "confirm": _pick(confirmed, "top seeds mean ci95") if confirmed else None,
+        "test": test.get("metrics"),
+        "leakage": sets[0]["leakage"] if sets else None,
+        "registered": _pick(_last(records, "registered"), "name version alias reason"),
+        "seconds": _last(records, "study_end").get("seconds"),
+    }

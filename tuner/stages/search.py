@@ -1,0 +1,103 @@
+"""Second stage: try configurations, stopping the weak ones early."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from tuner import schedule, selection
+from tuner.errors import StudyError
+from tuner.search import build_sampler
+from tuner.space import ends_of
+
+if TYPE_CHECKING:
+    from tuner.context import Context
+    from tuner.schedule import Proposal, Source
+    from tuner.search import Sampler
+    from tuner.selection import TrialRow
+
+
+def search_space(study: Context) -> None:
+    """Run the trials that the study's search is missing.
+
+    Raises:
+        StudyError: no trial succeeded.
+        PipelineError: a disk is full.
+    """
+    search = study.space.template.search
+    rows = [row for row in study.rows().values() if row.stage == "search"]
+    missing = search.trials - sum(row.status != "running" for row in rows)
+    if missing <= 0 or study.ledger.last("confirmed"):
+        return
+    source = _SearchSource(study, build_sampler(study.space), rows)
+    run_stage(study, source, "search", missing, search.budget_seconds)
+    ranked = selection.leaderboard(study.rows().values(), study.metric, study.maximise)
+    if not ranked:
+        errors = [row.error for row in study.rows().values() if row.error]
+        reason = f"the first error: {errors[0]}" if errors else "the budget was too short for one"
+        raise StudyError(f"no trial succeeded; {reason}")
+
+
+def run_stage(
+    study: Context, source: Source, stage: str, count: int, budget_seconds: float | None
+) -> None:
+    """Run a stage's trials; only those of the search are stopped early."""
+    epochs = [study.space.template.train.epochs]
+    if (open_epochs := study.space.ranges.get("train.epochs")) is not None:
+        epochs = [value for value in ends_of(open_epochs) if isinstance(value, int)]
+    ended = [
+        r.trial_id for r in study.rows().values() if r.stage == stage and r.status != "running"
+    ]
+    schedule.run(
+        schedule.Plan(
+            study=study.place.folder.resolve(),
+            experiment=study.space.template,
+            source=source,
+            count=count,
+            record=study.record,
+            history=[
+                (record["trial_id"], record["epoch"], record["metrics"])
+                for record in study.ledger.records("epoch")
+            ],
+            ended=frozenset(ended),
+            early_stopping=stage == "search",
+            max_epochs=max(epochs),
+            budget_seconds=budget_seconds,
+        ),
+        study.cluster,
+    )
+
+
+class _SearchSource:
+    """Unfinished trials of an earlier run first, then the sampler's proposals."""
+
+    def __init__(self, study: Context, sampler: Sampler, rows: list[TrialRow]) -> None:
+        self._study, self._sampler = study, sampler
+        for row in rows:
+            if row.status != "running":
+                sampler.tell(row.ordinal, row.params, row.value(study.metric))
+        self._unfinished = [row for row in rows if row.status == "running"]
+        self._next = 1 + max((row.ordinal for row in rows), default=-1)
+
+    def next(self) -> Proposal | None:
+        """The next trial."""
+        search = self._study.space.template.search
+        if self._unfinished:
+            row = self._unfinished.pop(0)
+            spec = self._study.spec(row.trial_id, "search", row.seed, row.config)
+            return schedule.Proposal(spec, row.ordinal, row.params, recorded=True)
+        if self._next >= search.trials or (sample := self._sampler.ask(self._next)) is None:
+            return None
+        ordinal, self._next = self._next, self._next + 1
+        # The name follows from what the trial is, so it is the same wherever and whenever it is
+        # proposed.
+        identity = json.dumps([self._study.place.name, sample.params, search.seed, ordinal])
+        digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
+        experiment = sample.experiment.model_dump(mode="json")
+        spec = self._study.spec(f"t{ordinal:03d}-{digest}", "search", search.seed, experiment)
+        return schedule.Proposal(spec, ordinal, sample.params)
+
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        """Let the sampler learn."""
+        self._sampler.tell(proposal.ordinal, proposal.params, value)

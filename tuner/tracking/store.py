@@ -1,0 +1,135 @@
+"""Open an MLflow store in seconds, or say in plain words why it cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from tuner.errors import TrackingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SQLITE = "sqlite:///"
+SCHEMA_TIMEOUT_SECONDS = 60.0  # another process makes the schema, which takes 2 s
+
+# MLflow's client repeats a request seven times over four minutes, creation of runs included, which
+# makes double runs when only the answer was lost. The tracker repeats by itself, and looks first.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+def redact(text: str) -> str:
+    """A text without user names and passwords of the addresses in it."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when a store does not answer, refuses, or is damaged."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
+
+
+def reason(error: BaseException) -> str:
+    """The first lines of an error, without credentials."""
+    return redact(" ".join(str(error).split()))[:300]
+
+
+@contextlib.contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn failures of a store into `TrackingError` with what to do."""
+    try:
+        yield
+    except failures() as error:
+        advice = _advice(uri, error)
+        raise TrackingError(f"tracking store {redact(uri)}: {reason(error)}{advice}") from error
+
+
+def _advice(uri: str, error: Exception) -> str:
+    """What the user can do about a failure, as the end of a sentence; empty when nobody knows."""
+    if "out-of-date database schema" in str(error):
+        return f"; run: mlflow db upgrade {redact(uri)}"
+    if uri.startswith(SQLITE):
+        is_damage = "database" in str(error) and "locked" not in str(error)
+        return "; move the file away, and the same command makes it anew" if is_damage else ""
+    if uri.startswith(("http://", "https://")):
+        return (
+            "; start the server, correct MLFLOW_TRACKING_URI (and MLFLOW_TRACKING_USERNAME and "
+            "_PASSWORD), or unset it to track in a local file"
+        )
+    return "; correct MLFLOW_TRACKING_URI, or unset it to track in a local file"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite address, None for other stores."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+def connect(uri: str) -> Any:
+    """An ``MlflowClient`` whose store answered.
+
+    A SQLite file is made with its schema if it is not there, by one process at a time, and keeps a
+    write-ahead log, so that the MLflow UI can read while a study writes.
+
+    Raises:
+        TrackingError: the store cannot be used; says what to do.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    scheme = uri.partition(":")[0] if "://" in uri or uri.startswith("file:") else "file"
+    if scheme == "file":
+        raise TrackingError(
+            f"tracking store {redact(uri)}: MLflow has no file store any more; write "
+            "sqlite:///PATH/mlflow.db or the address of a server"
+        )
+    from mlflow import MlflowClient
+
+    # MLflow announces each step of making the schema.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with explained(uri):
+        if scheme not in ("http", "https"):
+            _open_database(uri)
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _open_database(uri: str) -> None:
+    """Make sure that a database answers: MLflow itself would try for an hour."""
+    import sqlalchemy
+    from mlflow import MlflowClient
+
+    file = database_file(uri)
+    if file is None:
+        engine = sqlalchemy.create_engine(uri)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(f"{file}.lock", timeout=SCHEMA_TIMEOUT_SECONDS)
+    with lock, contextlib.closing(sqlite3.connect(file)) as connection:
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.Error as error:
+            raise OSError(f"no usable database ({error})") from error
+        MlflowClient(uri).search_experiments(max_results=1)
