@@ -107,7 +107,7 @@ def check_verdicts(
         raise BuildError(
             f"{len(bad)} of {len(tracks)} files cannot be used, more than the {max_bad_share:.0%} "
             f"that are allowed:\n{table}\n"
-            "Repair or remove these files, or allow more with --max-bad-share."
+            "Repair or remove these files, or allow a larger max_bad_share."
         )
     left = {track.label for track in tracks} - {
         track.label for track in tracks if _used(verdicts[track.track_id])

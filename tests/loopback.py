@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine's loopback, started and ended by the test alone."""
+"""Ray clusters of several nodes on this machine, started and ended by the test alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import IO, Any
 
 BIN = Path(sys.executable).parent
 START_TIMEOUT_SECONDS = 90.0
-END_TIMEOUT_SECONDS = 20.0
+END_TIMEOUT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 200_000_000
 # Fixed numbers by default, on which two nodes of one host clash.
 PORT_OPTIONS = (
@@ -63,6 +63,7 @@ class Loopback:
         token: opens both.
         environment: for commands that talk to the cluster.
         marker: a word in the environment of each process of the cluster, and of no other.
+        session: the head's files.
     """
 
     address: str
@@ -70,6 +71,7 @@ class Loopback:
     token: str
     environment: dict[str, str]
     marker: str
+    session: Path
 
     def get(self, path: str) -> Any:
         """JSON from the dashboard."""
@@ -123,15 +125,16 @@ def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
         "OMP_NUM_THREADS": "1",
     }
     port, dashboard_port, *others = free_ports(2 + num_nodes * len(PORT_OPTIONS))
+    # Sockets lie in it, and their path may have 107 characters.
+    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     running = Loopback(
         address=f"127.0.0.1:{port}",
         dashboard=f"http://127.0.0.1:{dashboard_port}",
         token=token,
         environment=environment,
         marker=f"RAY_AUTH_TOKEN_PATH={token_file}",
+        session=temporary / "0" / "session_latest",
     )
-    # Sockets lie in it, and their path may have 107 characters.
-    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1"]
     head += [f"--dashboard-port={dashboard_port}", "--include-dashboard=true"]
     nodes: list[subprocess.Popen[bytes]] = []
@@ -150,9 +153,7 @@ def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _start_node(
-    running: Loopback, options: list[str], log: IO[bytes]
-) -> subprocess.Popen[bytes]:
+def _start_node(running: Loopback, options: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     command = [str(BIN / "ray"), "start", *options, "--block", "--node-ip-address=127.0.0.1"]
     command += ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     return subprocess.Popen(
@@ -189,17 +190,16 @@ def _takes_jobs(running: Loopback) -> bool:
 
 
 def _end(running: Loopback, nodes: list[subprocess.Popen[bytes]]) -> None:
-    """End the workers' nodes, then the head; then, by id, whatever is left of them."""
+    """Ask all nodes to end; then end, by id, whatever is left of them."""
     for node in reversed(nodes):
         node.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            node.wait(END_TIMEOUT_SECONDS)
     limit = time.monotonic() + END_TIMEOUT_SECONDS
-    while running.processes() and time.monotonic() < limit:
+    while any(node.poll() is None for node in nodes) and time.monotonic() < limit:
         time.sleep(0.2)
-    for pid in running.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for node in nodes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            node.wait(END_TIMEOUT_SECONDS)
+    while left := running.processes():
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for node in nodes:
+            node.poll()
+        time.sleep(0.2)

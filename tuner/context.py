@@ -13,41 +13,15 @@ from tuner.feature_sets import key_of
 from tuner.trial import Predictions, TrialSpec, predict_split
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tuner.cluster import Cluster
     from tuner.config import Space
     from tuner.feature_sets import Specs
     from tuner.ledger import Ledger, Record
+    from tuner.place import Place
     from tuner.progress import Progress
     from tuner.tracking import Tracker
 
 PREDICT_TIMEOUT_SECONDS = 3600.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a study lives and gets its audio.
-
-    Attributes:
-        storage: the folder of all studies and feature sets.
-        name: of the study.
-        data: folder or manifest of the audio.
-    """
-
-    storage: Path
-    name: str
-    data: Path
-
-    @property
-    def folder(self) -> Path:
-        """The study's folder."""
-        return self.storage / "studies" / self.name
-
-    @property
-    def features(self) -> Path:
-        """The folder of feature sets, shared by all studies of the storage."""
-        return self.storage / "features"
 
 
 @dataclass

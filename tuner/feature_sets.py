@@ -53,6 +53,22 @@ def ensure_demo(folder: Path, progress: Callable[[str], None]) -> None:
     )
 
 
+def check_source(space: Space, source: Path) -> None:
+    """Find out in a moment, before anything is started, whether the data can be used.
+
+    Raises:
+        PipelineError: there is nothing, one class, too few groups, or a faulty manifest.
+    """
+    from pipelines.catalog import read_catalog
+    from pipelines.groups import assign_groups, count_groups, require_groups
+
+    tracks = read_catalog(source).tracks
+    split = specs_of(space.template.data, space.template.features)[2]
+    groups = assign_groups(tracks, split)
+    if split.column is None:
+        require_groups(count_groups(tracks, groups))
+
+
 def build_all(
     space: Space, source: Path, folder: Path, progress: Callable[[int, int, int], None]
 ) -> dict[Specs, BuildResult]:
@@ -68,7 +84,10 @@ def build_all(
     built: dict[Specs, BuildResult] = {}
     for variant in space.feature_variants():
         clip, feature, split = specs_of(variant.data, variant.features)
-        built[clip, feature] = build(catalog, folder, clip, feature, split, progress)
+        built[clip, feature] = build(
+            catalog, folder, clip, feature, split, progress,
+            max_bad_share=variant.data.max_bad_share,
+        )  # fmt: skip
     return built
 
 

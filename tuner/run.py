@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tuner.config import Space
-    from tuner.context import Place
+    from tuner.place import Place
 
 
 class Interrupted(BaseException):
@@ -142,12 +142,14 @@ def _run(path: Path, options: Options) -> int:
         raise UsageError(
             f"--storage {options.storage}: only folders are built yet, no file-system URIs"
         )
-    from tuner.context import Place
+    from tuner.place import Place
 
     root, storage = space.template.data.root, Path(options.storage)
     place = Place(storage, space.name, feature_sets.data_source(root, storage))
-    if options.resume and not (place.folder / "ledger.jsonl").exists():
+    if options.resume and not place.ledger.exists():
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
+    if root != feature_sets.DEMO_ROOT:
+        feature_sets.check_source(space, place.data)
     is_demo = root == feature_sets.DEMO_ROOT
     summary = _study(space, place, options.address, is_demo)
     if options.as_json:
@@ -168,7 +170,7 @@ def _study(space: Space, place: Place, address: str | None, is_demo: bool) -> di
     with (
         study.locked(place),
         Progress(space.template.search.metric) as progress,
-        closing(Ledger(place.folder / study.LEDGER)) as ledger,
+        closing(Ledger(place.ledger)) as ledger,
     ):
         study.begin(space, place, ledger)
         if is_demo:

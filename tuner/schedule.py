@@ -347,6 +347,20 @@ def _trainable(experiment: Experiment) -> Any:
     return tune.with_resources(run_on_workers, tune.PlacementGroupFactory([{"memory": 1}]))
 
 
+def slots(experiment: Experiment, cluster: Cluster) -> int:
+    """How many trials of an experiment run at once.
+
+    Raises:
+        UsageError: a trial asks for more than the cluster has.
+    """
+    resources = experiment.resources
+    return trials_at_once(
+        cluster,
+        resources.workers * resources.cpus_per_worker,
+        resources.workers * resources.gpus_per_worker,
+    )
+
+
 def run(plan: Plan, cluster: Cluster) -> None:
     """Run a stage's trials to their end.
 
@@ -354,12 +368,6 @@ def run(plan: Plan, cluster: Cluster) -> None:
         StorageFullError: a trial found no room; names the path.
         UsageError: a trial asks for more than the cluster has.
     """
-    resources = plan.experiment.resources
-    at_once = trials_at_once(
-        cluster,
-        resources.workers * resources.cpus_per_worker,
-        resources.workers * resources.gpus_per_worker,
-    )
     state = _State(plan)
     scratch = plan.study / "tune"
     try:
@@ -369,9 +377,9 @@ def run(plan: Plan, cluster: Cluster) -> None:
                 search_alg=_SourceSearcher(state),
                 scheduler=build_scheduler(plan),
                 num_samples=plan.count,
-                max_concurrent_trials=at_once,
+                max_concurrent_trials=slots(plan.experiment, cluster),
                 # Starting a process and importing torch is most of a short trial.
-                reuse_actors=resources.workers == 1,
+                reuse_actors=plan.experiment.resources.workers == 1,
                 time_budget_s=plan.budget_seconds,
                 trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
             ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from tuner import report
+from tuner import report, schedule
 from tuner.errors import StudyExistsError, UsageError
 from tuner.stages.confirm import confirm_best
 from tuner.stages.features import build_features
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tuner.config import Space
-    from tuner.context import Context, Place
+    from tuner.context import Context
     from tuner.ledger import Ledger
+    from tuner.place import Place
 
 # Settings that may differ between two runs of one study: they change how long it takes, not what
 # it finds.
 FREE_TO_CHANGE = ("resources.", "search.budget", "data.root")
-LEDGER = "ledger.jsonl"
 
 
 @contextmanager
@@ -91,6 +91,7 @@ def run(study: Context) -> None:
     Raises:
         TunerError, PipelineError: with a message for the user; the ledger keeps what was done.
     """
+    schedule.slots(study.space.template, study.cluster)  # refuses what could only wait for ever
     seconds: dict[str, float] = {}
 
     def timed(name: str, stage: Callable[[Context], None]) -> None:

@@ -102,6 +102,9 @@ class Data(_Block):
     short: Literal["pad", "repeat"] = Field(
         "pad", description="What fills a track that is shorter than a clip."
     )
+    max_bad_share: float = Field(
+        0.2, ge=0, le=1, description="A larger share of files that cannot be used is an error."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split.")
 
     @model_validator(mode="before")

@@ -91,6 +91,8 @@ def _record_final_run(study: Context, row: TrialRow) -> str:
             "trial", trial_id=final_id, stage="final", ordinal=0, seed=row.seed,
             params=row.params, config=row.config, parent_trial=row.trial_id,
         )  # fmt: skip
+        for epoch, measured in row.history:
+            study.record("epoch", trial_id=final_id, epoch=epoch, metrics=measured)
         study.record(
             "trial_end", trial_id=final_id, status="completed",
             epochs=len(row.history), best=row.best, error=None,

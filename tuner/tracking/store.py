@@ -46,6 +46,8 @@ def failures() -> tuple[type[Exception], ...]:
 
 def reason(error: BaseException) -> str:
     """The first lines of an error, without credentials."""
+    if "Max retries exceeded" in str(error):  # urllib3's words for a server that is not there
+        return "it does not answer"
     return redact(" ".join(str(error).split()))[:300]
 
 

@@ -1,0 +1,246 @@
+"""The whole study through the command line, on a real Ray and a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import sklearn.metrics
+from mlflow import MlflowClient
+
+from tests.integration.test_executors import all_cpus_free_within
+from tuner.cluster import Cluster
+from tuner.ledger import Ledger
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+SPACE = """
+name: small
+data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}
+features: {sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: {choice: [16, 32]}}
+model:
+  choice:
+    - {name: cnn, blocks: {integer: [2, 3]}, channels: 8}
+    - {name: cnn, blocks: 2, channels: 4, pool: concat}
+optim: {lr: {log_uniform: [1e-3, 1e-2]}, schedule: one_cycle}
+train: {epochs: 4, batch_size: 8}
+search: {algorithm: tpe, trials: 4, seed: 1}
+scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
+confirm: {top: 2, seeds: 2}
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """``python -m tuner.run`` with a space, data and storage of the test."""
+
+    cluster: Cluster
+    space: Path
+    data: Path
+    storage: Path
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        words = [
+            sys.executable, "-m", "tuner.run", str(self.space), "--data", str(self.data),
+            "--storage", str(self.storage), "--address", self.cluster.address, "--json", *more,
+        ]  # fmt: skip
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        return subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *more: str) -> tuple[int, str, str]:
+        process = self.start(*more)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    def ledger(self, name: str = "small") -> list[dict[str, Any]]:
+        ledger = Ledger(self.storage / "studies" / name / "ledger.jsonl")
+        ledger.close()
+        return list(ledger.records())
+
+
+def command(cluster: Cluster, data: Path, folder: Path) -> Command:
+    (folder / "small.yaml").write_text(SPACE)
+    return Command(cluster, folder / "small.yaml", data, folder / "results")
+
+
+@pytest.fixture(scope="module")
+def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A study that ran to its end, and what it printed."""
+    ran = command(local_ray, tones, tmp_path_factory.mktemp("study"))
+    code, out, err = ran.run()
+    assert code == 0, err
+    return ran, json.loads(out.splitlines()[-1]), err
+
+
+def runs_of(summary: dict[str, Any]) -> list[Any]:
+    client = MlflowClient(summary["tracking_uri"])
+    experiment = client.get_experiment_by_name(summary["experiment"])
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def test_the_json_has_the_promised_keys(study) -> None:
+    _, found, _ = study
+    assert found["status"] == "done"
+    keys = "status study study_dir tracking_uri experiment parent_run_id features trials best "
+    assert set(found) == set((keys + "confirm test leakage registered seconds").split())
+    assert len(found["features"]) == 2  # one for each number of mel bands
+    assert set(found["features"][0]) == set("fingerprint path tracks clips".split())
+    assert found["features"][0]["tracks"] == {
+        "listed": 36,
+        "ok": 36,
+        "flagged": 0,
+        "quarantined": 0,
+    }
+    assert sum(found["features"][0]["clips"].values()) == 72
+    assert found["trials"]["total"] == 4 + 2 * 2
+    assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 8
+    assert set(found["best"]) == set("trial_id run_id config val".split())
+    assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
+    assert set(found["confirm"]) == set("top seeds mean ci95".split())
+    test = "f1_macro accuracy ci95 tracks clip_f1_macro"
+    assert set(found["test"]) >= set(test.split())
+    assert found["leakage"] == {
+        "groups_shared": 0, "near_duplicates_shared": 0, "passed": True,
+    }  # fmt: skip
+    assert found["registered"]["name"] == "small"
+    assert str(found["registered"]["version"]) == "1"
+    assert found["registered"]["alias"] == "champion"
+    assert set(found["seconds"]) == set("features search confirm total".split())
+
+
+def test_the_test_score_is_that_of_predicting_the_test_files(study) -> None:
+    """Two roads to one number: stored feature rows in a Ray task, and audio files through predict."""
+    from tuner.predict import load_model, predict_file
+
+    ran, found, _ = study
+    spec = found["best"]["config"]["features"]["n_mels"]
+    used = next(f for f in found["features"] if _n_mels(f["path"]) == spec)
+    tracks = pyarrow.parquet.read_table(Path(used["path"]) / "tracks.parquet").to_pylist()
+    bundle, classifier = load_model("models:/small@champion", found["tracking_uri"])
+    truth, predicted = [], []
+    for track in tracks:
+        if track["split"] == "test":
+            answer = predict_file(ran.data.parent / track["path"], bundle, classifier, "soft")
+            truth.append(track["label"])
+            predicted.append(answer.label)
+    assert len(truth) == found["test"]["tracks"]
+    expected = sklearn.metrics.f1_score(truth, predicted, average="macro")
+    assert found["test"]["f1_macro"] == pytest.approx(expected)
+    assert found["test"]["accuracy"] == sklearn.metrics.accuracy_score(truth, predicted)
+
+
+def _n_mels(path: str) -> int:
+    return int(json.loads((Path(path) / "manifest.json").read_text())["feature"]["n_mels"])
+
+
+def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
+    _, found, _ = study
+    runs = runs_of(found)
+    parent = next(run for run in runs if run.info.run_id == found["parent_run_id"])
+    children = [run for run in runs if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    stages = Counter(run.data.tags["stage"] for run in children)
+    assert stages == {"search": 4, "confirm": 4, "final": 1}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    client = MlflowClient(found["tracking_uri"])
+    best = next(run for run in children if run.info.run_id == found["best"]["run_id"])
+    curve = client.get_metric_history(best.info.run_id, "val_f1_macro")
+    assert [point.step for point in curve] == list(range(1, len(curve) + 1))
+    for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
+        assert name in best.data.metrics
+    assert best.data.tags["trial_id"] == found["best"]["trial_id"]
+    names = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"space.yaml", "leaderboard.csv", "report.html", "figures"} <= names
+    pictures = {file.path for file in client.list_artifacts(parent.info.run_id, "figures")}
+    assert "figures/confusion_matrix.png" in pictures
+
+
+def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None:
+    ran, found, _ = study
+    before, records = len(runs_of(found)), len(ran.ledger())
+    start = time.monotonic()
+    code, out, err = ran.run()
+    assert code == 0
+    assert json.loads(out.splitlines()[-1]) == found
+    assert "is done" in err
+    assert len(runs_of(found)) == before
+    assert len(ran.ledger()) == records
+    assert time.monotonic() - start < 60
+
+
+def test_other_settings_under_the_same_name_are_refused_and_named(study) -> None:
+    ran, _, _ = study
+    code, _, err = ran.run("--set", "train.batch_size=16", "--trials", "9")
+    assert code == 2
+    assert "train.batch_size: it has 8, asked is 16" in err
+    assert "search.trials: it has 4, asked is 9" in err
+    assert "Traceback" not in err
+
+
+def test_stopped_trials_leave_all_processors_free(study) -> None:
+    assert all_cpus_free_within(20)
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def epochs_in(path: Path) -> int:
+    return path.read_bytes().count(b'"kind":"epoch"') if path.exists() else 0
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_study_that_was_cut_off_goes_on_where_it_was(
+    local_ray: Cluster, tones: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    cut = command(local_ray, tones, tmp_path)
+    process = cut.start("--set", "train.epochs=6")
+    path = cut.storage / "studies" / "small" / "ledger.jsonl"
+    wait_for(lambda: epochs_in(path) >= 5, process)
+    os.kill(process.pid, stop)
+    _, err = process.communicate(timeout=60)
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in err
+        assert "Traceback" not in err
+    before = epochs_in(path)
+    code, out, err = cut.run("--set", "train.epochs=6", "--resume")
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert found["trials"]["total"] == 8
+
+    records = cut.ledger()
+    assert sum(r["kind"] == "epoch" for r in records) > before
+    started = [r["trial_id"] for r in records if r["kind"] == "trial"]
+    assert len(started) == len(set(started)) == 9
+    ended = [r["trial_id"] for r in records if r["kind"] == "trial_end"]
+    assert sorted(ended) == sorted(started)
+    for trial_id in started:
+        numbers = [
+            r["epoch"] for r in records if r["kind"] == "epoch" and r["trial_id"] == trial_id
+        ]
+        assert numbers == list(range(1, len(numbers) + 1)), trial_id
+
+    runs = runs_of(found)
+    assert len(runs) == 1 + 9
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all_cpus_free_within(20)

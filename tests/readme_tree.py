@@ -1,0 +1,102 @@
+"""The README's tree of files, worked out from the files themselves.
+
+``python -m tests.readme_tree`` writes it into the README.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BEGIN, END = "<!-- tree -->\n```\n", "\n```\n<!-- end of tree -->"
+COLUMN = 30  # where the descriptions begin
+INDENT = "  "
+
+# Packages whose files are listed one by one.
+PACKAGES = ("pipelines", "tuner")
+# Folders with one line each, and files that cannot say in a comment what they are.
+NOTES = {
+    "CHANGELOG.md": "What changed, by version.",
+    "CONTRIBUTING.md": "House rules, and how a change is checked.",
+    "constraints.txt": "The exact versions of all packages that are installed.",
+    "docs": "User guide, decisions with their reasons, pictures.",
+    "pyproject.toml": "Dependencies, tool settings, import contracts.",
+    "README.md": "This page.",
+    "search_spaces/space.schema.json": "The JSON schema of space files, for editors; generated.",
+    "tests": "Mirrors the packages; tests/integration starts clusters, servers and a browser.",
+    "tuner/report/page.html.jinja": "The report's page.",
+}
+# What a working copy holds beside the project: written by the program, its tools or its user.
+NOT_OURS = ("results", "demo-data", "build", "dist")
+
+
+def tree() -> str:
+    """One line for each file, in the order in which they are listed on disk."""
+    lines = []
+    for path in _visible(ROOT):
+        name = path.relative_to(ROOT).as_posix()
+        if path.is_file() or name in NOTES:
+            lines.append(_line(path, 0))
+        elif name in PACKAGES or any(path.glob("*.yaml")):
+            lines += _listed(path, 0)
+    return "\n".join(lines)
+
+
+def _listed(folder: Path, depth: int) -> Iterator[str]:
+    """A folder's own line and those of all that is in it, packages after files."""
+    yield _line(folder, depth)
+    inside = [path for path in _visible(folder) if path.name != "__init__.py"]
+    for path in sorted(inside, key=lambda path: (path.is_dir(), path.name)):
+        if path.is_dir():
+            yield from _listed(path, depth + 1)
+        else:
+            yield _line(path, depth + 1)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What belongs to the project, files before folders."""
+    found = [
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith((".", "__pycache__"))
+        and not path.name.endswith((".egg-info", ".pyc"))
+        and not (folder == ROOT and path.name in NOT_OURS)
+    ]
+    return sorted(found, key=lambda path: (path.is_dir(), path.name.lower()))
+
+
+def _line(path: Path, depth: int) -> str:
+    name = INDENT * depth + path.name + ("/" if path.is_dir() else "")
+    return f"{name:<{COLUMN}}{describe(path)}".rstrip()
+
+
+def describe(path: Path) -> str:
+    """What a file says of itself in its first line; of a package, its ``__init__``."""
+    if note := NOTES.get(path.relative_to(ROOT).as_posix()):
+        return note
+    if path.is_dir():
+        path = path / "__init__.py"
+        if not path.exists():
+            return "One file is one study: what is searched, and how."
+    if path.suffix == ".py":
+        return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    comments = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+    said = next((line for line in comments if "yaml-language-server" not in line), "")
+    return said.removeprefix("# ")
+
+
+def main() -> None:
+    """Write the tree between its two marks in the README."""
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"{README} has no place for the tree, between two marks")
+    README.write_text(before + BEGIN + tree() + END + after)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Joining and starting Ray, each in a process of its own; and how many trials fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.loopback import Loopback, cluster, free_ports
+from tuner.cluster import Cluster, trials_at_once
+from tuner.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Prints what `connect` gave or raised, and what a worker finds in its environment.
+CONNECT = """
+import dataclasses, json, os, sys
+from tuner import cluster, errors
+address, num_cpus, names = json.loads(sys.argv[1])
+try:
+    joined = cluster.connect(address, num_cpus)
+except errors.ClusterError as error:
+    print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+    sys.exit()
+import ray
+find = ray.remote(lambda: {name: os.environ.get(name) for name in names})
+found = dataclasses.asdict(joined) | {"worker": ray.get(find.remote(), timeout=60)}
+cluster.disconnect()
+print(json.dumps(found))
+"""
+
+
+def connect(
+    environment: dict[str, str],
+    address: str | None,
+    num_cpus: int | None = None,
+    names: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Connect in another process, as a study would."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT, json.dumps([address, num_cpus, names])],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def plain_environment(home: Path) -> dict[str, str]:
+    """Nothing that points to a running cluster, and a home without a token."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("have", "per_trial", "expected"),
+    [
+        # by hand: the scarcer of floor(have / per_trial)
+        ((2, 0), (1, 0), 2),
+        ((3, 0), (2, 0), 1),
+        ((8, 2), (2, 0.5), 4),
+        ((16, 2), (2, 0.5), 4),
+        ((8, 4), (4, 1), 2),
+        ((96, 1), (1, 0.1), 10),  # 1 // 0.1 is 9 in floating point
+        ((96, 3), (1, 0.3), 10),
+        ((2, 0), (2, 0), 1),
+        ((40, 4), (1, 0), 40),
+    ],
+)
+def test_trials_at_once(
+    have: tuple[float, float], per_trial: tuple[float, float], expected: int
+) -> None:
+    assert trials_at_once(Cluster("a:1", *have, 1, True), *per_trial) == expected
+
+
+@pytest.mark.parametrize("per_trial", [(3.0, 0.0), (1.0, 1.5), (4.0, 2.0)])
+def test_trial_larger_than_the_cluster_is_refused(per_trial: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match=r"lower resources\.workers") as refused:
+        trials_at_once(Cluster("a:1", 2, 1, 1, True), *per_trial)
+    assert refused.value.exit_code == 2
+    asked = f"asks for {per_trial[0]:g} CPUs and {per_trial[1]:g} GPUs"
+    assert asked in str(refused.value)
+    assert "has 2 CPUs and 1 GPUs" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:{closed}", "Connection refused"),
+        ("nowhere", "host:port"),
+        ("ray://127.0.0.1:10001", "ray job submit"),
+    ],
+)
+def test_address_that_does_not_answer(tmp_path: Path, address: str, says: str) -> None:
+    address = address.format(closed=free_ports(1)[0])
+    start = time.monotonic()
+    found = connect(plain_environment(tmp_path), address)
+    assert time.monotonic() - start < 30  # Ray by itself tries for more than two minutes
+    assert found["exit_code"] == 1
+    assert address in found["error"]
+    assert says in found["error"]
+    assert "tuner.doctor" in found["error"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(120)
+def test_busy_dashboard_port_does_not_stop_a_local_cluster(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        try:
+            busy.bind(("127.0.0.1", 8265))
+            busy.listen()
+        except OSError:
+            pass  # another program holds it, which does as well
+        found = connect(plain_environment(tmp_path), "local", num_cpus=1)
+    assert found["num_cpus"] == 1
+    assert (found["num_nodes"], found["started_here"]) == (1, True)
+    token = tmp_path / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    with cluster(tmp_path_factory.mktemp("foreign"), num_nodes=1) as running:
+        yield running
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_joins_a_running_cluster(foreign: Loopback) -> None:
+    found = connect(foreign.environment, foreign.address, names=("RAY_ADDRESS",))
+    # Ray names the host by its own address, where it was told 127.0.0.1
+    assert found.pop("address").endswith(foreign.address.removeprefix("127.0.0.1"))
+    assert found == {
+        "num_cpus": 1,
+        "num_gpus": 0,
+        "num_nodes": 1,
+        "started_here": False,
+        "worker": {"RAY_ADDRESS": foreign.address},
+    }
+    # without --address, as in a job
+    again = connect({**foreign.environment, "RAY_ADDRESS": foreign.address}, None)
+    assert (again["num_nodes"], again["started_here"]) == (1, False)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("token", ["not-the-token", ""])
+def test_wrong_token_is_refused_in_words(foreign: Loopback, tmp_path: Path, token: str) -> None:
+    wrong = {**foreign.environment, "HOME": str(tmp_path)}
+    wrong["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
+    if token:
+        (tmp_path / "token").write_text(token)
+    start = time.monotonic()
+    found = connect(wrong, foreign.address)
+    assert time.monotonic() - start < 30
+    assert found["exit_code"] == 1
+    assert "token" in found["error"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_a_jobs_own_environment_is_merged(foreign: Loopback) -> None:
+    """Ray hands a job's own to its driver in this variable, and by itself refuses conflicts."""
+    theirs = {"MINE": "1", "RAY_ADDRESS": "elsewhere:1", "PYTHONWARNINGS": "error"}
+    environment = {
+        **foreign.environment,
+        "RAY_ADDRESS": foreign.address,
+        # what the job's processes, the driver among them, get of it
+        "PYTHONWARNINGS": "default",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": theirs}}),
+    }
+    found = connect(environment, None, names=("MINE", "RAY_ADDRESS", "PYTHONWARNINGS"))
+    expected = {"MINE": "1", "RAY_ADDRESS": foreign.address, "PYTHONWARNINGS": "default"}
+    assert found["worker"] == expected
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_workers_that_the_autoscaler_may_start_count(foreign: Loopback, tmp_path: Path) -> None:
+    """By hand from cluster.yaml: a head of 8 CPUs, and up to 4 workers of 8 CPUs and 1 GPU."""
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    # `ray up` writes it there in this form (ray/autoscaler/_private/commands.py)
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
+    found = connect({**foreign.environment, "HOME": str(tmp_path)}, foreign.address)
+    assert (found["num_cpus"], found["num_gpus"]) == (40, 4)

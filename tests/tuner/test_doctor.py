@@ -1,0 +1,253 @@
+"""Each failure that the doctor knows is provoked for real, and must be named with a remedy."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import free_ports
+from tuner.doctor import machine, services, software, torch_family
+
+ROOT = Path(__file__).resolve().parents[2]
+CONSTRAINTS = ROOT / "constraints.txt"
+PINS = "torch==2.11.0 torchaudio==2.11.0 torchvision==0.26.0"  # by hand, from constraints.txt
+
+# What a CUDA build of torchaudio says beside a torch without CUDA.
+LOADS_NOT = "libcudart.so.13: cannot open shared object file: No such file or directory"
+HEALTHY_TORCH = """
+version = type("V", (), {"cuda": CUDA})
+__version__ = "2.11.0+here"
+class cuda:
+    is_available = staticmethod(lambda: False)
+    device_count = staticmethod(lambda: 0)
+class cpu:
+    get_capabilities = staticmethod(lambda: {"avx512_bf16": True})
+"""
+
+
+def fake_family(folder: Path, **sources: str) -> dict[str, str]:
+    """Packages of these names and sources, found before the installed ones."""
+    defaults = {
+        "torch": HEALTHY_TORCH.replace("CUDA", "None"),
+        "torchaudio": "__version__ = '2.11.0'",
+        "torchvision": "__version__ = '0.26.0'",
+    }
+    for name, source in (defaults | sources).items():
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(source)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def test_cuda_torchaudio_beside_cpu_torch(tmp_path: Path) -> None:
+    environment = fake_family(tmp_path, torchaudio=f"raise OSError({LOADS_NOT!r})")
+    check = torch_family.check_torch(torch_family.probe(environment), CONSTRAINTS)
+    assert check.status == "FAIL"
+    said = "is a CUDA build and does not load beside CPU-only torch 2.11.0+here"
+    assert said in check.detail
+    assert "torchaudio 2.11.0 is" in check.detail
+    assert "reinstall all three from the default index" in check.remedy
+    assert PINS in check.remedy
+
+
+def test_torchvision_beside_another_cuda_torch(tmp_path: Path) -> None:
+    environment = fake_family(
+        tmp_path,
+        torch=HEALTHY_TORCH.replace("CUDA", "'13.0'"),
+        torchvision="raise RuntimeError('operator torchvision::nms does not exist')",
+    )
+    check = torch_family.check_torch(torch_family.probe(environment), CONSTRAINTS)
+    assert check.status == "FAIL"
+    assert "torchvision 0.26.0 does not load beside torch 2.11.0+here" in check.detail
+    assert "nms does not exist" in check.detail
+    assert "CUDA build" not in check.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "says"),
+    [
+        ("torchvision", "__version__ = '0.27.0'", "different releases"),
+        ("torchaudio", "__version__ = '2.9.1'", "different releases"),
+        ("torch", "raise ImportError('libc10.so')", "torch does not load: ImportError: libc10.so"),
+        ("torchaudio", "import os; os.abort()", "ended the process"),
+    ],
+)
+def test_other_broken_families(tmp_path: Path, name: str, source: str, says: str) -> None:
+    answers = torch_family.probe(fake_family(tmp_path, **{name: source}))
+    check = torch_family.check_torch(answers, CONSTRAINTS)
+    assert check.status == "FAIL"
+    assert says in check.detail
+    assert PINS in check.remedy
+
+
+def test_family_that_fits(tmp_path: Path) -> None:
+    answers = torch_family.probe(fake_family(tmp_path))
+    assert torch_family.check_torch(answers, CONSTRAINTS).status == "ok"
+    assert torch_family.check_bf16(answers).detail == "native on the CPU"
+
+
+def test_driver_without_a_device_torch_sees(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("NVRM version: 470")
+    answers: torch_family.Answers = {"devices": {"gpus": []}}
+    assert torch_family.check_gpu(answers, tmp_path / "version").status == "warn"
+    assert torch_family.check_gpu(answers, tmp_path / "missing").status == "ok"
+    seen = torch_family.check_gpu({"devices": {"gpus": ["H100", "H100"]}})
+    assert seen.detail == "2 CUDA: H100, H100"
+
+
+def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "needy-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: needy\nVersion: 1.0\nRequires-Dist: ray<1\n"
+        "Requires-Dist: no-such-thing-at-all\nRequires-Dist: absent; extra == 'dev'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check = software.check_packages("needy")
+    assert check.status == "FAIL"
+    assert "ray is 2.60.0, wanted is <1" in check.detail
+    assert "no-such-thing-at-all is missing" in check.detail
+    assert "absent" not in check.detail
+    assert software.check_packages("not-installed-here").status == "FAIL"
+    assert software.check_packages().status == "ok"
+
+
+def test_audio_formats() -> None:
+    assert software.check_audio().status == "ok"
+    codecs = {**software.CODECS, "mp3": ("NO SUCH FORMAT", None, 44100)}
+    check = software.check_audio(codecs)
+    assert (check.status, check.detail.endswith("lacks mp3")) == ("warn", True)
+    assert software.check_audio({"wav": ("NOT WAV", None, 8000)}).status == "FAIL"
+
+
+def test_ray_address() -> None:
+    (closed,) = free_ports(1)
+    check = services.check_ray({"RAY_ADDRESS": f"127.0.0.1:{closed}"})
+    assert check.status == "FAIL"
+    assert "refused" in check.detail
+    assert "ray dashboard" in check.remedy
+    assert services.check_ray({"RAY_ADDRESS": "somewhere"}).status == "FAIL"
+    assert services.check_ray({}).status == "ok"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/"):
+            assert services.check_ray({"RAY_ADDRESS": address}).status == "ok"
+
+
+def test_token_that_others_can_read(tmp_path: Path) -> None:
+    token = tmp_path / ".ray" / "auth_token"
+    home = {"HOME": str(tmp_path)}
+    assert services.check_token(home).status == "ok"
+    assert services.check_token({**home, "RAY_ADDRESS": "10.0.0.1:6379"}).status == "warn"
+    token.parent.mkdir()
+    token.write_text("secret-value")
+    token.chmod(0o644)
+    check = services.check_token(home)
+    assert check.status == "warn"
+    assert "644" in check.detail
+    assert check.remedy == f"chmod 600 {token}"
+    assert "secret-value" not in check.line()
+    token.chmod(0o600)
+    assert services.check_token({"RAY_AUTH_TOKEN_PATH": str(token)}).status == "ok"
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    """Answers as an MLflow server does at /health, and 404 anywhere else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_tracking_server(server: str, tmp_path: Path) -> None:
+    assert services.check_tracking(f"http://{server}", tmp_path).status == "ok"
+    other = services.check_tracking(f"http://{server}/not-mlflow", tmp_path)
+    assert (other.status, "404" in other.detail) == ("FAIL", True)
+    (closed,) = free_ports(1)
+    check = services.check_tracking(f"http://ann:secret@127.0.0.1:{closed}", tmp_path)
+    assert check.status == "FAIL"
+    assert "does not answer" in check.detail
+    assert "unset it" in check.remedy
+    assert "secret" not in check.line()
+
+
+def test_tracking_file(tmp_path: Path) -> None:
+    assert services.check_tracking(None, tmp_path / "not" / "yet").status == "ok"
+    # a path below a file can never be made, whoever asks
+    (tmp_path / "file").write_text("")
+    check = services.check_tracking(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path)
+    assert (check.status, "cannot be written" in check.detail) == ("FAIL", True)
+
+
+def test_room(tmp_path: Path) -> None:
+    usage = os.statvfs(tmp_path)
+    free = usage.f_bavail * usage.f_frsize
+    assert machine.check_room("storage", tmp_path / "new", free // 2, 1).status == "ok"
+    assert machine.check_room("storage", tmp_path, free * 2, free // 2).status == "warn"
+    check = machine.check_room("storage", tmp_path, free * 4, free * 2)
+    assert (check.status, "free some space" in check.remedy) == ("FAIL", True)
+    (tmp_path / "file").write_text("")
+    assert machine.check_room("storage", tmp_path / "file" / "new", 2, 1).status == "FAIL"
+    assert machine.check_shared_memory(tmp_path, free * 2).status == "warn"
+    assert machine.check_shared_memory(tmp_path / "none").status == "ok"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_busy_port(host: str) -> None:
+    with socket.create_server((host, 0)) as busy:
+        port = busy.getsockname()[1]
+        check = machine.check_port(port, "the UI", "use another")
+    assert check.line() == f"warn port {port}: busy; the UI - use another"
+    assert machine.check_port(port, "the UI", "use another").status == "ok"
+
+
+@pytest.mark.timeout(180)
+def test_command_line_tells_by_its_exit_code(tmp_path: Path) -> None:
+    (closed,) = free_ports(1)
+    healthy = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    sick = {**healthy, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{closed}"}
+    command = [sys.executable, "-m", "tuner.doctor", "--storage", str(tmp_path / "results")]
+    for environment, code in ((healthy, 0), (sick, 1)):
+        done = subprocess.run(
+            [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=150,
+        )  # fmt: skip
+        found = json.loads(done.stdout.splitlines()[-1])
+        failed = [check["name"] for check in found["checks"] if check["status"] == "FAIL"]
+        assert failed == (["mlflow"] if code else [])
+        assert (done.returncode, found["ok"]) == (code, code == 0)
+    assert not (tmp_path / "results").exists()  # it looks, and leaves nothing behind
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom tuner.doctor.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert "--storage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,159 @@
+"""The command line used wrong: one plain message, the right exit code, at once, and no traceback."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.conftest import write_tones
+from tuner.run import main
+
+QUICKSTART = "search_spaces/quickstart.yaml"
+
+
+@pytest.fixture
+def wav(tones: Path) -> Path:
+    return next(tones.parent.glob("*.wav"))
+
+
+def run(*words: str | Path, storage: Path | None = None) -> Result:
+    more = ["--storage", str(storage)] if storage else []
+    return CliRunner().invoke(main, [*map(str, words), *more])
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['run', '--help']\n"
+        "try:\n    import tuner.run; tuner.run.main()\n"
+        "except SystemExit: print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+    )
+    start = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert found.stdout.splitlines()[-1] == "[]"
+    assert time.monotonic() - start < 3  # half a second on an idle machine; this one is shared
+
+
+def missing(folder: Path, wav: Path) -> Path:
+    return folder / "nowhere"
+
+
+def empty(folder: Path, wav: Path) -> Path:
+    return folder
+
+
+def one_class(folder: Path, wav: Path) -> Path:
+    (folder / "techno").mkdir()
+    for number in range(4):
+        shutil.copy(wav, folder / "techno" / f"{number}.wav")
+    return folder
+
+
+def one_group(folder: Path, wav: Path) -> Path:
+    rows = [
+        f"{label}{i}.wav,{label},{'x' if label == 'a' else i}" for label in "ab" for i in range(5)
+    ]
+    (folder / "manifest.csv").write_text("path,label,group\n" + "\n".join(rows))
+    return folder / "manifest.csv"
+
+
+def no_label(folder: Path, wav: Path) -> Path:
+    (folder / "manifest.csv").write_text("path,genre\na.wav,x\n")
+    return folder / "manifest.csv"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (missing, ["nothing at", "nowhere"]),
+        (empty, ["no audio below"]),
+        (one_class, ["one class only", "'techno'"]),
+        (one_group, ["fewer than 3 groups: a", "too few"]),
+        (no_label, ["no column label", "found path, genre"]),
+    ],
+)
+def test_unusable_data_is_refused_before_anything_starts(
+    make, words, tmp_path: Path, wav: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    source = make(tmp_path / "data", wav)
+    found = run(QUICKSTART, "--data", source, storage=tmp_path / "results")
+    assert found.exit_code == 2
+    for word in words:
+        assert word in found.stderr
+    assert "Traceback" not in found.output
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["nothere.yaml"], "nothere.yaml:1:1: cannot be read"),
+        (["search_spaces"], "this is a folder"),
+        ([QUICKSTART, "--set", "train.epoch=3"], "did you mean `epochs`?"),
+        ([QUICKSTART, "--set", "optim.lr={uniform: [1, 0.1]}"], "low below high"),
+        ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`?"),
+        ([QUICKSTART, "--budget", "soon"], "search.budget"),
+        ([QUICKSTART, "--trails", "3"], "Did you mean '--trials'"),
+        ([QUICKSTART, "--trials", "0"], "--trials"),
+        ([QUICKSTART, "--name", "../x"], "name"),
+        ([QUICKSTART, "--storage", "s3://bucket/x"], "only folders"),
+        ([QUICKSTART, "--resume", "--storage", "/nowhere"], "there is no study 'quickstart'"),
+    ],
+)
+def test_wrong_words_are_answered_with_what_was_meant(words: list[str], expected: str) -> None:
+    start = time.monotonic()
+    found = run(*words)
+    assert found.exit_code == 2
+    assert expected in found.stderr
+    assert "Traceback" not in found.output
+    assert time.monotonic() - start < 2
+
+
+def test_dry_run_shows_the_plan_and_starts_nothing(tmp_path: Path) -> None:
+    found = run(QUICKSTART, "--dry-run", "--trials", "5", storage=tmp_path / "results")
+    assert found.exit_code == 0
+    assert "5 by tpe, asha" in found.stdout
+    assert found.stdout.count("optim.lr") or found.stdout.count("lr=")
+    assert not (tmp_path / "results").exists()
+
+
+def test_printed_configuration_is_the_resolved_file(tmp_path: Path) -> None:
+    from tuner.config import load
+
+    found = run(QUICKSTART, "--print-config", "--set", "train.epochs=3")
+    again = tmp_path / "again.yaml"
+    again.write_text(found.stdout)
+    assert load(again) == load(Path(QUICKSTART), ["train.epochs=3"])
+
+
+def test_storage_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    data = write_tones(tmp_path / "data", per_class=4, seconds=0.1)
+    found = run(QUICKSTART, "--data", data, storage=tmp_path / "file")
+    assert found.exit_code == 1
+    assert str(tmp_path / "file") in found.stderr
+    assert "Traceback" not in found.output
+
+
+def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
+    from tuner.errors import UsageError
+    from tuner.place import Place
+    from tuner.study import locked
+
+    place = Place(tmp_path, "s", tmp_path)
+    with (
+        locked(place),
+        pytest.raises(UsageError, match="running in another process"),
+        locked(place),
+    ):
+        pass
+    with locked(place):
+        pass

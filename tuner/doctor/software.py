@@ -1,0 +1,74 @@
+"""Whether the installed packages and audio formats are those that the program needs."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from tuner.doctor.check import Check, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGE = "audio-tuner"
+# format and subtype of libsndfile; sample rate in Hz that the codec takes
+CODECS: dict[str, tuple[str, str | None, int]] = {
+    "wav": ("WAV", None, 44100),
+    "flac": ("FLAC", None, 44100),
+    "ogg": ("OGG", "VORBIS", 44100),
+    "mp3": ("MP3", None, 44100),
+    "opus": ("OGG", "OPUS", 48000),
+}
+
+
+def check_packages(distribution: str = PACKAGE) -> Check:
+    """Whether the installed packages are those that a distribution asks for."""
+    from packaging.requirements import Requirement
+
+    try:
+        every = [Requirement(text) for text in metadata.requires(distribution) or ()]
+    except metadata.PackageNotFoundError:
+        remedy = "run `make env`, or pip install -c constraints.txt -e ."
+        return Check("packages", "FAIL", f"{distribution} is not installed here", remedy)
+    # without those of the extras
+    asked = [r for r in every if r.marker is None or r.marker.evaluate({"extra": ""})]
+    wrong = []
+    for requirement in asked:
+        try:
+            have = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(have, prereleases=True):
+            wrong.append(f"{requirement.name} is {have}, wanted is {requirement.specifier}")
+    if wrong:
+        return Check("packages", "FAIL", "; ".join(wrong), "pip install -c constraints.txt -e .")
+    shown = ", ".join(f"{name} {metadata.version(name)}" for name in ("ray", "mlflow", "torch"))
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Check("packages", "ok", f"Python {python}, {shown}; {len(asked)} as asked for")
+
+
+def check_audio(codecs: Mapping[str, tuple[str, str | None, int]] = CODECS) -> Check:
+    """Whether libsndfile reads the usual formats: each is written and read in memory."""
+    import io
+
+    import numpy as np
+    import soundfile
+
+    tone = np.sin(np.arange(4800) / 20).astype(np.float32)
+    broken = []
+    for name, (kind, subtype, rate) in codecs.items():
+        file = io.BytesIO()
+        try:
+            soundfile.write(file, tone, rate, format=kind, subtype=subtype)
+            file.seek(0)
+            soundfile.read(file)
+        except (soundfile.LibsndfileError, ValueError):
+            broken.append(name)
+    library = f"libsndfile {soundfile.__libsndfile_version__}"
+    if broken:
+        status: Status = "FAIL" if "wav" in broken else "warn"
+        remedy = "pip install --force-reinstall soundfile, whose wheels bring libsndfile"
+        return Check("audio", status, f"{library} lacks {' '.join(broken)}", remedy)
+    return Check("audio", "ok", f"{library} reads {' '.join(codecs)}")
