@@ -21,7 +21,7 @@ import torch
 from pipelines.spec import SPLITS
 from pipelines.store import FeatureSet, open_feature_set
 from tuner import augment
-from tuner.loop import Batch
+from tuner.feed import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +191,7 @@ class _Spread:
 
 @dataclass(frozen=True)
 class ArrayFeed:
-    """Batches of one worker from mapped arrays; a `tuner.loop.Feed`.
+    """Batches of one worker from mapped arrays; a `tuner.feed.Feed`.
 
     Attributes:
         arrays: the feature set.

@@ -5,92 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pipelines.errors import is_storage_full
+from tuner.asha import build_scheduler
 from tuner.cluster import trials_at_once
-from tuner.trial import TrialSpec, run_in_process
+from tuner.trial import run_in_process
 from tuner.worker import PLACEMENT_GROUP, run_on_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
     from ray.tune.experiment import Trial
 
     from tuner.cluster import Cluster
     from tuner.config import Experiment
+    from tuner.plan import Plan, Proposal
 
 REPORTED_PREFIXES = ("train_", "val_")
-ReportedEpoch = tuple[str, int, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to run.
-
-    Attributes:
-        spec: what the trial's processes read.
-        ordinal: position in its stage, from 0.
-        params: the flat sampled values.
-        parent_trial: the search trial that a confirmation repeats.
-        recorded: the ledger holds its start, from an earlier run of the study.
-    """
-
-    spec: TrialSpec
-    ordinal: int
-    params: Mapping[str, Any]
-    parent_trial: str | None = None
-    recorded: bool = False
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of the full budget."""
-        return int(self.spec.experiment["train"]["epochs"])
-
-
-class Source(Protocol):
-    """Hands out proposals and hears how they ended."""
-
-    def next(self) -> Proposal | None:
-        """The next trial, or None when there is none left."""
-
-    def ended(self, proposal: Proposal, value: float | None) -> None:
-        """A trial's best value of the metric; None when it failed."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a stage's trials are run.
-
-    Attributes:
-        study: the study's folder.
-        experiment: gives resources, metric and, for a search, the scheduler.
-        source: the trials.
-        count: how many the source holds at most.
-        record: writes a ledger record.
-        history: epochs of earlier runs, ``(trial_id, epoch, metrics)`` in the ledger's order.
-        ended: ids of the trials that ended in earlier runs.
-        early_stopping: whether the experiment's scheduler applies.
-        max_epochs: the largest budget of any trial.
-        budget_seconds: stop starting and training after this long; None for no limit.
-    """
-
-    study: Path
-    experiment: Experiment
-    source: Source
-    count: int
-    record: Callable[..., Any]
-    history: Sequence[ReportedEpoch] = ()
-    ended: frozenset[str] = frozenset()
-    early_stopping: bool = False
-    max_epochs: int = 1
-    budget_seconds: float | None = None
 
 
 class _NotSaved:
@@ -283,55 +216,6 @@ class _StopWhenHopeless(_NotSaved, tune.Stopper):
     def stop_all(self) -> bool:
         """Whether to stop."""
         return self._shared.fatal is not None
-
-
-class LedgerAsha(ASHAScheduler):
-    """ASHA whose rungs are rebuilt from the ledger.
-
-    Tune does not save a scheduler's rungs, so a resumed study would judge its first trials against
-    nothing. Trials that ended are replayed at once; one that goes on is replayed when Tune hands
-    it over under its new id.
-    """
-
-    def __init__(
-        self,
-        history: Sequence[ReportedEpoch] = (),
-        ended: frozenset[str] = frozenset(),
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        self._history = list(history)
-        for name, epoch, metrics in self._history:
-            if name in ended:
-                value = self._metric_op * metrics[self._metric]
-                self._brackets[0].on_result(SimpleNamespace(trial_id=name), epoch, value)
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Replay what the trial reported before."""
-        super().on_trial_add(tune_controller, trial)
-        bracket = self._trial_info[trial.trial_id]
-        for name, epoch, metrics in self._history:
-            if name == trial.config["trial_id"]:
-                bracket.on_result(trial, epoch, self._metric_op * metrics[self._metric])
-
-
-def build_scheduler(plan: Plan) -> TrialScheduler:
-    """The scheduler of the experiment, or first in first out."""
-    scheduler, search = plan.experiment.scheduler, plan.experiment.search
-    if not plan.early_stopping or scheduler.name == "none":
-        return FIFOScheduler()
-    return LedgerAsha(
-        history=plan.history,
-        ended=plan.ended,
-        time_attr="epoch",
-        metric=search.metric,
-        mode=search.mode,
-        grace_period=scheduler.grace_epochs,
-        max_t=max(plan.max_epochs, scheduler.grace_epochs),
-        reduction_factor=scheduler.reduction_factor,
-        # A trial at its last epoch ends by itself, as completed.
-        stop_last_trials=False,
-    )
 
 
 def _trainable(experiment: Experiment) -> Any:

@@ -18,6 +18,7 @@ from tuner.checkpoint import Bundle, best_weights, newest_checkpoint, save_check
 from tuner.config import Experiment
 from tuner.data import ArrayFeed, Arrays, cache_folder, open_arrays
 from tuner.errors import CheckpointError, DivergedError
+from tuner.feed import Alone, Workers
 from tuner.models import Classifier, build_network
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _crop_frames(experiment: Experiment, bundle_frames: int) -> int | None:
     return None if frames >= bundle_frames else frames
 
 
-def _assemble(spec: TrialSpec, workers: loop.Workers) -> _Job:
+def _assemble(spec: TrialSpec, workers: Workers) -> _Job:
     experiment = Experiment.model_validate(spec.experiment)
     arrays = open_arrays(Path(spec.feature_set), cache_folder())
     manifest = open_feature_set(Path(spec.feature_set)).manifest
@@ -135,7 +136,7 @@ def _assemble(spec: TrialSpec, workers: loop.Workers) -> _Job:
     return _Job(arrays, classifier, feed, recipe, bundle)
 
 
-def train(study: Path, spec: TrialSpec, workers: loop.Workers) -> Iterator[dict[str, Any]]:
+def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:
     """Train on this worker from the newest checkpoint on; yields what to report.
 
     Rank 0 writes a checkpoint before it yields, so whatever was reported can be resumed from.
@@ -192,7 +193,7 @@ def run_in_process(config: dict[str, str]) -> None:
     resources = Experiment.model_validate(spec.experiment).resources
     # Two trials with a thread pool each would fight for the same cores.
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-    for report in train(study, spec, loop.Alone(pick_device(resources.gpus_per_worker))):
+    for report in train(study, spec, Alone(pick_device(resources.gpus_per_worker))):
         tune.report(report)
 
 
@@ -221,7 +222,7 @@ def predict_split(study: Path, spec: TrialSpec, split: str) -> Predictions:
     """
     from tuner import metrics
 
-    workers = loop.Alone(torch.device("cpu"))
+    workers = Alone(torch.device("cpu"))
     job = _assemble(spec, workers)
     job.classifier.load_state_dict(best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS))
     truth = job.arrays.labels_of(split)
@@ -246,6 +247,6 @@ def export_bundle(study: Path, spec: TrialSpec, target: Path, origin: dict[str, 
 
     from tuner.checkpoint import save_bundle
 
-    job = _assemble(spec, loop.Alone(torch.device("cpu")))
+    job = _assemble(spec, Alone(torch.device("cpu")))
     weights = best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS)
     return save_bundle(target, replace(job.bundle, origin=origin), weights)

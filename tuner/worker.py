@@ -64,7 +64,7 @@ def synchronise_norms(network: nn.Module) -> None:
 
 
 class ProcessGroup:
-    """The Ray Train workers of a trial; a `tuner.loop.Workers`."""
+    """The Ray Train workers of a trial; a `tuner.feed.Workers`."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank()

@@ -10,7 +10,8 @@ import ray
 
 from tuner.cluster import Cluster
 from tuner.config import loads
-from tuner.schedule import Plan, Proposal, run
+from tuner.plan import Plan, Proposal
+from tuner.schedule import run
 from tuner.trial import TrialSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

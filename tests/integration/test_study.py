@@ -99,7 +99,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     keys = "status study study_dir tracking_uri experiment parent_run_id features trials best "
     assert set(found) == set((keys + "confirm test leakage registered seconds").split())
     assert len(found["features"]) == 2  # one for each number of mel bands
-    assert set(found["features"][0]) == set("fingerprint path tracks clips".split())
+    assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
     assert found["features"][0]["tracks"] == {
         "listed": 36,
         "ok": 36,
@@ -109,9 +109,9 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert sum(found["features"][0]["clips"].values()) == 72
     assert found["trials"]["total"] == 4 + 2 * 2
     assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 8
-    assert set(found["best"]) == set("trial_id run_id config val".split())
+    assert set(found["best"]) == {"trial_id", "run_id", "config", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
-    assert set(found["confirm"]) == set("top seeds mean ci95".split())
+    assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95"}
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
     assert set(found["test"]) >= set(test.split())
     assert found["leakage"] == {
@@ -120,11 +120,11 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert found["registered"]["name"] == "small"
     assert str(found["registered"]["version"]) == "1"
     assert found["registered"]["alias"] == "champion"
-    assert set(found["seconds"]) == set("features search confirm total".split())
+    assert set(found["seconds"]) == {"features", "search", "confirm", "total"}
 
 
 def test_the_test_score_is_that_of_predicting_the_test_files(study) -> None:
-    """Two roads to one number: stored feature rows in a Ray task, and audio files through predict."""
+    """Two roads to one number: stored feature rows, and audio files through predict."""
     from tuner.predict import load_model, predict_file
 
     ran, found, _ = study

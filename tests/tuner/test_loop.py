@@ -10,7 +10,8 @@ import torch
 
 from tuner.augment import AugmentSpec, draw
 from tuner.errors import DivergedError
-from tuner.loop import Alone, Batch, Recipe, clip_probabilities, crop_starts, epochs
+from tuner.feed import Alone, Batch
+from tuner.loop import Recipe, clip_probabilities, crop_starts, epochs
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from pipelines.features import transform
 from pipelines.spec import ClipSpec, FeatureSpec
 from tuner.checkpoint import Bundle, save_bundle
-from tuner.loop import Batch, evaluate
+from tuner.feed import Batch
+from tuner.loop import evaluate
 from tuner.metrics import EvalSums
 from tuner.predict import audio_files, load_model, main, predict_file
 

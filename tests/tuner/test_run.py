@@ -1,4 +1,4 @@
-"""The command line used wrong: one plain message, the right exit code, at once, and no traceback."""
+"""The command line used wrong: one plain message, the right exit code, no traceback."""
 
 from __future__ import annotations
 

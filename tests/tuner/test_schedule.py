@@ -10,7 +10,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from pipelines.errors import StorageFullError
-from tuner.schedule import LedgerAsha, _root_cause
+from tuner.asha import LedgerAsha
+from tuner.schedule import _root_cause
 
 SETTINGS: dict[str, Any] = {
     "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner import metrics, schedule, selection
+from tuner import metrics, selection
 from tuner.errors import StudyError
+from tuner.plan import Proposal
 from tuner.stages.search import run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tuner.context import Context
-    from tuner.schedule import Proposal
     from tuner.selection import Candidate, TrialRow
 
 # Intervals over tracks exist for metrics that count tracks.
@@ -68,7 +68,7 @@ def _missing_runs(
             known = rows.get(trial_id)
             if known is None or known.status == "running":
                 spec = study.spec(trial_id, "confirm", seed, row.config)
-                yield schedule.Proposal(
+                yield Proposal(
                     spec,
                     ordinal,
                     row.params,

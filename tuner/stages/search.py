@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from tuner import schedule, selection
 from tuner.errors import StudyError
+from tuner.plan import Plan, Proposal
 from tuner.search import build_sampler
 from tuner.space import ends_of
 
 if TYPE_CHECKING:
     from tuner.context import Context
-    from tuner.schedule import Proposal, Source
+    from tuner.plan import Source
     from tuner.search import Sampler
     from tuner.selection import TrialRow
 
@@ -50,7 +51,7 @@ def run_stage(
         r.trial_id for r in study.rows().values() if r.stage == stage and r.status != "running"
     ]
     schedule.run(
-        schedule.Plan(
+        Plan(
             study=study.place.folder.resolve(),
             experiment=study.space.template,
             source=source,
@@ -86,7 +87,7 @@ class _SearchSource:
         if self._unfinished:
             row = self._unfinished.pop(0)
             spec = self._study.spec(row.trial_id, "search", row.seed, row.config)
-            return schedule.Proposal(spec, row.ordinal, row.params, recorded=True)
+            return Proposal(spec, row.ordinal, row.params, recorded=True)
         if self._next >= search.trials or (sample := self._sampler.ask(self._next)) is None:
             return None
         ordinal, self._next = self._next, self._next + 1
@@ -96,7 +97,7 @@ class _SearchSource:
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         experiment = sample.experiment.model_dump(mode="json")
         spec = self._study.spec(f"t{ordinal:03d}-{digest}", "search", search.seed, experiment)
-        return schedule.Proposal(spec, ordinal, sample.params)
+        return Proposal(spec, ordinal, sample.params)
 
     def ended(self, proposal: Proposal, value: float | None) -> None:
         """Let the sampler learn."""
