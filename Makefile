@@ -22,7 +22,7 @@ demo: env
 	@$(BIN)/python -m pipelines.demo $(STORAGE)/demo-data > /dev/null
 	@$(BIN)/python -m tuner.run search_spaces/quickstart.yaml --storage $(STORAGE)
 	@echo
-	@$(BIN)/python -m tuner.predict $(MODEL) "$$(ls $(STORAGE)/demo-data/techno/* | head -n 1)" --storage $(STORAGE)
+	@$(BIN)/python -m tuner.predict $(MODEL) "$$(ls $(STORAGE)/demo-data/drum_and_bass/* | head -n 1)" --storage $(STORAGE)
 	@echo
 	@echo "All runs, side by side:  $(BIN)/mlflow ui --backend-store-uri sqlite:///$(STORAGE)/mlflow.db"
 

@@ -1,1 +1,1 @@
-"""Audio files in, feature sets out."""
+"""Audio files to feature sets that can be trusted."""

@@ -1,1 +1,1 @@
-"""x."""
+"""Search, training, tracking and prediction of audio classifiers."""

@@ -17,6 +17,7 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import StorageFullError, is_storage_full
 from tuner.errors import StudyError
 
 if TYPE_CHECKING:
@@ -90,13 +91,22 @@ class Ledger:
         return records
 
     def append(self, kind: str, **fields: Any) -> Record:
-        """Write one record durably and return it with its ``seq``, ``time_ms`` and ``kind``."""
+        """Write one record durably and return it with its ``seq``, ``time_ms`` and ``kind``.
+
+        Raises:
+            StorageFullError: the disk is full; names the ledger.
+        """
         record: Record = {
             "seq": len(self._records), "time_ms": self._clock_ms(), "kind": kind, **fields,
         }  # fmt: skip
-        self._file.write(_encode(record))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(_encode(record))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if is_storage_full(error):
+                raise StorageFullError(self.path) from error
+            raise
         self._records.append(record)
         return record
 

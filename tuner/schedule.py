@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from pipelines.errors import is_storage_full
 from tuner.asha import build_scheduler
 from tuner.cluster import trials_at_once
+from tuner.errors import StudyError
 from tuner.trial import run_in_process
 from tuner.worker import PLACEMENT_GROUP, run_on_workers
 
@@ -52,7 +55,7 @@ class _State(_NotSaved):
         search = plan.experiment.search
         self.metric, self.maximise = search.metric, search.mode == "max"
         self.by_trial: dict[str, _Running] = {}
-        self.fatal: BaseException | None = None
+        self.fatal: StudyError | None = None
 
     def note_best(self, running: _Running, epoch: int, metrics: dict[str, float]) -> None:
         """Keep the best epoch."""
@@ -163,11 +166,9 @@ class _Recorder(_NotSaved, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Record a trial whose process raised or died."""
         running = self._of(trial)
-        cause = _root_cause(trial.get_error())
-        if is_storage_full(cause):
-            self._shared.fatal = cause
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        running.error = lines[-1]
+        running.error = reason_of_failure(Path(trial.error_file).read_text())
+        if "StorageFullError" in running.error:
+            self._shared.fatal = StudyError(running.error.partition(": ")[2])
         self._end(trial, running, "failed")
 
     def _end(self, trial: Trial, running: _Running, status: str) -> None:
@@ -179,14 +180,19 @@ class _Recorder(_NotSaved, tune.Callback):
         self._shared.plan.source.ended(running.proposal, self._shared.value(running))
 
 
-def _root_cause(error: BaseException | None) -> BaseException:
-    """The first error behind Ray's wrappers."""
-    seen = error or RuntimeError("the trial's process died")
-    while True:
-        inner = getattr(seen, "cause", None) or seen.__cause__
-        if not isinstance(inner, BaseException) or inner is seen:
-            return seen
-        seen = inner
+def reason_of_failure(text: str) -> str:
+    """The line that matters of the file in which Tune keeps a trial's errors, newest last.
+
+    Of an exception in the trial it is the last line of the traceback, of a process that died the
+    first line of what Ray says about it.
+    """
+    newest = re.sub(r"\x1b\[[0-9;]*m", "", text).rpartition("Failure # ")[
+        2
+    ]  # Ray colours its text
+    lines = [line.strip() for line in newest.splitlines()[1:] if line.strip()]
+    if not lines:
+        return "the trial's process died"
+    return lines[-1] if lines[0].startswith("ray::") else lines[0]
 
 
 def _free_placement_group(hex_id: str | None) -> None:
@@ -249,10 +255,12 @@ def run(plan: Plan, cluster: Cluster) -> None:
     """Run a stage's trials to their end.
 
     Raises:
-        StorageFullError: a trial found no room; names the path.
+        StudyError: a trial found no room on its disk; names the path.
         UsageError: a trial asks for more than the cluster has.
     """
     state = _State(plan)
+    # Failures are told once, in the ledger's words; Tune would add a traceback for each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = plan.study / "tune"
     try:
         tune.Tuner(

@@ -46,7 +46,7 @@ class Listed:
 
 def run_trials(
     study: Path, cluster: Cluster, features: Path, workers: int, seeds: list[int], epochs: int = 3,
-    early_stopping: bool = False, lrs: dict[int, float] | None = None,
+    early_stopping: bool = False, lrs: dict[int, float] | None = None, norm: bool = True,
 ) -> list[dict]:  # fmt: skip
     """Run one trial a seed; returns the records."""
     space = loads(SPACE.format(workers=workers, epochs=epochs, trials=len(seeds)))
@@ -56,6 +56,10 @@ def run_trials(
         experiment = space.template.model_dump(mode="json")
         if lrs:
             experiment["optim"]["lr"] = lrs[seed]
+        if not norm:
+            experiment["model"]["batch_norm"] = False
+            # A decay of 10 at a rate of 100 multiplies each weight by -999 a step.
+            experiment["optim"] |= {"name": "sgd", "weight_decay": 10.0}
         spec = TrialSpec(f"t{seed}", "search", seed, experiment, str(features))
         proposals.append(Proposal(spec, ordinal, {}))
     source = Listed(proposals)
@@ -110,3 +114,39 @@ def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
     assert all_cpus_free_within(20)
     table = ray.util.placement_group_table()
     assert [g["state"] for g in table.values() if g["state"] != "REMOVED"] == []
+
+
+def test_a_trial_that_fails_says_why_and_the_others_go_on(
+    local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    features = tiny_features.feature_set.path
+    space = loads(SPACE.format(workers=1, epochs=1, trials=2))
+    experiment = space.template.model_dump(mode="json")
+    records: list[dict] = []
+    source = Listed([
+        Proposal(TrialSpec("bad", "search", 0, experiment, str(tmp_path / "gone")), 0, {}),
+        Proposal(TrialSpec("good", "search", 0, experiment, str(features)), 1, {}),
+    ])  # fmt: skip
+    plan = Plan(
+        study=tmp_path, experiment=space.template, source=source, count=2,
+        record=lambda kind, **fields: records.append({"kind": kind, **fields}),
+    )  # fmt: skip
+    run(plan, local_ray)
+    ends = {r["trial_id"]: r for r in records if r["kind"] == "trial_end"}
+    assert ends["good"]["status"] == "completed"
+    assert ends["bad"]["status"] == "failed"
+    assert str(tmp_path / "gone") in ends["bad"]["error"]
+    assert source.values["bad"] is None
+    assert [r["kind"] for r in records if r["trial_id"] == "bad"] == ["trial", "trial_end"]
+
+
+def test_a_trial_whose_loss_explodes_is_failed_and_its_value_finite(
+    local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    records = run_trials(
+        tmp_path, local_ray, tiny_features.feature_set.path, workers=1, seeds=[1],
+        lrs={1: 100.0}, norm=False,
+    )  # fmt: skip
+    (end,) = [r for r in records if r["kind"] == "trial_end"]
+    assert end["status"] == "failed"
+    assert "not finite" in end["error"]

@@ -34,7 +34,6 @@ PAGE_TIMEOUT_SECONDS = 60.0
 SERVER_TIMEOUT_SECONDS = 60.0
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="chromium is not installed"),
     pytest.mark.timeout(240),
 ]

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from pipelines.errors import StorageFullError
 from tuner.asha import LedgerAsha
-from tuner.schedule import _root_cause
+from tuner.schedule import reason_of_failure
 
 SETTINGS: dict[str, Any] = {
     "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,
@@ -70,17 +69,26 @@ def test_a_trial_that_goes_on_is_not_judged_twice_at_a_rung() -> None:
     assert rungs(asha)[2] == [pytest.approx(0.2)]
 
 
-class _WrappedError(RuntimeError):
-    """Keeps the cause where ray.exceptions.RayTaskError keeps it."""
+IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)
+The actor died unexpectedly before finishing this task.
+Failure # 2 (occurred at 2026-01-01_00-00-01)
+\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=127.0.0.1)
+  File "tuner/trial.py", line 1, in train
+pipelines.errors.StorageFullError: no room left at /data
 
-    cause: BaseException
+"""
 
 
-def test_the_cause_behind_the_wrappers() -> None:
-    inner = StorageFullError("/somewhere")
-    middle = _WrappedError("task failed")
-    middle.cause = inner
-    outer = RuntimeError("trial failed")
-    outer.__cause__ = middle
-    assert _root_cause(outer) is inner
-    assert "died" in str(_root_cause(None))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (IN_THE_TRIAL, "pipelines.errors.StorageFullError: no room left at /data"),
+        (
+            IN_THE_TRIAL.partition("Failure # 2")[0],
+            "The actor died unexpectedly before finishing this task.",
+        ),
+        ("", "the trial's process died"),
+    ],
+)
+def test_the_reason_of_a_failure_is_one_line(text: str, expected: str) -> None:
+    assert reason_of_failure(text) == expected

@@ -92,7 +92,7 @@ class Data(_Block):
         description="What may never be on both sides of a split: a column, `track`, or `auto`.",
     )
     split: Split = Field(ShareSplit(), description="Shares, or a column of the manifest.")
-    clip_seconds: float = Field(3.0, gt=0, le=1800, description="Length of a clip, in seconds.")
+    clip_seconds: float = Field(3.0, gt=0, le=600, description="Length of a clip, in seconds.")
     clips_per_track: int | None = Field(
         None, ge=1, le=10_000, description="Clips cut from a track; 10 unless hop_seconds is set."
     )

@@ -1,0 +1,168 @@
+"""What the README and the guides say is true: files, commands, links, what is built."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+import pytest
+
+from pipelines.spec import KINDS, FeatureSpec
+from tests.readme_tree import BEGIN, END, PACKAGES, README, ROOT, tree
+from tuner.models import ROWS
+
+GUIDES = [ROOT / "docs" / "user-guide.md", ROOT / "docs" / "decisions.md"]
+PAGES = [README, *GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+# Text that belongs to the project; tools' caches and what runs write lie elsewhere.
+TEXTS = [
+    path
+    for place in (*PACKAGES, "search_spaces", "tests", "docs", ".ci")
+    for path in (ROOT / place).rglob("*")
+    if path.suffix in {"", ".py", ".md", ".yaml", ".json", ".jinja"} and path.is_file()
+] + [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+# Modules whose command is click's, with the name of the function that has its options.
+COMMANDS = {
+    "tuner.run": "tuner.run",
+    "tuner.predict": "tuner.predict",
+    "tuner.doctor": "tuner.doctor.__main__",
+    "pipelines.build": "pipelines.build",
+    "pipelines.demo": "pipelines.demo.__main__",
+}
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """Every `python -m ...` of a page, as words, up to what the shell would take as its end."""
+    found = []
+    for text in re.findall(r"python -m ([^`\n]+)", page.read_text()):
+        words = shlex.split(text, comments=True)
+        ends = [i for i, word in enumerate(words) if word in {">", "|", "&&", ";"}]
+        found.append(words[: ends[0]] if ends else words)
+    return found
+
+
+COMMAND_LINES = [
+    pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+    for page in (README, *GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "cluster.yaml")
+    for words in commands_in(page)
+]
+
+
+def test_tree_has_every_file_with_its_first_line() -> None:
+    text = README.read_text()
+    shown = text.partition(BEGIN)[2].partition(END)[0]
+    assert shown.splitlines() == tree().splitlines(), "python -m tests.readme_tree writes it anew"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tree_lists_each_module_once(package: str) -> None:
+    """Counted apart from the code that writes the tree."""
+    shown = README.read_text().partition(BEGIN)[2].partition(END)[0]
+    block = re.search(rf"^{package}/.*\n((?: .*\n?)*)", shown, re.MULTILINE)
+    assert block is not None
+    listed = sorted(re.findall(r"^ +(\w+\.py) ", block[1], re.MULTILINE))
+    there = [p.name for p in (ROOT / package).rglob("*.py") if p.name != "__init__.py"]
+    assert listed == sorted(there)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_module_says_its_job_in_its_first_line(path: Path) -> None:
+    first = path.read_text().partition("\n")[0]
+    assert re.match(r'"""[A-Z].{9,}', first), f"{path}: {first}"
+
+
+@pytest.mark.parametrize("words", COMMAND_LINES)
+def test_command_line_could_be_run(words: list[str]) -> None:
+    """Parsed by the command itself; nothing is run."""
+    module, *arguments = words
+    assert importlib.util.find_spec(module) is not None
+    if module not in COMMANDS or not arguments:
+        return
+    command = importlib.import_module(COMMANDS[module]).main
+    assert isinstance(command, click.Command)
+    command.make_context(module, arguments)
+    for name in arguments:
+        if name.startswith("search_spaces/"):
+            assert (ROOT / name).is_file()
+
+
+def test_a_wrong_option_would_be_found() -> None:
+    from tuner.run import main
+
+    with pytest.raises(click.NoSuchOption):
+        main.make_context("tuner.run", ["search_spaces/quickstart.yaml", "--no-such-option"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.is_file(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {
+                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
+            }
+
+
+def test_make_words_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    missing = " ".join(missing for _, missing in built_column().values())
+    not_yet = set(re.findall(r"`make ([\w-]+)`", missing))
+    assert not not_yet & targets
+    for page in PAGES:
+        asked = set(re.findall(r"(?:^|`)make ([\w-]+)", page.read_text(), re.MULTILINE))
+        assert asked <= targets | not_yet
+
+
+def built_column() -> dict[str, tuple[str, str]]:
+    """The table of what is built: part -> (built, not yet)."""
+    section = README.read_text().partition("## What is built")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.*?) ?\| (.+?) \|$", section, re.MULTILINE)
+    return {part: (built, missing) for part, built, missing in rows}
+
+
+def test_table_names_every_model_and_front_end_that_is_built() -> None:
+    table = built_column()
+    models, missing = next(row for part, row in table.items() if part.startswith("models"))
+    assert set(re.findall(r"`(\w+)`", models)) == set(ROWS)
+    assert not set(re.findall(r"\w+", missing)) & set(ROWS)
+    kinds, missing = next(row for part, row in table.items() if part.startswith("front ends"))
+    assert set(re.findall(r"`(\w+)`", kinds)) == set(KINDS)
+    assert not set(re.findall(r"\w+", missing)) & set(KINDS)
+    assert get_args(get_type_hints(FeatureSpec)["kind"]) == KINDS
+
+
+def test_changelog_has_a_section_for_what_is_new() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    headings = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    assert {"Unreleased", version[1]} & set(headings)
+    assert re.search(r"^### (Added|Changed|Fixed|Removed)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_is_clean(path: Path) -> None:
+    text = path.read_text()
+    trailing = [n for n, line in enumerate(text.splitlines(), 1) if line != line.rstrip()]
+    assert not trailing, f"trailing spaces in lines {trailing}"
+    assert text == "" or text.endswith("\n")
+    # Spelt so that this file does not hold them.
+    for place in ("/work" + "/", "/root" + "/", "/farm" + "/"):
+        assert place not in text, f"a path of one machine: {place}"
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").iterdir()), ids=str)
+def test_pictures_are_small_and_used(picture: Path) -> None:
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 300_000
+    assert f"docs/images/{picture.name}" in README.read_text()
