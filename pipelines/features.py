@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.spec import FeatureSpec
 
 # -40 dB. In these units a full-scale sine reaches +48 dB at n_fft 1024, so this is 88 dB below it,
-# about where the noise of recordings lies. With torchaudio's usual floor of -100 dB digital silence
+# about where the noise of recordings lies. At torchaudio's usual floor of -100 dB digital silence
 # and padding lie so far from all sound that standardised features hold little else.
 POWER_FLOOR = 1e-4
 

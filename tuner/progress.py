@@ -44,6 +44,7 @@ class Progress:
         self._live: Live | None = None
         self._rows: dict[str, dict[str, Any]] = {}
         self._line = ""
+        self._stage, self._trials, self._ended = "", 0, 0
         self._last_plain = -PLAIN_INTERVAL_SECONDS
 
     def __enter__(self) -> Progress:
@@ -80,6 +81,13 @@ class Progress:
             self._last_plain = self._clock()
             self.say(text)
 
+    def stage(self, name: str, trials: int) -> None:
+        """A stage begins that runs some trials."""
+        self._stage, self._trials, self._ended = name, trials, 0
+        self._line = f"{name}: {trials} trials, starting"
+        if self._live is None:
+            self.say(self._line)
+
     def files(self, done: int, total: int, rejected: int) -> None:
         """How far a feature set is."""
         self.status(f"features: {done} of {total} files, {rejected} rejected")
@@ -102,11 +110,13 @@ class Progress:
             self._say_end(record, row)
 
     def _say_end(self, record: Record, row: dict[str, Any]) -> None:
-        ended = sum(r["state"] != "running" for r in self._rows.values())
+        self._ended += 1
+        self._line = f"{self._stage}: {self._ended} of {self._trials} trials have ended"
         value = "" if row["value"] is None else f"  {self._metric} {row['value']:.3f}"
         why = f"  {record['error']}" if record["error"] else ""
+        count = f"{self._ended:>2}/{self._trials}"
         self.say(
-            f"{row['stage']} {ended:>3}  {record['trial_id']}  {row['state']:<9} "
+            f"{row['stage']:<7} {count}  {record['trial_id']}  {row['state']:<9} "
             f"epoch {row['epoch']}/{row['epochs']}{value}  {row['params']}{why}"
         )
 

@@ -44,6 +44,7 @@ def run_stage(
     study: Context, source: Source, stage: str, count: int, budget_seconds: float | None
 ) -> None:
     """Run a stage's trials; only those of the search are stopped early."""
+    study.progress.stage(stage, count)
     epochs = [study.space.template.train.epochs]
     if (open_epochs := study.space.ranges.get("train.epochs")) is not None:
         epochs = [value for value in ends_of(open_epochs) if isinstance(value, int)]

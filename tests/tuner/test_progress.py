@@ -1,0 +1,85 @@
+"""What is printed while a study runs: plain lines in a log, a live table on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from tests.tuner.test_selection import trial
+from tuner.progress import Progress
+
+
+class Clock:
+    """Seconds set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def watch(terminal: bool, width: int = 100) -> tuple[Progress, io.StringIO, Clock]:
+    text, clock = io.StringIO(), Clock()
+    console = Console(
+        file=text, force_terminal=terminal, width=width, highlight=False, no_color=True
+    )
+    return Progress("val_f1_macro", console, clock), text, clock
+
+
+def records() -> list[dict]:
+    found = trial("t000-abc", "search", [0.25, 0.5], "stopped")
+    for record in found:
+        if record["kind"] == "trial":
+            record["config"] = {"train": {"epochs": 8}}
+            record["params"] = {"optim.lr": 0.0012345, "model": "cnn"}
+    return found
+
+
+def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
+    progress, text, clock = watch(terminal=False)
+    with progress:
+        progress.stage("search", 3)
+        for record in records():
+            clock.now += 1
+            progress.record(record)
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "[   0.0 s] search: 3 trials, starting"
+    assert len(lines) == 2
+    for word in ("1/3", "t000-abc", "stopped", "2/8", "0.500", "lr=0.00123", "model=cnn"):
+        assert word in lines[1]
+
+
+def test_a_log_is_not_flooded_by_a_line_for_each_file() -> None:
+    progress, text, clock = watch(terminal=False)
+    with progress:
+        for done in range(1000):
+            clock.now += 0.01  # ten seconds in all
+            progress.files(done, 1000, 0)
+    assert 2 <= len(text.getvalue().splitlines()) <= 3
+
+
+def test_a_terminal_shows_running_trials_and_is_left_clean() -> None:
+    progress, text, _ = watch(terminal=True)
+    with progress:
+        progress.stage("search", 3)
+        for record in records()[:-1]:
+            progress.record(record)
+        shown = Console(file=io.StringIO(), width=100, no_color=True)
+        shown.print(progress._render())
+        table = shown.file.getvalue()  # type: ignore[attr-defined]
+        assert "t000-abc" in table
+        assert "2/8" in table
+        assert "search: 3 trials" in table
+    assert "\x1b[?25h" in text.getvalue()  # the cursor is shown again
+
+
+def test_a_failed_trial_says_why() -> None:
+    progress, text, _ = watch(terminal=False)
+    failed = trial("t1", "search", [], "failed", error="out of memory")
+    failed[0]["config"] = {"train": {"epochs": 8}}
+    with progress:
+        for record in failed:
+            progress.record(record)
+    assert "failed" in text.getvalue()
+    assert "out of memory" in text.getvalue()
