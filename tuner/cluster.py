@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Report latency of a Ray Train trial is this poll of its controller (default 2 s).
 TRAIN_POLL_SECONDS = "0.25"
-# A worker group that cannot start is over-subscription or a broken node; say so within a minute.
-TRAIN_START_TIMEOUT_SECONDS = "60"
+# As long as an autoscaler may take to bring a node; a group that is late fails its trial.
+TRAIN_START_TIMEOUT_SECONDS = "600"
 # Ray itself tries for more than two minutes to reach a port that nobody listens on.
 ANSWER_TIMEOUT_SECONDS = 5.0
 # Where `ray up` puts the cluster's configuration on the head, in JSON; a job's driver runs there.

@@ -45,6 +45,7 @@ class _Running:
     last_epoch: int = 0
     best: dict[str, Any] | None = None
     error: str | None = None
+    has_ended: bool = False
 
 
 class _State(_NotSaved):
@@ -161,7 +162,7 @@ class _Recorder(_NotSaved, tune.Callback):
         """Record the end of a trial that ran through, was stopped, or diverged."""
         running = self._of(trial)
         status = "completed" if running.last_epoch >= running.proposal.epochs else "stopped"
-        self._end(trial, running, "failed" if running.error else status)
+        self._end(running, "failed" if running.error else status, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Record a trial whose process raised or died."""
@@ -169,10 +170,17 @@ class _Recorder(_NotSaved, tune.Callback):
         running.error = reason_of_failure(Path(trial.error_file).read_text())
         if "StorageFullError" in running.error:
             self._shared.fatal = StudyError(running.error.partition(": ")[2])
-        self._end(trial, running, "failed")
+        self._end(running, "failed", trial.last_result)
 
-    def _end(self, trial: Trial, running: _Running, status: str) -> None:
-        _free_placement_group((trial.last_result or {}).get(PLACEMENT_GROUP))
+    def end_cut_off(self) -> None:
+        """Record the trials that a time budget cut off: Tune ends them without a word."""
+        for running in self._shared.by_trial.values():
+            if not running.has_ended:
+                self._end(running, "stopped", None)
+
+    def _end(self, running: _Running, status: str, last_result: dict[str, Any] | None) -> None:
+        running.has_ended = True
+        _free_placement_group((last_result or {}).get(PLACEMENT_GROUP))
         self._shared.plan.record(
             "trial_end", trial_id=running.proposal.spec.trial_id, status=status,
             epochs=running.last_epoch, best=running.best, error=running.error,
@@ -208,6 +216,20 @@ def _free_placement_group(hex_id: str | None) -> None:
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(hex_id))))
+
+
+def _free_leftovers() -> None:
+    """Remove what placement groups of this process are left when no trial runs any more.
+
+    A trial that a time budget ends while its workers start has not told its group yet.
+    """
+    import ray
+    from ray.util.placement_group import placement_group_table
+
+    job = ray.get_runtime_context().get_job_id()
+    for hex_id, group in placement_group_table().items():
+        if hex_id.endswith(job) and group["state"] != "REMOVED":
+            _free_placement_group(hex_id)
 
 
 class _StopWhenHopeless(_NotSaved, tune.Stopper):
@@ -259,6 +281,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
         UsageError: a trial asks for more than the cluster has.
     """
     state = _State(plan)
+    recorder = _Recorder(state)
     # Failures are told once, in the ledger's words; Tune would add a traceback for each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = plan.study / "tune"
@@ -278,13 +301,15 @@ def run(plan: Plan, cluster: Cluster) -> None:
             run_config=tune.RunConfig(
                 name=f"stage-{os.getpid()}",
                 storage_path=str(scratch),
-                callbacks=[_Recorder(state)],
+                callbacks=[recorder],
                 stop=_StopWhenHopeless(state),
                 failure_config=tune.FailureConfig(max_failures=1),
                 verbose=0,
             ),
         ).fit()
     finally:
+        _free_leftovers()
         shutil.rmtree(scratch, ignore_errors=True)
+    recorder.end_cut_off()
     if state.fatal is not None:
         raise state.fatal

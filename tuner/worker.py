@@ -134,9 +134,11 @@ def run_on_workers(config: dict[str, str]) -> None:
             name=spec.trial_id,
             storage_path=str(study / "train"),
             failure_config=ray.train.FailureConfig(
-                max_failures=2,
-                # The default retries for ever, which shows as a study that hangs.
-                controller_failure_limit=10,
+                # No second try here: Tune gives the trial one, from its newest checkpoint. The
+                # controller of a stopped trial sees its workers go before it ends itself; if it
+                # tried again, it would reserve a group that nobody knows of, for ever.
+                max_failures=0,
+                controller_failure_limit=0,
                 max_preemption_failures=-1,
             ),
             callbacks=[TuneReportCallback()],

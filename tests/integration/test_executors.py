@@ -47,6 +47,7 @@ class Listed:
 def run_trials(
     study: Path, cluster: Cluster, features: Path, workers: int, seeds: list[int], epochs: int = 3,
     early_stopping: bool = False, lrs: dict[int, float] | None = None, norm: bool = True,
+    budget_seconds: float | None = None,
 ) -> list[dict]:  # fmt: skip
     """Run one trial a seed; returns the records."""
     space = loads(SPACE.format(workers=workers, epochs=epochs, trials=len(seeds)))
@@ -66,7 +67,7 @@ def run_trials(
     plan = Plan(
         study=study, experiment=space.template, source=source, count=len(seeds),
         record=lambda kind, **fields: records.append({"kind": kind, **fields}),
-        early_stopping=early_stopping, max_epochs=epochs,
+        early_stopping=early_stopping, max_epochs=epochs, budget_seconds=budget_seconds,
     )  # fmt: skip
     run(plan, cluster)
     assert set(source.values) == {f"t{seed}" for seed in seeds}
@@ -114,6 +115,18 @@ def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
     assert all_cpus_free_within(20)
     table = ray.util.placement_group_table()
     assert [g["state"] for g in table.values() if g["state"] != "REMOVED"] == []
+
+
+def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
+    local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    records = run_trials(
+        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1], epochs=500,
+        budget_seconds=8.0,
+    )  # fmt: skip
+    (end,) = [r for r in records if r["kind"] == "trial_end"]
+    assert end["status"] == "stopped"
+    assert all_cpus_free_within(20)
 
 
 def test_a_trial_that_fails_says_why_and_the_others_go_on(
