@@ -20,11 +20,12 @@ env: .venv/installed
 
 demo: env
 	@$(BIN)/python -m pipelines.demo $(STORAGE)/demo-data > /dev/null
-	@$(BIN)/python -m tuner.run search_spaces/quickstart.yaml --storage $(STORAGE)
+	@$(BIN)/python -m tuner.run search_spaces/quickstart.yaml --storage $(STORAGE) > $(STORAGE)/demo.txt; \
+		code=$$?; cat $(STORAGE)/demo.txt; exit $$code
 	@echo
 	@$(BIN)/python -m tuner.predict $(MODEL) "$$(ls $(STORAGE)/demo-data/drum_and_bass/* | head -n 1)" --storage $(STORAGE)
 	@echo
-	@echo "All runs, side by side:  $(BIN)/mlflow ui --backend-store-uri sqlite:///$(STORAGE)/mlflow.db"
+	@sed -n 's|^mlflow  *mlflow ui|All runs, side by side:  $(BIN)/mlflow ui|p' $(STORAGE)/demo.txt
 
 test: env
 	$(BIN)/python -m pytest

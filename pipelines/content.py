@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def _load(cache_file: Path | None) -> _Hashes:
 
 
 def _save(cache_file: Path, hashes: _Hashes) -> None:
-    partial = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.partial")
+    # a name of its own, since two builds may save at once
+    partial = cache_file.with_name(f"{cache_file.name}.{uuid.uuid4().hex}.partial")
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(hashes, ensure_ascii=True), encoding="utf-8")

@@ -39,7 +39,8 @@ class LogMel(torch.nn.Module):
             win_length=spec.win_length,
             hop_length=spec.hop_length,
             f_min=spec.f_min,
-            f_max=spec.f_max,
+            # torchaudio would take the integer half of an odd rate.
+            f_max=spec.sample_rate / 2 if spec.f_max is None else spec.f_max,
             n_mels=spec.n_mels,
             power=2.0,
             center=True,

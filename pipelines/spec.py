@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Counts up whenever the same specs would give other numbers or another layout on disk.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

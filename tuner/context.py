@@ -9,6 +9,7 @@ import ray
 
 from tuner import selection
 from tuner.config import Experiment
+from tuner.errors import StudyError
 from tuner.feature_sets import key_of
 from tuner.trial import Predictions, TrialSpec, predict_split
 
@@ -79,6 +80,9 @@ class Context:
 
     def spec(self, trial_id: str, stage: str, seed: int, experiment: dict[str, Any]) -> TrialSpec:
         """What the processes of a trial need to know."""
+        # Resources may change between two runs of a study, for trials that go on as well.
+        resources = self.space.template.resources.model_dump(mode="json")
+        experiment = {**experiment, "resources": resources}
         path = self.feature_paths[key_of(Experiment.model_validate(experiment))]
         return TrialSpec(trial_id, stage, seed, experiment, path)
 
@@ -87,7 +91,12 @@ class Context:
         study = self.place.folder.resolve()
         task = ray.remote(num_cpus=1)(predict_split)
         specs = [self.spec(row.trial_id, row.stage, row.seed, row.config) for row in rows]
-        answers: list[Predictions] = ray.get(
-            [task.remote(study, spec, split) for spec in specs], timeout=PREDICT_TIMEOUT_SECONDS
-        )
+        try:
+            answers: list[Predictions] = ray.get(
+                [task.remote(study, spec, split) for spec in specs],
+                timeout=PREDICT_TIMEOUT_SECONDS,
+            )
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise StudyError(f"the trained trials give no answers on {split}: {reason}") from error
         return answers

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT_SECONDS = 1800.0  # of a process that waits while another one writes the arrays
 EVAL_BATCH = 64
+# Counts up when the arrays of a feature set would be written otherwise.
+ARRAYS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def open_arrays(feature_set: Path, cache: Path) -> Arrays:
         OSError: the cache folder cannot be written.
     """
     source = open_feature_set(feature_set)
-    folder = cache / source.manifest.fingerprint
+    folder = cache / f"{source.manifest.fingerprint}-v{ARRAYS_VERSION}"
     if not (folder / "index.json").exists():
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)

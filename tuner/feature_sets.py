@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec, problems
+from tuner.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +62,28 @@ def check_source(space: Space, source: Path) -> None:
     """
     from pipelines.catalog import read_catalog
     from pipelines.groups import assign_groups, count_groups, require_groups
+    from pipelines.splits import TrackInfo, assign_splits
 
     tracks = read_catalog(source).tracks
     split = specs_of(space.template.data, space.template.features)[2]
     groups = assign_groups(tracks, split)
     if split.column is None:
         require_groups(count_groups(tracks, groups))
+    assign_splits(
+        [TrackInfo(t.track_id, t.label, groups[t.track_id], t.columns) for t in tracks], split
+    )
+
+
+def check_specs(space: Space) -> None:
+    """Make sure that the pipeline takes every front end of the space.
+
+    Raises:
+        UsageError: one of them cannot work; says why.
+    """
+    for variant in space.feature_variants():
+        clip, feature, _ = specs_of(variant.data, variant.features)
+        for name, text in problems(clip, feature):
+            raise UsageError(f"{space.file}: {name}: {text}")
 
 
 def build_all(

@@ -67,7 +67,7 @@ class Ledger:
         self._clock_ms = clock_ms
         path.parent.mkdir(parents=True, exist_ok=True)
         self._records = self._recover()
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def _recover(self) -> list[Record]:
         """Read all whole records and cut a torn tail off the file."""
@@ -100,8 +100,8 @@ class Ledger:
             "seq": len(self._records), "time_ms": self._clock_ms(), "kind": kind, **fields,
         }  # fmt: skip
         try:
+            # Unbuffered: what a full disk refused must not be tried again when the file is closed.
             self._file.write(_encode(record))
-            self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             if is_storage_full(error):

@@ -243,11 +243,12 @@ def epochs(
         workers.sum([sums])
         rate = optimizer.param_groups[0]["lr"]
         loss = float(sums[0] / sums[1].clamp_min(1))
-        if not math.isfinite(loss):
-            raise DivergedError(number, rate)
         validation = _validate(classifier, feed, workers, recipe.crop_frames)
         measured = {"train_loss": loss, "lr": rate}
         measured |= {f"val_{name}": value for name, value in validation.items()}
+        # The last step of an epoch can break the weights after its loss was still finite.
+        if not all(math.isfinite(value) for value in measured.values()):
+            raise DivergedError(number, rate)
         if _better(measured[recipe.metric], best, recipe):
             best_epoch, best = number, measured
         state = Checkpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from contextlib import closing
@@ -96,7 +97,7 @@ def main(space: Path, **options: Any) -> None:
     except (Interrupted, KeyboardInterrupt) as stop:
         words = [a for a in sys.argv[1:] if a != "--resume"]
         click.echo("interrupted; what was done is kept. To continue:", err=True)
-        click.echo(f"  python -m tuner.run {' '.join(words)} --resume", err=True)
+        click.echo(f"  python -m tuner.run {shlex.join(words)} --resume", err=True)
         sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
 
 
@@ -148,20 +149,23 @@ def _run(path: Path, options: Options) -> int:
     place = Place(storage, space.name, feature_sets.data_source(root, storage))
     if options.resume and not place.ledger.exists():
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
+    feature_sets.check_specs(space)
     if root != feature_sets.DEMO_ROOT:
         feature_sets.check_source(space, place.data)
     is_demo = root == feature_sets.DEMO_ROOT
-    summary = _study(space, place, options.address, is_demo)
+    summary, how_to_open = _study(space, place, options.address, is_demo)
     if options.as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
-        _show_result(summary, place, path)
+        _show_result(summary, place, how_to_open)
     rejected = any(f["tracks"]["quarantined"] for f in summary["features"])
     return 3 if rejected or summary["trials"]["failed"] else 0
 
 
-def _study(space: Space, place: Place, address: str | None, is_demo: bool) -> dict[str, Any]:
-    """Run or continue the study; returns its summary."""
+def _study(
+    space: Space, place: Place, address: str | None, is_demo: bool
+) -> tuple[dict[str, Any], str]:
+    """Run or continue the study; returns its summary, and the line that shows its runs."""
     from tuner import cluster, feature_sets, selection, study, tracking
     from tuner.context import Context
     from tuner.ledger import Ledger
@@ -182,6 +186,7 @@ def _study(space: Space, place: Place, address: str | None, is_demo: bool) -> di
                 tracker.record(record)
             if study.is_done(ledger):
                 progress.say(f"study {place.name!r} is done; this is its result")
+                study.publish(place, ledger, tracker)
             else:
                 progress.status("starting Ray" if address is None else f"joining Ray at {address}")
                 running = cluster.connect(address)
@@ -193,12 +198,14 @@ def _study(space: Space, place: Place, address: str | None, is_demo: bool) -> di
                 finally:
                     cluster.disconnect()
             summary = selection.summary(list(ledger.records()))
+            how_to_open = tracker.how_to_open
             ids = {
                 "tracking_uri": tracker.uri, "experiment": place.name,
                 "parent_run_id": tracker.parent_run_id,
             }  # fmt: skip
             summary["best"]["run_id"] = tracker.run_id(summary["best"]["trial_id"])
-    return {"status": "done", "study_dir": str(place.folder.resolve()), **ids, **summary}
+    result = {"status": "done", "study_dir": str(place.folder.resolve()), **ids, **summary}
+    return result, how_to_open
 
 
 def _show_plan(space: Space) -> None:
@@ -223,7 +230,7 @@ def _show_plan(space: Space) -> None:
             click.echo("  " + one_line(sample.params))
 
 
-def _show_result(summary: dict[str, Any], place: Place, path: Path) -> None:
+def _show_result(summary: dict[str, Any], place: Place, how_to_open: str) -> None:
     """The end of a study for a person."""
     test, best, registered = summary["test"], summary["best"], summary["registered"]
     low, high = test["ci95"]
@@ -246,8 +253,7 @@ def _show_result(summary: dict[str, Any], place: Place, path: Path) -> None:
     else:
         model = str(place.folder / "model")
     click.echo(f"predict     python -m tuner.predict {model} FILE --storage {place.storage}")
-    if summary["tracking_uri"].startswith("sqlite"):
-        click.echo(f"mlflow      mlflow ui --backend-store-uri {summary['tracking_uri']}")
+    click.echo(f"mlflow      {how_to_open}")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ class _Recorder(_NotSaved, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Record a trial whose process raised or died."""
         running = self._of(trial)
-        running.error = reason_of_failure(Path(trial.error_file).read_text())
+        running.error = reason_of_failure(_text_of(trial.error_file))
         if "StorageFullError" in running.error:
             self._shared.fatal = StudyError(running.error.partition(": ")[2])
         self._end(running, "failed", trial.last_result)
@@ -175,7 +175,8 @@ class _Recorder(_NotSaved, tune.Callback):
     def end_cut_off(self) -> None:
         """Record the trials that a time budget cut off: Tune ends them without a word."""
         for running in self._shared.by_trial.values():
-            if not running.has_ended:
+            # One that Tune had not started yet was never recorded, and is proposed anew.
+            if running.recorded and not running.has_ended:
                 self._end(running, "stopped", None)
 
     def _end(self, running: _Running, status: str, last_result: dict[str, Any] | None) -> None:
@@ -201,6 +202,12 @@ def reason_of_failure(text: str) -> str:
     if not lines:
         return "the trial's process died"
     return lines[-1] if lines[0].startswith("ray::") else lines[0]
+
+
+def _text_of(error_file: str | None) -> str:
+    """What Tune wrote about a trial's errors; nothing when it could not even do that."""
+    path = Path(error_file) if error_file else None
+    return path.read_text() if path is not None and path.exists() else ""
 
 
 def _free_placement_group(hex_id: str | None) -> None:
@@ -309,7 +316,8 @@ def run(plan: Plan, cluster: Cluster) -> None:
         ).fit()
     finally:
         _free_leftovers()
-        shutil.rmtree(scratch, ignore_errors=True)
+        for leftovers in (scratch, plan.study / "train"):
+            shutil.rmtree(leftovers, ignore_errors=True)
     recorder.end_cut_off()
     if state.fatal is not None:
         raise state.fatal

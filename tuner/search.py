@@ -168,8 +168,14 @@ class TpeSampler:
         )
 
 
-def build_sampler(space: Space) -> Sampler:
-    """The sampler that the space file's search block names."""
+def build_sampler(space: Space, first: int = 0) -> Sampler:
+    """The sampler that the space file's search block names.
+
+    Args:
+        space: what to sample.
+        first: ordinal of the first trial it will be asked for; a study that goes on must not draw
+            again what it drew at its start.
+    """
     search = space.template.search
     if search.algorithm == "grid":
         return GridSampler(space)
@@ -177,4 +183,5 @@ def build_sampler(space: Space) -> Sampler:
         return RandomSampler(space, search.seed)
     # Optuna's default of 10 random trials would be all of a short study.
     startup = max(3, min(10, search.trials // 3))
-    return TpeSampler(space, search.seed, search.mode == "max", startup)
+    seed = (search.seed + 1_000_003 * first) % 2**32
+    return TpeSampler(space, seed, search.mode == "max", startup)

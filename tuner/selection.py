@@ -134,6 +134,16 @@ def _pick(record: Record, keys: str) -> dict[str, Any]:
     return {key: record.get(key) for key in keys.split()}
 
 
+def _worst_leakage(sets: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The audit over all feature sets: the largest counts; passed only if each one is."""
+    audits = [one["leakage"] for one in sets]
+    if not audits:
+        return None
+    counted = ("groups_shared", "near_duplicates_shared")
+    worst: dict[str, Any] = {name: max(audit[name] for audit in audits) for name in counted}
+    return {**worst, "passed": all(audit["passed"] for audit in audits)}
+
+
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """The study in the keys that ``tuner.run --json`` promises, but those of the tracker."""
     rows = trial_rows(records)
@@ -159,7 +169,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "best": best,
         "confirm": _pick(confirmed, "top seeds mean ci95") if confirmed else None,
         "test": test.get("metrics"),
-        "leakage": sets[0]["leakage"] if sets else None,
+        "leakage": _worst_leakage(sets),
         "registered": _pick(_last(records, "registered"), "name version alias reason"),
         "seconds": _last(records, "study_end").get("seconds"),
     }

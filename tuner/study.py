@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tuner.context import Context
     from tuner.ledger import Ledger
     from tuner.place import Place
+    from tuner.tracking import Tracker
 
 # Settings that may differ between two runs of one study: they change how long it takes, not what
 # it finds.
@@ -62,13 +63,13 @@ def begin(space: Space, place: Place, ledger: Ledger) -> None:
     """
     settings = space.settings()
     before = ledger.last("study")
+    (place.folder / "space.yaml").write_text(space.source)
+    (place.folder / "resolved.yaml").write_text(space.to_yaml())
     if before is None:
         ledger.append(
             "study", study=place.name, source=space.source, settings=settings,
             config=space.template.model_dump(mode="json"), data=str(place.data.resolve()),
         )  # fmt: skip
-        (place.folder / "space.yaml").write_text(space.source)
-        (place.folder / "resolved.yaml").write_text(space.to_yaml())
         return
     had = before["settings"]
     differences = [
@@ -118,7 +119,7 @@ def run(study: Context) -> None:
     finally:
         seconds["total"] = time.monotonic() - start
         study.record("study_end", status=status, seconds=_added(study.ledger, seconds))
-    publish(study)
+    publish(study.place, study.ledger, study.tracker)
 
 
 def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:
@@ -128,7 +129,7 @@ def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in names}
 
 
-def publish(study: Context) -> None:
+def publish(place: Place, ledger: Ledger, tracker: Tracker) -> None:
     """Write the report and hand it to the tracker; can be done again at any time."""
-    report.write_report(list(study.ledger.records()), study.place.folder)
-    study.tracker.publish(study.place.folder)
+    report.write_report(list(ledger.records()), place.folder, tracker.how_to_open)
+    tracker.publish(place.folder)

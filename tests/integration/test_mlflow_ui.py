@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -49,14 +50,16 @@ class Study:
             tracker.flush()
             self.parent = tracker.parent_run_id
             self.trials = [tracker.run_id(name) for name in ("t0", "t1")]
-            self.uri = tracker.uri
+            # What a person is told: a command, and the address to open then.
+            self.command, _, told = tracker.how_to_open.partition("  # then open ")
+        self.runs = urllib.parse.urlsplit(told).fragment
         assert self.parent is not None
         assert None not in self.trials
 
     def page(self, path: str) -> str:
         """Where a page is in the part of the UI that is about training."""
         joint = "&" if "?" in path else "?"
-        return f"/#/{path}{joint}workflowType=machine_learning"
+        return f"{path}{joint}workflowType=machine_learning"
 
 
 @contextlib.contextmanager
@@ -71,10 +74,10 @@ def ended_afterwards(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
 
 
 @contextlib.contextmanager
-def server(uri: str, log: Path) -> Iterator[str]:
+def server(line: str, log: Path) -> Iterator[str]:
     """MLflow's UI on a free port of loopback; yields its address."""
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", *shlex.split(line)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = {
         **os.environ,
@@ -142,25 +145,34 @@ def words(
     study: Study, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], str]]:
     """Reads a page of the UI as a person sees it."""
-    folder = tmp_path_factory.mktemp("browser")
-    with server(study.uri, folder / "server.log") as address:
-        yield lambda path: words_of(address + study.page(path), folder / "profile")
+    with server(study.command, tmp_path_factory.mktemp("server") / "log") as address:
+        # UI's choices are kept in the profile: each page is looked at as if it were the first
+        yield lambda path: words_of(f"{address}/#{path}", tmp_path_factory.mktemp("profile"))
+
+
+def test_the_printed_address_lists_the_runs_in_the_part_about_training(
+    study: Study, words: Callable[[str], str]
+) -> None:
+    page = words(study.runs)
+    assert re.search(r"\b8\s+matching runs", page)
+    assert "quick" in page
+    assert "Evaluation runs" not in page  # which stands in the part for language models
 
 
 def test_study_is_one_row_and_its_trials_are_listed_on_its_page(
     study: Study, words: Callable[[str], str]
 ) -> None:
-    runs = words("experiments/1/runs")
+    runs = words(study.runs)
     assert "quick" in runs
     # nested: children are shown below their parent once it is opened
-    assert "search 00 cnn" not in runs
-    assert re.search(r"\b7\s+matching runs", runs)
+    assert "search t0 cnn" not in runs
 
-    page = words(f"experiments/1/runs/{study.parent}")
+    page = words(study.page(f"/experiments/1/runs/{study.parent}"))
+    assert "python -m tuner.run quick" in page
     _, _, children = page.partition("Child runs")
-    for name in ("search 00 cnn", "search 01 resnet18", "confirm 01 resnet18"):
+    for name in ("search t0 cnn", "search t1 resnet18", "confirm t1 seed 1 resnet18"):
         assert name in children
-    for metric in ("best_val_f1_macro", "test_f1_macro", "confirmed_mean"):
+    for metric in ("best_so_far_val_f1_macro", "test_f1_macro", "confirmed_mean"):
         assert metric in page
 
 
@@ -168,9 +180,9 @@ def test_two_trials_are_compared_by_metrics_and_parameters(
     study: Study, words: Callable[[str], str]
 ) -> None:
     asked = {"runs": json.dumps(study.trials), "experiments": json.dumps(["1"])}
-    page = words(f"compare-runs?{urllib.parse.urlencode(asked)}")
+    page = words(study.page(f"/compare-runs?{urllib.parse.urlencode(asked)}"))
     assert "Comparing 2 Runs from 1 Experiment" in page
-    for name in ("search 00 cnn", "search 01 resnet18"):
+    for name in ("search t0 cnn", "search t1 resnet18"):
         assert name in page
     for row in ("best_val_f1_macro", "val_loss", "optim.lr"):
         assert row in page

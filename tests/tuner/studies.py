@@ -87,7 +87,7 @@ def metrics(score: float) -> dict[str, float]:
 
 
 def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, Any]]:
-    """Search trials: two completed, one stopped, one failed; two confirmation runs; version 1."""
+    """Search trials: two completed, one stopped, one failed; then all stages up to version 1."""
     script = Script(name)
     script.study()
     script.features(passed)
@@ -115,6 +115,7 @@ def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, A
             "clip_f1_macro": 0.70, "ci95": [0.61, 0.91], "tracks": int(counts.sum()),
         },
     )  # fmt: skip
+    script.whole_trial("final-t1-s2", 3, 0.88, stage="final", parent="t1-s2")
     script.add(
         "registered", name=name, version=1 if passed else None,
         alias="champion" if passed else None, reason=f"{name} version 1 is champion",

@@ -385,10 +385,10 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
 
 @pytest.mark.parametrize(("text", "expected"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_has_its_place_and_says_what_was_meant(text, expected):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         loads(text, "f.yaml")
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     lines = str(caught.value).splitlines()
     assert len(lines) == len(expected), lines
     for line, (place, words) in zip(lines, expected, strict=True):
@@ -472,10 +472,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("text", "words"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_documents_are_refused_at_once(text, words):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         loads(text, "f.yaml")
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert words in str(caught.value)
     assert len(str(caught.value)) < 30_000
     assert seconds < 0.5

@@ -151,3 +151,88 @@ def test_probabilities_are_the_mean_over_crops() -> None:
     x = torch.randn(3, F, M)
     by_hand = (model(x[..., :12]).softmax(-1) + model(x[..., 8:]).softmax(-1)) / 2
     torch.testing.assert_close(clip_probabilities(model, x, 12), by_hand)
+
+
+@dataclass
+class SumFeed(ListFeed):
+    """The same batches for every worker's part: rank 0 gets the first third, rank 1 the rest."""
+
+    rank: int = 0
+    size: int = 1
+
+    def train(self, epoch: int):
+        for batch in super().train(epoch):
+            edge = len(batch.y) // 3
+            part = slice(None) if self.size == 1 else (slice(edge), slice(edge, None))[self.rank]
+            drawn = batch.draws.of(part) if batch.draws else None
+            yield replace(
+                batch, x=batch.x[part], y=batch.y[part], track=batch.track[part], draws=drawn
+            )
+
+
+class Recorded(Alone):
+    """One of two workers whose gradients are kept instead of averaged."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        super().__init__(CPU)
+        self.rank, self.size = rank, size
+
+
+def first_gradients(rank: int, size: int) -> list[torch.Tensor]:
+    """Gradients of the first step of a worker, for a network without norms and dropout."""
+    torch.manual_seed(0)
+    network = Cnn(2, blocks=2, channels=4, dropout=0.0, batch_norm=False)
+    model = Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
+    feed = SumFeed(count=16, batch=16, rank=rank, size=size)
+    recipe = replace(RECIPE, epochs=1, optimizer="sgd", peak_lr=1e-9, momentum=0.0)
+    next(epochs(model, feed, recipe, Recorded(rank, size)))
+    return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+
+def test_the_mean_of_uneven_workers_gradients_is_that_of_the_whole_batch() -> None:
+    whole = first_gradients(0, 1)
+    parts = [first_gradients(rank, 2) for rank in (0, 1)]
+    for one, a, b in zip(whole, *parts, strict=True):
+        torch.testing.assert_close((a + b) / 2, one, atol=1e-6, rtol=1e-4)
+
+
+def test_a_resumed_run_remembers_a_best_epoch_before_the_stop() -> None:
+    halted = next(epochs(classifier(), ListFeed(), RECIPE, Alone(CPU))).checkpoint
+    unbeatable = {"epoch": 1, "metrics": {**halted.metrics, "val_f1_macro": 2.0}}
+    resumed = epochs(
+        classifier(), ListFeed(), RECIPE, Alone(CPU), replace(halted, best=unbeatable)
+    )
+    assert list(resumed)[-1].checkpoint.best == unbeatable
+
+
+def test_mixup_weighs_sound_and_label_alike() -> None:
+    """A share of 0.9 means nine tenths of the clip and nine tenths of its label."""
+    from tuner.augment import Draws
+    from tuner.loop import _Learner, _loss
+
+    model = Classifier(_LabelReader(), np.zeros(F, np.float32), np.ones(F, np.float32))
+    zeros = np.zeros((1, 2), np.int64)
+    drawn = Draws(np.zeros(1, np.int64), np.zeros(1, np.int64), 0.9, zeros, zeros)
+    own, other = torch.zeros(1, F, M), torch.ones(1, F, M)
+    batch = Batch(
+        own, torch.tensor([0]), torch.tensor([0]), 1,
+        partner=(other, torch.tensor([1])), draws=drawn,
+    )  # fmt: skip
+    off = torch.autocast("cpu", enabled=False)
+    learner = _Learner(model, torch.optim.SGD(model.parameters(), lr=0.0), off)
+    found = float(_loss(model.network, learner, batch).detach())
+    # The network sees 0.1 of the partner and answers with logits (0.9, 0.1).
+    log_p = torch.tensor([0.9, 0.1]).log_softmax(0)
+    assert found == pytest.approx(float(-(0.9 * log_p[0] + 0.1 * log_p[1])), abs=1e-6)
+
+
+class _LabelReader(torch.nn.Module):
+    """Logits that are the shares of silence and of sound in the clip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        share = x.mean((1, 2, 3))
+        return torch.stack([1 - share, share], dim=1) + 0 * self.unused

@@ -137,3 +137,11 @@ def test_study_without_a_successful_trial(tmp_path: Path) -> None:
     script.add("study_end", status="failed", seconds={"total": 1.0})
     write_report(script.records, tmp_path)
     assert "no trial has succeeded" in read(tmp_path).text
+
+
+def test_the_line_that_opens_the_trials_is_on_the_page(tmp_path: Path) -> None:
+    line = "mlflow ui --backend-store-uri sqlite:////a&b/m.db  # then open http://x/#/y?z=1"
+    write_report(finished_study(), tmp_path, line)
+    assert " ".join(line.split()) in read(tmp_path).text
+    write_report(finished_study(), tmp_path)
+    assert "mlflow ui" not in read(tmp_path).text

@@ -10,7 +10,9 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from tuner.asha import LedgerAsha
-from tuner.schedule import reason_of_failure
+from tuner.config import loads
+from tuner.plan import Plan
+from tuner.schedule import _Running, _State, reason_of_failure
 
 SETTINGS: dict[str, Any] = {
     "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,
@@ -67,6 +69,37 @@ def test_a_trial_that_goes_on_is_not_judged_twice_at_a_rung() -> None:
     # It repeats epoch 3 after the resume.
     assert report(asha, again, 3, 0.3) == TrialScheduler.CONTINUE
     assert rungs(asha)[2] == [pytest.approx(0.2)]
+
+
+def test_a_metric_to_minimise_is_stopped_for_being_large() -> None:
+    settings = {**SETTINGS, "metric": "val_loss", "mode": "min"}
+    history = [(f"t{i}", 2, {"val_loss": 0.1 * (i + 1)}) for i in range(4)]
+    asha = LedgerAsha(history=history, ended=frozenset(f"t{i}" for i in range(4)), **settings)
+    good, bad = tune_trial("good"), tune_trial("bad")
+    for one, loss, expected in (
+        (good, 0.05, TrialScheduler.CONTINUE), (bad, 0.9, TrialScheduler.STOP),
+    ):  # fmt: skip
+        asha.on_trial_add(None, one)
+        assert asha.on_trial_result(None, one, {"epoch": 2, "val_loss": loss}) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "values", "best"),
+    [
+        ("val_f1_macro", "max", [0.2, 0.5, 0.5, 0.1], 2),
+        ("val_loss", "min", [0.9, 0.3, 0.3, 0.4], 2),
+    ],
+)
+def test_the_best_epoch_is_the_first_of_the_best(metric, mode, values, best, tmp_path) -> None:
+    space = loads(
+        "name: s\nmodel: {name: cnn}\ntrain: {epochs: 4}\n"
+        f"search: {{metric: {metric}, mode: {mode}}}\n"
+    )
+    plan = Plan(tmp_path, space.template, None, 1, lambda *_a, **_k: None)  # type: ignore[arg-type]
+    state, running = _State(plan), _Running(None, True)  # type: ignore[arg-type]
+    for epoch, value in enumerate(values, start=1):
+        state.note_best(running, epoch, {metric: value})
+    assert running.best == {"epoch": best, "metrics": {metric: values[best - 1]}}
 
 
 IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)

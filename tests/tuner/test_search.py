@@ -132,6 +132,21 @@ def test_tpe_told_of_an_earlier_run_knows_what_that_run_knew() -> None:
     assert np.mean(late) > np.mean(fresh) + 0.3
 
 
+def test_a_study_that_goes_on_does_not_draw_its_first_trials_again() -> None:
+    begun = build_sampler(space())
+    first = run(begun, 0, 3)  # type: ignore[arg-type]
+    resumed = build_sampler(space(), first=3)
+    for ordinal, params in enumerate(first):
+        resumed.tell(ordinal, params, score(params))
+    more = run(resumed, 3, 6)  # type: ignore[arg-type]
+    assert all(params not in first for params in more)
+    # The same place in the same study gives the same draws.
+    again = build_sampler(space(), first=3)
+    for ordinal, params in enumerate(first):
+        again.tell(ordinal, params, score(params))
+    assert run(again, 3, 6) == more  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_a_failed_trial_leaves_nothing_running(value) -> None:
     import optuna

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import sqlite3
 import threading
@@ -16,6 +17,8 @@ import pytest
 from tests.tuner.studies import Script, finished_study
 from tuner.errors import TrackingError
 from tuner.tracking import MemoryTracker, MlflowTracker, Patience, Tracker, open_tracker, redact
+from tuner.tracking.note import MAX_LINE, note
+from tuner.tracking.store import how_to_open
 
 QUICK = Patience(
     batch_seconds=0.05, flush_seconds=20.0, first_retry_seconds=0.05, close_attempts=2
@@ -112,15 +115,20 @@ class TestContract:
     def test_one_run_for_the_study_and_one_for_each_trial(self, tracker: Tracker) -> None:
         play(tracker, finished_study())
         runs = plain(tracker)
-        names = {"quick", "search 00 cnn", "search 01 resnet18", "search 02 cnn"}
-        names |= {"search 03 resnet18", "confirm 01 resnet18", "confirm 03 resnet18"}
+        names = {"quick", "search t0 cnn", "search t1 resnet18", "search t2 cnn"}
+        names |= {"search t3 resnet18", "confirm t1 seed 1 resnet18", "confirm t1 seed 3 resnet18"}
+        names |= {"final t1 resnet18"}
         assert set(runs) == names
         assert (
-            runs["search 01 resnet18"]["tags"].items()
+            runs["search t1 resnet18"]["tags"].items()
             >= {"trial_id": "t1", "stage": "search"}.items()
         )
-        assert runs["confirm 01 resnet18"]["tags"]["parent_trial"] == "t1"
-        assert runs["search 00 cnn"]["params"]["optim.lr"] == "0.01"
+        assert runs["confirm t1 seed 1 resnet18"]["tags"]["parent_trial"] == "t1"
+        assert runs["final t1 resnet18"]["tags"]["parent_trial"] == "t1-s2"
+        assert runs["search t0 cnn"]["params"]["optim.lr"] == "0.01"
+        for run in runs.values():
+            assert run["tags"]["mlflow.source.name"] == "python -m tuner.run quick"
+            assert run["tags"]["mlflow.source.type"] == "LOCAL"
 
     def test_ids_are_known_after_the_records(self, tracker: Tracker) -> None:
         for record in finished_study():
@@ -139,7 +147,7 @@ class TestContract:
             for r in told
             for key, value in r["metrics"].items()
         )
-        metrics = plain(tracker)["search 00 cnn"]["metrics"]
+        metrics = plain(tracker)["search t0 cnn"]["metrics"]
         assert [tuple(m) for m in metrics if not m[0].startswith("best_")] == expected
 
     def test_ends_and_states(self, tracker: Tracker) -> None:
@@ -147,14 +155,14 @@ class TestContract:
         play(tracker, records)
         runs = plain(tracker)
         ends = {r["trial_id"]: r["time_ms"] for r in records if r["kind"] == "trial_end"}
-        assert (runs["search 02 cnn"]["status"], runs["search 02 cnn"]["end"]) == (
+        assert (runs["search t2 cnn"]["status"], runs["search t2 cnn"]["end"]) == (
             "FINISHED",
             ends["t2"],
         )
-        assert runs["search 02 cnn"]["tags"]["pruned"] == "true"
-        assert runs["search 03 resnet18"]["status"] == "FAILED"
-        assert runs["search 03 resnet18"]["tags"]["error"] == "loss is nan"
-        assert "pruned" not in runs["search 00 cnn"]["tags"]
+        assert runs["search t2 cnn"]["tags"]["pruned"] == "true"
+        assert runs["search t3 resnet18"]["status"] == "FAILED"
+        assert runs["search t3 resnet18"]["tags"]["error"] == "loss is nan"
+        assert "pruned" not in runs["search t0 cnn"]["tags"]
         assert (runs["quick"]["status"], runs["quick"]["end"]) == (
             "FINISHED",
             records[-1]["time_ms"],
@@ -167,7 +175,12 @@ class TestContract:
         last = {
             key: value for key, value, _, _ in sorted(run["metrics"], key=lambda m: (m[2], m[3]))
         }
-        assert last["best_val_f1_macro"] == pytest.approx(0.9 * (1 - 2.718281828**-2.5), rel=1e-6)
+        best = [
+            (step, v) for key, v, _, step in run["metrics"] if key == "best_so_far_val_f1_macro"
+        ]
+        heights = [(1, 0.8), (2, 0.9), (3, 0.9)]  # t2 is worse, t3 failed, others do not search
+        assert best == [(n, pytest.approx(h * (1 - math.exp(-2.5)))) for n, h in heights]
+        assert "best_val_f1_macro" not in last  # that is a trial's
         assert last["test_f1_macro"] == 0.7807
         assert (last["test_ci95_low"], last["test_ci95_high"]) == (0.61, 0.91)
         assert (last["confirmed_mean"], last["confirmed_ci95_low"]) == (0.79, 0.70)
@@ -175,8 +188,23 @@ class TestContract:
         assert counts == [6, 4, 1, 1]
         page = run["tags"]["mlflow.note.content"]
         assert "Winner: t1" in page
-        assert "0.781" in page
         assert "python -m tuner.predict models:/quick@champion FILE" in page
+
+    def test_the_final_run_has_the_test_score_and_no_other_trial(self, tracker: Tracker) -> None:
+        records = finished_study()
+        play(tracker, records)
+        runs = plain(tracker)
+        tested = {
+            name: {m[0]: m[1] for m in run["metrics"] if m[0].startswith("test_")}
+            for name, run in runs.items()
+        }
+        final = tested.pop("final t1 resnet18")
+        assert final == tested.pop("quick")
+        assert (final["test_f1_macro"], final["test_accuracy"]) == (0.7807, 15 / 19)
+        assert (final["test_ci95_low"], final["test_ci95_high"]) == (0.61, 0.91)
+        assert set(map(bool, tested.values())) == {False}
+        best = {m[0]: m[1] for m in runs["final t1 resnet18"]["metrics"]}["best_val_f1_macro"]
+        assert best == pytest.approx(0.88 * (1 - math.exp(-2.5)))
 
     def test_an_interrupted_study_ends_and_goes_on(self, tracker: Tracker) -> None:
         script = Script()
@@ -197,13 +225,55 @@ class TestContract:
         assert {run["status"] for run in plain(tracker).values()} == {"FINISHED"}
 
 
+def test_runs_are_named_after_the_search_trial_they_repeat() -> None:
+    script = Script()
+    script.study()
+    script.trial("t006-9cbd2f", 6)
+    script.trial("c006-s2-9cbd2f", 2, stage="confirm", parent="t006-9cbd2f")
+    script.trial("final-c006-s2-9cbd2f", 0, stage="final", parent="c006-s2-9cbd2f")
+    tracker = MemoryTracker()
+    play(tracker, script.records)
+    assert [run.name for run in tracker.projection.trials.values()] == [
+        "search t006 cnn", "confirm t006 seed 2 cnn", "final t006 cnn",
+    ]  # fmt: skip
+
+
+def test_the_printed_line_names_this_store_and_the_page_of_this_experiment(storage: Path) -> None:
+    tracker = mlflow_tracker(storage)
+    tracker.close()
+    ((number,),) = rows(storage, "select experiment_id from experiments where name = 'quick'")
+    assert number == 2  # the fixture's is the first
+    assert tracker.how_to_open == (
+        f"mlflow ui --backend-store-uri sqlite:///{storage}/mlflow.db  # then open "
+        "http://127.0.0.1:5000/#/experiments/2/runs?workflowType=machine_learning"
+    )
+    assert MemoryTracker().how_to_open is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("https://me:pw@host/mlflow/", "https://host/mlflow/#/experiments/7/runs?"),
+        ("http://host:5000", "http://host:5000/#/experiments/7/runs?"),
+        ("postgresql://me:pw@host/db", "--backend-store-uri 'postgresql://***@host/db'  # then"),
+        ("sqlite:////my music/m.db", "--backend-store-uri 'sqlite:////my music/m.db'  # then"),
+    ],
+)
+def test_the_printed_line_of_other_stores(uri: str, expected: str) -> None:
+    line = how_to_open(uri, "7")
+    assert expected in line
+    assert "pw" not in line
+    assert line.startswith(expected) == uri.startswith("http")
+    assert line.endswith("/#/experiments/7/runs?workflowType=machine_learning")
+
+
 def test_replay_changes_nothing(storage: Path) -> None:
     records = finished_study()
     tracker = mlflow_tracker(storage)
     play(tracker, records)
     tracker.close()
     before = everything(storage)
-    assert len(before["runs"]) == 7
+    assert len(before["runs"]) == 8
     for _ in range(2):
         again = mlflow_tracker(storage)
         play(again, records)
@@ -211,7 +281,7 @@ def test_replay_changes_nothing(storage: Path) -> None:
         assert everything(storage) == before
 
 
-@pytest.mark.parametrize("killed_after", [1, 3, 6, 12, 20, 30])
+@pytest.mark.parametrize("killed_after", [1, 3, 6, 12, 20, 30, 36, 42])
 def test_a_killed_driver_leaves_nothing_double(storage: Path, killed_after: int) -> None:
     records = finished_study()
     first = mlflow_tracker(storage)
@@ -219,7 +289,7 @@ def test_a_killed_driver_leaves_nothing_double(storage: Path, killed_after: int)
     second = mlflow_tracker(storage)
     play(second, records)
     second.close()
-    assert rows(storage, "select count(*) from runs") == [(7,)]
+    assert rows(storage, "select count(*) from runs") == [(8,)]
     assert rows(storage, "select count(*) from runs where status = 'RUNNING'") == [(0,)]
     whole = MemoryTracker()
     play(whole, records)
@@ -316,7 +386,7 @@ def test_a_locked_database_never_holds_up_the_study(storage: Path) -> None:
         time.sleep(0.3)
         other.rollback()
     tracker.flush()
-    assert rows(storage, "select count(*) from runs") == [(7,)]
+    assert rows(storage, "select count(*) from runs") == [(8,)]
     tracker.close()
 
 
@@ -387,3 +457,84 @@ def test_credentials_are_hidden() -> None:
         == "see https://***@host:5000/x and a@b.c"
     )
     assert redact("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+
+
+class TestNote:
+    """Bests of the search: t1 0.9 (1 - e^-2.5) = 0.8261, t0 0.7343, t2 0.4 (1 - e^-1) = 0.2528."""
+
+    def note_of(self, passed: bool = True, **changes: dict[str, Any]) -> str:
+        records = finished_study(passed=passed)
+        for record in records:
+            record.update(changes.get(record["kind"], {}))
+        return note(records)
+
+    def confirmed(self, *means: tuple[str, float]) -> dict[str, Any]:
+        return {
+            "mean": means[0][1],
+            "top": [{"trial_id": t, "values": [mean], "mean": mean} for t, mean in means],
+            "winner": {"trial_id": means[0][0], "run_trial_id": "t1-s2"},
+        }
+
+    def test_one_confirmed_configuration_is_compared_in_the_search(self) -> None:
+        assert self.note_of().startswith(
+            "**Winner: t1 (resnet18)**, mean val_f1_macro 0.790 over 2 seeds. "
+            "Search: val_f1_macro 0.826, 0.092 better than the runner-up t0 (0.734), "
+            "0.092 better than the median of 3 trials (0.734).\n\n"
+            "**Test: macro F1 0.781**, 95 % interval 0.610 to 0.910, accuracy 0.789, "
+            "19 tracks, looked at once.\n\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("means", "expected"),
+        [
+            ((("t1", 0.79), ("t0", 0.77)), "seeds, 0.020 better than the runner-up t0 (0.770)."),
+            ((("t0", 0.85), ("t1", 0.8499)), "seeds, level with the runner-up t1 (0.850)."),
+            ((("t2", 0.85), ("t1", 0.7)), "0.253, 0.481 worse than the median of 3 trials"),
+        ],
+    )
+    def test_confirmed_configurations_are_compared_by_their_means(
+        self, means: tuple[tuple[str, float], ...], expected: str
+    ) -> None:
+        page = self.note_of(confirmed=self.confirmed(*means))
+        assert expected in page
+        assert page.count("runner-up") == 1
+
+    def test_smaller_is_better_when_the_study_says_so(self) -> None:
+        # val_loss is 1.6 less the score: t1 0.7739, t0 0.8657, t2 1.3472
+        page = self.note_of(
+            study={"config": {"search": {"metric": "val_loss", "mode": "min"}}},
+            confirmed=self.confirmed(("t1", 0.79), ("t0", 0.80)),
+        )
+        assert "0.010 better than the runner-up t0 (0.800)" in page
+        assert "0.774, 0.092 better than the median of 3 trials (0.866)" in page
+
+    def test_it_says_whether_the_score_can_be_trusted(self) -> None:
+        page = self.note_of()
+        assert (
+            "Trust: leakage audit passed; interval of 0.30 is wide: 19 test tracks are few" in page
+        )
+        assert "; 1 of 60 tracks not usable." in page
+        features = next(r for r in finished_study() if r["kind"] == "features")["features"]
+        features[0]["tracks"]["quarantined"] = 0
+        assert "; all 60 tracks usable." in self.note_of(features={"features": features})
+        test = next(r for r in finished_study() if r["kind"] == "test")
+        narrow = {"metrics": {**test["metrics"], "ci95": [0.75, 0.81], "tracks": 900}}
+        assert "interval of 0.06 is narrow, 900 test tracks" in self.note_of(test=narrow)
+        assert "leakage audit FAILED** (2 shared groups" in self.note_of(passed=False)
+        assert "not repeated with other seeds" in self.note_of(confirmed={"seeds": 1})
+
+    def test_the_configuration_has_one_short_line_for_each_value(self) -> None:
+        params = {"model": "cnn", "optim.lr": 0.0040812386, "a": [1, None], "long": "x" * 300}
+        page = self.note_of(trial={"params": params})
+        _, _, block = page.partition("```yaml\n")
+        lines = block.partition("\n```")[0].splitlines()
+        assert lines[:3] == ["model: cnn", "optim.lr: 0.004081", "a: [1, null]"]
+        assert len(lines) == 4
+        assert len(lines[3]) == MAX_LINE
+
+    def test_a_study_without_a_score(self) -> None:
+        script = Script()
+        script.study()
+        script.features()
+        script.add("study_end", status="failed", seconds={"total": 1.0})
+        assert note(script.records).startswith("No trial has succeeded.\n\nTrust: leakage audit")

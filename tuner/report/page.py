@@ -15,6 +15,7 @@ import numpy as np
 
 from tuner import metrics, selection
 from tuner.report import figures
+from tuner.tracking.note import WIDE_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,12 +57,13 @@ class ClassRow:
     mistaken_for: str
 
 
-def write_report(records: Sequence[Record], folder: Path) -> Path:
+def write_report(records: Sequence[Record], folder: Path, how_to_open: str | None = None) -> Path:
     """Write the report of what a ledger holds so far; an older one is replaced.
 
     Args:
         records: the ledger's, the study record first.
         folder: the study's folder.
+        how_to_open: the line that shows the runs; None when nothing keeps them.
 
     Returns:
         The path of ``report.html``.
@@ -100,6 +102,7 @@ def write_report(records: Sequence[Record], folder: Path) -> Path:
         date=_day(records[-1]["time_ms"]),
         folder=folder,
         storage=folder.parent.parent,
+        how_to_open=how_to_open,
         suspicions=_suspicions(facts, test),
     )
     _write(folder / "report.html", page.encode())
@@ -152,7 +155,7 @@ def _suspicions(facts: dict[str, Any], test: Record) -> list[str]:
         )
     if test:
         low, high = test["metrics"]["ci95"]
-        if high - low > 0.2:
+        if high - low > WIDE_INTERVAL:
             found.append(
                 f"The interval of the test score is {high - low:.2f} wide: "
                 f"{test['metrics']['tracks']} test tracks are few."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner import feature_sets
-from tuner.errors import StudyExistsError
+from tuner.errors import StudyError, StudyExistsError
 
 if TYPE_CHECKING:
+    from pipelines.store import FeatureSet
     from tuner.context import Context
 
 
@@ -16,12 +17,14 @@ def build_features(study: Context) -> None:
 
     Raises:
         PipelineError: the data cannot be used, or the disk is full.
+        StudyError: the feature sets do not agree on the split.
         StudyExistsError: the data has changed since the study began.
     """
     built = feature_sets.build_all(
         study.space, study.place.data, study.place.features, study.progress.files
     )
     study.feature_paths = {key: str(r.feature_set.path.resolve()) for key, r in built.items()}
+    _refuse_different_splits([result.feature_set for result in built.values()])
     described = [feature_sets.describe(result) for result in built.values()]
     before = study.ledger.last("features")
     if before is None:
@@ -36,6 +39,20 @@ def build_features(study: Context) -> None:
         f"{clips['val']} val, {clips['test']} test; "
         + ("no leak between the splits" if leakage["passed"] else "LEAK between the splits")
     )
+
+
+def _refuse_different_splits(feature_sets_built: list[FeatureSet]) -> None:
+    """Trials are ranked against each other, so all must be judged on the same tracks."""
+    sides = []
+    for one in feature_sets_built:
+        tracks = one.tracks().select(["track_id", "split"]).to_pylist()
+        sides.append({track["track_id"]: track["split"] for track in tracks})
+    if any(other != sides[0] for other in sides[1:]):
+        raise StudyError(
+            "the feature sets of this study put tracks on different sides: near-duplicates or "
+            "unreadable files differ with the sample rate; name a column with data.group or "
+            "data.split, or search the sample rate in studies of their own"
+        )
 
 
 def _refuse_changed_data(

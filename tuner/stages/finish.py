@@ -86,12 +86,14 @@ def _winning_run(study: Context) -> TrialRow:
 def _record_final_run(study: Context, row: TrialRow) -> str:
     """Record the run that shows the registered model; it repeats a confirmation run."""
     final_id = f"final-{row.trial_id}"
-    if final_id not in study.rows():
+    final = study.rows().get(final_id)
+    if final is None:
         study.record(
             "trial", trial_id=final_id, stage="final", ordinal=0, seed=row.seed,
             params=row.params, config=row.config, parent_trial=row.trial_id,
         )  # fmt: skip
-        for epoch, measured in row.history:
+    if final is None or final.status == "running":
+        for epoch, measured in row.history[len(final.history) if final else 0 :]:
             study.record("epoch", trial_id=final_id, epoch=epoch, metrics=measured)
         study.record(
             "trial_end", trial_id=final_id, status="completed",

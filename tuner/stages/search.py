@@ -13,6 +13,7 @@ from tuner.search import build_sampler
 from tuner.space import ends_of
 
 if TYPE_CHECKING:
+    from tuner.config import Search
     from tuner.context import Context
     from tuner.plan import Source
     from tuner.search import Sampler
@@ -26,18 +27,42 @@ def search_space(study: Context) -> None:
         StudyError: no trial succeeded.
         PipelineError: a disk is full.
     """
+    if study.ledger.last("searched"):
+        return
     search = study.space.template.search
     rows = [row for row in study.rows().values() if row.stage == "search"]
-    missing = search.trials - sum(row.status != "running" for row in rows)
-    if missing <= 0 or study.ledger.last("confirmed"):
-        return
-    source = _SearchSource(study, build_sampler(study.space), rows)
-    run_stage(study, source, "search", missing, search.budget_seconds)
+    wanted = _num_trials(study)
+    missing = wanted - sum(row.status != "running" for row in rows)
+    if missing > 0:
+        first = 1 + max((row.ordinal for row in rows), default=-1)
+        sampler = build_sampler(study.space, first)
+        source = _SearchSource(study, sampler, rows, first, wanted)
+        run_stage(study, source, "search", missing, _remaining_budget(study, search))
     ranked = selection.leaderboard(study.rows().values(), study.metric, study.maximise)
     if not ranked:
         errors = [row.error for row in study.rows().values() if row.error]
         reason = f"the first error: {errors[0]}" if errors else "the budget was too short for one"
         raise StudyError(f"no trial succeeded; {reason}")
+    # A budget can end a search before its last trial; a study that goes on must not search again.
+    study.record("searched", trials=len(study.rows()))
+
+
+def _num_trials(study: Context) -> int:
+    """Trials of the search: as many as asked, but no more than there are configurations."""
+    asked, size = study.space.template.search.trials, study.space.grid_size()
+    if size is not None and size < asked:
+        study.progress.say(f"the space has {size} configuration(s); {asked} trials were asked for")
+        return size
+    return asked
+
+
+def _remaining_budget(study: Context, search: Search) -> float | None:
+    """Seconds that earlier runs of the study have left of the search's budget."""
+    if search.budget_seconds is None:
+        return None
+    seconds = (study.ledger.last("study_end") or {}).get("seconds", {})
+    spent = float(seconds.get("search", 0.0))
+    return max(1.0, search.budget_seconds - spent)
 
 
 def run_stage(
@@ -74,13 +99,15 @@ def run_stage(
 class _SearchSource:
     """Unfinished trials of an earlier run first, then the sampler's proposals."""
 
-    def __init__(self, study: Context, sampler: Sampler, rows: list[TrialRow]) -> None:
+    def __init__(
+        self, study: Context, sampler: Sampler, rows: list[TrialRow], first: int, stop: int
+    ) -> None:
         self._study, self._sampler = study, sampler
         for row in rows:
             if row.status != "running":
                 sampler.tell(row.ordinal, row.params, row.value(study.metric))
         self._unfinished = [row for row in rows if row.status == "running"]
-        self._next = 1 + max((row.ordinal for row in rows), default=-1)
+        self._next, self._stop = first, stop
 
     def next(self) -> Proposal | None:
         """The next trial."""
@@ -89,7 +116,7 @@ class _SearchSource:
             row = self._unfinished.pop(0)
             spec = self._study.spec(row.trial_id, "search", row.seed, row.config)
             return Proposal(spec, row.ordinal, row.params, recorded=True)
-        if self._next >= search.trials or (sample := self._sampler.ask(self._next)) is None:
+        if self._next >= self._stop or (sample := self._sampler.ask(self._next)) is None:
             return None
         ordinal, self._next = self._next, self._next + 1
         # The name follows from what the trial is, so it is the same wherever and whenever it is

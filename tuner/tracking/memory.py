@@ -21,6 +21,7 @@ class MemoryTracker:
     """
 
     uri = "memory:"
+    how_to_open = None
 
     def __init__(self) -> None:
         self.projection = Projection()

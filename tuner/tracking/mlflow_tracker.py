@@ -101,6 +101,11 @@ class MlflowTracker:
     # -- the study's side
 
     @property
+    def how_to_open(self) -> str:
+        """The command that starts MLflow's UI with the address of the runs, or that alone."""
+        return store.how_to_open(self.uri, self._runs.experiment_id)
+
+    @property
     def parent_run_id(self) -> str | None:
         """Run of the study; waits for it to be stored."""
         return self._id_of("")

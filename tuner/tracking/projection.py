@@ -35,6 +35,10 @@ class Tracker(Protocol):
         """Address of the store; it may hold a password."""
 
     @property
+    def how_to_open(self) -> str | None:
+        """One line that shows the runs to a person; None when nothing keeps them."""
+
+    @property
     def parent_run_id(self) -> str | None:
         """Run of the study; None while the store cannot be reached."""
 
@@ -125,6 +129,9 @@ class Projection:
         self._best: float | None = None
         self._num_ended = 0
         self._stage: dict[str, str] = {}
+        self._parent_trial: dict[str, str] = {}
+        self._source: dict[str, str] = {}
+        self._tested: Record | None = None
 
     def apply(self, record: Record) -> None:
         """Take in one record; kinds that say nothing about runs are passed over."""
@@ -160,8 +167,12 @@ class Projection:
         # Studies of one name, on two machines or after a deletion, differ in their start.
         born = f"{record['study']} {record['time_ms']}".encode()
         study_id = f"{record['study']}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
+        self._source = {
+            "mlflow.source.name": f"python -m tuner.run {record['study']}",
+            "mlflow.source.type": "LOCAL",
+        }
         tags = {"study": record["study"], "study_id": study_id, "stage": "study"}
-        self.parent = Run(record["study"], record["time_ms"], tags)
+        self.parent = Run(record["study"], record["time_ms"], tags | self._source)
 
     def _features(self, record: Record, parent: Run) -> None:
         sets = record["features"]
@@ -178,17 +189,27 @@ class Projection:
             self.trials[trial_id].reopen()
             return
         model = record["config"].get("model", {}).get("name", "")
-        tags = {"trial_id": trial_id, "stage": record["stage"]}
+        tags = {"trial_id": trial_id, "stage": record["stage"], **self._source}
         if record.get("parent_trial"):
-            tags["parent_trial"] = record["parent_trial"]
+            tags["parent_trial"] = self._parent_trial[trial_id] = record["parent_trial"]
         params = {"seed": record.get("seed", 0), "model": model, **record["params"]}
         self._stage[trial_id] = record["stage"]
         self.trials[trial_id] = Run(
-            f"{record['stage']} {record['ordinal']:02d} {model}".strip(),
+            self._name(record, model),
             record["time_ms"],
             tags,
             {key: str(value)[:MAX_PARAM] for key, value in params.items()},
         )
+
+    def _name(self, record: Record, model: str) -> str:
+        """Stage, search trial whose configuration it has, model: ``confirm t007 seed 1 cnn``."""
+        origin = record["trial_id"]
+        while origin in self._parent_trial:  # a final run repeats a confirmation, that a trial
+            origin = self._parent_trial[origin]
+        words = [record["stage"], origin.partition("-")[0]]
+        if record["stage"] == "confirm":
+            words.append(f"seed {record.get('seed', 0)}")
+        return " ".join([*words, model]).strip()
 
     def _epoch(self, record: Record, _parent: Run) -> None:
         run = self.trials[record["trial_id"]]
@@ -203,6 +224,9 @@ class Projection:
             wanted = {self._metric: None, **dict.fromkeys(BEST_METRICS)}
             values = {f"best_{k}": best["metrics"][k] for k in wanted if k in best["metrics"]}
             run.measure({"best_epoch": best["epoch"], **values}, record["time_ms"])
+        # The final run repeats the one that was tested, before it was recorded.
+        if self._tested and run.tags.get("parent_trial") == self._tested["trial_id"]:
+            run.measure(_test_values(self._tested), self._tested["time_ms"])
         if record["status"] == "stopped":
             run.tags["pruned"] = "true"
         if record.get("error"):
@@ -219,7 +243,7 @@ class Projection:
             return
         pick = max if self._maximise else min
         self._best = value if self._best is None else pick(self._best, value)
-        parent.measure({f"best_{self._metric}": self._best}, time_ms, self._num_ended)
+        parent.measure({f"best_so_far_{self._metric}": self._best}, time_ms, self._num_ended)
 
     def _confirmed(self, record: Record, parent: Run) -> None:
         values = {"confirmed_mean": record.get("mean"), **_ends("confirmed", record.get("ci95"))}
@@ -227,8 +251,8 @@ class Projection:
         parent.tags["winner"] = record["winner"]["trial_id"]
 
     def _test(self, record: Record, parent: Run) -> None:
-        measured = {f"test_{name}": value for name, value in record["metrics"].items()}
-        parent.measure(measured | _ends("test", record["metrics"].get("ci95")), record["time_ms"])
+        self._tested = record
+        parent.measure(_test_values(record), record["time_ms"])
 
     def _registered(self, record: Record, parent: Run) -> None:
         version = f"{record['name']} version {record['version']}" if record["version"] else "no"
@@ -249,6 +273,11 @@ class Projection:
             if run.status == "RUNNING":
                 run.end("KILLED", record["time_ms"])
         parent.end(STUDY_STATUS[record["status"]], record["time_ms"])
+
+
+def _test_values(record: Record) -> dict[str, Any]:
+    measured = {f"test_{name}": value for name, value in record["metrics"].items()}
+    return measured | _ends("test", record["metrics"].get("ci95"))
 
 
 def _ends(prefix: str, interval: list[float] | None) -> dict[str, float]:

@@ -69,6 +69,9 @@ class StudyRuns:
         experiment: name of the experiment; created when it is missing.
         artifact_root: where files go when the store is a database.
 
+    Attributes:
+        experiment_id: of the experiment that holds the runs.
+
     Raises:
         TrackingError: the experiment cannot be used.
     """
@@ -76,7 +79,7 @@ class StudyRuns:
     def __init__(self, client: Any, uri: str, experiment: str, artifact_root: Path) -> None:
         self._client, self._uri = client, uri
         with store.explained(uri):
-            self._experiment_id = self._find_experiment(experiment, artifact_root)
+            self.experiment_id = self._find_experiment(experiment, artifact_root)
         self._stored: dict[str, _Stored] = {}
         self._searched = False
 
@@ -101,7 +104,7 @@ class StudyRuns:
     def describe(self, experiment_tags: dict[str, str], space_yaml: str) -> None:
         """Tag the experiment and put the space file on the study's run."""
         for key, value in experiment_tags.items():
-            self._client.set_experiment_tag(self._experiment_id, key, value)
+            self._client.set_experiment_tag(self.experiment_id, key, value)
         if space_yaml:
             self._client.log_text(self._stored[""].run_id, space_yaml, "space.yaml")
 
@@ -157,7 +160,7 @@ class StudyRuns:
         token: str | None = None
         while True:
             page = self._client.search_runs(
-                [self._experiment_id],
+                [self.experiment_id],
                 f"tags.`{tag}` = '{quoted}'",
                 max_results=1000,
                 order_by=["attributes.start_time ASC"],
@@ -173,7 +176,7 @@ class StudyRuns:
         if want.key:
             tags["mlflow.parentRunId"] = self._stored[""].run_id
         run = self._client.create_run(
-            self._experiment_id, start_time=want.run.start_ms, tags=tags, run_name=want.run.name
+            self.experiment_id, start_time=want.run.start_ms, tags=tags, run_name=want.run.name
         )
         return _Stored(run.info.run_id, run.info.status, None, tags, {})
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SQLITE = "sqlite:///"
+LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers unless it is told otherwise
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process makes the schema, which takes 2 s
 
 # MLflow's client repeats a request seven times over four minutes, creation of runs included, which
@@ -34,6 +36,21 @@ ENVIRONMENT = {
 def redact(text: str) -> str:
     """A text without user names and passwords of the addresses in it."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def how_to_open(uri: str, experiment_id: str) -> str:
+    """What a person does to see an experiment's runs, in one line that a shell takes as it is.
+
+    A server has a UI at its own address; for a database the line starts one.
+    """
+    is_server = uri.startswith(("http://", "https://"))
+    server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server else LOCAL_UI
+    # Without its last part the page is one for language models, that hides the trials; the tag
+    # mlflow.experimentKind does not change that (MLflow 3.17).
+    page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    if is_server:
+        return page
+    return f"mlflow ui --backend-store-uri {shlex.quote(redact(uri))}  # then open {page}"
 
 
 def failures() -> tuple[type[Exception], ...]:
