@@ -14,8 +14,9 @@ env: .venv/installed
 
 # Depends on the pins alone: a changed source file never installs anything, as the project is installed in place.
 .venv/installed: constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing into .venv: 4.8 GB of packages, one to three minutes on a fast line"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: env

@@ -152,5 +152,5 @@ class TestGivenSplit:
 def test_the_audit_counts_what_leaks() -> None:
     tracks = [TrackInfo(name, "a", group) for name, group in zip("pqrs", "1122", strict=True)]
     sides: dict[str, Split] = {"p": "train", "q": "test", "r": "train", "s": "train"}
-    report = audit(tracks, sides, [("p", "r"), ("q", "s"), ("q", "gone")])
+    report = audit(tracks, sides, [("p", "r"), ("p", "s"), ("q", "s"), ("q", "gone")])
     assert (report.groups_shared, report.near_duplicates_shared, report.passed) == (1, 1, False)
