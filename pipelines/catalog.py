@@ -22,6 +22,8 @@ EXTENSIONS = frozenset(
     {
         *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
         *(".aiff", ".aif", ".w64", ".caf", ".rf64", ".au"),
+        # Audio that cannot be decoded here: listed, so that it is rejected with a reason.
+        *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv", ".mpc"),
     }
 )
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")

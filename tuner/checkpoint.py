@@ -18,10 +18,13 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import safetensors
 import safetensors.torch
 import torch
 
+from pipelines.errors import PipelineError
 from pipelines.spec import ClipSpec, FeatureSpec, num_frames
+from tuner.config import MODELS
 from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 
@@ -224,6 +227,22 @@ def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor
     return folder
 
 
+def _check_bundle(data: dict[str, Any]) -> None:
+    """Refuse what no study writes, before a model is made from it: a bundle may come from anybody.
+
+    Raises:
+        ValueError: a value is outside what the program writes.
+    """
+    labels, crop = data["labels"], data["crop_frames"]
+    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
+        raise ValueError("labels are not a list of names")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError("labels are fewer than two or not different")
+    if crop is not None and (not isinstance(crop, int) or crop < 1):
+        raise ValueError(f"crop_frames is {crop!r}")
+    MODELS[data["model"]["name"]].model_validate(data["model"])  # bounds of the space file
+
+
 def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
     """The bundle of an exported folder and its classifier in evaluation mode.
 
@@ -237,6 +256,7 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
             raise CheckpointError(
                 f"{folder / BUNDLE}: unknown format version; this program reads {FORMAT_VERSION}"
             )
+        _check_bundle(data)
         digest = data.pop("sha256")[MODEL]
         content = (folder / MODEL).read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
@@ -251,6 +271,9 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
         )
         classifier = bundle.classifier()
         classifier.load_state_dict(safetensors.torch.load(content))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+        safetensors.SafetensorError, PipelineError,
+    ) as error:  # fmt: skip
         raise CheckpointError(f"{folder}: not an exported model: {error}") from error
     return bundle, classifier.eval()

@@ -94,11 +94,11 @@ def open_arrays(feature_set: Path, cache: Path) -> Arrays:
     """
     source = open_feature_set(feature_set)
     folder = cache / f"{source.manifest.fingerprint}-v{ARRAYS_VERSION}"
-    if not (folder / "index.json").exists():
+    if not _is_whole(folder):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
         with lock:
-            if not (folder / "index.json").exists():
+            if not _is_whole(folder):
                 _write_arrays(source, folder)
     index = json.loads((folder / "index.json").read_text())
     return Arrays(
@@ -113,6 +113,15 @@ def open_arrays(feature_set: Path, cache: Path) -> Arrays:
         std=np.load(folder / "std.npy"),
         splits={name: SplitRows(**rows) for name, rows in index["splits"].items()},
     )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the arrays are there with the sizes they were written with."""
+    try:
+        sizes = json.loads((folder / "index.json").read_text())["bytes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _write_arrays(source: FeatureSet, folder: Path) -> None:
@@ -165,7 +174,8 @@ def _fill(source: FeatureSet, folder: Path) -> None:
         ("mean", mean), ("std", std),
     ):  # fmt: skip
         np.save(folder / f"{stem}.npy", array)
-    index = {"track_ids": list(track_ids), "splits": splits}
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
+    index = {"track_ids": list(track_ids), "splits": splits, "bytes": sizes}
     (folder / "index.json").write_text(json.dumps(index))
 
 

@@ -84,7 +84,7 @@ class Progress:
     def stage(self, name: str, trials: int) -> None:
         """A stage begins that runs some trials."""
         self._stage, self._trials, self._ended = name, trials, 0
-        self._line = f"{name}: {trials} trials, starting"
+        self._line = f"{name}: {trials} {'trial' if trials == 1 else 'trials'}, starting"
         if self._live is None:
             self.say(self._line)
 
@@ -109,6 +109,13 @@ class Progress:
                 row["value"] = record["best"]["metrics"][self._metric]
             self._say_end(record, row)
 
+    def recall(self, record: Record) -> None:
+        """Take in a record of an earlier run of the study, without a word."""
+        if record["kind"] == "trial_end":
+            self._rows.pop(record["trial_id"], None)
+        elif record["kind"] in ("trial", "epoch"):
+            self.record(record)
+
     def _say_end(self, record: Record, row: dict[str, Any]) -> None:
         self._ended += 1
         self._line = f"{self._stage}: {self._ended} of {self._trials} trials have ended"
@@ -121,9 +128,10 @@ class Progress:
         )
 
     def _render(self) -> Group:
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, expand=True)
         for name in ("trial", "stage", "epoch", self._metric, "configuration"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
+            widest = name == "configuration"
+            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if widest else None)
         running = [(k, r) for k, r in self._rows.items() if r["state"] == "running"]
         for trial_id, row in running[-LIVE_ROWS:]:
             value = "" if row["value"] is None else f"{row['value']:.3f}"

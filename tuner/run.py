@@ -153,19 +153,19 @@ def _run(path: Path, options: Options) -> int:
     if root != feature_sets.DEMO_ROOT:
         feature_sets.check_source(space, place.data)
     is_demo = root == feature_sets.DEMO_ROOT
-    summary, how_to_open = _study(space, place, options.address, is_demo)
+    summary, how_to_open, doubts = _study(space, place, options.address, is_demo)
     if options.as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
-        _show_result(summary, place, how_to_open)
+        _show_result(summary, place, how_to_open, doubts)
     rejected = any(f["tracks"]["quarantined"] for f in summary["features"])
     return 3 if rejected or summary["trials"]["failed"] else 0
 
 
 def _study(
     space: Space, place: Place, address: str | None, is_demo: bool
-) -> tuple[dict[str, Any], str]:
-    """Run or continue the study; returns its summary, and the line that shows its runs."""
+) -> tuple[dict[str, Any], str, list[str]]:
+    """Run or continue the study; returns its summary, how to see its runs, and doubts."""
     from tuner import cluster, feature_sets, selection, study, tracking
     from tuner.context import Context
     from tuner.ledger import Ledger
@@ -184,8 +184,10 @@ def _study(
         with closing(tracking.open_tracker(uri, place.storage, place.name)) as tracker:
             for record in ledger.records():
                 tracker.record(record)
+                progress.recall(record)
             if study.is_done(ledger):
-                progress.say(f"study {place.name!r} is done; this is its result")
+                heard = (ledger.last("study") or {})["data"]
+                progress.say(f"study {place.name!r} on {heard} is done; this is its result")
                 study.publish(place, ledger, tracker)
             else:
                 progress.status("starting Ray" if address is None else f"joining Ray at {address}")
@@ -205,7 +207,7 @@ def _study(
             }  # fmt: skip
             summary["best"]["run_id"] = tracker.run_id(summary["best"]["trial_id"])
     result = {"status": "done", "study_dir": str(place.folder.resolve()), **ids, **summary}
-    return result, how_to_open
+    return result, how_to_open, selection.doubts(list(ledger.records()))
 
 
 def _show_plan(space: Space) -> None:
@@ -230,19 +232,38 @@ def _show_plan(space: Space) -> None:
             click.echo("  " + one_line(sample.params))
 
 
-def _show_result(summary: dict[str, Any], place: Place, how_to_open: str) -> None:
+def _show_result(
+    summary: dict[str, Any], place: Place, how_to_open: str, doubts: list[str]
+) -> None:
     """The end of a study for a person."""
+    from tuner.progress import one_line
+
     test, best, registered = summary["test"], summary["best"], summary["registered"]
     low, high = test["ci95"]
-    click.echo(f"winner      {best['trial_id']}  {json.dumps(best['config']['model'])}")
+    trials, confirm = summary["trials"], summary["confirm"]
+    ended = ", ".join(f"{trials[name]} {name}" for name in ("completed", "stopped", "failed"))
+    click.echo(f"trials      {trials['total']}: {ended}")
+    click.echo(f"winner      {best['trial_id']}  {one_line(best['params'])}")
     click.echo(
-        f"validation  macro F1 {best['val']['f1_macro']:.3f}, "
-        f"accuracy {best['val']['accuracy']:.3f}"
+        f"search      macro F1 {best['val']['f1_macro']:.3f} on validation, the best of many and "
+        "so too good"
     )
+    span = (
+        ""
+        if not confirm["ci95"]
+        else " (95 % over tracks {:.3f} to {:.3f})".format(*confirm["ci95"])
+    )
+    click.echo(f"confirmed   {confirm['mean']:.3f}{span}, mean of {confirm['seeds']} other seeds")
     click.echo(
-        f"test        macro F1 {test['f1_macro']:.3f} (95 % interval {low:.3f} to {high:.3f}), "
+        f"test        macro F1 {test['f1_macro']:.3f} (95 % over tracks {low:.3f} to {high:.3f}), "
         f"accuracy {test['accuracy']:.3f}, {test['tracks']} tracks"
     )
+    for doubt in doubts:
+        click.echo(f"doubt       {doubt}")
+    for one in summary["features"]:
+        if one["tracks"]["quarantined"]:
+            lost = f"{one['tracks']['quarantined']} of {one['tracks']['listed']} not used"
+            click.echo(f"files       {lost}: {Path(one['path']) / 'rejects.csv'}")
     leak = summary["leakage"]
     trusted = "passed" if leak["passed"] else f"FAILED: {leak}"
     click.echo(f"leakage     {trusted}")

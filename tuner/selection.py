@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from tuner.ledger import Record
 
 
+# Below these a bootstrap over tracks says too little; rules of thumb, not theory.
+FEW_TRACKS = 30
+FEW_OF_A_CLASS = 5
+WIDE_INTERVAL = 0.2
+
+
 @dataclass
 class TrialRow:
     """One trial as the ledger tells it.
@@ -134,6 +140,48 @@ def _pick(record: Record, keys: str) -> dict[str, Any]:
     return {key: record.get(key) for key in keys.split()}
 
 
+def doubts(records: Sequence[Record]) -> list[str]:
+    """Reasons to doubt the score that the study's own numbers give."""
+    found: list[str] = []
+    features, test = _last(records, "features"), _last(records, "test")
+    leakage = _worst_leakage(features.get("features", []))
+    if leakage and not leakage["passed"]:
+        found.append(
+            "The leakage audit failed: tracks of one group, or near-duplicates, are on two sides "
+            "of the split. The scores are too high; the model was not registered."
+        )
+    if test:
+        found += _doubts_of_test(test)
+    if _last(records, "confirmed").get("seeds", 2) < 2:
+        found.append("The winner was not trained again with other random seeds.")
+    return found
+
+
+def _doubts_of_test(test: Record) -> list[str]:
+    found: list[str] = []
+    low, high = test["metrics"]["ci95"]
+    tracks = test["metrics"]["tracks"]
+    counts = np.asarray(test["confusion"])
+    if tracks < FEW_TRACKS or counts.sum(1).min() < FEW_OF_A_CLASS:
+        found.append(
+            f"{tracks} test tracks, {counts.sum(1).min()} of the rarest class, are few: whatever "
+            "the interval says, a few other tracks would give another score."
+        )
+    elif high - low > WIDE_INTERVAL:
+        found.append(
+            f"The interval of the test score is {high - low:.2f} wide: "
+            f"{tracks} test tracks are few."
+        )
+    always_one = counts.sum(1).max() / counts.sum()
+    if test["metrics"]["accuracy"] <= always_one:
+        found.append(
+            f"No better than guessing: always answering with the commonest class would be right "
+            f"for {always_one:.0%} of the test tracks, the model is for "
+            f"{test['metrics']['accuracy']:.0%}."
+        )
+    return found
+
+
 def _worst_leakage(sets: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The audit over all feature sets: the largest counts; passed only if each one is."""
     audits = [one["leakage"] for one in sets]
@@ -159,6 +207,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         best = {
             "trial_id": winner.trial_id,
             "config": winner.config,
+            "params": winner.params,
             "val": {name: reached[f"val_{name}"] for name in ("f1_macro", "accuracy")},
         }
     sets = features.get("features", [])

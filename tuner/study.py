@@ -111,6 +111,13 @@ def run(study: Context) -> None:
         test_winner(study)
         register_winner(study)
         status = "done"
+    except SystemError as error:
+        # An exception that a signal raises inside Ray's compiled code comes out as the cause of
+        # a SystemError.
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        status = "interrupted"
+        raise error.__cause__ from None
     except Exception:
         raise
     except BaseException:

@@ -109,7 +109,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert sum(found["features"][0]["clips"].values()) == 72
     assert found["trials"]["total"] == 4 + 2 * 2
     assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 8
-    assert set(found["best"]) == {"trial_id", "run_id", "config", "val"}
+    assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
     assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95"}
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,10 @@ def _figure(width_inch: float, height_inch: float) -> tuple[Figure, Axes]:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     # no Software tag and no date: the same study gives the same bytes
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes; the page's tables have them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from tuner import metrics, selection
 from tuner.report import figures
-from tuner.tracking.note import WIDE_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +102,7 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
         folder=folder,
         storage=folder.parent.parent,
         how_to_open=how_to_open,
-        suspicions=_suspicions(facts, test),
+        suspicions=selection.doubts(records),
     )
     _write(folder / "report.html", page.encode())
     return folder / "report.html"
@@ -142,26 +141,6 @@ def _classes(test: Record) -> list[ClassRow]:
         worst = int(wrong.argmax())
         mistaken = f"{labels[worst]} ({wrong[worst]})" if wrong[worst] else ""
         found.append(ClassRow(labels[i], int(counts[i].sum()), precision, recall, f1, mistaken))
-    return found
-
-
-def _suspicions(facts: dict[str, Any], test: Record) -> list[str]:
-    """Reasons to doubt the score that the numbers themselves give."""
-    found = []
-    if facts["leakage"] and not facts["leakage"]["passed"]:
-        found.append(
-            "The leakage audit failed: tracks of one group, or near-duplicates, are on two sides "
-            "of the split. The scores are too high; the model was not registered."
-        )
-    if test:
-        low, high = test["metrics"]["ci95"]
-        if high - low > WIDE_INTERVAL:
-            found.append(
-                f"The interval of the test score is {high - low:.2f} wide: "
-                f"{test['metrics']['tracks']} test tracks are few."
-            )
-    if facts["confirm"] and facts["confirm"]["seeds"] < 2:
-        found.append("The winner was not trained again with other random seeds.")
     return found
 
 

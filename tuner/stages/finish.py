@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner import metrics, registry
@@ -53,7 +54,9 @@ def register_winner(study: Context) -> None:
     test = study.required("test")
     features = study.required("features")["features"]
     spec = study.spec(row.trial_id, row.stage, row.seed, row.config)
-    fingerprint = next(f["fingerprint"] for f in features if f["path"] == spec.feature_set)
+    fingerprint = Path(
+        spec.feature_set
+    ).name  # the storage may have been moved since it was recorded
     origin = {
         "study": study.place.name, "trial_id": row.trial_id, "fingerprint": fingerprint,
         "test": test["metrics"],

@@ -31,6 +31,10 @@ def search_space(study: Context) -> None:
         return
     search = study.space.template.search
     rows = [row for row in study.rows().values() if row.stage == "search"]
+    if rows and not selection.leaderboard(rows, study.metric, study.maximise):
+        # Every trial failed, as on a full disk or a broken node: the fault was not the trials'.
+        for row in rows:
+            row.status = "running"
     wanted = _num_trials(study)
     missing = wanted - sum(row.status != "running" for row in rows)
     if missing > 0:
