@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from pipelines.spec import ClipSpec, FeatureSpec
 from tuner.checkpoint import (
+    Bundle,
     Checkpoint,
     best_weights,
     load_bundle,
     load_checkpoint,
     newest_checkpoint,
+    save_bundle,
     save_checkpoint,
 )
 from tuner.errors import CheckpointError
@@ -99,3 +102,41 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not an exported model"):
         load_bundle(tmp_path)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A small exported model."""
+    model = {"name": "cnn", "blocks": 2, "channels": 4}
+    bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(n_mels=16), None, model)
+    return save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": "ab"}, {"labels": ["a", "a"]}, {"labels": ["a", None]}, {"labels": ["a"]},
+        {"crop_frames": 0}, {"crop_frames": "x"}, {"model": "cnn"},
+        {"model": {"name": "cnn", "blocks": 1_000_000}}, {"model": {"name": "os.system"}},
+        {"version": 7}, {"feature": {"kind": "logmel", "n_mels": -1}}, {"sha256": {}},
+    ],
+)  # fmt: skip
+def test_a_bundle_that_no_study_writes_is_refused(exported: Path, changes: dict) -> None:
+    load_bundle(exported)
+    description = json.loads((exported / "bundle.json").read_text())
+    (exported / "bundle.json").write_text(json.dumps({**description, **changes}))
+    with pytest.raises(CheckpointError):
+        load_bundle(exported)
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:
+    import hashlib
+    import pickle
+
+    content = pickle.dumps({"network": 1})
+    (exported / "model.safetensors").write_bytes(content)
+    description = json.loads((exported / "bundle.json").read_text())
+    description["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+    (exported / "bundle.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="not an exported model"):
+        load_bundle(exported)

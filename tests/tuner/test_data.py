@@ -132,3 +132,7 @@ def test_mapped_arrays_hold_the_rows_of_the_feature_set(tiny_features, tmp_path:
     before = written.stat().st_mtime_ns
     open_arrays(source.path, tmp_path / "cache")
     assert written.stat().st_mtime_ns == before
+    # One that a disk cut short is written anew.
+    whole = mapped.x[:].copy()
+    written.write_bytes(written.read_bytes()[:5000])
+    np.testing.assert_array_equal(open_arrays(source.path, tmp_path / "cache").x, whole)

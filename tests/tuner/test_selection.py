@@ -80,3 +80,45 @@ def test_summary_follows_the_confirmed_winner() -> None:
     found = selection.summary([*STUDY, confirmed])
     assert found["best"]["trial_id"] == "t0"
     assert found["confirm"] == {"top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5]}
+
+
+def end_of_study(confusion: list[list[int]], ci95: list[float], passed: bool = True) -> list[dict]:
+    """A study's end by hand."""
+    hits, total = sum(row[i] for i, row in enumerate(confusion)), sum(map(sum, confusion))
+    leakage = {"groups_shared": int(not passed), "near_duplicates_shared": 0, "passed": passed}
+    return [
+        {"kind": "features", "features": [{"leakage": leakage}]},
+        {"kind": "confirmed", "seeds": 3},
+        {"kind": "test", "confusion": confusion,
+         "metrics": {"ci95": ci95, "tracks": total, "accuracy": hits / total}},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (end_of_study([[90, 10], [10, 90]], [0.85, 0.94]), []),
+        # All right on four tracks: the bootstrap's interval is a point, and says nothing.
+        (end_of_study([[2, 0], [0, 2]], [1.0, 1.0]), ["4 test tracks, 2 of the rarest class"]),
+        (
+            end_of_study([[50, 10], [1, 2]], [0.7, 0.85]),
+            ["63 test tracks, 3 of the rarest class", "No better than guessing"],
+        ),
+        (end_of_study([[60, 40], [40, 60]], [0.45, 0.75]), ["0.30 wide"]),
+        (end_of_study([[50, 0], [50, 0]], [0.3, 0.35]), ["No better than guessing"]),
+        (end_of_study([[90, 10], [10, 90]], [0.85, 0.94], passed=False), ["leakage audit failed"]),
+    ],
+)
+def test_doubts_are_those_that_the_numbers_give(records, words) -> None:
+    found = selection.doubts(records)
+    assert len(found) == len(words), found
+    for text, word in zip(found, words, strict=True):
+        assert word in text
+
+
+def test_a_leak_in_any_feature_set_is_a_leak() -> None:
+    clean = {"groups_shared": 0, "near_duplicates_shared": 0, "passed": True}
+    leaky = {"groups_shared": 0, "near_duplicates_shared": 2, "passed": False}
+    sets = [{"leakage": one} for one in (clean, leaky)]
+    found = selection.summary([STUDY[0], {"kind": "features", "features": sets}])["leakage"]
+    assert found == {"groups_shared": 0, "near_duplicates_shared": 2, "passed": False}

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tuner.ledger import Record
 
-# A 95 % interval of the test score that is wider hides differences that people care about.
-WIDE_INTERVAL = 0.2
 MAX_LINE = 90  # characters; a longer line in a block pushes the metrics out of MLflow's page
 
 
@@ -109,7 +107,7 @@ def _trust(facts: dict[str, Any]) -> list[str]:
         low, high = test["ci95"]
         few = f"wide: {_counted(test['tracks'], 'test track')} are few"
         enough = f"narrow, {_counted(test['tracks'], 'test track')}"
-        is_wide = high - low > WIDE_INTERVAL
+        is_wide = high - low > selection.WIDE_INTERVAL
         found.append(f"interval of {high - low:.2f} is {few if is_wide else enough}")
     if facts["confirm"] and facts["confirm"]["seeds"] < 2:
         found.append("not repeated with other seeds")
