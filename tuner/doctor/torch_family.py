@@ -68,7 +68,7 @@ def reinstall_command(constraints: Path) -> str:
     if constraints.is_file():
         pins = dict(line.split("==") for line in constraints.read_text().split())
         wanted = " ".join(f"{name}=={pins[name]}" for name in FAMILY)
-    return f"pip install --force-reinstall --index-url https://pypi.org/simple {wanted}"
+    return f"pip install --force-reinstall {wanted}  (all three from the default index)"
 
 
 def check_torch(answers: Answers, constraints: Path) -> Check:
