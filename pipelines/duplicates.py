@@ -23,8 +23,8 @@ _FLOOR_DB = 60.0  # below the loudest band; coders fill the silence under it wit
 _MAX_SECONDS = 120.0
 
 # Root mean square difference of two signatures, dB. Measured: re-encoding as MP3 or Vorbis,
-# gain and resampling move a 5 s recording by at most 0.3; the closest different recordings of
-# 400 environmental sounds are 0.41 apart, of 1,500 spoken digits 0.69.
+# gain and resampling move most recordings by less than 0.3, a few by up to 0.4, which are missed
+# (docs/decisions.md); the closest different recordings of 400 environmental sounds are 0.41 apart.
 NEAR_DB = 0.35
 
 
