@@ -2,12 +2,13 @@
 #   make demo    the whole program on the built-in dataset, 2 to 4 minutes after the installation
 #   make test    the default tests
 #   make check   formatting, lint, types, import contracts
+#   make bench   comparisons with peers and limits, JSON in results/bench; about 40 minutes on an idle machine
 PYTHON ?= python3.11
 BIN := .venv/bin
 STORAGE ?= results
 MODEL := models:/quickstart@champion
 
-.PHONY: env demo test test-all check clean
+.PHONY: env demo test test-all check bench clean
 .DEFAULT_GOAL := demo
 
 env: .venv/installed
@@ -39,6 +40,17 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+BENCH := $(STORAGE)/bench
+bench: env
+	@mkdir -p $(BENCH)
+	$(BIN)/python -m benchmarks.logmel > $(BENCH)/logmel.json
+	$(BIN)/python -m benchmarks.decode > $(BENCH)/decode.json
+	$(BIN)/python -m benchmarks.duplicates > $(BENCH)/duplicates.json
+	$(BIN)/python -m benchmarks.hand_out > $(BENCH)/hand_out.json
+	$(BIN)/python -m benchmarks.build --suffix wav > $(BENCH)/build-wav.json
+	$(BIN)/python -m benchmarks.build --suffix mp3 --files 200 > $(BENCH)/build-mp3.json
+	$(BIN)/python -m benchmarks.memory > $(BENCH)/memory.json
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,131 +1,187 @@
-"""A data set as it lies on disk to a table of tracks."""
+"""A data set as it lies on disk or at a URI to a table of tracks."""
 
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from pipelines.content import content_digest
+from pipelines.content import content_digest, digests
 from pipelines.errors import CatalogError
-from pipelines.listing import SUFFIXES, WANTED, read_listing
-from pipelines.tracks import Catalog, Track, locate, track_id
+from pipelines.files import (
+    EXTENSIONS,
+    files_at,
+    is_uri,
+    local_path,
+    printable_root,
+    split_uri,
+)
+from pipelines.layouts.esc50 import TABLE as ESC50_TABLE
+from pipelines.layouts.esc50 import read_esc50
+from pipelines.layouts.fma import FOLDERS as FMA_FOLDERS
+from pipelines.layouts.fma import TABLE as FMA_TABLE
+from pipelines.layouts.fma import read_fma
+from pipelines.layouts.folders import read_folders
+from pipelines.layouts.gtzan import gtzan_base, read_gtzan
+from pipelines.layouts.manifest import read_manifest
+from pipelines.layouts.rows import Listed, colliding, name_tracks
+from pipelines.listing import SUFFIXES
+from pipelines.tracks import Catalog, Layout, Track, locate, printable, track_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-__all__ = ["Catalog", "Track", "content_digest", "locate", "read_catalog", "track_id"]
+    from pipelines.files import Files
 
-EXTENSIONS = frozenset(
-    {
-        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
-        *(".aiff", ".aif", ".w64", ".caf", ".rf64", ".au"),
-        # Audio that cannot be decoded here: listed, so that it is rejected with a reason.
-        *(".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv", ".mpc"),
-    }
-)
-MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
+__all__ = [
+    "EXTENSIONS",
+    "LAYOUTS",
+    "Catalog",
+    "Track",
+    "content_digest",
+    "digests",
+    "locate",
+    "read_catalog",
+    "track_id",
+]
+
+LAYOUTS: tuple[Layout, ...] = ("folders", "manifest", "esc50", "esc10", "gtzan", "fma")
+MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 
 
-def read_catalog(source: Path) -> Catalog:
+def read_catalog(
+    source: str | Path, layout: Layout | Literal["auto"] = "auto", label: str = "label"
+) -> Catalog:
     """Reads a data set.
 
     Args:
-        source: a folder with one folder for each class; a folder that holds manifest.csv or
-            manifest.parquet; or a manifest file. Paths in a manifest are relative to its folder.
+        source: a folder, a manifest file (paths in it are relative to its folder), or a
+            file-system URI of either.
+        layout: how it lies there. `auto` takes the first that fits: a manifest file, a folder
+            with manifest.csv, .tsv or .parquet, ESC-50, FMA, GTZAN, one folder for each class.
+        label: the column of a manifest that holds the class.
 
     Raises:
-        CatalogError: There is nothing, no audio, one class only, or the manifest is faulty.
+        CatalogError: There is nothing, no audio, one class only, another layout than the one
+            asked for, or the manifest is faulty.
+        PipelineError: A remote storage does not answer.
     """
-    if not source.exists():
+    if layout != "auto" and layout not in LAYOUTS:
+        raise CatalogError(f"layout must be auto or one of {', '.join(LAYOUTS)}, not {layout!r}")
+    files, manifest = _place(source)
+    subset = None
+    if layout in ("auto", "fma") and (fma := _fma_subset(files)):
+        files, subset = fma
+        layout = "fma"
+    if layout == "auto":
+        layout = "manifest" if manifest else _recognised(files)
+    if label != "label" and layout != "manifest":
         raise CatalogError(
-            f"nothing at {source}; write a folder with one folder per class, or a manifest file"
+            f"label {label!r} would be a column of a manifest, and "
+            f"{printable_root(files.root)} is read as {layout}; name the manifest file"
         )
-    source = source.resolve()
-    manifest = source if source.is_file() else _manifest_in(source)
-    catalog = _from_manifest(manifest) if manifest else _from_folders(source)
-    labels = sorted({track.label for track in catalog.tracks})
-    if len(labels) < 2:
+    listed = _read(files, layout, manifest or subset, label)
+    tracks, rejected = name_tracks(listed.rows)
+    _require_two_classes(files, layout, {t.label for t in tracks if t.track_id not in rejected})
+    remarks = dict.fromkeys(colliding(tracks), ("W_NAME_COLLISION",))
+    notes = (*listed.notes, *_alike(track.label for track in tracks))
+    return Catalog(
+        files.root, tracks, listed.layout, listed.columns, listed.ignored, listed.unlisted,
+        rejected, remarks, notes,
+    )  # fmt: skip
+
+
+def _place(source: str | Path) -> tuple[Files, str | None]:
+    """Where the files are, and the name of the manifest when it is one that is given."""
+    text = os.fspath(source)
+    if is_uri(text) and (local := local_path(text)) is None:
+        folder, name = split_uri(text)
+        is_table = name.lower().endswith(SUFFIXES)
+        return files_at(folder if is_table else text), name if is_table else None
+    path = Path(local) if is_uri(text) else Path(text).expanduser()  # type: ignore[arg-type]
+    if not path.exists():
         raise CatalogError(
-            f"{source} has one class only, {labels[0]!r}; at least two are needed: "
-            + ("two values of label" if manifest else "one folder for each class")
+            f"nothing at {printable(text)}; write a folder with one folder per class, or a "
+            "manifest file"
         )
-    return catalog
-
-
-def _manifest_in(folder: Path) -> Path | None:
-    return next((folder / name for name in MANIFEST_NAMES if (folder / name).is_file()), None)
-
-
-def _from_manifest(manifest: Path) -> Catalog:
-    if manifest.suffix.lower() not in SUFFIXES:
+    path = path.resolve()
+    if path.is_dir():
+        return files_at(str(path)), None
+    if path.suffix.lower() not in SUFFIXES:
         raise CatalogError(
-            f"{manifest} is a file, but not a manifest: {', '.join(SUFFIXES)} are read"
+            f"{printable(text)} is a file, but not a manifest: {', '.join(SUFFIXES)} are read"
         )
-    columns, rows = read_listing(manifest)
-    others = tuple(name for name in columns if name not in WANTED)
-    tracks = []
-    for row in rows:
-        path = row["path"].replace("\\", "/")
-        extra = {name: row[name] for name in others}
-        tracks.append(Track(track_id(path), path, row["label"], extra))
-    _refuse_same_names(tracks, manifest)
-    return Catalog(manifest.parent, _ordered(tracks), "manifest", others)
+    return files_at(str(path.parent)), path.name
 
 
-def _from_folders(root: Path) -> Catalog:
-    tracks, ignored, loose = [], 0, 0
-    for path in _files(root):
-        listed = path.relative_to(root)
-        if listed.suffix.lower() not in EXTENSIONS:
-            ignored += 1
-        elif len(listed.parts) == 1:
-            loose += 1
-        else:
-            name = listed.as_posix()
-            label = unicodedata.normalize("NFC", listed.parts[0])
-            tracks.append(Track(track_id(name), name, label))
-    if not tracks and loose:
-        raise CatalogError(
-            f"{root} holds {loose} audio files and no folder for a class; put each class into a "
-            "folder of its own, or write a manifest.csv with the columns path,label"
-        )
-    if not tracks:
-        raise CatalogError(
-            f"no audio below {root} ({ignored} other files); looked for "
-            f"{' '.join(sorted(EXTENSIONS))}"
-        )
-    _refuse_same_names(tracks, root)
-    return Catalog(root, _ordered(tracks), "folders", ignored=ignored + loose)
+def _recognised(files: Files) -> Layout:
+    if _manifest_in(files):
+        return "manifest"
+    folders = files.folders()
+    if {"meta", "audio"} <= folders and files.stamp(ESC50_TABLE) is not None:
+        return "esc50"
+    if files.stamp(FMA_TABLE) is not None:
+        return "fma"
+    return "gtzan" if gtzan_base(files) is not None else "folders"
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every visible regular file or link to one below a folder."""
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
-            elif entry.is_symlink() and entry.is_dir():
-                raise CatalogError(
-                    f"{entry.path} is a link to a folder, and links to folders are not followed; "
-                    "put the folder itself there, or list its files in a manifest above both"
-                )
-            elif entry.is_symlink() or entry.is_file():
-                yield Path(entry.path)
+def _fma_subset(files: Files) -> tuple[Files, str] | None:
+    """The folder above, and the name, when a subset of FMA itself is the source."""
+    above, name = split_uri(files.root) if is_uri(files.root) else os.path.split(files.root)
+    if name not in FMA_FOLDERS:
+        return None
+    whole = files_at(above)
+    return (whole, name) if whole.stamp(FMA_TABLE) is not None else None
 
 
-def _ordered(tracks: list[Track]) -> tuple[Track, ...]:
-    return tuple(sorted(tracks, key=lambda track: (track.path, track.track_id)))
+def _read(files: Files, layout: Layout, given: str | None, label: str) -> Listed:
+    """Args: given: the manifest, or the subset of FMA, when the source names one."""
+    if layout == "fma":
+        return read_fma(files, given)
+    if given is not None and layout != "manifest":
+        raise CatalogError(f"{given} is a file; the layout {layout} needs its folder")
+    if layout == "manifest":
+        name = given or _manifest_in(files)
+        if name is None:
+            raise CatalogError(
+                f"{printable_root(files.root)} holds none of {', '.join(MANIFEST_NAMES)}"
+            )
+        return read_manifest(files, name, label)
+    if layout == "esc50" or layout == "esc10":
+        return read_esc50(files, layout)
+    if layout == "gtzan":
+        base = gtzan_base(files)
+        if base is None:
+            raise CatalogError(
+                f"{printable_root(files.root)} is not GTZAN: genres/blues/blues.00001.wav and "
+                "the like were looked for; as ordinary folders it is the layout folders"
+            )
+        return read_gtzan(files, base)
+    return read_folders(files)
 
 
-def _refuse_same_names(tracks: list[Track], source: Path) -> None:
-    count = Counter(track.track_id for track in tracks)
-    if twice := sorted(track.path for track in tracks if count[track.track_id] > 1):
-        raise CatalogError(
-            f"{source}: names that are equal once written alike: {', '.join(twice[:8])}; "
-            "keep one of each"
-        )
+def _manifest_in(files: Files) -> str | None:
+    return next((name for name in MANIFEST_NAMES if files.stamp(name) is not None), None)
+
+
+def _require_two_classes(files: Files, layout: Layout, labels: set[str]) -> None:
+    if len(labels) >= 2:
+        return
+    need = "one folder for each class" if layout == "folders" else "two values of the label"
+    has = f"one class only, {labels.pop()!r}" if labels else "no row that can be used"
+    raise CatalogError(
+        f"{printable_root(files.root)} has {has}; at least two classes are needed: {need}"
+    )
+
+
+def _alike(labels: Iterable[str]) -> list[str]:
+    """A line for each set of classes whose names differ in case only."""
+    alike: dict[str, set[str]] = defaultdict(set)
+    for label in set(labels):
+        alike[label.casefold()].add(label)
+    return [
+        f"the classes {' and '.join(repr(name) for name in sorted(names))} differ in case only"
+        for _, names in sorted(alike.items())
+        if len(names) > 1
+    ]

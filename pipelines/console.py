@@ -4,45 +4,59 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipelines.spec import SPLITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from pipelines.manifest import Manifest
+    from pipelines.progress import Progress
     from pipelines.store import FeatureSet
 
 _EXAMPLES = 3
 
 
-def progress_lines(stream: TextIO | None = None) -> Callable[[int, int, int], None]:
-    """A progress function for `build`: one line redrawn on a terminal, else a line now and then.
+def progress_lines(
+    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Callable[[Progress], None]:
+    """A progress function for a build: one line redrawn on a terminal, else a line now and then.
 
     Args:
         stream: where to write; standard error by default.
+        clock: seconds from any moment on.
     """
     out = stream or sys.stderr
     live = out.isatty()
     pause = 0.2 if live else 5.0
-    begun = time.monotonic()
-    last, first_done = -pause, -1
+    begun = clock()
+    last = -pause
+    start: int | None = None  # files that were done before
+    first: tuple[float, int] | None = None  # when the first fresh ones came, and how many
 
-    def show(done: int, total: int, rejected: int) -> None:
-        nonlocal last, first_done
-        now = time.monotonic() - begun
-        if first_done < 0:
-            first_done = done
-        if done < total and now - last < pause:
+    def show(progress: Progress) -> None:
+        nonlocal last, first, start
+        now = clock() - begun
+        left = progress.listed - progress.files
+        start = progress.files if start is None else start
+        if first is None and progress.files > start:
+            first = now, progress.files  # the start of processes says nothing of the rate
+        if left and now - last < pause:
             return
         last = now
-        fresh = done - first_done
-        rate = fresh / now if now > 0 else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        text = f"{done}/{total} files, {rejected} rejected, {rate:.0f} files/s{left}"
+        rate = (progress.files - first[1]) / (now - first[0]) if first and now > first[0] else 0.0
+        parts = [f"{progress.files}/{progress.listed} files", f"{progress.clips} clips"]
+        parts.append(f"{progress.rejected} rejected")
+        if progress.resumed:
+            parts.append(f"{progress.resumed} taken over")
+        if rate > 0:
+            parts.append(f"{rate:.0f} files/s")
+        if rate > 0 and left:
+            parts.append(f"{_duration(left / rate)} left")
+        text = ", ".join(parts)
         out.write(f"\r\x1b[K{text}" if live else f"{text}\n")
-        if live and done >= total:
+        if live and not left:
             out.write("\n")
         out.flush()
 
@@ -69,45 +83,79 @@ def as_data(feature_set: FeatureSet, seconds: float, resumed_tracks: int) -> dic
     }
 
 
-def summary(feature_set: FeatureSet) -> str:
-    """The result of a build for a person: classes by side, rejects, remarks, the audit."""
+def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
+    """The result of a build for a person: classes by side and verdict, reasons, the audit.
+
+    Args:
+        feature_set: the finished set.
+        notes: what reading the data set had to say.
+    """
     manifest = feature_set.manifest
-    rows = feature_set.tracks().to_pylist()
-    rejected = Counter(row["label"] for row in rows if row["verdict"] == "quarantined")
-    width = max(len("class"), len("clips"), *(len(label) for label in manifest.labels))
-    lines = [f"{'class':<{width}}  {'train':>7} {'val':>7} {'test':>7} {'rejected':>9}"]
-    for label in manifest.labels:
-        sides = " ".join(f"{manifest.classes[label][side]:>7}" for side in SPLITS)
-        lines.append(f"{label:<{width}}  {sides} {rejected[label]:>9}")
-    sides = " ".join(f"{manifest.clips[side]:>7}" for side in SPLITS)
-    lines += [f"{'clips':<{width}}  {sides}", ""]
     tracks = manifest.tracks
+    lines = [*_table(manifest), ""]
     lines.append(
         f"{tracks.listed} files: {tracks.ok} ok, {tracks.flagged} used with a remark, "
         f"{tracks.quarantined} not used"
     )
-    lines += _reasons(rows, "flagged") + _reasons(rows, "quarantined")
-    leakage = manifest.leakage
-    lines.append(
-        "no group and no recording is on two sides"
-        if leakage.passed
-        else f"LEAK: {leakage.groups_shared} groups and {leakage.near_duplicates_shared} pairs of "
-        "copies are on two sides of the split; scores will be too good"
-    )
+    lines += _reasons(manifest, "W_") + _reasons(manifest, "E_")
+    if manifest.tracks.quarantined:
+        lines.append(f"  all of them: {feature_set.path / 'rejects.csv'}")
+    if manifest.ignored:
+        lines.append(f"{manifest.ignored} other files ignored: not audio by their names")
+    if manifest.unlisted:
+        lines.append(f"{manifest.unlisted} audio files are not in the listing and are not used")
+    lines += notes
+    lines.append(f"groups: {manifest.group_source}")
+    lines += _audit(manifest)
     lines.append(f"feature set: {feature_set.path}")
     return "\n".join(lines)
 
 
-def _reasons(rows: list[dict[str, Any]], verdict: str) -> list[str]:
-    count: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    for row in rows:
-        if row["verdict"] == verdict:
-            for code in row["reason"].split():
-                count[code] += 1
-                examples.setdefault(code, []).append(row["path"])
-    return [
-        f"  {code:<16}{number:>7}  {', '.join(examples[code][:_EXAMPLES])}"
-        + (" ..." if number > _EXAMPLES else "")
-        for code, number in count.most_common()
-    ]
+def _table(manifest: Manifest) -> Iterator[str]:
+    """Tracks of each class by side, and its files by verdict."""
+    names = {label: label or "(no label)" for label in manifest.verdicts}
+    width = max(len("class"), len("clips"), *(len(name) for name in names.values()))
+    heads = [*SPLITS, "ok", "flagged", "not used"]
+    yield f"{'class':<{width}}  " + " ".join(f"{head:>8}" for head in heads)
+    for label, counts in manifest.verdicts.items():
+        sides = [manifest.classes.get(label, {}).get(side, 0) for side in SPLITS]
+        cells = [*sides, counts.ok, counts.flagged, counts.quarantined]
+        yield f"{names[label]:<{width}}  " + " ".join(f"{cell:>8}" for cell in cells)
+    clips = " ".join(f"{manifest.clips[side]:>8}" for side in SPLITS)
+    yield f"{'clips':<{width}}  {clips}"
+
+
+def _reasons(manifest: Manifest, prefix: str) -> list[str]:
+    found = [item for item in manifest.reasons.items() if item[0].startswith(prefix)]
+    lines = []
+    for code, reason in sorted(found, key=lambda item: (-item[1].count, item[0])):
+        more = " ..." if reason.count > _EXAMPLES else ""
+        shown = ", ".join(reason.examples[:_EXAMPLES])
+        lines.append(f"  {code:<17}{reason.count:>7}  {shown}{more}")
+    return lines
+
+
+def _audit(manifest: Manifest) -> list[str]:
+    leakage = manifest.leakage
+    if leakage.clip_split:
+        lines = ["LEAKY: clips of one recording are on several sides; for comparison only"]
+    elif leakage.passed:
+        lines = ["no group and no recording is on two sides"]
+    else:
+        lines = [
+            f"LEAK: {leakage.groups_shared} groups, {leakage.exact_duplicates_shared} exact and "
+            f"{leakage.near_duplicates_shared} near copies are on two sides of the split; scores "
+            "will be too good"
+        ]
+    if leakage.label_conflicts:
+        lines.append(f"{leakage.label_conflicts} pairs of copies carry different labels")
+    lines += [f"  {kind}: {detail}" for kind, detail in leakage.examples[:_EXAMPLES]]
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

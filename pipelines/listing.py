@@ -1,81 +1,109 @@
-"""A manifest file, CSV or Parquet, to rows of text."""
+"""A table file, CSV or Parquet, to rows of text."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import io
+import math
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import CatalogError
+from pipelines.errors import AudioRejected, CatalogError
+from pipelines.files import as_stream, printable_file, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
-WANTED = ("path", "label")
+    from pipelines.files import Files
+
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _MAX_SHOWN = 8
 
 
-def read_listing(manifest: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """Reads a manifest with the columns `path` and `label` and any others.
+@dataclass(frozen=True)
+class Table:
+    """A table that lists audio files.
+
+    Attributes:
+        shown: what it is called in messages.
+        columns: names, in order.
+        rows: one mapping of column to text for each row.
+        lines: where each row ends in the file: lines of a CSV, rows of Parquet, from 1.
+    """
+
+    shown: str
+    columns: tuple[str, ...]
+    rows: list[dict[str, str]]
+    lines: list[int]
+
+
+def read_table(files: Files, name: str, wanted: Sequence[str], hint: str = "") -> Table:
+    """Reads a table.
 
     CSV is read as UTF-8 with or without a byte order mark; the delimiter is the comma, the
-    semicolon or the tab, whichever the header line uses.
+    semicolon or the tab, whichever the header line uses most.
 
     Args:
-        manifest: a .csv, .tsv or .parquet file.
-
-    Returns:
-        The column names, and one mapping of column to text for each row.
+        files: where it lies.
+        name: its path there; .csv, .tsv or .parquet.
+        wanted: columns that it must have.
+        hint: what to do when one of them is missing.
 
     Raises:
         CatalogError: The file is missing or unreadable, a wanted column is missing, it has no
-            rows, or rows are ragged, lack a path or a label, or repeat a path.
+            rows, or rows are ragged; the text names the lines.
     """
-    if not manifest.is_file():
-        raise CatalogError(f"no manifest at {manifest}; write the path of a CSV or Parquet file")
-    if manifest.suffix.lower() == ".parquet":
-        columns, rows = _read_parquet(manifest)
-        first = 1
-    else:
-        columns, rows = _read_csv(manifest)
-        first = 2  # the header is line 1
-    _check_columns(manifest, columns)
-    if not rows:
-        raise CatalogError(f"{manifest} has a header and no rows; list one audio file per row")
-    _check_rows(manifest, rows, first)
-    return columns, rows
-
-
-def _read_csv(manifest: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    shown = printable_file(files.root, name)
+    read = _read_parquet if PurePosixPath(name).suffix.lower() == ".parquet" else _read_csv
     try:
-        text = manifest.read_bytes().decode("utf-8-sig")
+        table = read(files, name, shown)
+    except AudioRejected as error:
+        raise CatalogError(
+            f"cannot read {shown}: {error.detail}; write the path of a CSV or Parquet file"
+        ) from error
+    _check_columns(table, wanted, hint)
+    if not table.rows:
+        raise CatalogError(f"{shown} has a header and no rows; list one audio file per row")
+    return table
+
+
+def shown_few(items: Sequence[object]) -> str:
+    """The first few of many."""
+    text = ", ".join(str(item) for item in items[:_MAX_SHOWN])
+    return f"{text} and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else text
+
+
+def _read_csv(files: Files, name: str, shown: str) -> Table:
+    try:
+        text = read_all(files, name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CatalogError(
-            f"{manifest} is not UTF-8 (byte {error.start}); save it as CSV UTF-8"
+            f"{shown} is not UTF-8 (byte {error.start}); save it as CSV UTF-8"
         ) from error
-    except PermissionError as error:
-        raise CatalogError(f"no permission to read {manifest}") from error
-    header, _, _ = text.partition("\n")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise CatalogError(f"{shown}, line {line}: a zero byte; save it as CSV UTF-8")
+    header = re.split("[\r\n]", text, maxsplit=1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(header), strict=True)
     try:
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
-        raise CatalogError(f"{manifest}, line {reader.line_num}: {error}") from error
+        raise CatalogError(f"{shown}, line {reader.line_num}: {error}") from error
     if not lines:
-        raise CatalogError(f"{manifest} is empty; its first line must name the columns path,label")
-    columns = tuple(name.strip() for name in lines[0][1])
+        raise CatalogError(f"{shown} is empty; its first line must name the columns path,label")
+    columns = tuple(column.strip() for column in lines[0][1])
     ragged = [number for number, cells in lines[1:] if len(cells) != len(columns)]
     if ragged:
         raise CatalogError(
-            f"{manifest}: lines with other than {len(columns)} cells: {_shown(ragged)}; put "
+            f"{shown}: lines with other than {len(columns)} cells: {shown_few(ragged)}; put "
             "quotes around a cell that holds the delimiter"
         )
-    rows = [dict(zip(columns, (c.strip() for c in cells), strict=True)) for _, cells in lines[1:]]
-    return columns, rows
+    rows = [dict(zip(columns, map(str.strip, cells), strict=True)) for _, cells in lines[1:]]
+    return Table(shown, columns, rows, [number for number, _ in lines[1:]])
 
 
 def _delimiter(header: str) -> str:
@@ -83,56 +111,45 @@ def _delimiter(header: str) -> str:
     return max(candidates, key=lambda mark: (header.count(mark), -candidates.index(mark)))
 
 
-def _read_parquet(manifest: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+def _read_parquet(files: Files, name: str, shown: str) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(manifest)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{manifest} is not a readable Parquet file: {error}") from error
+        with as_stream(files, name) as stream:
+            table = pyarrow.parquet.read_table(stream)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CatalogError(f"{shown} is not a readable Parquet file: {error}") from error
     columns = tuple(table.column_names)
-    rows = [
-        {name: "" if cell is None else str(cell) for name, cell in row.items()}
-        for row in table.to_pylist()
-    ]
-    return columns, rows
+    texts = [[_text(cell) for cell in table.column(i).to_pylist()] for i in range(len(columns))]
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*texts, strict=True)]
+    return Table(shown, columns, rows, list(range(1, len(rows) + 1)))
 
 
-def _check_columns(manifest: Path, columns: tuple[str, ...]) -> None:
-    missing = [name for name in WANTED if name not in columns]
-    if missing:
-        close = {name: difflib.get_close_matches(name, _lower(columns), 1) for name in missing}
-        hint = "".join(
-            f"; is {hits[0]!r} meant as {name}?" for name, hits in close.items() if hits
-        )
-        raise CatalogError(
-            f"{manifest} has no column {' and '.join(missing)}: wanted path, label; found "
-            f"{', '.join(columns)}{hint}"
-        )
-    if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise CatalogError(f"{manifest} names a column twice: {', '.join(twice)}")
+def _text(cell: Any) -> str:
+    """A cell as CSV would hold it; whole numbers that a missing cell made floats are whole."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "surrogateescape").strip()
+    return str(cell).strip()
+
+
+def _check_columns(table: Table, wanted: Sequence[str], hint: str) -> None:
+    if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
+        raise CatalogError(f"{table.shown} names a column twice: {', '.join(twice)}")
+    missing = [name for name in wanted if name not in table.columns]
+    if not missing:
+        return
+    close = {name: difflib.get_close_matches(name, _lower(table.columns), 1) for name in missing}
+    meant = "".join(f"; is {hits[0]!r} meant as {name}?" for name, hits in close.items() if hits)
+    raise CatalogError(
+        f"{table.shown} has no column {' and '.join(missing)}: wanted {', '.join(wanted)}; found "
+        f"{', '.join(table.columns)}{meant}{hint and f'; {hint}'}"
+    )
 
 
 def _lower(columns: Iterable[str]) -> list[str]:
     return [name.lower() for name in columns]
-
-
-def _check_rows(manifest: Path, rows: list[dict[str, str]], first: int) -> None:
-    for name in WANTED:
-        if empty := [number for number, row in enumerate(rows, first) if not row[name]]:
-            raise CatalogError(
-                f"{manifest}: no {name} in {len(empty)} rows: {_shown(empty)}; fill them in or "
-                "remove the rows"
-            )
-    count = Counter(row["path"] for row in rows)
-    if twice := [path for path, times in count.items() if times > 1]:
-        raise CatalogError(
-            f"{manifest} lists {len(twice)} files more than once: {_shown(twice)}; keep one row "
-            "for each file"
-        )
-
-
-def _shown(items: list[int] | list[str]) -> str:
-    text = ", ".join(str(item) for item in items[:_MAX_SHOWN])
-    return f"{text} and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else text

@@ -1,31 +1,68 @@
-"""The one pass over all audio, as a Ray Data graph; clips stay on disk, verdicts travel."""
+"""A function over many items on the cluster, as a Ray Data graph."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import pickle
 import warnings
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import StorageFullError, is_storage_full
-from pipelines.stage import Job, Verdict, run_piece, silent_decoders, verdict_from_json
-from pipelines.tracks import Track
+from pipelines.errors import BuildError, PipelineError, StorageFullError, is_storage_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+# Items that wait at a worker. Ray Data's driver looks around every 0.1 to 0.2 s; a worker without
+# a queue stands idle for as long after each item (docs/decisions.md).
+_QUEUE = 4
+# Workers die of something outside of this program (memory, a node that goes); what dies three
+# times in a row will die again.
+_TRIES = 3
 
 
-def decode_pieces(job: Job, pending: Sequence[Sequence[Track]]) -> Iterator[list[Verdict]]:
-    """Runs the pieces on the cluster; only verdicts travel, clips stay in staging.
+def run_all(
+    work: Callable[[Any, Any], Any], items: Sequence[Any], shared: object
+) -> Iterator[tuple[int, Any]]:
+    """Calls `work(item, shared)` for each item on the cluster, one item a processor at a time.
+
+    Items of a worker that dies are given to others.
+
+    Args:
+        work: a function of an importable module.
+        items: what can be pickled and is small; large things belong on disk.
+        shared: what all items share.
 
     Yields:
-        The verdicts of one piece, in the order in which pieces end.
+        The number of the item and the result, in the order in which they end.
+
+    Raises:
+        PipelineError: As `work` raises it. BuildError when workers die again and again,
+            StorageFullError when no room is left where something had to be written.
     """
-    if not pending:
-        return
+    import ray
+
+    left = dict(enumerate(items))
+    tries = 0
+    while left:
+        num_left = len(left)
+        try:
+            for number, result in _run_once(work, dict(left), shared):
+                del left[number]
+                yield number, result
+        except ray.exceptions.RayActorError as error:
+            tries = 1 if len(left) < num_left else tries + 1
+            if tries == _TRIES:
+                raise BuildError(
+                    f"the processes that read the audio died {_TRIES} times in a row: "
+                    f"{str(error).splitlines()[0]} Is there enough memory? Finished work is kept."
+                ) from error
+
+
+def _run_once(
+    work: Callable[[Any, Any], Any], items: dict[int, Any], shared: object
+) -> Iterator[tuple[int, Any]]:
     import ray.data
 
     # Set here and not at import: the caller's own use of Ray Data keeps its settings.
@@ -36,46 +73,57 @@ def decode_pieces(job: Job, pending: Sequence[Sequence[Track]]) -> Iterator[list
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
+    rows = [{"number": number, "item": pickle.dumps(item)} for number, item in items.items()]
+    num_workers = min(len(rows), max(1, int(ray.cluster_resources().get("CPU", 1))))
+    pool = ray.data.ActorPoolStrategy(
+        min_size=num_workers, max_size=len(rows), max_tasks_in_flight_per_actor=_QUEUE
+    )
     with ray.data.DataContext.current(context), _quiet("ray.data"):
-        rows = [{"piece": json.dumps([asdict(track) for track in piece])} for piece in pending]
-        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            run_pieces, batch_size=None, num_cpus=1, fn_kwargs={"job": job}
-        )
+        with warnings.catch_warnings():
+            # the way to say max_restarts goes away with Ray 2.64, and has no other yet
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _Worker,
+                batch_size=None,
+                compute=pool,
+                num_cpus=1,
+                fn_constructor_args=(work, shared),
+                # Ray complains on the terminal about actors that it would restart
+                max_restarts=0,
+            )
         for row in data.iter_rows():
-            if row["full"]:
-                raise StorageFullError(row["full"])
-            yield [verdict_from_json(verdict) for verdict in json.loads(row["verdicts"])]
+            result = pickle.loads(row["result"])
+            if isinstance(result, PipelineError):
+                raise result
+            yield int(row["number"]), result
 
 
-def run_pieces(batch: dict[str, Any], job: Job) -> dict[str, list[str]]:
-    """The task that Ray runs on a block of pieces.
+class _Worker:
+    """What Ray runs on each block of items."""
 
-    Args:
-        batch: column `piece`, each a JSON list of tracks.
-        job: what all pieces share.
+    def __init__(self, work: Callable[[Any, Any], Any], shared: object) -> None:
+        self._work = work
+        self._shared = shared
 
-    Returns:
-        Columns `verdicts` (a JSON list for each piece) and `full` (the path that had no room
-        left, else empty): an error that the driver must understand travels as data.
-    """
-    import torch
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Columns `number` and `item` to `number` and `result`.
 
-    torch.set_num_threads(1)
-    verdicts, full = [], []
-    for text in batch["piece"]:
-        tracks = [Track(**row) for row in json.loads(text)]
+        An error that is meant for the user travels as a result: Ray would wrap it.
+        """
+        return {
+            "number": list(batch["number"]),
+            "result": [pickle.dumps(self._result(pickle.loads(item))) for item in batch["item"]],
+        }
+
+    def _result(self, item: object) -> object:
         try:
-            with silent_decoders():
-                done = run_piece(job, tracks)
+            return self._work(item, self._shared)
+        except PipelineError as error:
+            return error
         except OSError as error:
-            if not is_storage_full(error):
-                raise
-            verdicts.append("[]")
-            full.append(str(job.staging))
-        else:
-            verdicts.append(json.dumps([asdict(verdict) for verdict in done]))
-            full.append("")
-    return {"verdicts": verdicts, "full": full}
+            if is_storage_full(error):
+                return StorageFullError(error.filename or "the folder of the feature sets")
+            raise
 
 
 @contextmanager
@@ -100,10 +148,10 @@ def local_ray() -> Iterator[None]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Lets a logger speak of errors only."""
+    """Silences a logger; what goes wrong comes back as an exception."""
     logger = logging.getLogger(name)
     before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

@@ -1,22 +1,23 @@
-"""Groups to training, validation and test, and the audit of what leaks between them."""
+"""Tracks, or their clips, to training, validation and test."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.arrange import arrange, whole_numbers
 from pipelines.errors import SplitError
-from pipelines.groups import Pair, require_groups
+from pipelines.groups import MIN_GROUPS, require_groups
 from pipelines.spec import SPLITS, Split, SplitSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from pipelines.tracks import Track
 
 _WORDS: dict[str, Split] = {
     "train": "train",
@@ -28,42 +29,28 @@ _WORDS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-_ORDERS = 12  # orders of groups that are tried; the best result counts
-_EMPTY_PENALTY = 1e3  # above any sum of squared shares
-_DIGITS = 9  # costs are compared rounded, so that ties break alike on every processor
-_MAX_MOVES = 2000
+# What a column of splits or folds holds for a track that is to be on no side.
+_NO_SIDE = frozenset({"", "unused", "excluded", "none", "nan"})
+_MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class TrackInfo:
-    """What a split has to know of a track.
+    """What a split and its audit have to know of a track.
 
     Attributes:
         track_id: its name.
         label: its class.
         group: what it may not be separated from.
         columns: the other columns of the manifest, for a split that is given.
+        path: its file, for messages.
     """
 
     track_id: str
     label: str
     group: str
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Leakage:
-    """What is on two sides of a split.
-
-    Attributes:
-        groups_shared: groups with tracks on more than one side.
-        near_duplicates_shared: pairs of copies of one recording on different sides.
-        passed: both are zero.
-    """
-
-    groups_shared: int
-    near_duplicates_shared: int
-    passed: bool
+    path: str = ""
 
 
 def assign_splits(tracks: Sequence[TrackInfo], spec: SplitSpec) -> dict[str, Split]:
@@ -71,9 +58,14 @@ def assign_splits(tracks: Sequence[TrackInfo], spec: SplitSpec) -> dict[str, Spl
 
     Without a column: no group is on two sides, every class is on all three, and the share of
     each class on each side is as near to the share asked for as groups allow. The result depends
-    on the tracks and the seed, not on their order or the machine.
+    on the tracks and the seed, not on their order or the machine. Bounds, for a class of n
+    tracks whose groups hold no other class, the largest of them g tracks: |tracks on a side -
+    share * n| <= 2 g always, and <= 2/3 g where the class has two groups or more on each side.
+    Why: no single move improves the sum of squares, so that the surplus of a side with two
+    groups exceeds that of any other side by g at most, and the three surpluses add up to zero.
 
-    With a column: as it says; what leaks is for the audit to tell.
+    With a column: as it says; what leaks is for the audit to tell. Tracks for which
+    `outside_split` has a verdict are on no side.
 
     Args:
         tracks: the usable tracks.
@@ -87,49 +79,136 @@ def assign_splits(tracks: Sequence[TrackInfo], spec: SplitSpec) -> dict[str, Spl
             class is on all sides, or the column is missing or does not fill all sides.
     """
     if spec.column is not None:
-        sides = {track.track_id: _given(track, spec.column, spec) for track in tracks}
+        sides = given_sides(tracks, spec)
         _require_all_sides(tracks, sides, spec.column)
         return sides
     names: dict[str, set[str]] = {}
     for track in tracks:
         names.setdefault(track.label, set()).add(track.group)
     require_groups({label: len(groups) for label, groups in sorted(names.items())})
-    by_group = _arrange(tracks, spec)
+    by_group = _arranged(tracks, spec)
     sides = {track.track_id: by_group[track.group] for track in tracks}
     _require_all_sides(tracks, sides, None)
     return sides
 
 
-def audit(
-    tracks: Sequence[TrackInfo], sides: Mapping[str, Split], copies: Iterable[Pair]
-) -> Leakage:
-    """Counts what is on two sides.
+def given_sides(tracks: Sequence[TrackInfo | Track], spec: SplitSpec) -> dict[str, Split]:
+    """The sides that the column of the spec gives; empty when it names none.
+
+    Tracks that are to be on no side are left out.
+
+    Raises:
+        SplitError: The column is missing, or holds a word that is no side.
+    """
+    if spec.column is None:
+        return {}
+    found = {track.track_id: _given(track, spec.column, spec) for track in tracks}
+    return {track: side for track, side in found.items() if side is not None}
+
+
+def outside_split(tracks: Sequence[Track], spec: SplitSpec) -> dict[str, tuple[str, str]]:
+    """Verdicts of tracks that a given split leaves out.
+
+    A cell that is empty or says unused, excluded or none puts the track on no side: the
+    remaining tracks of GTZAN beside its filtered split, for example.
+
+    Returns:
+        track_id -> ("E_SPLIT", why in words).
+
+    Raises:
+        SplitError: As `given_sides`.
+    """
+    sides = given_sides(tracks, spec)
+    return {
+        track.track_id: (
+            "E_SPLIT",
+            f"the column {spec.column!r} puts it on no side: {track.columns[spec.column]!r}",
+        )
+        for track in tracks
+        if spec.column is not None and track.track_id not in sides
+    }
+
+
+def assign_clip_splits(
+    tracks: Sequence[TrackInfo], num_clips: Mapping[str, int], spec: SplitSpec
+) -> dict[str, tuple[Split, ...]]:
+    """A side for each clip, whatever track it is from: the leaky way, for comparison only.
+
+    In each class the clips on a side are the share asked for, to the clip, and one at least.
+    The result depends on the tracks, the counts and the seed alone.
 
     Args:
-        tracks: the usable tracks with their groups.
-        sides: the side of each.
-        copies: pairs of tracks that are the same recording.
+        tracks: the usable tracks.
+        num_clips: track_id -> clips of the track.
+        spec: shares and seed.
+
+    Returns:
+        track_id -> the sides of its clips, in order.
+
+    Raises:
+        SplitError: A class has fewer than three clips.
     """
-    seen: dict[str, set[Split]] = {}
+    by_label: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for track in tracks:
-        seen.setdefault(track.group, set()).add(sides[track.track_id])
-    groups = sum(len(where) > 1 for where in seen.values())
-    pairs = sum(sides[a] != sides[b] for a, b in copies if a in sides and b in sides)
-    return Leakage(groups, pairs, passed=groups == 0 and pairs == 0)
+        for number in range(num_clips[track.track_id]):
+            by_label[track.label].append((track.track_id, number))
+    key = f"clips:{spec.seed}".encode()
+
+    def rank(clip: tuple[str, int]) -> bytes:
+        text = f"{clip[0]}:{clip[1]}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=8, key=key).digest()
+
+    sides: dict[tuple[str, int], Split] = {}
+    for label, clips in by_label.items():
+        counts = _clip_counts(label, len(clips), spec)
+        on_sides = [side for side, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
+        sides.update(zip(sorted(clips, key=rank), on_sides, strict=True))
+    return {
+        track.track_id: tuple(sides[track.track_id, n] for n in range(num_clips[track.track_id]))
+        for track in tracks
+    }
 
 
-def _given(track: TrackInfo, column: str, spec: SplitSpec) -> Split:
+def _clip_counts(label: str, total: int, spec: SplitSpec) -> list[int]:
+    if total < MIN_GROUPS:
+        raise SplitError(
+            f"class {label!r} has {total} clips; training, validation and test each need one: "
+            "cut more clips from each track, or leave the class out"
+        )
+    shares = np.array([spec.train, spec.val, spec.test])
+    counts = [int(count) for count in whole_numbers(total, shares)]
+    while not all(counts):  # a small share of few clips
+        counts[counts.index(0)] += 1
+        counts[counts.index(max(counts))] -= 1
+    return counts
+
+
+def _arranged(tracks: Sequence[TrackInfo], spec: SplitSpec) -> dict[str, Split]:
+    names = sorted({track.group for track in tracks})
+    labels = sorted({track.label for track in tracks})
+    row = {name: i for i, name in enumerate(names)}
+    column = {label: i for i, label in enumerate(labels)}
+    sizes = np.zeros((len(names), len(labels)))
+    for track in tracks:
+        sizes[row[track.group], column[track.label]] += 1
+    sides = arrange(names, sizes, np.array([spec.train, spec.val, spec.test]), spec.seed)
+    return {name: SPLITS[int(side)] for name, side in zip(names, sides, strict=True)}
+
+
+def _given(track: TrackInfo | Track, column: str, spec: SplitSpec) -> Split | None:
     if column not in track.columns:
         raise SplitError(
             f"split: the data has no column {column!r}; it has "
             f"{', '.join(sorted(track.columns)) or 'no columns beside path and label'}"
         )
     value = track.columns[column]
+    if value.strip().casefold() in _NO_SIDE - {*spec.val_values, *spec.test_values}:
+        return None
     if spec.val_values or spec.test_values:
         if value in spec.val_values:
             return "val"
         return "test" if value in spec.test_values else "train"
-    side = _WORDS.get(value.strip().lower())
+    side = _WORDS.get(value.strip().casefold())
     if side is None:
         raise SplitError(
             f"split: column {column!r} holds {value!r}, which is none of train, val, test; "
@@ -141,12 +220,12 @@ def _given(track: TrackInfo, column: str, spec: SplitSpec) -> Split:
 def _require_all_sides(
     tracks: Sequence[TrackInfo], sides: Mapping[str, Split], column: str | None
 ) -> None:
-    count = Counter((track.label, sides[track.track_id]) for track in tracks)
+    count = Counter((t.label, sides[t.track_id]) for t in tracks if t.track_id in sides)
     labels = sorted({track.label for track in tracks})
     lacking = [(label, side) for label in labels for side in SPLITS if not count[label, side]]
     if not lacking:
         return
-    shown = ", ".join(f"{label!r} has none in {side}" for label, side in lacking[:8])
+    shown = ", ".join(f"{label!r} has none in {side}" for label, side in lacking[:_MAX_SHOWN])
     if column is None:
         raise SplitError(
             f"no arrangement of the groups was found with every class on all sides: {shown}; "
@@ -157,92 +236,3 @@ def _require_all_sides(
     raise SplitError(
         f"split: column {column!r} leaves a class out of a side: {shown}; the column holds {held}"
     )
-
-
-def _arrange(tracks: Sequence[TrackInfo], spec: SplitSpec) -> dict[str, Split]:
-    """Puts whole groups on sides; the best of several orders, each improved by single moves."""
-    names = sorted({track.group for track in tracks})
-    labels = sorted({track.label for track in tracks})
-    row = {name: i for i, name in enumerate(names)}
-    column = {label: i for i, label in enumerate(labels)}
-    sizes = np.zeros((len(names), len(labels)))
-    for track in tracks:
-        sizes[row[track.group], column[track.label]] += 1
-    shares = np.array([spec.train, spec.val, spec.test])
-    best, best_cost = np.zeros(len(names), dtype=np.int64), np.inf
-    for attempt in range(_ORDERS):
-        order = _order(names, sizes, spec.seed, attempt)
-        sides = _improve(sizes, shares, _greedy(sizes, shares, order), order)
-        cost = _cost(sizes.T @ np.eye(3)[sides], shares)
-        if cost < best_cost:
-            best, best_cost = sides, float(cost)
-    return {name: SPLITS[int(best[row[name]])] for name in names}
-
-
-def _order(names: Sequence[str], sizes: NDArray[np.float64], seed: int, attempt: int) -> list[int]:
-    """Groups by a keyed hash, large ones first so that small ones can level out."""
-    key = f"{seed}:{attempt}".encode()
-
-    def rank(i: int) -> tuple[float, bytes]:
-        name = names[i].encode("utf-8", "surrogateescape")
-        return -sizes[i].sum(), hashlib.blake2b(name, digest_size=8, key=key).digest()
-
-    return sorted(range(len(names)), key=rank)
-
-
-def _cost(counts: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distance from the shares asked for: float[..., K, 3] counts -> float[...]."""
-    totals = counts.sum(axis=-1, keepdims=True)
-    gap = np.square(counts / totals - shares).sum(axis=(-1, -2))
-    empty = (counts < 0.5).sum(axis=(-1, -2))
-    return np.asarray(np.round(gap + _EMPTY_PENALTY * empty, _DIGITS))
-
-
-def _greedy(
-    sizes: NDArray[np.float64], shares: NDArray[np.float64], order: Sequence[int]
-) -> NDArray[np.int64]:
-    """Each group goes where the classes it holds lack most of their target."""
-    totals = sizes.sum(axis=0)
-    want = totals[:, np.newaxis] * shares  # K x 3, still to be filled
-    sides = np.zeros(len(sizes), dtype=np.int64)
-    for i in order:
-        held = sizes[i] > 0
-        # change of the squared gap if the group went to each side
-        after = np.square(want[held] - sizes[i, held, np.newaxis]) - np.square(want[held])
-        change = (after / np.square(totals[held])[:, np.newaxis]).sum(axis=0)
-        sides[i] = int(np.argmin(np.round(change, _DIGITS)))
-        want[:, sides[i]] -= sizes[i]
-    return sides
-
-
-def _improve(
-    sizes: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    sides: NDArray[np.int64],
-    order: Sequence[int],
-) -> NDArray[np.int64]:
-    """Moves the one group that helps most, until none does."""
-    sides = sides.copy()
-    counts = sizes.T @ np.eye(3)[sides]
-    ranked = np.array(order)
-    for _ in range(_MAX_MOVES):
-        cost = float(_cost(counts, shares))
-        best = (cost, -1, -1)
-        for side in range(3):
-            movable = ranked[sides[ranked] != side]
-            if not len(movable):
-                continue
-            trial = np.repeat(counts[np.newaxis], len(movable), axis=0)
-            trial[np.arange(len(movable)), :, sides[movable]] -= sizes[movable]
-            trial[:, :, side] += sizes[movable]
-            costs = _cost(trial, shares)
-            lowest = int(np.argmin(costs))
-            if costs[lowest] < best[0]:
-                best = (float(costs[lowest]), int(movable[lowest]), side)
-        if best[1] < 0:
-            break
-        _, moved, side = best
-        counts[:, sides[moved]] -= sizes[moved]
-        counts[:, side] += sizes[moved]
-        sides[moved] = side
-    return sides

@@ -1,29 +1,80 @@
-"""A few tracks to their clips and verdicts, as one finished piece of work on disk."""
+"""A few tracks to their rows and verdicts, as one finished piece of work on disk."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow
 
+from pipelines.checksums import check
 from pipelines.errors import AudioRejected
-from pipelines.spec import ClipSpec, FeatureSpec, num_frames
-from pipelines.store import clips_schema
-from pipelines.tracks import Track, locate, printable
+from pipelines.files import files_at
+from pipelines.pool import PIECE_ROWS, PIECE_VERDICTS
+from pipelines.schema import rows_schema
+from pipelines.spec import ClipSpec, FeatureSpec, feature_shape
+from pipelines.tracks import Track, printable
+from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from pipelines.audio import Decoded
+    from pipelines.audio.sandbox import Decoder
+    from pipelines.features import Extracted
+
 # A piece: large enough that starting it costs little, small enough that little is lost with it.
-_MAX_TRACKS = 16
-_MIN_PIECES = 32
+_MAX_TRACKS = 48
+_MIN_PIECES = 24
+
+# Another try may end otherwise, so nothing is taken over from these.
+_PASSING = frozenset({"E_MISSING", "E_PERM", "E_CHANGED", "E_UNSUPPORTED"})
+
+
+@dataclass(frozen=True)
+class Output:
+    """One feature set in the making.
+
+    Attributes:
+        clip: how clips are cut.
+        feature: how they are transformed.
+        staging: the folder where finished pieces are kept until all are there.
+    """
+
+    clip: ClipSpec
+    feature: FeatureSpec
+    staging: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """One track that some outputs have no rows of.
+
+    Attributes:
+        track: the track.
+        key: of its bytes and all else that its verdict depends on.
+        outputs: numbers of the outputs that lack it.
+    """
+
+    track: Track
+    key: str
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tracks that one process takes at once, under a name that other pieces do not have."""
+
+    name: str
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)
@@ -31,166 +82,153 @@ class Job:
     """What all pieces of one build share.
 
     Attributes:
-        root: the data set's folder.
-        staging: where finished pieces are kept until all are there.
-        clip: how clips are cut.
-        feature: how they are transformed.
+        root: the data set's folder or URI.
+        outputs: the feature sets; each track is decoded once for all that share a sample rate.
     """
 
-    root: Path
-    staging: Path
-    clip: ClipSpec
-    feature: FeatureSpec
+    root: str
+    outputs: tuple[Output, ...]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one file.
-
-    Attributes:
-        track_id: the file.
-        verdict: used, used with a remark, or not used.
-        reason: the code of a rejection, or the flags, separated by spaces.
-        detail: the rejection in words.
-        seconds: length that was decoded.
-        digest: of the decoded samples; empty when not used.
-        signature: for finding near copies; empty when not used.
-    """
-
-    track_id: str
-    verdict: Literal["ok", "flagged", "quarantined"]
-    reason: str = ""
-    detail: str = ""
-    seconds: float = 0.0
-    digest: str = ""
-    signature: tuple[float, ...] = ()
+def pieces(tasks: Sequence[Task]) -> list[Piece]:
+    """Cuts the work into pieces, in order and the same in every run."""
+    size = max(1, min(_MAX_TRACKS, len(tasks) // _MIN_PIECES))
+    cut = [tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)]
+    return [Piece(_name(part), part) for part in cut]
 
 
-def pieces(tracks: Sequence[Track]) -> list[tuple[Track, ...]]:
-    """Cuts the tracks into pieces of work, in order and the same in every run."""
-    size = max(1, min(_MAX_TRACKS, len(tracks) // _MIN_PIECES))
-    return [tuple(tracks[i : i + size]) for i in range(0, len(tracks), size)]
+def _name(tasks: Iterable[Task]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for task in tasks:
+        digest.update(f"{task.track.track_id} {task.key} {task.outputs}\n".encode())
+    return digest.hexdigest()
 
 
-def piece_name(tracks: Iterable[Track]) -> str:
-    """The name of a piece of work: a hash of its tracks."""
-    names = " ".join(track.track_id for track in tracks)
-    return hashlib.blake2b(names.encode(), digest_size=12).hexdigest()
+def verdicts_file(output: Output, name: str) -> Path:
+    """Where the verdicts of a finished piece lie; its rows are in the Arrow file beside."""
+    return output.staging / f"{name}{PIECE_VERDICTS}"
 
 
-def clips_file(job: Job, name: str) -> Path:
-    """Where the clips of a piece lie, as an Arrow file with one batch for each used track."""
-    return job.staging / f"{name}.arrow"
-
-
-def load_verdicts(job: Job, name: str) -> list[Verdict] | None:
-    """The verdicts of a finished piece, or None when it is not finished.
-
-    The verdicts are written after the clips, so that they vouch for them.
-    """
-    try:
-        rows = json.loads((job.staging / f"{name}.json").read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return [verdict_from_json(row) for row in rows]
-
-
-def verdict_from_json(row: dict[str, object]) -> Verdict:
-    """The verdict that `asdict` and JSON took apart."""
-    signature = row.pop("signature")
-    assert isinstance(signature, list)
-    return Verdict(**row, signature=tuple(signature))  # type: ignore[arg-type]
-
-
-def run_piece(job: Job, tracks: Sequence[Track]) -> list[Verdict]:
-    """Decodes, cuts and transforms the tracks of a piece and keeps the result in staging.
+def run_piece(job: Job, piece: Piece, decoder: Decoder) -> dict[int, list[Verdict]]:
+    """Decodes, cuts and transforms the tracks of a piece and keeps the results in staging.
 
     Args:
         job: what all pieces share.
-        tracks: the tracks of this one.
+        piece: the tracks of this one.
+        decoder: decodes away from this process.
 
     Returns:
-        One verdict for each track, in order.
+        For each output that lacked tracks, their verdicts in order.
 
     Raises:
-        OSError: The staging folder cannot be written.
+        OSError: A staging folder cannot be written.
     """
-    name = piece_name(tracks)
-    partial = clips_file(job, name).with_suffix(".partial")
-    schema = clips_schema((job.feature.n_mels, num_frames(job.clip, job.feature)))
-    verdicts = []
-    with pyarrow.OSFile(str(partial), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as file:
-        for track in tracks:
-            verdict, clips = _run_track(job, track, schema)
-            verdicts.append(verdict)
-            if clips is not None:
-                file.write_batch(clips)
-    partial.replace(clips_file(job, name))
-    text = json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=True)
-    partial = partial.with_suffix(".json.partial")
-    partial.write_text(text, encoding="ascii")
-    partial.replace(job.staging / f"{name}.json")
+    from contextlib import ExitStack
+
+    numbers = sorted({number for task in piece.tasks for number in task.outputs})
+    verdicts: dict[int, list[Verdict]] = {number: [] for number in numbers}
+    with ExitStack() as stack:
+        files = {number: _Staged(stack, job.outputs[number], piece.name) for number in numbers}
+        for task in piece.tasks:
+            for number, (verdict, rows) in _run(job, task, decoder):
+                verdicts[number].append(verdict)
+                if rows is not None:
+                    files[number].write(rows)
+    for number in numbers:
+        files[number].finish(verdicts[number])
     return verdicts
 
 
-def _run_track(
-    job: Job, track: Track, schema: pyarrow.Schema
-) -> tuple[Verdict, pyarrow.RecordBatch | None]:
-    # torch, torchaudio and the decoder are loaded where the work is done, not by the driver
-    from pipelines.audio import decode
-    from pipelines.clips import cut
-    from pipelines.duplicates import signature
-    from pipelines.features import transform
+class _Staged:
+    """The files of one piece for one output: rows first, then the verdicts that vouch for them."""
 
-    rate = job.feature.sample_rate
-    try:
-        sound = decode(locate(job.root, track.path), rate)
-    except AudioRejected as error:
-        detail = printable(error.detail)
-        return Verdict(track.track_id, "quarantined", error.code, detail), None
-    clips = cut(sound.samples, rate, job.clip)
-    features = transform(clips.samples, job.feature)
-    flags = sorted({*sound.flags, *(["W_PADDED"] if clips.padded else [])})
-    vector = tuple(round(float(value), 3) for value in signature(sound.samples, rate))
-    verdict = Verdict(
-        track.track_id,
-        "flagged" if flags else "ok",
-        reason=" ".join(flags),
-        seconds=sound.seconds,
-        digest=sound.pcm_digest,
-        signature=vector,
-    )
-    num_clips = len(features)
-    flat = pyarrow.array(features.reshape(-1))
-    tensor = schema.field("features").type
-    storage = pyarrow.FixedSizeListArray.from_arrays(flat, features[0].size)
-    batch = pyarrow.record_batch(
-        [
-            pyarrow.array([track.track_id] * num_clips),
-            pyarrow.array(range(num_clips), pyarrow.int32()),
-            pyarrow.array(clips.start_s),
-            pyarrow.array([printable(track.label)] * num_clips),
+    def __init__(self, stack: ExitStack, output: Output, name: str) -> None:
+        self._schema = rows_schema(feature_shape(output.clip, output.feature))
+        self._verdicts = verdicts_file(output, name)
+        self._rows = self._verdicts.with_suffix(PIECE_ROWS)
+        self._partial = self._rows.with_suffix(".partial")
+        sink = stack.enter_context(pyarrow.OSFile(str(self._partial), "wb"))
+        self._file = stack.enter_context(pyarrow.ipc.new_file(sink, self._schema))
+
+    def write(self, rows: Extracted) -> None:
+        """Adds the rows of one track."""
+        features = rows.features
+        storage = pyarrow.FixedSizeListArray.from_arrays(
+            pyarrow.array(features.reshape(-1)), features[0].size
+        )
+        tensor = self._schema.field("features").type
+        columns = [
+            pyarrow.array(np.arange(len(features), dtype=np.int32)),
+            pyarrow.array(rows.start_s),
             pyarrow.ExtensionArray.from_storage(tensor, storage),
-        ],
-        schema=schema,
-    )
-    return verdict, batch
+        ]
+        self._file.write_batch(pyarrow.record_batch(columns, schema=self._schema))
+
+    def finish(self, verdicts: Sequence[Verdict]) -> None:
+        """Moves the rows to their place and writes the verdicts; the files are closed by then."""
+        self._partial.replace(self._rows)
+        save_verdicts(self._verdicts, verdicts)
 
 
-@contextmanager
-def silent_decoders() -> Iterator[None]:
-    """Sends what C libraries write to standard error to nowhere.
+def _run(
+    job: Job, task: Task, decoder: Decoder
+) -> Iterator[tuple[int, tuple[Verdict, Extracted | None]]]:
+    """One track: for each output that lacks it the verdict, and the rows if it is used."""
+    by_rate: dict[int, list[int]] = {}
+    for number in task.outputs:
+        by_rate.setdefault(job.outputs[number].feature.sample_rate, []).append(number)
+    base = Verdict(task.track.track_id, task.key)
+    signature: NDArray[np.uint32] | None = None
+    for rate, numbers in by_rate.items():
+        try:
+            sound = _decode(job.root, task.track, rate, decoder)
+        except AudioRejected as error:
+            refused = replace(
+                base,
+                key="" if error.code in _PASSING else task.key,
+                code=error.code,
+                detail=printable(error.detail),
+            )
+            for number in numbers:
+                yield number, (refused, None)
+            continue
+        if signature is None:
+            from pipelines.duplicates import signature as signature_of
 
-    libmpg123 writes a line for every damaged MP3 frame and has no switch within libsndfile.
-    For processes that do nothing else at the time.
-    """
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+            signature = signature_of(sound.samples, rate)
+        for number in numbers:
+            yield number, _extract(base, sound, signature, job.outputs[number])
+
+
+def _decode(root: str, track: Track, rate: int, decoder: Decoder) -> Decoded:
+    from pipelines.audio import Window
+
+    fd = _files(root).open(track.path)
     try:
-        os.dup2(nowhere, 2)
-        yield
+        check(fd, track.columns)
+        window = Window(track.start_s, track.end_s)
+        return decoder.decode(fd, track.path, rate, window)
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+        os.close(fd)
+
+
+def _extract(
+    base: Verdict, sound: Decoded, signature: NDArray[np.uint32], output: Output
+) -> tuple[Verdict, Extracted]:
+    from pipelines.features import extract
+
+    rows = extract(sound.samples, output.clip, output.feature)
+    flags = {*sound.flags, *(["W_PADDED"] if rows.padded else [])}
+    verdict = replace(
+        base,
+        flags=tuple(sorted(flags)),
+        seconds=sound.seconds,
+        num_clips=len(rows.features),
+        pcm_digest=sound.pcm_digest,
+        signature=signature,
+        tags={name: printable(text) for name, text in sound.tags.items()},
+    )
+    return verdict, rows
+
+
+_files = cache(files_at)

@@ -1,4 +1,4 @@
-"""Writes a feature set beside its place and moves it there when it is whole."""
+"""Writes the parts of a feature set beside its place and moves it there when it is whole."""
 
 from __future__ import annotations
 
@@ -7,113 +7,157 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
 
 from pipelines.errors import StorageFullError, is_storage_full
+from pipelines.manifest import MANIFEST, Manifest, PartFile, manifest_to_json
+from pipelines.pool import RowReader, Rows
+from pipelines.schema import TRACKS_SCHEMA, clips_schema, part_prefix
 from pipelines.spec import SPLITS, Split
-from pipelines.store import (
-    MANIFEST,
-    REJECTS,
-    TRACKS,
-    TRACKS_SCHEMA,
-    Manifest,
-    PartFile,
-    clips_schema,
-    manifest_to_json,
-    part_prefix,
-)
+from pipelines.store import TRACKS, file_digest
+from pipelines.tracks import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
+
+    from pipelines.tracks import Track
+    from pipelines.verdicts import Verdict
 
 # A row group is what is held in memory while writing and what a reader takes at once.
 _GROUP_BYTES = 8 << 20
-# Large enough for remote reads, small enough to be copied in seconds.
-_PART_BYTES = 512 << 20
+# Large enough for remote reads, small enough that several processes write one set together.
+_PART_BYTES = 64 << 20
 
 # Cells that a spreadsheet would run as a formula begin so (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class ClipWriter:
-    """Sorts clips by side into Parquet files of a folder, in the order in which they come."""
+@dataclass(frozen=True)
+class Entry:
+    """The rows of one track that go to one side.
 
-    def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
-        self._folder = folder
-        self._schema = clips_schema(shape)
-        self._rows_per_group = max(1, _GROUP_BYTES // (2 * shape[0] * shape[1]))
-        self._waiting: dict[Split, list[pyarrow.RecordBatch]] = {split: [] for split in SPLITS}
-        self._open: dict[Split, tuple[Path, pyarrow.parquet.ParquetWriter]] = {}
-        self.parts: list[PartFile] = []
+    Attributes:
+        track_id: the track.
+        label: its class.
+        rows: where its rows lie.
+        clips: numbers of the clips to take; None for all.
+    """
 
-    def __enter__(self) -> Self:
-        return self
+    track_id: str
+    label: str
+    rows: Rows
+    clips: tuple[int, ...] | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            for split in SPLITS:
-                self._flush(split, everything=True)
-                self._close(split)
-            return
-        for _, file in self._open.values():
-            file.close()
+    @property
+    def num_rows(self) -> int:
+        """Rows that are written."""
+        return self.rows.count if self.clips is None else len(self.clips)
 
-    def append(self, split: Split, clips: pyarrow.RecordBatch) -> None:
-        """Adds the clips of one track to a side."""
-        self._waiting[split].append(clips)
-        if sum(batch.num_rows for batch in self._waiting[split]) >= self._rows_per_group:
-            self._flush(split)
 
-    def _flush(self, split: Split, everything: bool = False) -> None:
-        table = pyarrow.Table.from_batches(self._waiting[split], self._schema)
-        whole = table.num_rows // self._rows_per_group * self._rows_per_group
-        end = table.num_rows if everything else whole
-        if end:
-            self._file(split).write_table(table.slice(0, end), row_group_size=self._rows_per_group)
-        rest = table.slice(end)
-        self._waiting[split] = rest.to_batches() if rest.num_rows else []
-        if split in self._open and self._open[split][0].stat().st_size >= _PART_BYTES:
-            self._close(split)
+@dataclass(frozen=True)
+class PartPlan:
+    """One Parquet file to be written.
 
-    def _file(self, split: Split) -> pyarrow.parquet.ParquetWriter:
-        if split not in self._open:
-            prefix = part_prefix(split)
-            number = sum(part.path.startswith(prefix) for part in self.parts)
-            path = self._folder / prefix / f"part-{number:05d}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pyarrow.parquet.ParquetWriter(
-                path,
-                self._schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=["track_id", "label"],
-                write_statistics=["track_id", "clip", "start_s", "label"],
-            )
-            self._open[split] = (path, writer)
-        return self._open[split][1]
+    Attributes:
+        path: below the feature set.
+        shape: (F, M) of one clip.
+        entries: its tracks in order.
+    """
 
-    def _close(self, split: Split) -> None:
-        if split not in self._open:
-            return
-        path, file = self._open.pop(split)
-        file.close()
-        rows = pyarrow.parquet.read_metadata(path).num_rows
-        name = path.relative_to(self._folder).as_posix()
-        self.parts.append(PartFile(name, rows, path.stat().st_size))
+    path: str
+    shape: tuple[int, int]
+    entries: tuple[Entry, ...]
+
+
+def plan_parts(sides: Mapping[Split, Sequence[Entry]], shape: tuple[int, int]) -> list[PartPlan]:
+    """Cuts the tracks of each side into files of a bounded size; no track is torn apart.
+
+    Args:
+        sides: the tracks of each side in their order.
+        shape: (F, M) of one clip.
+    """
+    most = max(1, _PART_BYTES // (2 * shape[0] * shape[1]))
+    plans = []
+    for split in SPLITS:
+        parts: list[list[Entry]] = []
+        rows = most
+        for entry in sides[split]:
+            if rows >= most:
+                parts.append([])
+                rows = 0
+            parts[-1].append(entry)
+            rows += entry.num_rows
+        for number, part in enumerate(parts):
+            name = f"{part_prefix(split)}part-{number:05d}.parquet"
+            plans.append(PartPlan(name, shape, tuple(part)))
+    return plans
+
+
+def write_part(folder: Path, plan: PartPlan) -> PartFile:
+    """Writes one Parquet file from rows that lie elsewhere.
+
+    Args:
+        folder: the feature set in the making.
+        plan: what goes into the file.
+
+    Returns:
+        What the manifest says of the file.
+
+    Raises:
+        OSError: It cannot be written, or rows cannot be read.
+    """
+    schema = clips_schema(plan.shape)
+    group = max(1, _GROUP_BYTES // (2 * plan.shape[0] * plan.shape[1]))
+    path = folder / plan.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting: list[pyarrow.Table] = []
+    num_waiting = num_rows = 0
+    with (
+        RowReader() as reader,
+        pyarrow.parquet.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["track_id", "label"],
+            write_statistics=["track_id", "clip", "start_s", "label"],
+        ) as file,
+    ):
+        for entry in plan.entries:
+            waiting.append(_labelled(entry, reader.read(entry.rows), schema))
+            num_waiting += entry.num_rows
+            num_rows += entry.num_rows
+            if num_waiting >= group:
+                table = pyarrow.concat_tables(waiting)
+                whole = num_waiting // group * group
+                file.write_table(table.slice(0, whole), row_group_size=group)
+                waiting, num_waiting = [table.slice(whole)], num_waiting - whole
+        if num_waiting:
+            file.write_table(pyarrow.concat_tables(waiting), row_group_size=group)
+    return PartFile(plan.path, num_rows, path.stat().st_size, file_digest(path))
+
+
+def _labelled(entry: Entry, rows: pyarrow.Table, schema: pyarrow.Schema) -> pyarrow.Table:
+    if entry.clips is not None:
+        rows = rows.take(pyarrow.array(entry.clips))
+    count = rows.num_rows
+    columns = {
+        "track_id": pyarrow.array([entry.track_id] * count),
+        "label": pyarrow.array([entry.label] * count),
+    }
+    return pyarrow.table(
+        [columns[name] if name in columns else rows.column(name) for name in schema.names],
+        schema=schema,
+    )
 
 
 def write_tracks(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes tracks.parquet and rejects.csv.
+    """Writes tracks.parquet.
 
     Args:
         folder: the feature set.
@@ -121,14 +165,23 @@ def write_tracks(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """
     table = pyarrow.Table.from_pylist(list(rows), schema=TRACKS_SCHEMA)
     pyarrow.parquet.write_table(table, folder / TRACKS, compression="zstd")
-    with (folder / REJECTS).open("w", encoding="utf-8", newline="") as file:
+
+
+def reject_rows(judged: Iterable[tuple[Track, Verdict]]) -> list[tuple[str, str, str, str]]:
+    """Path, class, reason code and detail of each track that is not used."""
+    return [
+        (printable(track.path), printable(track.label), verdict.code, verdict.detail)
+        for track, verdict in judged
+        if not verdict.used
+    ]
+
+
+def write_rejects(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Writes a list of rejects as CSV that a spreadsheet opens without running any of it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "reason", "detail"])
-        writer.writerows(
-            [_cell(row[name]) for name in ("path", "label", "reason", "detail")]
-            for row in rows
-            if row["verdict"] == "quarantined"
-        )
+        writer.writerows([_cell(text) for text in row] for row in rows)
 
 
 def commit(partial: Path, final: Path, manifest: Manifest) -> None:
@@ -139,9 +192,14 @@ def commit(partial: Path, final: Path, manifest: Manifest) -> None:
     (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
     _sync(partial / MANIFEST)
     _sync(partial)
-    if final.exists():  # a folder whose manifest was lost: it counts as unfinished
-        shutil.rmtree(final)
-    partial.rename(final)
+    if final.exists():  # damaged, or its manifest was lost
+        old = final.with_name(f"{final.name}.partial-old")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.rename(final)
     _sync(final.parent)
 
 

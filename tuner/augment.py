@@ -23,7 +23,7 @@ class AugmentSpec:
 
     Attributes:
         time_mask: widest time mask, in frames (SpecAugment's T).
-        freq_mask: widest frequency mask, in mel bands (SpecAugment's F).
+        freq_mask: widest frequency mask, in rows (SpecAugment's F).
         mixup: Beta(a, a) parameter of mixup; each batch draws one share.
         crop_frames: frames the model sees; a longer clip is cropped at a random place.
     """
@@ -42,7 +42,7 @@ class Draws:
     partner: NDArray[np.int64]  # [b] position in the batch of the clip mixed in
     share: float  # weight of the clip itself, its partner has the rest; 1 without mixup
     time_mask: NDArray[np.int64]  # [b, 2] start, end in frames
-    freq_mask: NDArray[np.int64]  # [b, 2] start, end in bands
+    freq_mask: NDArray[np.int64]  # [b, 2] start, end in rows
 
     def of(self, part: slice) -> Draws:
         """The draws of a part of the batch; ``partner`` still points into the whole batch."""
@@ -60,21 +60,21 @@ def _mask_bounds(rng: np.random.Generator, b: int, widest: int, size: int) -> ND
 
 
 def draw(
-    spec: AugmentSpec, rng: np.random.Generator, b: int, num_bands: int, num_frames: int
+    spec: AugmentSpec, rng: np.random.Generator, b: int, num_rows: int, num_frames: int
 ) -> Draws:
-    """Draw for a batch of ``b`` clips of ``num_bands`` x ``num_frames``."""
+    """Draw for a batch of ``b`` clips of ``num_rows`` x ``num_frames``."""
     crop_frames = spec.crop_frames or num_frames
     return Draws(
         crop_start=rng.integers(0, num_frames - crop_frames, size=b, endpoint=True),
         partner=rng.permutation(b),
         share=float(rng.beta(spec.mixup, spec.mixup)) if spec.mixup > 0 else 1.0,
         time_mask=_mask_bounds(rng, b, spec.time_mask, crop_frames),
-        freq_mask=_mask_bounds(rng, b, spec.freq_mask, num_bands),
+        freq_mask=_mask_bounds(rng, b, spec.freq_mask, num_rows),
     )
 
 
 def mask(x: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Standardised features ``[b, 1, f, m]`` with the drawn bands and frames set to 0."""
+    """Standardised features ``[b, 1, f, m]`` with the drawn rows and frames set to 0."""
     _, _, f, m = x.shape
 
     def inside(bounds: NDArray[np.int64], size: int) -> torch.Tensor:

@@ -23,8 +23,8 @@ import safetensors.torch
 import torch
 
 from pipelines.errors import PipelineError
-from pipelines.spec import ClipSpec, FeatureSpec, num_frames
-from tuner.config import MODELS
+from pipelines.spec import ClipSpec, FeatureSpec, feature_shape
+from tuner.config import MODELS, Features
 from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 
@@ -209,13 +209,13 @@ class Bundle:
         """A classifier of this architecture, untrained."""
         parameters = {k: v for k, v in self.model.items() if k != "name"}
         network = build_network(self.model["name"], len(self.labels), parameters)
-        ones = torch.ones(self.feature.n_mels).numpy()
+        ones = torch.ones(feature_shape(self.clip, self.feature)[0]).numpy()
         return Classifier(network, ones * 0, ones)
 
     @property
     def frames(self) -> int:
         """Frames of one whole clip."""
-        return num_frames(self.clip, self.feature)
+        return feature_shape(self.clip, self.feature)[1]
 
 
 def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
@@ -240,7 +240,9 @@ def _check_bundle(data: dict[str, Any]) -> None:
         raise ValueError("labels are fewer than two or not different")
     if crop is not None and (not isinstance(crop, int) or crop < 1):
         raise ValueError(f"crop_frames is {crop!r}")
-    MODELS[data["model"]["name"]].model_validate(data["model"])  # bounds of the space file
+    # the bounds of a space file, and the kinds of features that models take
+    MODELS[data["model"]["name"]].model_validate(data["model"])
+    Features.model_validate(data["feature"])
 
 
 def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:

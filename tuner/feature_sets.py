@@ -6,13 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.files import is_uri
 from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec, problems
+from tuner.config.specs import clip_spec, feature_spec, split_spec
 from tuner.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipelines.build import BuildResult
+    from pipelines.progress import Progress
     from tuner.config import Experiment, Space
     from tuner.config.schema import Data, Features
 
@@ -22,17 +25,8 @@ DEMO_ROOT = "demo"
 
 def specs_of(data: Data, features: Features) -> tuple[ClipSpec, FeatureSpec, SplitSpec]:
     """The pipeline's specs for an experiment's data and features blocks."""
-    clip = ClipSpec(data.clip_seconds, data.clips_per_track, data.hop_seconds, data.short)
-    feature = FeatureSpec(**features.model_dump())
-    split = data.split.model_dump()
-    if "column" in split:
-        sides = SplitSpec(
-            group=data.group, column=split["column"], seed=data.seed,
-            val_values=tuple(split["val"]), test_values=tuple(split["test"]),
-        )  # fmt: skip
-    else:
-        sides = SplitSpec(group=data.group, seed=data.seed, **split)
-    return clip, feature, sides
+    split = split_spec(data.split, data.group, data.seed)
+    return clip_spec(data), feature_spec(features), split
 
 
 def key_of(experiment: Experiment) -> Specs:
@@ -40,9 +34,16 @@ def key_of(experiment: Experiment) -> Specs:
     return specs_of(experiment.data, experiment.features)[:2]
 
 
-def data_source(root: str, storage: Path) -> Path:
-    """Where the audio is: the given folder or manifest, or the built-in demo under the storage."""
-    return storage / "demo-data" if root == DEMO_ROOT else Path(root).expanduser()
+def data_source(root: str, storage: Path) -> str | Path:
+    """Where the audio is.
+
+    Returns:
+        The given folder or manifest, the URI of one as it was given, or the built-in demo under
+        the storage.
+    """
+    if root == DEMO_ROOT:
+        return storage / "demo-data"
+    return root if is_uri(root) else Path(root).expanduser()
 
 
 def ensure_demo(folder: Path, progress: Callable[[str], None]) -> None:
@@ -54,24 +55,16 @@ def ensure_demo(folder: Path, progress: Callable[[str], None]) -> None:
     )
 
 
-def check_source(space: Space, source: Path) -> None:
+def check_source(space: Space, source: str | Path) -> None:
     """Find out in a moment, before anything is started, whether the data can be used.
 
     Raises:
         PipelineError: there is nothing, one class, too few groups, or a faulty manifest.
     """
     from pipelines.catalog import read_catalog
-    from pipelines.groups import assign_groups, count_groups, require_groups
-    from pipelines.splits import TrackInfo, assign_splits
+    from pipelines.decide import check_splits
 
-    tracks = read_catalog(source).tracks
-    split = specs_of(space.template.data, space.template.features)[2]
-    groups = assign_groups(tracks, split)
-    if split.column is None:
-        require_groups(count_groups(tracks, groups))
-    assign_splits(
-        [TrackInfo(t.track_id, t.label, groups[t.track_id], t.columns) for t in tracks], split
-    )
+    check_splits(read_catalog(source), specs_of(space.template.data, space.template.features)[2])
 
 
 def check_specs(space: Space) -> None:
@@ -87,25 +80,25 @@ def check_specs(space: Space) -> None:
 
 
 def build_all(
-    space: Space, source: Path, folder: Path, progress: Callable[[int, int, int], None]
+    space: Space, source: str | Path, folder: Path, progress: Callable[[Progress], None]
 ) -> dict[Specs, BuildResult]:
     """Build what is missing of the space's feature sets under ``folder``.
 
     Raises:
         PipelineError: the data cannot be used, or the disk is full.
     """
-    from pipelines.build import build
+    from pipelines.build import build_sets
     from pipelines.catalog import read_catalog
 
-    catalog = read_catalog(source)
-    built: dict[Specs, BuildResult] = {}
-    for variant in space.feature_variants():
-        clip, feature, split = specs_of(variant.data, variant.features)
-        built[clip, feature] = build(
-            catalog, folder, clip, feature, split, progress,
-            max_bad_share=variant.data.max_bad_share,
-        )  # fmt: skip
-    return built
+    # Neither the split nor the share of bad files can be a range, so all sets have the same.
+    data = space.template.data
+    specs = [specs_of(variant.data, variant.features) for variant in space.feature_variants()]
+    wanted = [(clip, feature) for clip, feature, _ in specs]
+    built = build_sets(
+        read_catalog(source), folder, wanted, specs[0][2], progress,
+        max_bad_share=data.max_bad_share,
+    )  # fmt: skip
+    return dict(zip(wanted, built, strict=True))
 
 
 def describe(result: BuildResult) -> dict[str, Any]:
@@ -117,5 +110,6 @@ def describe(result: BuildResult) -> dict[str, Any]:
         "labels": list(manifest.labels),
         "tracks": asdict(manifest.tracks),
         "clips": dict(manifest.clips),
+        "groups": manifest.group_source,
         "leakage": asdict(manifest.leakage),
     }

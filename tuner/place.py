@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from pipelines.files import printable_root
 
 
 @dataclass(frozen=True)
@@ -16,12 +15,19 @@ class Place:
     Attributes:
         storage: the folder of all studies and feature sets.
         name: of the study.
-        data: folder or manifest of the audio.
+        data: folder or manifest of the audio, or a URI, which may hold a secret.
     """
 
     storage: Path
     name: str
-    data: Path
+    data: str | Path = field(repr=False)
+
+    @property
+    def data_shown(self) -> str:
+        """Where the audio is, as it may be written down: without what a URI holds of secrets."""
+        return printable_root(
+            str(self.data.resolve()) if isinstance(self.data, Path) else self.data
+        )
 
     @property
     def folder(self) -> Path:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.audio.sandbox import Decoder
     from tuner.checkpoint import Bundle
     from tuner.models import Classifier
 
@@ -82,27 +83,39 @@ def _check_form(reference: str) -> None:
 
 
 def predict_file(
-    path: Path, bundle: Bundle, classifier: Classifier, vote: Vote = "soft"
+    path: Path,
+    bundle: Bundle,
+    classifier: Classifier,
+    vote: Vote = "soft",
+    decoder: Decoder | None = None,
 ) -> Prediction:
     """Decode, cut, transform, classify and vote, with the functions that trained the model.
 
     A file that cannot be read gives a prediction without a label that says why.
+
+    Args:
+        path: the file.
+        bundle: how features are made, and the class names.
+        classifier: in evaluation mode.
+        vote: how the clips' answers are put together.
+        decoder: the process that decodes, so that a file that crashes it costs no more than
+            itself; without one, this process decodes.
     """
     import torch
 
     from pipelines.audio import decode
-    from pipelines.clips import cut
     from pipelines.errors import AudioRejected
-    from pipelines.features import transform
+    from pipelines.features import extract
     from tuner import metrics
     from tuner.loop import clip_probabilities
 
     rate = bundle.feature.sample_rate
     try:
-        clips = cut(decode(path, rate).samples, rate, bundle.clip)
+        decoded = decoder.decode_path(path, rate) if decoder else decode(path, rate)
     except (AudioRejected, OSError) as error:
         return Prediction(str(path), None, {}, 0, vote, str(error))
-    features = torch.from_numpy(transform(clips.samples, bundle.feature)).float()
+    made = extract(decoded.samples, bundle.clip, bundle.feature)
+    features = torch.from_numpy(made.features).float()
     answers = clip_probabilities(classifier, features, bundle.crop_frames).numpy()
     votes = metrics.soft_votes(answers) if vote == "soft" else metrics.hard_votes(answers)
     ranked = _ranked(votes, answers)
@@ -119,7 +132,7 @@ def _ranked(votes: NDArray[np.float64], clips: NDArray[np.float32]) -> NDArray[n
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths, with each folder replaced by the audio files under it, sorted."""
-    from pipelines.catalog import EXTENSIONS
+    from pipelines.files import EXTENSIONS
 
     for path in paths:
         if path.is_dir():
@@ -166,6 +179,7 @@ def main(
       runs:/ID or ID          an MLflow run
       DIR                     the folder model/ of a study
     """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
+    from pipelines.audio.sandbox import Decoder
     from pipelines.errors import PipelineError
     from tuner.errors import TunerError, UsageError
 
@@ -177,10 +191,11 @@ def main(
             raise UsageError(f"no audio files under {', '.join(map(str, files))}")
         bundle, classifier = load_model(model, uri)
         failed = False
-        for path in paths:
-            prediction = predict_file(path, bundle, classifier, shown["vote"])
-            failed = failed or prediction.error is not None
-            _show(prediction, shown["top"], shown["as_json"])
+        with Decoder() as decoder:
+            for path in paths:
+                prediction = predict_file(path, bundle, classifier, shown["vote"], decoder)
+                failed = failed or prediction.error is not None
+                _show(prediction, shown["top"], shown["as_json"])
     except (TunerError, PipelineError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from pipelines.progress import Progress as BuildProgress
     from tuner.ledger import Record
 
 # A log file wants a line now and then, not one a file.
@@ -88,9 +89,13 @@ class Progress:
         if self._live is None:
             self.say(self._line)
 
-    def files(self, done: int, total: int, rejected: int) -> None:
-        """How far a feature set is."""
-        self.status(f"features: {done} of {total} files, {rejected} rejected")
+    def files(self, build: BuildProgress) -> None:
+        """How far the feature sets are."""
+        resumed = f", {build.resumed} taken over" if build.resumed else ""
+        self.status(
+            f"features: {build.files} of {build.listed} files, {build.clips} clips, "
+            f"{build.rejected} rejected{resumed}"
+        )
 
     def record(self, record: Record) -> None:
         """Take in a ledger record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -40,7 +41,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 @click.option(
     "--data",
     metavar="DIR",
-    help="Folder of class folders, or a manifest; default: the space file's.",
+    help="Folder of class folders, a manifest, or a URI of either; default: the space file's.",
 )
 @click.option("--name", metavar="N", help="Name of the study; default: the space file's.")
 @click.option(
@@ -95,10 +96,17 @@ def main(space: Path, **options: Any) -> None:
         click.echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt) as stop:
-        words = [a for a in sys.argv[1:] if a != "--resume"]
+        words = [in_public(word) for word in sys.argv[1:] if word != "--resume"]
         click.echo("interrupted; what was done is kept. To continue:", err=True)
         click.echo(f"  python -m tuner.run {shlex.join(words)} --resume", err=True)
         sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
+
+
+def in_public(word: str) -> str:
+    """A word of the command line without the secrets of a URI in it."""
+    from pipelines.files import printable_root
+
+    return re.sub(r"[A-Za-z0-9+]+://\S+", lambda uri: printable_root(uri[0]), word)
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,8 @@ def _run(path: Path, options: Options) -> int:
     }  # fmt: skip
     asked = [as_override(key, value) for key, value in flags.items() if value is not None]
     space = load(path, [*options.overrides, *asked])
+    root = space.template.data.root  # from here on only `place` knows the secrets of a URI
+    space = space.without_secrets()
     for warning in space.warnings:
         click.echo(f"warning: {warning}", err=True)
     if options.print_config:
@@ -145,7 +155,7 @@ def _run(path: Path, options: Options) -> int:
         )
     from tuner.place import Place
 
-    root, storage = space.template.data.root, Path(options.storage)
+    storage = Path(options.storage)
     place = Place(storage, space.name, feature_sets.data_source(root, storage))
     if options.resume and not place.ledger.exists():
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
@@ -178,7 +188,7 @@ def _study(
     ):
         study.begin(space, place, ledger)
         if is_demo:
-            feature_sets.ensure_demo(place.data, progress.status)
+            feature_sets.ensure_demo(Path(place.data), progress.status)
         progress.status("opening the tracking store")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         with closing(tracking.open_tracker(uri, place.storage, place.name)) as tracker:
@@ -237,6 +247,7 @@ def _show_result(
 ) -> None:
     """The end of a study for a person."""
     from tuner.progress import one_line
+    from tuner.selection import leak_in_words
 
     test, best, registered = summary["test"], summary["best"], summary["registered"]
     low, high = test["ci95"]
@@ -264,9 +275,7 @@ def _show_result(
         if one["tracks"]["quarantined"]:
             lost = f"{one['tracks']['quarantined']} of {one['tracks']['listed']} not used"
             click.echo(f"files       {lost}: {Path(one['path']) / 'rejects.csv'}")
-    leak = summary["leakage"]
-    trusted = "passed" if leak["passed"] else f"FAILED: {leak}"
-    click.echo(f"leakage     {trusted}")
+    click.echo(f"leakage     {leak_in_words(summary['leakage'])}")
     click.echo(f"registered  {registered['reason']}")
     click.echo(f"report      {place.folder / 'report.html'}")
     if registered["alias"]:

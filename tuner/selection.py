@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tuner.ledger import Record
 
@@ -144,11 +144,17 @@ def doubts(records: Sequence[Record]) -> list[str]:
     """Reasons to doubt the score that the study's own numbers give."""
     found: list[str] = []
     features, test = _last(records, "features"), _last(records, "test")
-    leakage = _worst_leakage(features.get("features", []))
+    sets = features.get("features", [])
+    leakage = worst_leakage(sets) if sets else None
     if leakage and not leakage["passed"]:
         found.append(
-            "The leakage audit failed: tracks of one group, or near-duplicates, are on two sides "
-            "of the split. The scores are too high; the model was not registered."
+            f"The data is {leak_in_words(leakage)}. The scores do not tell how well other "
+            "recordings are recognised; the model was not registered."
+        )
+    if leakage and leakage["label_conflicts"]:
+        found.append(
+            f"{leakage['label_conflicts']} pairs of copies of one recording are listed with "
+            "different classes, so no model can get all of them right."
         )
     if test:
         found += _doubts_of_test(test)
@@ -182,14 +188,34 @@ def _doubts_of_test(test: Record) -> list[str]:
     return found
 
 
-def _worst_leakage(sets: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def worst_leakage(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The audit over all feature sets: the largest counts; passed only if each one is."""
     audits = [one["leakage"] for one in sets]
-    if not audits:
-        return None
-    counted = ("groups_shared", "near_duplicates_shared")
-    worst: dict[str, Any] = {name: max(audit[name] for audit in audits) for name in counted}
-    return {**worst, "passed": all(audit["passed"] for audit in audits)}
+    counted = (
+        "groups_shared", "exact_duplicates_shared", "near_duplicates_shared", "label_conflicts",
+    )  # fmt: skip
+    worst: dict[str, Any] = {name: max(a.get(name, 0) for a in audits) for name in counted}
+    clip_split = any(audit.get("clip_split", False) for audit in audits)
+    passed = all(audit["passed"] for audit in audits)
+    return {**worst, "clip_split": clip_split, "passed": passed}
+
+
+def leak_in_words(leakage: Mapping[str, Any]) -> str:
+    """What an audit found; an alarm unless it passed."""
+    if leakage["passed"]:
+        return "passed"
+    if leakage["clip_split"]:
+        return "LEAKY: clips of one recording are on several sides (data.split is clip)"
+    found = [
+        f"{leakage[key]} {one if leakage[key] == 1 else many}"
+        for key, one, many in (
+            ("groups_shared", "group", "groups"),
+            ("exact_duplicates_shared", "pair of equal tracks", "pairs of equal tracks"),
+            ("near_duplicates_shared", "pair of near-duplicates", "pairs of near-duplicates"),
+        )
+        if leakage[key]
+    ]
+    return f"LEAKY: {', '.join(found)} on two sides of the split"
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
@@ -218,7 +244,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "best": best,
         "confirm": _pick(confirmed, "top seeds mean ci95") if confirmed else None,
         "test": test.get("metrics"),
-        "leakage": _worst_leakage(sets),
+        "leakage": worst_leakage(sets) if sets else None,
         "registered": _pick(_last(records, "registered"), "name version alias reason"),
         "seconds": _last(records, "study_end").get("seconds"),
     }

@@ -68,7 +68,7 @@ def begin(space: Space, place: Place, ledger: Ledger) -> None:
     if before is None:
         ledger.append(
             "study", study=place.name, source=space.source, settings=settings,
-            config=space.template.model_dump(mode="json"), data=str(place.data.resolve()),
+            config=space.template.model_dump(mode="json"), data=place.data_shown,
         )  # fmt: skip
         return
     had = before["settings"]

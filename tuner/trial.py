@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipelines.errors import StorageFullError, is_storage_full
-from pipelines.spec import num_frames
 from pipelines.store import open_feature_set
 from tuner import augment, loop
+from tuner.arrays import Arrays, cache_folder, open_arrays
 from tuner.checkpoint import Bundle, best_weights, newest_checkpoint, save_checkpoint
 from tuner.config import Experiment
-from tuner.data import ArrayFeed, Arrays, cache_folder, open_arrays
+from tuner.data import ArrayFeed
 from tuner.errors import CheckpointError, DivergedError
 from tuner.feed import Alone, Workers
 from tuner.models import Classifier, build_network
@@ -104,7 +104,7 @@ def _assemble(spec: TrialSpec, workers: Workers) -> _Job:
     experiment = Experiment.model_validate(spec.experiment)
     arrays = open_arrays(Path(spec.feature_set), cache_folder())
     manifest = open_feature_set(Path(spec.feature_set)).manifest
-    crop = _crop_frames(experiment, num_frames(manifest.clip, manifest.feature))
+    crop = _crop_frames(experiment, manifest.shape[1])
     optim, train, search = experiment.optim, experiment.train, experiment.search
     recipe = loop.Recipe(
         epochs=train.epochs, optimizer=optim.name, peak_lr=optim.lr,

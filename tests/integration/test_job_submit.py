@@ -89,7 +89,14 @@ def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:
         "best": {"trial_id", "run_id", "config", "val"},
         "confirm": {"top", "seeds", "mean", "ci95"},
         "test": {"f1_macro", "accuracy", "ci95", "tracks", "clip_f1_macro"},
-        "leakage": {"groups_shared", "near_duplicates_shared", "passed"},
+        "leakage": {
+            "groups_shared",
+            "exact_duplicates_shared",
+            "near_duplicates_shared",
+            "label_conflicts",
+            "clip_split",
+            "passed",
+        },
         "registered": {"name", "version", "alias", "reason"},
         "seconds": {"features", "search", "confirm", "total"},
     }

@@ -115,7 +115,8 @@ def test_the_json_has_the_promised_keys(study) -> None:
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
     assert set(found["test"]) >= set(test.split())
     assert found["leakage"] == {
-        "groups_shared": 0, "near_duplicates_shared": 0, "passed": True,
+        "groups_shared": 0, "exact_duplicates_shared": 0, "near_duplicates_shared": 0,
+        "label_conflicts": 0, "clip_split": False, "passed": True,
     }  # fmt: skip
     assert found["registered"]["name"] == "small"
     assert str(found["registered"]["version"]) == "1"

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from pipelines.build import build, feature_set_path, main
+from pipelines.build import build, main
 from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
 from pipelines.errors import SpecError, SplitError
+from pipelines.progress import Progress
 from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
-from pipelines.stage import Job, pieces, run_piece
+from pipelines.store import open_feature_set
+from tuner.cluster import Cluster
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
@@ -41,11 +46,12 @@ class TestBuild:
     ) -> None:
         root = make_folder(per_class=6)
         (root / "hum" / "empty.wav").write_bytes(b"")
-        catalog, seen = read_catalog(root), []
-        result = build(catalog, tmp_path / "out", *SPECS, lambda *counts: seen.append(counts))
+        catalog = read_catalog(root)
+        seen: list[Progress] = []
+        result = build(catalog, tmp_path / "out", *SPECS, seen.append)
         assert (result.reused, result.resumed_tracks) == (False, 0)
-        assert seen[0] == (0, 13, 0)
-        assert seen[-1] == (13, 13, 1)
+        assert seen[0] == Progress(files=0, listed=13, rejected=0, clips=0, resumed=0)
+        assert seen[-1] == Progress(files=13, listed=13, rejected=1, clips=36, resumed=0)
         result.feature_set.verify()
         assert result.feature_set.manifest.tracks.quarantined == 1
         assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
@@ -54,25 +60,6 @@ class TestBuild:
         again = build(catalog, tmp_path / "out", *SPECS)
         assert again.reused
         assert again.feature_set == result.feature_set
-
-    def test_finished_pieces_are_not_decoded_again(
-        self, make_folder: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        catalog = read_catalog(make_folder(per_class=6))
-        final = feature_set_path(catalog, tmp_path / "out", *SPECS)
-        job = Job(catalog.root, final.with_name(f"{final.name}.staging"), CLIP, FEATURE)
-        job.staging.mkdir(parents=True)
-        done = pieces(catalog.tracks)[:5]
-        for piece in done:
-            run_piece(job, piece)
-        result = build(catalog, tmp_path / "out", *SPECS)
-        assert result.resumed_tracks == sum(map(len, done)) > 0
-        fresh = build(catalog, tmp_path / "other", *SPECS)
-        names = [part.path for part in fresh.feature_set.manifest.parts]
-        for name in names:
-            ours = (result.feature_set.path / name).read_bytes()
-            assert ours == (fresh.feature_set.path / name).read_bytes()
-        assert not job.staging.exists()
 
     def test_of_two_at_once_one_builds_and_one_waits(
         self, make_folder: Callable[..., Path], tmp_path: Path
@@ -155,3 +142,36 @@ def test_the_command_keeps_its_contract(make_folder: Callable[..., Path], tmp_pa
     assert Path(result["path"]).name == result["fingerprint"]
     assert "E_EMPTY" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_a_killed_command_goes_on_and_no_row_is_lost_or_doubled(
+    make_folder: Callable[..., Path], tmp_path: Path, local_ray: Cluster
+) -> None:
+    root, out = make_folder(per_class=60), tmp_path / "out"
+    environment = {**os.environ, "RAY_ADDRESS": local_ray.address, "RAY_AUTH_MODE": "token"}
+    command = [sys.executable, "-m", "pipelines.build", str(root), "--out", str(out), *OPTIONS]
+    killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while len(list(out.glob(".staging/*/*.parquet"))) < 3:
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait(timeout=30)
+    assert not list(out.glob("*/manifest.json"))
+
+    done = subprocess.run(
+        [*command, "--json"], env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < result["resumed_tracks"] < 120
+    assert sum(result["clips"].values()) == 120 * 10
+    found = open_feature_set(Path(result["path"]))
+    found.verify(digests=True)
+    catalog = read_catalog(root)
+    specs = (ClipSpec(0.4), FEATURE, SplitSpec())
+    fresh = build(catalog, tmp_path / "fresh", *specs, decode=decode_here).feature_set
+    assert found.manifest.parts == fresh.manifest.parts

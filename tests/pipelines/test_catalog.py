@@ -1,16 +1,18 @@
+"""Folders of classes: what is listed, and what is not."""
+
 from __future__ import annotations
 
 import os
 import unicodedata
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from pipelines.catalog import read_catalog
-from pipelines.errors import AudioRejected, CatalogError
-from pipelines.tracks import locate, printable, track_id
+from pipelines.errors import CatalogError
+from pipelines.tracks import Catalog
+
+NFC, NFD = (unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD"))
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -28,6 +30,13 @@ def write(root: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
     return path
 
 
+def codes(catalog: Catalog) -> list[tuple[str, str, str]]:
+    """Path, label and code of each track, in order."""
+    return [
+        (t.path, t.label, catalog.rejected.get(t.track_id, ("", ""))[0]) for t in catalog.tracks
+    ]
+
+
 class TestFolders:
     def test_the_first_level_is_the_class(self, tmp_path: Path) -> None:
         root = touch(
@@ -36,36 +45,87 @@ class TestFolders:
             "drum and bass/album/disc 1/c.flac",
             "hörspiel/d.Mp3",
             "no/e.opus",
+            "1e3/name.with.dots.m4a",
         )
         catalog = read_catalog(root)
         assert [(t.path, t.label) for t in catalog.tracks] == [
+            ("1e3/name.with.dots.m4a", "1e3"),
             ("drum and bass/a b.WAV", "drum and bass"),
             ("drum and bass/album/disc 1/c.flac", "drum and bass"),
             ("hörspiel/d.Mp3", "hörspiel"),
             ("no/e.opus", "no"),
         ]
-        assert (catalog.layout, catalog.columns, catalog.root) == ("folders", (), root)
+        assert (catalog.layout, catalog.columns, catalog.root) == ("folders", (), str(root))
+        assert (catalog.rejected, catalog.remarks, catalog.unlisted) == ({}, {}, ())
 
-    def test_what_is_not_audio_is_counted_and_hidden_files_are_not(self, tmp_path: Path) -> None:
-        root = touch(tmp_path, "a/1.wav", "b/2.wav", "a/cover.jpg", "readme.txt", "loose.wav")
-        touch(tmp_path, "a/.DS_Store", "a/._1.wav", ".git/3.wav")
-        catalog = read_catalog(root)
-        assert len(catalog.tracks) == 2
-        assert catalog.ignored == 3
-
-    def test_pipes_and_devices_are_not_listed(self, tmp_path: Path) -> None:
-        root = touch(tmp_path, "a/1.wav", "b/2.wav")
+    def test_what_is_no_candidate_is_counted(self, tmp_path: Path) -> None:
+        root = touch(tmp_path, "a/1.wav", "b/2.wav", "a/cover.jpg", "readme.txt", "b/Thumbs.db")
+        touch(root, "a/.DS_Store", "a/._1.wav", ".git/3.wav", "__MACOSX/a/._1.wav")
         os.mkfifo(root / "a" / "pipe.wav")
-        assert len(read_catalog(root).tracks) == 2
+        (root / "a" / "zero.wav").symlink_to("/dev/zero")
+        catalog = read_catalog(root)
+        assert [t.path for t in catalog.tracks] == ["a/1.wav", "b/2.wav"]
+        # .git and __MACOSX are one each: hidden folders are not entered
+        assert catalog.ignored == 9
 
-    def test_a_link_to_a_file_is_listed_and_one_to_a_folder_refused(self, tmp_path: Path) -> None:
-        root = touch(tmp_path / "data", "a/1.wav", "b/2.wav")
-        (root / "a" / "link.wav").symlink_to(root / "b" / "2.wav")
-        assert len(read_catalog(root).tracks) == 3
-        touch(tmp_path / "other", "3.wav")
-        (root / "c").symlink_to(tmp_path / "other")
-        with pytest.raises(CatalogError, match="link to a folder"):
+    def test_audio_beside_the_class_folders_is_told(self, tmp_path: Path) -> None:
+        catalog = read_catalog(touch(tmp_path, "a/1.wav", "b/2.wav", "loose.wav"))
+        assert catalog.unlisted == ("loose.wav",)
+
+    def test_pointers_of_git_lfs_are_counted_and_named(self, tmp_path: Path) -> None:
+        # as in the specification of git-lfs
+        pointer = (
+            "version https://git-lfs.github.com/spec/v1\n"
+            f"oid sha256:{'4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393'}\n"
+            "size 12345\n"
+        )
+        root = touch(tmp_path, "a/1.wav", "b/2.wav")
+        (root / "a" / "1.wav").write_text(pointer)
+        write(root / "a", b"R" * len(pointer), "short.wav")
+        catalog = read_catalog(root)
+        assert [t.path for t in catalog.tracks] == ["a/short.wav", "b/2.wav"]
+        assert catalog.ignored == 1
+        assert "git lfs pull" in catalog.notes[0]
+        (root / "a" / "short.wav").write_text(pointer)
+        (root / "b" / "2.wav").write_text(pointer)
+        with pytest.raises(CatalogError, match="git lfs pull"):
             read_catalog(root)
+
+    def test_a_link_to_a_file_is_listed_whatever_it_leads_to(self, tmp_path: Path) -> None:
+        root = touch(tmp_path, "a/1.wav", "b/2.wav")
+        (root / "a" / "link.wav").symlink_to(root / "b" / "2.wav")
+        (root / "a" / "gone.wav").symlink_to(root / "nothing")
+        assert len(read_catalog(root).tracks) == 4
+
+    def test_a_link_to_a_folder_is_an_error_when_audio_would_be_lost(self, tmp_path: Path) -> None:
+        root = touch(tmp_path / "data", "a/1.wav", "b/2.wav")
+        touch(tmp_path / "notes", "x.txt")
+        (root / "a" / "notes").symlink_to(tmp_path / "notes")
+        (root / "again").symlink_to(root / "a")
+        catalog = read_catalog(root)
+        assert (len(catalog.tracks), catalog.ignored) == (2, 2)
+        assert "2 links to folders" in catalog.notes[0]
+        touch(tmp_path / "other", "deep/3.wav")
+        (root / "c").symlink_to(tmp_path / "other")
+        with pytest.raises(CatalogError, match="data/c is a link to a folder with audio"):
+            read_catalog(root)
+
+    def test_names_equal_but_for_case_or_unicode_form_are_both_used(self, tmp_path: Path) -> None:
+        names = [f"a/{NFC}", f"a/{NFD}", "a/X.wav", "a/x.wav", "b/1.wav"]
+        catalog = read_catalog(touch(tmp_path, *names))
+        assert sorted(t.path for t in catalog.tracks) == sorted(names)
+        assert len({t.track_id for t in catalog.tracks}) == 5
+        flagged = {t.path for t in catalog.tracks if t.track_id in catalog.remarks}
+        assert flagged == set(names[:4])
+        assert set(catalog.remarks.values()) == {("W_NAME_COLLISION",)}
+        assert catalog.rejected == {}
+
+    def test_two_unicode_forms_of_a_folder_are_one_class(self, tmp_path: Path) -> None:
+        catalog = read_catalog(
+            touch(tmp_path, f"{NFC}/1.ogg", f"{NFD}/2.ogg", "Rock/3.ogg", "rock/4.ogg")
+        )
+        assert {t.label for t in catalog.tracks} == {NFC, "Rock", "rock"}
+        assert catalog.notes == ("the classes 'Rock' and 'rock' differ in case only",)
 
     @pytest.mark.parametrize(
         ("names", "word"),
@@ -85,95 +145,3 @@ class TestFolders:
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(CatalogError, match="nothing at"):
             read_catalog(tmp_path / "gone")
-
-
-class TestManifest:
-    @pytest.mark.parametrize("mark", [",", ";", "\t"])
-    @pytest.mark.parametrize("end", ["\n", "\r\n"])
-    @pytest.mark.parametrize("bom", ["", "\ufeff"])
-    def test_dialects(self, tmp_path: Path, mark: str, end: str, bom: str) -> None:
-        rows = [["path", "label", "artist"], ["a/1.wav", "no", f'"x{mark}y"'], ["2.wav", "on", ""]]
-        text = bom + end.join(mark.join(row) for row in rows) + end
-        catalog = read_catalog(write(tmp_path, text))
-        assert [(t.path, t.label, dict(t.columns)) for t in catalog.tracks] == [
-            ("2.wav", "on", {"artist": ""}),
-            ("a/1.wav", "no", {"artist": f"x{mark}y"}),
-        ]
-        assert catalog.columns == ("artist",)
-        assert catalog.root == tmp_path
-
-    def test_a_folder_with_a_manifest_is_read_by_it(self, tmp_path: Path) -> None:
-        touch(tmp_path, "a/1.wav", "b/2.wav", "b/3.wav")
-        write(tmp_path, "path,label\na/1.wav,x\nb/2.wav,y\n")
-        assert [t.label for t in read_catalog(tmp_path).tracks] == ["x", "y"]
-
-    def test_parquet(self, tmp_path: Path) -> None:
-        table = pyarrow.table({"path": ["1.wav", "2.wav"], "label": ["a", "b"], "fold": [1, None]})
-        pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
-        tracks = read_catalog(tmp_path / "m.parquet").tracks
-        assert [dict(t.columns) for t in tracks] == [{"fold": "1"}, {"fold": ""}]
-
-    @pytest.mark.parametrize(
-        ("text", "words"),
-        [
-            ("", ["empty", "path,label"]),
-            ("path,label\n", ["no rows"]),
-            ("file,label\n1.wav,a\n", ["no column path", "found file, label"]),
-            ("Path,label\n1.wav,a\n", ["no column path", "'path' meant"]),
-            ("path,label\n1.wav,a\n2.wav,\n", ["no label in 1 rows: 3"]),
-            ("path,label\n,a\n2.wav,b\n", ["no path in 1 rows: 2"]),
-            ("path,label\n1.wav,a\n1.wav,b\n", ["more than once: 1.wav"]),
-            ("path,label\n1.wav,a\n2.wav,b,c\n", ["other than 2 cells: 3"]),
-            ('path,label\n"1.wav,a\n', ["line 2"]),
-            ("path,label\n1.wav,a\n2.wav,a\n", ["one class only"]),
-            (b"path,label\n1.wav,caf\xe9\n", ["not UTF-8", "byte 20"]),
-            ("path,label\n1.wav," + "a" * 200_000, ["line 2"]),
-        ],
-    )
-    def test_faults_are_named(self, tmp_path: Path, text: str | bytes, words: list[str]) -> None:
-        with pytest.raises(CatalogError) as caught:
-            read_catalog(write(tmp_path, text))
-        assert all(word in str(caught.value) for word in words), str(caught.value)
-
-    def test_two_unicode_forms_of_a_name_are_one(self, tmp_path: Path) -> None:
-        forms = [unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD")]
-        text = f"path,label\n{forms[0]},a\n{forms[1]},b\n"
-        with pytest.raises(CatalogError, match="equal once written alike"):
-            read_catalog(write(tmp_path, text))
-
-
-def test_a_track_is_named_by_its_path_alone() -> None:
-    # blake2b of the UTF-8 bytes, from `b2sum -l 64`
-    assert track_id("a/1.wav") == "3046e171c16b846f"
-    assert track_id("é") == track_id("e\u0301")
-
-
-@pytest.mark.parametrize("path", ["../x.wav", "a/../../x.wav", "/etc/passwd", "a\0b"])
-def test_paths_that_lead_out(tmp_path: Path, path: str) -> None:
-    with pytest.raises(AudioRejected) as caught:
-        locate(tmp_path.resolve(), path)
-    assert caught.value.code == "E_PATH_ESCAPE"
-
-
-def test_links_that_lead_out_or_nowhere(tmp_path: Path) -> None:
-    root = touch(tmp_path / "data", "a/1.wav").resolve()
-    touch(tmp_path, "secret.wav")
-    (root / "out.wav").symlink_to(tmp_path / "secret.wav")
-    (root / "up").symlink_to(tmp_path)
-    (root / "gone.wav").symlink_to(root / "nothing")
-    (root / "in.wav").symlink_to(root / "a" / "1.wav")
-    for path, expected in [
-        ("out.wav", "E_PATH_ESCAPE"),
-        ("up/secret.wav", "E_PATH_ESCAPE"),
-        ("gone.wav", "E_MISSING"),
-        ("nothing.wav", "E_MISSING"),
-    ]:
-        with pytest.raises(AudioRejected) as caught:
-            locate(root, path)
-        assert caught.value.code == expected
-    assert locate(root, "in.wav") == root / "a" / "1.wav"
-
-
-def test_names_that_are_not_utf8_can_be_written_down() -> None:
-    assert printable(os.fsdecode(b"caf\xe9")) == r"caf\udce9"
-    assert printable("é") == "é"

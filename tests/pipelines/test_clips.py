@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,6 +42,48 @@ def test_by_hop_the_tail_is_left_out() -> None:
     assert clips.samples[:, 0].tolist() == [0, 15, 30, 45]
     just_fits = cut(ramp(60), 10, ClipSpec(clip_seconds=3.0, hop_seconds=1.5))
     assert just_fits.samples[:, 0].tolist() == [0, 15, 30]
+
+
+def test_a_hop_between_samples_is_rounded_for_each_clip_and_does_not_drift() -> None:
+    # 0.35 s at 10 Hz are 3.5 samples: 0, 3.5, 7, 10.5, 14, 17.5, halves to the even neighbour
+    clips = cut(ramp(40), 10, ClipSpec(clip_seconds=2.0, hop_seconds=0.35))
+    assert clips.samples[:, 0].tolist() == [0, 4, 7, 10, 14, 18]
+    assert clips.start_s.tolist() == [0, 0.4, 0.7, 1.0, 1.4, 1.8]
+
+
+def test_a_hop_longer_than_a_clip_leaves_gaps() -> None:
+    clips = cut(ramp(100), 10, ClipSpec(clip_seconds=1.0, hop_seconds=4.0))
+    assert clips.samples[:, 0].tolist() == [0, 40, 80]
+
+
+def test_clips_of_a_short_track_overlap_to_give_their_number() -> None:
+    # 5 clips of 3 s in 4 s: starts 0, 0.25, 0.5, 0.75, 1 s, rounded to samples at 10 Hz
+    clips = cut(ramp(40), 10, ClipSpec(clip_seconds=3.0, clips_per_track=5))
+    assert clips.samples[:, 0].tolist() == [0, 2, 5, 8, 10]
+
+
+@pytest.mark.parametrize("hop_seconds", [None, 0.5])
+def test_a_track_of_just_one_clip_is_that_clip(hop_seconds: float | None) -> None:
+    clips = cut(ramp(30), 10, ClipSpec(clip_seconds=3.0, hop_seconds=hop_seconds))
+    assert clips.samples.tolist() == [list(range(30))]
+    assert clips.start_s.tolist() == [0]
+    assert not clips.padded
+
+
+@pytest.mark.parametrize("hop_seconds", [None, 0.5])
+def test_a_track_one_sample_too_short_is_filled_by_one(hop_seconds: float | None) -> None:
+    spec = ClipSpec(clip_seconds=3.0, hop_seconds=hop_seconds)
+    clips = cut(ramp(29) + 1, 10, spec)
+    assert clips.samples.tolist() == [[*range(1, 30), 0]]
+    assert clips.padded
+    again = cut(ramp(29) + 1, 10, replace(spec, short="repeat"))
+    assert again.samples.tolist() == [[*range(1, 30), 1]]
+
+
+def test_clips_are_copies() -> None:
+    track = ramp(30)
+    cut(track, 10, ClipSpec(clip_seconds=3.0)).samples[:] = -1
+    assert track.tolist() == list(range(30))
 
 
 def test_a_short_track_is_filled_up() -> None:

@@ -10,14 +10,19 @@ import torchaudio
 
 from pipelines.errors import SpecError
 from pipelines.spec import (
+    KINDS,
+    PARAMETERS,
     ClipSpec,
     FeatureSpec,
+    Kind,
     SplitSpec,
     empty_mel_bands,
+    feature_shape,
     fingerprint,
     num_frames,
     num_samples,
     problems,
+    rendering,
 )
 
 
@@ -25,6 +30,42 @@ def test_frames_of_a_clip_counted_by_hand() -> None:
     # 3 s at 22050 Hz are 66150 samples; 129 whole hops of 512 fit, and a frame stands at 0 too
     assert num_samples(ClipSpec(), FeatureSpec()) == 66150
     assert num_frames(ClipSpec(), FeatureSpec()) == 130
+
+
+def test_a_last_frame_that_does_not_fit_is_not_counted() -> None:
+    # 5 hops of 100 and 2 * 200 reflected samples: frames of 401 begin at 0, 100, ..., 400
+    clip = ClipSpec(clip_seconds=500 / 8000)
+    odd = FeatureSpec(sample_rate=8000, n_fft=401, hop_length=100, n_mels=20)
+    assert num_frames(clip, odd) == 5
+    assert num_frames(clip, replace(odd, n_fft=400)) == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("logmel", (64, 130)),
+        ("stft", (513, 130)),
+        ("mfcc", (20, 130)),
+        ("tempogram", (128, 130)),
+        ("waveform", (1, 66150)),
+        ("song", (16, 1)),
+    ],
+)
+def test_each_kind_has_its_shape(kind: Kind, shape: tuple[int, int]) -> None:
+    assert feature_shape(ClipSpec(), FeatureSpec(kind=kind)) == shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_parameters_that_a_kind_reads_change_its_name(kind: Kind) -> None:
+    values: dict[str, Any] = {"n_fft": 2048, "win_length": 1000, "hop_length": 300, "f_min": 20.0}
+    values |= {"f_max": 8000.0, "n_mels": 32, "n_mfcc": 13, "n_lags": 64}
+    base = FeatureSpec(kind=kind)
+    names = {
+        parameter: rendering(ClipSpec(), replace(base, **{parameter: value}))
+        for parameter, value in values.items()
+    }
+    same = rendering(ClipSpec(), base)
+    assert {name for name, digest in names.items() if digest != same} == set(PARAMETERS[kind])
 
 
 @pytest.mark.parametrize(
@@ -59,7 +100,9 @@ def test_empty_bands_are_those_of_torchaudio(
         (lambda: ClipSpec(clips_per_track=None), "hop_seconds"),
         (lambda: ClipSpec(hop_seconds=-1.0), "hop_seconds"),
         (lambda: ClipSpec(short="loop"), "short"),  # type: ignore[arg-type]
-        (lambda: FeatureSpec(kind="mfcc"), "kind"),  # type: ignore[arg-type]
+        (lambda: FeatureSpec(kind="cqt"), "kind"),  # type: ignore[arg-type]
+        (lambda: FeatureSpec(kind="mfcc", n_mfcc=65), "n_mfcc"),
+        (lambda: FeatureSpec(kind="tempogram", n_lags=1), "n_lags"),
         (lambda: FeatureSpec(sample_rate=100), "sample_rate"),
         (lambda: FeatureSpec(f_max=12_000), "f_max"),
         (lambda: FeatureSpec(f_min=9000, f_max=8000), "f_min"),
@@ -92,7 +135,7 @@ class TestFingerprint:
         name = fingerprint("0" * 32, ClipSpec(), FeatureSpec(), SplitSpec())
         assert len(name) == 16
         assert int(name, 16) >= 0
-        assert name == "da3f85e38e5eb8d2"
+        assert name == "0b528ea974eeee3c"
 
     @pytest.mark.parametrize(
         "other",
@@ -102,6 +145,7 @@ class TestFingerprint:
             (ClipSpec(short="repeat"), FeatureSpec(), SplitSpec()),
             (ClipSpec(), FeatureSpec(n_mels=63), SplitSpec()),
             (ClipSpec(), FeatureSpec(f_max=11_000.0), SplitSpec()),
+            (ClipSpec(), FeatureSpec(kind="stft"), SplitSpec()),
             (ClipSpec(), FeatureSpec(), SplitSpec(seed=1)),
             (ClipSpec(), FeatureSpec(), SplitSpec(group="track")),
             (ClipSpec(), FeatureSpec(), SplitSpec(column="split")),

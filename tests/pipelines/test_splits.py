@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import SplitError
+from pipelines.errors import SpecError, SplitError
+from pipelines.leakage import audit
 from pipelines.spec import Split, SplitSpec
-from pipelines.splits import TrackInfo, assign_splits, audit
+from pipelines.spec.splits import split_key
+from pipelines.splits import (
+    TrackInfo,
+    assign_clip_splits,
+    assign_splits,
+    given_sides,
+    outside_split,
+)
+from pipelines.tracks import Track
 
 SIDES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 
@@ -28,26 +37,38 @@ def infos(sizes: dict[str, list[int]]) -> list[TrackInfo]:
 group_sizes = st.dictionaries(
     st.sampled_from("abcde"), st.lists(st.integers(1, 12), min_size=3, max_size=30), min_size=1
 )
+share_sets = st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.25, 0.25), (0.9, 0.05, 0.05)])
 
 
 @settings(max_examples=150, deadline=None)
-@given(sizes=group_sizes, seed=st.integers(0, 5), shuffle=st.randoms(use_true_random=False))
+@given(
+    sizes=group_sizes,
+    shares=share_sets,
+    seed=st.integers(0, 5),
+    shuffle=st.randoms(use_true_random=False),
+)
 def test_whole_groups_every_class_everywhere_in_any_order(
-    sizes: dict[str, list[int]], seed: int, shuffle: random.Random
+    sizes: dict[str, list[int]],
+    shares: tuple[float, float, float],
+    seed: int,
+    shuffle: random.Random,
 ) -> None:
     tracks = infos(sizes)
-    spec = SplitSpec(seed=seed)
+    spec = SplitSpec(train=shares[0], val=shares[1], test=shares[2], seed=seed)
     sides = assign_splits(tracks, spec)
     assert sides.keys() == {track.track_id for track in tracks}
-    report = audit(tracks, sides, [])
-    assert (report.groups_shared, report.passed) == (0, True)
+    assert audit(tracks, sides).groups_shared == 0
     count = Counter((track.label, sides[track.track_id]) for track in tracks)
+    groups = {(track.label, sides[track.track_id], track.group) for track in tracks}
+    held = Counter((label, side) for label, side, _ in groups)
     for label, counts in sizes.items():
-        for side, share in SIDES.items():
+        largest = max(counts)
+        has_two = all(held[label, side] >= 2 for side in SIDES)
+        for side, share in zip(SIDES, shares, strict=True):
             assert count[label, side] >= 1
-            # No bound is better: a class of few groups can miss by its largest group, and the
-            # smallest side must hold at least one whole group.
-            assert abs(count[label, side] - share * sum(counts)) <= 2 * max(counts)
+            # the bounds that the docstring of assign_splits derives
+            gap = abs(count[label, side] - share * sum(counts))
+            assert gap <= (2 / 3 * largest if has_two else 2 * largest) + 1e-6
     mixed = list(tracks)
     shuffle.shuffle(mixed)
     assert assign_splits(mixed, spec) == sides
@@ -60,7 +81,7 @@ def test_groups_that_hold_several_classes(seed: int) -> None:
         TrackInfo(str(n), "abc"[rng.integers(3)], f"g{rng.integers(15)}") for n in range(150)
     ]
     sides = assign_splits(tracks, SplitSpec())
-    assert audit(tracks, sides, []).passed
+    assert audit(tracks, sides).passed
     assert len({(track.label, sides[track.track_id]) for track in tracks}) == 9
 
 
@@ -148,9 +169,109 @@ class TestGivenSplit:
         with pytest.raises(SplitError, match=word):
             assign_splits(self.given_tracks(values), spec)
 
+    def test_an_empty_cell_or_a_word_for_it_is_no_side(self) -> None:
+        tracks = self.given_tracks(["1", "2", "3", "", "unused", " Excluded"])
+        spec = SplitSpec(column="fold", val_values=("2",), test_values=("3",))
+        sides = assign_splits(tracks, spec)
+        assert sides == given_sides(tracks, spec)
+        assert {t.columns["fold"] for t in tracks if t.track_id in sides} == {"1", "2", "3"}
+        # a value that the spec names is a side whatever it says
+        named = SplitSpec(column="fold", val_values=("unused",), test_values=("3",))
+        assert assign_splits(tracks, named)["a4"] == "val"
 
-def test_the_audit_counts_what_leaks() -> None:
-    tracks = [TrackInfo(name, "a", group) for name, group in zip("pqrs", "1122", strict=True)]
-    sides: dict[str, Split] = {"p": "train", "q": "test", "r": "train", "s": "train"}
-    report = audit(tracks, sides, [("p", "r"), ("p", "s"), ("q", "s"), ("q", "gone")])
-    assert (report.groups_shared, report.near_duplicates_shared, report.passed) == (1, 1, False)
+    def test_what_a_given_split_leaves_out_has_a_verdict(self) -> None:
+        tracks = [
+            Track(name, f"{name}.wav", "x", {"split": side})
+            for name, side in zip("pqrs", ["train", "val", "unused", ""], strict=True)
+        ]
+        verdicts = outside_split(tracks, SplitSpec(column="split"))
+        assert verdicts == {
+            "r": ("E_SPLIT", "the column 'split' puts it on no side: 'unused'"),
+            "s": ("E_SPLIT", "the column 'split' puts it on no side: ''"),
+        }
+        assert outside_split(tracks, SplitSpec()) == {}
+        with pytest.raises(SplitError, match="no column 'fold'"):
+            outside_split(tracks, SplitSpec(column="fold"))
+
+
+clip_counts = st.dictionaries(
+    st.sampled_from("abc"), st.lists(st.integers(1, 9), min_size=3, max_size=20), min_size=1
+)
+
+
+class TestClips:
+    @settings(max_examples=100, deadline=None)
+    @given(sizes=clip_counts, shares=share_sets, shuffle=st.randoms(use_true_random=False))
+    def test_each_class_meets_its_shares_to_the_clip(
+        self,
+        sizes: dict[str, list[int]],
+        shares: tuple[float, float, float],
+        shuffle: random.Random,
+    ) -> None:
+        tracks = [
+            TrackInfo(f"{label}{n}", label, f"{label}{n}")
+            for label, counts in sizes.items()
+            for n in range(len(counts))
+        ]
+        num_clips = {f"{label}{n}": c for label, cs in sizes.items() for n, c in enumerate(cs)}
+        spec = SplitSpec(unit="clip", train=shares[0], val=shares[1], test=shares[2])
+        sides = assign_clip_splits(tracks, num_clips, spec)
+        assert {name: len(on) for name, on in sides.items()} == num_clips
+        for label, counts in sizes.items():
+            got = Counter(s for t in tracks if t.label == label for s in sides[t.track_id])
+            for side, share in zip(SIDES, shares, strict=True):
+                wanted = share * sum(counts)
+                assert got[side] >= 1
+                # to the clip, except where one clip at least is more than the share
+                assert abs(got[side] - wanted) < 1 or min(wanted, min(shares) * sum(counts)) < 1
+        mixed = list(tracks)
+        shuffle.shuffle(mixed)
+        assert assign_clip_splits(mixed, num_clips, spec) == sides
+
+    def test_clips_of_one_track_are_on_several_sides(self) -> None:
+        tracks = infos({"a": [1] * 10, "b": [1] * 10})
+        num_clips = {track.track_id: 10 for track in tracks}
+        first = assign_clip_splits(tracks, num_clips, SplitSpec(unit="clip"))
+        assert sum(len(set(on)) > 1 for on in first.values()) > 15
+        other = assign_clip_splits(tracks, num_clips, SplitSpec(unit="clip", seed=1))
+        assert first != other
+        report = audit(tracks, first)
+        assert (report.clip_split, report.passed) == (True, False)
+
+    def test_too_few_clips(self) -> None:
+        with pytest.raises(SplitError, match="class 'a' has 2 clips"):
+            assign_clip_splits(infos({"a": [1, 1]}), {"a0-0": 1, "a1-0": 1}, SplitSpec())
+
+
+class TestSpec:
+    @pytest.mark.parametrize(
+        ("values", "word"),
+        [
+            ({"train": 0.8}, "add up to 1"),
+            ({"train": 0.7, "val": 0.3, "test": 0.0}, "above 0"),
+            ({"group": ""}, "not empty"),
+            ({"group": "tag:title"}, "tag:artist and tag:album"),
+            ({"group": "path:("}, "not a regular expression"),
+            ({"group": "path:abc"}, "no (...)"),
+            ({"unit": "track"}, "unit must be group or clip"),
+            ({"unit": "clip", "column": "fold"}, "at once"),
+            ({"val_values": ("1",)}, "not the column"),
+            ({"column": "f", "val_values": ("1",), "test_values": ("1",)}, "stand for both"),
+        ],
+    )
+    def test_what_cannot_work_is_refused(self, values: dict, word: str) -> None:
+        with pytest.raises(SpecError) as caught:
+            SplitSpec(**values)
+        assert word in str(caught.value)
+
+    def test_settings_that_mean_the_same_have_one_key(self) -> None:
+        given = SplitSpec(column="fold", val_values=("1", "2"), test_values=("3",))
+        turned = SplitSpec(
+            column="fold", val_values=("2", "1"), test_values=("3",), seed=5,
+            train=0.8, val=0.1, test=0.1,
+        )  # fmt: skip
+        assert split_key(given) == split_key(turned)
+        assert split_key(SplitSpec()) == split_key(SplitSpec(train=0.1 + 0.6))
+        different = [SplitSpec(), SplitSpec(seed=1), SplitSpec(group="track"), given]
+        different.append(SplitSpec(unit="clip"))
+        assert len({str(split_key(spec)) for spec in different}) == 5

@@ -1,9 +1,8 @@
-"""A feature set made without Ray: the pieces are run one after the other."""
+"""What a finished feature set holds and how it is opened; made without Ray."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,28 +10,23 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.assemble import assemble
+from pipelines.build import build
 from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
 from pipelines.errors import BuildError, SplitError, StoreError
 from pipelines.features import transform
 from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
-from pipelines.stage import Job, Verdict, load_verdicts, piece_name, pieces, run_piece
-from pipelines.store import FeatureSet, open_feature_set
+from pipelines.store import FeatureSet, find_feature_set, open_feature_set
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
 
 
 def made(root: Path, out: Path, split: SplitSpec | None = None, share: float = 0.2) -> FeatureSet:
-    catalog = read_catalog(root)
-    staging = out / "name.staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    job = Job(catalog.root, staging, CLIP, FEATURE)
-    verdicts: dict[str, Verdict] = {}
-    for piece in pieces(catalog.tracks):
-        verdicts |= {verdict.track_id: verdict for verdict in run_piece(job, piece)}
-    spec = split or SplitSpec()
-    return assemble(job, catalog, spec, verdicts, final=out / "name", max_bad_share=share)
+    catalog, spec = read_catalog(root), split or SplitSpec()
+    return build(
+        catalog, out, CLIP, FEATURE, spec, max_bad_share=share, decode=decode_here
+    ).feature_set
 
 
 def test_every_clip_is_the_transform_of_its_place_in_its_file(
@@ -103,7 +97,8 @@ def test_a_given_split_that_tears_copies_apart_is_told(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_folder(per_class=6)
-    shutil.copy(root / "hum" / "take 0.wav", root / "hum" / "take 0 again.wav")
+    samples, rate = soundfile.read(root / "hum" / "take 0.wav")
+    soundfile.write(root / "hum" / "take 0 again.wav", 0.5 * samples, rate)
     sides = ["train", "train", "train", "train", "val", "test"]
     lines = ["path,label,side,album"]
     for label in ("hum", "hiss"):
@@ -149,20 +144,6 @@ def test_a_class_that_lost_its_groups_stops(
         made(root, tmp_path / "out", share=0.5)
 
 
-def test_a_piece_is_finished_when_its_verdicts_are_there(
-    make_folder: Callable[..., Path], tmp_path: Path
-) -> None:
-    catalog = read_catalog(make_folder(per_class=3))
-    job = Job(catalog.root, tmp_path, CLIP, FEATURE)
-    piece = catalog.tracks[:3]
-    assert load_verdicts(job, piece_name(piece)) is None
-    done = run_piece(job, piece)
-    assert load_verdicts(job, piece_name(piece)) == done
-    assert not list(tmp_path.glob("*.partial"))
-    (tmp_path / f"{piece_name(piece)}.json").write_text('[{"track_id": "12')
-    assert load_verdicts(job, piece_name(piece)) is None
-
-
 class TestOpening:
     @pytest.fixture
     def found(self, make_folder: Callable[..., Path], tmp_path: Path) -> FeatureSet:
@@ -204,3 +185,14 @@ class TestOpening:
             found.verify()
         assert part.name in str(caught.value)
         assert "tracks.parquet" in str(caught.value)
+
+    def test_a_changed_byte_is_found_when_all_are_read(self, found: FeatureSet) -> None:
+        found.verify(digests=True)
+        part = found.path / found.manifest.parts[0].path
+        data = bytearray(part.read_bytes())
+        data[len(data) // 3] ^= 1
+        part.write_bytes(data)
+        with pytest.raises(StoreError, match=f"{part.name}.*not those that were written"):
+            found.verify(digests=True)
+        assert find_feature_set(found.path) is not None
+        assert find_feature_set(found.path, digests=True) is None

@@ -40,7 +40,11 @@ class Script:
                     "clips": {"train": 400, "val": 90, "test": 100},
                     "leakage": {
                         "groups_shared": 0 if passed else 2,
-                        "near_duplicates_shared": 0,
+                        "exact_duplicates_shared": 0,
+                        "near_duplicates_shared": 0 if passed else 1,
+                        "label_conflicts": 0,
+                        "clip_split": False,
+                        "examples": [] if passed else [["near", "a (test) = b<i> (train)"]],
                         "passed": passed,
                     },
                 }

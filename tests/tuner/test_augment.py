@@ -14,7 +14,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_draws_stay_inside_and_reach_both_ends() -> None:
     spec = AugmentSpec(time_mask=5, freq_mask=3, mixup=0.4, crop_frames=20)
-    drawn = draw(spec, rng(), 4000, num_bands=8, num_frames=30)
+    drawn = draw(spec, rng(), 4000, num_rows=8, num_frames=30)
     assert drawn.crop_start.min() == 0
     assert drawn.crop_start.max() == 10
     widths = drawn.time_mask[:, 1] - drawn.time_mask[:, 0]
@@ -27,7 +27,7 @@ def test_draws_stay_inside_and_reach_both_ends() -> None:
 
 
 def test_off_means_off() -> None:
-    drawn = draw(AugmentSpec(), rng(), 16, num_bands=8, num_frames=30)
+    drawn = draw(AugmentSpec(), rng(), 16, num_rows=8, num_frames=30)
     assert drawn.share == 1.0
     assert not drawn.crop_start.any()
     x = torch.randn(16, 1, 8, 30)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.spec import ClipSpec, FeatureSpec
+from pipelines.spec import ClipSpec, FeatureSpec, Kind
 from tuner.checkpoint import (
     Bundle,
     Checkpoint,
@@ -119,6 +119,7 @@ def exported(tmp_path: Path) -> Path:
         {"crop_frames": 0}, {"crop_frames": "x"}, {"model": "cnn"},
         {"model": {"name": "cnn", "blocks": 1_000_000}}, {"model": {"name": "os.system"}},
         {"version": 7}, {"feature": {"kind": "logmel", "n_mels": -1}}, {"sha256": {}},
+        {"feature": {"kind": "waveform"}}, {"feature": {"kind": "song"}},
     ],
 )  # fmt: skip
 def test_a_bundle_that_no_study_writes_is_refused(exported: Path, changes: dict) -> None:
@@ -127,6 +128,35 @@ def test_a_bundle_that_no_study_writes_is_refused(exported: Path, changes: dict)
     (exported / "bundle.json").write_text(json.dumps({**description, **changes}))
     with pytest.raises(CheckpointError):
         load_bundle(exported)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"), [("logmel", 16), ("stft", 65), ("mfcc", 8), ("tempogram", 40)]
+)
+def test_an_exported_model_has_as_many_rows_as_its_features(
+    tmp_path: Path, kind: Kind, rows: int
+) -> None:
+    """Rows by hand: bands, 128 / 2 + 1 bins, coefficients, lags."""
+    feature = FeatureSpec(
+        kind, 8000, n_fft=128, hop_length=64, n_mels=16, n_mfcc=8, n_lags=40
+    )  # fmt: skip
+    model = {"name": "cnn", "blocks": 2, "channels": 4}
+    bundle = Bundle(("a", "b"), ClipSpec(0.5), feature, None, model)
+    weights = bundle.classifier().state_dict()
+    assert weights["mean"].shape == weights["std"].shape == (rows, 1)
+    loaded, classifier = load_bundle(save_bundle(tmp_path, bundle, weights))
+    assert loaded == bundle
+    assert bundle.frames == 63  # 1 + 4000 // 64
+    assert classifier(torch.zeros(2, rows, bundle.frames)).shape == (2, 2)
+
+
+def test_an_exported_model_of_before_mfcc_is_read(exported: Path) -> None:
+    path = exported / "bundle.json"
+    description = json.loads(path.read_text())
+    for name in ("n_mfcc", "n_lags"):
+        del description["feature"][name]
+    path.write_text(json.dumps(description))
+    assert load_bundle(exported)[0].feature == FeatureSpec(n_mels=16)
 
 
 def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:

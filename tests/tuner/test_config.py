@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -10,14 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-import torchaudio
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tuner.config import Cnn, ColumnSplit, Experiment, Features, as_override, load, loads
-from tuner.config.mel import empty_mel_bands
-from tuner.errors import SpaceError
+from pipelines.errors import SpecError
+from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
+from tuner.config import Cnn, ColumnSplit, Experiment, as_override, load, loads
+from tuner.config.specs import feature_spec, split_spec
+from tuner.errors import ConfigError, SpaceError
 from tuner.space import Choice, Grid, Integer, LogUniform, Range, Scalar, Uniform
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
@@ -337,8 +338,18 @@ def test_overrides_do_not_change_the_source():
         ("scheduler: {name: none, grace_epochs: 5}", ["f.yaml:3:39: scheduler.grace_epochs"]),
         ("confirm: {top: 5}\nsearch: {trials: 3}", ["f.yaml:3:16: confirm.top: only 3 trials"]),
         ("search: {trials: 1}", []),
+        ("scheduler: {name: none, reduction_factor: 5}", ["f.yaml:3:43: scheduler.reduction_f"]),
+        ("features: {kind: stft, n_mels: 32}",
+         ["f.yaml:3:32: features.n_mels: has no effect with stft; it is read by logmel, mfcc, t"]),
+        ("features: {kind: stft, n_mels: 64, n_mfcc: 20}", []),  # as a resolved file has it
+        ("features: {kind: stft, n_mels: {choice: [64, 32]}}", ["f.yaml:3:42: features.n_mels"]),
+        ("features: {kind: {choice: [stft, logmel]}, n_mels: 32}", []),
+        ("features: {choice: [{kind: mfcc}, {kind: stft, n_mfcc: 8}]}",
+         ["f.yaml:3:56: features.stft.n_mfcc: has no effect with stft; it is read by mfcc"]),
+        ("optim: {choice: [{name: sgd, momentum: 0.5}, {name: adam, momentum: 0.5}]}",
+         ["f.yaml:3:69: optim.adam.momentum: has no effect with adam"]),
     ],
-)
+)  # fmt: skip
 def test_settings_without_effect_are_warned_about(text, warned):
     warnings = [str(warning) for warning in loads(PLAIN + text, "f.yaml").warnings]
     assert len(warnings) == len(warned)
@@ -346,44 +357,129 @@ def test_settings_without_effect_are_warned_about(text, warned):
         assert line.startswith(start)
 
 
-# --- empty mel bands ------------------------------------------------------------------------
+# --- feature kinds --------------------------------------------------------------------------
 
-FRONT_ENDS = st.builds(
-    Features,
-    sample_rate=st.sampled_from([8000, 11025, 16000, 22050, 44100]),
-    n_fft=st.sampled_from([128, 256, 400, 512, 1024, 2048]),
-    n_mels=st.integers(4, 256),
-    f_min=st.floats(0.5, 500.0),
-    f_max=st.one_of(st.none(), st.floats(1000.0, 4000.0)),
+
+@pytest.mark.parametrize("kind", ["logmel", "stft", "mfcc", "tempogram"])
+def test_every_kind_with_rows_and_columns_can_be_asked_for(kind):
+    text = f"features: {{kind: {kind}, n_fft: 512, hop_length: 256, n_mels: 32, n_mfcc: 8}}"
+    made = feature_spec(loads(PLAIN + text).template.features)
+    assert (made.kind, made.n_fft, made.hop_length) == (kind, 512, 256)
+    # By hand, from what each kind is: only these have a mel bank, only one has coefficients.
+    assert made.n_mels == (64 if kind == "stft" else 32)
+    assert made.n_mfcc == (8 if kind == "mfcc" else 20)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        "{kind: stft, n_mels: 1000, f_max: 1e6, n_mfcc: 1000}",
+        "{kind: logmel, n_mfcc: 65}",
+        "{kind: mfcc, n_mels: 40, n_mfcc: 40, n_lags: 2}",
+    ],
+)
+def test_settings_that_a_kind_does_not_read_are_not_judged(features):
+    loads(f"{PLAIN}features: {features}")
+
+
+KINDS = """
+name: x
+model: {name: cnn}
+features:
+  choice:
+    - {kind: logmel, n_mels: {choice: [32, 64]}}
+    - {kind: mfcc, n_mels: 40, n_mfcc: {choice: [13, 20]}}
+"""
+
+
+def test_a_front_end_can_be_a_conditional_block_named_by_its_kind():
+    space = loads(KINDS)
+    assert space.ranges == {
+        "features": Choice(("logmel", "mfcc")),
+        "features.logmel.n_mels": Choice((32, 64)),
+        "features.mfcc.n_mfcc": Choice((13, 20)),
+    }
+    made = space.resolve({"features": "mfcc", "features.mfcc.n_mfcc": 13}).features
+    assert (made.kind, made.n_mels, made.n_mfcc) == ("mfcc", 40, 13)
+    assert loads(space.to_yaml()) == space
+    assert (space.warnings, loads(space.to_yaml()).warnings) == ((), ())
+    found = [feature_spec(variant.features) for variant in space.feature_variants()]
+    assert [(f.kind, f.n_mels, f.n_mfcc) for f in found] == [
+        ("logmel", 32, 20), ("logmel", 64, 20), ("mfcc", 40, 13), ("mfcc", 40, 20),
+    ]  # fmt: skip
+
+
+def test_a_setting_that_one_kind_does_not_read_makes_no_second_feature_set_of_it():
+    text = "features: {kind: {choice: [stft, logmel]}, n_mels: {choice: [32, 64]}}"
+    found = [v.features for v in loads(PLAIN + text).feature_variants()]
+    # By hand: stft once, logmel with 32 and with 64 bands.
+    assert [(f.kind, f.n_mels) for f in found] == [("stft", 32), ("logmel", 32), ("logmel", 64)]
+
+
+FRONT_ENDS = st.fixed_dictionaries(
+    {"kind": st.sampled_from(["logmel", "stft", "mfcc", "tempogram"])},
+    optional={
+        "sample_rate": st.sampled_from([4000, 8000, 22050, 44100]),
+        "n_fft": st.integers(16, 2048),
+        "win_length": st.integers(1, 2048),
+        "hop_length": st.integers(1, 2048),
+        "f_min": st.floats(0, 3000, width=16),
+        "f_max": st.floats(100, 30_000, width=16),
+        "n_mels": st.integers(1, 200),
+        "n_mfcc": st.integers(1, 100),
+        "n_lags": st.integers(2, 2048),
+    },
 )
 
 
-@pytest.mark.filterwarnings("ignore:At least one mel filterbank")
-@settings(max_examples=150, deadline=None)
-@given(FRONT_ENDS)
-def test_empty_mel_bands_are_those_of_torchaudio(features):
-    top = features.f_max or float(features.sample_rate // 2)
-    bank = torchaudio.functional.melscale_fbanks(
-        n_freqs=features.n_fft // 2 + 1,
-        f_min=features.f_min,
-        f_max=top,
-        n_mels=features.n_mels,
-        sample_rate=features.sample_rate,
-    )
-    empty = set(torch.nonzero(bank.max(dim=0).values == 0).flatten().tolist())
-    # torchaudio counts in 32 bits: leave out the bands with an edge on a bin, within rounding.
-    low, high = (2595 * np.log10(1 + hz / 700) for hz in (features.f_min, top))
-    edges = 700 * (10 ** (np.linspace(low, high, features.n_mels + 2) / 2595) - 1)
-    bins = edges / ((features.sample_rate // 2) / (features.n_fft // 2))
-    on_bin = np.abs(bins - np.round(bins)) < 1e-3
-    clear = {band for band in range(features.n_mels) if not (on_bin[band] or on_bin[band + 2])}
-    assert set(empty_mel_bands(features)) & clear == empty & clear
+@settings(max_examples=300, deadline=None)
+@given(FRONT_ENDS, st.floats(0.01, 1.0))
+def test_the_pipeline_takes_exactly_the_front_ends_that_a_space_file_may_hold(values, seconds):
+    """The pipeline's own specs are the oracle, made from what their table says a kind reads."""
+    read = {"kind", "sample_rate", *PARAMETERS[values["kind"]]}
+    wanted: FeatureSpec | None
+    try:
+        wanted = FeatureSpec(**{k: v for k, v in values.items() if k in read})
+        if problems(ClipSpec(clip_seconds=seconds), wanted):
+            wanted = None
+    except SpecError:
+        wanted = None
+    text = f"{PLAIN}data: {{clip_seconds: {seconds!r}}}\nfeatures: {json.dumps(values)}"
+    found: FeatureSpec | None
+    try:
+        found = feature_spec(loads(text).template.features)
+    except ConfigError:
+        found = None
+    assert found == wanted
 
 
-def test_the_default_front_end_has_no_empty_bands():
-    # librosa and torchaudio warn from 128 bands on at n_fft 512 and 22,050 Hz, not at 64 of 1024.
-    assert empty_mel_bands(Features()) == []
-    assert empty_mel_bands(Features(n_fft=512, n_mels=128)) != []
+# --- splits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("split", "wanted"),
+    [
+        ("{train: 0.8, val: 0.1, test: 0.1}", SplitSpec(train=0.8, val=0.1, test=0.1)),
+        ("clip", SplitSpec(unit="clip", train=0.70, val=0.15, test=0.15)),
+        ("{by: clip}", SplitSpec(unit="clip")),
+        ("{by: clip, train: 0.5, val: 0.25, test: 0.25}",
+         SplitSpec(unit="clip", train=0.5, val=0.25, test=0.25)),
+        ("{column: fold, val: [4], test: [5]}",
+         SplitSpec(column="fold", val_values=("4",), test_values=("5",))),
+    ],
+)  # fmt: skip
+def test_a_split_is_what_the_pipeline_calls_it(split, wanted):
+    space = loads(f"{PLAIN}data: {{split: {split}}}")
+    assert split_spec(space.template.data.split) == wanted
+    assert loads(space.to_yaml()) == space
+    leaky = [str(w) for w in space.warnings if "clips of one recording" in w.message]
+    assert len(leaky) == (wanted.unit == "clip")
+
+
+@pytest.mark.parametrize("group", ["auto", "track", "tag:artist", "tag:album", "path:^(.)", "who"])
+def test_a_group_is_what_the_pipeline_calls_it(group):
+    data = loads(f"{PLAIN}data: {{group: '{group}'}}").template.data
+    assert split_spec(data.split, data.group, 3) == SplitSpec(group=group, seed=3)
 
 
 # --- cost of the import ---------------------------------------------------------------------

@@ -162,7 +162,18 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         N + "model: {name: resnet18, weights: imagenet}",
         [("2:34: model.weights", "not built yet")],
     ),
-    "feature kind": (P + "features: {kind: mfcc}", [("3:18: features.kind", "there is logmel")]),
+    "feature kind": (
+        P + "features: {kind: mfc}",
+        [("3:18: features.kind", "did you mean `mfcc`? there are logmel, stft, mfcc, tempogram")],
+    ),
+    "feature kind that no model takes": (
+        P + "features: {kind: waveform}",
+        [("3:18: features.kind", "no model of this version takes waveform")],
+    ),
+    "another that no model takes": (
+        P + "features: {kind: {choice: [mfcc, song]}}",
+        [("3:34: features.kind", "python -m pipelines.build --kind song")],
+    ),
     "scheduler": (
         P + "scheduler: {name: ashaa}",
         [("3:19: scheduler.name", "did you mean `asha`?")],
@@ -283,7 +294,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     # --- relations
     "shares": (
         P + "data: {split: {train: 0.5, val: 0.2, test: 0.2}}",
-        [("3:15: data.split", "must sum to 1, got 0.9")],
+        [("3:15: data.split", "train, val and test must add up to 1, not 0.9")],
     ),
     "one fold missing": (
         P + "data: {split: {column: fold, val: [4]}}",
@@ -291,7 +302,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "fold on both sides": (
         P + "data: {split: {column: fold, val: [4], test: [4]}}",
-        [("3:15: data.split", "'4' is in val and in test")],
+        [("3:15: data.split", "values 4 stand for both validation and test")],
     ),
     "hop and count": (
         P + "data: {hop_seconds: 1, clips_per_track: 3}",
@@ -303,24 +314,46 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "f_max": (
         P + "features: {f_max: 12000}",
-        [("3:19: features.f_max", "12000 Hz is above half the sample rate, 11025 Hz")],
+        [
+            (
+                "3:19: features.f_max",
+                "f_max is 12000 Hz, above half the sample rate; write at most 11025",
+            )
+        ],
     ),
     "f_max for one rate of two": (
         P + "features: {f_max: 10000, sample_rate: {choice: [22050, 16000]}}",
-        [("3:56: features.sample_rate", "10000 Hz is above half the sample rate, 8000 Hz")],
+        [
+            (
+                "3:56: features.sample_rate",
+                "f_max is 10000 Hz, above half the sample rate; write at most 8000",
+            )
+        ],
     ),
-    "f_min": (P + "features: {f_min: 900, f_max: 800}", [("3:19: features.f_min", "below f_max")]),
+    "f_min": (
+        P + "features: {f_min: 900, f_max: 800}",
+        [("3:19: features.f_min", "from 0 to below f_max (800 Hz), not 900")],
+    ),
     "window": (
         P + "features: {win_length: 2048}",
-        [("3:24: features.win_length", "2048 must be at most n_fft, 1024")],
+        [("3:24: features.win_length", "from 1 to n_fft (1024), not 2048")],
+    ),
+    "hop": (
+        P + "features: {hop_length: {choice: [256, 2048]}}",
+        [("3:39: features.hop_length", "from 1 to n_fft (1024), not 2048")],
     ),
     "empty mel bands": (
         P + "features: {n_mels: {choice: [64, 256]}, n_fft: 512}",
-        [("3:34: features.n_mels", "of 256 mel bands would be empty")],
+        [("3:34: features.n_mels", "36 of 256 mel bands are empty")],
     ),
     "clip shorter than a frame": (
         P + "data: {clip_seconds: 0.01}",
-        [("3:22: data.clip_seconds", "220 samples is too short for n_fft 1024")],
+        [
+            (
+                "3:22: data.clip_seconds",
+                "0.01 s are 220 samples at 22050 Hz, too few for n_fft 1024",
+            )
+        ],
     ),
     "crop": (
         P + "train: {crop_seconds: 5}",
@@ -341,6 +374,52 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "frequency mask": (
         P + "augment: {freq_mask: {integer: [0, 64]}}",
         [("3:36: augment.freq_mask", "64 must be below n_mels, 64")],
+    ),
+    "frequency mask over coefficients": (
+        P + "features: {kind: mfcc}\naugment: {freq_mask: 20}",
+        [("4:22: augment.freq_mask", "20 must be below n_mfcc, 20")],
+    ),
+    "frequency mask for one kind of two": (  # by hand: a frame of 16 samples has 9 bins
+        P + "features: {choice: [{kind: logmel}, {kind: stft, n_fft: 16, hop_length: 16}]}\n"
+        "augment: {freq_mask: 12}",
+        [("4:22: augment.freq_mask", "12 must be below n_fft / 2 + 1, 9")],
+    ),
+    "more coefficients than bands": (
+        P + "features: {kind: {choice: [logmel, mfcc]}, n_mels: 16, n_mfcc: {integer: [16, 17]}}",
+        [("3:79: features.n_mfcc", "n_mfcc 17 must be at most n_mels, 16")],
+    ),
+    "empty mel bands of one kind of two": (
+        P + "features: {choice: [{kind: stft, n_mels: 256}, {kind: mfcc, n_mels: 256}]}",
+        [("3:69: features.mfcc.n_mels", "of 256 mel bands are empty")],
+    ),
+    "lags": (P + "features: {kind: tempogram, n_lags: 1}", [("3:37: features.n_lags", "least 2")]),
+    "group of a tag": (
+        P + "data: {group: tag:title}",
+        [("3:15: data.group", "tags are tag:artist and tag:album, not 'tag:title'")],
+    ),
+    "group without parentheses": (
+        P + "data: {group: 'path:^[^/]+'}",
+        [("3:15: data.group", "has no (...) around the part of the path")],
+    ),
+    "group that is no expression": (
+        P + "data: {group: 'path:('}",
+        [("3:15: data.group", "is not a regular expression")],
+    ),
+    "split in a word": (
+        P + "data: {split: clips}",
+        [("3:15: data.split", "got the text 'clips'; write shares such as {train: 0.7")],
+    ),
+    "split by track": (
+        P + "data: {split: {by: track}}",
+        [("3:20: data.split.by", "there are group, clip")],
+    ),
+    "shares of clips": (
+        P + "data: {split: {by: clip, train: 0.9}}",
+        [("3:15: data.split", "must add up to 1, not 1.2")],
+    ),
+    "column by clip": (
+        P + "data: {split: {column: fold, by: clip}}",
+        [("3:30: data.split.by", "unknown setting")],
     ),
     "grace": (
         P + "train: {epochs: 5}\nscheduler: {grace_epochs: 6}",

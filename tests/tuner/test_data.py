@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.build import build
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
+from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from tests.conftest import write_tones
+from tuner.arrays import Arrays, SplitRows, open_arrays
 from tuner.augment import AugmentSpec
-from tuner.data import ArrayFeed, Arrays, SplitRows, open_arrays
+from tuner.data import ArrayFeed
 
 CPU = torch.device("cpu")
 
@@ -136,3 +142,31 @@ def test_mapped_arrays_hold_the_rows_of_the_feature_set(tiny_features, tmp_path:
     whole = mapped.x[:].copy()
     written.write_bytes(written.read_bytes()[:5000])
     np.testing.assert_array_equal(open_arrays(source.path, tmp_path / "cache").x, whole)
+
+
+def test_a_track_with_clips_on_several_sides_has_a_number_on_each(tmp_path: Path) -> None:
+    """The oracle is the rows of the set in their order: a new number where the track changes."""
+    tracks = read_catalog(write_tones(tmp_path / "data", per_class=4, seconds=0.9))
+    split = SplitSpec(unit="clip", train=0.5, val=0.25, test=0.25)
+    clip = ClipSpec(clip_seconds=0.3, clips_per_track=4)
+    feature = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=16)
+    found = build(tracks, tmp_path / "out", clip, feature, split, decode=decode_here).feature_set
+    mapped = open_arrays(found.path, tmp_path / "cache")
+
+    label_of = {track.track_id: track.label for track in tracks.tracks}
+    seen: list[str] = []
+    for side in SPLITS:
+        rows = mapped.splits[side]
+        ids = [i for b in found.batches(side) for i in b.column("track_id").to_pylist()]
+        on_side = list(dict.fromkeys(ids))
+        assert len(ids) == {"train": 24, "val": 12, "test": 12}[side]  # of 48 clips
+        assert mapped.track_ids[rows.first_track : rows.last_track] == tuple(on_side)
+        numbers = mapped.track[rows.start : rows.stop] - rows.first_track
+        assert [on_side[number] for number in numbers] == ids
+        labels = [mapped.labels[i] for i in mapped.labels_of(side)]
+        assert labels == [label_of[track] for track in on_side]
+        seen += on_side
+    assert len(seen) > len(set(seen)), "no track is on two sides: the test says nothing"
+    batches = list(ArrayFeed(mapped, 8, AugmentSpec(), 0, 0, 1, CPU).evaluation("test"))
+    num_tracks = len(mapped.labels_of("test"))
+    assert sorted({n for b in batches for n in b.track.tolist()}) == list(range(num_tracks))

@@ -128,6 +128,44 @@ def test_audio_formats() -> None:
     assert software.check_audio({"wav": ("NOT WAV", None, 8000)}).status == "FAIL"
 
 
+def test_m4a_is_read_where_its_extra_is_installed() -> None:
+    pytest.importorskip("av")
+    check = software.check_m4a()
+    assert (check.status, check.remedy) == ("ok", "")
+    assert check.detail.endswith("reads it")
+
+
+@pytest.mark.parametrize(
+    ("installed", "status", "says"),
+    [(True, "warn", "PyAV 99.0 does not read it: libavcodec.so"), (False, "ok", "not read")],
+)
+def test_m4a_without_a_working_extra(
+    tmp_path: Path, installed: bool, status: str, says: str
+) -> None:
+    """In a process where PyAV is broken, and in one that finds no installed package."""
+    script = (
+        "import sys\nfrom importlib import metadata\n"
+        "from tuner.doctor import software\ncheck = software.check_m4a()\n"
+        "print(check.status, check.detail, check.remedy, sep='|')"
+    )
+    paths = [str(tmp_path), str(ROOT)]
+    if installed:
+        (tmp_path / "av").mkdir()
+        (tmp_path / "av" / "__init__.py").write_text("raise ImportError('libavcodec.so')")
+        (tmp_path / "av-99.0.dist-info").mkdir()
+        head = "Metadata-Version: 2.1\nName: av\nVersion: 99.0\n"
+        (tmp_path / "av-99.0.dist-info" / "METADATA").write_text(head)
+    command = [sys.executable, *([] if installed else ["-S"]), "-c", script]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = done.stdout.strip().split("|")
+    assert found[0] == status
+    assert says in found[1]
+    assert "[m4a]" in found[2]
+
+
 def test_ray_address() -> None:
     (closed,) = free_ports(1)
     check = services.check_ray({"RAY_ADDRESS": f"127.0.0.1:{closed}"})

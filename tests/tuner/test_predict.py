@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
+from pipelines.audio.sandbox import Decoder
 from pipelines.features import transform
 from pipelines.spec import ClipSpec, FeatureSpec
 from tuner.checkpoint import Bundle, save_bundle
@@ -104,6 +109,44 @@ def test_json_has_one_object_for_each_file_in_order(
     assert all(answers[i]["error"] and answers[i]["probabilities"] == {} for i in (0, 2))
     assert sum(answers[1]["probabilities"].values()) == pytest.approx(1)
     assert answers[1]["error"] is None
+
+
+def test_a_file_that_kills_the_decoder_costs_one_answer(
+    model: Path, track: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (60 * 48_000, 2))  # 0.2 s of decoding
+    soundfile.write(tmp_path / "hostile.flac", noise, 48_000)
+    bundle, classifier = load_model(str(model), "unused")
+    with Decoder() as decoder:
+
+        def kill_the_child() -> None:
+            end = time.monotonic() + 10
+            while decoder.pid is None and time.monotonic() < end:
+                time.sleep(0.001)
+            if decoder.pid is not None:
+                os.kill(decoder.pid, signal.SIGSEGV)
+
+        thread = threading.Thread(target=kill_the_child)
+        thread.start()
+        hostile = tmp_path / "hostile.flac"
+        lost = predict_file(hostile, bundle, classifier, "soft", decoder)
+        thread.join()
+        found = predict_file(track, bundle, classifier, "soft", decoder)
+    assert lost.label is None
+    assert str(lost.error).startswith("E_DECODE: the decoder crashed with signal 11")
+    assert found == predict_file(track, bundle, classifier)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_with_the_name_of_a_track_is_not_waited_for(
+    model: Path, track: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    files = [str(tmp_path / "pipe.wav"), str(track)]
+    result = CliRunner().invoke(main, [str(model), *files, "--json"])
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first["error"].startswith("E_NOT_AUDIO")
+    assert second["error"] is None
 
 
 def test_people_read_the_top_classes(model: Path, track: Path) -> None:

@@ -6,6 +6,7 @@ import io
 
 from rich.console import Console
 
+from pipelines.progress import Progress as BuildProgress
 from tests.tuner.test_selection import trial
 from tuner.progress import Progress
 
@@ -55,8 +56,10 @@ def test_a_log_is_not_flooded_by_a_line_for_each_file() -> None:
     with progress:
         for done in range(1000):
             clock.now += 0.01  # ten seconds in all
-            progress.files(done, 1000, 0)
-    assert 2 <= len(text.getvalue().splitlines()) <= 3
+            progress.files(BuildProgress(done, 1000, 3, 10 * done, 7))
+    lines = text.getvalue().splitlines()
+    assert 2 <= len(lines) <= 3
+    assert lines[0].endswith("features: 0 of 1000 files, 0 clips, 3 rejected, 7 taken over")
 
 
 def test_a_terminal_shows_running_trials_and_is_left_clean() -> None:

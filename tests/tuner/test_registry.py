@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.features import transform
-from pipelines.spec import ClipSpec, FeatureSpec, num_samples
+from pipelines.spec import ClipSpec, FeatureSpec, Kind, num_samples
 from tests.tuner.studies import Script
 from tuner.checkpoint import Bundle, load_bundle, save_bundle
 from tuner.errors import UsageError
@@ -20,22 +20,26 @@ from tuner.tracking import open_tracker
 
 FACTS = ModelFacts(
     study="quick", trial_id="t1", fingerprint="0123456789abcdef", test_split="abc",
-    test_f1_macro=0.7, leakage_passed=True,
+    test_f1_macro=0.7, leak="",
 )  # fmt: skip
 
 
-def make_bundle(folder: Path, seed: int = 0) -> Path:
+KINDS: tuple[Kind, ...] = ("logmel", "stft", "mfcc", "tempogram")
+
+
+def make_bundle(folder: Path, seed: int = 0, kind: Kind = "logmel") -> Path:
     bundle = Bundle(
         labels=("bass", "house", "techno"),
         clip=ClipSpec(clip_seconds=0.5, clips_per_track=4),
-        feature=FeatureSpec(sample_rate=8000, n_fft=512, hop_length=256, n_mels=24),
+        feature=FeatureSpec(kind, 8000, n_fft=512, hop_length=256, n_mels=24, n_lags=32),
         crop_frames=10,  # two crops of the clip's 16 frames
         model={"name": "cnn", "blocks": 2, "channels": 4},
     )
     torch.manual_seed(seed)
     classifier = bundle.classifier()
-    classifier.mean.fill_(-40.0)
-    classifier.std.fill_(15.0)
+    if kind != "tempogram":  # which is no level in dB
+        classifier.mean.fill_(-40.0)
+        classifier.std.fill_(15.0)
     return save_bundle(folder, bundle, classifier.state_dict())
 
 
@@ -56,11 +60,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], Pat
 
 
 def test_a_leak_refuses_the_registration(tmp_path: Path) -> None:
-    facts = dataclasses.replace(FACTS, leakage_passed=False)
+    leak = "LEAKY: clips of one recording are on several sides (data.split is clip)"
+    facts = dataclasses.replace(FACTS, leak=leak)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     done = register(uri, "any", tmp_path, "leaky", facts)
     assert (done.version, done.alias) == (None, None)
-    assert "leakage audit" in done.reason
+    assert done.reason.startswith("not registered: the leakage audit")
+    assert "data.split is clip" in done.reason
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -119,6 +125,15 @@ def served(store) -> tuple[str, Path]:
     return uri, model
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def program(request, store, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """Tracking URI and name of a registered model for each kind of features, and its bundle."""
+    uri, runs, _ = store
+    model = make_bundle(tmp_path_factory.mktemp(request.param), kind=request.param)
+    register(uri, runs[2], model, f"served-{request.param}", FACTS)
+    return uri, f"served-{request.param}", model
+
+
 def waveforms(num: int, length: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     t = np.arange(length) / 8000
@@ -132,14 +147,14 @@ def waveforms(num: int, length: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("num", [1, 2, 5])
 def test_the_program_without_pickle_answers_as_validation_does(
-    served, num: int, monkeypatch: pytest.MonkeyPatch
+    program, num: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
-    uri, folder = served
+    uri, name, folder = program
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    model = mlflow.pyfunc.load_model("models:/served@champion")
+    model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     bundle, classifier = load_bundle(folder)
     for clips in waveforms(num, num_samples(bundle.clip, bundle.feature)).values():
         features = torch.from_numpy(transform(clips, bundle.feature)).float()

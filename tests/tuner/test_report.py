@@ -88,8 +88,21 @@ def test_a_leak_is_said_first(tmp_path: Path) -> None:
     write_report(finished_study(passed=False), tmp_path)
     text = read(tmp_path).text
     assert "Reasons for doubt" in text
-    assert "The leakage audit failed" in text
-    assert "Leakage audit failed 2 shared groups" in text
+    assert "Leakage audit LEAKY 2 shared groups, 0 equal tracks, 1 near-duplicates" in text
+    words = "LEAKY: 2 groups, 1 pair of near-duplicates on two sides of the split"
+    assert f"The data is {words}." in text
+    assert "near: a (test) = b<i> (train)" in text
+
+
+def test_clips_split_one_by_one_are_called_leaky(tmp_path: Path) -> None:
+    records = finished_study(passed=False)
+    for record in records:
+        if record["kind"] == "features":
+            record["features"][0]["leakage"]["clip_split"] = True
+    write_report(records, tmp_path)
+    text = read(tmp_path).text
+    assert "Leakage audit LEAKY clips were split one by one" in text
+    assert "clips of one recording are on several sides (data.split is clip)" in text
 
 
 def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def test_the_json_schema_is_sound_and_current():
 @pytest.mark.parametrize(
     "change",
     [
+        {"data": {"split": "clip", "group": "tag:artist"}},
+        {"data": {"split": {"by": "clip", "train": 0.7, "val": 0.15, "test": 0.15}}},
+        {"features": {"kind": {"choice": ["logmel", "mfcc"]}, "n_mfcc": {"integer": [8, 13]}}},
+        {"features": {"choice": [{"kind": "stft"}, {"kind": "tempogram", "n_lags": 64}]}},
+    ],
+    ids=str,
+)
+def test_the_json_schema_takes_what_a_space_file_takes(change):
+    document = {"name": "x", "model": {"name": "cnn"}, **change}
+    jsonschema.Draft202012Validator(space_schema()).validate(document)
+    loads(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"split": "clips"}},
+        {"features": {"kind": "waveform"}},
         {"train": {"epochz": 3}},
         {"train": {"epochs": "ten"}},
         {"model": {"name": "vgg"}},

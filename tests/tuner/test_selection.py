@@ -106,7 +106,10 @@ def end_of_study(confusion: list[list[int]], ci95: list[float], passed: bool = T
         ),
         (end_of_study([[60, 40], [40, 60]], [0.45, 0.75]), ["0.30 wide"]),
         (end_of_study([[50, 0], [50, 0]], [0.3, 0.35]), ["No better than guessing"]),
-        (end_of_study([[90, 10], [10, 90]], [0.85, 0.94], passed=False), ["leakage audit failed"]),
+        (
+            end_of_study([[90, 10], [10, 90]], [0.85, 0.94], passed=False),
+            ["LEAKY: 1 group on two"],
+        ),
     ],
 )
 def test_doubts_are_those_that_the_numbers_give(records, words) -> None:
@@ -117,8 +120,22 @@ def test_doubts_are_those_that_the_numbers_give(records, words) -> None:
 
 
 def test_a_leak_in_any_feature_set_is_a_leak() -> None:
-    clean = {"groups_shared": 0, "near_duplicates_shared": 0, "passed": True}
-    leaky = {"groups_shared": 0, "near_duplicates_shared": 2, "passed": False}
+    clean = {"groups_shared": 0, "near_duplicates_shared": 0, "passed": True}  # an old ledger's
+    leaky = {
+        "groups_shared": 0, "near_duplicates_shared": 2, "exact_duplicates_shared": 1,
+        "label_conflicts": 3, "clip_split": False, "passed": False,
+    }  # fmt: skip
     sets = [{"leakage": one} for one in (clean, leaky)]
     found = selection.summary([STUDY[0], {"kind": "features", "features": sets}])["leakage"]
-    assert found == {"groups_shared": 0, "near_duplicates_shared": 2, "passed": False}
+    assert found == leaky
+    assert selection.leak_in_words(found) == (
+        "LEAKY: 1 pair of equal tracks, 2 pairs of near-duplicates on two sides of the split"
+    )
+    (_, conflicts) = selection.doubts([{"kind": "features", "features": sets}])[:2]
+    assert conflicts.startswith("3 pairs of copies of one recording are listed with different")
+
+
+def test_a_split_by_clips_is_named() -> None:
+    leaky = {"groups_shared": 9, "near_duplicates_shared": 0, "clip_split": True, "passed": False}
+    worst = selection.worst_leakage([{"leakage": leaky}])
+    assert "LEAKY: clips of one recording are on several sides" in selection.leak_in_words(worst)

@@ -520,7 +520,10 @@ class TestNote:
         test = next(r for r in finished_study() if r["kind"] == "test")
         narrow = {"metrics": {**test["metrics"], "ci95": [0.75, 0.81], "tracks": 900}}
         assert "interval of 0.06 is narrow, 900 test tracks" in self.note_of(test=narrow)
-        assert "leakage audit FAILED** (2 shared groups" in self.note_of(passed=False)
+        assert (
+            "**LEAKY: 2 groups, 1 pair of near-duplicates on two sides of the split**: the"
+            in self.note_of(passed=False)
+        )
         assert "not repeated with other seeds" in self.note_of(confirmed={"seeds": 1})
 
     def test_the_configuration_has_one_short_line_for_each_value(self) -> None:

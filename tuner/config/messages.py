@@ -6,6 +6,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
+from pipelines.spec import KINDS as FEATURE_KINDS
 from tuner.config.ranges import KINDS
 from tuner.config.scalars import shorten, show
 from tuner.config.schema import METRIC_MODES, MODELS, Experiment, block_at
@@ -122,6 +123,14 @@ def _not_listed(value: object, expected: str, keys: tuple[str, ...]) -> str:
     allowed = re.findall(r"'([^']*)'", expected) or re.findall(
         r"[\w.]+", expected.replace(" or ", " ")
     )
+    if keys == ("features", "kind") and value in FEATURE_KINDS:
+        return (
+            f"no model of this version takes {value}, there are {', '.join(allowed)}; to build "
+            f"such a feature set alone: python -m pipelines.build --kind {value}"
+        )
+    if keys == ("data", "split"):
+        shares = "{train: 0.7, val: 0.15, test: 0.15}"
+        return f"got {show(value)}; write shares such as {shares}, {{column: fold}}, or `clip`"
     if isinstance(value, str):
         word = "metric " if keys == ("search", "metric") else ""
         near = METRIC_MODES if word else allowed

@@ -142,11 +142,15 @@ class _Reader:
 
 
 def _labels(items: Sequence[Node]) -> list[str]:
-    """Name the alternatives: by their ``name``, else by their index; repeated ones get #2, #3."""
+    """Name the alternatives by their ``name`` or ``kind``, else by their index.
+
+    Repeated ones get #2, #3.
+    """
     labels: list[str] = []
     seen: dict[str, int] = {}
     for index, item in enumerate(items):
-        entry = item.entries.get("name") if isinstance(item, MapNode) else None
+        entries = item.entries if isinstance(item, MapNode) else {}
+        entry = entries.get("name") or entries.get("kind")
         named = entry.node.value if entry and isinstance(entry.node, ScalarNode) else None
         label = named if isinstance(named, str) else str(index)
         seen[label] = seen.get(label, 0) + 1

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from tuner.config.mel import empty_mel_bands
+from pipelines.errors import SpecError
+from pipelines.spec import PARAMETERS, FeatureSpec, SplitSpec, feature_shape, problems
 from tuner.config.schema import METRIC_MODES, ColumnSplit, Experiment, ShareSplit
+from tuner.config.specs import clip_spec, feature_spec, split_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pipelines.spec import ClipSpec, Kind
+    from tuner.config.schema import Features
 
 Check: TypeAlias = "Callable[[Experiment], str | None]"
 
@@ -28,25 +34,29 @@ class Rule:
     check: Check
 
 
-def _shares(e: Experiment) -> str | None:
-    if isinstance(e.data.split, ColumnSplit):
-        return None
-    split: ShareSplit = e.data.split
-    total = split.train + split.val + split.test
-    if math.isclose(total, 1.0, abs_tol=1e-6):
-        return None
-    return f"train, val and test must sum to 1, got {total:g}"
+def _group(e: Experiment) -> str | None:
+    return _refusal(lambda: SplitSpec(group=e.data.group))
+
+
+def _split(e: Experiment) -> str | None:
+    return _refusal(lambda: split_spec(e.data.split))
+
+
+def _refusal(make: Callable[[], object]) -> str | None:
+    """Why the pipeline does not take a spec."""
+    try:
+        make()
+    except SpecError as error:
+        return str(error)
+    return None
 
 
 def _folds(e: Experiment) -> str | None:
     split = e.data.split
-    if not isinstance(split, ColumnSplit):
+    if not isinstance(split, ColumnSplit) or bool(split.val) == bool(split.test):
         return None
-    if bool(split.val) != bool(split.test):
-        missing = "test" if split.val else "val"
-        return f"`{missing}` has no values; give values for both val and test, or for neither"
-    shared = sorted(set(split.val) & set(split.test))
-    return f"{shared[0]!r} is in val and in test; a value has one side" if shared else None
+    missing = "test" if split.val else "val"
+    return f"`{missing}` has no values; give values for both val and test, or for neither"
 
 
 def _clip_count(e: Experiment) -> str | None:
@@ -58,46 +68,66 @@ def _clip_count(e: Experiment) -> str | None:
     return None
 
 
-def _f_max(e: Experiment) -> str | None:
-    f = e.features
-    if f.f_max is None or f.f_max <= f.sample_rate / 2:
-        return None
-    return f"f_max {f.f_max:g} Hz is above half the sample rate, {f.sample_rate / 2:g} Hz"
-
-
-def _f_min(e: Experiment) -> str | None:
-    f = e.features
-    top = f.sample_rate / 2 if f.f_max is None else f.f_max
-    if f.f_min < top:
-        return None
-    return f"f_min {f.f_min:g} Hz must be below f_max, {top:g} Hz"
+def _reads(f: Features, name: str) -> bool:
+    return name in PARAMETERS[f.kind]
 
 
 def _window(e: Experiment) -> str | None:
     f = e.features
-    if f.win_length is None or f.win_length <= f.n_fft:
-        return None
-    return f"win_length {f.win_length} must be at most n_fft, {f.n_fft}"
-
-
-def _mel_bands(e: Experiment) -> str | None:
-    f = e.features
-    if _f_min(e) or _f_max(e):
-        return None  # already reported, and the bank would have no meaning
-    empty = empty_mel_bands(f)
-    if not empty:
-        return None
-    return (
-        f"{len(empty)} of {f.n_mels} mel bands would be empty (the first is band {empty[0]}): "
-        f"n_fft {f.n_fft} at {f.sample_rate} Hz is too coarse; lower n_mels or raise n_fft"
+    return _refusal(
+        lambda: FeatureSpec("stft", n_fft=f.n_fft, win_length=f.win_length, hop_length=1)
     )
 
 
-def _clip_covers_fft(e: Experiment) -> str | None:
-    samples = round(e.data.clip_seconds * e.features.sample_rate)
-    if samples > e.features.n_fft // 2:
+def _hop(e: Experiment) -> str | None:
+    f = e.features
+    return _refusal(lambda: FeatureSpec("stft", n_fft=f.n_fft, hop_length=f.hop_length))
+
+
+@lru_cache(maxsize=512)  # several rules ask, and many draws have the same bank
+def _bank_fault(f: Features) -> str:
+    """What is wrong with the mel bank alone, the setting to blame first; empty when nothing is."""
+    if not _reads(f, "n_mels"):
+        return ""
+    bank = {
+        name: getattr(f, name) for name in ("sample_rate", "n_fft", "f_min", "f_max", "n_mels")
+    }
+    return _refusal(lambda: FeatureSpec("logmel", hop_length=1, **bank)) or ""
+
+
+def _f_max(e: Experiment) -> str | None:
+    fault = _bank_fault(e.features)
+    return fault if fault.startswith("f_max") else None
+
+
+def _f_min(e: Experiment) -> str | None:
+    fault = _bank_fault(e.features)
+    return fault if fault.startswith("f_min") else None
+
+
+def _mel_bands(e: Experiment) -> str | None:
+    fault = _bank_fault(e.features)
+    return fault if fault and not fault.startswith("f_") else None
+
+
+def _mfcc(e: Experiment) -> str | None:
+    f = e.features
+    if not _reads(f, "n_mfcc") or f.n_mfcc <= f.n_mels:
         return None
-    return f"a clip of {samples} samples is too short for n_fft {e.features.n_fft}"
+    return f"n_mfcc {f.n_mfcc} must be at most n_mels, {f.n_mels}"
+
+
+def _specs(e: Experiment) -> tuple[ClipSpec, FeatureSpec] | None:
+    """The pipeline's specs; None when they cannot be, which other rules report."""
+    try:
+        return clip_spec(e.data), feature_spec(e.features)
+    except SpecError:
+        return None
+
+
+def _clip_covers_fft(e: Experiment) -> str | None:
+    specs = _specs(e)
+    return next((text for _, text in problems(*specs)), None) if specs else None
 
 
 def _crop(e: Experiment) -> str | None:
@@ -114,17 +144,30 @@ def _mixup(e: Experiment) -> str | None:
 
 
 def _time_mask(e: Experiment) -> str | None:
+    specs = _specs(e)
+    if specs is None:
+        return None
     seconds = min(e.train.crop_seconds or math.inf, e.data.clip_seconds)
     frames = 1 + int(seconds * e.features.sample_rate) // e.features.hop_length
+    frames = min(frames, feature_shape(*specs)[1])
     if e.augment.time_mask < frames:
         return None
     return f"time_mask {e.augment.time_mask} must be below the {frames} frames the model sees"
 
 
+_ROWS: dict[Kind, str] = {
+    "logmel": "n_mels",
+    "stft": "n_fft / 2 + 1",
+    "mfcc": "n_mfcc",
+    "tempogram": "n_lags",
+}
+
+
 def _freq_mask(e: Experiment) -> str | None:
-    if e.augment.freq_mask < e.features.n_mels:
+    specs = _specs(e)
+    if specs is None or e.augment.freq_mask < (rows := feature_shape(*specs)[0]):
         return None
-    return f"freq_mask {e.augment.freq_mask} must be below n_mels, {e.features.n_mels}"
+    return f"freq_mask {e.augment.freq_mask} must be below {_ROWS[e.features.kind]}, {rows}"
 
 
 def _grace(e: Experiment) -> str | None:
@@ -164,23 +207,20 @@ def _mode(e: Experiment) -> str | None:
     return f"{word} is better for {e.search.metric}; write mode: {mode}"
 
 
+_BANK = ("features.sample_rate", "features.n_fft", "features.n_mels", "features.kind")
+_SHAPE = ("features.n_mels", "features.n_mfcc", "features.n_lags", "features.n_fft")
+
 RULES: tuple[Rule, ...] = (
-    Rule(("data.split",), _shares),
+    Rule(("data.group",), _group),
+    Rule(("data.split",), _split),
     Rule(("data.split",), _folds),
     Rule(("data.hop_seconds", "data.clips_per_track"), _clip_count),
-    Rule(("features.f_max", "features.sample_rate"), _f_max),
-    Rule(("features.f_min", "features.f_max", "features.sample_rate"), _f_min),
+    Rule(("features.f_max", *_BANK, "features.f_min"), _f_max),
+    Rule(("features.f_min", "features.f_max", *_BANK), _f_min),
     Rule(("features.win_length", "features.n_fft"), _window),
-    Rule(
-        (
-            "features.n_mels",
-            "features.n_fft",
-            "features.sample_rate",
-            "features.f_min",
-            "features.f_max",
-        ),
-        _mel_bands,
-    ),
+    Rule(("features.hop_length", "features.n_fft"), _hop),
+    Rule(("features.n_mels", *_BANK, "features.f_min", "features.f_max"), _mel_bands),
+    Rule(("features.n_mfcc", "features.n_mels", "features.kind"), _mfcc),
     Rule(("data.clip_seconds", "features.n_fft", "features.sample_rate"), _clip_covers_fft),
     Rule(("train.crop_seconds", "data.clip_seconds"), _crop),
     Rule(("train.batch_size", "augment.mixup"), _mixup),
@@ -194,7 +234,7 @@ RULES: tuple[Rule, ...] = (
         ),
         _time_mask,
     ),
-    Rule(("augment.freq_mask", "features.n_mels"), _freq_mask),
+    Rule(("augment.freq_mask", *_SHAPE, "features.kind"), _freq_mask),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
     Rule(("train.freeze_epochs", "train.epochs"), _freeze),
     Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
@@ -204,19 +244,35 @@ RULES: tuple[Rule, ...] = (
 """What must hold for every experiment of a space."""
 
 
+def _leaky(e: Experiment) -> str | None:
+    split = e.data.split
+    if isinstance(split, ColumnSplit) or (isinstance(split, ShareSplit) and split.by == "group"):
+        return None
+    return (
+        "clips of one recording will be on several sides: the scores will not tell how well other "
+        "recordings are recognised, and no model is registered; for comparison only"
+    )
+
+
+def _unread(name: str) -> Check:
+    readers = [kind for kind in _ROWS if name in PARAMETERS[kind]]
+
+    def check(e: Experiment) -> str | None:
+        if e.features.kind in readers:
+            return None
+        return f"has no effect with {e.features.kind}; it is read by {', '.join(readers)}"
+
+    return check
+
+
 def _momentum(e: Experiment) -> str | None:
-    if e.optim.name == "sgd" or e.optim.momentum == 0.9:
+    if e.optim.name == "sgd":
         return None
     return f"has no effect with {e.optim.name}; only sgd has a momentum"
 
 
 def _asha_settings(e: Experiment) -> str | None:
-    asha_only = (e.scheduler.grace_epochs, e.scheduler.reduction_factor) != (2, 3)
-    return (
-        "has no effect: scheduler.name is none"
-        if e.scheduler.name == "none" and asha_only
-        else None
-    )
+    return "has no effect: scheduler.name is none" if e.scheduler.name == "none" else None
 
 
 def _confirm_top(e: Experiment) -> str | None:
@@ -226,10 +282,14 @@ def _confirm_top(e: Experiment) -> str | None:
 
 
 ADVICE: tuple[Rule, ...] = (
-    Rule(("optim.momentum", "optim.name"), _momentum),
-    Rule(
-        ("scheduler.grace_epochs", "scheduler.reduction_factor", "scheduler.name"), _asha_settings
+    Rule(("data.split",), _leaky),
+    *(
+        Rule((f"features.{name}", "features.kind"), _unread(name))
+        for name in ("f_min", "f_max", "n_mels", "n_mfcc", "n_lags")
     ),
+    Rule(("optim.momentum", "optim.name"), _momentum),
+    Rule(("scheduler.grace_epochs", "scheduler.name"), _asha_settings),
+    Rule(("scheduler.reduction_factor", "scheduler.name"), _asha_settings),
     Rule(("confirm.top", "search.trials"), _confirm_top),
 )
-"""Settings without effect: worth a warning when it is so for every experiment of the space."""
+"""What is worth a warning at the first setting, when it is so wherever that setting is drawn."""

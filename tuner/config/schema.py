@@ -16,6 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from pipelines.spec import MAX_RATE_HZ, MIN_RATE_HZ
+
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"
 METRIC_MODES: dict[str, Literal["max", "min"]] = {
@@ -39,11 +41,14 @@ class _Block(BaseModel):
 
 
 class ShareSplit(_Block):
-    """A split drawn at random, by group."""
+    """A split drawn at random."""
 
     train: float = Field(0.70, gt=0, lt=1, description="Share of the tracks to learn from.")
     val: float = Field(0.15, gt=0, lt=1, description="Share to choose the configuration by.")
     test: float = Field(0.15, gt=0, lt=1, description="Share that is read once, at the end.")
+    by: Literal["group", "clip"] = Field(
+        "group", description="Whole groups; or clip by clip, which leaks: for comparison only."
+    )
 
 
 def _as_texts(values: Any) -> Any:
@@ -70,12 +75,16 @@ class ColumnSplit(_Block):
 
 
 def _split_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "by-word"
     is_column = "column" in value if isinstance(value, dict) else isinstance(value, ColumnSplit)
     return "by-column" if is_column else "by-shares"
 
 
 Split = Annotated[
-    Annotated[ShareSplit, Tag("by-shares")] | Annotated[ColumnSplit, Tag("by-column")],
+    Annotated[ShareSplit, Tag("by-shares")]
+    | Annotated[ColumnSplit, Tag("by-column")]
+    | Annotated[Literal["clip"], Tag("by-word")],  # short for {by: clip}
     Discriminator(_split_kind),
 ]
 
@@ -84,20 +93,24 @@ class Data(_Block):
     """Which audio, how it is split, and how it is cut into clips."""
 
     root: str = Field(
-        "demo", min_length=1, max_length=4096, description="A folder, a manifest, or `demo`."
+        "demo",
+        min_length=1,
+        max_length=4096,
+        description="A folder, a manifest, a URI of either, or `demo`.",
     )
     group: str = Field(
         "auto",
         min_length=1,
-        description="What may never be on both sides of a split: a column, `track`, or `auto`.",
+        description="What may never be on two sides of a split: `auto`, `track`, `tag:artist`, "
+        "`tag:album`, `path:` and a regular expression, or a column.",
     )
-    split: Split = Field(ShareSplit(), description="Shares, or a column of the manifest.")
+    split: Split = Field(ShareSplit(), description="Shares, a column of the manifest, or `clip`.")
     clip_seconds: float = Field(3.0, gt=0, le=600, description="Length of a clip, in seconds.")
     clips_per_track: int | None = Field(
         None, ge=1, le=10_000, description="Clips cut from a track; 10 unless hop_seconds is set."
     )
     hop_seconds: float | None = Field(
-        None, gt=0, le=1800, description="Distance between clips, in place of clips_per_track."
+        None, ge=0.01, le=3600, description="Distance between clips, in place of clips_per_track."
     )
     short: Literal["pad", "repeat"] = Field(
         "pad", description="What fills a track that is shorter than a clip."
@@ -118,14 +131,18 @@ class Data(_Block):
 class Features(_Block):
     """The audio front end, in torchaudio's names."""
 
-    kind: Literal["logmel"] = Field("logmel", description="Kind of spectrogram.")
-    sample_rate: int = Field(22050, ge=1000, le=384_000, description="Samples a second, in Hz.")
+    kind: Literal["logmel", "stft", "mfcc", "tempogram"] = Field(
+        "logmel", description="What a model is given."
+    )
+    sample_rate: int = Field(22050, ge=MIN_RATE_HZ, le=MAX_RATE_HZ, description="Rate, in Hz.")
     n_fft: int = Field(1024, ge=16, le=65_536, description="Length of the FFT, in samples.")
-    win_length: int | None = Field(None, ge=2, description="Window, in samples; null: n_fft.")
+    win_length: int | None = Field(None, ge=1, description="Window, in samples; null: n_fft.")
     hop_length: int = Field(512, ge=1, le=65_536, description="Hop between frames, in samples.")
     f_min: float = Field(0.0, ge=0, description="Lowest frequency, in Hz.")
     f_max: float | None = Field(None, gt=0, description="Highest, in Hz; null: sample_rate / 2.")
     n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
+    n_mfcc: int = Field(20, ge=1, le=1024, description="Coefficients of mfcc.")
+    n_lags: int = Field(128, ge=2, le=2048, description="Rows of a tempogram: lags, in frames.")
 
 
 def _whole(value: Any) -> Any:
@@ -181,7 +198,7 @@ class Augment(_Block):
     """What is done to training batches only; 0 switches a part off."""
 
     time_mask: int = Field(0, ge=0, description="Longest time mask, in frames.")
-    freq_mask: int = Field(0, ge=0, description="Widest frequency mask, in mel bands.")
+    freq_mask: int = Field(0, ge=0, description="Widest frequency mask, in rows.")
     mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup.")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pipelines.files import printable_root
 from tuner.config.emit import settings, to_yaml
 from tuner.config.schema import Data, Experiment, Features
+from tuner.config.specs import clip_spec, feature_spec
 from tuner.config.tree import (
     Block,
+    Leaf,
     count_draws,
     draw,
     every_draw,
@@ -23,6 +26,7 @@ from tuner.space import discrete_values, settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pipelines.spec import ClipSpec, FeatureSpec
     from tuner.config.tree import Open, Path
     from tuner.errors import Problem
     from tuner.space import Range, Scalar
@@ -140,17 +144,32 @@ class Space:
 
     def feature_variants(self) -> tuple[FeatureVariant, ...]:
         """List the feature sets that the trials of this space need, each once."""
-        variants: dict[str, FeatureVariant] = {}
+        variants: dict[tuple[ClipSpec, FeatureSpec], FeatureVariant] = {}
         for drawn in every_draw(self.tree, _feature_values):
             experiment = Experiment.model_validate(drawn.values)
             variant = FeatureVariant(experiment.data, experiment.features)
-            key = experiment.data.model_dump_json() + experiment.features.model_dump_json()
+            key = clip_spec(variant.data), feature_spec(variant.features)
             variants.setdefault(key, variant)
         return tuple(variants.values())
 
     def settings(self) -> dict[str, str]:
         """Every setting by name (``optim.lr``), as text; two spaces are equal when these are."""
         return settings(self.tree)
+
+    def without_secrets(self) -> Space:
+        """The same space as it may be written down: no user, password or key in a data URI."""
+        data = self.tree.entries["data"]
+        root = data.entries["root"] if isinstance(data, Block) else None
+        if not isinstance(data, Block) or not isinstance(root, Leaf):
+            return self
+        shown = printable_root(str(root.value))
+        if shown == root.value:
+            return self
+        entries = {**data.entries, "root": replace(root, value=shown)}
+        shown_data = replace(data, entries=entries)
+        tree = replace(self.tree, entries={**self.tree.entries, "data": shown_data})
+        # The file's own text may hold the secret too, in any of YAML's spellings.
+        return replace(self, tree=tree, source=to_yaml(tree))
 
     def to_yaml(self) -> str:
         """Write the resolved file, ranges and defaults included; it loads as an equal space."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tuner.config.messages import describe, unknown_key
 from tuner.config.rules import ADVICE, RULES
-from tuner.config.schema import Experiment
+from tuner.config.schema import Experiment, block_at
 from tuner.config.tree import (
     Origin,
     draw,
@@ -20,7 +20,7 @@ from tuner.config.tree import (
     open_settings,
     with_choices,
 )
-from tuner.config.yaml_nodes import MAX_PROBLEMS
+from tuner.config.yaml_nodes import MAX_PROBLEMS, Mark
 from tuner.errors import ConfigError
 from tuner.space import Choice, Grid, count_values, discrete_values, ends_of
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from tuner.config.rules import Rule
     from tuner.config.tree import Block, Draw, Open, Path
-    from tuner.config.yaml_nodes import Mark
     from tuner.errors import Problem
     from tuner.space import Range, Scalar
 
@@ -237,14 +236,26 @@ def _place(rule: Rule, drawn: Draw) -> tuple[Mark, str]:
 
 
 def _advise(tree: Block, rule: Rule, findings: Findings) -> None:
-    """Warn when a setting that was written has no effect in any combination."""
-    message = None
-    last: Draw | None = None
-    for last in _draws_for(tree, rule):
-        experiment, _ = _repaired(last)
+    """Warn where the first setting of a rule stands if the rule speaks whenever it is drawn."""
+    path = tuple(rule.paths[0].split("."))
+    advice: dict[Mark, Problem | None] = {}  # None: the setting has its use
+    for drawn in _draws_for(tree, rule):
+        origin = drawn.origins.get(path)
+        if origin is None or _is_plain_default(path, origin, drawn):
+            continue
+        experiment, _ = _repaired(drawn)
         message = rule.check(experiment) if experiment else None
-        if not message:
-            return
-    if message and last and tuple(rule.paths[0].split(".")) in last.origins:
-        mark, path = _place(rule, last)
-        findings.warnings.setdefault((mark, path), mark.problem(path, message))
+        found = origin.mark.problem(origin.path, message) if message else None
+        if not found or origin.key_mark not in advice:
+            advice[origin.key_mark] = found
+    for problem in filter(None, advice.values()):
+        mark = Mark(problem.file, problem.line, problem.column)
+        findings.warnings.setdefault((mark, problem.path), problem)
+
+
+def _is_plain_default(path: _Loc, origin: Origin, drawn: Draw) -> bool:
+    """Whether a setting is a default that is written out, as resolved files have them."""
+    block = block_at(tuple(map(str, path[:-1])), _value_at(drawn.values, path[:-1]))
+    if origin.kind is not None or block is None:
+        return False
+    return bool(block.model_fields[str(path[-1])].default == _value_at(drawn.values, path))

@@ -47,24 +47,22 @@ def main(storage: Path, as_json: bool) -> None:
 
 def all_checks(storage: Path, environment: Mapping[str, str]) -> Iterator[Check]:
     """Every check, each done when it is asked for."""
+    from tuner.arrays import cache_folder
     from tuner.doctor import machine, services, software, torch_family
 
     yield software.check_packages()
     answers = torch_family.probe()
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
-    torch = torch_family.check_torch(answers, constraints)
-    yield torch
+    yield torch_family.check_torch(answers, constraints)
     yield torch_family.check_gpu(answers)
     yield torch_family.check_bf16(answers)
     yield software.check_audio()
+    yield software.check_m4a()
     yield services.check_ray(environment)
     yield services.check_token(environment)
     yield services.check_tracking(environment.get("MLFLOW_TRACKING_URI"), storage)
     yield machine.check_room("storage", storage)
-    if torch.status == "ok":
-        from tuner.data import cache_folder  # imports torch
-
-        yield machine.check_room("array cache", cache_folder())
+    yield machine.check_room("array cache", cache_folder())
     yield machine.check_shared_memory()
     remedy = "nothing to do: Ray takes the next free port, and a study does not need this one"
     yield machine.check_port(8265, "Ray's dashboard", remedy)

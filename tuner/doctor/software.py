@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from tuner.doctor.check import Check, Status
 
@@ -72,3 +73,38 @@ def check_audio(codecs: Mapping[str, tuple[str, str | None, int]] = CODECS) -> C
         remedy = "pip install --force-reinstall soundfile, whose wheels bring libsndfile"
         return Check("audio", status, f"{library} lacks {' '.join(broken)}", remedy)
     return Check("audio", "ok", f"{library} reads {' '.join(codecs)}")
+
+
+def check_m4a() -> Check:
+    """Whether AAC in MP4 can be read: a tone is written and decoded as a build would do it."""
+    remedy = f"pip install -c constraints.txt '{PACKAGE}[m4a]'"
+    try:
+        version = metadata.version("av")
+    except metadata.PackageNotFoundError:
+        detail = "not read (PyAV is not installed, which is optional): M4A, AAC and WMA files are"
+        return Check("m4a", "ok", f"{detail} left out with a reason", remedy)
+    from pipelines.audio import decode_fd
+    from pipelines.errors import AudioRejected
+
+    with tempfile.TemporaryFile() as file:
+        try:
+            _write_m4a(file)
+            decode_fd(file.fileno(), "tone.m4a", 22050)
+        except (ImportError, AudioRejected, OSError, ValueError) as error:
+            return Check("m4a", "warn", f"PyAV {version} does not read it: {error}", remedy)
+    return Check("m4a", "ok", f"PyAV {version} reads it")
+
+
+def _write_m4a(file: BinaryIO) -> None:
+    """A tone of a second as AAC in MP4."""
+    import av
+    import numpy as np
+
+    tone = np.sin(np.arange(22050) / 20).astype(np.float32)[np.newaxis]
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=22050, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.sample_rate = 22050
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    file.flush()

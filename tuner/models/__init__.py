@@ -1,6 +1,6 @@
 """The table of model architectures: one row each, plain arguments in, a network out.
 
-A network takes standardised features ``float[b, 1, f, m]`` (batch, one channel, mel bands, frames)
+A network takes standardised features ``float[b, 1, f, m]`` (batch, one channel, rows, frames)
 and returns logits ``float[b, k]``. `Classifier` puts the training set's standardisation in front
 of it, so that what is checkpointed, exported and served is one module from features to logits.
 """

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Below this spread (dB) a mel band is constant in the training set; dividing by less would only
-# amplify noise.
+# Below this spread (dB, or a share of 1 for a tempogram) a row is constant in the training set;
+# dividing by less would only amplify noise.
 MIN_STD = 1e-3
 
 
@@ -21,8 +21,8 @@ class Classifier(nn.Module):
 
     Args:
         network: ``float[b, 1, f, m] -> float[b, k]``.
-        mean: mean of each band over the training clips, ``[f]``.
-        std: standard deviation of each band, ``[f]``.
+        mean: mean of each row over the training clips, ``[f]``.
+        std: standard deviation of each row, ``[f]``.
     """
 
     mean: torch.Tensor
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32)[:, None])
 
     def standardise(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[b, f, m]`` to zero mean and unit spread per band: ``float[b, 1, f, m]``."""
+        """``float[b, f, m]`` to zero mean and unit spread per row: ``float[b, 1, f, m]``."""
         return ((x - self.mean) / self.std.clamp_min(MIN_STD))[:, None]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

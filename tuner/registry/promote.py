@@ -25,7 +25,7 @@ class ModelFacts:
         fingerprint: of the feature set.
         test_split: digest of the tracks the model was tested on.
         test_f1_macro: on these tracks.
-        leakage_passed: whether the audit of all splits passed.
+        leak: what the audit of the splits found, in words; empty when it passed.
     """
 
     study: str
@@ -33,7 +33,7 @@ class ModelFacts:
     fingerprint: str
     test_split: str
     test_f1_macro: float
-    leakage_passed: bool
+    leak: str
 
     def tags(self) -> dict[str, str]:
         """As tags of a version; numbers in full precision."""
@@ -43,7 +43,7 @@ class ModelFacts:
             "fingerprint": self.fingerprint,
             "test_split": self.test_split,
             "test_f1_macro": repr(float(self.test_f1_macro)),
-            "leakage_passed": str(self.leakage_passed).lower(),
+            "leakage_passed": str(not self.leak).lower(),
         }
 
 
@@ -76,10 +76,10 @@ def register(
         TrackingError: the store cannot be used.
         CheckpointError: the bundle cannot be read.
     """
-    if not facts.leakage_passed:
+    if facts.leak:
         reason = (
-            "not registered: the leakage audit found tracks of one group, or near-duplicates, on "
-            "two sides of the split, so the score cannot be trusted; correct groups or split"
+            f"not registered: the leakage audit calls the data {facts.leak}; the score cannot be "
+            "trusted: correct data.group or data.split"
         )
         return Registration(name, None, None, reason)
     client = store.connect(tracker_uri)

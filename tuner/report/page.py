@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "page.html.jinja"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin so
+MAX_EXAMPLES = 20  # of what is on two sides
 MAX_ROWS = 50  # of the leaderboard on the page; the CSV has all
 
 
@@ -81,6 +82,7 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
     for name, content in pictures.items():
         _write(folder / "figures" / name, content)
     _write(folder / "leaderboard.csv", _csv(board, metric).encode())
+    sets = _last(records, "features").get("features", [])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tuner.report", ""),
         autoescape=True,
@@ -90,6 +92,8 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
     )
     page = environment.get_template(TEMPLATE).render(
         facts=facts,
+        leak=selection.leak_in_words(facts["leakage"]) if facts["leakage"] else "",
+        examples=_examples(sets),
         metric=metric,
         board=board[:MAX_ROWS],
         num_more=max(0, len(board) - MAX_ROWS),
@@ -106,6 +110,12 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
     )
     _write(folder / "report.html", page.encode())
     return folder / "report.html"
+
+
+def _examples(sets: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the audits found, (kind, detail) each, once."""
+    found = (tuple(pair) for one in sets for pair in one["leakage"].get("examples", ()))
+    return list(dict.fromkeys(found))[:MAX_EXAMPLES]
 
 
 def _leaderboard(

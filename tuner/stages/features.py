@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuner import feature_sets
+from tuner import feature_sets, selection
 from tuner.errors import StudyError, StudyExistsError
 
 if TYPE_CHECKING:
@@ -32,26 +32,31 @@ def build_features(study: Context) -> None:
     else:
         _refuse_changed_data(study.place.name, before["features"], described)
     first = described[0]
-    tracks, clips, leakage = first["tracks"], first["clips"], first["leakage"]
+    tracks, clips = first["tracks"], first["clips"]
+    leak = selection.leak_in_words(selection.worst_leakage(described))
     rejected = f", {tracks['quarantined']} rejected" if tracks["quarantined"] else ""
     study.progress.say(
         f"features: {tracks['listed']} tracks{rejected}; clips {clips['train']} train, "
-        f"{clips['val']} val, {clips['test']} test; "
-        + ("no leak between the splits" if leakage["passed"] else "LEAK between the splits")
+        f"{clips['val']} val, {clips['test']} test; groups: {first['groups']}; "
+        + ("no leak between the splits" if leak == "passed" else leak)
     )
 
 
 def _refuse_different_splits(feature_sets_built: list[FeatureSet]) -> None:
-    """Trials are ranked against each other, so all must be judged on the same tracks."""
+    """Trials are ranked against each other, so all must be judged on the same tracks.
+
+    Copies are searched for independently of the features and once for all sets, so that only
+    verdicts on single files can differ, such as of very short ones.
+    """
     sides = []
     for one in feature_sets_built:
         tracks = one.tracks().select(["track_id", "split"]).to_pylist()
         sides.append({track["track_id"]: track["split"] for track in tracks})
     if any(other != sides[0] for other in sides[1:]):
         raise StudyError(
-            "the feature sets of this study put tracks on different sides: near-duplicates or "
-            "unreadable files differ with the sample rate; name a column with data.group or "
-            "data.split, or search the sample rate in studies of their own"
+            "the feature sets of this study put tracks on different sides, since some files can "
+            "be used at one sample rate only; remove them (rejects.csv in the feature sets lists "
+            "them), or search the sample rate in studies of their own"
         )
 
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner import metrics, registry
+from tuner import metrics, registry, selection
 from tuner.trial import export_bundle
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def register_winner(study: Context) -> None:
     row = _winning_run(study)
     final_id = _record_final_run(study, row)
     test = study.required("test")
-    features = study.required("features")["features"]
+    leakage = selection.summary(list(study.ledger.records()))["leakage"]
     spec = study.spec(row.trial_id, row.stage, row.seed, row.config)
     fingerprint = Path(
         spec.feature_set
@@ -71,7 +71,7 @@ def register_winner(study: Context) -> None:
         fingerprint=fingerprint,
         test_split=test["split_digest"],
         test_f1_macro=test["metrics"]["f1_macro"],
-        leakage_passed=all(f["leakage"]["passed"] for f in features),
+        leak="" if leakage["passed"] else selection.leak_in_words(leakage),
     )
     done = registry.register(
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.place.name, facts

@@ -98,10 +98,7 @@ def _trust(facts: dict[str, Any]) -> list[str]:
     found = (
         ["leakage audit passed"]
         if leak["passed"]
-        else [
-            f"**leakage audit FAILED** ({leak['groups_shared']} shared groups, "
-            f"{leak['near_duplicates_shared']} shared near-duplicates): the scores are too good"
-        ]
+        else [f"**{selection.leak_in_words(leak)}**: the scores cannot be trusted"]
     )
     if test:
         low, high = test["ci95"]

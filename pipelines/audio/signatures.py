@@ -12,24 +12,20 @@ _READABLE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"dn
 _W64 = b"riff\x2e\x91\xcf\x11"
 _ID3 = b"ID3"
 
-# Audio or media that libsndfile has no decoder for.
+# Enough of a file to know it by.
+HEAD_BYTES = 4096
+
+# Audio or media that there is no decoder for.
 _UNSUPPORTED = (
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (WMA or WMV)"),
-    (b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
     (b"#!AMR", "AMR"),
     (b"MAC ", "Monkey's Audio"),
-    (b"wvpk", "WavPack"),
     (b"MP+", "Musepack"),
     (b"MPCK", "Musepack"),
     (b"DSD ", "DSD"),
     (b"FRM8", "DSD"),
-    (b"TTA1", "True Audio"),
     (b"MThd", "MIDI, which holds notes and no sound"),
     (b"ADIF", "AAC"),
-    (b"\xff\xf1", "AAC"),
-    (b"\xff\xf9", "AAC"),
     (b".RMF", "RealMedia"),
-    (b"OTTO", "a font"),
 )
 
 _OTHER = (
@@ -41,10 +37,14 @@ _OTHER = (
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
+    (b"OTTO", "a font"),
+    (b"\0\5\x16\7", "an AppleDouble file, which holds no sound itself"),
+    (b"\0\0\0\1Bud1", "a .DS_Store file"),
+    (b"\xd0\xcf\x11\xe0", "a Thumbs.db or old Office file"),
     (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to fetch the audio"),
 )
 
-# Extensions by the container that libsndfile reports. W_EXT is raised outside of these.
+# Extensions by the container that the decoder reports. W_EXT is raised outside of these.
 _EXTENSIONS = {
     "WAV": {".wav"},
     "WAVEX": {".wav"},
@@ -56,6 +56,12 @@ _EXTENSIONS = {
     "FLAC": {".flac"},
     "OGG": {".ogg", ".oga", ".opus"},
     "MP3": {".mp3", ".mp2", ".mp1"},
+    "MOV": {".m4a", ".mp4", ".m4b", ".mov", ".aac", ".3gp"},
+    "ASF": {".wma", ".asf", ".wmv"},
+    "MATROSKA": {".webm", ".weba", ".mka", ".mkv"},
+    "AAC": {".aac"},
+    "WV": {".wv"},
+    "TTA": {".tta"},
 }
 
 
@@ -74,11 +80,11 @@ def refusal(head: bytes) -> tuple[str, str]:
         return "E_NOT_AUDIO", f"a RIFF file of kind {kind!r}, not WAVE"
     if head.startswith((*_READABLE, _W64, _ID3)) or _mp3_frame(head):
         return "E_HEADER", "starts like audio, but its header is cut short or contradicts itself"
-    if head[4:8] == b"ftyp":
-        return "E_UNSUPPORTED", _unsupported("MP4 (M4A, AAC or video)")
     for magic, name in _UNSUPPORTED:
         if head.startswith(magic):
-            return "E_UNSUPPORTED", _unsupported(name)
+            return "E_UNSUPPORTED", (
+                f"{name} cannot be decoded; convert it to WAV, FLAC, OGG, Opus, MP3 or AIFF"
+            )
     for magic, name in _OTHER:
         if head.startswith(magic):
             return "E_NOT_AUDIO", f"looks like {name}"
@@ -91,10 +97,6 @@ def extension_fits(path: PurePath, container: str) -> bool:
     return known is None or path.suffix == "" or path.suffix.lower() in known
 
 
-def _unsupported(name: str) -> str:
-    return f"{name} cannot be decoded; convert it to WAV, FLAC, OGG, Opus, MP3 or AIFF"
-
-
 def _mp3_frame(head: bytes) -> bool:
     # 11 sync bits, then a layer that is not the reserved one (AAC uses that)
     return len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
@@ -103,6 +105,8 @@ def _mp3_frame(head: bytes) -> bool:
 def _describe(head: bytes) -> str:
     if not any(head):
         return "holds only zero bytes"
+    if head[257:262] == b"ustar":
+        return "looks like a tar archive"
     start = head[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<")):
         return "looks like HTML or XML; a download may have saved an error page"

@@ -1,0 +1,143 @@
+"""Files to a feature set: ours, the same work in plain processes, librosa.
+
+All sides read the same files, warm in the page cache, with two processes of one thread each, and
+write the same rows. Ray runs before the clock starts, as it does in a study; its worker processes
+start within the time, as those of the others do.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from benchmarks.paired import compare, machine, pin_threads, summary
+from benchmarks.recordings import write_recordings
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_piece
+from pipelines.feature_sets import build
+from pipelines.ray_pass import local_ray
+from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pipelines.stage import Job, Piece
+    from pipelines.tracks import Catalog
+    from pipelines.verdicts import Verdict
+
+CLIP, FEATURE, SPLIT = ClipSpec(clips_per_track=10), FeatureSpec(), SplitSpec()
+NUM_PROCESSES = 2
+PACKAGES = ("librosa", "numpy", "pyarrow", "ray", "scipy", "soundfile", "soxr")
+
+
+def ours(catalog: Catalog, out: Path) -> None:
+    """The whole build: digests, decode, features, duplicates, splits, Parquet."""
+    shutil.rmtree(out, ignore_errors=True)
+    build(catalog, out, CLIP, FEATURE, SPLIT)
+
+
+def plain(catalog: Catalog, out: Path) -> None:
+    """The same work on the same pieces, with a process pool in the place of Ray Data."""
+    shutil.rmtree(out, ignore_errors=True)
+    build(catalog, out, CLIP, FEATURE, SPLIT, decode=decode_in_pool)
+
+
+def decode_in_pool(
+    job: Job, pending: Sequence[Piece]
+) -> Iterator[tuple[Piece, dict[int, list[Verdict]]]]:
+    """`decode_on_cluster` without a cluster."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(NUM_PROCESSES, mp_context=spawn) as pool:
+        yield from zip(pending, pool.map(partial(decode_piece, job=job), pending), strict=True)
+
+
+def with_librosa(catalog: Catalog, out: Path) -> None:
+    """What a notebook does: librosa for each file and clip, in two processes, to Parquet."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    paths = [str(Path(catalog.root) / track.path) for track in catalog.tracks]
+    chunks = [paths[start : start + 32] for start in range(0, len(paths), 32)]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(NUM_PROCESSES, mp_context=spawn) as pool:
+        list(pool.map(partial(_librosa_chunk, str(out)), range(len(chunks)), chunks))
+
+
+def _librosa_chunk(out: str, number: int, paths: list[str]) -> None:
+    import librosa
+
+    length = round(CLIP.clip_seconds * FEATURE.sample_rate)
+    rows, names = [], []
+    for path in paths:
+        samples, _ = librosa.load(path, sr=FEATURE.sample_rate)
+        for start in np.linspace(0, len(samples) - length, 10).astype(int):
+            power = librosa.feature.melspectrogram(
+                y=samples[start : start + length],
+                sr=FEATURE.sample_rate,
+                n_fft=FEATURE.n_fft,
+                hop_length=FEATURE.hop_length,
+                n_mels=FEATURE.n_mels,
+                htk=True,
+                norm=None,
+            )
+            rows.append(librosa.power_to_db(power, amin=1e-4, top_db=None).astype(np.float16))
+            names.append(path)
+    stacked = np.stack(rows)
+    tensor = pyarrow.FixedShapeTensorArray.from_numpy_ndarray(stacked)
+    table = pyarrow.table({"path": names, "features": tensor})
+    pyarrow.parquet.write_table(
+        table, Path(out) / f"{number:05d}.parquet", compression="zstd", compression_level=1
+    )
+
+
+def unchanged(catalog_of: Path, out: Path) -> None:
+    """The same call on the same files: the catalog is read, sizes and times are compared."""
+    if not build(read_catalog(catalog_of), out, CLIP, FEATURE, SPLIT).reused:
+        raise AssertionError("the feature set was built again")
+
+
+@click.command()
+@click.option("--files", default=600, show_default=True, help="Number of recordings.")
+@click.option("--seconds", default=30.0, show_default=True, help="Length of each.")
+@click.option("--suffix", default="wav", show_default=True, help="wav, mp3, flac or ogg.")
+@click.option("--rounds", default=3, show_default=True, help="Interleaved rounds.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where recordings are kept.")
+def main(files: int, seconds: float, suffix: str, rounds: int, folder: Path | None) -> None:
+    """Prints paired ratios as JSON."""
+    pin_threads()
+    with tempfile.TemporaryDirectory() as scratch:
+        recordings = (folder or Path(scratch)) / f"{suffix}-{files}-{seconds:g}"
+        write_recordings(recordings, files, seconds, suffix)
+        catalog = read_catalog(recordings)
+        out = Path(scratch) / "out"
+        sides = {
+            "build": partial(ours, catalog, out / "ours"),
+            "unchanged": partial(unchanged, recordings, out / "ours"),
+            "plain processes": partial(plain, catalog, out / "plain"),
+            "librosa": partial(with_librosa, catalog, out / "librosa"),
+        }
+        with local_ray():
+            measured = compare(sides, rounds, warmup=1)
+    ratios = [
+        ("librosa", "build"),
+        ("plain processes", "build"),
+        ("unchanged", "build"),
+    ]
+    what = {"files": files, "seconds": seconds, "suffix": suffix}
+    print(
+        json.dumps({"machine": machine(PACKAGES), **what, **summary(measured, ratios)}, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Memory of a build while the number of files grows: processes of this session, sampled.
+
+Proportional set size (shared pages are divided among those who map them) of this process and all
+its descendants, Ray's servers and workers and the decoders among them, above the same sum with
+Ray idle.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks.paired import machine, pin_threads
+from benchmarks.recordings import write_recordings
+from pipelines.catalog import read_catalog
+from pipelines.feature_sets import build
+from pipelines.ray_pass import local_ray
+from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+
+PACKAGES = ("numpy", "pyarrow", "ray", "soundfile")
+PERIOD_SECONDS = 0.5
+
+
+def total_mib() -> float:
+    """Proportional set size of all processes of this session, MiB."""
+    import psutil
+
+    this = psutil.Process()
+    total = 0
+    for process in [this, *this.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total / 2**20
+
+
+class Sampler:
+    """Remembers the largest total while it runs."""
+
+    def __init__(self) -> None:
+        self.peak_mib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD_SECONDS):
+            self.peak_mib = max(self.peak_mib, total_mib())
+
+
+@click.command()
+@click.option("--files", default="1000,10000", show_default=True, help="Numbers of recordings.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of each.")
+def main(files: str, seconds: float) -> None:
+    """Prints the peak for each number of files as JSON."""
+    pin_threads()
+    results = []
+    for count in map(int, files.split(",")):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "audio"
+            write_recordings(folder, count, seconds, "wav")
+            catalog = read_catalog(folder)
+            with local_ray():
+                time.sleep(5)
+                idle_mib = total_mib()
+                begun = time.monotonic()
+                with Sampler() as sampler:
+                    build(
+                        catalog,
+                        Path(scratch) / "out",
+                        ClipSpec(),
+                        FeatureSpec(),
+                        SplitSpec(),
+                    )
+                took = time.monotonic() - begun
+        results.append(
+            {
+                "files": count,
+                "idle_mib": round(idle_mib),
+                "above_idle_mib": round(sampler.peak_mib - idle_mib),
+                "seconds": round(took, 1),
+            }
+        )
+    print(json.dumps({"machine": machine(PACKAGES), "clip_seconds": seconds, "results": results}))
+
+
+if __name__ == "__main__":
+    main()

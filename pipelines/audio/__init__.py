@@ -1,0 +1,23 @@
+"""Audio files to mono samples at one rate, or the reason why a file is not used."""
+
+from pipelines.audio.decoding import (
+    MAX_CHANNELS,
+    MIN_FRAMES,
+    MIN_SECONDS,
+    Decoded,
+    decode,
+    decode_fd,
+)
+from pipelines.audio.reading import MAX_SAMPLES, MAX_SECONDS, Window
+
+__all__ = [
+    "MAX_CHANNELS",
+    "MAX_SAMPLES",
+    "MAX_SECONDS",
+    "MIN_FRAMES",
+    "MIN_SECONDS",
+    "Decoded",
+    "Window",
+    "decode",
+    "decode_fd",
+]

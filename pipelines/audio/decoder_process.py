@@ -1,0 +1,142 @@
+"""The sandbox's child: open files come in over a socket, samples go out through shared memory.
+
+Started by `pipelines.audio.sandbox` with the arguments SOCKET MEMORY BYTES CPU PARENT; it holds no
+state between two files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+import numpy as np
+
+from pipelines.audio.decoding import decode_fd
+from pipelines.audio.ffmpeg import demuxer
+from pipelines.audio.reading import MAX_SAMPLES, Window
+from pipelines.audio.signatures import HEAD_BYTES
+from pipelines.errors import AudioRejected
+
+MAX_MESSAGE = 65536
+_MAX_DETAIL = 2000
+_MAX_FILES = 64  # descriptors
+_MAX_WRITTEN = 2**20  # bytes that decoders may write to standard error
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+# What libmpg123 writes when it has lost a frame. It also writes about odd tags, which says
+# nothing about the sound.
+_NOISE = re.compile(
+    rb"Illegal Audio-MPEG-Header|resync|libmpg123/(layer|parse|getbits)[^\n]*error"
+)
+
+
+def main(socket_fd: int, memory_fd: int, num_bytes: int, cpu_seconds: int, parent: int) -> None:
+    """Answers requests until the other end of the socket is closed.
+
+    Args:
+        socket_fd: a connected Unix socket of sequenced packets.
+        memory_fd: float32 samples, shared with the parent.
+        num_bytes: memory above what the process has when it starts.
+        cpu_seconds: processor time for one file, after which the kernel ends the process.
+        parent: process that started this one.
+    """
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that call
+        return
+    _limit(num_bytes)
+    memory = mmap.mmap(memory_fd, 0)
+    out = np.frombuffer(memory, np.float32)
+    with socket.socket(fileno=socket_fd) as link:
+        link.send(b"{}")
+        while True:
+            request, fds, _, _ = socket.recv_fds(link, MAX_MESSAGE, 1)
+            if not request:
+                return
+            _limit_processor_time(cpu_seconds)
+            _load_ffmpeg(fds[0], num_bytes)
+            try:
+                answer = _answer(json.loads(request), fds[0], out)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            link.send(json.dumps(answer).encode("ascii"))
+
+
+def _answer(
+    request: dict[str, object], fd: int, out: np.ndarray[tuple[int], np.dtype[np.float32]]
+) -> dict[str, object]:
+    window = Window(*request["window"])  # type: ignore[misc]  # from our own parent
+    try:
+        sound = decode_fd(fd, str(request["name"]), int(str(request["rate"])), window, out)
+    except AudioRejected as error:
+        return {"code": error.code, "detail": error.detail[:_MAX_DETAIL]}
+    except MemoryError:
+        return {"out_of_memory": True}
+    except OSError as error:
+        return {"errno": error.errno, "detail": str(error)[:_MAX_DETAIL]}
+    except Exception as error:  # noqa: BLE001  # one file, not the job
+        text = f"the decoder failed: {type(error).__name__}: {error}"
+        return {"code": "E_DECODE", "detail": text[:_MAX_DETAIL]}
+    finally:
+        noisy = _take_noise()
+    flags = {*sound.flags, "W_DECODE_NOISE"} if noisy else set(sound.flags)
+    return {
+        "num_samples": len(sound.samples),
+        "flags": sorted(flags),
+        "pcm_digest": sound.pcm_digest,
+        "seconds": sound.seconds,
+        "tags": dict(sound.tags),
+    }
+
+
+def _take_noise() -> bool:
+    """Whether a decoder has complained on standard error, a file; empties it."""
+    with suppress(OSError):
+        if size := os.fstat(2).st_size:
+            text = os.pread(2, min(size, _MAX_WRITTEN), 0)
+            os.ftruncate(2, 0)
+            return _NOISE.search(text) is not None
+    return False
+
+
+def _load_ffmpeg(fd: int, num_bytes: int) -> None:
+    """Loads PyAV for the first file that needs it, and not as memory of that file."""
+    if "av" in sys.modules or demuxer(os.pread(fd, HEAD_BYTES, 0)) is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    with suppress(ImportError):
+        import av  # noqa: F401
+    _limit(num_bytes - 4 * MAX_SAMPLES)
+
+
+def _limit(num_bytes: int) -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        base = int(file.read().split()[0]) * resource.getpagesize()
+    for what, most in (
+        (resource.RLIMIT_AS, base + num_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _MAX_FILES),
+        (resource.RLIMIT_FSIZE, _MAX_WRITTEN),
+    ):
+        _, hard = resource.getrlimit(what)
+        resource.setrlimit(what, (most if hard < 0 else min(most, hard), hard))
+
+
+def _limit_processor_time(cpu_seconds: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    most = int(used.ru_utime + used.ru_stime + cpu_seconds) + 2
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:6]))

@@ -1,0 +1,186 @@
+"""One audio file to mono samples, or the reason why it is not used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.audio.levels import mostly_silent
+from pipelines.audio.opening import opened
+from pipelines.audio.reading import Window, read_span, span_of
+from pipelines.audio.regular import check_unchanged, open_regular, stat_regular
+from pipelines.audio.signatures import extension_fits
+from pipelines.audio.truncation import remarks, shortfall
+from pipelines.errors import AudioRejected
+from pipelines.spec import MAX_RATE_HZ, MIN_RATE_HZ
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipelines.audio.reading import Pass
+    from pipelines.audio.source import Source
+
+MAX_CHANNELS = 32
+MIN_SECONDS = 0.05
+MIN_FRAMES = 513  # half of the usual FFT frame of 1024, and one
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The sound of one file.
+
+    Attributes:
+        samples: float32[T], mono, at the rate asked for.
+        flags: remarks `W_...` on a file that is used all the same, sorted.
+        pcm_digest: XXH3, 128 bits, of the mono samples before resampling and of their rate: equal
+            for exact copies, whatever lossless container they are in. Two different recordings
+            among n share one with probability n^2 / 2^129: 1.5e-27 for a million files. It is
+            no defence against someone who constructs a collision; all that they would gain is
+            that one of their own files is dropped as a copy of the other.
+        seconds: length of what was decoded.
+        tags: artist, album and title, where the file has them.
+    """
+
+    samples: NDArray[np.float32]
+    flags: tuple[str, ...]
+    pcm_digest: str
+    seconds: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def decode(path: Path, sample_rate: int, window: Window = Window()) -> Decoded:  # noqa: B008
+    """Decodes a file at a path; a link is followed, anything but a regular file is refused.
+
+    Args, result and errors are those of `decode_fd`.
+    """
+    with open_regular(path) as fd:
+        return decode_fd(fd, str(path), sample_rate, window)
+
+
+def decode_fd(
+    fd: int,
+    name: str,
+    sample_rate: int,
+    window: Window = Window(),  # noqa: B008  # frozen
+    out: NDArray[np.float32] | None = None,
+) -> Decoded:
+    """Decodes an open file to mono at one rate; equal weights for all channels.
+
+    Lengths in headers are claims: the file is read in blocks until it ends. At most
+    `window.max_seconds`, MAX_SAMPLES of the result and MAX_SOURCE_VALUES of the source (see
+    pipelines.audio.reading) are read (flag W_LONG). A mix in which the channels cancel is
+    replaced by the strongest channel (flag W_PHASE).
+
+    Args:
+        fd: a regular file (or an anonymous one in memory), open for reading; it stays open, its
+            position moves.
+        name: the file's name, whose ending is compared with the content.
+        sample_rate: Hz of the samples returned.
+        window: the part that is wanted.
+        out: float32[MAX_SAMPLES] that the samples are written to; the result is then a view of it.
+
+    Raises:
+        AudioRejected: The file is not used; the error carries the reason code.
+    """
+    before = stat_regular(fd)
+    try:
+        decoded = _decode(fd, name, sample_rate, window, out)
+    except AudioRejected:
+        check_unchanged(fd, before)
+        raise
+    check_unchanged(fd, before)
+    return decoded
+
+
+def _decode(
+    fd: int, name: str, sample_rate: int, window: Window, out: NDArray[np.float32] | None
+) -> Decoded:
+    with opened(fd) as source:
+        _check_limits(source)
+        span = span_of(window, source, sample_rate)
+        own = out is None
+        if out is None:
+            out = np.empty(span.num_samples, np.float32)  # memory is taken up as it is filled
+        weights = np.full(source.num_channels, 1.0 / source.num_channels, dtype=np.float32)
+        read = read_span(source, weights, span, sample_rate, out)
+        fault = _fault(fd, source, window, read)
+        flags = remarks(fd, source, read.position, at_end=read.at_end)
+        _check_length(read, source, window, fault)
+    strongest = read.levels.cancelled()
+    if strongest is not None:
+        weights[:] = 0.0
+        weights[strongest] = 1.0
+        with opened(fd) as source:
+            read = read_span(source, weights, span, sample_rate, out)
+        flags.add("W_PHASE")
+    read.levels.check_sound()
+    if own:  # give back what was not filled
+        out.resize(read.num_samples, refcheck=False)
+    samples = out[: read.num_samples]
+    flags |= read.levels.flags()
+    if not extension_fits(PurePath(name), source.container):
+        flags.add("W_EXT")
+    if source.rate < sample_rate:
+        flags.add("W_BAND")
+    if span.capped and not read.at_end:
+        flags.add("W_LONG")
+    if mostly_silent(samples, sample_rate):
+        flags.add("W_MOSTLY_SILENT")
+    seconds = read.levels.frames / source.rate
+    return Decoded(samples, tuple(sorted(flags)), read.digest, seconds, source.tags)
+
+
+def _check_limits(source: Source) -> None:
+    if not 1 <= source.num_channels <= MAX_CHANNELS:
+        raise AudioRejected(
+            "E_CHANNELS", f"{source.num_channels} channels; 1 to {MAX_CHANNELS} are read"
+        )
+    if not MIN_RATE_HZ <= source.rate <= MAX_RATE_HZ:
+        raise AudioRejected(
+            "E_RATE", f"{source.rate} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are read"
+        )
+
+
+def _fault(fd: int, source: Source, window: Window, read: Pass) -> tuple[str, str] | None:
+    """What is missing, for a file of which the end is wanted or was met too early."""
+    if window.end_s is not None and not read.at_end:
+        return None
+    return shortfall(fd, source, read.position, at_end=read.at_end)
+
+
+def _check_length(
+    read: Pass, source: Source, window: Window, fault: tuple[str, str] | None
+) -> None:
+    frames, rate = read.levels.frames, source.rate
+    whole = window.start_s == 0.0
+    if (
+        frames == 0
+        and whole
+        and source.container != "OGG"
+        and (fault is None or fault[0] != "E_CLAIM")
+    ):
+        raise AudioRejected(
+            "E_ZERO_FRAMES", "a header and no samples; was it streamed and never finished?"
+        )
+    if fault is not None:
+        raise AudioRejected(*fault)
+    if frames == 0 and whole:
+        raise AudioRejected("E_ZERO_FRAMES", "a header and no samples")
+    if frames == 0:
+        raise AudioRejected(
+            "E_TOO_SHORT",
+            f"the segment starts at {window.start_s:g} s; the file ends at "
+            f"{read.position / rate:.2f} s",
+        )
+    if frames < MIN_FRAMES or frames < MIN_SECONDS * rate:
+        raise AudioRejected(
+            "E_TOO_SHORT",
+            f"{frames} samples, {frames / rate:.4f} s; at least {MIN_FRAMES} "
+            f"samples and {MIN_SECONDS} s are needed",
+        )

@@ -1,0 +1,164 @@
+"""One reading of a file, from its first wanted frame to its last: mixed, resampled, measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soxr
+import xxhash
+
+from pipelines.audio.levels import Levels
+from pipelines.audio.source import BLOCK_VALUES
+from pipelines.errors import AudioRejected
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipelines.audio.source import Source
+
+MAX_SECONDS = 600.0
+
+# What one file may cost at most, whatever its header says and however well it is packed.
+MAX_SAMPLES = 2**25  # of the result: 128 MiB
+MAX_SOURCE_VALUES = 2**27  # samples of all channels that are decoded for it
+
+# Beyond any file: times are cut here before they become numbers of frames.
+_FOR_EVER_SECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a file that is wanted.
+
+    Attributes:
+        start_s: where it begins, seconds from the start of the file.
+        end_s: where it ends; None for the end of the file.
+        max_seconds: where reading stops however much is wanted.
+    """
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    max_seconds: float = MAX_SECONDS
+
+
+@dataclass(frozen=True)
+class Span:
+    """Source frames to be read, and where reading stops if the file goes on.
+
+    Attributes:
+        start: first frame.
+        num_frames: how many.
+        capped: whether that is less than was asked for, by a limit of ours.
+        num_samples: what they are at most, at the rate of the result.
+    """
+
+    start: int
+    num_frames: int
+    capped: bool
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one reading of a file gave.
+
+    Attributes:
+        num_samples: of the result.
+        levels: of the source.
+        digest: of the mono samples before resampling, and of their rate.
+        position: the source frame where reading stopped.
+        at_end: whether that is the end of the file.
+    """
+
+    num_samples: int
+    levels: Levels
+    digest: str
+    position: int
+    at_end: bool
+
+
+def span_of(window: Window, source: Source, sample_rate: int) -> Span:
+    """The frames of a window, within the limits on what one file may cost.
+
+    Raises:
+        AudioRejected: E_TOO_SHORT for a window that holds nothing.
+    """
+    start_s, end_s = window.start_s, np.inf if window.end_s is None else window.end_s
+    if not 0.0 <= start_s < end_s:
+        raise AudioRejected("E_TOO_SHORT", f"the segment from {start_s} to {end_s} s is empty")
+    start = round(min(start_s, _FOR_EVER_SECONDS) * source.rate)
+    end = round(min(end_s, 2 * _FOR_EVER_SECONDS) * source.rate)
+    wanted = max(1, end - start)
+    resampled = (MAX_SAMPLES - 2048) * source.rate // sample_rate
+    most = int(min(window.max_seconds, _FOR_EVER_SECONDS) * source.rate)
+    limit = max(1, min(most, MAX_SOURCE_VALUES // source.num_channels, resampled))
+    num_frames = min(wanted, limit)
+    num_samples = num_frames * sample_rate // source.rate + 1024
+    return Span(start, num_frames, capped=limit < wanted, num_samples=num_samples)
+
+
+def read_span(
+    source: Source,
+    weights: NDArray[np.float32],
+    span: Span,
+    sample_rate: int,
+    out: NDArray[np.float32],
+) -> Pass:
+    """Reads, mixes, resamples and measures a part of a file.
+
+    Args:
+        source: the file, just opened.
+        weights: float32[c], what each channel counts in the mix.
+        span: the part.
+        sample_rate: Hz of the result.
+        out: float32[span.num_samples] or longer, where the result goes.
+
+    Raises:
+        AudioRejected: E_DECODE, E_TRUNCATED, E_NONFINITE or E_RANGE.
+    """
+    position = source.skip(span.start)
+    levels = Levels(source.num_channels, lossy=source.lossy)
+    digest = xxhash.xxh3_128(str(source.rate).encode())
+    resampler = None
+    if source.rate != sample_rate:
+        resampler = soxr.ResampleStream(source.rate, sample_rate, 1, dtype="float32", quality="HQ")
+    mixed = np.empty(BLOCK_VALUES, np.float32)
+    filled = 0
+    while position >= span.start and levels.frames < span.num_frames:
+        block = source.read(span.num_frames - levels.frames)
+        if len(block) == 0:
+            break
+        levels.check(block)
+        if len(weights) == 1:
+            mono = block[:, 0]
+        else:
+            mono = np.matmul(block, weights, out=mixed[: len(block)])
+        levels.add(block, mono)
+        digest.update(mono.data)
+        filled = _append(out, filled, mono if resampler is None else _resample(resampler, mono))
+    position += levels.frames
+    if resampler is not None:
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        filled = _append(out, filled, rest)
+    at_end = levels.frames < span.num_frames or _ends_here(source)
+    return Pass(filled, levels, digest.hexdigest(), position, at_end)
+
+
+def _resample(resampler: soxr.ResampleStream, mono: NDArray[np.float32]) -> NDArray[np.float32]:
+    resampled: NDArray[np.float32] = resampler.resample_chunk(mono)
+    return resampled
+
+
+def _append(out: NDArray[np.float32], filled: int, part: NDArray[np.float32]) -> int:
+    end = min(filled + len(part), len(out))
+    out[filled:end] = part[: end - filled]
+    return end
+
+
+def _ends_here(source: Source) -> bool:
+    try:
+        return len(source.read(1)) == 0
+    except AudioRejected:  # behind the part that is wanted
+        return False

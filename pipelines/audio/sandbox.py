@@ -1,0 +1,289 @@
+"""Decoding in a child process, so that a crash or a hang of the decoder costs one file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.audio.decoding import Decoded
+from pipelines.audio.reading import MAX_SAMPLES, Window
+from pipelines.audio.regular import open_regular, stat_regular
+from pipelines.errors import AudioRejected, PipelineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAX_MESSAGE = 65536
+_TICK_SECONDS = 0.5  # how often a child that has not answered is looked at
+_START_SECONDS = 120.0
+_KEPT_BYTES = 16 * 2**20  # of shared memory, from one file to the next
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may cost the child.
+
+    Attributes:
+        num_bytes: memory above what the idle child has.
+        cpu_seconds: processor time. It does not pass while other processes are served, so a
+            busy machine fails no file. The longest file that is read takes a tenth of it.
+        wall_seconds: time without an answer, for a child that waits and does not compute.
+        num_files: files after which the child is replaced, so that no leak adds up.
+    """
+
+    num_bytes: int = 256 * 2**20
+    cpu_seconds: int = 60
+    wall_seconds: float = 600.0
+    num_files: int = 1000
+
+
+class _Lost(Exception):  # noqa: N818  # the child is gone; says why
+    """The child ended, or was ended, before it answered."""
+
+
+class _Hung(_Lost):
+    """It took too long over a file."""
+
+
+class Decoder:
+    """Decodes one file after the other in a child process that it keeps.
+
+    A context manager, for one thread at a time. The child starts with the first file. A file
+    that crashes it is tried once more in a fresh one if the child had decoded others before, since
+    a damaged process may fail on a good file: so the verdict depends on the file alone.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child, if there is one."""
+        return self._child.pid if self._child else None
+
+    def close(self) -> None:
+        """Ends the child; the next file would start another."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def decode_path(self, path: Path, sample_rate: int, window: Window = Window()) -> Decoded:  # noqa: B008
+        """Opens a regular file and decodes it; see `decode`."""
+        with open_regular(path) as fd:
+            return self.decode(fd, str(path), sample_rate, window)
+
+    def decode(
+        self,
+        fd: int,
+        name: str,
+        sample_rate: int,
+        window: Window = Window(),  # noqa: B008  # frozen
+    ) -> Decoded:
+        """Decodes an open file as `pipelines.audio.decode_fd` does.
+
+        One flag is seen only here: W_DECODE_NOISE, for MP3 files whose decoder complained.
+
+        Args:
+            fd: a regular file, open for reading; it stays open, its position moves.
+            name: the file's name, whose ending is compared with the content.
+            sample_rate: Hz of the samples returned.
+            window: the part that is wanted.
+
+        Raises:
+            AudioRejected: The file is not used; E_DECODE also when the decoder crashed, hung or
+                ran out of memory.
+            PipelineError: No child can be started.
+        """
+        stat_regular(fd)
+        request = {
+            "name": name,
+            "rate": sample_rate,
+            "window": [window.start_s, window.end_s, window.max_seconds],
+        }
+        message = json.dumps(request).encode("ascii")
+        while True:
+            child = self._ready_child()
+            used = child.num_files > 0
+            try:
+                return child.decode(message, fd)
+            except _Lost as error:
+                self.close()
+                if not used or isinstance(error, _Hung):
+                    raise AudioRejected("E_DECODE", str(error)) from error
+            except AudioRejected:
+                raise
+            except BaseException:  # an interrupt: the answer is still to come
+                self.close()
+                raise
+
+    def _ready_child(self) -> _Child:
+        child = self._child
+        if child is not None and (
+            child.num_files >= self._limits.num_files or not child.is_alive()
+        ):
+            self.close()
+        if self._child is None:
+            self._child = _Child(self._limits)
+        return self._child
+
+
+class _Child:
+    """One child process and the memory that it shares with this one."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.num_files = 0
+        self._limits = limits
+        self._memory_fd = os.memfd_create("samples")
+        os.ftruncate(self._memory_fd, 4 * MAX_SAMPLES)  # taken up as it is filled
+        self._memory = mmap.mmap(self._memory_fd, 0)
+        self._stderr = os.memfd_create("stderr")
+        fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)
+        self._link, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            self._process = self._start(far)
+        self.pid = self._process.pid
+        try:
+            self._wait(_START_SECONDS, float("inf"))
+        except BaseException as error:
+            text = os.pread(self._stderr, 4000, 0).decode(errors="replace").strip()
+            self.close()
+            if isinstance(error, _Lost):
+                raise PipelineError(
+                    f"the decoder process does not start: {error}\n{text}"
+                ) from error
+            raise
+
+    def _start(self, far: socket.socket) -> subprocess.Popen[bytes]:
+        package = str(Path(__file__).resolve().parents[1])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([package, *(p or os.getcwd() for p in sys.path)]),  # noqa: PTH109
+            # one thread is all that the child needs, and each has a large stack
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        }
+        limits = self._limits
+        given = (far.fileno(), self._memory_fd, limits.num_bytes, limits.cpu_seconds, os.getpid())
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipelines.audio.decoder_process", *map(str, given)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._stderr,
+            pass_fds=(far.fileno(), self._memory_fd),
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
+        )
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Ends the process and gives everything back."""
+        self._link.close()
+        self._process.kill()
+        self._process.wait()
+        self._memory.close()
+        os.close(self._memory_fd)
+        os.close(self._stderr)
+
+    def decode(self, message: bytes, fd: int) -> Decoded:
+        """Sends a request with its file and waits for the answer.
+
+        Raises:
+            AudioRejected: The child's verdict.
+            OSError: The child could not read the file.
+            _Lost: There is no answer.
+        """
+        try:
+            socket.send_fds(self._link, [message], [fd])
+            answer = json.loads(self._wait(self._limits.wall_seconds, self._limits.cpu_seconds))
+        except (ConnectionError, BrokenPipeError, ValueError) as error:
+            raise _Lost(self._end()) from error
+        if answer.get("out_of_memory"):
+            raise _Lost(f"the decoder ran out of memory ({self._limits.num_bytes} bytes)")
+        self.num_files += 1
+        if "errno" in answer:
+            raise OSError(answer["errno"], answer["detail"])
+        if "code" in answer:
+            raise AudioRejected(answer["code"], answer["detail"])
+        return self._decoded(answer)
+
+    def _decoded(self, answer: dict[str, Any]) -> Decoded:
+        num_samples = min(int(answer["num_samples"]), MAX_SAMPLES)
+        shared: NDArray[np.float32] = np.frombuffer(self._memory, np.float32, num_samples)
+        samples = shared.copy()
+        del shared
+        if samples.nbytes > _KEPT_BYTES:
+            self._memory.madvise(mmap.MADV_REMOVE)
+        return Decoded(
+            samples,
+            tuple(answer["flags"]),
+            answer["pcm_digest"],
+            answer["seconds"],
+            answer["tags"],
+        )
+
+    def _wait(self, wall_seconds: float, cpu_seconds: float) -> bytes:
+        """The next message; ends a child that takes too long over it."""
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        last = time.monotonic() + wall_seconds
+        cpu_last = None  # most files are done before anyone looks
+        tick_ms = 1000.0 * min(_TICK_SECONDS, wall_seconds / 4, cpu_seconds / 4)
+        while not poll.poll(tick_ms):
+            cpu_last = self._cpu_seconds() + cpu_seconds if cpu_last is None else cpu_last
+            if self._cpu_seconds() > cpu_last:
+                self._process.kill()
+                raise _Hung(f"the decoder hung: no end after {cpu_seconds:g} s of processor time")
+            if time.monotonic() > last:
+                self._process.kill()
+                raise _Hung(f"the decoder hung: no answer within {wall_seconds:g} s")
+        message = self._link.recv(_MAX_MESSAGE)
+        if not message:
+            raise _Lost(self._end())
+        return message
+
+    def _cpu_seconds(self) -> float:
+        """Processor time of the child until now."""
+        with suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="latin-1")
+            # the name, in parentheses, may hold spaces; utime and stime are fields 14 and 15
+            utime, stime = fields.rpartition(")")[2].split()[11:13]
+            return (int(utime) + int(stime)) / os.sysconf("SC_CLK_TCK")
+        return 0.0
+
+    def _end(self) -> str:
+        """How the child ended, in words; ends it if it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5.0)
+        if self._process.returncode is None:
+            self._process.kill()
+        code = self._process.wait()
+        if code == -signal.SIGXCPU:
+            return (
+                f"the decoder hung: no end after {self._limits.cpu_seconds:g} s of processor time"
+            )
+        if code < 0:
+            return f"the decoder crashed with signal {-code} ({signal.strsignal(-code)})"
+        return f"the decoder process ended by itself with status {code}"

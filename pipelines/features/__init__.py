@@ -1,0 +1,14 @@
+"""Clips and tracks to features: spectrograms, cepstra, tempograms, samples, numbers of a song."""
+
+from pipelines.features.extract import Extracted, extract, front_end, transform
+from pipelines.features.song import SONG_FEATURES
+from pipelines.features.spectra import POWER_FLOOR
+
+__all__ = [
+    "POWER_FLOOR",
+    "SONG_FEATURES",
+    "Extracted",
+    "extract",
+    "front_end",
+    "transform",
+]

@@ -1,0 +1,1 @@
+"""How data sets lie on disk: one module for each layout, rows of a listing out of each."""

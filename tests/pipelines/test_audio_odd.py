@@ -1,0 +1,73 @@
+"""Odd files of several decoders' test suites: verdicts agree with what libsndfile says of them."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from pipelines.audio import MAX_CHANNELS, MIN_FRAMES, MIN_SECONDS
+from pipelines.audio.sandbox import Decoder
+from pipelines.errors import AudioRejected
+
+ALLOWED = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "ALAC")
+
+
+def expected(row: dict[str, str]) -> set[str]:
+    """The codes that a manifest row allows; an empty one stands for a file that is used."""
+    if row["info_error"]:
+        return {
+            "E_EMPTY", "E_HEADER", "E_NOT_AUDIO", "E_UNSUPPORTED", "E_CHANNELS", "E_RATE",
+            "E_SUBTYPE", "E_TRUNCATED", "E_CLAIM", "W_HEADER",
+        }  # fmt: skip
+    for refused, code in (
+        (not row["subtype"].startswith(ALLOWED), "E_SUBTYPE"),
+        (int(row["ch"]) > MAX_CHANNELS, "E_CHANNELS"),
+        (not 4000 <= int(row["sr"]) <= 384_000, "E_RATE"),
+    ):
+        if refused:
+            return {code}
+    return expected_of_sound(row)
+
+
+def expected_of_sound(row: dict[str, str]) -> set[str]:
+    faults = {"E_TRUNCATED", "E_CLAIM", "E_DECODE"}
+    if row["read_error"]:  # a declared length that the list's author did not try to read
+        return {*faults, ""} if row["read_error"].startswith("skipped") else faults
+    read = int(row["read"])
+    if read == 0:
+        return {"E_ZERO_FRAMES", *faults}
+    if read < MIN_FRAMES or read < MIN_SECONDS * int(row["sr"]):
+        return {"E_TOO_SHORT", "E_NONFINITE", "E_RANGE", *faults}
+    if row["finite"] != "True":
+        return {"E_NONFINITE", *faults}
+    if float(row["peak"]) > 64:
+        return {"E_RANGE", *faults}
+    if float(row["peak"]) < 1e-4:
+        return {"E_SILENT", *faults}
+    cut = any(word in row["path"] for word in ("truncated", "early-eof"))
+    return {"E_TRUNCATED", "W_HEADER", ""} if cut or read < int(row["frames"]) else {""}
+
+
+def test_verdicts_agree_with_what_libsndfile_says(shared_data: Path) -> None:
+    root = shared_data / "oddaudio"
+    with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 100
+    wrong, found = [], Counter[str]()
+    with Decoder() as decoder:
+        for row in rows:
+            try:
+                sound = decoder.decode_path(root / row["path"], 22050)
+            except AudioRejected as error:
+                code = error.code
+                assert "crash" not in error.detail  # noqa: PT017
+            else:
+                code = "W_HEADER" if row["info_error"] and "W_HEADER" in sound.flags else ""
+                if row["read"] and sound.seconds != int(row["read"]) / int(row["sr"]):
+                    wrong.append((row["path"], f"{sound.seconds} s", row["read"]))
+            found[code] += 1
+            if code not in expected(row):
+                wrong.append((row["path"], code, str(expected(row))))
+    assert wrong == []
+    assert found[""] > len(rows) / 3

@@ -1,0 +1,276 @@
+"""What a build takes over from earlier ones, without Ray: the pieces are run in this process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import soundfile
+
+from pipelines.build import build, build_sets
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
+from pipelines.errors import BuildError
+from pipelines.progress import Progress
+from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.stage import Job, Piece
+from pipelines.store import FeatureSet
+from pipelines.verdicts import Verdict
+
+FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
+CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
+SPECS = (CLIP, FEATURE, SplitSpec())
+
+Pass = Iterator[tuple[Piece, dict[int, list[Verdict]]]]
+
+
+class Watched:
+    """A decode pass in this process that remembers which files it was given."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.paths: list[str] = []
+        self.outputs: list[tuple[int, ...]] = []
+        self._stop_after = stop_after
+
+    def __call__(self, job: Job, pending: Sequence[Piece]) -> Pass:
+        for done in decode_here(job, list(itertools.islice(pending, self._stop_after))):
+            self.paths += [task.track.path for task in done[0].tasks]
+            self.outputs += [task.outputs for task in done[0].tasks]
+            yield done
+        if self._stop_after is not None:
+            raise KeyboardInterrupt
+
+
+def contents(found: FeatureSet) -> dict[tuple[str, int], tuple[str, str, bytes]]:
+    """(path, clip) -> side, class and features, read with plain pyarrow."""
+    paths = {row["track_id"]: row["path"] for row in found.tracks().to_pylist()}
+    rows: dict[tuple[str, int], tuple[str, str, bytes]] = {}
+    for side in SPLITS:
+        for file in sorted((found.path / f"clips/split={side}").glob("*.parquet")):
+            table = pyarrow.parquet.read_table(file)
+            features = table["features"].combine_chunks().to_numpy_ndarray()
+            for n, row in enumerate(table.select(["track_id", "clip", "label"]).to_pylist()):
+                key = paths[row["track_id"]], row["clip"]
+                assert key not in rows
+                rows[key] = side, row["label"], features[n].tobytes()
+    return rows
+
+
+def test_a_stopped_build_goes_on_where_it_was(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = read_catalog(make_folder(per_class=6))
+    first, second = Watched(stop_after=5), Watched()
+    with pytest.raises(KeyboardInterrupt):
+        build(catalog, tmp_path / "out", *SPECS, decode=first)
+    result = build(catalog, tmp_path / "out", *SPECS, decode=second)
+    assert len(first.paths) == 5
+    assert sorted(first.paths + second.paths) == [track.path for track in catalog.tracks]
+    assert (result.resumed_tracks, result.reused) == (5, False)
+    fresh = build(catalog, tmp_path / "other", *SPECS, decode=decode_here)
+    assert [part.digest for part in result.feature_set.manifest.parts] == [
+        part.digest for part in fresh.feature_set.manifest.parts
+    ]
+    assert not [path for path in (tmp_path / "out/.staging").iterdir() if path.is_dir()]
+
+
+def test_a_file_that_is_added_changed_or_removed_costs_itself(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    before = build(read_catalog(root), tmp_path / "out", *SPECS, decode=decode_here)
+    soundfile.write(root / "hum/new.wav", np.random.default_rng(7).uniform(-1, 1, 8000), 8000)
+    soundfile.write(root / "hiss/take 1.wav", np.random.default_rng(8).uniform(-1, 1, 8000), 8000)
+    (root / "hiss/take 2.wav").unlink()
+    (root / "hiss/take 3.wav").rename(root / "hum/take 3 moved.wav")
+    watched = Watched()
+    after = build(read_catalog(root), tmp_path / "out", *SPECS, decode=watched)
+    assert sorted(watched.paths) == ["hiss/take 1.wav", "hum/new.wav"]
+    assert after.feature_set.path != before.feature_set.path
+    fresh = build(read_catalog(root), tmp_path / "other", *SPECS, decode=decode_here)
+    assert contents(after.feature_set) == contents(fresh.feature_set)
+    assert after.feature_set.manifest.labels == ("hiss", "hum")
+
+
+def test_another_split_decodes_nothing(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    catalog = read_catalog(make_folder(per_class=6))
+    build(catalog, tmp_path / "out", *SPECS, decode=decode_here)
+    watched = Watched()
+    other = SplitSpec(train=0.5, val=0.25, test=0.25, seed=3)
+    result = build(catalog, tmp_path / "out", CLIP, FEATURE, other, decode=watched)
+    assert watched.paths == []
+    fresh = build(catalog, tmp_path / "other", CLIP, FEATURE, other, decode=decode_here)
+    assert contents(result.feature_set) == contents(fresh.feature_set)
+
+
+def test_a_rejected_file_is_not_tried_again_unless_it_may_be_there_now(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    (root / "hum/empty.wav").write_bytes(b"")
+    (root / "hum/gone.wav").symlink_to(root / "nowhere.wav")
+    build(read_catalog(root), tmp_path / "out", *SPECS, decode=decode_here)
+    watched = Watched()
+    build(read_catalog(root), tmp_path / "out", CLIP, FEATURE, SplitSpec(seed=1), decode=watched)
+    assert watched.paths == ["hum/gone.wav"]
+
+
+def test_sets_of_one_rate_share_the_decoding_and_all_share_the_sides(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = read_catalog(make_folder(per_class=6))
+    specs = [
+        (CLIP, FEATURE),
+        (CLIP, FeatureSpec(kind="stft", sample_rate=8000, n_fft=128, hop_length=64)),
+        (CLIP, FeatureSpec(sample_rate=4000, n_fft=128, hop_length=64, n_mels=10)),
+    ]
+    watched = Watched()
+    results = build_sets(catalog, tmp_path / "out", specs, SplitSpec(), decode=watched)
+    assert sorted(watched.paths) == [track.path for track in catalog.tracks]
+    assert set(watched.outputs) == {(0, 1, 2)}
+    sides = []
+    for (clip, feature), result in zip(specs, results, strict=True):
+        assert result.feature_set.manifest.feature == feature
+        alone = build(
+            catalog, tmp_path / feature.kind, clip, feature, SplitSpec(), decode=decode_here
+        )
+        assert contents(result.feature_set) == contents(alone.feature_set)
+        sides.append({key: side for key, (side, *_) in contents(result.feature_set).items()})
+    assert sides[0] == sides[1] == sides[2]
+    # one set more later: only this one is made
+    more = [*specs, (ClipSpec(clip_seconds=0.3, clips_per_track=1), FEATURE)]
+    watched = Watched()
+    again = build_sets(catalog, tmp_path / "out", more, SplitSpec(), decode=watched)
+    assert [result.reused for result in again] == [True, True, True, False]
+    assert set(watched.outputs) == {(0,)}
+
+
+def test_verify_reads_all_files_and_mends_what_is_damaged(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    for path in root.rglob("*.wav"):
+        os.utime(path, (1e9, 1e9))  # what was written a moment ago is not trusted anyway
+    catalog = read_catalog(root)
+    first = build(catalog, tmp_path / "out", *SPECS, decode=decode_here).feature_set
+    wanted = contents(first)
+    assert build(catalog, tmp_path / "out", *SPECS, verify=True, decode=decode_here).reused
+
+    part = first.path / first.manifest.parts[0].path
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 255
+    part.write_bytes(data)
+    assert build(catalog, tmp_path / "out", *SPECS, decode=decode_here).reused
+    mended = build(catalog, tmp_path / "out", *SPECS, verify=True, decode=decode_here)
+    assert not mended.reused
+    assert contents(mended.feature_set) == wanted
+
+    # a file with other bytes, and the size and time of change that it had
+    victim = root / "hum/take 0.wav"
+    data = bytearray(victim.read_bytes())
+    data[2000:2400] = bytes(400)
+    victim.write_bytes(data)
+    os.utime(victim, (1e9, 1e9))
+    assert build(catalog, tmp_path / "out", *SPECS, decode=decode_here).reused
+    watched = Watched()
+    changed = build(catalog, tmp_path / "out", *SPECS, verify=True, decode=watched)
+    assert watched.paths == ["hum/take 0.wav"]
+    assert changed.feature_set.path != first.path
+
+
+def test_exact_copies_are_used_once_and_come_back_when_the_first_goes(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    (root / "hum/take 0 again.wav").write_bytes((root / "hum/take 0.wav").read_bytes())
+    samples, rate = soundfile.read(root / "hiss/take 0.wav", dtype="int16")
+    soundfile.write(root / "hum/not hiss.flac", samples, rate)
+    found = build(read_catalog(root), tmp_path / "out", *SPECS, decode=decode_here).feature_set
+    reasons = {row["path"]: row["reason"] for row in found.tracks().to_pylist() if row["reason"]}
+    assert reasons == {
+        "hum/take 0.wav": "E_DUP",  # a space is before a dot, and the first by path is kept
+        "hiss/take 0.wav": "E_LABEL_CONFLICT",
+        "hum/not hiss.flac": "E_LABEL_CONFLICT",
+    }
+    (root / "hum/take 0 again.wav").unlink()
+    (root / "hum/not hiss.flac").unlink()
+    after = build(read_catalog(root), tmp_path / "out", *SPECS, decode=decode_here).feature_set
+    fresh = build(read_catalog(root), tmp_path / "other", *SPECS, decode=decode_here).feature_set
+    assert after.manifest.tracks.quarantined == 0
+    assert contents(after) == contents(fresh)
+
+
+def test_clips_split_one_by_one_are_marked_as_leaky(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    catalog = read_catalog(make_folder(per_class=8))
+    leaky = SplitSpec(unit="clip", train=0.5, val=0.25, test=0.25)
+    found = build(catalog, tmp_path / "out", CLIP, FEATURE, leaky, decode=decode_here).feature_set
+    assert found.manifest.clips == {"train": 24, "val": 12, "test": 12}
+    assert not found.manifest.leakage.passed
+    assert found.manifest.leakage.clip_split
+    assert {row["split"] for row in found.tracks().to_pylist()} >= {"several"}
+    rows = contents(found)
+    honest = build(catalog, tmp_path / "out", *SPECS, decode=decode_here).feature_set
+    assert {key: row[1:] for key, row in rows.items()} == {
+        key: row[1:] for key, row in contents(honest).items()
+    }
+
+
+def test_progress_counts_up_to_all_files(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_folder(per_class=6)
+    (root / "hum" / "empty.wav").write_bytes(b"")
+    seen: list[Progress] = []
+    build(read_catalog(root), tmp_path / "out", *SPECS, seen.append, decode=decode_here)
+    assert seen[0] == Progress(files=0, listed=13, rejected=0, clips=0, resumed=0)
+    assert seen[-1] == Progress(files=13, listed=13, rejected=1, clips=36, resumed=0)
+    assert [one.files for one in seen] == sorted(one.files for one in seen)
+
+
+def test_a_listed_checksum_is_compared(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_folder(per_class=3)
+    lines = ["path,label,md5"]
+    for label, take in itertools.product(("hum", "hiss"), range(3)):
+        lines.append(f"{label}/take {take}.wav,{label},")
+    # md5 of b"abc", from RFC 1321
+    lines[1] += "900150983cd24fb0d6963f7d28e17f72"
+    (root / "manifest.csv").write_text("\n".join(lines) + "\nhum/extra.wav,hum,\n")
+    soundfile.write(root / "hum/extra.wav", np.random.default_rng(9).uniform(-1, 1, 8000), 8000)
+    found = build(read_catalog(root), tmp_path / "out", *SPECS, decode=decode_here).feature_set
+    rows = {row["path"]: row for row in found.tracks().to_pylist()}
+    assert rows["hum/take 0.wav"]["reason"] == "E_CHECKSUM"
+    assert "900150983cd24fb0d6963f7d28e17f72 is listed" in rows["hum/take 0.wav"]["detail"]
+    assert found.manifest.tracks.quarantined == 1
+
+
+def test_a_build_that_stops_leaves_a_list_of_what_is_bad(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(labels=("hum", "hiss", "void"), per_class=5)
+    for path in (root / "void").iterdir():
+        path.write_bytes(b"")
+    catalog = read_catalog(root)
+    with pytest.raises(BuildError, match="5 of 15 files cannot be used, more than the 20%") as bad:
+        build(catalog, tmp_path / "out", *SPECS, decode=decode_here)
+    file = Path(str(bad.value).rpartition(": ")[2])
+    lines = file.read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        [f"void/take {n}.wav", "void", "E_EMPTY"] for n in range(5)
+    ]
+    with pytest.raises(BuildError, match="no file of 'void' can be used"):
+        build(catalog, tmp_path / "out", *SPECS, max_bad_share=0.5, decode=decode_here)
+    kept = build(
+        catalog,
+        tmp_path / "out",
+        *SPECS,
+        max_bad_share=0.5,
+        drop_lost_classes=True,
+        decode=decode_here,
+    )
+    assert kept.feature_set.manifest.labels == ("hiss", "hum")
+    assert kept.feature_set.manifest.tracks.quarantined == 5

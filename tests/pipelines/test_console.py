@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from pipelines import console
+from pipelines.progress import Progress
+
+
+def test_the_rate_leaves_out_the_start_and_what_was_taken_over() -> None:
+    moments = iter([0.0, 0.0, 20.0, 30.0, 40.0])
+    out = io.StringIO()
+    show = console.progress_lines(out, lambda: next(moments))
+    for files in (100, 140, 160, 200):
+        show(Progress(files=files, listed=200, rejected=3, clips=10 * files, resumed=100))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "100/200 files, 1000 clips, 3 rejected, 100 taken over"
+    assert lines[1] == "140/200 files, 1400 clips, 3 rejected, 100 taken over"
+    # 20 files in the 10 s since the first ones came; 40 are left
+    assert lines[2].endswith("100 taken over, 2 files/s, 20 s left")
+    assert lines[3].endswith("200/200 files, 2000 clips, 3 rejected, 100 taken over, 3 files/s")
+
+
+@pytest.mark.parametrize(
+    ("left_s", "text"), [(99, "99 s"), (100, "2 min"), (5900, "98 min"), (7200, "2.0 h")]
+)
+def test_time_left_has_a_unit_that_fits(left_s: int, text: str) -> None:
+    assert console._duration(left_s) == text

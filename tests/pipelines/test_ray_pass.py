@@ -1,0 +1,62 @@
+"""Work on real Ray workers: order does not matter, deaths do not either."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import BuildError, CatalogError, StorageFullError
+from pipelines.ray_pass import run_all
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(120)]
+
+
+def test_every_item_is_worked_on_once() -> None:
+    def add(item: int, shared: int) -> int:
+        return item + shared
+
+    assert dict(run_all(add, [5, 6, 7, 8], 10)) == {0: 15, 1: 16, 2: 17, 3: 18}
+
+
+def test_nothing_is_started_for_nothing() -> None:
+    assert list(run_all(divmod, [], None)) == []
+
+
+def test_items_of_a_worker_that_dies_are_given_to_others(tmp_path: Path) -> None:
+    def die_once(item: int, folder: Path) -> int:
+        mark = folder / "died"
+        if item == 2 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item * item
+
+    assert dict(run_all(die_once, list(range(6)), tmp_path)) == {n: n * n for n in range(6)}
+    assert (tmp_path / "died").exists()
+
+
+def test_workers_that_always_die_end_the_build_with_a_word_on_memory() -> None:
+    def die(item: int, shared: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(BuildError, match=r"died 3 times.*memory"):
+        list(run_all(die, [1], None))
+
+
+def test_a_full_disk_comes_back_with_its_path() -> None:
+    def fill(item: int, shared: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/piece.arrow")
+
+    with pytest.raises(StorageFullError, match=r"/somewhere/piece\.arrow"):
+        list(run_all(fill, [1], None))
+
+
+def test_an_error_that_is_meant_for_the_user_comes_back_as_it_was() -> None:
+    def refuse(item: int, shared: object) -> None:
+        raise CatalogError("the storage does not answer")
+
+    with pytest.raises(CatalogError, match=r"^the storage does not answer$"):
+        list(run_all(refuse, [1], None))

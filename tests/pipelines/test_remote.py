@@ -1,0 +1,180 @@
+"""Files in a bucket: a real S3 server on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.catalog import read_catalog
+from pipelines.content import content_digest, digests
+from pipelines.errors import AudioRejected, CatalogError, PipelineError
+from pipelines.files import files_at, read_all
+from pipelines.files.remote import RemoteFiles
+
+SECRET = "very/secret+key"
+QUOTED_SECRET = "very%2Fsecret%2Bkey"
+
+
+def code(files: object, path: str) -> str:
+    with pytest.raises(AudioRejected) as caught:
+        os.close(files.open(path))  # type: ignore[attr-defined]
+    return caught.value.code
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URI of a folder with audio in a bucket; key and secret in it, as a person may write it."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    uri = f"s3://testing:{QUOTED_SECRET}@music/my set?{options}&allow_bucket_creation=true"
+    try:
+        import pyarrow.fs
+
+        storage, base = pyarrow.fs.FileSystem.from_uri(uri.replace(" ", "%20"))
+        storage.create_dir("music")
+        for name in ["a/1.wav", "a/deep/ü 2.flac", "b/3.mp3", "a/notes.txt", "a/.hidden.wav"]:
+            write(storage, f"{base}/{name}", name.encode())
+        write(storage, f"{base}/listed/m.csv", b"path,label,artist\n1.wav,x,p\n2.wav,y,q\n")
+        write(storage, f"{base}/listed/1.wav", b"one")
+        yield uri
+    finally:
+        server.stop()
+
+
+def write(storage: object, path: str, data: bytes) -> None:
+    with storage.open_output_stream(path) as stream:  # type: ignore[attr-defined]
+        stream.write(data)
+
+
+def below(uri: str, path: str) -> str:
+    folder, _, options = uri.partition("?")
+    return f"{folder}/{path}?{options}"
+
+
+@pytest.mark.timeout(60)
+class TestRemote:
+    def test_folders_in_a_bucket(self, bucket: str) -> None:
+        catalog = read_catalog(bucket)
+        assert [(t.path, t.label) for t in catalog.tracks] == [
+            ("a/1.wav", "a"),
+            ("a/deep/ü 2.flac", "a"),
+            ("b/3.mp3", "b"),
+            ("listed/1.wav", "listed"),
+        ]
+        assert catalog.ignored == 3  # notes.txt, .hidden.wav, m.csv
+        assert catalog.root == bucket
+
+    def test_a_file_comes_as_a_descriptor_in_memory(self, bucket: str) -> None:
+        files = files_at(bucket)
+        fd = files.open("a/deep/ü 2.flac")
+        try:
+            assert os.fstat(fd).st_size == len("a/deep/ü 2.flac".encode())
+            assert os.read(fd, 100).decode() == "a/deep/ü 2.flac"
+            assert "memfd" in str(Path(f"/proc/self/fd/{fd}").readlink())
+        finally:
+            os.close(fd)
+
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [("nope.wav", "E_MISSING"), ("a", "E_MISSING"), ("../x.wav", "E_PATH_ESCAPE")],
+    )
+    def test_what_cannot_be_fetched(self, bucket: str, path: str, expected: str) -> None:
+        files = files_at(bucket)
+        assert code(files, path) == expected
+        assert files.stamp(path) is None
+        assert files.digest(path) is None
+
+    def test_a_file_larger_than_the_limit_is_not_fetched(self, bucket: str) -> None:
+        files = files_at(bucket)
+        assert isinstance(files, RemoteFiles)
+        with pytest.raises(AudioRejected) as caught:
+            files.open("a/1.wav", max_bytes=6)
+        assert caught.value.code == "E_TOO_LONG"
+        os.close(files.open("a/1.wav", max_bytes=7))
+
+    def test_a_file_of_many_blocks_arrives_whole(self, bucket: str) -> None:
+        files = files_at(bucket)
+        data = os.urandom(19 << 20)
+        write(files._fs, files._full("big/x.bin"), data)  # type: ignore[attr-defined]
+        try:
+            assert read_all(files, "big/x.bin") == data
+        finally:
+            files._fs.delete_file(files._full("big/x.bin"))  # type: ignore[attr-defined]
+
+    def test_a_manifest_in_a_bucket(self, bucket: str) -> None:
+        catalog = read_catalog(below(bucket, "listed/m.csv"))
+        assert [(t.path, t.label, dict(t.columns)) for t in catalog.tracks] == [
+            ("1.wav", "x", {"artist": "p"}),
+            ("2.wav", "y", {"artist": "q"}),
+        ]
+        assert catalog.root == below(bucket, "listed")
+        assert digests(catalog).keys() == {"1.wav"}
+
+    def test_the_digest_follows_a_write_and_nothing_else(self, bucket: str) -> None:
+        catalog = read_catalog(bucket)
+        first = digests(catalog)
+        assert first.keys() == {track.path for track in catalog.tracks}
+        assert digests(catalog) == first
+        files = files_at(bucket)
+        many = files.stamps([*first, *map(str, range(100))])  # by one listing
+        assert many == files.stamps(first)  # file by file
+        assert {path: files.digest(path) for path in first} == first
+        write(files._fs, files._full("a/1.wav"), b"longer than before")  # type: ignore[attr-defined]
+        second = digests(catalog)
+        assert {path for path in first if first[path] != second[path]} == {"a/1.wav"}
+        assert content_digest(catalog, first) != content_digest(catalog, second)
+
+    def test_another_process_needs_the_root_alone(self, bucket: str) -> None:
+        program = (
+            "import sys; from pipelines.files import files_at, read_all\n"
+            "print(read_all(files_at(sys.stdin.read()), 'b/3.mp3').decode())"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", program],
+            input=bucket, capture_output=True, text=True, timeout=50, check=True,
+        )  # fmt: skip
+        assert told.stdout.strip() == "b/3.mp3"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda uri: uri.replace("music/my set", "nothing-here"),
+            lambda uri: f"{uri}&colour=red",
+            lambda uri: uri.replace("s3://", "s9://"),
+            lambda uri: uri.replace("@music/my set", "@"),
+            lambda uri: below(uri, "listed/gone.csv"),
+            lambda uri: below(uri, "empty"),
+        ],
+    )
+    def test_errors_do_not_hold_the_secret(self, bucket: str, change) -> None:
+        with pytest.raises(CatalogError) as caught:
+            read_catalog(change(bucket))
+        whole = "".join(traceback.format_exception(caught.value))
+        # the lines of source code in a traceback hold no values
+        assert QUOTED_SECRET not in whole
+        assert SECRET not in whole
+        assert QUOTED_SECRET not in repr(read_catalog(bucket))
+
+    def test_storage_that_does_not_answer_is_no_verdict_on_a_file(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            uri = f"s3://k:{QUOTED_SECRET}@b/x?endpoint_override=127.0.0.1:{port}&scheme=http"
+            with pytest.raises(PipelineError, match="run the same command again") as caught:
+                files_at(f"{uri}&region=r").open("a.wav")
+        assert not isinstance(caught.value, AudioRejected)
+        assert QUOTED_SECRET not in str(caught.value)

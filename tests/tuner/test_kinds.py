@@ -1,0 +1,100 @@
+"""Every kind of features that models take: from audio files to answers on an audio file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
+from pipelines.feature_sets import BuildResult, build_sets
+from tests.conftest import write_tones
+from tuner.arrays import open_arrays
+from tuner.checkpoint import load_bundle
+from tuner.config import loads
+from tuner.feature_sets import specs_of
+from tuner.feed import Alone
+from tuner.predict import predict_file
+from tuner.trial import TrialSpec, export_bundle, predict_split, train
+
+KINDS = ("logmel", "stft", "mfcc", "tempogram")
+SPACE = """
+name: kinds
+data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}
+features:
+  choice:
+    - {kind: logmel, sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 24}
+    - {kind: stft, sample_rate: 16000, n_fft: 128, hop_length: 128}
+    - {kind: mfcc, sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 24, n_mfcc: 13}
+    - {kind: tempogram, sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 24, n_lags: 16}
+model: {choice: [{name: cnn, blocks: 2, channels: 4}, {name: resnet18}]}
+augment: {time_mask: 3, freq_mask: 4, mixup: 0.2}
+train: {epochs: 1, batch_size: 8, crop_seconds: 0.3}
+scheduler: {name: none}
+"""
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tones(tmp_path_factory.mktemp("tracks"), per_class=8, seconds=0.8)
+
+
+@pytest.fixture(scope="module")
+def built(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuildResult]:
+    """A feature set of each kind, from one decoding."""
+    variants = loads(SPACE).feature_variants()
+    specs = [specs_of(variant.data, variant.features) for variant in variants]
+    results = build_sets(
+        read_catalog(tracks), tmp_path_factory.mktemp("sets"), [one[:2] for one in specs],
+        specs[0][2], decode=decode_here,
+    )  # fmt: skip
+    return {one.feature_set.manifest.feature.kind: one for one in results}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+# of the rows that the kinds have here, coefficients are the fewest
+@pytest.mark.parametrize(
+    ("kind", "model"), [*((kind, "cnn") for kind in KINDS), ("mfcc", "resnet18")]
+)
+def test_a_trial_answers_alike_from_rows_and_from_files(
+    built: dict[str, BuildResult], tracks: Path, tmp_path: Path, kind: str, model: str
+) -> None:
+    space = loads(SPACE)
+    experiment = space.resolve({"features": kind, "model": model})
+    folder = built[kind].feature_set.path
+    spec = TrialSpec("t0", "search", 1, experiment.model_dump(mode="json"), str(folder))
+    (report,) = train(tmp_path, spec, Alone(torch.device("cpu")))
+    assert np.isfinite(report["train_loss"])
+
+    from_rows = predict_split(tmp_path, spec, "test")
+    exported = export_bundle(tmp_path, spec, tmp_path / "model", {})
+    bundle, classifier = load_bundle(exported)
+    paths = {r["track_id"]: r["path"] for r in built[kind].feature_set.tracks().to_pylist()}
+    from_files = [
+        predict_file(tracks.parent / paths[track], bundle, classifier).label
+        for track in from_rows.track_ids
+    ]
+    assert from_files == [bundle.labels[i] for i in from_rows.predicted]
+
+
+def test_rows_are_standardised_each_for_itself(
+    built: dict[str, BuildResult], tmp_path: Path
+) -> None:
+    # By hand: bands, 128 / 2 + 1 bins, coefficients, lags.
+    rows = {"logmel": 24, "stft": 65, "mfcc": 13, "tempogram": 16}
+    for kind, result in built.items():
+        mapped = open_arrays(result.feature_set.path, tmp_path)
+        training = mapped.x[: mapped.splits["train"].stop].astype(np.float64)
+        assert mapped.mean.shape == (rows[kind],)
+        np.testing.assert_allclose(mapped.mean, training.mean((0, 2)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mapped.std, training.std((0, 2)), rtol=1e-3, atol=1e-4)

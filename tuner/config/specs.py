@@ -1,0 +1,52 @@
+"""The blocks of a space file to the pipeline's specs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec
+from tuner.config.schema import ColumnSplit, ShareSplit
+
+if TYPE_CHECKING:
+    from tuner.config.schema import Data, Features, Split
+
+
+def clip_spec(data: Data) -> ClipSpec:
+    """How clips are cut.
+
+    Raises:
+        pipelines.errors.SpecError: the settings cannot work.
+    """
+    return ClipSpec(data.clip_seconds, data.clips_per_track, data.hop_seconds, data.short)
+
+
+def feature_spec(features: Features) -> FeatureSpec:
+    """What a clip becomes.
+
+    A setting that the kind does not read stays at its default, so that it tells no two feature
+    sets apart.
+
+    Raises:
+        pipelines.errors.SpecError: the settings cannot work.
+    """
+    kind = features.kind
+    read = {name: getattr(features, name) for name in PARAMETERS[kind]}
+    return FeatureSpec(kind=kind, sample_rate=features.sample_rate, **read)
+
+
+def split_spec(split: Split, group: str = "auto", seed: int = 0) -> SplitSpec:
+    """How tracks, or their clips, are put on sides.
+
+    Raises:
+        pipelines.errors.SpecError: the settings cannot work.
+    """
+    if isinstance(split, ColumnSplit):
+        return SplitSpec(
+            group=group, seed=seed, column=split.column,
+            val_values=split.val, test_values=split.test,
+        )  # fmt: skip
+    shares = split if isinstance(split, ShareSplit) else ShareSplit(by=split)
+    return SplitSpec(
+        group=group, unit=shares.by, seed=seed,
+        train=shares.train, val=shares.val, test=shares.test,
+    )  # fmt: skip
