@@ -86,20 +86,26 @@ def transform(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.fl
     Raises:
         SpecError: The kind is `song`, which has no clips.
     """
-    import torch
-
     _refuse_song(feature)
     if feature.kind == "waveform":
         return clips.clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)[:, np.newaxis]
-    head, step = _head(feature), max(1, _SAMPLES_AT_ONCE // clips.shape[1])
-    with torch.inference_mode():
-        parts = [
-            head(decibels(clips[start : start + step], feature))
-            .to(torch.float16, memory_format=torch.contiguous_format)
-            .numpy()
-            for start in range(0, len(clips), step)
-        ]
+    step = max(1, _SAMPLES_AT_ONCE // clips.shape[1])
+    parts = [
+        _above(decibels(clips[start : start + step], feature), feature).astype("f2", order="C")
+        for start in range(0, len(clips), step)
+    ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _above(levels: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float32]:
+    """What is made of a spectrogram in decibels; torch is loaded only by kinds that need it."""
+    if feature.kind in ("logmel", "stft"):
+        return levels
+    import torch
+
+    with torch.inference_mode():
+        features: NDArray[np.float32] = _head(feature)(torch.from_numpy(levels)).numpy()
+    return features
 
 
 def front_end(feature: FeatureSpec) -> torch.nn.Module:

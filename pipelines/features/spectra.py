@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from pipelines.spec.fingerprint import frames_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import torch
     from numpy.typing import NDArray
 
     from pipelines.spec import FeatureSpec
@@ -27,9 +27,10 @@ POWER_FLOOR = 1e-4
 # one core's second-level cache. Each call of the FFT costs as much as 20 frames of it, so that
 # blocks of a quarter of this size take 15 % longer.
 _BLOCK_SAMPLES = 2**18
+_CACHE_LINE = 64  # bytes
 
 
-def decibels(clips: NDArray[np.float32], spec: FeatureSpec) -> torch.Tensor:
+def decibels(clips: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
     """The spectrogram of each clip in decibels re full-scale power.
 
     Frames centred on multiples of the hop with reflected ends; a periodic Hann window in the
@@ -44,18 +45,18 @@ def decibels(clips: NDArray[np.float32], spec: FeatureSpec) -> torch.Tensor:
     Returns:
         float32[N, F, M] in dB: F mel bands, or n_fft // 2 + 1 Fourier bins, by M frames.
     """
-    import torch
-
     bank = mel_bank(spec)
     num_rows = spec.n_fft // 2 + 1 if bank is None else bank.num_bands
-    levels = torch.empty(len(clips), frames_in(clips.shape[1], spec), num_rows)
-    frames_first = levels.numpy()
+    levels = np.empty((len(clips), frames_in(clips.shape[1], spec), num_rows), np.float32)
     for clip, frames, power in power_blocks(clips, spec):
         if bank is None:
-            frames_first[clip, frames] = power
+            levels[clip, frames] = power
         else:
-            bank.sum_bands(power, out=frames_first[clip, frames])
-    return levels.clamp_(min=POWER_FLOOR).log10_().mul_(10.0).transpose(1, 2)
+            bank.sum_bands(power, out=levels[clip, frames])
+    np.maximum(levels, POWER_FLOOR, out=levels)
+    np.log10(levels, out=levels)
+    np.multiply(levels, 10.0, out=levels)
+    return levels.transpose(0, 2, 1)
 
 
 def power_blocks(
@@ -71,26 +72,32 @@ def power_blocks(
         The signal's number, the slice of its frames, and their power spectra
         float32[frames, n_fft // 2 + 1]. The array is used again for the next block.
     """
-    import torch
+    from scipy import fft
 
     n_fft, edge = spec.n_fft, spec.n_fft // 2
-    # torch's memory is aligned to cache lines and numpy's is not, which costs a product double
-    window = torch.from_numpy(hann_window(spec)).clone()
-    reflected = torch.empty(signals.shape[1] + 2 * edge)
-    frames = reflected.unfold(0, n_fft, spec.hop_length)
+    window = hann_window(spec)
+    reflected = np.empty(signals.shape[1] + 2 * edge, np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(reflected, n_fft)[:: spec.hop_length]
     block = _block_length(len(frames), n_fft)
-    windowed = torch.empty(block, n_fft)
-    power = torch.empty(block, edge + 1).numpy()
+    windowed = _aligned(block, n_fft)
+    power = _aligned(block, edge + 1)
     for number, signal in enumerate(signals):
-        reflect(signal, edge, out=reflected.numpy())
+        reflect(signal, edge, out=reflected)
         for start in range(0, len(frames), block):
             some = frames[start : start + block]
-            torch.mul(some, window, out=windowed[: len(some)])
-            spectrum = torch.fft.rfft(windowed[: len(some)]).numpy()
+            np.multiply(some, window, out=windowed[: len(some)])
+            spectrum = fft.rfft(windowed[: len(some)], workers=1)
             found = power[: len(some)]
-            # torch takes eight times as long for the magnitude of complex numbers
             np.square(np.abs(spectrum, out=found), out=found)
             yield number, slice(start, start + len(some)), found
+
+
+def _aligned(*shape: int) -> NDArray[np.float32]:
+    """An empty array that begins at a cache line; a product into any other takes twice as long."""
+    num_bytes = 4 * math.prod(shape)
+    raw = np.empty(num_bytes + _CACHE_LINE, np.uint8)
+    first = -raw.ctypes.data % _CACHE_LINE
+    return raw[first : first + num_bytes].view(np.float32).reshape(shape)
 
 
 def reflect(
