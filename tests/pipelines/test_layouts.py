@@ -12,14 +12,7 @@ from pipelines.catalog import read_catalog
 from pipelines.errors import CatalogError
 from pipelines.spec import SplitSpec
 from pipelines.splits import given_sides, outside_split
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
+from tests.pipelines.data_sets import touch
 
 
 class TestEsc50:

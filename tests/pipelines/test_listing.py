@@ -15,31 +15,9 @@ from hypothesis import strategies as st
 from pipelines.catalog import read_catalog
 from pipelines.errors import CatalogError
 from pipelines.layouts.rows import Row, name_tracks
-from pipelines.tracks import Catalog
+from tests.pipelines.data_sets import codes, touch, write
 
 NFC, NFD = (unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD"))
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
-
-
-def write(root: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
-    root.mkdir(exist_ok=True)
-    path = root / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def codes(catalog: Catalog) -> list[tuple[str, str, str]]:
-    """Path, label and code of each track, in order."""
-    return [
-        (t.path, t.label, catalog.rejected.get(t.track_id, ("", ""))[0]) for t in catalog.tracks
-    ]
 
 
 class TestManifest:
