@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 from pipelines.files import printable_root
 from pipelines.manifest import Counts, Manifest, PartFile, Reason
 from pipelines.spec import FORMAT_VERSION, SPLITS, Split, SplitSpec, feature_shape
-from pipelines.store import DECODED, REJECTS, FeatureSet, open_feature_set
-from pipelines.tracks import printable
+from pipelines.store import (
+    DECODED,
+    REJECTS,
+    TRACKS,
+    FeatureSet,
+    file_digest,
+    open_feature_set,
+)
+from pipelines.tracks import printable, shown
 from pipelines.verdicts import save_verdicts
 from pipelines.writer import (
     Entry,
@@ -89,6 +96,7 @@ def assemble(
         group_source=decision.group_source,
         leakage=decision.leakage,
         parts=tuple(parts),
+        tables={name: file_digest(building / name) for name in (TRACKS, DECODED)},
         source=printable_root(catalog.root),
         layout=catalog.layout,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -160,7 +168,7 @@ def _reasons(tracks: Sequence[Track], decision: Decision) -> dict[str, Reason]:
     paths: dict[str, list[str]] = {}
     for track in tracks:
         for code in decision.verdicts[track.track_id].reason.split():
-            paths.setdefault(code, []).append(printable(track.path))
+            paths.setdefault(code, []).append(shown(track))
     return {
         code: Reason(len(found), tuple(found[:_MAX_EXAMPLES]))
         for code, found in sorted(paths.items())

@@ -16,6 +16,7 @@ from pipelines.catalog import LAYOUTS, read_catalog
 from pipelines.errors import PipelineError
 from pipelines.feature_sets import BuildResult, build, build_sets, feature_set_path
 from pipelines.spec import KINDS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.tracks import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -101,10 +102,24 @@ def main(
     from pipelines.console import as_data, summary
 
     found = result.feature_set
-    click.echo(summary(found, catalog.notes), err=as_json)
+    notes = [*catalog.notes, *_what_was_done(result, verify=options["verify"])]
+    if catalog.unlisted:
+        notes.append(f"not listed: {', '.join(map(printable, catalog.unlisted[:3]))} ...")
+    click.echo(summary(found, notes), err=as_json)
     if as_json:
         print(json.dumps(as_data(found, time.monotonic() - begun, result.resumed_tracks)))
     sys.exit(EXIT_SOME_REJECTED if found.manifest.tracks.quarantined else 0)
+
+
+def _what_was_done(result: BuildResult, *, verify: bool) -> list[str]:
+    if result.reused and verify:
+        return ["verified: all files of the data and of the set are as they were"]
+    if result.reused:
+        return ["unchanged: the set was there, and no audio was read"]
+    if result.resumed_tracks:
+        listed = result.feature_set.manifest.tracks.listed
+        return [f"{result.resumed_tracks} of {listed} tracks taken over from earlier builds"]
+    return []
 
 
 def _specs(options: Mapping[str, Any]) -> tuple[ClipSpec, FeatureSpec, SplitSpec]:

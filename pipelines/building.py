@@ -189,7 +189,7 @@ def _ready(order: Order, output: Output) -> dict[str, Done]:
     from pipelines.pool import staged, stored
 
     name = rendering(output.clip, output.feature)
-    pool = stored(order.out, name, digests=order.verify) | staged(output.staging)
+    pool = stored(order.out, name) | staged(output.staging)
     return {
         track: replace(done, verdict=replace(done.verdict, track_id=track))
         for track, key in order.keys.items()

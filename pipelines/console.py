@@ -103,7 +103,8 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
     if manifest.ignored:
         lines.append(f"{manifest.ignored} other files ignored: not audio by their names")
     if manifest.unlisted:
-        lines.append(f"{manifest.unlisted} audio files are not in the listing and are not used")
+        where = "lie in no class folder" if manifest.layout == "folders" else "have no row"
+        lines.append(f"{manifest.unlisted} audio files {where} and are not used (W_UNLISTED)")
     lines += notes
     lines.append(f"groups: {manifest.group_source}")
     lines += _audit(manifest)

@@ -17,7 +17,7 @@ from pipelines.splits import (
     given_sides,
     outside_split,
 )
-from pipelines.tracks import printable
+from pipelines.tracks import printable, shown
 from pipelines.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def reasons_table(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> s
         verdict = verdicts[track.track_id]
         if not verdict.used:
             count[verdict.code] += 1
-            example.setdefault(verdict.code, f"{printable(track.path)}: {verdict.detail}")
+            example.setdefault(verdict.code, f"{shown(track)}: {verdict.detail}")
     return "\n".join(
         f"  {code:<17}{number:>7}  {example[code]}" for code, number in count.most_common()
     )
@@ -193,7 +193,7 @@ def _near_copies(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> tu
 
 def _infos(tracks: Sequence[Track], groups: Mapping[str, str]) -> list[TrackInfo]:
     return [
-        TrackInfo(track.track_id, track.label, groups[track.track_id], track.columns, track.path)
+        TrackInfo(track.track_id, track.label, groups[track.track_id], track.columns, shown(track))
         for track in tracks
     ]
 

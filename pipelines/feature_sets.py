@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipelines.building import Built, Order, build_missing, root_key, track_keys
 from pipelines.content import content_digest, digests
 from pipelines.decode_pass import decode_on_cluster
-from pipelines.errors import SpecError
+from pipelines.errors import SpecError, StorageFullError, StoreError, is_storage_full
 from pipelines.files import EXTRA_EXTENSIONS
 from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec, fingerprint, problems
 from pipelines.store import find_feature_set
@@ -110,20 +111,21 @@ def build_sets(  # noqa: PLR0913  # see build
         SpecError: Specs cannot work together.
         SplitError: The groups cannot be put on three sides.
         BuildError: Too many files were rejected, or a class lost all of its files.
+        StoreError: `out` cannot be written to.
         StorageFullError: No room left.
     """
     begun = time.monotonic()
+    tolerance = Tolerance(max_bad_share, drop_lost_classes)
     for clip, feature in specs:
         if faults := problems(clip, feature):
             raise SpecError("; ".join(f"{field}: {text}" for field, text in faults))
-    out = out.resolve()
+    out = _made(out)
     known = _digests(catalog, out, trust_cache=not verify)
     paths = _paths(catalog, out, specs, split, known)
     places = dict(zip(paths, specs, strict=True))
     there = {path: found for path in places if (found := find_feature_set(path, digests=verify))}
     built = {path: Built(found, 0, reused=True) for path, found in there.items()}
     if missing := {path: specs for path, specs in places.items() if path not in there}:
-        tolerance = Tolerance(max_bad_share, drop_lost_classes)
         order = Order(catalog, track_keys(catalog, known), split, out, verify, tolerance, decode)
         built |= build_missing(order, missing, progress or (lambda progress: None))
     seconds = time.monotonic() - begun
@@ -143,6 +145,19 @@ def feature_set_path(
     out = out.resolve()
     known = _digests(catalog, out, trust_cache=True)
     return _paths(catalog, out, [(clip, feature)], split, known)[0]
+
+
+def _made(out: Path) -> Path:
+    out = out.resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        if is_storage_full(error):
+            raise StorageFullError(out) from error
+        raise StoreError(f"feature sets cannot be written to {out}: {error.strerror}") from error
+    return out
 
 
 def _digests(catalog: Catalog, out: Path, *, trust_cache: bool) -> dict[str, str]:

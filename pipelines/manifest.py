@@ -69,6 +69,7 @@ class Manifest:
         group_source: what the groups came from, in words.
         leakage: what the audit found.
         parts: the Parquet files with clips.
+        tables: digests of the other Parquet files, by name.
         source: the data set when it was built, without secrets.
         layout: how the data set was laid out.
         created: time of writing, ISO 8601 in UTC.
@@ -91,6 +92,7 @@ class Manifest:
     group_source: str
     leakage: Leakage
     parts: tuple[PartFile, ...]
+    tables: Mapping[str, str]
     source: str
     layout: str
     created: str
@@ -116,7 +118,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} holds no {MANIFEST}: not a feature set, or one that was not finished; "
             "run the build again"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path / MANIFEST} cannot be read: {error}") from error
     version = data.get("version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
@@ -126,7 +128,7 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         return manifest_from_json(data)
-    except (KeyError, TypeError, ValueError, SpecError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, SpecError) as error:
         raise StoreError(f"{path / MANIFEST} is damaged: {error!r}") from error
 
 
@@ -167,8 +169,16 @@ def manifest_from_json(data: Mapping[str, Any]) -> Manifest:
         classes={label: dict(sides) for label, sides in data["classes"].items()},
         group_source=data["group_source"],
         leakage=Leakage(**leakage),
-        parts=tuple(PartFile(**part) for part in data["parts"]),
+        parts=tuple(_part(part) for part in data["parts"]),
+        tables={str(name): str(digest) for name, digest in data["tables"].items()},
         source=data["source"],
         layout=data["layout"],
         created=data["created"],
     )
+
+
+def _part(data: Mapping[str, Any]) -> PartFile:
+    part = PartFile(**data)
+    if not part.path.startswith("clips/") or ".." in part.path.split("/"):
+        raise ValueError(f"a part at {part.path!r}, outside of the feature set")
+    return part

@@ -75,13 +75,11 @@ def of_piece(table: Path, verdicts: list[Verdict]) -> list[Done]:
     return found
 
 
-def stored(out: Path, name: str, *, digests: bool = False) -> dict[str, Done]:
+def stored(out: Path, name: str) -> dict[str, Done]:
     """Tracks of all finished feature sets below `out` whose rendering has this name, by key.
 
-    Args:
-        out: the folder of the feature sets.
-        name: of a rendering.
-        digests: read all bytes, and take nothing from a set in which any have changed.
+    Every byte of such a set is compared with its digest first: damage must not be copied into a
+    new set, whose digests would vouch for it.
     """
     found: dict[str, Done] = {}
     folders = (path for path in out.iterdir() if "." not in path.name and is_complete(path))
@@ -92,9 +90,9 @@ def stored(out: Path, name: str, *, digests: bool = False) -> dict[str, Done]:
             # with clips split one by one the rows of a track are torn apart
             if rendering(manifest.clip, manifest.feature) != name or manifest.split.unit == "clip":
                 continue
-            feature_set.verify(digests=digests)
+            feature_set.verify(digests=True)
             found |= _of_feature_set(feature_set)
-        except (StoreError, OSError, pyarrow.ArrowInvalid):
+        except (StoreError, OSError, ValueError):
             continue  # what is damaged or of another version is made anew
     return found
 

@@ -84,7 +84,7 @@ class FeatureSet:
             if rows != self.manifest.clips[split]:
                 faults.append(f"{split}: {rows} rows, {self.manifest.clips[split]} expected")
         for name in (TRACKS, DECODED):
-            if fault := self._table_fault(name):
+            if fault := self._table_fault(name, digests):
                 faults.append(fault)
         if faults:
             raise StoreError(
@@ -108,15 +108,18 @@ class FeatureSet:
             )
         return f"{part.path}: its bytes are not those that were written" if changed else None
 
-    def _table_fault(self, name: str) -> str | None:
+    def _table_fault(self, name: str, digests: bool) -> str | None:
         import pyarrow.parquet
 
         try:
             rows = pyarrow.parquet.read_metadata(self.path / name).num_rows
-        except (OSError, pyarrow.ArrowInvalid) as error:
+            changed = digests and file_digest(self.path / name) != self.manifest.tables[name]
+        except (OSError, KeyError, pyarrow.ArrowInvalid) as error:
             return f"{name}: {error}"
         listed = self.manifest.tracks.listed
-        return None if rows == listed else f"{name}: {rows} rows, {listed} expected"
+        if rows != listed:
+            return f"{name}: {rows} rows, {listed} expected"
+        return f"{name}: its bytes are not those that were written" if changed else None
 
 
 def open_feature_set(path: Path) -> FeatureSet:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipelines.errors import SpecError
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -16,3 +18,9 @@ class Tolerance:
 
     max_bad_share: float = 0.2
     drop_lost_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_share <= 1:
+            raise SpecError(
+                f"max_bad_share must be from 0 to 1, not {self.max_bad_share:g}; 5 % is 0.05"
+            )

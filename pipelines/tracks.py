@@ -96,6 +96,15 @@ def normal_form(path: str) -> str:
     return path
 
 
+def shown(track: Track) -> str:
+    """The path of a track for people, with its segment if it is not a whole file."""
+    path = printable(track.path)
+    if track.whole:
+        return path
+    end = "end" if track.end_s is None else f"{track.end_s:g} s"
+    return f"{path} [{track.start_s:g} s to {end}]"
+
+
 def leads_out(path: str) -> bool:
     """Whether a listed path is absolute, climbs with `..` or cannot be a path at all."""
     return path.startswith("/") or "\0" in path or (".." in path and ".." in path.split("/"))

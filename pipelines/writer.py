@@ -19,7 +19,7 @@ from pipelines.pool import RowReader, Rows
 from pipelines.schema import TRACKS_SCHEMA, clips_schema, part_prefix
 from pipelines.spec import SPLITS, Split
 from pipelines.store import TRACKS, file_digest
-from pipelines.tracks import printable
+from pipelines.tracks import printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -170,7 +170,7 @@ def write_tracks(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 def reject_rows(judged: Iterable[tuple[Track, Verdict]]) -> list[tuple[str, str, str, str]]:
     """Path, class, reason code and detail of each track that is not used."""
     return [
-        (printable(track.path), printable(track.label), verdict.code, verdict.detail)
+        (shown(track), printable(track.label), verdict.code, verdict.detail)
         for track, verdict in judged
         if not verdict.used
     ]

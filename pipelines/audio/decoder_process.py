@@ -7,6 +7,7 @@ state between two files.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -36,6 +37,9 @@ _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _NOISE = re.compile(
     rb"Illegal Audio-MPEG-Header|resync|libmpg123/(layer|parse|getbits)[^\n]*error"
 )
+
+# Errors that say nothing of the file.
+_OF_THE_MACHINE = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def main(socket_fd: int, memory_fd: int, num_bytes: int, cpu_seconds: int, parent: int) -> None:
@@ -81,6 +85,8 @@ def _answer(
     except MemoryError:
         return {"out_of_memory": True}
     except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:  # libraries make such errors of a file's content
+            return {"code": "E_DECODE", "detail": f"the decoder failed: {error}"[:_MAX_DETAIL]}
         return {"errno": error.errno, "detail": str(error)[:_MAX_DETAIL]}
     except Exception as error:  # noqa: BLE001  # one file, not the job
         text = f"the decoder failed: {type(error).__name__}: {error}"

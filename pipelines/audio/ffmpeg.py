@@ -83,7 +83,7 @@ class FfmpegSource:
         self._fd = fd
         # PyAV raises its own errors, and a few of Python's for what it does not expect
         self._failures: tuple[type[Exception], ...] = (
-            av.FFmpegError, ValueError, EOFError, KeyError, OverflowError,
+            av.FFmpegError, ValueError, EOFError, KeyError, OverflowError, OSError,
         )  # fmt: skip
         os.lseek(fd, 0, os.SEEK_SET)
         self._file = os.fdopen(os.dup(fd), "rb", buffering=0)

@@ -168,3 +168,16 @@ except Exception as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.startswith("E_UNSUPPORTED")
     assert "pip install 'audio-tuner[m4a]'" in done.stdout
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_behind_a_container_s_first_bytes_is_a_verdict_in_the_sandbox_too(
+    seed: int, tmp_path: Path
+) -> None:
+    # FFmpeg seeks to where the noise says, and the system call's error is not the machine's
+    path = tmp_path / "song.wma"
+    head = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+    path.write_bytes(head + np.random.default_rng(seed).bytes(3000))
+    with Decoder() as decoder, pytest.raises(AudioRejected) as refused:
+        decoder.decode_path(path, 22050)
+    assert refused.value.code in {"E_HEADER", "E_DECODE", "E_UNSUPPORTED"}

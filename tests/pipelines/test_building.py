@@ -15,7 +15,7 @@ import soundfile
 from pipelines.build import build, build_sets
 from pipelines.catalog import read_catalog
 from pipelines.decode_pass import decode_here
-from pipelines.errors import BuildError
+from pipelines.errors import BuildError, StoreError
 from pipelines.progress import Progress
 from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.stage import Job, Piece
@@ -274,3 +274,29 @@ def test_a_build_that_stops_leaves_a_list_of_what_is_bad(
     )
     assert kept.feature_set.manifest.labels == ("hiss", "hum")
     assert kept.feature_set.manifest.tracks.quarantined == 5
+
+
+@pytest.mark.parametrize("name", ["part", "decoded.parquet"])
+def test_damaged_rows_are_not_taken_over(
+    make_folder: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    catalog = read_catalog(make_folder(per_class=6))
+    first = build(catalog, tmp_path / "out", *SPECS, decode=decode_here).feature_set
+    path = first.path / (first.manifest.parts[0].path if name == "part" else name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 255
+    path.write_bytes(data)
+    watched, other = Watched(), SplitSpec(seed=5)
+    found = build(catalog, tmp_path / "out", CLIP, FEATURE, other, decode=watched).feature_set
+    assert sorted(watched.paths) == [track.path for track in catalog.tracks]
+    fresh = build(catalog, tmp_path / "new", CLIP, FEATURE, other, decode=decode_here).feature_set
+    assert contents(found) == contents(fresh)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    catalog = read_catalog(make_folder(per_class=3))
+    with pytest.raises(StoreError, match=r"cannot be written to .*file/out: Not a directory"):
+        build(catalog, tmp_path / "file" / "out", *SPECS, decode=decode_here)
