@@ -42,6 +42,7 @@ class Order:
     Attributes:
         catalog: the tracks.
         keys: track_id -> `track_keys`.
+        digests: path -> digest of the bytes that the keys were made of.
         split: how tracks are put on sides.
         out: the folder of the feature sets.
         verify: trust no size and no time of change.
@@ -51,6 +52,7 @@ class Order:
 
     catalog: Catalog
     keys: Mapping[str, str]
+    digests: Mapping[str, str]
     split: SplitSpec
     out: Path
     verify: bool
@@ -132,6 +134,9 @@ def build_missing(order: Order, places: Mapping[Path, Specs], report: Report) ->
             staging.parent.mkdir(parents=True, exist_ok=True)
             locks.enter_context(filelock.FileLock(staging.with_suffix(".lock")))
             staging.mkdir(exist_ok=True)
+        for path in sorted(places):  # the same set may be built from a copy of the data
+            lock = order.out / ".staging" / f"{path.name}.lock"
+            locks.enter_context(filelock.FileLock(lock))
         # whoever held a lock may have built the same
         found = {path: find_feature_set(path, digests=order.verify) for path in places}
         built = {path: Built(there, 0, reused=True) for path, there in found.items() if there}
@@ -225,7 +230,8 @@ def _tasks(order: Order, ready: Sequence[Mapping[str, Done]]) -> list[Task]:
             continue
         lacking = tuple(n for n, done in enumerate(ready) if track.track_id not in done)
         if lacking:
-            tasks.append(Task(track, order.keys.get(track.track_id, ""), lacking))
+            key = order.keys.get(track.track_id, "")
+            tasks.append(Task(track, key, lacking, order.digests.get(track.path, "")))
     return tasks
 
 

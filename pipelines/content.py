@@ -58,7 +58,7 @@ def digests(
     if files.remote:
         from pipelines.files.remote import stamp_digest
 
-        return {path: stamp_digest(stamp) for path, stamp in stamps.items()}
+        return {path: stamp_digest(path, stamp) for path, stamp in stamps.items()}
     known = _load(cache_file)
     found: dict[str, str] = {}
     fresh: _Hashes = {}

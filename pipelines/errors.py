@@ -53,12 +53,14 @@ class AudioRejected(PipelineError):  # noqa: N818  # a verdict, not a fault of t
     Attributes:
         code: the reason, `E_...`, as in the table of reason codes.
         detail: what was wrong with this file, in words.
+        passing: another try may end otherwise, whatever the code.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)  # both in args, so that it crosses processes whole
+    def __init__(self, code: str, detail: str, passing: bool = False) -> None:
+        super().__init__(code, detail, passing)  # all in args, so that it crosses processes whole
         self.code = code
         self.detail = detail
+        self.passing = passing
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

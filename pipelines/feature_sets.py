@@ -126,7 +126,9 @@ def build_sets(  # noqa: PLR0913  # see build
     there = {path: found for path in places if (found := find_feature_set(path, digests=verify))}
     built = {path: Built(found, 0, reused=True) for path, found in there.items()}
     if missing := {path: specs for path, specs in places.items() if path not in there}:
-        order = Order(catalog, track_keys(catalog, known), split, out, verify, tolerance, decode)
+        order = Order(
+            catalog, track_keys(catalog, known), known, split, out, verify, tolerance, decode
+        )
         built |= build_missing(order, missing, progress or (lambda progress: None))
     seconds = time.monotonic() - begun
     return [

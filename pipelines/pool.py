@@ -58,7 +58,11 @@ def staged(folder: Path) -> dict[str, Done]:
     for table in sorted(folder.glob(f"*{PIECE_VERDICTS}")):
         try:
             verdicts = load_verdicts(table)
-        except (OSError, pyarrow.ArrowInvalid):
+            with pyarrow.memory_map(str(table.with_suffix(PIECE_ROWS))) as source:
+                num_batches = pyarrow.ipc.open_file(source).num_record_batches
+        except (OSError, ValueError):
+            continue
+        if num_batches != sum(verdict.used for verdict in verdicts):
             continue
         found |= {done.verdict.key: done for done in of_piece(table, verdicts) if done.verdict.key}
     return found

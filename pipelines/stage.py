@@ -62,11 +62,13 @@ class Task:
         track: the track.
         key: of its bytes and all else that its verdict depends on.
         outputs: numbers of the outputs that lack it.
+        digest: of the file's bytes when the key was made; empty when they could not be read.
     """
 
     track: Track
     key: str
     outputs: tuple[int, ...]
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,11 @@ def _run(
     signature: NDArray[np.uint32] | None = None
     for rate, numbers in by_rate.items():
         try:
-            sound = _decode(job.root, task.track, rate, decoder)
+            sound = _decode(job.root, task, rate, decoder)
         except AudioRejected as error:
             refused = replace(
                 base,
-                key="" if error.code in _PASSING else task.key,
+                key="" if error.passing or error.code in _PASSING else task.key,
                 code=error.code,
                 detail=printable(error.detail),
             )
@@ -200,16 +202,21 @@ def _run(
             yield number, _extract(base, sound, signature, job.outputs[number])
 
 
-def _decode(root: str, track: Track, rate: int, decoder: Decoder) -> Decoded:
+def _decode(root: str, task: Task, rate: int, decoder: Decoder) -> Decoded:
     from pipelines.audio import Window
 
-    fd = _files(root).open(track.path)
+    files, track = _files(root), task.track
+    fd = files.open(track.path)
     try:
         check(fd, track.columns)
         window = Window(track.start_s, track.end_s)
-        return decoder.decode(fd, track.path, rate, window)
+        sound = decoder.decode(fd, track.path, rate, window)
     finally:
         os.close(fd)
+    # rows must not be kept under the key of other bytes; the file is in memory by now
+    if task.digest and files.digest(track.path) != task.digest:
+        raise AudioRejected("E_CHANGED", "the file changed during the build; build again")
+    return sound
 
 
 def _extract(

@@ -143,12 +143,13 @@ def find_feature_set(path: Path, *, digests: bool = False) -> FeatureSet | None:
     """
     if not is_complete(path):
         return None
-    found = open_feature_set(path)
-    if digests:
-        try:
-            found.verify(digests=True)
-        except StoreError:
-            return None
+    if not digests:
+        return open_feature_set(path)
+    try:
+        found = open_feature_set(path)
+        found.verify(digests=True)
+    except StoreError:
+        return None
     return found
 
 

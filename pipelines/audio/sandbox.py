@@ -130,7 +130,8 @@ class Decoder:
             except _Lost as error:
                 self.close()
                 if not used or isinstance(error, _Hung):
-                    raise AudioRejected("E_DECODE", str(error)) from error
+                    # what killed the child may have been the machine, so this is not kept
+                    raise AudioRejected("E_DECODE", str(error), passing=True) from error
             except AudioRejected:
                 raise
             except BaseException:  # an interrupt: the answer is still to come

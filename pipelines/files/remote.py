@@ -108,7 +108,7 @@ class RemoteFiles:
     def digest(self, path: str) -> str | None:
         """Of size and time of change; nothing is fetched."""
         stamp = self.stamp(path)
-        return None if stamp is None else stamp_digest(stamp)
+        return None if stamp is None else stamp_digest(path, stamp)
 
     def scan(self) -> Iterator[Entry]:
         """See `Files.scan`."""
@@ -180,11 +180,15 @@ class RemoteFiles:
             ) from error
 
 
-def stamp_digest(stamp: Stamp) -> str:
-    """The digest that stands for the content of a remote file: 32 hex digits."""
+def stamp_digest(path: str, stamp: Stamp) -> str:
+    """The digest that stands for the content of a remote file: 32 hex digits.
+
+    Many files have one size, and times may be whole seconds, so the path belongs to it.
+    """
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(f"{stamp[0]}:{stamp[1]}".encode())
+    text = f"{stamp[0]}:{stamp[1]}:{path}"
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogateescape"))
 
 
 def _stamp(info: Any) -> Stamp:

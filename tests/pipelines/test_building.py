@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -13,6 +17,7 @@ import pytest
 import soundfile
 
 from pipelines.build import build, build_sets
+from pipelines.building import track_keys
 from pipelines.catalog import read_catalog
 from pipelines.decode_pass import decode_here
 from pipelines.errors import BuildError, StoreError
@@ -20,12 +25,14 @@ from pipelines.progress import Progress
 from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.stage import Job, Piece
 from pipelines.store import FeatureSet
+from pipelines.tracks import Catalog, Track
 from pipelines.verdicts import Verdict
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
 SPECS = (CLIP, FEATURE, SplitSpec())
 
+DECODING = threading.Lock()
 Pass = Iterator[tuple[Piece, dict[int, list[Verdict]]]]
 
 
@@ -300,3 +307,64 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     catalog = read_catalog(make_folder(per_class=3))
     with pytest.raises(StoreError, match=r"cannot be written to .*file/out: Not a directory"):
         build(catalog, tmp_path / "file" / "out", *SPECS, decode=decode_here)
+
+
+def test_everything_that_rows_come_from_is_in_the_key_of_a_track() -> None:
+    def key(path: str = "a/x.wav", **more: Any) -> str:
+        content = more.pop("content", "0" * 32)
+        track = Track("id", path, "a", **more)
+        catalog = Catalog("/data", (track,), "manifest")
+        return track_keys(catalog, {path: content})["id"]
+
+    others = [
+        key(content="1" * 32),
+        key(start_s=1.0),
+        key(end_s=2.0),
+        key("a/x.flac"),  # W_EXT
+        key(columns={"md5": "9" * 32}),
+    ]
+    assert len({key(), *others}) == 6
+    assert key("b/other name.wav", columns={"artist": "A"}) == key()
+
+
+def test_a_file_that_changes_during_the_build_is_not_used_and_tried_again(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    victim = root / "hum/take 0.wav"
+    before = victim.read_bytes()
+
+    def swap(job: Job, pending: Sequence[Piece]) -> Pass:
+        victim.write_bytes((root / "hiss/take 0.wav").read_bytes())
+        yield from decode_here(job, pending)
+
+    found = build(read_catalog(root), tmp_path / "out", *SPECS, decode=swap).feature_set
+    reasons = {row["path"]: row["reason"] for row in found.tracks().to_pylist() if row["reason"]}
+    assert reasons == {"hum/take 0.wav": "E_CHANGED"}
+    victim.write_bytes(before)
+    watched = Watched()
+    build(read_catalog(root), tmp_path / "out", CLIP, FEATURE, SplitSpec(seed=2), decode=watched)
+    assert watched.paths == ["hum/take 0.wav"]
+
+
+def test_two_copies_of_a_folder_build_one_set_at_a_time(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    roots = [make_folder(per_class=6), tmp_path / "copy"]
+    shutil.copytree(roots[0], roots[1])
+    with ThreadPoolExecutor(2) as threads:
+        made = list(
+            threads.map(
+                lambda root: build(read_catalog(root), tmp_path / "out", *SPECS, decode=in_turn),
+                roots,
+            )
+        )
+    assert made[0].feature_set.path == made[1].feature_set.path
+    assert sorted(result.reused for result in made) == [False, True]
+    made[0].feature_set.verify(digests=True)
+
+
+def in_turn(job: Job, pending: Sequence[Piece]) -> Pass:
+    """The decoder of this process is for one thread."""
+    with DECODING:
+        yield from decode_here(job, pending)

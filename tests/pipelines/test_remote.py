@@ -67,6 +67,10 @@ def below(uri: str, path: str) -> str:
 
 @pytest.mark.timeout(60)
 class TestRemote:
+    def test_files_of_one_size_and_one_second_are_told_apart(self, bucket: str) -> None:
+        found = digests(read_catalog(bucket))
+        assert len(set(found.values())) == len(found) > 2
+
     def test_folders_in_a_bucket(self, bucket: str) -> None:
         catalog = read_catalog(bucket)
         assert [(t.path, t.label) for t in catalog.tracks] == [
