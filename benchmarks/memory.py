@@ -74,7 +74,7 @@ def main(files: str, seconds: float) -> None:
             write_recordings(folder, count, seconds, "wav")
             catalog = read_catalog(folder)
             with local_ray():
-                time.sleep(5)
+                time.sleep(5)  # Ray's own processes have started by then, and count as idle
                 idle_mib = total_mib()
                 begun = time.monotonic()
                 with Sampler() as sampler:

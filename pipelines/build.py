@@ -14,7 +14,7 @@ import click
 
 from pipelines.catalog import LAYOUTS, read_catalog
 from pipelines.errors import PipelineError
-from pipelines.feature_sets import BuildResult, build, build_sets, feature_set_path
+from pipelines.feature_sets import BuildResult, build, build_sets
 from pipelines.spec import KINDS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.tracks import printable
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.tracks import Catalog
     from pipelines.verdicts import Verdict
 
-__all__ = ["BuildResult", "build", "build_sets", "feature_set_path", "main"]
+__all__ = ["BuildResult", "build", "build_sets", "main"]
 
 EXIT_SOME_REJECTED = 3
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from pipelines.store import find_feature_set
 from pipelines.tolerance import Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipelines.building import DecodePass
@@ -137,34 +137,27 @@ def build_sets(  # noqa: PLR0913  # see build
     ]
 
 
-def feature_set_path(
-    catalog: Catalog, out: Path, clip: ClipSpec, feature: FeatureSpec, split: SplitSpec
-) -> Path:
-    """Where the feature set of a catalog is or will be: `<out>/<fingerprint>`.
-
-    Reads every file that changed since the last call.
-    """
-    out = out.resolve()
-    known = _digests(catalog, out, trust_cache=True)
-    return _paths(catalog, out, [(clip, feature)], split, known)[0]
-
-
 def _made(out: Path) -> Path:
     out = out.resolve()
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+    return out
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if is_storage_full(error):
             raise StorageFullError(out) from error
         raise StoreError(f"feature sets cannot be written to {out}: {error.strerror}") from error
-    return out
 
 
 def _digests(catalog: Catalog, out: Path, *, trust_cache: bool) -> dict[str, str]:
     cache_file = out / ".digests" / f"{root_key(catalog)}.json"
-    return digests(catalog, cache_file, trust_cache=trust_cache)
+    with _writing(out):
+        return digests(catalog, cache_file, trust_cache=trust_cache)
 
 
 def _paths(

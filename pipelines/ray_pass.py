@@ -92,6 +92,7 @@ def _run_once(
                 max_restarts=0,
             )
         for row in data.iter_rows():
+            # made by our own workers a moment ago; it lies nowhere that a user could reach
             result = pickle.loads(row["result"])
             if isinstance(result, PipelineError):
                 raise result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import ExitStack
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -125,8 +125,6 @@ def run_piece(job: Job, piece: Piece, decoder: Decoder) -> dict[int, list[Verdic
     Raises:
         OSError: A staging folder cannot be written.
     """
-    from contextlib import ExitStack
-
     numbers = sorted({number for task in piece.tasks for number in task.outputs})
     verdicts: dict[int, list[Verdict]] = {number: [] for number in numbers}
     with ExitStack() as stack:
