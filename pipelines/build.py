@@ -75,6 +75,12 @@ EXIT_SOME_REJECTED = 3
 @click.option("--val-values", default="", help="Its values that mean validation: 4 or 4,5.")
 @click.option("--test-values", default="", help="Its values that mean test.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another split.")
+@click.option(
+    "--leaks",
+    default="report",
+    show_default=True,
+    help="Groups and copies on two sides: report, or drop those that matter less.",
+)
 @click.option("--max-bad-share", default=0.2, show_default=True, help="More bad files stop it.")
 @click.option("--drop-lost-classes", is_flag=True, help="Go on without classes that lost all.")
 @click.option("--verify", is_flag=True, help="Read all files again; make anew what is damaged.")

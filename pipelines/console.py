@@ -142,6 +142,8 @@ def _audit(manifest: Manifest) -> list[str]:
         lines = ["LEAKY: clips of one recording are on several sides; for comparison only"]
     elif leakage.passed:
         lines = ["no group and no recording is on two sides"]
+        if leakage.dropped:
+            lines[0] += f"; {leakage.dropped} left out for that, with E_LEAK"
     else:
         lines = [
             f"LEAK: {leakage.groups_shared} groups, {leakage.exact_duplicates_shared} exact and "

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from pipelines.duplicates import exact_pairs, near_pairs
 from pipelines.errors import BuildError
 from pipelines.groups import assign_groups
-from pipelines.leakage import audit, judge_copies
+from pipelines.leakage import audit, judge_copies, leaking
 from pipelines.splits import (
     TrackInfo,
     assign_clip_splits,
     assign_splits,
     given_sides,
     outside_split,
+    require_sides_left,
 )
 from pipelines.tracks import printable, shown
 from pipelines.verdicts import Verdict
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipelines.groups import Pair
-    from pipelines.leakage import Leakage
+    from pipelines.leakage import Leak, Leakage
     from pipelines.spec import Split, SplitSpec
     from pipelines.tolerance import Tolerance
     from pipelines.tracks import Catalog, Track
 
 # Files that are left out and yet are not bad: nothing of the data set is lost with them.
-_HARMLESS = frozenset({"E_DUP", "E_DUP_ROW", "E_SPLIT"})
+_HARMLESS = frozenset({"E_DUP", "E_DUP_ROW", "E_LEAK", "E_SPLIT"})
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,14 @@ def check_splits(catalog: Catalog, spec: SplitSpec) -> None:
     """Tries the split on all listed tracks, before any audio is decoded.
 
     Raises:
-        SplitError: It cannot work even if every file is good.
+        SplitError: It cannot work with every file good.
     """
     listed = [track for track in catalog.tracks if track.track_id not in catalog.rejected]
     outside = outside_split(listed, spec)
     tracks = [track for track in listed if track.track_id not in outside]
     if spec.unit == "group" and not spec.group.startswith("tag:"):
-        assign_splits(_infos(tracks, assign_groups(tracks, spec).names), spec)
+        infos = _infos(tracks, assign_groups(tracks, spec).names)
+        _leaks(infos, assign_splits(infos, spec), spec, Copies((), ()))
 
 
 def decide(
@@ -124,20 +126,24 @@ def decide(
     groups = assign_groups(used, spec, [*copies.exact, *copies.near], tags)
     infos = _infos(used, groups.names)
     sides: dict[str, Split] | dict[str, tuple[Split, ...]]
+    leaks: dict[str, Leak] = {}
     if spec.unit == "clip":
         num_clips = {track.track_id: verdicts[track.track_id].num_clips for track in used}
         sides = assign_clip_splits(infos, num_clips, spec)
     else:
-        sides = assign_splits(infos, spec)
+        given_or_drawn = assign_splits(infos, spec)
+        leaks = _leaks(infos, given_or_drawn, spec, copies)
+        sides = {name: side for name, side in given_or_drawn.items() if name not in leaks}
+    _reject(verdicts, {name: ("E_LEAK", leak.detail) for name, leak in leaks.items()})
     return Decision(
         verdicts=verdicts,
         decoded=verdicts | dict(decoded),
-        used=tuple(used),
-        groups=groups.names,
+        used=tuple(_used(catalog, verdicts)),
+        groups={name: group for name, group in groups.names.items() if name not in leaks},
         group_source=groups.source,
         sides=sides,
         copies=copies,
-        leakage=audit(infos, sides, copies.exact, copies.near),
+        leakage=_audit(infos, sides, copies, leaks),
     )
 
 
@@ -180,6 +186,30 @@ def _reject(verdicts: dict[str, Verdict], found: Mapping[str, tuple[str, str]]) 
         verdicts[name] = replace(verdicts[name], code=code, detail=printable(detail))
 
 
+def _leaks(
+    infos: Sequence[TrackInfo], sides: Mapping[str, Split], spec: SplitSpec, copies: Copies
+) -> dict[str, Leak]:
+    """Tracks that are left out so that nothing leaks; none unless the spec asks for it."""
+    if spec.leaks != "drop":
+        return {}
+    found = leaking(infos, sides, copies.exact, copies.near)
+    require_sides_left(infos, sides, found)
+    return found
+
+
+def _audit(
+    infos: Sequence[TrackInfo],
+    sides: Mapping[str, Split] | Mapping[str, tuple[Split, ...]],
+    copies: Copies,
+    leaks: Mapping[str, Leak],
+) -> Leakage:
+    """What is on two sides now, and how much was left out for it."""
+    left = [track for track in infos if track.track_id not in leaks]
+    found = audit(left, sides, copies.exact, copies.near)
+    num_val = sum(leak.side == "val" for leak in leaks.values())
+    return replace(found, dropped=len(leaks), dropped_val=num_val)
+
+
 def _exact_copies(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> tuple[Pair, ...]:
     names = [track.track_id for track in tracks]
     return tuple(exact_pairs({name: verdicts[name].pcm_digest for name in names}))
@@ -206,7 +236,7 @@ def _require_enough(
         raise BuildError(
             f"{bad} of {len(tracks)} files cannot be used, more than the {max_bad_share:.0%} "
             f"that are allowed:\n{reasons_table(tracks, verdicts)}\n"
-            "Repair or remove these files, or allow more (--max-bad-share)."
+            "Repair or remove these files, or allow more: max_bad_share (--max-bad-share)."
         )
 
 
@@ -217,5 +247,6 @@ def _require_classes(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -
         names = ", ".join(repr(printable(label)) for label in sorted(lost))
         raise BuildError(
             f"no file of {names} can be used:\n{reasons_table(tracks, verdicts)}\n"
-            "Repair the files, or leave the class out (--drop-lost-classes)."
+            "Repair the files, or leave the class out: remove it from the data "
+            "(pipelines.build: --drop-lost-classes)."
         )

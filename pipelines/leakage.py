@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pipelines.tracks import Track
 
 MAX_EXAMPLES = 20
-# Of several copies the one on the side that matters most is kept.
+# Of several copies the one on the side that matters most is kept: to train on what is tested
+# flatters the score, and a test without it would be another test.
 _SIDE_RANK: Mapping[str | None, int] = {"test": 0, "val": 1, "train": 2, None: 3}
 
 
@@ -36,6 +37,8 @@ class Leakage:
         clip_split: clips were put on sides one by one, so that tracks are on several.
         examples: (kind, detail) of what was found, 20 at most; kinds are group, exact, near and
             label. UTF-8 can hold them.
+        dropped: tracks that are not used, since they would have been on two sides: see `leaking`.
+        dropped_val: how many of these were in validation; the others were in training.
     """
 
     groups_shared: int
@@ -45,11 +48,26 @@ class Leakage:
     label_conflicts: int = 0
     clip_split: bool = False
     examples: tuple[tuple[str, str], ...] = ()
+    dropped: int = 0
+    dropped_val: int = 0
 
     def __post_init__(self) -> None:
         # JSON has lists only; what comes back from it is equal to what was written
         pairs = tuple((kind, detail) for kind, detail in self.examples)
         object.__setattr__(self, "examples", pairs)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Why a track cannot be used without a leak.
+
+    Attributes:
+        side: where the split puts it.
+        detail: what is on a side that matters more, in words.
+    """
+
+    side: Split
+    detail: str
 
 
 def audit(
@@ -95,6 +113,47 @@ def audit(
     )
 
 
+def leaking(
+    tracks: Sequence[TrackInfo],
+    sides: Mapping[str, Split],
+    exact: Iterable[Pair] = (),
+    near: Iterable[Pair] = (),
+) -> dict[str, Leak]:
+    """The tracks without which nothing is on two sides.
+
+    Of the tracks of a group, and of the tracks that hang together as copies, those on the side
+    that matters most are used: test before val before train. A track goes when its group or its
+    copies reach a side that matters more than its own, also when what ties it to that side goes
+    too: a copy of a copy holds the same recording. So the audit of what is left passes, no test
+    track goes, and no track goes whose group and copies are all on its side.
+
+    Args:
+        tracks: the usable tracks with their groups.
+        sides: the side of each track.
+        exact: pairs of tracks with equal samples.
+        near: pairs of tracks that are the same recording all the same; tracks that are not used
+            tie others together in both kinds of pairs.
+
+    Returns:
+        track_id -> why, of the tracks that are to be left out.
+    """
+    known = {track.track_id: track for track in tracks}
+    groups: dict[str, list[TrackInfo]] = defaultdict(list)
+    for track in tracks:
+        groups[printable(track.group)].append(track)  # as the audit names them
+    pairs = [*exact, *near]
+    copies: dict[str, list[TrackInfo]] = defaultdict(list)
+    for name, end in joined_names(itertools.chain(*pairs), pairs).items():
+        if name in known:
+            copies[end].append(known[name])
+    found: dict[str, Leak] = {}
+    for members in groups.values():
+        found |= _behind(members, sides, "of the same group as")
+    for members in copies.values():  # last: to be the same recording says more
+        found |= _behind(members, sides, "the same recording as")
+    return found
+
+
 def judge_copies(
     tracks: Sequence[Track],
     exact: Iterable[Pair],
@@ -124,6 +183,19 @@ def judge_copies(
         copies.sort(key=lambda track: _rank(track, given or {}))
         verdicts.update(_conflicting(copies) or _repeated(copies))
     return verdicts
+
+
+def _behind(
+    together: Sequence[TrackInfo], sides: Mapping[str, Split], tie: str
+) -> dict[str, Leak]:
+    """Those of tracks that belong together which are not on the side that matters most."""
+    first = min(together, key=lambda t: (_SIDE_RANK[sides[t.track_id]], t.path, t.track_id))
+    best = sides[first.track_id]
+    return {
+        track.track_id: Leak(side, f"in {side}, and {tie} {_shown(first)}, which is in {best}")
+        for track in together
+        if (side := sides[track.track_id]) != best
+    }
 
 
 def _rank(track: Track, given: Mapping[str, Split]) -> tuple[int, str, float, str]:

@@ -15,7 +15,7 @@ from pipelines.groups import MIN_GROUPS, require_groups
 from pipelines.spec import SPLITS, Split, SplitSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pipelines.tracks import Track
 
@@ -129,6 +129,29 @@ def outside_split(tracks: Sequence[Track], spec: SplitSpec) -> dict[str, tuple[s
     }
 
 
+def require_sides_left(
+    tracks: Sequence[TrackInfo], sides: Mapping[str, Split], left_out: Collection[str]
+) -> None:
+    """Refuses a split that loses a side of a class with the tracks that leak.
+
+    Args:
+        tracks: the usable tracks.
+        sides: track_id -> side, of all of them.
+        left_out: those that are not used, since they leak.
+
+    Raises:
+        SplitError: A class has no track left on a side.
+    """
+    left = {track: side for track, side in sides.items() if track not in left_out}
+    if shown := _lacking(tracks, left):
+        number = "1 track" if len(left_out) == 1 else f"{len(left_out)} tracks"
+        raise SplitError(
+            f"split: without the {number} whose copies or groups are on a side that matters more, "
+            f"a class is left out of a side: {shown}; give another split, name a finer group, or "
+            "write leaks: report (--leaks report)"
+        )
+
+
 def assign_clip_splits(
     tracks: Sequence[TrackInfo], num_clips: Mapping[str, int], spec: SplitSpec
 ) -> dict[str, tuple[Split, ...]]:
@@ -167,6 +190,14 @@ def assign_clip_splits(
         track.track_id: tuple(sides[track.track_id, n] for n in range(num_clips[track.track_id]))
         for track in tracks
     }
+
+
+def _lacking(tracks: Sequence[TrackInfo], sides: Mapping[str, Split]) -> str:
+    """Which classes have no track on which sides, in words; empty when all have."""
+    count = Counter((t.label, sides[t.track_id]) for t in tracks if t.track_id in sides)
+    labels = sorted({track.label for track in tracks})
+    lacking = [(label, side) for label in labels for side in SPLITS if not count[label, side]]
+    return ", ".join(f"{label!r} has none in {side}" for label, side in lacking[:_MAX_SHOWN])
 
 
 def _clip_counts(label: str, total: int, spec: SplitSpec) -> list[int]:
@@ -220,12 +251,9 @@ def _given(track: TrackInfo | Track, column: str, spec: SplitSpec) -> Split | No
 def _require_all_sides(
     tracks: Sequence[TrackInfo], sides: Mapping[str, Split], column: str | None
 ) -> None:
-    count = Counter((t.label, sides[t.track_id]) for t in tracks if t.track_id in sides)
-    labels = sorted({track.label for track in tracks})
-    lacking = [(label, side) for label in labels for side in SPLITS if not count[label, side]]
-    if not lacking:
+    shown = _lacking(tracks, sides)
+    if not shown:
         return
-    shown = ", ".join(f"{label!r} has none in {side}" for label, side in lacking[:_MAX_SHOWN])
     if column is None:
         raise SplitError(
             f"no arrangement of the groups was found with every class on all sides: {shown}; "

@@ -10,22 +10,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
+import torch
 
 from pipelines.spec import SPLITS
 from pipelines.store import FeatureSet, open_feature_set
+from tuner import crops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOCK_TIMEOUT_SECONDS = 1800.0  # of a process that waits while another one writes the arrays
 # Counts up when the arrays of a feature set would be written otherwise.
-ARRAYS_VERSION = 2
+ARRAYS_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Arrays:
         track_label: class of each track ``int64[t]``.
         mean: mean of each row over the training clips ``float32[f]``.
         std: standard deviation of each row over the training clips ``float32[f]``.
+        sound: first and last frame of each clip that sounds ``int64[n, 2]``; see `tuner.crops`.
+        kind: of the features.
         splits: where each split lies.
     """
 
@@ -66,12 +70,20 @@ class Arrays:
     track_label: NDArray[np.int64]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    sound: NDArray[np.int64]
+    kind: str
     splits: dict[str, SplitRows]
 
     def labels_of(self, split: str) -> NDArray[np.int64]:
         """Class of each track of a split."""
         rows = self.splits[split]
         return self.track_label[rows.first_track : rows.last_track]
+
+    def learning_from_validation(self) -> Arrays:
+        """The same with the validation clips among those of training, which they follow."""
+        train, val = self.splits["train"], self.splits["val"]
+        joined = SplitRows(train.start, val.stop, train.first_track, val.last_track)
+        return replace(self, splits={**self.splits, "train": joined})
 
 
 def cache_folder() -> Path:
@@ -107,6 +119,8 @@ def open_arrays(feature_set: Path, cache: Path) -> Arrays:
         track_label=np.load(folder / "track_label.npy"),
         mean=np.load(folder / "mean.npy"),
         std=np.load(folder / "std.npy"),
+        sound=np.load(folder / "sound.npy"),
+        kind=source.manifest.feature.kind,
         splits={name: SplitRows(**rows) for name, rows in index["splits"].items()},
     )
 
@@ -143,6 +157,7 @@ def _fill(source: FeatureSet, folder: Path) -> None:
     track: list[int] = []
     track_ids: list[str] = []
     track_label: list[int] = []
+    sound: list[NDArray[np.int64]] = []
     spread = _Spread(f)
     splits: dict[str, Any] = {}
     for name in SPLITS:
@@ -151,6 +166,7 @@ def _fill(source: FeatureSet, folder: Path) -> None:
         for batch in source.batches(name):
             features = batch.column("features").to_numpy_ndarray()
             x[len(y) : len(y) + len(features)] = features
+            sound.append(_sounding(features, manifest.feature.kind))
             if name == "train":
                 spread.add(features)
             labels = batch.column("label").to_pylist()
@@ -169,12 +185,18 @@ def _fill(source: FeatureSet, folder: Path) -> None:
     mean, std = spread.result()
     for stem, array in (
         ("y", np.array(y)), ("track", np.array(track)), ("track_label", np.array(track_label)),
-        ("mean", mean), ("std", std),
+        ("mean", mean), ("std", std), ("sound", np.concatenate(sound)),
     ):  # fmt: skip
         np.save(folder / f"{stem}.npy", array)
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
     index = {"track_ids": track_ids, "splits": splits, "bytes": sizes}
     (folder / "index.json").write_text(json.dumps(index))
+
+
+def _sounding(features: NDArray[np.float16], kind: str) -> NDArray[np.int64]:
+    """First and last sounding frame ``[n, 2]``."""
+    first, last = crops.sounding(torch.from_numpy(features.astype(np.float32)), kind)
+    return torch.stack([first, last], dim=1).numpy()
 
 
 class _Spread:

@@ -1,7 +1,7 @@
 """Training state and exported models on disk: safetensors and JSON, never a pickle.
 
 A checkpoint is a folder ``epoch-0007/`` with the weights, the optimizer's state and
-``checkpoint.json``, which names the SHA-256 of the two. It is written under a temporary name and
+``checkpoint.json``, which names the SHA-256 of each. It is written under a temporary name and
 renamed, so a folder that has its final name is whole; what a disk did to it later is found by the
 hashes, and the next older one is taken.
 
@@ -24,7 +24,9 @@ import torch
 
 from pipelines.errors import PipelineError
 from pipelines.spec import ClipSpec, FeatureSpec, feature_shape
+from tuner.averaging import COUNTER
 from tuner.config import MODELS, Features
+from tuner.crops import Crops
 from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 STATE = "checkpoint.json"
 BUNDLE = "bundle.json"
 MODEL = "model.safetensors"
+MAX_FRAMES = 2**31
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,11 @@ class Checkpoint:
 
     Attributes:
         epoch: last finished epoch, from 1.
-        weights: state of the classifier.
+        weights: state of the classifier, as the optimizer left it.
         optimizer: ``state_dict()`` of the optimizer.
         metrics: of that epoch.
         best: epoch and metrics of the best epoch so far.
+        average: state of the weights' moving average; empty without one.
     """
 
     epoch: int
@@ -57,6 +62,13 @@ class Checkpoint:
     optimizer: dict[str, Any]
     metrics: dict[str, float]
     best: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def answering_weights(self) -> dict[str, torch.Tensor]:
+        """The classifier's state as it was validated: with averaged weights if there are any."""
+        averaged = {f"network.{k}": v for k, v in self.average.items() if k != COUNTER}
+        return {**self.weights, **averaged}
 
 
 def _write_durably(path: Path, content: bytes) -> str:
@@ -66,6 +78,14 @@ def _write_durably(path: Path, content: bytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(content).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file beside its place and move it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    building.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    building.replace(path)
 
 
 def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -80,22 +100,34 @@ def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors (``<parameter>/<name>``) and JSON (parameter groups)."""
+    """An optimizer's state as tensors and JSON (parameter groups).
+
+    Tensors are named ``<parameter>/<name>``, and ``group/<index>/<name>`` where a group has one:
+    timm's LAMB counts its steps so.
+    """
     tensors = {
         f"{parameter}/{name}": torch.as_tensor(value)
         for parameter, slots in state["state"].items()
         for name, value in slots.items()
         if value is not None
     }
-    return tensors, {"param_groups": state["param_groups"]}
+    groups = [dict(group) for group in state["param_groups"]]
+    for index, group in enumerate(groups):
+        for name in [name for name, value in group.items() if isinstance(value, torch.Tensor)]:
+            tensors[f"group/{index}/{name}"] = group.pop(name)
+    return tensors, {"param_groups": groups}
 
 
 def _join_optimizer(tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]) -> dict[str, Any]:
     state: dict[int, dict[str, torch.Tensor]] = {}
+    groups = [dict(group) for group in rest["param_groups"]]
     for key, tensor in tensors.items():
-        parameter, name = key.split("/", 1)
-        state.setdefault(int(parameter), {})[name] = tensor
-    return {"state": state, "param_groups": rest["param_groups"]}
+        owner, name = key.rsplit("/", 1)
+        if owner.startswith("group/"):
+            groups[int(owner.removeprefix("group/"))][name] = tensor
+        else:
+            state.setdefault(int(owner), {})[name] = tensor
+    return {"state": state, "param_groups": groups}
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -120,6 +152,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             "sha256": {
                 WEIGHTS: _write_durably(building / WEIGHTS, _tensor_bytes(checkpoint.weights)),
                 OPTIMIZER: _write_durably(building / OPTIMIZER, _tensor_bytes(tensors)),
+                AVERAGE: _write_durably(building / AVERAGE, _tensor_bytes(checkpoint.average)),
             },
         }
         _write_durably(building / STATE, json.dumps(state, indent=1).encode())
@@ -146,7 +179,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: format version {state['version']}, this program reads {FORMAT_VERSION}"
             )
-        content = {name: (path / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
+        content = {name: (path / name).read_bytes() for name in (WEIGHTS, OPTIMIZER, AVERAGE)}
         for name, data in content.items():
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise CheckpointError(f"{path / name}: damaged, its SHA-256 differs")
@@ -158,6 +191,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             ),
             metrics=state["metrics"],
             best=state["best"],
+            average=safetensors.torch.load(content[AVERAGE]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: unreadable checkpoint: {error}") from error
@@ -182,7 +216,7 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
     newest = newest_checkpoint(folder)
     if newest is None:
         raise CheckpointError(f"{folder}: no checkpoint that can be read")
-    return load_checkpoint(folder / f"epoch-{newest.best['epoch']:04d}").weights
+    return load_checkpoint(folder / f"epoch-{newest.best['epoch']:04d}").answering_weights
 
 
 @dataclass(frozen=True)
@@ -193,7 +227,7 @@ class Bundle:
         labels: class names in the order of the logits.
         clip: how tracks are cut.
         feature: the front end.
-        crop_frames: frames of one crop the model sees; None for whole clips.
+        crops: which parts of a clip the model sees.
         model: the space file's model block, its name included.
         origin: where it comes from (study, trial, feature set, validation metrics), for people.
     """
@@ -201,13 +235,13 @@ class Bundle:
     labels: tuple[str, ...]
     clip: ClipSpec
     feature: FeatureSpec
-    crop_frames: int | None
+    crops: Crops
     model: dict[str, Any]
     origin: dict[str, Any] = field(default_factory=dict)
 
     def classifier(self) -> Classifier:
         """A classifier of this architecture, untrained."""
-        parameters = {k: v for k, v in self.model.items() if k != "name"}
+        parameters = parameters_of(self.model, from_weights=False)
         network = build_network(self.model["name"], len(self.labels), parameters)
         ones = torch.ones(feature_shape(self.clip, self.feature)[0]).numpy()
         return Classifier(network, ones * 0, ones)
@@ -216,6 +250,18 @@ class Bundle:
     def frames(self) -> int:
         """Frames of one whole clip."""
         return feature_shape(self.clip, self.feature)[1]
+
+
+def parameters_of(model: Mapping[str, Any], *, from_weights: bool) -> dict[str, Any]:
+    """The arguments of a model's row, from its block in a space file.
+
+    Args:
+        model: the block, its name included.
+        from_weights: whether the weights that the block names are loaded; a model that is given a
+            trained state needs none of them.
+    """
+    left_out = {"name"} if from_weights else {"name", "weights"}
+    return {key: value for key, value in model.items() if key not in left_out}
 
 
 def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
@@ -227,22 +273,36 @@ def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor
     return folder
 
 
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """A bundle of version 1 as one of today: its crops may begin anywhere, and cover the clip."""
+    if data["version"] != 1:
+        return data
+    rest = {key: value for key, value in data.items() if key != "crop_frames"}
+    crops = asdict(Crops(data["crop_frames"]))
+    return {**rest, "version": 2, "crops": crops}
+
+
 def _check_bundle(data: dict[str, Any]) -> None:
     """Refuse what no study writes, before a model is made from it: a bundle may come from anybody.
 
     Raises:
         ValueError: a value is outside what the program writes.
     """
-    labels, crop = data["labels"], data["crop_frames"]
+    labels, crops = data["labels"], Crops(**data["crops"])
     if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
         raise ValueError("labels are not a list of names")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ValueError("labels are fewer than two or not different")
-    if crop is not None and (not isinstance(crop, int) or crop < 1):
-        raise ValueError(f"crop_frames is {crop!r}")
+    for number, least in ((crops.frames, 1), (crops.count, 0)):
+        if number is not None and (type(number) is not int or not least <= number <= MAX_FRAMES):
+            raise ValueError(f"the crops are {crops}")
+    if crops.where not in ("anywhere", "sound"):
+        raise ValueError(f"the crops are {crops}")
     # the bounds of a space file, and the kinds of features that models take
     MODELS[data["model"]["name"]].model_validate(data["model"])
     Features.model_validate(data["feature"])
+    if data["feature"]["kind"] not in MODELS[data["model"]["name"]].takes:
+        raise ValueError("the model does not take these features")
 
 
 def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
@@ -253,10 +313,11 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
             architecture.
     """
     try:
-        data = json.loads((folder / BUNDLE).read_text())
+        data = _upgraded(json.loads((folder / BUNDLE).read_text()))
         if data.pop("version") != FORMAT_VERSION:
             raise CheckpointError(
-                f"{folder / BUNDLE}: unknown format version; this program reads {FORMAT_VERSION}"
+                f"{folder / BUNDLE}: unknown format version; this program reads 1 and "
+                f"{FORMAT_VERSION}"
             )
         _check_bundle(data)
         digest = data.pop("sha256")[MODEL]
@@ -267,7 +328,7 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
             labels=tuple(data["labels"]),
             clip=ClipSpec(**data["clip"]),
             feature=FeatureSpec(**data["feature"]),
-            crop_frames=data["crop_frames"],
+            crops=Crops(**data["crops"]),
             model=data["model"],
             origin=data["origin"],
         )

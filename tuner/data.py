@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from tuner import augment
-from tuner.feed import Batch
+from tuner.crops import Crops, cut
+from tuner.feed import Batch, Partner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,29 +20,43 @@ if TYPE_CHECKING:
     from tuner.arrays import Arrays
 
 EVAL_BATCH = 64
+# Of a GPU's free memory, what the features of a trial may take up.
+RESIDENT_SHARE = 0.4
+
+Order = Literal["shuffled", "balanced"]
 
 
 @dataclass(frozen=True)
 class ArrayFeed:
     """Batches of one worker from mapped arrays; a `tuner.feed.Feed`.
 
+    On a GPU the features are copied there once when they fit; batches are then gathered on it.
+
     Attributes:
         arrays: the feature set.
         batch_size: clips of a batch over all workers.
         spec: augmentation.
+        crops: which part of a clip a batch holds.
         seed: of order and augmentation.
         rank: this worker, from 0.
         size: number of workers.
         device: where batches go.
+        order: each clip once an epoch, or each class as often as any other.
     """
 
     arrays: Arrays
     batch_size: int
     spec: augment.AugmentSpec
+    crops: Crops
     seed: int
     rank: int
     size: int
     device: torch.device
+    order: Order = "shuffled"
+    _resident: torch.Tensor | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_resident", _on_device(self.arrays, self.device))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,22 +71,49 @@ class ArrayFeed:
         return len(self.arrays.labels)
 
     @property
+    def train_counts(self) -> NDArray[np.int64]:
+        """Training clips of each class."""
+        return np.bincount(self._train_labels(), minlength=self.num_labels)
+
+    @property
     def val_labels(self) -> NDArray[np.int64]:
         """Class of each validation track."""
         return self.arrays.labels_of("val")
 
+    def _train_labels(self) -> NDArray[np.int64]:
+        rows = self.arrays.splits["train"]
+        return self.arrays.y[rows.start : rows.stop]
+
     def train(self, epoch: int) -> Iterator[Batch]:
         """This worker's parts of the shuffled training clips."""
-        rows = self.arrays.splits["train"]
-        order = rows.start + np.random.default_rng((self.seed, epoch)).permutation(
-            rows.stop - rows.start
-        )
+        order = self._rows_of(epoch)
         num_rows, num_frames = self.arrays.x.shape[1:]
         for step in range(self.steps_per_epoch):
             whole = order[step * self.batch_size : (step + 1) * self.batch_size]
             rng = np.random.default_rng((self.seed, epoch, step))
-            draws = augment.draw(self.spec, rng, len(whole), num_rows, num_frames)
+            width = self.crops.width(num_frames)
+            draws = augment.draw(self.spec, rng, self._crop_range(whole), num_rows, width)
             yield self._part(whole, draws)
+
+    def _rows_of(self, epoch: int) -> NDArray[np.int64]:
+        """The rows of an epoch in order; balanced ones are drawn with replacement."""
+        labels = self._train_labels()
+        rng = np.random.default_rng((self.seed, epoch))
+        first = self.arrays.splits["train"].start
+        if self.order == "shuffled":
+            return first + rng.permutation(len(labels))
+        counts = self.train_counts
+        share = 1.0 / (np.count_nonzero(counts) * counts[labels])
+        return first + rng.choice(len(labels), size=len(labels), p=share)
+
+    def _crop_range(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First and last frame at which crops of some rows may start."""
+        num_frames = self.arrays.x.shape[2]
+        latest = num_frames - self.crops.width(num_frames)
+        if self.crops.where == "anywhere":
+            return np.zeros(len(rows), np.int64), np.full(len(rows), latest, np.int64)
+        bounds = np.minimum(self.arrays.sound[rows], latest)
+        return bounds[:, 0], bounds[:, 1]
 
     def _part(self, whole: NDArray[np.int64], draws: augment.Draws) -> Batch:
         """This worker's part of the batch of rows ``whole``."""
@@ -80,10 +122,10 @@ class ArrayFeed:
         mine = draws.of(part)
         partner = None
         if self.spec.mixup > 0:
-            at = mine.partner
-            partner = (
-                self._features(whole[at], draws.crop_start[at]),
-                self._tensor(self.arrays.y[whole[at]]),
+            theirs = draws.at(mine.partner)
+            rows = whole[mine.partner]
+            partner = Partner(
+                self._features(rows, theirs.crop_start), self._tensor(self.arrays.y[rows]), theirs
             )
         return Batch(
             x=self._features(whole[part], mine.crop_start),
@@ -101,27 +143,47 @@ class ArrayFeed:
     def evaluation(self, split: str) -> Iterator[Batch]:
         """This worker's share of a split; track indices count from the split's first track."""
         rows = self.arrays.splits[split]
-        count = rows.stop - rows.start
-        first = rows.start + count * self.rank // self.size
-        last = rows.start + count * (self.rank + 1) // self.size
-        for start in range(first, last, EVAL_BATCH):
-            at = slice(start, min(start + EVAL_BATCH, last))
+        # Whole batches go to workers in turn: an answer can depend, in its last bits, on how many
+        # clips it is computed with, and shall not depend on the number of workers.
+        starts = range(rows.start, rows.stop, EVAL_BATCH)[self.rank :: self.size]
+        for start in starts:
+            at = slice(start, min(start + EVAL_BATCH, rows.stop))
             yield Batch(
-                x=torch.from_numpy(self.arrays.x[at].astype(np.float32)).to(self.device),
+                x=self._whole(at),
                 y=self._tensor(self.arrays.y[at]),
                 track=self._tensor(self.arrays.track[at] - rows.first_track),
                 whole_size=at.stop - at.start,
             )
 
+    def _whole(self, at: slice) -> torch.Tensor:
+        """Features ``float32[b, f, m]`` of whole clips in a row."""
+        if self._resident is not None:
+            return self._resident[at].float()
+        return torch.from_numpy(self.arrays.x[at].astype(np.float32)).to(self.device)
+
     def _features(self, rows: NDArray[np.int64], crop_start: NDArray[np.int64]) -> torch.Tensor:
         """Cropped features ``float32[b, f, m]`` of some rows."""
-        width = self.spec.crop_frames or self.arrays.x.shape[2]
-        if width == self.arrays.x.shape[2]:
-            picked = self.arrays.x[rows]
+        num_frames = self.arrays.x.shape[2]
+        width = self.crops.width(num_frames)
+        if self._resident is not None:
+            picked = self._resident[self._tensor(rows)]
+            return cut(picked, self._tensor(crop_start), width).float()
+        if width == num_frames:
+            chosen = self.arrays.x[rows]
         else:
             pairs = zip(rows, crop_start, strict=True)
-            picked = np.stack([self.arrays.x[row, :, at : at + width] for row, at in pairs])
-        return torch.from_numpy(picked).to(self.device).float()
+            chosen = np.stack([self.arrays.x[row, :, at : at + width] for row, at in pairs])
+        return torch.from_numpy(chosen).to(self.device).float()
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+
+def _on_device(arrays: Arrays, device: torch.device) -> torch.Tensor | None:
+    """The features on a GPU with room for them; None elsewhere, where the map is as fast."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    if arrays.x.nbytes > RESIDENT_SHARE * free:
+        return None
+    return torch.from_numpy(np.asarray(arrays.x)).to(device)

@@ -5,6 +5,7 @@ TunerError              exit code 1: the run failed
     ConfigError         the space file is wrong; carries every problem found, each with its place
     SpaceError          one range, or one set of sampled values, is wrong
     StudyExistsError    the study's folder holds a study with other settings; says what differs
+    WeightsError        the weights that a model shall start from cannot be had, or do not fit it
   StudyError            the study cannot go on
   TrackingError         the tracking server or its store cannot be used
   ClusterError          Ray cannot be joined or started
@@ -93,6 +94,10 @@ class StudyExistsError(UsageError):
         return "\n".join([head, *(f"  {difference}" for difference in self.differences)])
 
 
+class WeightsError(UsageError):
+    """The weights that a model shall start from cannot be had, or do not fit it."""
+
+
 class StudyError(TunerError):
     """The study cannot go on."""
 
@@ -114,13 +119,17 @@ class DivergedError(TunerError):
 
     Attributes:
         epoch: in which it was found, from 1.
+        learning_rate: of the step.
+        step: in the epoch, from 1.
     """
 
-    def __init__(self, epoch: int, learning_rate: float) -> None:
-        super().__init__(epoch, learning_rate)
+    def __init__(self, epoch: int, learning_rate: float, step: int) -> None:
+        super().__init__(epoch, learning_rate, step)
         self.epoch = epoch
         self.learning_rate = learning_rate
+        self.step = step
 
     def __str__(self) -> str:
         rate = f"{self.learning_rate:.3g}"
-        return f"the loss is not finite in epoch {self.epoch} at learning rate {rate}"
+        place = f"epoch {self.epoch}, step {self.step}"
+        return f"the loss is not finite in {place}, at learning rate {rate}"

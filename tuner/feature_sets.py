@@ -25,13 +25,13 @@ DEMO_ROOT = "demo"
 
 def specs_of(data: Data, features: Features) -> tuple[ClipSpec, FeatureSpec, SplitSpec]:
     """The pipeline's specs for an experiment's data and features blocks."""
-    split = split_spec(data.split, data.group, data.seed)
+    split = split_spec(data.split, data.group, data.seed, data.leaks)
     return clip_spec(data), feature_spec(features), split
 
 
 def key_of(experiment: Experiment) -> Specs:
     """What tells the feature sets of one study apart."""
-    return specs_of(experiment.data, experiment.features)[:2]
+    return specs_of(experiment.data, experiment.front_end)[:2]
 
 
 def data_source(root: str, storage: Path) -> str | Path:
@@ -64,7 +64,7 @@ def check_source(space: Space, source: str | Path) -> None:
     from pipelines.catalog import read_catalog
     from pipelines.decide import check_splits
 
-    check_splits(read_catalog(source), specs_of(space.template.data, space.template.features)[2])
+    check_splits(read_catalog(source), specs_of(space.template.data, space.template.front_end)[2])
 
 
 def check_specs(space: Space) -> None:

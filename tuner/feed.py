@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     import torch
@@ -25,8 +26,7 @@ class Batch:
         y: true class ``int64[b]``.
         track: index of the track each clip is from, ``int64[b]``.
         whole_size: clips of the batch over all workers.
-        partner: features and class of the clips mixed in, shaped as ``x`` and ``y``; None without
-            mixup.
+        partner: the clips mixed in; None without mixup.
         draws: the random numbers of this part; None in evaluation.
     """
 
@@ -34,8 +34,38 @@ class Batch:
     y: torch.Tensor
     track: torch.Tensor
     whole_size: int
-    partner: tuple[torch.Tensor, torch.Tensor] | None = None
+    partner: Partner | None = None
     draws: augment.Draws | None = None
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """The batch in ``count`` nearly equal parts, in order; parts without a clip are left out.
+
+        The draws of all parts are those of the whole, so that what a step learns from does not
+        depend on how many parts it is worked through in.
+        """
+        edges = [len(self.y) * i // count for i in range(count + 1)]
+        for start, stop in pairwise(edges):
+            part = slice(start, stop)
+            if start == stop:
+                continue
+            yield Batch(
+                self.x[part], self.y[part], self.track[part], self.whole_size,
+                None if self.partner is None else self.partner.of(part),
+                None if self.draws is None else self.draws.of(part),
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Partner:
+    """The clips mixed into those of a batch: features, classes and draws, shaped as theirs."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    draws: augment.Draws
+
+    def of(self, part: slice) -> Partner:
+        """The partners of a part of the batch."""
+        return Partner(self.x[part], self.y[part], self.draws.of(part))
 
 
 class Feed(Protocol):
@@ -48,6 +78,10 @@ class Feed(Protocol):
     @property
     def num_labels(self) -> int:
         """Number of classes ``k``."""
+
+    @property
+    def train_counts(self) -> NDArray[np.int64]:
+        """Training clips of each class, ``[k]``."""
 
     @property
     def val_labels(self) -> NDArray[np.int64]:
@@ -67,8 +101,13 @@ class Workers(Protocol):
     size: int
     device: torch.device
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """A module whose backward pass averages gradients over the workers."""
+    def wrap(self, network: nn.Module, sync_batch_norm: bool = True) -> nn.Module:
+        """A module whose backward pass averages gradients over the workers.
+
+        Args:
+            network: trained on this worker.
+            sync_batch_norm: whether norms see the batches of all workers.
+        """
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the workers."""
@@ -83,7 +122,7 @@ class Alone:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def wrap(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module, sync_batch_norm: bool = True) -> nn.Module:
         """The network itself."""
         return network
 

@@ -1,10 +1,15 @@
-"""Evaluation as sums that add over batches and workers, divided once at the end.
+"""Scores: sums that add over batches and workers, votes of clips, and what is divided at the end.
 
-Words: ``n`` clips, ``t`` tracks, ``k`` classes. A track's vote adds the class probabilities of its
-    clips (soft) or
-counts its clips' winners (hard). Macro F1 averages the classes' F1 with equal weight; a class that
-is neither present nor predicted is left out, as in scikit-learn's ``f1_score(labels=<those
-seen>)``.
+Words: ``n`` clips, ``t`` tracks, ``k`` classes. A track's soft vote is the mean of its clips'
+probabilities, its hard vote the share of its clips that each class wins; ties go to the first
+class, as in scikit-learn's ``VotingClassifier``. Macro scores average the classes with equal
+weight; a class that is neither present nor predicted is left out, as scikit-learn does by default.
+
+The sums are whole numbers: counts, probabilities in units of 2^-40 and losses in units of 2^-32.
+Whole numbers add to the same total in any order, so clips with equal probabilities give bit-equal
+metrics whatever their batches, the number of workers that share them, or the order in which a GPU
+adds. A float32 probability above 2^-17 is a whole number of units, so rounding changes none of
+those; 2^22 clips of a track and 2^26 clips of a split fit.
 """
 
 from __future__ import annotations
@@ -14,47 +19,79 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+PROBABILITY_UNITS = 2**40  # in a probability of 1
+LOSS_UNITS = 2**32  # in a loss of 1 nat
+SMALLEST = 1e-12  # below this a probability counts as this much, so that a loss stays finite
+
 
 @dataclass
 class EvalSums:
     """What one pass over clips adds up to; two passes over disjoint clips add field by field."""
 
-    loss_sum: torch.Tensor  # float64[1], cross-entropy in nats summed over clips
-    num_clips: torch.Tensor  # float64[1]
-    clip_confusion: torch.Tensor  # float64[k, k], rows truth, columns predicted
-    track_votes: torch.Tensor  # float64[t, k], class probabilities summed over a track's clips
+    loss: torch.Tensor  # int64[1], cross-entropy over clips, in units of nats / LOSS_UNITS
+    num_clips: torch.Tensor  # int64[1]
+    num_broken: torch.Tensor  # int64[1], clips whose probabilities are not finite
+    clip_confusion: torch.Tensor  # int64[k, k], rows truth, columns predicted
+    probability: torch.Tensor  # int64[t, k], summed over a track's clips, 1 / PROBABILITY_UNITS
+    wins: torch.Tensor  # int64[t, k], clips of a track that a class wins
 
     @classmethod
     def zeros(cls, num_tracks: int, num_labels: int, device: torch.device) -> EvalSums:
         """Sums over nothing."""
 
         def empty(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
+            return torch.zeros(*shape, dtype=torch.int64, device=device)
 
-        return cls(
-            empty(1), empty(1), empty(num_labels, num_labels), empty(num_tracks, num_labels)
-        )
+        square, wide = (num_labels, num_labels), (num_tracks, num_labels)
+        return cls(empty(1), empty(1), empty(1), empty(*square), empty(*wide), empty(*wide))
 
     def add(self, probabilities: torch.Tensor, y: torch.Tensor, track: torch.Tensor) -> None:
         """Add a batch: ``probabilities[n, k]``, true class ``y[n]``, track index ``track[n]``."""
-        p = probabilities.double()
-        k = p.shape[1]
-        self.loss_sum += F.nll_loss(p.clamp_min(1e-12).log(), y, reduction="sum")
+        k = probabilities.shape[1]
+        finite = probabilities.isfinite().all(1)
+        p = torch.where(finite[:, None], probabilities.double(), 0.0)
+        nats = -p.gather(1, y[:, None]).clamp_min(SMALLEST).log()
+        winner = p.argmax(1)
+        self.loss += (nats * LOSS_UNITS).round().long().sum()
         self.num_clips += len(y)
-        pairs = torch.bincount(y * k + p.argmax(1), minlength=k * k)
-        self.clip_confusion += pairs.reshape(k, k)
-        self.track_votes.index_add_(0, track, p)
+        self.num_broken += (~finite).sum()
+        self.clip_confusion += torch.bincount(y * k + winner, minlength=k * k).reshape(k, k)
+        self.probability.index_add_(0, track, (p * PROBABILITY_UNITS).round().long())
+        self.wins.view(-1).index_add_(0, track * k + winner, torch.ones_like(track))
 
     def tensors(self) -> list[torch.Tensor]:
         """The fields, for a sum over workers in place."""
-        return [self.loss_sum, self.num_clips, self.clip_confusion, self.track_votes]
+        return [
+            self.loss, self.num_clips, self.num_broken,
+            self.clip_confusion, self.probability, self.wins,
+        ]  # fmt: skip
+
+    def mean_loss(self) -> float:
+        """Cross-entropy per clip in nats; 0 without clips, NaN when an answer was not finite."""
+        if self.num_broken.item():
+            return float("nan")
+        return self.loss.item() / LOSS_UNITS / max(1, int(self.num_clips.item()))
+
+    def clips_of_tracks(self) -> NDArray[np.int64]:
+        """How many clips of each track were added ``[t]``."""
+        counted: NDArray[np.int64] = self.wins.sum(1).cpu().numpy()
+        return counted
+
+    def soft_votes(self) -> NDArray[np.float64]:
+        """Mean of each track's clip probabilities ``[t, k]``; zeros for a track without clips."""
+        clips = np.maximum(self.clips_of_tracks(), 1)[:, None]
+        return np.asarray(self.probability.cpu().numpy() / PROBABILITY_UNITS / clips)
+
+    def hard_votes(self) -> NDArray[np.float64]:
+        """Share of each track's clips that a class wins ``[t, k]``; zeros without clips."""
+        clips = np.maximum(self.clips_of_tracks(), 1)[:, None]
+        return np.asarray(self.wins.cpu().numpy() / clips)
 
 
 def confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -80,10 +117,51 @@ def per_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
     return ratio(hits, predicted), ratio(hits, present), ratio(2 * hits, predicted + present)
 
 
+def _mean_of(values: NDArray[np.float64], counted: NDArray[np.int64]) -> float:
+    """Mean over the classes that are counted; 0 when none is."""
+    seen = counted > 0
+    return float(values[seen].mean()) if seen.any() else 0.0
+
+
+def balanced_accuracy(counts: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that occur in the truth."""
+    return _mean_of(per_class(counts)[1], counts.sum(1))
+
+
+def precision_macro(counts: NDArray[np.int64]) -> float:
+    """Mean precision over the classes that occur in truth or prediction."""
+    return _mean_of(per_class(counts)[0], counts.sum(0) + counts.sum(1))
+
+
+def recall_macro(counts: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that occur in truth or prediction."""
+    return _mean_of(per_class(counts)[1], counts.sum(0) + counts.sum(1))
+
+
 def f1_macro(counts: NDArray[np.int64]) -> float:
     """Mean F1 over the classes that occur in truth or prediction."""
-    seen = (counts.sum(0) + counts.sum(1)) > 0
-    return float(per_class(counts)[2][seen].mean()) if seen.any() else 0.0
+    return _mean_of(per_class(counts)[2], counts.sum(0) + counts.sum(1))
+
+
+SCORES: dict[str, Callable[[NDArray[np.int64]], float]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "precision_macro": precision_macro,
+    "recall_macro": recall_macro,
+    "f1_macro": f1_macro,
+}
+"""The scores of a confusion matrix by name."""
+
+
+def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    """Mean cross-entropy in nats of answers ``[t, k]``; 0 when there are none.
+
+    Probabilities below `SMALLEST` count as that much.
+    """
+    if not len(truth):
+        return 0.0
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    return abs(float(np.log(np.maximum(of_truth, SMALLEST)).mean()))
 
 
 def hard_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -93,26 +171,40 @@ def hard_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def soft_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean of the clips' probabilities ``[k]``, from ``[n, k]``."""
-    return np.asarray(probabilities.astype(np.float64).mean(0))
+    """Mean of the clips' probabilities ``[k]``, from ``[n, k]``; summed as `EvalSums` does."""
+    units = np.rint(probabilities.astype(np.float64) * PROBABILITY_UNITS).sum(0)
+    return np.asarray(units / PROBABILITY_UNITS / len(probabilities))
+
+
+def scores_of(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
+    """All `SCORES` and the log loss of answers ``[t, k]`` to the classes ``truth[t]``."""
+    k = probabilities.shape[1]
+    counts = confusion(truth, probabilities.argmax(1), k)
+    values = {name: score(counts) for name, score in SCORES.items()}
+    return {**values, "log_loss": log_loss(probabilities, truth)}
 
 
 def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, float]:
     """The metrics of one pass; ``track_label[t]`` is the truth.
 
-    Accuracy and F1 count tracks unless the name says ``clip``.
+    Scores count tracks by their soft vote, with ``hard_`` by their hard vote, with ``clip_`` they
+    count clips; ``loss`` is per clip and ``log_loss`` per track. Both are NaN when the model's
+    answers were not finite.
     """
-    k = sums.clip_confusion.shape[0]
-    voted = sums.track_votes.cpu().numpy()
-    heard = voted.sum(1) > 0
-    tracks = confusion(track_label[heard], voted[heard].argmax(1), k)
-    clips = sums.clip_confusion.cpu().numpy().astype(np.int64)
+    heard = sums.clips_of_tracks() > 0
+    truth = track_label[heard]
+    found = scores_of(sums.soft_votes()[heard], truth)
+    by_hard = confusion(truth, sums.hard_votes()[heard].argmax(1), sums.clip_confusion.shape[0])
+    by_clip = sums.clip_confusion.cpu().numpy()
+    loss = sums.mean_loss()
+    if np.isnan(loss):
+        found["log_loss"] = loss
     return {
-        "loss": float(sums.loss_sum / sums.num_clips.clamp_min(1)),
-        "accuracy": accuracy(tracks),
-        "f1_macro": f1_macro(tracks),
-        "clip_accuracy": accuracy(clips),
-        "clip_f1_macro": f1_macro(clips),
+        "loss": loss,
+        **found,
+        "hard_accuracy": accuracy(by_hard),
+        "hard_f1_macro": f1_macro(by_hard),
+        **{f"clip_{name}": score(by_clip) for name, score in SCORES.items()},
     }
 
 

@@ -35,7 +35,9 @@ class Proposal:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the full budget."""
+        """Epochs of the full budget; a forest is grown in one."""
+        if self.spec.experiment["model"]["name"] == "forest":
+            return 1
         return int(self.spec.experiment["train"]["epochs"])
 
 
@@ -47,6 +49,20 @@ class Source(Protocol):
 
     def ended(self, proposal: Proposal, value: float | None) -> None:
         """A trial's best value of the metric; None when it failed."""
+
+
+class ListSource:
+    """A fixed list of trials; nothing depends on how they end."""
+
+    def __init__(self, wanted: Sequence[Proposal]) -> None:
+        self._wanted = iter(wanted)
+
+    def next(self) -> Proposal | None:
+        """The next trial."""
+        return next(self._wanted, None)
+
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        """Nothing to learn."""
 
 
 @dataclass(frozen=True)

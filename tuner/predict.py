@@ -107,7 +107,7 @@ def predict_file(
     from pipelines.errors import AudioRejected
     from pipelines.features import extract
     from tuner import metrics
-    from tuner.loop import clip_probabilities
+    from tuner.evaluation import clip_probabilities
 
     rate = bundle.feature.sample_rate
     try:
@@ -116,7 +116,7 @@ def predict_file(
         return Prediction(str(path), None, {}, 0, vote, str(error))
     made = extract(decoded.samples, bundle.clip, bundle.feature)
     features = torch.from_numpy(made.features).float()
-    answers = clip_probabilities(classifier, features, bundle.crop_frames).numpy()
+    answers = clip_probabilities(classifier, features, bundle.crops).numpy()
     votes = metrics.soft_votes(answers) if vote == "soft" else metrics.hard_votes(answers)
     ranked = _ranked(votes, answers)
     shares = {bundle.labels[i]: float(votes[i]) for i in ranked}

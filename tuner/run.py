@@ -264,7 +264,8 @@ def _show_result(
         if not confirm["ci95"]
         else " (95 % over tracks {:.3f} to {:.3f})".format(*confirm["ci95"])
     )
-    click.echo(f"confirmed   {confirm['mean']:.3f}{span}, mean of {confirm['seeds']} other seeds")
+    seeds = f"mean of {confirm['seeds']} other seeds" if confirm["seeds"] > 1 else "another seed"
+    click.echo(f"confirmed   {confirm['mean']:.3f}{span}, {seeds}")
     click.echo(
         f"test        macro F1 {test['f1_macro']:.3f} (95 % over tracks {low:.3f} to {high:.3f}), "
         f"accuracy {test['accuracy']:.3f}, {test['tracks']} tracks"

@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from tuner.asha import build_scheduler
 from tuner.cluster import trials_at_once
 from tuner.errors import StudyError
+from tuner.recipe import keeps
 from tuner.trial import run_in_process
 from tuner.worker import PLACEMENT_GROUP, run_on_workers
 
@@ -45,6 +46,7 @@ class _Running:
     last_epoch: int = 0
     best: dict[str, Any] | None = None
     error: str | None = None
+    note: str | None = None
     has_ended: bool = False
 
 
@@ -60,10 +62,16 @@ class _State(_NotSaved):
 
     def note_best(self, running: _Running, epoch: int, metrics: dict[str, float]) -> None:
         """Keep the best epoch."""
-        value = metrics[self.metric]
-        before = running.best["metrics"][self.metric] if running.best else None
-        if before is None or (value > before if self.maximise else value < before):
+        if running.best is None or self._better(running, metrics):
             running.best = {"epoch": epoch, "metrics": metrics}
+
+    def _better(self, running: _Running, metrics: dict[str, float]) -> bool:
+        """Whether the trial's process keeps this epoch's weights, by the rule of `tuner.loop`."""
+        assert running.best is not None
+        train = running.proposal.spec.experiment["train"]
+        return keeps(
+            metrics, running.best["metrics"], self.metric, self.maximise, train.get("keep", "best")
+        )
 
     def value(self, running: _Running) -> float | None:
         """Best value, or None for a failure."""
@@ -141,6 +149,7 @@ class _Recorder(_NotSaved, tune.Callback):
         running = self._of(trial)
         if error := result.get("error"):
             running.error = str(error)
+        running.note = result.get("note", running.note)
         epoch = int(result["epoch"])
         if running.error is not None or epoch <= running.last_epoch:
             return
@@ -184,7 +193,7 @@ class _Recorder(_NotSaved, tune.Callback):
         _free_placement_group((last_result or {}).get(PLACEMENT_GROUP))
         self._shared.plan.record(
             "trial_end", trial_id=running.proposal.spec.trial_id, status=status,
-            epochs=running.last_epoch, best=running.best, error=running.error,
+            epochs=running.last_epoch, best=running.best, error=running.error, note=running.note,
         )  # fmt: skip
         self._shared.plan.source.ended(running.proposal, self._shared.value(running))
 

@@ -77,15 +77,20 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
 
 
 def leaderboard(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[TrialRow]:
-    """Search trials with a value, best first; equal ones in the order they were proposed."""
+    """Search trials with a value, best first.
+
+    Of equal ones, that with the smaller validation loss; then in the order they were proposed.
+    """
     ranked = [row for row in rows if row.stage == "search" and row.value(metric) is not None]
+    return sorted(ranked, key=lambda row: (*_merit(row, metric, maximise), row.ordinal))
 
-    def key(row: TrialRow) -> tuple[float, int]:
-        value = row.value(metric)
-        assert value is not None
-        return (-value if maximise else value), row.ordinal
 
-    return sorted(ranked, key=key)
+def _merit(row: TrialRow, metric: str, maximise: bool) -> tuple[float, float]:
+    """What trials are ranked by, smaller is better: with few tracks many values are equal."""
+    value = row.value(metric)
+    assert value is not None
+    assert row.best is not None
+    return (-value if maximise else value), row.best["metrics"].get("val_loss", 0.0)
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,18 @@ def candidates(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[Ca
         )
         for name, group in runs.items()
     ]
-    return sorted(found, key=lambda c: -c.mean if maximise else c.mean)
+
+    def merit(one: Candidate) -> tuple[float, float]:
+        each = [_merit(row, metric, maximise) for row in one.runs]
+        value, loss = np.mean(each, axis=0)
+        return float(value), float(loss)
+
+    return sorted(found, key=merit)
 
 
 def best_run(candidate: Candidate, metric: str, maximise: bool) -> TrialRow:
     """The confirmation run whose weights are taken: the best on validation."""
-    order = np.argsort(candidate.values, kind="stable")
-    return candidate.runs[int(order[-1] if maximise else order[0])]
+    return min(candidate.runs, key=lambda row: _merit(row, metric, maximise))
 
 
 def counts(rows: Iterable[TrialRow]) -> dict[str, int]:
@@ -159,7 +169,10 @@ def doubts(records: Sequence[Record]) -> list[str]:
     if test:
         found += _doubts_of_test(test)
     if _last(records, "confirmed").get("seeds", 2) < 2:
-        found.append("The winner was not trained again with other random seeds.")
+        found.append(
+            "The winner was trained again with one other random seed only, so how far its score "
+            "varies from seed to seed is not known (confirm.seeds)."
+        )
     return found
 
 
@@ -178,14 +191,24 @@ def _doubts_of_test(test: Record) -> list[str]:
             f"The interval of the test score is {high - low:.2f} wide: "
             f"{tracks} test tracks are few."
         )
-    always_one = counts.sum(1).max() / counts.sum()
-    if test["metrics"]["accuracy"] <= always_one:
+    if is_guessing(test):
         found.append(
             f"No better than guessing: always answering with the commonest class would be right "
-            f"for {always_one:.0%} of the test tracks, the model is for "
+            f"for {_commonest(test):.0%} of the test tracks, the model is for "
             f"{test['metrics']['accuracy']:.0%}."
         )
     return found
+
+
+def _commonest(test: Record) -> float:
+    """Share of the test tracks that are of the commonest class."""
+    counts = np.asarray(test["confusion"])
+    return float(counts.sum(1).max() / counts.sum())
+
+
+def is_guessing(test: Record) -> bool:
+    """Whether one answer to all test tracks would have been right as often as the model."""
+    return bool(test["metrics"]["accuracy"] <= _commonest(test))
 
 
 def worst_leakage(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -243,7 +266,8 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "trials": counts(rows.values()),
         "best": best,
         "confirm": _pick(confirmed, "top seeds mean ci95") if confirmed else None,
-        "test": test.get("metrics"),
+        "test": {**test["metrics"], "classes": test.get("classes", [])} if test else None,
+        "ensembles": _last(records, "ensemble").get("rows", []),
         "leakage": worst_leakage(sets) if sets else None,
         "registered": _pick(_last(records, "registered"), "name version alias reason"),
         "seconds": _last(records, "study_end").get("seconds"),

@@ -15,8 +15,10 @@ import filelock
 from tuner import report, schedule
 from tuner.errors import StudyExistsError, UsageError
 from tuner.stages.confirm import confirm_best
+from tuner.stages.ensemble import compare_ensembles
 from tuner.stages.features import build_features
 from tuner.stages.finish import register_winner, test_winner
+from tuner.stages.refit import refit_winner
 from tuner.stages.search import search_space
 
 if TYPE_CHECKING:
@@ -108,8 +110,10 @@ def run(study: Context) -> None:
         timed("features", build_features)
         timed("search", search_space)
         timed("confirm", confirm_best)
+        refit_winner(study)
         test_winner(study)
         register_winner(study)
+        compare_ensembles(study)
         status = "done"
     except SystemError as error:
         # An exception that a signal raises inside Ray's compiled code comes out as the cause of

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipelines.errors import StorageFullError, is_storage_full
-from pipelines.store import open_feature_set
-from tuner import augment, loop
-from tuner.arrays import Arrays, cache_folder, open_arrays
-from tuner.checkpoint import Bundle, best_weights, newest_checkpoint, save_checkpoint
+from tuner import fitting, loop
+from tuner.assembly import Job, assemble
+from tuner.checkpoint import best_weights, newest_checkpoint, save_checkpoint, write_json
 from tuner.config import Experiment
-from tuner.data import ArrayFeed
 from tuner.errors import CheckpointError, DivergedError
+from tuner.evaluation import evaluate
 from tuner.feed import Alone, Workers
-from tuner.models import Classifier, build_network
+from tuner.halved_batch import FACTOR, HalvedBatch, is_out_of_memory, reason_of
+from tuner.lr_finder import RangeTest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tuner.recipe import Recipe
+
 TRIAL_FILE = "trial.json"
+RANGE_TEST_FILE = "lr_finder.json"
 CHECKPOINTS = "checkpoints"
 
 
@@ -37,7 +39,7 @@ class TrialSpec:
 
     Attributes:
         trial_id: unique in the study.
-        stage: search or confirm.
+        stage: search, confirm, or final: trained on training and validation tracks.
         seed: of weights, order, augmentation and dropout.
         experiment: the resolved experiment, no range left.
         feature_set: folder of the feature set.
@@ -51,11 +53,7 @@ class TrialSpec:
 
     def write(self, study: Path) -> None:
         """Write ``trials/<trial_id>/trial.json`` atomically."""
-        folder = trial_folder(study, self.trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        building = folder / f".{TRIAL_FILE}.{os.getpid()}"
-        building.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False))
-        building.replace(folder / TRIAL_FILE)
+        write_json(trial_folder(study, self.trial_id) / TRIAL_FILE, asdict(self))
 
     @classmethod
     def read(cls, study: Path, trial_id: str) -> TrialSpec:
@@ -79,61 +77,15 @@ def trial_folder(study: Path, trial_id: str) -> Path:
     return study / "trials" / trial_id
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A trial's parts, put together on one worker."""
-
-    arrays: Arrays
-    classifier: Classifier
-    feed: ArrayFeed
-    recipe: loop.Recipe
-    bundle: Bundle
-
-
-def _crop_frames(experiment: Experiment, bundle_frames: int) -> int | None:
-    """Frames of the crop that the experiment asks for; None when it is the whole clip."""
-    seconds = experiment.train.crop_seconds
-    if seconds is None:
-        return None
-    features = experiment.features
-    frames = 1 + round(seconds * features.sample_rate) // features.hop_length
-    return None if frames >= bundle_frames else frames
-
-
-def _assemble(spec: TrialSpec, workers: Workers) -> _Job:
-    experiment = Experiment.model_validate(spec.experiment)
-    arrays = open_arrays(Path(spec.feature_set), cache_folder())
-    manifest = open_feature_set(Path(spec.feature_set)).manifest
-    crop = _crop_frames(experiment, manifest.shape[1])
-    optim, train, search = experiment.optim, experiment.train, experiment.search
-    recipe = loop.Recipe(
-        epochs=train.epochs, optimizer=optim.name, peak_lr=optim.lr,
-        weight_decay=optim.weight_decay, schedule=optim.schedule, momentum=optim.momentum,
-        freeze_epochs=train.freeze_epochs, precision=train.precision, crop_frames=crop,
-        seed=spec.seed, metric=search.metric, maximise=search.mode == "max",
-    )  # fmt: skip
-    model = experiment.model.model_dump()
-    parameters = {key: value for key, value in model.items() if key != "name"}
-    torch.manual_seed(spec.seed)  # torch initialises weights from its global generator
-    network = build_network(model["name"], len(arrays.labels), parameters)
-    strengths = experiment.augment
-    feed = ArrayFeed(
-        arrays=arrays,
-        batch_size=train.batch_size,
-        spec=augment.AugmentSpec(
-            strengths.time_mask, strengths.freq_mask, strengths.mixup, crop_frames=crop
-        ),
-        seed=spec.seed,
-        rank=workers.rank,
-        size=workers.size,
-        device=workers.device,
+def _assemble(spec: TrialSpec, workers: Workers, *, from_weights: bool) -> Job:
+    return assemble(
+        spec.experiment,
+        spec.stage,
+        spec.seed,
+        spec.feature_set,
+        workers,
+        from_weights=from_weights,
     )
-    bundle = Bundle(
-        labels=arrays.labels, clip=manifest.clip, feature=manifest.feature,
-        crop_frames=crop, model=model,
-    )  # fmt: skip
-    classifier = Classifier(network, arrays.mean, arrays.std)
-    return _Job(arrays, classifier, feed, recipe, bundle)
 
 
 def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:
@@ -146,33 +98,80 @@ def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, 
     Yields:
         ``epoch`` (from 1) and the epoch's metrics. A loss that is not finite yields one last
         report with ``error`` and the finite worst value of the metric, so that no searcher or
-        scheduler meets NaN.
+        scheduler meets NaN. So does running out of memory for the second time; after the first,
+        training goes on with half the clips at once, and every report says so in ``note``.
 
     Raises:
         StorageFullError: no room for a checkpoint; names the path.
     """
-    job = _assemble(spec, workers)
-    folder = trial_folder(study, spec.trial_id) / CHECKPOINTS
-    resume = newest_checkpoint(folder)
+    folder = trial_folder(study, spec.trial_id)
+    halved = HalvedBatch.read(folder)
+    last_epoch = 0
+    while True:
+        try:
+            for report in _train_once(folder, spec, workers, FACTOR if halved else 1):
+                last_epoch = report["epoch"]
+                yield {**report, "note": str(halved)} if halved else report
+            return
+        except DivergedError as error:
+            epoch, reason = error.epoch, str(error)
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            epoch, reason = last_epoch + 1, f"out of memory: {reason_of(error)}"
+            if halved is not None:
+                reason = f"{halved}; {reason}"
+                break
+            halved = HalvedBatch(epoch, reason_of(error))
+            halved.write(folder)
+            if workers.size > 1:
+                raise  # the others wait for this worker; all start again, from the same file
+    search = Experiment.model_validate(spec.experiment).search
+    yield {"epoch": epoch, search.metric: worst(search.mode == "max"), "error": reason}
+
+
+def _train_once(
+    folder: Path, spec: TrialSpec, workers: Workers, parts_factor: int
+) -> Iterator[dict[str, Any]]:
+    """Train to the end, each batch in so many times more parts than asked for."""
+    resume = newest_checkpoint(folder / CHECKPOINTS)
+    job = _assemble(spec, workers, from_weights=resume is None)
     if resume is not None:
         yield {"epoch": resume.epoch, **resume.metrics}
-    try:
-        for epoch in loop.epochs(job.classifier, job.feed, job.recipe, workers, resume):
-            if workers.rank == 0:
-                try:
-                    save_checkpoint(folder, epoch.checkpoint)
-                except OSError as error:
-                    if is_storage_full(error):
-                        raise StorageFullError(folder) from error
-                    raise
-            yield {"epoch": epoch.number, **epoch.metrics}
-    except DivergedError as error:
-        yield {"epoch": error.epoch, job.recipe.metric: worst(job.recipe), "error": str(error)}
+    recipe = replace(job.recipe, accumulate=job.recipe.accumulate * parts_factor)
+    # A forest is fitted at once; everything else learns step by step.
+    fits = fitting if spec.experiment["model"]["name"] == "forest" else loop
+    if fits is loop and recipe.peak_lr == 0:
+        recipe = replace(recipe, peak_lr=_found_rate(folder, job, recipe, workers))
+    for epoch in fits.epochs(job.classifier, job.feed, recipe, workers, resume):
+        if workers.rank == 0:
+            try:
+                save_checkpoint(folder / CHECKPOINTS, epoch.checkpoint)
+            except OSError as error:
+                if is_storage_full(error):
+                    raise StorageFullError(folder) from error
+                raise
+        yield {"epoch": epoch.number, **epoch.metrics}
 
 
-def worst(recipe: loop.Recipe) -> float:
+def _found_rate(folder: Path, job: Job, recipe: Recipe, workers: Workers) -> float:
+    """The learning rate of the trial's range test, which is run once in its life.
+
+    A resumed trial reads it: the test starts from untrained weights.
+    """
+    path = folder / RANGE_TEST_FILE
+    if path.exists():
+        return RangeTest.from_json(json.loads(path.read_text())).suggestion
+    test = loop.find_rate(job.classifier, job.feed, recipe, workers)
+    if workers.rank == 0:
+        write_json(path, test.to_json())
+    return test.suggestion
+
+
+def worst(maximise: bool) -> float:
     """The finite value of the metric that stands for a trial without one."""
-    return 0.0 if recipe.maximise else 1e9
+    return 0.0 if maximise else 1e9
 
 
 def pick_device(gpus: float) -> torch.device:
@@ -204,14 +203,24 @@ class Predictions:
     Attributes:
         track_ids: tracks of the split, ``t``.
         truth: their classes ``[t]``.
-        predicted: the classes with the most votes ``[t]``.
+        probabilities: the soft vote ``[t, k]``, the mean of the clips' probabilities.
+        hard: the hard vote ``[t, k]``, the share of clips that each class wins.
+        clip_confusion: counts of clips ``[k, k]``, truth in rows.
         metrics: as `tuner.metrics.evaluation`.
     """
 
     track_ids: tuple[str, ...]
     truth: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    hard: NDArray[np.float64]
+    clip_confusion: NDArray[np.int64]
     metrics: dict[str, float]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The classes that win the soft vote ``[t]``."""
+        winners: NDArray[np.int64] = self.probabilities.argmax(1)
+        return winners
 
 
 def predict_split(study: Path, spec: TrialSpec, split: str) -> Predictions:
@@ -223,16 +232,18 @@ def predict_split(study: Path, spec: TrialSpec, split: str) -> Predictions:
     from tuner import metrics
 
     workers = Alone(torch.device("cpu"))
-    job = _assemble(spec, workers)
+    job = _assemble(spec, workers, from_weights=False)
     job.classifier.load_state_dict(best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS))
     truth = job.arrays.labels_of(split)
     sums = metrics.EvalSums.zeros(len(truth), len(job.arrays.labels), workers.device)
-    loop.evaluate(job.classifier, job.feed.evaluation(split), sums, job.recipe.crop_frames)
+    evaluate(job.classifier, job.feed.evaluation(split), sums, job.recipe.crops)
     rows = job.arrays.splits[split]
     return Predictions(
         track_ids=job.arrays.track_ids[rows.first_track : rows.last_track],
         truth=truth,
-        predicted=sums.track_votes.numpy().argmax(1),
+        probabilities=sums.soft_votes(),
+        hard=sums.hard_votes(),
+        clip_confusion=sums.clip_confusion.cpu().numpy(),
         metrics=metrics.evaluation(sums, truth),
     )
 
@@ -243,10 +254,8 @@ def export_bundle(study: Path, spec: TrialSpec, target: Path, origin: dict[str, 
     Raises:
         CheckpointError: the trial has no checkpoint that verifies.
     """
-    from dataclasses import replace
-
     from tuner.checkpoint import save_bundle
 
-    job = _assemble(spec, Alone(torch.device("cpu")))
+    job = _assemble(spec, Alone(torch.device("cpu")), from_weights=False)
     weights = best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS)
     return save_bundle(target, replace(job.bundle, origin=origin), weights)

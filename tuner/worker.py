@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from tuner.config import Experiment
+from tuner.sync_norm import synchronise_norms
 from tuner.trial import TrialSpec, pick_device, train
 
 if TYPE_CHECKING:
@@ -20,49 +21,6 @@ COLLECTIVE_TIMEOUT_SECONDS = 300
 PLACEMENT_GROUP = "placement_group"
 
 
-class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all workers, on any device.
-
-    torch's own SyncBatchNorm refuses CPU tensors. With statistics of the whole batch, two workers
-    compute what one worker with the same batch computes, so `resources.workers` is a matter of
-    speed and never of the result. The mean and variance come from sums that are added over the
-    workers by an all-reduce that autograd follows.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[b, c, f, m]``, normalised per channel ``c``."""
-        if not self.training:
-            plain: torch.Tensor = super().forward(x)
-            return plain
-        from torch.distributed.nn.functional import all_reduce
-
-        wide = x.float()
-        count = wide.new_tensor([wide.numel() // wide.shape[1]])
-        local = torch.cat([wide.sum((0, 2, 3)), (wide * wide).sum((0, 2, 3)), count])
-        whole: torch.Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
-        c = x.shape[1]
-        total, squares, number = whole[:c], whole[c : 2 * c], whole[2 * c :]
-        mean = total / number
-        variance = (squares / number - mean * mean).clamp_min(0.0)
-        with torch.no_grad():
-            rate = self.momentum if self.momentum is not None else 0.1
-            assert self.running_mean is not None  # synchronise_norms takes only norms that track
-            assert self.running_var is not None
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(variance * number / (number - 1).clamp_min(1), rate)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        normalised = wide * scale[:, None, None] + shift[:, None, None]
-        return torch.as_tensor(normalised.to(x.dtype))
-
-
-def synchronise_norms(network: nn.Module) -> None:
-    """Turn each BatchNorm2d of a network into a `SyncBatchNorm`, in place, state and all."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d and module.track_running_stats:
-            module.__class__ = SyncBatchNorm
-
-
 class ProcessGroup:
     """The Ray Train workers of a trial; a `tuner.feed.Workers`."""
 
@@ -71,15 +29,17 @@ class ProcessGroup:
         self.size = dist.get_world_size()
         self.device = device
 
-    def wrap(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module, sync_batch_norm: bool = True) -> nn.Module:
         """The network with gradients averaged over the workers as they are computed."""
         if self.size == 1:
             return network
-        synchronise_norms(network)
+        if sync_batch_norm:
+            synchronise_norms(network)
         ids = [self.device] if self.device.type == "cuda" else None
-        # Buffers are equal already: the norms see the whole batch.
+        # Synchronised, the norms' buffers are equal already; else the first worker's count, so
+        # that all evaluate one model.
         return nn.parallel.DistributedDataParallel(
-            network, device_ids=ids, broadcast_buffers=False
+            network, device_ids=ids, broadcast_buffers=not sync_batch_norm
         )
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:

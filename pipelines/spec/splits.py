@@ -38,6 +38,9 @@ class SplitSpec:
         test_values: values of `column` that mean test; all others are training. With both
             empty the column holds the words train, val and test.
         seed: another seed, another split.
+        leaks: what becomes of groups and copies on two sides, which a split that is given may
+            have: `report` uses them and lets the audit fail; `drop` uses only those on the side
+            that matters most, test before val before train.
     """
 
     group: str = "auto"
@@ -49,6 +52,7 @@ class SplitSpec:
     val_values: tuple[str, ...] = ()
     test_values: tuple[str, ...] = ()
     seed: int = 0
+    leaks: Literal["report", "drop"] = "report"
 
     def __post_init__(self) -> None:
         refuse(_split_problems(self))
@@ -57,6 +61,8 @@ class SplitSpec:
 def split_key(split: SplitSpec) -> dict[str, Any]:
     """All that changes the sides, with defaults written out: for fingerprints."""
     key: dict[str, Any] = {"group": split.group, "unit": split.unit}
+    if split.leaks == "drop":  # left out otherwise: sets without it keep the names they had
+        key["leaks"] = "drop"
     if split.column is None:
         shares = [round(share, 9) for share in (split.train, split.val, split.test)]
         return key | {"shares": shares, "seed": int(split.seed)}
@@ -75,10 +81,21 @@ def _split_problems(split: SplitSpec) -> Iterator[str]:
         yield f"unit must be group or clip, not {split.unit!r}"
     elif split.unit == "clip" and split.column is not None:
         yield f"clips cannot be split one by one and by the column {split.column!r} at once"
+    yield from _leak_problems(split)
     if split.column is None and (split.val_values or split.test_values):
         yield "val and test values are given, but not the column that holds them"
     if both := sorted(set(split.val_values) & set(split.test_values)):
         yield f"values {', '.join(both)} stand for both validation and test"
+
+
+def _leak_problems(split: SplitSpec) -> Iterator[str]:
+    if split.leaks not in ("report", "drop"):
+        yield f"leaks must be report or drop, not {split.leaks!r}"
+    elif split.leaks == "drop" and split.unit == "clip":
+        yield (
+            "leaks cannot be dropped when clips are split one by one, since every track is then "
+            "on several sides; write leaks: report (--leaks report), or split by group"
+        )
 
 
 def _group_problems(group: str) -> Iterator[str]:

@@ -97,7 +97,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
     assert found["status"] == "done"
     keys = "status study study_dir tracking_uri experiment parent_run_id features trials best "
-    assert set(found) == set((keys + "confirm test leakage registered seconds").split())
+    assert set(found) == set((keys + "confirm test ensembles leakage registered seconds").split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
     assert found["features"][0]["tracks"] == {
@@ -113,7 +113,10 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
     assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95"}
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
+    test += " accuracy_ci95 balanced_accuracy precision_macro recall_macro log_loss"
+    test += " hard_f1_macro hard_accuracy classes"
     assert set(found["test"]) >= set(test.split())
+    assert sum(one["tracks"] for one in found["test"]["classes"]) == found["test"]["tracks"]
     assert found["leakage"] == {
         "groups_shared": 0, "exact_duplicates_shared": 0, "near_duplicates_shared": 0,
         "label_conflicts": 0, "clip_split": False, "passed": True,
@@ -122,6 +125,26 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert str(found["registered"]["version"]) == "1"
     assert found["registered"]["alias"] == "champion"
     assert set(found["seconds"]) == {"features", "search", "confirm", "total"}
+
+
+def test_votes_beside_the_winner_agree_with_what_is_known_of_it(study) -> None:
+    ran, found, _ = study
+    votes = {row["name"]: row for row in found["ensembles"]}
+    assert list(votes) == ["winner_soft", "winner_hard", "top_k"]  # one family: nothing to fuse
+    soft, hard = votes["winner_soft"], votes["winner_hard"]
+    for name in ("f1_macro", "accuracy", "log_loss", "ci95", "accuracy_ci95"):
+        assert soft["test"][name] == found["test"][name]
+    assert hard["test"]["f1_macro"] == found["test"]["hard_f1_macro"]
+    # What training said of the run's best epoch is found again from its stored weights.
+    run = soft["members"][0]["trial_id"]
+    (end,) = [r for r in ran.ledger() if r["kind"] == "trial_end" and r["trial_id"] == run]
+    best = end["best"]["metrics"]
+    assert soft["val"]["f1_macro"] == best["val_f1_macro"]
+    assert soft["val"]["log_loss"] == pytest.approx(best["val_log_loss"], rel=1e-6)
+    assert hard["val"]["accuracy"] == best["val_hard_accuracy"]
+    assert [one["weight"] for one in votes["top_k"]["members"]] == [0.5, 0.5]
+    parent = MlflowClient(found["tracking_uri"]).get_run(found["parent_run_id"]).data
+    assert parent.metrics["test_ensemble_f1_macro"] == votes["top_k"]["test"]["f1_macro"]
 
 
 def test_the_test_score_is_that_of_predicting_the_test_files(study) -> None:

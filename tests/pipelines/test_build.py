@@ -95,6 +95,7 @@ def test_what_cannot_work_is_told_before_any_audio_is_read(
         (["data", "--n-mels", "900"], "n_mels"),
         (["data", "--group", "album"], "no column 'album'"),
         (["data", "--train", "0.9"], "add up to 1"),
+        (["data", "--leaks", "drop", "--unit", "clip"], "leaks cannot be dropped"),
         (["data", "--short", "loop"], "pad or repeat"),
     ],
 )

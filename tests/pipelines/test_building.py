@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import soundfile
 from pipelines.build import build, build_sets
 from pipelines.building import track_keys
 from pipelines.catalog import read_catalog
+from pipelines.console import summary
 from pipelines.decode_pass import decode_here
 from pipelines.errors import BuildError, StoreError
 from pipelines.progress import Progress
@@ -210,6 +212,71 @@ def test_exact_copies_are_used_once_and_come_back_when_the_first_goes(
     fresh = build(read_catalog(root), tmp_path / "other", *SPECS, decode=decode_here).feature_set
     assert after.manifest.tracks.quarantined == 0
     assert contents(after) == contents(fresh)
+
+
+def test_leaks_that_are_dropped_cost_no_decoding_and_have_a_set_of_their_own(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    samples, _ = soundfile.read(root / "hum/take 0.wav")
+    soundfile.write(root / "hum/take 0.flac", 0.5 * samples, 8000)  # softer, and 16 bits again
+    lines = ["path,label,side", "hum/take 0.flac,hum,train"]
+    for label, take in itertools.product(("hum", "hiss"), range(6)):
+        lines.append(f"{label}/take {take}.wav,{label},{('test', 'val', 'train')[min(take, 2)]}")
+    (root / "manifest.csv").write_text("\n".join(lines))
+    catalog = read_catalog(root)
+    reported = SplitSpec(column="side")
+    leaky = build(catalog, tmp_path / "out", CLIP, FEATURE, reported, decode=decode_here)
+    watched = Watched()
+    dropped = SplitSpec(column="side", leaks="drop")
+    honest = build(catalog, tmp_path / "out", CLIP, FEATURE, dropped, decode=watched)
+    assert watched.paths == []
+    assert honest.feature_set.path != leaky.feature_set.path
+
+    before, after = leaky.feature_set.manifest, honest.feature_set.manifest
+    assert (before.leakage.passed, before.leakage.dropped) == (False, 0)
+    assert (after.leakage.passed, after.leakage.dropped) == (True, 1)
+    assert after.split == dropped
+    tracks = after.tracks
+    assert (tracks.listed, tracks.quarantined, tracks.ok + tracks.flagged) == (13, 1, 12)
+    assert after.verdicts["hum"].quarantined == 1
+    assert after.reasons["E_LEAK"].examples == ("hum/take 0.flac",)
+    rows = {row["path"]: row for row in honest.feature_set.tracks().to_pylist()}
+    left_out = rows["hum/take 0.flac"]
+    assert (left_out["verdict"], left_out["reason"]) == ("quarantined", "E_LEAK")
+    assert (left_out["split"], left_out["clips"]) == (None, 0)
+    text = "in train, and the same recording as hum/take 0.wav, which is in test"
+    assert left_out["detail"] == text
+    assert text in (honest.feature_set.path / "rejects.csv").read_text()
+    kept = {key: row for key, row in contents(leaky.feature_set).items() if ".wav" in key[0]}
+    assert contents(honest.feature_set) == kept
+    shown = summary(honest.feature_set)
+    assert "no group and no recording is on two sides; 1 left out for that, with E_LEAK" in shown
+
+    # and back: what was left out has rows in the other set
+    watched = Watched()
+    again = build(catalog, tmp_path / "out", CLIP, FEATURE, reported, decode=watched)
+    assert (again.reused, watched.paths) == (True, [])
+
+
+def test_the_one_recording_that_esc10_has_in_two_folds_is_learned_from_or_tested(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    catalog = read_catalog(shared_data / "esc10")
+    tracks = tuple(t for t in catalog.tracks if t.label in ("baby_cry", "person_sneeze"))
+    catalog = replace(catalog, tracks=tracks)
+    split = SplitSpec(column="fold", val_values=("4",), test_values=("5",), leaks="drop")
+    short = ClipSpec(clip_seconds=1.0, clips_per_track=1)
+    found = build(catalog, tmp_path / "out", short, FEATURE, split, decode=decode_here).feature_set
+    left_out = [row for row in found.tracks().to_pylist() if row["verdict"] == "quarantined"]
+    assert [(row["path"], row["detail"]) for row in left_out] == [
+        (
+            "004 - Baby cry/3-151080-A.ogg",
+            "in train, and the same recording as 004 - Baby cry/5-151085-A.ogg, which is in test",
+        )
+    ]
+    assert found.manifest.clips == {"train": 47, "val": 16, "test": 16}
+    assert (found.manifest.leakage.passed, found.manifest.leakage.dropped) == (True, 1)
 
 
 def test_clips_split_one_by_one_are_marked_as_leaky(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.decide import decide
+from pipelines.decide import Decision, check_splits, decide
 from pipelines.duplicates import signature
-from pipelines.errors import BuildError
+from pipelines.errors import BuildError, SplitError
 from pipelines.spec import SplitSpec
 from pipelines.tolerance import Tolerance
 from pipelines.tracks import Catalog, Track
@@ -68,6 +69,98 @@ def test_of_exact_copies_over_a_given_split_the_one_in_test_is_used() -> None:
     assert decision.leakage.passed
 
 
+def with_given_sides(**groups: str) -> Catalog:
+    """Two tracks of each class in test, two in val, four in training; some with a group."""
+    sides = {f"{c}{n}": ("test", "val", "train", "train")[n // 2] for c in "ab" for n in range(8)}
+    return catalog({t: {"side": side, "artist": groups.get(t, t)} for t, side in sides.items()})
+
+
+def near(found: Catalog, **copies: int) -> dict[str, Verdict]:
+    """Verdicts where some tracks sound like the track of that number."""
+    return verdicts(found) | {
+        name: Verdict(name, "k", num_clips=1, pcm_digest=name, signature=sound(number))
+        for name, number in copies.items()
+    }
+
+
+class TestLeaks:
+    REPORT = SplitSpec(column="side")
+    DROP = SplitSpec(column="side", leaks="drop")
+
+    @staticmethod
+    def codes(decision: Decision) -> dict[str, str]:
+        return {name: one.code for name, one in decision.verdicts.items() if one.code}
+
+    def test_reported_they_are_used_and_the_audit_fails(self) -> None:
+        found = with_given_sides()
+        decision = decide(found, near(found, a7=0), self.REPORT, Tolerance())
+        assert self.codes(decision) == {}
+        assert (decision.leakage.passed, decision.leakage.dropped) == (False, 0)
+
+    def test_dropped_they_are_not_used_and_the_audit_passes_and_counts(self) -> None:
+        found = with_given_sides()
+        made = near(found, a7=0, b3=9)  # a7 (train) like a0 (test), b3 (val) like b1 (test)
+        decision = decide(found, made, self.DROP, Tolerance(max_bad_share=0.0))
+        assert self.codes(decision) == {"a7": "E_LEAK", "b3": "E_LEAK"}
+        assert decision.verdicts["a7"].detail == (
+            "in train, and the same recording as a/0.wav, which is in test"
+        )
+        leakage = decision.leakage
+        assert (leakage.passed, leakage.dropped, leakage.dropped_val) == (True, 2, 1)
+        assert leakage.examples == ()
+        left = {track.track_id for track in found.tracks} - {"a7", "b3"}
+        assert {track.track_id for track in decision.used} == left
+        assert decision.sides.keys() == decision.groups.keys() == left
+        assert decision.decoded["a7"].used, "another split may use it"
+
+    def test_a_group_on_two_sides_goes_and_copies_join_groups_where_auto_says_so(self) -> None:
+        found = with_given_sides(a4="duo", a5="duo", b0="solo", b6="solo")
+        made = near(found, a4=0)  # in training, by an artist who is in training only
+        named = SplitSpec(group="artist", column="side", leaks="drop")
+        decision = decide(found, made, named, Tolerance())
+        assert self.codes(decision) == {"a4": "E_LEAK", "b6": "E_LEAK"}
+        assert decision.leakage.passed
+        decision = decide(found, made, self.DROP, Tolerance())
+        assert self.codes(decision) == dict.fromkeys(["a4", "a5", "b6"], "E_LEAK")
+        assert decision.verdicts["a5"].detail == (
+            "in train, and of the same group as a/0.wav, which is in test"
+        )
+        assert decision.leakage.passed
+
+    def test_a_drawn_split_by_a_named_group_is_mended_too(self) -> None:
+        found = with_given_sides()
+        made = near(found, a1=0, b1=8)
+        failed = 0
+        for seed in range(6):
+            spec = SplitSpec(group="artist", train=0.5, val=0.25, test=0.25, seed=seed)
+            before = decide(found, made, spec, Tolerance()).leakage
+            after = decide(found, made, replace(spec, leaks="drop"), Tolerance())
+            failed += not before.passed
+            assert after.leakage.passed
+            assert after.leakage.dropped == before.near_duplicates_shared
+            assert len(self.codes(after)) == before.near_duplicates_shared
+        assert failed
+
+    def test_nothing_changes_where_nothing_leaks(self) -> None:
+        found = with_given_sides()
+        made = near(found, a7=6)  # both in training
+        plain = decide(found, made, self.REPORT, Tolerance())
+        decision = decide(found, made, self.DROP, Tolerance())
+        assert decision.sides == plain.sides
+        assert decision.leakage == plain.leakage
+
+    def test_a_side_that_becomes_empty_is_told(self) -> None:
+        found = with_given_sides()
+        made = near(found, a4=0, a5=0, a6=1, a7=2)
+        with pytest.raises(SplitError, match=r"without the 4 tracks .* 'a' has none in train"):
+            decide(found, made, self.DROP, Tolerance())
+        groups = dict.fromkeys(["b0", "b2", "b3"], "trio")
+        spec = SplitSpec(group="artist", column="side", leaks="drop")
+        with pytest.raises(SplitError, match=r"without the 2 tracks .* 'b' has none in val"):
+            check_splits(with_given_sides(**groups), spec)
+        check_splits(with_given_sides(**groups), SplitSpec(group="artist", column="side"))
+
+
 def test_copies_are_not_bad_files_and_too_many_bad_files_are() -> None:
     found = catalog()
     same = {
@@ -77,7 +170,10 @@ def test_copies_are_not_bad_files_and_too_many_bad_files_are() -> None:
     decision = decide(found, verdicts(found, **same), SplitSpec(), Tolerance(max_bad_share=0.0))
     assert sum(one.code == "E_DUP" for one in decision.verdicts.values()) == 4
     bad = {f"a{n}": Verdict(f"a{n}", "k", code="E_EMPTY") for n in range(4)}
-    with pytest.raises(BuildError, match="4 of 16 files cannot be used, more than the 20%"):
+    words = (
+        r"4 of 16 files cannot be used, more than the 20%[^$]*max_bad_share \(--max-bad-share\)"
+    )
+    with pytest.raises(BuildError, match=words):
         decide(found, verdicts(found, **bad), SplitSpec(), Tolerance())
 
 

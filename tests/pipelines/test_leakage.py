@@ -4,13 +4,13 @@ import itertools
 import json
 import random
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.leakage import Leakage, audit, judge_copies
+from pipelines.leakage import Leak, Leakage, audit, judge_copies, leaking
 from pipelines.spec import Split
 from pipelines.splits import TrackInfo
 from pipelines.tracks import Track
@@ -147,3 +147,82 @@ class TestCopies:
         shuffle.shuffle(mixed)
         shuffle.shuffle(turned)
         assert judge_copies(mixed, turned) == verdicts
+
+
+def placed(**sides: Split) -> tuple[list[TrackInfo], dict[str, Split]]:
+    """Tracks with groups of their own, on sides."""
+    return [TrackInfo(name, "a", name, path=f"{name}.wav") for name in sides], sides
+
+
+class TestLeaking:
+    def test_the_copy_that_is_learned_from_goes_and_is_told(self) -> None:
+        tracks, sides = placed(p="train", q="test", r="val", s="train")
+        assert leaking(tracks, sides, near=[("p", "q")], exact=[("r", "s")]) == {
+            "p": Leak("train", "in train, and the same recording as q.wav, which is in test"),
+            "s": Leak("train", "in train, and the same recording as r.wav, which is in val"),
+        }
+        assert leaking(tracks, sides, near=[("p", "s")]) == {}
+
+    def test_a_group_is_used_on_its_best_side_only(self) -> None:
+        tracks, sides = infos("1123"), dict(SIDES)
+        assert leaking(tracks, sides) == {
+            "p": Leak("train", "in train, and of the same group as q.wav, which is in test")
+        }
+        assert leaking(infos("1213"), sides) == {}, "one side"
+
+    def test_groups_whose_names_look_the_same_are_one_as_in_the_audit(self) -> None:
+        tracks, sides = placed(p="train", q="test")
+        tracks = [replace(tracks[0], group="\udce9"), replace(tracks[1], group="\\udce9")]
+        assert not audit(tracks, sides).passed
+        assert leaking(tracks, sides).keys() == {"p"}
+
+    def test_a_copy_of_a_copy_goes_too(self) -> None:
+        tracks, sides = placed(a="train", b="val", c="test", d="train")
+        chain = [("a", "b"), ("b", "c")]
+        found = leaking(tracks, sides, near=chain)
+        assert {name: leak.side for name, leak in found.items()} == {"a": "train", "b": "val"}
+        assert leaking(tracks, sides, near=chain[:1]).keys() == {"a"}
+        through_unused = leaking(tracks, sides, exact=[("gone", "c")], near=[("d", "gone")])
+        assert through_unused.keys() == {"d"}
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        places=st.lists(
+            st.tuples(st.sampled_from(["train", "val", "test"]), st.integers(0, 8)),
+            min_size=1,
+            max_size=14,
+        ),
+        pairs=st.lists(
+            st.tuples(st.integers(0, 15), st.integers(0, 15), st.booleans()), max_size=10
+        ),
+        shuffle=st.randoms(use_true_random=False),
+    )
+    def test_what_is_left_passes_no_test_track_goes_and_none_goes_for_nothing(
+        self,
+        places: list[tuple[Split, int]],
+        pairs: list[tuple[int, int, bool]],
+        shuffle: random.Random,
+    ) -> None:
+        tracks = [TrackInfo(f"{n:02}", "a", f"g{group}") for n, (_, group) in enumerate(places)]
+        sides = {track.track_id: side for track, (side, _) in zip(tracks, places, strict=True)}
+        exact = [(f"{a:02}", f"{b:02}") for a, b, equal in pairs if equal and a != b]
+        near = [(f"{a:02}", f"{b:02}") for a, b, equal in pairs if not equal and a != b]
+        found = leaking(tracks, sides, exact, near)
+
+        left = [track for track in tracks if track.track_id not in found]
+        assert audit(left, sides, exact, near).passed
+        assert "test" not in {sides[name] for name in found}
+        # who belongs together, by walking from each track for itself
+        for track in tracks:
+            reached = {track.track_id}
+            for _ in range(len(pairs)):
+                reached |= {n for pair in exact + near if reached & {*pair} for n in pair}
+            with_it = {sides[name] for name in reached if name in sides}
+            with_it |= {sides[one.track_id] for one in tracks if one.group == track.group}
+            best = next(side for side in ("test", "val", "train") if side in with_it)
+            assert (track.track_id in found) == (sides[track.track_id] != best)
+
+        mixed = list(tracks)
+        shuffle.shuffle(mixed)
+        turned = [(b, a) for a, b in reversed(near)]
+        assert leaking(mixed, sides, reversed(exact), turned) == found

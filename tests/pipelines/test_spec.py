@@ -112,6 +112,8 @@ def test_empty_bands_are_those_of_torchaudio(
         (lambda: SplitSpec(train=0.8), "add up to 1"),
         (lambda: SplitSpec(train=1.0, val=0.0, test=0.0), "above 0"),
         (lambda: SplitSpec(val_values=("4",)), "column"),
+        (lambda: SplitSpec(leaks="keep"), "leaks must be report or drop"),  # type: ignore[arg-type]
+        (lambda: SplitSpec(leaks="drop", unit="clip"), "leaks cannot be dropped when clips"),
         (lambda: SplitSpec(column="fold", val_values=("4",), test_values=("4",)), "both"),
     ],
 )
@@ -149,6 +151,7 @@ class TestFingerprint:
             (ClipSpec(), FeatureSpec(), SplitSpec(seed=1)),
             (ClipSpec(), FeatureSpec(), SplitSpec(group="track")),
             (ClipSpec(), FeatureSpec(), SplitSpec(column="split")),
+            (ClipSpec(), FeatureSpec(), SplitSpec(leaks="drop")),
         ],
     )
     def test_differs_when_numbers_would(

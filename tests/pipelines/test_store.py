@@ -155,6 +155,13 @@ class TestOpening:
         assert (again.clip, again.feature, again.split) == (CLIP, FEATURE, SplitSpec())
         assert again.labels == ("hiss", "hum")
 
+    def test_a_set_that_was_made_before_leaks_could_be_dropped(self, found: FeatureSet) -> None:
+        path = found.path / "manifest.json"
+        data = json.loads(path.read_text())
+        del data["split"]["leaks"], data["leakage"]["dropped"], data["leakage"]["dropped_val"]
+        path.write_text(json.dumps(data))
+        assert open_feature_set(found.path).manifest == found.manifest
+
     def test_nothing_there_or_not_finished(self, found: FeatureSet, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"pipelines\.build"):
             open_feature_set(tmp_path / "gone")

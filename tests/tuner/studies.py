@@ -90,6 +90,33 @@ def metrics(score: float) -> dict[str, float]:
     }  # fmt: skip
 
 
+VOTES = [
+    ("winner_soft", {"t1-s2": 1.0}, 0.81, 0.7807, 0),
+    ("winner_hard", {"t1-s2": 1.0}, 0.80, 0.733, 0),
+    ("top_k", {"t1-s2": 0.5, "t0-s1": 0.5}, 0.83, 0.801, 0),
+    ("fusion", {"t1-s2": 0.62, "t2": 0.38}, 0.85, 0.822, 2),
+]
+
+
+def vote(
+    name: str, weights: dict[str, float], val: float, test: float, left_out: int
+) -> dict[str, Any]:
+    """A row of the ensemble record; accuracy is macro F1 and a hundredth."""
+    models = {"t1-s2": "resnet18", "t0-s1": "cnn", "t2": "cnn"}
+    scores = {
+        split: {
+            "f1_macro": f1, "accuracy": f1 + 0.01, "log_loss": 0.5, "tracks": 19 - left_out,
+            "left_out": left_out, "ci95": [f1 - 0.1, f1 + 0.1], "accuracy_ci95": [0.5, 0.95],
+        }
+        for split, f1 in (("val", val), ("test", test))
+    }  # fmt: skip
+    members = [
+        {"trial_id": trial_id, "model": models[trial_id], "weight": weight}
+        for trial_id, weight in weights.items()
+    ]
+    return {"name": name, "members": members, **scores}
+
+
 def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, Any]]:
     """Search trials: two completed, one stopped, one failed; then all stages up to version 1."""
     script = Script(name)
@@ -117,12 +144,17 @@ def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, A
         metrics={
             "f1_macro": 0.7807, "accuracy": float(np.trace(counts) / counts.sum()),
             "clip_f1_macro": 0.70, "ci95": [0.61, 0.91], "tracks": int(counts.sum()),
+            "accuracy_ci95": [0.62, 0.93], "balanced_accuracy": 0.7817, "log_loss": 0.555,
+            "hard_f1_macro": 0.733, "hard_accuracy": 0.744, "loss": 0.666,
         },
+        clip_confusion=(3 * counts).tolist(),
+        classes=[{"label": "bass", "precision": 0.8, "recall": 0.8, "f1": 0.8, "tracks": 6}],
     )  # fmt: skip
     script.whole_trial("final-t1-s2", 3, 0.88, stage="final", parent="t1-s2")
     script.add(
         "registered", name=name, version=1 if passed else None,
         alias="champion" if passed else None, reason=f"{name} version 1 is champion",
     )  # fmt: skip
+    script.add("ensemble", rows=[vote(*row) for row in VOTES], problems=[])
     script.add("study_end", status="done", seconds={"total": 42.0})
     return script.records

@@ -20,6 +20,7 @@ from tuner.checkpoint import (
     save_bundle,
     save_checkpoint,
 )
+from tuner.crops import Crops
 from tuner.errors import CheckpointError
 
 
@@ -108,7 +109,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 def exported(tmp_path: Path) -> Path:
     """A small exported model."""
     model = {"name": "cnn", "blocks": 2, "channels": 4}
-    bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(n_mels=16), None, model)
+    bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(n_mels=16), Crops(), model)
     return save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
 
 
@@ -116,7 +117,9 @@ def exported(tmp_path: Path) -> Path:
     "changes",
     [
         {"labels": "ab"}, {"labels": ["a", "a"]}, {"labels": ["a", None]}, {"labels": ["a"]},
-        {"crop_frames": 0}, {"crop_frames": "x"}, {"model": "cnn"},
+        {"crops": {"frames": 0}}, {"crops": {"frames": "x"}}, {"crops": {"count": -1}},
+        {"crops": {"where": "nowhere"}}, {"crops": None},
+        {"model": "cnn"},
         {"model": {"name": "cnn", "blocks": 1_000_000}}, {"model": {"name": "os.system"}},
         {"version": 7}, {"feature": {"kind": "logmel", "n_mels": -1}}, {"sha256": {}},
         {"feature": {"kind": "waveform"}}, {"feature": {"kind": "song"}},
@@ -141,7 +144,7 @@ def test_an_exported_model_has_as_many_rows_as_its_features(
         kind, 8000, n_fft=128, hop_length=64, n_mels=16, n_mfcc=8, n_lags=40
     )  # fmt: skip
     model = {"name": "cnn", "blocks": 2, "channels": 4}
-    bundle = Bundle(("a", "b"), ClipSpec(0.5), feature, None, model)
+    bundle = Bundle(("a", "b"), ClipSpec(0.5), feature, Crops(), model)
     weights = bundle.classifier().state_dict()
     assert weights["mean"].shape == weights["std"].shape == (rows, 1)
     loaded, classifier = load_bundle(save_bundle(tmp_path, bundle, weights))
@@ -150,13 +153,17 @@ def test_an_exported_model_has_as_many_rows_as_its_features(
     assert classifier(torch.zeros(2, rows, bundle.frames)).shape == (2, 2)
 
 
-def test_an_exported_model_of_before_mfcc_is_read(exported: Path) -> None:
+@pytest.mark.parametrize("frames", [None, 20])
+def test_an_exported_model_of_the_first_version_is_read(exported: Path, frames) -> None:
     path = exported / "bundle.json"
     description = json.loads(path.read_text())
     for name in ("n_mfcc", "n_lags"):
         del description["feature"][name]
-    path.write_text(json.dumps(description))
-    assert load_bundle(exported)[0].feature == FeatureSpec(n_mels=16)
+    del description["crops"]
+    path.write_text(json.dumps({**description, "version": 1, "crop_frames": frames}))
+    bundle, _ = load_bundle(exported)
+    assert bundle.feature == FeatureSpec(n_mels=16)
+    assert bundle.crops == Crops(frames)
 
 
 def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:

@@ -152,7 +152,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     # --- names
     "model": (
         N + "model: {name: resnet_18}",
-        [("2:15: model.name", "did you mean `resnet18`?")],
+        [("2:15: model.name", "did you mean `resnet18`")],
     ),
     "number as a model": (
         N + "model: {name: 18}",
@@ -160,19 +160,57 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "weights": (
         N + "model: {name: resnet18, weights: imagenet}",
-        [("2:34: model.weights", "not built yet")],
+        [
+            (
+                "2:34: model.weights",
+                "imagenet: no such file; write `pretrained`, a safetensors file",
+            )
+        ],
+    ),
+    "weights of a size that has none": (
+        P.replace("cnn", "wav2vec2, size: tiny, weights: pretrained")
+        + "features: {sample_rate: 16000}",
+        [("2:46: model.weights", "no published weights of size tiny")],
+    ),
+    "weights at another rate": (
+        P.replace("cnn", "wav2vec2, weights: pretrained") + "features: {sample_rate: 22050}",
+        [("3:25: features.sample_rate", "are for sample_rate 16000, not 22050")],
+    ),
+    "weights of a plain network": (
+        P.replace("cnn", "cnn, weights: pretrained"),
+        [("2:20: model.weights", "unknown setting")],
+    ),
+    "rate in a word": (
+        P + "optim: {lr: fnd}",
+        [("3:13: optim.lr", "did you mean `find`?")],
+    ),
+    "parts of a batch": (
+        P + "train: {batch_size: 32, accumulate: 5}",
+        [("3:37: train.accumulate", "must divide the 32 clips")],
+    ),
+    "time shift": (
+        P + "data: {clip_seconds: 2}\naugment: {time_shift: 3}",
+        [("4:23: augment.time_shift", "longer than what the model sees, 2 s")],
+    ),
+    "frequency shift": (
+        P + "augment: {freq_shift: 64}",
+        [("3:23: augment.freq_shift", "freq_shift 64 must be below n_mels, 64")],
+    ),
+    "leaks of a split by clips": (
+        P + "data: {split: clip, leaks: drop}",
+        [("3:15: data.split", "leaks")],
     ),
     "feature kind": (
         P + "features: {kind: mfc}",
-        [("3:18: features.kind", "did you mean `mfcc`? there are logmel, stft, mfcc, tempogram")],
+        [("3:18: features.kind", "did you mean `mfcc`")],
     ),
-    "feature kind that no model takes": (
+    "feature kind that the model does not take": (
         P + "features: {kind: waveform}",
-        [("3:18: features.kind", "no model of this version takes waveform")],
+        [("3:18: features.kind", "cnn takes logmel, stft, mfcc or tempogram, not waveform")],
     ),
-    "another that no model takes": (
-        P + "features: {kind: {choice: [mfcc, song]}}",
-        [("3:34: features.kind", "python -m pipelines.build --kind song")],
+    "feature kind of one alternative": (
+        N + "model: {name: {choice: [conv1d, forest]}}\nfeatures: {kind: song}",
+        [("2:25: model.name", "conv1d takes waveform, not song; write kind: auto")],
     ),
     "scheduler": (
         P + "scheduler: {name: ashaa}",
@@ -187,7 +225,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [("3:18: search.metric", "did you mean `val_f1_macro`")],
     ),
     "mode typo": (P + "search: {mode: maxx}", [("3:16: search.mode", "did you mean `max`?")]),
-    "optimizer": (P + "optim: {name: adamm}", [("3:15: optim.name", "`adam` or `adamw`")]),
+    "optimizer": (P + "optim: {name: adamm}", [("3:15: optim.name", "did you mean `adam`")]),
     "kernel": (
         N + "model: {name: cnn, kernel_size: 4}",
         [("2:33: model.kernel_size", "must be one of 3, 5, 7; got 4")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from tests.conftest import write_tones
 from tuner.arrays import Arrays, SplitRows, open_arrays
 from tuner.augment import AugmentSpec
+from tuner.crops import Crops
 from tuner.data import ArrayFeed
 
 CPU = torch.device("cpu")
@@ -43,14 +45,17 @@ def arrays(num_train: int = 50) -> Arrays:
         y[::2],
         ones,
         ones,
+        np.tile([2, 4], (n, 1)),
+        "logmel",
         splits,
     )
 
 
 def feed(
-    rank: int = 0, size: int = 1, batch: int = 16, spec: AugmentSpec | None = None
+    rank: int = 0, size: int = 1, batch: int = 16, spec: AugmentSpec | None = None, **more
 ) -> ArrayFeed:
-    return ArrayFeed(arrays(), batch, spec or AugmentSpec(), 7, rank, size, CPU)
+    crops = more.pop("crops", Crops())
+    return ArrayFeed(arrays(), batch, spec or AugmentSpec(), crops, 7, rank, size, CPU, **more)
 
 
 def rows_of(batch) -> list[int]:
@@ -71,18 +76,18 @@ def test_labels_belong_to_their_clips() -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_workers_parts_make_the_whole_batch(size: int) -> None:
-    spec = AugmentSpec(time_mask=2, mixup=0.5, crop_frames=4)
+    spec, crops = AugmentSpec(time_mask=2, mixup=0.5), Crops(4)
     # Three workers leave out the last batch of two.
-    whole = list(feed(spec=spec).train(3))[: feed(size=size).steps_per_epoch]
-    parts = [list(feed(rank, size, spec=spec).train(3)) for rank in range(size)]
+    whole = list(feed(spec=spec, crops=crops).train(3))[: feed(size=size).steps_per_epoch]
+    parts = [list(feed(rank, size, spec=spec, crops=crops).train(3)) for rank in range(size)]
     assert [len(p) for p in parts] == [len(whole)] * size
     for step, batch in enumerate(whole):
         mine = [p[step] for p in parts]
         assert torch.equal(torch.cat([b.x for b in mine]), batch.x)
         assert batch.partner is not None
-        for i in (0, 1):
-            joined = torch.cat([b.partner[i] for b in mine if b.partner])
-            assert torch.equal(joined, batch.partner[i])
+        for name in ("x", "y"):
+            joined = torch.cat([getattr(b.partner, name) for b in mine])
+            assert torch.equal(joined, getattr(batch.partner, name))
         assert {b.whole_size for b in mine} == {len(batch.y)}
 
 
@@ -96,15 +101,52 @@ def test_the_last_uneven_batch_counts_once_and_one_too_small_is_left_out() -> No
 
 
 def test_crops_are_windows_of_the_clip() -> None:
-    spec = AugmentSpec(crop_frames=3)
     starts = set()
-    for batch in feed(spec=spec).train(1):
+    for batch in feed(crops=Crops(3)).train(1):
         assert batch.x.shape[1:] == (4, 3)
         first = (batch.x[:, 0, 0] % 1) * 16
         # float16 keeps sixteenths of numbers below 128 exactly.
         assert torch.equal((batch.x[:, 0, 2] % 1) * 16, first + 2)
         starts |= set(first.int().tolist())
     assert starts == {0, 1, 2, 3}
+
+
+def test_crops_of_sound_start_where_the_arrays_say_there_is_some() -> None:
+    starts = set()
+    for batch in feed(crops=Crops(2, where="sound")).train(1):
+        starts |= set(((batch.x[:, 0, 0] % 1) * 16).int().tolist())
+    assert starts == {2, 3, 4}
+
+
+def test_balanced_order_draws_each_class_as_often() -> None:
+    whole = arrays(num_train=60)
+    y = np.where(np.arange(70) < 48, 0, np.where(np.arange(70) < 57, 1, 2))
+    # 48, 9 and 3 of 60 clips in training
+    rare = replace(whole, y=y)
+    drawn = ArrayFeed(rare, 20, AugmentSpec(), Crops(), 7, 0, 1, CPU, "balanced")
+    assert drawn.train_counts.tolist() == [48, 9, 3]
+    counts = np.zeros(3)
+    for epoch in range(1, 101):
+        counts += np.bincount([c for b in drawn.train(epoch) for c in b.y.tolist()], minlength=3)
+    assert counts.sum() == 6000
+    # a third each; the standard deviation of a count is 36.5
+    assert np.abs(counts - 2000).max() < 5 * 36.5
+    again = [b.y.tolist() for b in drawn.train(3)]
+    assert again == [b.y.tolist() for b in drawn.train(3)]
+
+
+def test_features_kept_on_the_device_give_the_same_batches() -> None:
+    """On a GPU the features lie there as one tensor; the gathering is the same code here."""
+    spec, crops = AugmentSpec(mixup=0.3), Crops(4)
+    mapped, resident = feed(spec=spec, crops=crops), feed(spec=spec, crops=crops)
+    object.__setattr__(resident, "_resident", torch.from_numpy(np.asarray(resident.arrays.x)))
+    for one, other in zip(mapped.train(2), resident.train(2), strict=True):
+        assert torch.equal(one.x, other.x)
+        assert one.partner is not None
+        assert other.partner is not None
+        assert torch.equal(one.partner.x, other.partner.x)
+    for one, other in zip(mapped.val(), resident.val(), strict=True):
+        assert torch.equal(one.x, other.x)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -167,6 +209,6 @@ def test_a_track_with_clips_on_several_sides_has_a_number_on_each(tmp_path: Path
         assert labels == [label_of[track] for track in on_side]
         seen += on_side
     assert len(seen) > len(set(seen)), "no track is on two sides: the test says nothing"
-    batches = list(ArrayFeed(mapped, 8, AugmentSpec(), 0, 0, 1, CPU).evaluation("test"))
+    batches = list(ArrayFeed(mapped, 8, AugmentSpec(), Crops(), 0, 0, 1, CPU).evaluation("test"))
     num_tracks = len(mapped.labels_of("test"))
     assert sorted({n for b in batches for n in b.track.tolist()}) == list(range(num_tracks))

@@ -21,7 +21,7 @@ from tuner.feed import Alone
 from tuner.predict import predict_file
 from tuner.trial import TrialSpec, export_bundle, predict_split, train
 
-KINDS = ("logmel", "stft", "mfcc", "tempogram")
+KINDS = ("logmel", "stft", "mfcc", "tempogram", "waveform", "song")
 SPACE = """
 name: kinds
 data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}
@@ -31,7 +31,14 @@ features:
     - {kind: stft, sample_rate: 16000, n_fft: 128, hop_length: 128}
     - {kind: mfcc, sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 24, n_mfcc: 13}
     - {kind: tempogram, sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 24, n_lags: 16}
-model: {choice: [{name: cnn, blocks: 2, channels: 4}, {name: resnet18}]}
+    - {kind: auto, sample_rate: 16000}
+model:
+  choice:
+    - {name: cnn, blocks: 2, channels: 4}
+    - {name: resnet18}
+    - {name: conv1d, channels: 8}
+    - {name: forest, num_trees: 5}
+    - {name: wav2vec2, size: tiny}
 augment: {time_mask: 3, freq_mask: 4, mixup: 0.2}
 train: {epochs: 1, batch_size: 8, crop_seconds: 0.3}
 scheduler: {name: none}

@@ -21,8 +21,9 @@ from pipelines.audio.sandbox import Decoder
 from pipelines.features import transform
 from pipelines.spec import ClipSpec, FeatureSpec
 from tuner.checkpoint import Bundle, save_bundle
+from tuner.crops import Crops
+from tuner.evaluation import evaluate
 from tuner.feed import Batch
-from tuner.loop import evaluate
 from tuner.metrics import EvalSums
 from tuner.predict import audio_files, load_model, main, predict_file
 
@@ -37,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=("bass", "house", "techno"),
         clip=ClipSpec(clip_seconds=0.5, clips_per_track=CLIPS),
         feature=FeatureSpec(sample_rate=RATE, n_fft=512, hop_length=256, n_mels=24),
-        crop_frames=10,
+        crops=Crops(10),
         model={"name": "cnn", "blocks": 2, "channels": 4},
     )
     torch.manual_seed(1)
@@ -70,8 +71,8 @@ def test_a_file_gets_the_answer_that_its_feature_rows_get(model: Path, track: Pa
     x = torch.from_numpy(features.astype(np.float32))
     nothing = torch.zeros(CLIPS, dtype=torch.int64)
     sums = EvalSums.zeros(1, 3, torch.device("cpu"))
-    evaluate(classifier, [Batch(x, nothing, nothing, CLIPS)], sums, bundle.crop_frames)
-    votes = (sums.track_votes[0] / CLIPS).tolist()
+    evaluate(classifier, [Batch(x, nothing, nothing, CLIPS)], sums, bundle.crops)
+    votes = sums.soft_votes()[0].tolist()
     answer = predict_file(track, bundle, classifier)
     assert answer.probabilities == dict(zip(bundle.labels, votes, strict=True))
     assert answer.label == bundle.labels[int(np.argmax(votes))]

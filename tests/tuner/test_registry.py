@@ -13,8 +13,9 @@ from pipelines.features import transform
 from pipelines.spec import ClipSpec, FeatureSpec, Kind, num_samples
 from tests.tuner.studies import Script
 from tuner.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.crops import Crops
 from tuner.errors import UsageError
-from tuner.loop import clip_probabilities
+from tuner.evaluation import clip_probabilities
 from tuner.registry import ModelFacts, fetch_bundle, register
 from tuner.tracking import open_tracker
 
@@ -32,7 +33,7 @@ def make_bundle(folder: Path, seed: int = 0, kind: Kind = "logmel") -> Path:
         labels=("bass", "house", "techno"),
         clip=ClipSpec(clip_seconds=0.5, clips_per_track=4),
         feature=FeatureSpec(kind, 8000, n_fft=512, hop_length=256, n_mels=24, n_lags=32),
-        crop_frames=10,  # two crops of the clip's 16 frames
+        crops=Crops(10),  # two crops of the clip's 16 frames
         model={"name": "cnn", "blocks": 2, "channels": 4},
     )
     torch.manual_seed(seed)
@@ -158,7 +159,7 @@ def test_the_program_without_pickle_answers_as_validation_does(
     bundle, classifier = load_bundle(folder)
     for clips in waveforms(num, num_samples(bundle.clip, bundle.feature)).values():
         features = torch.from_numpy(transform(clips, bundle.feature)).float()
-        expected = clip_probabilities(classifier, features, bundle.crop_frames).numpy()
+        expected = clip_probabilities(classifier, features, bundle.crops).numpy()
         answer = model.predict(clips)
         assert answer.shape == (num, 3)
         np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from tests.tuner.studies import CONFUSION, LABELS, Script, finished_study
-from tuner.report import write_report
+from tuner.report import figures, write_report
 
 
 class Reader(HTMLParser):
@@ -121,7 +122,99 @@ def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None
     assert rows[3]["error"] == "loss is nan"
 
 
-KINDS = ["study", "features", "trial", "epoch", "trial_end", "confirmed", "test", "registered"]
+def test_votes_are_shown_beside_the_winner(tmp_path: Path) -> None:
+    write_report(finished_study(), tmp_path)
+    text = read(tmp_path).text
+    assert "None of these rows was used to choose anything" in text
+    head = "val macro F1 test macro F1 95 % interval test accuracy 95 % interval models"
+    assert head in text
+    assert (
+        "winner, hard vote over clips 0.800 0.733 0.633 to 0.833 0.743 0.500 to 0.950 "
+        "t1-s2 (resnet18) soft vote of the 2 confirmed models 0.830 0.801 0.701 to 0.901 0.811 "
+        "0.500 to 0.950 t1-s2 (resnet18), t0-s1 (cnn) fusion over the model families 0.850 0.822"
+    ) in text
+    assert (
+        "t1-s2 (resnet18) x 0.62, t2 (cnn) x 0.38 on 17 validation and 17 test tracks that all "
+        "know; 4 left out"
+    ) in text
+
+
+def test_a_vote_that_could_not_be_taken_is_said(tmp_path: Path) -> None:
+    records = finished_study()
+    for record in records:
+        if record["kind"] == "ensemble":
+            record |= {"rows": record["rows"][:2], "problems": ["fusion: t2 has <no> checkpoint"]}
+    write_report(records, tmp_path)
+    assert "fusion: t2 has <no> checkpoint" in read(tmp_path).text
+
+
+def test_scores_are_shown_per_track_and_per_clip(tmp_path: Path) -> None:
+    write_report(finished_study(), tmp_path)
+    text = read(tmp_path).text
+    accuracy = sum(CONFUSION[i][i] for i in range(3)) / sum(map(sum, CONFUSION))
+    assert f"tracks, soft vote {accuracy:.3f} 0.782 0.781 0.555" in text
+    assert "tracks, hard vote 0.744 0.733" in text
+    assert "clips 0.700 0.666" in text
+    assert "95 % interval 0.620 to 0.930; 19 tracks, looked at once" in text
+
+
+def test_a_study_of_an_older_version_has_a_report(tmp_path: Path) -> None:
+    records = [record for record in finished_study() if record["kind"] != "ensemble"]
+    for record in records:
+        if record["kind"] == "test":
+            old = ("f1_macro", "accuracy", "clip_f1_macro", "ci95", "tracks")
+            record["metrics"] = {name: record["metrics"][name] for name in old}
+            del record["clip_confusion"], record["classes"]
+    write_report(records, tmp_path)
+    text = read(tmp_path).text
+    assert "clips 0.700" in text
+    assert "Votes and ensembles" not in text
+
+
+UNTESTED = [record for record in finished_study() if record["kind"] != "test"]  # draws less
+RATES: list[float] = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+LOSSES: list[float | None] = [2.3, 2.2, 1.5, 9.0, None]
+
+
+@pytest.mark.parametrize("trial_id", ["t1-s2", "t1"])  # the run whose weights were taken, or first
+def test_the_learning_rate_finder_of_the_winner_is_drawn(tmp_path: Path, trial_id: str) -> None:
+    write_report(UNTESTED, tmp_path)
+    assert "Learning-rate finder" not in read(tmp_path).text
+    assert not (tmp_path / "figures" / "lr_finder.png").exists()
+    path = tmp_path / "trials" / trial_id / "lr_finder.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"rates": RATES, "losses": LOSSES, "suggestion": 1e-3}))
+    write_report(UNTESTED, tmp_path)
+    assert "Learning-rate finder of the winner" in read(tmp_path).text
+    drawn = (tmp_path / "figures" / "lr_finder.png").read_bytes()
+    assert drawn == figures.learning_rates(RATES, LOSSES, 1e-3)
+    assert drawn != figures.learning_rates(RATES, LOSSES, None)
+
+
+@pytest.mark.parametrize("content", ["{", '{"rates": [1]}', '{"rates": 1, "losses": 2}'])
+def test_a_finder_that_is_not_whole_is_left_out(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "trials" / "t1-s2" / "lr_finder.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    write_report(UNTESTED, tmp_path)
+    assert "Learning-rate finder" not in read(tmp_path).text
+
+
+def test_one_seed_reads_well(tmp_path: Path) -> None:
+    records = finished_study()
+    for record in records:
+        if record["kind"] == "confirmed":
+            record["seeds"] = 1
+    write_report(records, tmp_path)
+    text = read(tmp_path).text
+    assert "Trained again with one other random seed: val_f1_macro 0.790" in text
+    assert "The winner was trained again with one other random seed only" in text
+
+
+KINDS = [
+    "study", "features", "trial", "epoch", "trial_end", "confirmed", "test", "registered",
+    "ensemble",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,8 +11,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from tuner.asha import LedgerAsha
 from tuner.config import loads
-from tuner.plan import Plan
+from tuner.plan import Plan, Proposal
 from tuner.schedule import _Running, _State, reason_of_failure
+from tuner.trial import TrialSpec
 
 SETTINGS: dict[str, Any] = {
     "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,
@@ -84,22 +85,29 @@ def test_a_metric_to_minimise_is_stopped_for_being_large() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "mode", "values", "best"),
+    ("metric", "mode", "keep", "epochs", "best"),
     [
-        ("val_f1_macro", "max", [0.2, 0.5, 0.5, 0.1], 2),
-        ("val_loss", "min", [0.9, 0.3, 0.3, 0.4], 2),
+        # value and validation loss of each epoch; of equal values the smaller loss decides
+        ("val_f1_macro", "max", "best", [(0.2, 1.0), (0.5, 0.7), (0.5, 0.6), (0.5, 0.8)], 3),
+        ("val_f1_macro", "max", "best", [(0.5, 0.7), (0.5, 0.7), (0.1, 0.2)], 1),
+        ("val_log_loss", "min", "best", [(0.9, 0.9), (0.3, 0.3), (0.3, 0.4), (0.4, 0.4)], 2),
+        ("val_f1_macro", "max", "last", [(0.2, 1.0), (0.5, 0.6), (0.1, 0.9)], 3),
     ],
 )
-def test_the_best_epoch_is_the_first_of_the_best(metric, mode, values, best, tmp_path) -> None:
+def test_the_epoch_that_counts_is_that_of_the_kept_weights(
+    metric, mode, keep, epochs, best, tmp_path
+) -> None:
     space = loads(
-        "name: s\nmodel: {name: cnn}\ntrain: {epochs: 4}\n"
+        f"name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 4, keep: {keep}}}\n"
         f"search: {{metric: {metric}, mode: {mode}}}\n"
     )
     plan = Plan(tmp_path, space.template, None, 1, lambda *_a, **_k: None)  # type: ignore[arg-type]
-    state, running = _State(plan), _Running(None, True)  # type: ignore[arg-type]
-    for epoch, value in enumerate(values, start=1):
-        state.note_best(running, epoch, {metric: value})
-    assert running.best == {"epoch": best, "metrics": {metric: values[best - 1]}}
+    spec = TrialSpec("t0", "search", 0, space.template.model_dump(mode="json"), "")
+    state, running = _State(plan), _Running(Proposal(spec, 0, {}), True)
+    for number, (value, loss) in enumerate(epochs, start=1):
+        state.note_best(running, number, {metric: value, "val_loss": loss})
+    assert running.best is not None
+    assert running.best["epoch"] == best
 
 
 IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from tests.tuner.studies import finished_study
 from tuner import selection
 
 
@@ -59,7 +60,28 @@ def test_winner_has_the_best_mean_not_the_best_run() -> None:
     ranked = selection.candidates(rows(), "val_f1_macro", maximise=True)
     assert [(c.trial_id, c.mean) for c in ranked] == [("t1", pytest.approx(0.45)), ("t2", 0.4)]
     assert selection.best_run(ranked[0], "val_f1_macro", maximise=True).trial_id == "c1b"
-    assert selection.best_run(ranked[0], "val_loss", maximise=False).trial_id == "c1a"
+    assert selection.best_run(ranked[0], "val_loss", maximise=False).trial_id == "c1b"
+
+
+def test_among_equals_the_smaller_validation_loss_wins() -> None:
+    records = [
+        *trial("t0", "search", [0.7], ordinal=0),
+        *trial("t1", "search", [0.7], ordinal=1),
+        *trial("a0", "confirm", [0.6], parent="t0", seed=1),
+        *trial("a1", "confirm", [0.6], parent="t0", seed=2),
+        *trial("b0", "confirm", [0.6], parent="t1", seed=1),
+        *trial("b1", "confirm", [0.6], parent="t1", seed=2),
+    ]
+    losses = {"t0": 0.9, "t1": 0.5, "a0": 0.4, "a1": 0.8, "b0": 0.5, "b1": 0.3}
+    for record in records:
+        if record["kind"] == "trial_end":
+            record["best"]["metrics"]["val_loss"] = losses[record["trial_id"]]
+    of = list(selection.trial_rows(records).values())
+    ranked = selection.leaderboard(of, "val_f1_macro", maximise=True)
+    assert [row.trial_id for row in ranked] == ["t1", "t0"]
+    confirmed = selection.candidates(of, "val_f1_macro", maximise=True)
+    assert [one.trial_id for one in confirmed] == ["t1", "t0"]
+    assert selection.best_run(confirmed[0], "val_f1_macro", maximise=True).trial_id == "b1"
 
 
 def test_counts() -> None:
@@ -139,3 +161,32 @@ def test_a_split_by_clips_is_named() -> None:
     leaky = {"groups_shared": 9, "near_duplicates_shared": 0, "clip_split": True, "passed": False}
     worst = selection.worst_leakage([{"leakage": leaky}])
     assert "LEAKY: clips of one recording are on several sides" in selection.leak_in_words(worst)
+
+
+def test_summary_holds_the_test_and_the_votes() -> None:
+    records = finished_study()
+    found = selection.summary(records)
+    test = next(r for r in records if r["kind"] == "test")
+    assert found["test"] == {**test["metrics"], "classes": test["classes"]}
+    assert [row["name"] for row in found["ensembles"]] == [
+        "winner_soft", "winner_hard", "top_k", "fusion",
+    ]  # fmt: skip
+    earlier = selection.summary([r for r in records if r["kind"] != "ensemble"])
+    assert earlier["ensembles"] == []
+
+
+def test_one_other_seed_is_a_doubt_that_says_so() -> None:
+    records = end_of_study([[90, 10], [10, 90]], [0.85, 0.94])
+    records[1]["seeds"] = 1
+    (doubt,) = selection.doubts(records)
+    assert doubt.startswith("The winner was trained again with one other random seed only")
+
+
+@pytest.mark.parametrize(
+    ("confusion", "expected"),
+    [([[50, 10], [1, 2]], True), ([[50, 1], [9, 3]], False), ([[50, 0], [3, 0]], True)],
+)
+def test_guessing(confusion: list[list[int]], expected: bool) -> None:
+    # 52 of 63 right against 60 by the commonest class; 53 against 51; 50 against 50
+    test = end_of_study(confusion, [0.1, 0.9])[2]
+    assert selection.is_guessing(test) is expected

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.tuner.studies import Script, finished_study
+from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
 from tuner.tracking import MemoryTracker, MlflowTracker, Patience, Tracker, open_tracker, redact
 from tuner.tracking.note import MAX_LINE, note
@@ -183,6 +183,10 @@ class TestContract:
         assert "best_val_f1_macro" not in last  # that is a trial's
         assert last["test_f1_macro"] == 0.7807
         assert (last["test_ci95_low"], last["test_ci95_high"]) == (0.61, 0.91)
+        assert (last["test_ensemble_f1_macro"], last["test_fusion_f1_macro"]) == (0.801, 0.822)
+        assert (last["val_ensemble_f1_macro"], last["val_fusion_f1_macro"]) == (0.83, 0.85)
+        assert last["test_fusion_ci95_high"] == pytest.approx(0.922)
+        assert last["test_hard_f1_macro"] == 0.733
         assert (last["confirmed_mean"], last["confirmed_ci95_low"]) == (0.79, 0.70)
         counts = [last[f"trials_{name}"] for name in ("total", "completed", "stopped", "failed")]
         assert counts == [6, 4, 1, 1]
@@ -198,8 +202,9 @@ class TestContract:
             name: {m[0]: m[1] for m in run["metrics"] if m[0].startswith("test_")}
             for name, run in runs.items()
         }
-        final = tested.pop("final t1 resnet18")
-        assert final == tested.pop("quick")
+        final, of_study = tested.pop("final t1 resnet18"), tested.pop("quick")
+        others = ("test_ensemble_", "test_fusion_")
+        assert final == {k: v for k, v in of_study.items() if not k.startswith(others)}
         assert (final["test_f1_macro"], final["test_accuracy"]) == (0.7807, 15 / 19)
         assert (final["test_ci95_low"], final["test_ci95_high"]) == (0.61, 0.91)
         assert set(map(bool, tested.values())) == {False}
@@ -482,7 +487,11 @@ class TestNote:
             "0.092 better than the median of 3 trials (0.734).\n\n"
             "**Test: macro F1 0.781**, 95 % interval 0.610 to 0.910, accuracy 0.789, "
             "19 tracks, looked at once.\n\n"
+            "Beside the winner, not used to choose: soft vote of 2 models: test macro F1 0.801, "
+            "accuracy 0.811; fusion of 2 models: test macro F1 0.822, accuracy 0.832.\n\n"
         )
+        alone = self.note_of(ensemble={"rows": [vote(*row) for row in VOTES[:2]]})
+        assert "Beside" not in alone
 
     @pytest.mark.parametrize(
         ("means", "expected"),
@@ -524,7 +533,9 @@ class TestNote:
             "**LEAKY: 2 groups, 1 pair of near-duplicates on two sides of the split**: the"
             in self.note_of(passed=False)
         )
-        assert "not repeated with other seeds" in self.note_of(confirmed={"seeds": 1})
+        page = self.note_of(confirmed={"seeds": 1})
+        assert "repeated with one other seed only" in page
+        assert "**, val_f1_macro 0.790 with another seed. Search: " in page
 
     def test_the_configuration_has_one_short_line_for_each_value(self) -> None:
         params = {"model": "cnn", "optim.lr": 0.0040812386, "a": [1, None], "long": "x" * 300}

@@ -1,43 +1,50 @@
 """A space file, from YAML text to a typed space that samples experiments."""
 
 from tuner.config.load import load, loads
+from tuner.config.model_blocks import (
+    MODELS,
+    PRETRAINED,
+    Backbone,
+    Cnn,
+    Conv1d,
+    Forest,
+    Model,
+    Wav2Vec2,
+)
 from tuner.config.overrides import as_override
 from tuner.config.schema import (
     METRIC_MODES,
-    MODELS,
-    Augment,
-    Cnn,
     ColumnSplit,
     Confirm,
     Data,
     Experiment,
     Features,
-    Model,
-    Optim,
-    ResNet18,
     Resources,
     Scheduler,
     Search,
     ShareSplit,
     Split,
-    Train,
 )
+from tuner.config.training_blocks import Augment, Optim, Train
 from tuner.config.typed_space import FeatureVariant, Sample, Space
 
 __all__ = [
     "METRIC_MODES",
     "MODELS",
+    "PRETRAINED",
     "Augment",
+    "Backbone",
     "Cnn",
     "ColumnSplit",
     "Confirm",
+    "Conv1d",
     "Data",
     "Experiment",
     "FeatureVariant",
     "Features",
+    "Forest",
     "Model",
     "Optim",
-    "ResNet18",
     "Resources",
     "Sample",
     "Scheduler",
@@ -46,6 +53,7 @@ __all__ = [
     "Space",
     "Split",
     "Train",
+    "Wav2Vec2",
     "as_override",
     "load",
     "loads",

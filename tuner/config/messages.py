@@ -6,10 +6,10 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from pipelines.spec import KINDS as FEATURE_KINDS
+from tuner.config.model_blocks import MODELS
 from tuner.config.ranges import KINDS
 from tuner.config.scalars import shorten, show
-from tuner.config.schema import METRIC_MODES, MODELS, Experiment, block_at
+from tuner.config.schema import METRIC_MODES, Experiment, block_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,8 +57,6 @@ def describe(error: Mapping[str, Any], path: tuple[str | int, ...], kind: str | 
     if fault in _WORDS_FOR_BOUND:
         limit, words = _WORDS_FOR_BOUND[fault]
         return f"must be {words} {_number(context[limit])}, got {show(value)}"
-    if fault == "none_required":
-        return f"only null is built, got {show(value)}; pretrained weights are not built yet"
     if fault in ("string_too_short", "string_too_long"):
         return f"must have {context.get('min_length', 1)} or more characters, but not thousands"
     if fault in _WANTED:
@@ -123,11 +121,6 @@ def _not_listed(value: object, expected: str, keys: tuple[str, ...]) -> str:
     allowed = re.findall(r"'([^']*)'", expected) or re.findall(
         r"[\w.]+", expected.replace(" or ", " ")
     )
-    if keys == ("features", "kind") and value in FEATURE_KINDS:
-        return (
-            f"no model of this version takes {value}, there are {', '.join(allowed)}; to build "
-            f"such a feature set alone: python -m pipelines.build --kind {value}"
-        )
     if keys == ("data", "split"):
         shares = "{train: 0.7, val: 0.15, test: 0.15}"
         return f"got {show(value)}; write shares such as {shares}, {{column: fold}}, or `clip`"

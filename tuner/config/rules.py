@@ -1,37 +1,23 @@
-"""Checks that need more than one setting."""
+"""Checks that need more than one setting: data, features, search; those of training join them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from pipelines.errors import SpecError
-from pipelines.spec import PARAMETERS, FeatureSpec, SplitSpec, feature_shape, problems
-from tuner.config.schema import METRIC_MODES, ColumnSplit, Experiment, ShareSplit
-from tuner.config.specs import clip_spec, feature_spec, split_spec
+from pipelines.spec import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
+from tuner.config.model_blocks import MODELS
+from tuner.config.rule import KIND, Rule, specs_of
+from tuner.config.schema import METRIC_MODES, ColumnSplit, ShareSplit
+from tuner.config.specs import split_spec
+from tuner.config.training_rules import TRAINING_ADVICE, TRAINING_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines.spec import ClipSpec, Kind
-    from tuner.config.schema import Features
-
-Check: TypeAlias = "Callable[[Experiment], str | None]"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A relation between settings.
-
-    Attributes:
-        paths: The settings involved; a fault is reported at the first one that was written.
-        check: Returns what is wrong and what was meant, or None.
-    """
-
-    paths: tuple[str, ...]
-    check: Check
+    from tuner.config.rule import Check
+    from tuner.config.schema import Experiment, Features
 
 
 def _group(e: Experiment) -> str | None:
@@ -39,7 +25,7 @@ def _group(e: Experiment) -> str | None:
 
 
 def _split(e: Experiment) -> str | None:
-    return _refusal(lambda: split_spec(e.data.split))
+    return _refusal(lambda: split_spec(e.data.split, leaks=e.data.leaks))
 
 
 def _refusal(make: Callable[[], object]) -> str | None:
@@ -69,18 +55,18 @@ def _clip_count(e: Experiment) -> str | None:
 
 
 def _reads(f: Features, name: str) -> bool:
-    return name in PARAMETERS[f.kind]
+    return f.kind != "auto" and name in PARAMETERS[f.kind]
 
 
 def _window(e: Experiment) -> str | None:
-    f = e.features
+    f = e.front_end
     return _refusal(
         lambda: FeatureSpec("stft", n_fft=f.n_fft, win_length=f.win_length, hop_length=1)
     )
 
 
 def _hop(e: Experiment) -> str | None:
-    f = e.features
+    f = e.front_end
     return _refusal(lambda: FeatureSpec("stft", n_fft=f.n_fft, hop_length=f.hop_length))
 
 
@@ -96,78 +82,39 @@ def _bank_fault(f: Features) -> str:
 
 
 def _f_max(e: Experiment) -> str | None:
-    fault = _bank_fault(e.features)
+    fault = _bank_fault(e.front_end)
     return fault if fault.startswith("f_max") else None
 
 
 def _f_min(e: Experiment) -> str | None:
-    fault = _bank_fault(e.features)
+    fault = _bank_fault(e.front_end)
     return fault if fault.startswith("f_min") else None
 
 
 def _mel_bands(e: Experiment) -> str | None:
-    fault = _bank_fault(e.features)
+    fault = _bank_fault(e.front_end)
     return fault if fault and not fault.startswith("f_") else None
 
 
 def _mfcc(e: Experiment) -> str | None:
-    f = e.features
+    f = e.front_end
     if not _reads(f, "n_mfcc") or f.n_mfcc <= f.n_mels:
         return None
     return f"n_mfcc {f.n_mfcc} must be at most n_mels, {f.n_mels}"
 
 
-def _specs(e: Experiment) -> tuple[ClipSpec, FeatureSpec] | None:
-    """The pipeline's specs; None when they cannot be, which other rules report."""
-    try:
-        return clip_spec(e.data), feature_spec(e.features)
-    except SpecError:
-        return None
-
-
 def _clip_covers_fft(e: Experiment) -> str | None:
-    specs = _specs(e)
+    specs = specs_of(e)
     return next((text for _, text in problems(*specs)), None) if specs else None
 
 
-def _crop(e: Experiment) -> str | None:
-    crop = e.train.crop_seconds
-    if crop is None or crop <= e.data.clip_seconds:
+def _takes(e: Experiment) -> str | None:
+    """Whether the model can be given these features."""
+    takes = MODELS[e.model.name].takes
+    if e.front_end.kind in takes:
         return None
-    return f"crop_seconds {crop:g} is longer than a clip, {e.data.clip_seconds:g} s"
-
-
-def _mixup(e: Experiment) -> str | None:
-    if e.augment.mixup == 0 or e.train.batch_size % 2 == 0:
-        return None
-    return f"batch_size {e.train.batch_size} is odd, but mixup pairs clips; make it even"
-
-
-def _time_mask(e: Experiment) -> str | None:
-    specs = _specs(e)
-    if specs is None:
-        return None
-    seconds = min(e.train.crop_seconds or math.inf, e.data.clip_seconds)
-    frames = 1 + int(seconds * e.features.sample_rate) // e.features.hop_length
-    frames = min(frames, feature_shape(*specs)[1])
-    if e.augment.time_mask < frames:
-        return None
-    return f"time_mask {e.augment.time_mask} must be below the {frames} frames the model sees"
-
-
-_ROWS: dict[Kind, str] = {
-    "logmel": "n_mels",
-    "stft": "n_fft / 2 + 1",
-    "mfcc": "n_mfcc",
-    "tempogram": "n_lags",
-}
-
-
-def _freq_mask(e: Experiment) -> str | None:
-    specs = _specs(e)
-    if specs is None or e.augment.freq_mask < (rows := feature_shape(*specs)[0]):
-        return None
-    return f"freq_mask {e.augment.freq_mask} must be below {_ROWS[e.features.kind]}, {rows}"
+    known = " or ".join([", ".join(takes[:-1]), takes[-1]] if takes[1:] else takes)
+    return f"{e.model.name} takes {known}, not {e.front_end.kind}; write kind: auto"
 
 
 def _grace(e: Experiment) -> str | None:
@@ -179,26 +126,6 @@ def _grace(e: Experiment) -> str | None:
     )
 
 
-def _freeze(e: Experiment) -> str | None:
-    if e.train.freeze_epochs < e.train.epochs:
-        return None
-    return f"freeze_epochs {e.train.freeze_epochs} must be below epochs, {e.train.epochs}"
-
-
-def _batch_per_worker(e: Experiment) -> str | None:
-    workers = e.resources.workers
-    if e.train.batch_size % workers == 0:
-        return None
-    return f"batch_size {e.train.batch_size} must be a multiple of resources.workers, {workers}"
-
-
-def _gpu_fraction(e: Experiment) -> str | None:
-    gpus = e.resources.gpus_per_worker
-    if gpus == int(gpus) or (e.resources.workers == 1 and gpus < 1):
-        return None
-    return f"gpus_per_worker {gpus:g}: a fraction is possible below 1 and with workers: 1 only"
-
-
 def _mode(e: Experiment) -> str | None:
     mode = METRIC_MODES[e.search.metric]
     if e.search.mode == mode:
@@ -207,12 +134,11 @@ def _mode(e: Experiment) -> str | None:
     return f"{word} is better for {e.search.metric}; write mode: {mode}"
 
 
-_BANK = ("features.sample_rate", "features.n_fft", "features.n_mels", "features.kind")
-_SHAPE = ("features.n_mels", "features.n_mfcc", "features.n_lags", "features.n_fft")
+_BANK = ("features.sample_rate", "features.n_fft", "features.n_mels", *KIND)
 
 RULES: tuple[Rule, ...] = (
     Rule(("data.group",), _group),
-    Rule(("data.split",), _split),
+    Rule(("data.split", "data.leaks"), _split),
     Rule(("data.split",), _folds),
     Rule(("data.hop_seconds", "data.clips_per_track"), _clip_count),
     Rule(("features.f_max", *_BANK, "features.f_min"), _f_max),
@@ -220,26 +146,12 @@ RULES: tuple[Rule, ...] = (
     Rule(("features.win_length", "features.n_fft"), _window),
     Rule(("features.hop_length", "features.n_fft"), _hop),
     Rule(("features.n_mels", *_BANK, "features.f_min", "features.f_max"), _mel_bands),
-    Rule(("features.n_mfcc", "features.n_mels", "features.kind"), _mfcc),
+    Rule(("features.n_mfcc", "features.n_mels", *KIND), _mfcc),
     Rule(("data.clip_seconds", "features.n_fft", "features.sample_rate"), _clip_covers_fft),
-    Rule(("train.crop_seconds", "data.clip_seconds"), _crop),
-    Rule(("train.batch_size", "augment.mixup"), _mixup),
-    Rule(
-        (
-            "augment.time_mask",
-            "train.crop_seconds",
-            "data.clip_seconds",
-            "features.sample_rate",
-            "features.hop_length",
-        ),
-        _time_mask,
-    ),
-    Rule(("augment.freq_mask", *_SHAPE, "features.kind"), _freq_mask),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
-    Rule(("train.freeze_epochs", "train.epochs"), _freeze),
-    Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
-    Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
     Rule(("search.mode", "search.metric"), _mode),
+    Rule(("features.kind", "model.name"), _takes),
+    *TRAINING_RULES,
 )
 """What must hold for every experiment of a space."""
 
@@ -255,20 +167,14 @@ def _leaky(e: Experiment) -> str | None:
 
 
 def _unread(name: str) -> Check:
-    readers = [kind for kind in _ROWS if name in PARAMETERS[kind]]
+    readers = [kind for kind in KINDS if name in PARAMETERS[kind]]
 
     def check(e: Experiment) -> str | None:
-        if e.features.kind in readers:
+        if e.front_end.kind in readers:
             return None
-        return f"has no effect with {e.features.kind}; it is read by {', '.join(readers)}"
+        return f"has no effect with {e.front_end.kind}; it is read by {', '.join(readers)}"
 
     return check
-
-
-def _momentum(e: Experiment) -> str | None:
-    if e.optim.name == "sgd":
-        return None
-    return f"has no effect with {e.optim.name}; only sgd has a momentum"
 
 
 def _asha_settings(e: Experiment) -> str | None:
@@ -284,12 +190,12 @@ def _confirm_top(e: Experiment) -> str | None:
 ADVICE: tuple[Rule, ...] = (
     Rule(("data.split",), _leaky),
     *(
-        Rule((f"features.{name}", "features.kind"), _unread(name))
+        Rule((f"features.{name}", *KIND), _unread(name))
         for name in ("f_min", "f_max", "n_mels", "n_mfcc", "n_lags")
     ),
-    Rule(("optim.momentum", "optim.name"), _momentum),
     Rule(("scheduler.grace_epochs", "scheduler.name"), _asha_settings),
     Rule(("scheduler.reduction_factor", "scheduler.name"), _asha_settings),
     Rule(("confirm.top", "search.trials"), _confirm_top),
+    *TRAINING_ADVICE,
 )
 """What is worth a warning at the first setting, when it is so wherever that setting is drawn."""

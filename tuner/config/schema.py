@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from pipelines.spec import MAX_RATE_HZ, MIN_RATE_HZ
+from tuner.config.blocks import Block
+from tuner.config.model_blocks import MODELS, Model
+from tuner.config.training_blocks import Augment, Optim, Train
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"
@@ -25,22 +18,25 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
     "val_accuracy": "max",
     "val_loss": "min",
     "val_clip_f1_macro": "max",
+    "val_balanced_accuracy": "max",
+    "val_precision_macro": "max",
+    "val_recall_macro": "max",
+    "val_log_loss": "min",
+    "val_hard_accuracy": "max",
+    "val_hard_f1_macro": "max",
     "val_clip_accuracy": "max",
 }
 """Metrics that every epoch reports and a study can select by, with their direction."""
 
+Metric = Literal[
+    "val_f1_macro", "val_accuracy", "val_loss", "val_clip_f1_macro", "val_clip_accuracy",
+    "val_balanced_accuracy", "val_precision_macro", "val_recall_macro", "val_log_loss",
+    "val_hard_accuracy", "val_hard_f1_macro",
+]  # fmt: skip
 _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_Pool: TypeAlias = Literal["avg", "max", "concat"]
-_POOL_HELP = "Pooling before the classifier: average, maximum, or both side by side."
 
 
-class _Block(BaseModel):
-    """Settings of all blocks: frozen, no unknown keys, no silent conversion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ShareSplit(_Block):
+class ShareSplit(Block):
     """A split drawn at random."""
 
     train: float = Field(0.70, gt=0, lt=1, description="Share of the tracks to learn from.")
@@ -66,7 +62,7 @@ _Values = Annotated[
 ]
 
 
-class ColumnSplit(_Block):
+class ColumnSplit(Block):
     """A split given by a column of the manifest."""
 
     column: str = Field(min_length=1, description="Column that decides.")
@@ -89,7 +85,7 @@ Split = Annotated[
 ]
 
 
-class Data(_Block):
+class Data(Block):
     """Which audio, how it is split, and how it is cut into clips."""
 
     root: str = Field(
@@ -115,6 +111,11 @@ class Data(_Block):
     short: Literal["pad", "repeat"] = Field(
         "pad", description="What fills a track that is shorter than a clip."
     )
+    leaks: Literal["report", "drop"] = Field(
+        "report",
+        description="Copies of one recording on two given sides: report them and register "
+        "nothing, or drop those that are learned from.",
+    )
     max_bad_share: float = Field(
         0.2, ge=0, le=1, description="A larger share of files that cannot be used is an error."
     )
@@ -128,11 +129,11 @@ class Data(_Block):
         return values
 
 
-class Features(_Block):
+class Features(Block):
     """The audio front end, in torchaudio's names."""
 
-    kind: Literal["logmel", "stft", "mfcc", "tempogram"] = Field(
-        "logmel", description="What a model is given."
+    kind: Literal["auto", "logmel", "stft", "mfcc", "tempogram", "waveform", "song"] = Field(
+        "auto", description="What a model is given; auto: what the model takes, log-mel first."
     )
     sample_rate: int = Field(22050, ge=MIN_RATE_HZ, le=MAX_RATE_HZ, description="Rate, in Hz.")
     n_fft: int = Field(1024, ge=16, le=65_536, description="Length of the FFT, in samples.")
@@ -145,83 +146,14 @@ class Features(_Block):
     n_lags: int = Field(128, ge=2, le=2048, description="Rows of a tempogram: lags, in frames.")
 
 
-def _whole(value: Any) -> Any:
-    """Refuse 3.0 where 3 is meant, as strict whole numbers do."""
-    if isinstance(value, float):
-        raise PydanticCustomError("int_type", "Input should be a valid integer")
-    return value
-
-
-class Cnn(_Block):
-    """A plain convolutional network."""
-
-    name: Literal["cnn"] = Field("cnn", description="Which model.")
-    blocks: int = Field(4, ge=2, le=5, description="Convolution blocks; each halves the map.")
-    channels: int = Field(16, ge=1, le=512, description="Channels of the first block.")
-    kernel_size: Annotated[Literal[3, 5, 7], BeforeValidator(_whole)] = Field(
-        3, description="Side of the convolution kernel."
-    )
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Non-linearity.")
-    batch_norm: bool = Field(True, description="Normalise after each convolution.")
-    pool: _Pool = Field("avg", description=_POOL_HELP)
-    dropout: float = Field(0.2, ge=0, le=0.9, description="Dropout before the classifier.")
-    hidden: int = Field(0, ge=0, le=8192, description="Width of a dense layer; 0: none.")
-
-
-class ResNet18(_Block):
-    """timm's ResNet-18 with a stem for one channel."""
-
-    name: Literal["resnet18"] = Field("resnet18", description="Which model.")
-    drop_rate: float = Field(0.0, ge=0, le=0.9, description="Dropout before the classifier.")
-    pool: _Pool = Field("avg", description=_POOL_HELP)
-    weights: None = Field(None, description="Pretrained weights; only null is built.")
-
-
-MODELS: dict[str, type[_Block]] = {"cnn": Cnn, "resnet18": ResNet18}
-"""The models that are built, by the name a space file gives them."""
-Model = Annotated[Cnn | ResNet18, Field(discriminator="name")]
-
-
-class Optim(_Block):
-    """The optimizer and its schedule."""
-
-    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Which optimizer.")
-    lr: float = Field(1e-3, gt=0, le=100, description="Highest learning rate.")
-    weight_decay: float = Field(1e-4, ge=0, le=10, description="Weight decay.")
-    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
-        "one_cycle", description="Course of the learning rate over the epochs."
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
-
-
-class Augment(_Block):
-    """What is done to training batches only; 0 switches a part off."""
-
-    time_mask: int = Field(0, ge=0, description="Longest time mask, in frames.")
-    freq_mask: int = Field(0, ge=0, description="Widest frequency mask, in rows.")
-    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup.")
-
-
-class Train(_Block):
-    """How long and on what portions a trial trains."""
-
-    epochs: int = Field(20, ge=1, le=100_000, description="Epochs of a trial that is not stopped.")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Clips a step, over all workers.")
-    crop_seconds: float | None = Field(
-        None, gt=0, description="Part of a clip seen in a step, in seconds; null: all of it."
-    )
-    freeze_epochs: int = Field(0, ge=0, description="Epochs in which only the classifier learns.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic.")
-
-
-class Search(_Block):
+class Search(Block):
     """How configurations are chosen and judged."""
 
     algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="Search algorithm.")
     trials: int = Field(24, ge=1, le=100_000, description="Configurations to try.")
-    metric: Literal[
-        "val_f1_macro", "val_accuracy", "val_loss", "val_clip_f1_macro", "val_clip_accuracy"
-    ] = Field("val_f1_macro", description="What decides; tracks count unless it says clip_.")
+    metric: Metric = Field(
+        "val_f1_macro", description="What decides; tracks count unless it says clip_."
+    )
     mode: Literal["max", "min"] = Field("max", description="Direction of the metric.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of the trials.")
     budget: str | None = Field(
@@ -236,7 +168,7 @@ class Search(_Block):
         return float(self.budget[:-1]) * _SECONDS_PER_UNIT[self.budget[-1]]
 
 
-class Scheduler(_Block):
+class Scheduler(Block):
     """Which trials are stopped early."""
 
     name: Literal["asha", "none"] = Field("asha", description="asha, or none.")
@@ -244,14 +176,19 @@ class Scheduler(_Block):
     reduction_factor: int = Field(3, ge=2, le=64, description="One in so many trials goes on.")
 
 
-class Confirm(_Block):
+class Confirm(Block):
     """How the winner is made sure of."""
 
     top: int = Field(2, ge=1, le=1000, description="Best trials that are trained again.")
     seeds: int = Field(3, ge=1, le=1000, description="Random seeds for each of them.")
+    refit: bool = Field(
+        False,
+        description="Train the winner once more, on training and validation tracks together, "
+        "before the test.",
+    )
 
 
-class Resources(_Block):
+class Resources(Block):
     """What one trial occupies."""
 
     workers: int = Field(1, ge=1, le=1024, description="Processes that train one trial.")
@@ -261,7 +198,7 @@ class Resources(_Block):
     )
 
 
-class Experiment(_Block):
+class Experiment(Block):
     """One study in which every setting has a value."""
 
     name: str = Field(pattern=f"^{SLUG}$", description="Name of the study: letters, digits, -_.")
@@ -276,8 +213,15 @@ class Experiment(_Block):
     confirm: Confirm = Field(Confirm(), description="Confirmation.")
     resources: Resources = Field(Resources(), description="What a trial occupies.")
 
+    @property
+    def front_end(self) -> Features:
+        """The features block with ``kind: auto`` settled by the model."""
+        if self.features.kind != "auto":
+            return self.features
+        return self.features.model_copy(update={"kind": MODELS[self.model.name].takes[0]})
 
-def block_at(path: tuple[str, ...], values: Any) -> type[_Block] | None:
+
+def block_at(path: tuple[str, ...], values: Any) -> type[Block] | None:
     """Find the model of the block at ``path``; ``values`` tells which of several it is.
 
     Args:
@@ -296,4 +240,4 @@ def block_at(path: tuple[str, ...], values: Any) -> type[_Block] | None:
         return ColumnSplit if _split_kind(values) == "by-column" else ShareSplit
     found = Experiment.model_fields.get(path[0]) if len(path) == 1 else None
     annotation = found.annotation if found else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, _Block) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Block) else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pipelines.errors import SpecError
 from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec
 from tuner.config.schema import ColumnSplit, ShareSplit
 
@@ -26,27 +27,34 @@ def feature_spec(features: Features) -> FeatureSpec:
     A setting that the kind does not read stays at its default, so that it tells no two feature
     sets apart.
 
+    Args:
+        features: with a kind; `Experiment.front_end` is.
+
     Raises:
-        pipelines.errors.SpecError: the settings cannot work.
+        pipelines.errors.SpecError: the settings cannot work, or the kind is left to the model.
     """
     kind = features.kind
+    if kind == "auto":
+        raise SpecError("kind is auto; which it is, the model decides")
     read = {name: getattr(features, name) for name in PARAMETERS[kind]}
     return FeatureSpec(kind=kind, sample_rate=features.sample_rate, **read)
 
 
-def split_spec(split: Split, group: str = "auto", seed: int = 0) -> SplitSpec:
-    """How tracks, or their clips, are put on sides.
+def split_spec(
+    split: Split, group: str = "auto", seed: int = 0, leaks: Literal["report", "drop"] = "report"
+) -> SplitSpec:
+    """How tracks, or their clips, are put on sides, and what becomes of those on two.
 
     Raises:
         pipelines.errors.SpecError: the settings cannot work.
     """
     if isinstance(split, ColumnSplit):
         return SplitSpec(
-            group=group, seed=seed, column=split.column,
+            group=group, seed=seed, leaks=leaks, column=split.column,
             val_values=split.val, test_values=split.test,
         )  # fmt: skip
     shares = split if isinstance(split, ShareSplit) else ShareSplit(by=split)
     return SplitSpec(
-        group=group, unit=shares.by, seed=seed,
+        group=group, unit=shares.by, seed=seed, leaks=leaks,
         train=shares.train, val=shares.val, test=shares.test,
     )  # fmt: skip

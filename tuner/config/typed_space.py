@@ -147,7 +147,7 @@ class Space:
         variants: dict[tuple[ClipSpec, FeatureSpec], FeatureVariant] = {}
         for drawn in every_draw(self.tree, _feature_values):
             experiment = Experiment.model_validate(drawn.values)
-            variant = FeatureVariant(experiment.data, experiment.features)
+            variant = FeatureVariant(experiment.data, experiment.front_end)
             key = clip_spec(variant.data), feature_spec(variant.features)
             variants.setdefault(key, variant)
         return tuple(variants.values())
@@ -181,5 +181,6 @@ def _all_values(setting: Open, _: Path) -> Sequence[Scalar]:
 
 
 def _feature_values(setting: Open, path: Path) -> Sequence[Scalar]:
-    shapes_features = path[0] in ("data", "features")
+    # The model decides on the kind of features where the file leaves that open.
+    shapes_features = path[0] in ("data", "features") or path in (("model",), ("model", "name"))
     return discrete_values(setting.range) if shapes_features else (first_value(setting),)

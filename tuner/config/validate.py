@@ -27,7 +27,7 @@ from tuner.space import Choice, Grid, count_values, discrete_values, ends_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tuner.config.rules import Rule
+    from tuner.config.rule import Rule
     from tuner.config.tree import Block, Draw, Open, Path
     from tuner.errors import Problem
     from tuner.space import Range, Scalar
@@ -53,6 +53,8 @@ def check(tree: Block) -> Findings:
     """
     findings = Findings()
     _check_settings(tree, findings)
+    if len(findings.problems) > MAX_PROBLEMS:
+        return findings
     for rule in RULES:
         for drawn, message in _faults(tree, rule):
             mark, path = _place(rule, drawn)

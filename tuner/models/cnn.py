@@ -8,41 +8,23 @@ from typing import Literal
 import torch
 from torch import nn
 
+from tuner.models.pooling import GlobalPool, Pool
+
 Activation = Literal["relu", "gelu", "silu"]
-Pool = Literal["avg", "max", "concat"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU,
 }  # fmt: skip
 
 
-class GlobalPool(nn.Module):
-    """``[b, c, f, m]`` to ``[b, c]`` by mean or maximum, or to ``[b, 2c]`` by both."""
-
-    def __init__(self, kind: Pool) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool over frequency and time."""
-        if self.kind == "avg":
-            return x.mean((2, 3))
-        if self.kind == "max":
-            return x.amax((2, 3))
-        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-
-
-def _block(
+def _convolution(
     c_in: int, c_out: int, kernel_size: int, activation: Activation, batch_norm: bool
-) -> nn.Module:
-    layers: list[nn.Module] = [
+) -> list[nn.Module]:
+    return [
         # The norm's shift replaces the convolution's bias.
         nn.Conv2d(c_in, c_out, kernel_size, padding=kernel_size // 2, bias=not batch_norm),
         *([nn.BatchNorm2d(c_out)] if batch_norm else []),
         ACTIVATIONS[activation](),
-        # ceil_mode: five halvings of a short clip never reach zero frames.
-        nn.MaxPool2d(2, ceil_mode=True),
     ]
-    return nn.Sequential(*layers)
 
 
 class Cnn(nn.Module):
@@ -51,6 +33,7 @@ class Cnn(nn.Module):
     Args:
         num_labels: classes ``k``.
         blocks: number of convolution blocks.
+        convolutions: convolutions of each block.
         channels: channels of the first block; each next one has twice as many.
         kernel_size: side of the square kernels, odd.
         activation: after each convolution and dense layer.
@@ -65,6 +48,7 @@ class Cnn(nn.Module):
         num_labels: int,
         *,
         blocks: int = 4,
+        convolutions: int = 1,
         channels: int = 16,
         kernel_size: int = 3,
         activation: Activation = "relu",
@@ -75,13 +59,14 @@ class Cnn(nn.Module):
     ) -> None:
         super().__init__()
         widths = [1, *(channels * 2**i for i in range(blocks))]
-        self.body = nn.Sequential(
-            *(
-                _block(c_in, c_out, kernel_size, activation, batch_norm)
-                for c_in, c_out in pairwise(widths)
-            ),
-            GlobalPool(pool),
-        )
+        stack: list[nn.Module] = []
+        for c_in, c_out in pairwise(widths):
+            block: list[nn.Module] = []
+            for before in (c_in, *[c_out] * (convolutions - 1)):
+                block += _convolution(before, c_out, kernel_size, activation, batch_norm)
+            # ceil_mode: five halvings of a short clip never reach zero frames.
+            stack.append(nn.Sequential(*block, nn.MaxPool2d(2, ceil_mode=True)))
+        self.body = nn.Sequential(*stack, GlobalPool(pool))
         width = widths[-1] * (2 if pool == "concat" else 1)
         dense: list[nn.Module] = [nn.Dropout(dropout)]
         if hidden:

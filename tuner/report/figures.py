@@ -70,6 +70,39 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
     return _png(figure)
 
 
+def learning_rates(
+    rates: Sequence[float], losses: Sequence[float | None], suggestion: float | None
+) -> bytes:
+    """PNG of a learning-rate finder: loss over rate on a log axis, the rate it suggests marked.
+
+    Losses that are no finite numbers are left out; those after the model has diverged are cut off
+    at the top.
+    """
+    points = [
+        (rate, loss)
+        for rate, loss in zip(rates, losses, strict=True)
+        if loss is not None and np.isfinite(loss)
+    ]
+    figure, axes = _figure(7.2, 3.0)
+    axes.set_xscale("log")
+    if points:
+        tried, found = zip(*points, strict=True)
+        axes.plot(tried, found, color=INK, linewidth=1.6)
+        low, start = min(found), found[0]
+        if max(found) > 3 * start > 0:
+            axes.set_ylim(low - 0.1 * (start - low), 1.5 * start)
+    if suggestion is not None:
+        axes.axvline(suggestion, color=ACCENT, linewidth=1.4)
+        axes.annotate(
+            f"suggested: {suggestion:.3g}", (suggestion, 1.0), xycoords=("data", "axes fraction"),
+            color=ACCENT, fontsize=9, xytext=(4, -2), textcoords="offset points", va="top",
+        )  # fmt: skip
+    axes.set_xlabel("learning rate", color=INK)
+    axes.set_ylabel("training loss", color=INK)
+    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+    return _png(figure)
+
+
 def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
     """PNG of a metric over epochs, one line for each search trial, the winner's in colour."""
     figure, axes = _figure(7.2, 3.4)

@@ -6,6 +6,7 @@ import base64
 import csv
 import datetime
 import io
+import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,9 +77,12 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
     board = _leaderboard(rows, metric, maximise, winner)
     test = _last(records, "test")
     pictures = {"history.png": figures.history(rows, metric, winner)}
-    if test:
-        counts = np.array(test["confusion"])
-        pictures["confusion_matrix.png"] = figures.confusion_matrix(counts, test["labels"])
+    for key, name in (("confusion", "confusion_matrix"), ("clip_confusion", "confusion_clips")):
+        if key in test:
+            drawn = figures.confusion_matrix(np.array(test[key]), test["labels"])
+            pictures[f"{name}.png"] = drawn
+    if finder := _lr_finder(records, folder):
+        pictures["lr_finder.png"] = figures.learning_rates(**finder)
     for name, content in pictures.items():
         _write(folder / "figures" / name, content)
     _write(folder / "leaderboard.csv", _csv(board, metric).encode())
@@ -100,6 +104,9 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
         runner_up=next((r for r in board if not r.is_winner and r.value is not None), None),
         winner=next((row for row in board if row.is_winner), None),
         classes=_classes(test) if test else [],
+        scores=_scores(test["metrics"]) if test else [],
+        ensembles=[_vote_row(row) for row in facts["ensembles"]],
+        problems=_last(records, "ensemble").get("problems", []),
         pictures={name.partition(".")[0]: _inline(data) for name, data in pictures.items()},
         status=_last(records, "study_end").get("status", "running"),
         date=_day(records[-1]["time_ms"]),
@@ -152,6 +159,57 @@ def _classes(test: Record) -> list[ClassRow]:
         mistaken = f"{labels[worst]} ({wrong[worst]})" if wrong[worst] else ""
         found.append(ClassRow(labels[i], int(counts[i].sum()), precision, recall, f1, mistaken))
     return found
+
+
+def _scores(measured: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
+    """Rows of the table of test scores; a study of an older version lacks some."""
+    rows = (("tracks, soft vote", ""), ("tracks, hard vote", "hard_"), ("clips", "clip_"))
+    found = [
+        (words, [measured.get(prefix + name) for name in metrics.SCORES]) for words, prefix in rows
+    ]
+    losses = [measured.get("log_loss"), None, measured.get("loss")]
+    return [(words, [*row, loss]) for (words, row), loss in zip(found, losses, strict=True)]
+
+
+@dataclass(frozen=True)
+class VoteRow:
+    """One vote over clips or models as people read it."""
+
+    what: str
+    members: str
+    val: dict[str, Any]
+    test: dict[str, Any]
+
+
+def _vote_row(row: dict[str, Any]) -> VoteRow:
+    members = row["members"]
+    equal = len({one["weight"] for one in members}) == 1
+    names = [
+        f"{one['trial_id']} ({one['model']})" + ("" if equal else f" x {one['weight']:.2f}")
+        for one in members
+    ]
+    what = {
+        "winner_soft": "winner, soft vote over clips",
+        "winner_hard": "winner, hard vote over clips",
+        "top_k": f"soft vote of the {len(members)} confirmed models",
+        "fusion": "fusion over the model families",
+    }[row["name"]]
+    return VoteRow(what, ", ".join(names), row["val"], row["test"])
+
+
+def _lr_finder(records: Sequence[Record], folder: Path) -> dict[str, Any] | None:
+    """What the learning-rate finder of the winning run left; None when it was not asked for."""
+    winner = _last(records, "confirmed").get("winner")
+    if winner is None:
+        return None
+    for trial_id in (winner["run_trial_id"], winner["trial_id"]):
+        try:
+            found = json.loads((folder / "trials" / trial_id / "lr_finder.json").read_text())
+            if len(found["rates"]) == len(found["losses"]):
+                return {key: found[key] for key in ("rates", "losses", "suggestion")}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not there, or not whole
+    return None
 
 
 def _csv(board: Sequence[LeaderboardRow], metric: str) -> str:

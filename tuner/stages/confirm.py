@@ -8,7 +8,8 @@ import numpy as np
 
 from tuner import metrics, selection
 from tuner.errors import StudyError
-from tuner.plan import Proposal
+from tuner.plan import ListSource, Proposal
+from tuner.stages.answers import answers_of
 from tuner.stages.search import run_stage
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from tuner.context import Context
     from tuner.selection import Candidate, TrialRow
 
-# Intervals over tracks exist for metrics that count tracks.
-TRACK_METRICS = {"val_f1_macro": metrics.f1_macro, "val_accuracy": metrics.accuracy}
+# Intervals over tracks exist for metrics that count tracks: by the soft vote, by the hard one.
+TRACK_METRICS = {f"val_{name}": score for name, score in metrics.SCORES.items()}
+HARD_METRICS = {
+    "val_hard_accuracy": metrics.accuracy, "val_hard_f1_macro": metrics.f1_macro,
+}  # fmt: skip
 
 
 def confirm_best(study: Context) -> None:
@@ -35,7 +39,7 @@ def confirm_best(study: Context) -> None:
     top = selection.leaderboard(rows.values(), study.metric, study.maximise)[: plan.top]
     wanted = list(_missing_runs(study, top, rows))
     if wanted:
-        run_stage(study, _ListSource(wanted), "confirm", len(wanted), None)
+        run_stage(study, ListSource(wanted), "confirm", len(wanted), None)
     ranked = selection.candidates(study.rows().values(), study.metric, study.maximise)
     if not ranked:
         raise StudyError("no confirmation run succeeded; the ledger names the reasons")
@@ -51,10 +55,12 @@ def confirm_best(study: Context) -> None:
             "run_trial_id": selection.best_run(winner, study.metric, study.maximise).trial_id,
         },
     )
-    study.progress.say(
-        f"confirmed: {winner.trial_id}, mean {study.metric} {winner.mean:.3f} "
-        f"over {len(winner.values)} seeds"
+    reached = (
+        f"mean {study.metric} {winner.mean:.3f} over {len(winner.values)} seeds"
+        if len(winner.values) > 1
+        else f"{study.metric} {winner.mean:.3f} with another seed"
     )
+    study.progress.say(f"confirmed: {winner.trial_id}, {reached}")
 
 
 def _missing_runs(
@@ -80,24 +86,13 @@ def _missing_runs(
 
 def _interval(study: Context, winner: Candidate) -> list[float] | None:
     """Interval over validation tracks of the winner's mean over its seeds."""
-    metric = TRACK_METRICS.get(study.metric)
+    metric = (TRACK_METRICS | HARD_METRICS).get(study.metric)
     if metric is None:
         return None
-    answers = study.predict(list(winner.runs), "val")
-    predicted = np.stack([answer.predicted for answer in answers])
+    answers = answers_of(study, list(winner.runs), "val")
+    predicted = np.stack([
+        answer.hard.argmax(1) if study.metric in HARD_METRICS else answer.predicted
+        for answer in answers
+    ])  # fmt: skip
     k = len(study.labels())
     return list(metrics.bootstrap_interval(answers[0].truth, predicted, metric, k))
-
-
-class _ListSource:
-    """A fixed list of runs."""
-
-    def __init__(self, wanted: list[Proposal]) -> None:
-        self._wanted = iter(wanted)
-
-    def next(self) -> Proposal | None:
-        """The next run."""
-        return next(self._wanted, None)
-
-    def ended(self, proposal: Proposal, value: float | None) -> None:
-        """Nothing depends on it."""

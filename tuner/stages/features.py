@@ -8,6 +8,8 @@ from tuner import feature_sets, selection
 from tuner.errors import StudyError, StudyExistsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipelines.store import FeatureSet
     from tuner.context import Context
 
@@ -34,11 +36,30 @@ def build_features(study: Context) -> None:
     first = described[0]
     tracks, clips = first["tracks"], first["clips"]
     leak = selection.leak_in_words(selection.worst_leakage(described))
+    dropped = dropped_in_words(first["leakage"])  # the same in all sets, as the sides are
     rejected = f", {tracks['quarantined']} rejected" if tracks["quarantined"] else ""
     study.progress.say(
         f"features: {tracks['listed']} tracks{rejected}; clips {clips['train']} train, "
         f"{clips['val']} val, {clips['test']} test; groups: {first['groups']}; "
         + ("no leak between the splits" if leak == "passed" else leak)
+        + (f"; {dropped}" if dropped else "")
+    )
+
+
+def dropped_in_words(leakage: Mapping[str, Any]) -> str:
+    """Which tracks `data.leaks: drop` left out of a feature set; empty when it left out none.
+
+    Args:
+        leakage: `pipelines.leakage.Leakage` as JSON data; sets of earlier versions count none.
+    """
+    num_val = leakage.get("dropped_val", 0)
+    num_train = leakage.get("dropped", 0) - num_val
+    counted = ((num_train, "training", "validation or test"), (num_val, "validation", "test"))
+    return "; ".join(
+        f"{number} {side} {'track' if number == 1 else 'tracks'} left out, with a copy or the "
+        f"group in {better}"
+        for number, side, better in counted
+        if number
     )
 
 

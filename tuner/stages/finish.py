@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuner import metrics, registry, selection
+from tuner.stages.answers import answers_of
+from tuner.stages.refit import final_run
 from tuner.trial import export_bundle
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tuner.context import Context
     from tuner.selection import TrialRow
-
-TEST_METRICS = ("f1_macro", "accuracy", "clip_f1_macro", "clip_accuracy")
 
 
 def test_winner(study: Context) -> None:
     """Score the confirmed winner on the test split; a study does this once in its life."""
     if study.ledger.last("test"):
         return
-    row = _winning_run(study)
-    (answer,) = study.predict([row], "test")
-    k = len(study.labels())
+    row = final_run(study)
+    (answer,) = answers_of(study, [row], "test")
+    labels = study.labels()
+    k = len(labels)
     low, high = metrics.bootstrap_interval(answer.truth, answer.predicted, metrics.f1_macro, k)
-    measured = {name: answer.metrics[name] for name in TEST_METRICS}
+    by_accuracy = metrics.bootstrap_interval(answer.truth, answer.predicted, metrics.accuracy, k)
+    measured = {name: v for name, v in answer.metrics.items() if math.isfinite(v)}  # as JSON wants
+    counts = metrics.confusion(answer.truth, answer.predicted, k)
     tracks = "\n".join(sorted(answer.track_ids))
     study.record(
         "test",
         trial_id=row.trial_id,
-        metrics={**measured, "ci95": [low, high], "tracks": len(answer.truth)},
-        confusion=metrics.confusion(answer.truth, answer.predicted, k).tolist(),
-        labels=study.labels(),
+        metrics={
+            **measured,
+            "ci95": [low, high],
+            "accuracy_ci95": list(by_accuracy),
+            "tracks": len(answer.truth),
+        },
+        confusion=counts.tolist(),
+        clip_confusion=answer.clip_confusion.tolist(),
+        classes=_classes(counts, labels),
+        labels=labels,
         # Two scores can be compared when they were reached on the same tracks.
         split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
     )
@@ -39,6 +53,16 @@ def test_winner(study: Context) -> None:
         f"test: macro F1 {measured['f1_macro']:.3f} (95 % {low:.3f} to {high:.3f}), "
         f"accuracy {measured['accuracy']:.3f} on {len(answer.truth)} tracks"
     )
+
+
+def _classes(counts: NDArray[np.int64], labels: list[str]) -> list[dict[str, Any]]:
+    """Scores of each class from counts of tracks ``[k, k]``, in words for programs."""
+    precision, recall, f1 = (values.tolist() for values in metrics.per_class(counts))
+    return [
+        {"label": label, "precision": precision[i], "recall": recall[i], "f1": f1[i],
+         "tracks": int(counts[i].sum())}
+        for i, label in enumerate(labels)
+    ]  # fmt: skip
 
 
 def register_winner(study: Context) -> None:
@@ -49,7 +73,7 @@ def register_winner(study: Context) -> None:
     """
     if study.ledger.last("registered"):
         return
-    row = _winning_run(study)
+    row = final_run(study)
     final_id = _record_final_run(study, row)
     test = study.required("test")
     leakage = selection.summary(list(study.ledger.records()))["leakage"]
@@ -76,18 +100,28 @@ def register_winner(study: Context) -> None:
     done = registry.register(
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.place.name, facts
     )
+    reason = reason_of(done, is_guessing=selection.is_guessing(test))
     study.record(
-        "registered", name=done.name, version=done.version, alias=done.alias, reason=done.reason
+        "registered", name=done.name, version=done.version, alias=done.alias, reason=reason
     )
-    study.progress.say(f"registered: {done.reason}")
+    study.progress.say(f"registered: {reason}")
 
 
-def _winning_run(study: Context) -> TrialRow:
-    return study.rows()[study.required("confirmed")["winner"]["run_trial_id"]]
+def reason_of(done: registry.Registration, is_guessing: bool) -> str:
+    """Why a model was registered or not; one that only guesses is registered, and said to."""
+    if done.version is None or not is_guessing:
+        return done.reason
+    # In front: the reason can end in a command.
+    return f"no better than guessing on the test tracks, registered all the same: {done.reason}"
 
 
 def _record_final_run(study: Context, row: TrialRow) -> str:
-    """Record the run that shows the registered model; it repeats a confirmation run."""
+    """Record the run that shows the registered model, unless it is one that was trained as such.
+
+    Without a final fit it repeats a confirmation run.
+    """
+    if row.stage == "final":
+        return row.trial_id
     final_id = f"final-{row.trial_id}"
     final = study.rows().get(final_id)
     if final is None:

@@ -26,7 +26,9 @@ def note(records: Sequence[Record]) -> str:
         search = next(r for r in records if r["kind"] == "study")["config"]["search"]
         winner = _winner(facts, rows, search["metric"], search["mode"] == "max")
         params = _block(rows[facts["best"]["trial_id"]].params)
-        parts = [winner, *_test(facts), *_trust(facts), params, *_next(facts)]
+        parts = [
+            winner, *_test(facts), *_beside(facts), *_trust(facts), params, *_next(facts),
+        ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,7 +50,11 @@ def _winner(
         rivals = [(c["trial_id"], c["mean"]) for c in confirm["top"] if c["trial_id"] != trial_id]
         mean = confirm["mean"]
         found.append(
-            f", mean {metric} {mean:.3f} over {_counted(confirm['seeds'], 'seed')}"
+            (
+                f", mean {metric} {mean:.3f} over {confirm['seeds']} seeds"
+                if confirm["seeds"] > 1
+                else f", {metric} {mean:.3f} with another seed"
+            )
             + (f", {_against(mean, rivals[0], 'runner-up', maximise)}" if rivals else "")
         )
         others = [] if rivals else others
@@ -90,6 +96,18 @@ def _test(facts: dict[str, Any]) -> list[str]:
     ]
 
 
+def _beside(facts: dict[str, Any]) -> list[str]:
+    """What several models answer together; nothing was chosen by it."""
+    names = {"top_k": "soft vote of", "fusion": "fusion of"}
+    found = [
+        f"{names[row['name']]} {_counted(len(row['members']), 'model')}: "
+        f"test macro F1 {row['test']['f1_macro']:.3f}, accuracy {row['test']['accuracy']:.3f}"
+        for row in facts["ensembles"]
+        if row["name"] in names
+    ]
+    return [f"Beside the winner, not used to choose: {'; '.join(found)}."] if found else []
+
+
 def _trust(facts: dict[str, Any]) -> list[str]:
     """Whether the scores can be believed: leakage, number of test tracks, seeds, lost files."""
     if not facts["features"]:
@@ -107,7 +125,7 @@ def _trust(facts: dict[str, Any]) -> list[str]:
         is_wide = high - low > selection.WIDE_INTERVAL
         found.append(f"interval of {high - low:.2f} is {few if is_wide else enough}")
     if facts["confirm"] and facts["confirm"]["seeds"] < 2:
-        found.append("not repeated with other seeds")
+        found.append("repeated with one other seed only")
     lost, listed = tracks["quarantined"], _counted(tracks["listed"], "track")
     found.append(f"{lost} of {listed} not usable" if lost else f"all {listed} usable")
     return [f"Trust: {'; '.join(found)}."]

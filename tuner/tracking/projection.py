@@ -146,11 +146,12 @@ class Projection:
         handle = {
             "features": self._features, "trial": self._trial, "epoch": self._epoch,
             "trial_end": self._trial_end, "confirmed": self._confirmed, "test": self._test,
-            "registered": self._registered, "study_end": self._study_end,
+            "registered": self._registered, "ensemble": self._ensemble,
+            "study_end": self._study_end,
         }.get(record["kind"])  # fmt: skip
         if handle is not None:
             handle(record, self.parent)
-        if record["kind"] in ("confirmed", "test", "registered", "study_end"):
+        if record["kind"] in ("confirmed", "test", "registered", "ensemble", "study_end"):
             self.parent.tags["mlflow.note.content"] = note(self._records)[:MAX_TAG]
 
     def _study(self, record: Record) -> None:
@@ -258,6 +259,16 @@ class Projection:
         version = f"{record['name']} version {record['version']}" if record["version"] else "no"
         alias = f" @{record['alias']}" if record["alias"] else ""
         parent.tags["registered"] = version + alias
+
+    def _ensemble(self, record: Record, parent: Run) -> None:
+        """Scores of the votes of several models; those of the winner are among the test's."""
+        names = {"top_k": "ensemble", "fusion": "fusion"}
+        for row in record["rows"]:
+            if (name := names.get(row["name"])) is not None:
+                for split in ("val", "test"):
+                    scores = {f"{split}_{name}_{key}": v for key, v in row[split].items()}
+                    scores |= _ends(f"{split}_{name}", row[split].get("ci95"))
+                    parent.measure(scores, record["time_ms"])
 
     def _study_end(self, record: Record, parent: Run) -> None:
         ended = [

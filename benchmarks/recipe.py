@@ -1,0 +1,187 @@
+"""Our recipe against a stock float32 loop: `python -m benchmarks.recipe`.
+
+The stock loop is what a tutorial has: float32, rows of the clips in memory, the plain AdamW of
+torch. Ours is whole epochs of `tuner.loop` with precision `auto` and channels-last. With
+`--accuracy` the same small training is run in float32 and in `auto` instead, over several seeds,
+and validation accuracies are compared: speed that costs accuracy would be none.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmarks.paired import compare, machine, pin_threads, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    from tuner.arrays import Arrays
+    from tuner.recipe import Precision
+
+PACKAGES = ("numpy", "timm", "torch")
+WARMUP = 1
+BATCH_SIZE = 32
+# A round takes a few seconds; a GPU works through as many clips in no time.
+EPOCH_CLIPS = {"cpu": 128, "cuda": 4096}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
+# Of accuracy: half for validation, so that a clip more or less is a small part of a point.
+DEMO_TRACKS, VAL_SHARE, CLIPS_PER_TRACK = 240, 0.45, 4
+
+
+def stock_epochs(arrays: Arrays, device: torch.device, model: str) -> Iterator[float]:
+    """Train as a tutorial does, without end; yields the mean loss of each epoch."""
+    import torch
+    from torch.nn import functional as F
+
+    from benchmarks import training
+
+    x, y = training.standardised(arrays, "train", device)
+    x_val, _ = training.standardised(arrays, "val", device)
+    network = training.make_network(model).to(device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), training.PEAK_LR, weight_decay=training.WEIGHT_DECAY
+    )
+    while True:
+        network.train()
+        losses = []
+        for rows in torch.randperm(len(y)).to(device).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(x[rows]), y[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+        network.eval()
+        with torch.no_grad():
+            network(x_val).softmax(-1)
+        yield mean(losses)
+
+
+def measure(
+    arrays: Arrays, rounds: int, device_name: str, model: str = "resnet18"
+) -> dict[str, Any]:
+    """Times of an epoch on both sides."""
+    from benchmarks import training
+
+    workers = training.alone(device_name)
+    sides = {
+        "ours": training.our_epochs(
+            model, arrays, training.make_feed(arrays, BATCH_SIZE, workers),
+            training.make_recipe(WARMUP + rounds), workers,
+        ),
+        "stock": stock_epochs(arrays, workers.device, model),
+    }  # fmt: skip
+    calls: dict[str, Callable[[], object]] = {
+        side: partial(next, epochs) for side, epochs in sides.items()
+    }
+    times = compare(calls, rounds, WARMUP)
+    clips = arrays.splits["train"].stop
+    rate = {side: round(1e3 * clips / ms, 1) for side, ms in times.median_ms().items()}
+    return {"clips_per_second": rate, **summary(times, [("stock", "ours")])}
+
+
+def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
+    """The features of a demo dataset, made in this process."""
+    from pipelines.catalog import read_catalog
+    from pipelines.decode_pass import decode_here
+    from pipelines.demo.dataset import write_demo
+    from pipelines.feature_sets import build
+    from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+    from tuner.arrays import open_arrays
+
+    manifest = write_demo(folder / "demo", num_tracks)
+    split = SplitSpec(train=0.9 - VAL_SHARE, val=VAL_SHARE, test=0.1)
+    clip = ClipSpec(clips_per_track=CLIPS_PER_TRACK)
+    built = build(
+        read_catalog(manifest), folder / "sets", clip, FeatureSpec(), split, decode=decode_here
+    )
+    return open_arrays(built.feature_set.path, folder / "cache")
+
+
+def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str, Any]:
+    """Validation accuracies after the last epoch in both precisions, in points.
+
+    The difference is given with its standard error over the seeds: both precisions of a seed
+    start from the same weights and see the same batches.
+    """
+    import torch
+
+    from benchmarks import training
+    from tuner import loop
+    from tuner.models import Classifier, build_network
+
+    workers = training.alone("cpu")
+    found: dict[str, list[dict[str, float]]] = {precision: [] for precision in PRECISIONS}
+    for seed in range(seeds):
+        for precision in PRECISIONS:
+            torch.manual_seed(seed)
+            network = build_network(model, len(arrays.labels), training.MODELS[model])
+            feed = replace(training.make_feed(arrays, BATCH_SIZE, workers), seed=seed)
+            recipe = replace(training.make_recipe(epochs, precision), peak_lr=3e-3, seed=seed)
+            classifier = Classifier(network, arrays.mean, arrays.std)
+            *_, last = loop.epochs(classifier, feed, recipe, workers)
+            found[precision].append(last.metrics)
+    return {
+        name: compare_points(*([100 * m[name] for m in found[p]] for p in PRECISIONS))
+        for name in ("val_accuracy", "val_clip_accuracy")
+    }
+
+
+def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
+    """Means over the seeds, and the mean difference with its standard error."""
+    apart = [b - a for a, b in zip(fp32, auto, strict=True)]
+    error = stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else None
+    return {
+        "fp32": [round(value, 2) for value in fp32],
+        "auto": [round(value, 2) for value in auto],
+        "mean_fp32": round(mean(fp32), 2),
+        "mean_auto": round(mean(auto), 2),
+        "auto - fp32": round(mean(apart), 2),
+        "standard_error": None if error is None else round(error, 2),
+    }
+
+
+@click.command()
+@click.option("--threads", default=2, show_default=True, help="Of one process.")
+@click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
+@click.option("--clips", type=int, help="Of an epoch; a round is one.  [default: by device]")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--accuracy", is_flag=True, help="Compare accuracies in place of speed; minutes.")
+@click.option("--model", default="cnn", show_default=True, help="For --accuracy: or resnet18.")
+@click.option("--epochs", default=12, show_default=True, help="For --accuracy.")
+@click.option("--seeds", default=3, show_default=True, help="For --accuracy.")
+@click.option("--tracks", default=DEMO_TRACKS, show_default=True, help="For --accuracy.")
+def main(threads: int, device: str, accuracy: bool, **given: Any) -> None:
+    """Prints paired ratios, or accuracies, as JSON."""
+    pin_threads(threads)
+    import torch
+
+    from benchmarks import training
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        if accuracy:
+            arrays = demo_arrays(Path(scratch), given["tracks"])
+            what = {name: given[name] for name in ("model", "epochs", "seeds", "tracks")}
+            rows = arrays.splits["val"]
+            what["val_clips"] = rows.stop - rows.start
+            found = accuracies(arrays, given["model"], given["epochs"], given["seeds"])
+        else:
+            clips = given["clips"] or EPOCH_CLIPS[device]
+            arrays = training.write_clips(Path(scratch), clips)
+            what = {"batch_size": BATCH_SIZE, "threads": threads, "device": device}
+            found = measure(arrays, given["rounds"], device)
+    print(json.dumps({"machine": machine(PACKAGES), **what, **found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Made-up clips and our training of them, for the benchmarks that train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tuner import loop
+from tuner.arrays import Arrays, SplitRows
+from tuner.augment import AugmentSpec
+from tuner.crops import Crops
+from tuner.data import ArrayFeed
+from tuner.feed import Alone
+from tuner.models import Classifier, build_network
+from tuner.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from tuner.feed import Feed, Workers
+    from tuner.recipe import Precision
+
+# Log-mel of 3 s at 22.05 kHz, hop 512.
+SHAPE = (64, 130)
+NUM_LABELS = 10
+# A clip of each class: a loop validates, but the benchmarks are about training.
+NUM_VAL = NUM_LABELS
+# Dropout would draw differently on each side; without it the sides' losses can be compared.
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "resnet18": {},
+    "cnn": {"blocks": 4, "channels": 16, "dropout": 0.0},
+}
+PEAK_LR, WEIGHT_DECAY = 1e-3, 1e-2
+SEED = 0
+
+
+def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) -> Arrays:
+    """Noise around the level of log-mel, in which each class is louder in rows of its own.
+
+    Args:
+        folder: where the features are written; they are mapped from there, as those of a trial.
+        num_train: training clips, each a track; few more follow for validation.
+        shape: (f, m) of a clip.
+    """
+    rng = np.random.default_rng(SEED)
+    n = num_train + NUM_VAL
+    y = np.arange(n) % NUM_LABELS
+    rng.shuffle(y[:num_train])
+    path = folder / "x.npy"
+    x = np.lib.format.open_memmap(path, "w+", np.float16, (n, *shape))
+    rows = np.arange(shape[0]) % NUM_LABELS
+    for start in range(0, n, 500):
+        label = y[start : start + 500]
+        louder = 3.0 * (rows == label[:, None])[:, :, None]
+        x[start : start + 500] = rng.normal(-20, 12, (len(label), *shape)) + louder
+    x.flush()
+    train = np.asarray(x[:num_train], np.float32)
+    return Arrays(
+        fingerprint="made up",
+        labels=tuple(f"class {i}" for i in range(NUM_LABELS)),
+        x=np.load(path, mmap_mode="r"),
+        y=y,
+        track=np.arange(n),
+        track_ids=tuple(map(str, range(n))),
+        track_label=y,
+        mean=train.mean((0, 2)),
+        std=train.std((0, 2)),
+        sound=np.tile([0, shape[1] - 1], (n, 1)),
+        kind="logmel",
+        splits={
+            "train": SplitRows(0, num_train, 0, num_train),
+            "val": SplitRows(num_train, n, num_train, n),
+            "test": SplitRows(n, n, n, n),
+        },
+    )
+
+
+def make_network(model: str) -> nn.Module:
+    """A row of `MODELS`, with the same weights at every call."""
+    torch.manual_seed(SEED)
+    return build_network(model, NUM_LABELS, MODELS[model])
+
+
+def make_feed(arrays: Arrays, batch_size: int, workers: Workers) -> ArrayFeed:
+    """Whole clips, not augmented."""
+    return ArrayFeed(
+        arrays, batch_size, AugmentSpec(), Crops(), SEED, workers.rank, workers.size,
+        workers.device,
+    )  # fmt: skip
+
+
+def make_recipe(epochs: int, precision: Precision = "auto", *, sync_norm: bool = True) -> Recipe:
+    """AdamW with one cycle, the platform's defaults."""
+    return Recipe(
+        epochs, "adamw", PEAK_LR, WEIGHT_DECAY, "one_cycle", precision=precision,
+        sync_batch_norm=sync_norm, seed=SEED,
+    )  # fmt: skip
+
+
+def our_epochs(
+    model: str, arrays: Arrays, feed: Feed, recipe: Recipe, workers: Workers
+) -> Iterator[float]:
+    """The platform's own loop, one epoch at a time; yields the mean training loss."""
+    classifier = Classifier(make_network(model), arrays.mean, arrays.std)
+    for epoch in loop.epochs(classifier, feed, recipe, workers):
+        yield epoch.metrics["train_loss"]
+
+
+def alone(device: str) -> Alone:
+    """One worker on a device, "cpu" or "cuda"."""
+    return Alone(torch.device(device))
+
+
+def standardised(
+    arrays: Arrays, split: str, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips ``float32[n, 1, f, m]`` of a split and their classes, as a bare loop holds them."""
+    rows = arrays.splits[split]
+    x = np.asarray(arrays.x[rows.start : rows.stop], np.float32)
+    x = (x - arrays.mean[:, None]) / arrays.std[:, None]
+    y = torch.from_numpy(arrays.y[rows.start : rows.stop])
+    return torch.from_numpy(x)[:, None].to(device), y.to(device)

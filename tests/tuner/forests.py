@@ -1,0 +1,34 @@
+"""Forests for tests: grown by scikit-learn, and their trees as our network."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+
+from pipelines.spec import NUM_SONG_FEATURES
+from tuner.fitting import _tree
+from tuner.models.forest import Forest
+
+NUM_TREES, MAX_DEPTH = 40, 9
+
+
+@lru_cache
+def grow(num_labels: int) -> tuple[RandomForestClassifier, np.ndarray]:
+    """A forest and the coarse rows ``float32[400, 16]`` it is from, which meet its thresholds."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.normal(size=(400, NUM_SONG_FEATURES)) * 4).astype(np.float32) / 4
+    score = x[:, 0] + x[:, 5] * x[:, 9] + rng.normal(size=400)
+    y = score.round().clip(-(num_labels // 2), num_labels // 2).astype(int) + num_labels // 2
+    forest = RandomForestClassifier(
+        NUM_TREES, max_depth=MAX_DEPTH, max_features=0.3, random_state=1
+    )
+    return forest.fit(x, y), x
+
+
+def planted(forest: RandomForestClassifier, num_labels: int) -> Forest:
+    """The same forest as a network in evaluation mode."""
+    network = Forest(num_labels, num_trees=len(forest.estimators_), max_depth=forest.max_depth)
+    network.body.take([_tree(t.tree_, forest.classes_, num_labels) for t in forest.estimators_])
+    return network.eval()

@@ -1,0 +1,262 @@
+"""Growing a forest as a trial does, against scikit-learn called by hand on the same rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
+from pipelines.feature_sets import build_sets
+from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from tests.conftest import write_tones
+from tuner.arrays import Arrays, SplitRows, open_arrays
+from tuner.augment import AugmentSpec
+from tuner.checkpoint import Bundle, load_bundle, load_checkpoint, save_bundle, save_checkpoint
+from tuner.crops import Crops
+from tuner.data import ArrayFeed
+from tuner.evaluation import clip_probabilities
+from tuner.feed import Alone
+from tuner.fitting import epochs
+from tuner.loop import Epoch
+from tuner.models import Classifier
+from tuner.models.cnn import Cnn
+from tuner.models.forest import Forest
+from tuner.predict import predict_file
+from tuner.recipe import Recipe
+
+CPU = torch.device("cpu")
+NUM_LABELS, TRAIN, VAL, TEST = 3, 150, 60, 20
+KNOBS = {"num_trees": 30, "max_depth": 6, "min_samples_leaf": 2, "max_features": 0.5}
+RECIPE = Recipe(
+    epochs=20, optimizer="adamw", peak_lr=0.02, weight_decay=0.01, schedule="one_cycle", seed=3
+)
+
+
+def songs() -> Arrays:
+    """Noisy songs of three classes, the last one rare; one row a track."""
+    rng = np.random.default_rng(1)
+    n = TRAIN + VAL + TEST
+    y = rng.choice(NUM_LABELS, n, p=[0.55, 0.35, 0.1])
+    numbers = rng.normal(40, 20, (n, 16, 1))
+    numbers[:, 2, 0] += 30 * y
+    numbers[:, 7, 0] += 30 * (y == 2)
+    x = numbers.astype(np.float16)
+    training = x[:TRAIN].astype(np.float64)
+    return Arrays(
+        fingerprint="f", labels=("a", "b", "c"), x=x, y=y, track=np.arange(n),
+        track_ids=tuple(map(str, range(n))), track_label=y,
+        mean=training.mean((0, 2)).astype(np.float32), std=training.std((0, 2)).astype(np.float32),
+        sound=np.zeros((n, 2), np.int64), kind="song",
+        splits={
+            "train": SplitRows(0, TRAIN, 0, TRAIN),
+            "val": SplitRows(TRAIN, TRAIN + VAL, TRAIN, TRAIN + VAL),
+            "test": SplitRows(TRAIN + VAL, n, TRAIN + VAL, n),
+        },
+    )  # fmt: skip
+
+
+def feed_of(arrays: Arrays, rank: int = 0, size: int = 1) -> ArrayFeed:
+    return ArrayFeed(
+        arrays=arrays, batch_size=16, spec=AugmentSpec(), crops=Crops(), seed=0, rank=rank,
+        size=size, device=CPU,
+    )  # fmt: skip
+
+
+def classifier_of(arrays: Arrays, **knobs: float) -> Classifier:
+    network = Forest(len(arrays.labels), **{**KNOBS, **knobs})  # type: ignore[arg-type]
+    return Classifier(network, arrays.mean, arrays.std)
+
+
+def fit(arrays: Arrays, recipe: Recipe = RECIPE, **knobs: float) -> tuple[Classifier, Epoch]:
+    classifier = classifier_of(arrays, **knobs)
+    (epoch,) = epochs(classifier, feed_of(arrays), recipe, Alone(CPU))
+    return classifier.eval(), epoch
+
+
+def rows(arrays: Arrays, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised numbers ``[n, 16]`` and classes of a split."""
+    at = slice(arrays.splits[split].start, arrays.splits[split].stop)
+    x = (arrays.x[at, :, 0].astype(np.float32) - arrays.mean) / arrays.std
+    return x, arrays.y[at]
+
+
+def by_hand(arrays: Arrays, **settings) -> RandomForestClassifier:
+    forest = RandomForestClassifier(
+        n_estimators=30, max_depth=6, min_samples_leaf=2, max_features=0.5, random_state=3,
+        **settings,
+    )  # fmt: skip
+    return forest.fit(*rows(arrays, "train"))
+
+
+def answers(classifier: Classifier, arrays: Arrays, split: str) -> np.ndarray:
+    at = slice(arrays.splits[split].start, arrays.splits[split].stop)
+    x = torch.from_numpy(arrays.x[at].astype(np.float32))
+    return clip_probabilities(classifier, x, Crops()).numpy()
+
+
+@pytest.mark.parametrize(
+    ("balance", "class_weight"),
+    [("none", None), ("loss", "balanced"), ("sampling", "balanced")],
+)
+def test_the_forest_is_that_of_scikit_learn(balance, class_weight) -> None:
+    arrays = songs()
+    classifier, _ = fit(arrays, replace(RECIPE, balance=balance))
+    forest = by_hand(arrays, class_weight=class_weight)
+    for split in ("train", "val", "test"):
+        wanted = forest.predict_proba(rows(arrays, split)[0])
+        np.testing.assert_allclose(answers(classifier, arrays, split), wanted, rtol=0, atol=1e-6)
+
+
+def test_weights_of_classes_change_the_forest() -> None:
+    """Else the test above would hold without them."""
+    arrays = songs()
+    x = rows(arrays, "val")[0]
+    plain, balanced = by_hand(arrays), by_hand(arrays, class_weight="balanced")
+    assert np.abs(plain.predict_proba(x) - balanced.predict_proba(x)).max() > 0.1
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    arrays = songs()
+    _, epoch = fit(arrays)
+    forest = by_hand(arrays)
+    x, y = rows(arrays, "val")
+    predicted = forest.predict(x)
+    measured = epoch.metrics
+    assert measured["val_accuracy"] == pytest.approx(accuracy_score(y, predicted))
+    assert measured["val_f1_macro"] == pytest.approx(f1_score(y, predicted, average="macro"))
+    assert 0.5 < measured["val_accuracy"] < 1  # neither all wrong nor all right
+    # a class with no vote at all counts as 1e-12 on both sides
+    shares = np.maximum(forest.predict_proba(x), 1e-12)[np.arange(len(y)), y]
+    assert measured["val_loss"] == pytest.approx(-np.log(shares).mean(), rel=1e-5)
+    x, y = rows(arrays, "train")
+    assert measured["train_loss"] == pytest.approx(log_loss(y, forest.predict_proba(x)), rel=1e-5)
+    assert measured["lr"] == 0.0
+
+
+@pytest.mark.parametrize("knob", [("num_trees", 5), ("max_depth", 2), ("min_samples_leaf", 20),
+                                  ("max_features", 1.0)])  # fmt: skip
+def test_each_knob_reaches_the_trees(knob) -> None:
+    arrays = songs()
+    name, value = knob
+    forest = RandomForestClassifier(
+        30, max_depth=6, min_samples_leaf=2, max_features=0.5, random_state=3
+    )
+    library = {"num_trees": "n_estimators"}.get(name, name)
+    forest.set_params(**{library: value}).fit(*rows(arrays, "train"))
+    classifier, _ = fit(arrays, **{name: value})
+    wanted = forest.predict_proba(rows(arrays, "val")[0])
+    np.testing.assert_allclose(answers(classifier, arrays, "val"), wanted, rtol=0, atol=1e-6)
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    arrays = songs()
+    torch.manual_seed(1)
+    one = fit(arrays)[0].state_dict()
+    torch.manual_seed(2)
+    again, other = (
+        fit(arrays)[0].state_dict(),
+        fit(arrays, replace(RECIPE, seed=4))[0].state_dict(),
+    )
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["network.body.threshold"], other["network.body.threshold"])
+
+
+def test_only_training_rows_are_learned_from() -> None:
+    arrays = songs()
+    x, y = arrays.x.copy(), arrays.y.copy()
+    x[TRAIN:], y[TRAIN:] = 0, (y[TRAIN:] + 1) % NUM_LABELS
+    one, other = fit(arrays)[0].state_dict(), fit(replace(arrays, x=x, y=y))[0].state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_resumed_trial_has_its_forest_and_nothing_left_to_do(tmp_path: Path) -> None:
+    arrays = songs()
+    fitted, epoch = fit(arrays)
+    stored = load_checkpoint(save_checkpoint(tmp_path, epoch.checkpoint))
+    assert (stored.epoch, stored.best) == (1, {"epoch": 1, "metrics": epoch.metrics})
+    resumed = classifier_of(arrays)
+    assert list(epochs(resumed, feed_of(arrays), RECIPE, Alone(CPU), stored)) == []
+    ours, theirs = resumed.state_dict(), fitted.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class Pair:
+    """One of two workers in threads of this process that add up what they have."""
+
+    size, device = 2, CPU
+
+    def __init__(self, rank: int, barrier: threading.Barrier, shared: dict) -> None:
+        self.rank, self.barrier, self.shared = rank, barrier, shared
+
+    def wrap(self, network, sync_batch_norm=True):
+        raise AssertionError("nothing is trained")
+
+    def sum(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            self.shared[self.rank] = tensor.clone()
+            self.barrier.wait(20)
+            tensor.copy_(self.shared[0] + self.shared[1])
+            self.barrier.wait(20)
+
+
+def test_two_workers_have_one_forest_and_the_metrics_of_one() -> None:
+    arrays = songs()
+    barrier = threading.Barrier(2)
+    shared: dict[int, torch.Tensor] = {}
+    seen: dict[int, Epoch] = {}
+
+    def work(rank: int) -> None:
+        worker = Pair(rank, barrier, shared)
+        (seen[rank],) = epochs(classifier_of(arrays), feed_of(arrays, rank, 2), RECIPE, worker)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    alone = fit(arrays)[1]
+    for rank in (0, 1):
+        assert seen[rank].metrics == pytest.approx(alone.metrics, rel=1e-6)
+        weights = seen[rank].checkpoint.weights
+        assert all(torch.equal(weights[k], v) for k, v in alone.checkpoint.weights.items())
+
+
+def test_a_network_that_learns_by_gradients_is_refused() -> None:
+    arrays = songs()
+    classifier = Classifier(Cnn(3, blocks=2, channels=2), arrays.mean, arrays.std)
+    with pytest.raises(TypeError, match=r"Cnn is not fitted but trained"):
+        next(epochs(classifier, feed_of(arrays), RECIPE, Alone(CPU)))
+
+
+def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
+    tracks = write_tones(tmp_path / "tones", per_class=8, seconds=0.8)
+    clip = ClipSpec(0.5, 2)
+    feature = FeatureSpec("song", 16_000, n_fft=512, hop_length=256)
+    (built,) = build_sets(
+        read_catalog(tracks), tmp_path / "sets", [(clip, feature)],
+        SplitSpec(train=0.5, val=0.25, test=0.25), decode=decode_here,
+    )  # fmt: skip
+    arrays = open_arrays(built.feature_set.path, tmp_path / "cache")
+    assert arrays.x.shape == (24, 16, 1)
+    classifier, epoch = fit(arrays)
+    # low, mid and high tones: brightness tells them apart
+    assert epoch.metrics["val_accuracy"] >= 0.8
+    model = {"name": "forest", **KNOBS}
+    bundle = Bundle(arrays.labels, clip, feature, Crops(), model)
+    loaded = load_bundle(save_bundle(tmp_path / "model", bundle, epoch.checkpoint.weights))
+    stored = answers(classifier, arrays, "test")
+    paths = {r["track_id"]: r["path"] for r in built.feature_set.tracks().to_pylist()}
+    tested = arrays.splits["test"]
+    for row, track in enumerate(arrays.track_ids[tested.first_track : tested.last_track]):
+        answer = predict_file(tracks.parent / paths[track], *loaded)
+        shares = [answer.probabilities[label] for label in arrays.labels]
+        np.testing.assert_allclose(shares, stored[row], rtol=0, atol=1e-6)

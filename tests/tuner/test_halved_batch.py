@@ -1,0 +1,140 @@
+"""Memory that runs out: once more with half the clips at once, then the trial alone fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.build import build
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
+from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from tests.conftest import write_tones
+from tuner.config import loads
+from tuner.feed import Alone, Batch
+from tuner.halved_batch import is_out_of_memory, reason_of
+from tuner.learner import Learner
+from tuner.trial import TrialSpec, train
+
+CPU = Alone(torch.device("cpu"))
+GPU_WORDS = "CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"
+CPU_WORDS = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate"
+SPACE = """
+name: memory
+model: {name: cnn, blocks: 2, channels: 4, batch_norm: false, dropout: 0.0}
+optim: {name: sgd, lr: 0.05, momentum: 0.0}
+train: {epochs: 3, batch_size: 8, precision: fp32}
+"""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
+    result = build(
+        tracks, tmp_path_factory.mktemp("sets"), ClipSpec(0.5, 1),
+        FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16),
+        SplitSpec(train=0.5, val=0.25, test=0.25), decode=decode_here,
+    )  # fmt: skip
+    return str(result.feature_set.path)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+
+
+def memory_for(clips: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the forward pass fail with more clips; returns a list of the sizes that were tried."""
+    sizes: list[int] = []
+    whole = Learner._loss
+
+    def loss(self: Learner, batch: Batch) -> torch.Tensor:
+        sizes.append(len(batch.y))
+        if len(batch.y) > clips:
+            raise error
+        return whole(self, batch)
+
+    monkeypatch.setattr(Learner, "_loss", loss)
+    return sizes
+
+
+def run(study: Path, features: str) -> list[dict]:
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template.model_dump(mode="json"), features)
+    spec.write(study)
+    return list(train(study, spec, CPU))
+
+
+def test_the_trial_goes_on_with_half_the_clips_and_learns_the_same(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_enough = run(tmp_path / "a", features)
+    sizes = memory_for(4, torch.OutOfMemoryError(GPU_WORDS), monkeypatch)
+    reports = run(tmp_path / "b", features)
+    assert sizes[0] == 8
+    assert set(sizes[1:]) <= {4, 3, 2}
+    assert [r["epoch"] for r in reports] == [1, 2, 3]
+    assert {r["note"] for r in reports} == {
+        "out of memory in epoch 1, went on with half the clips at once"
+    }
+    assert all("note" not in r for r in with_enough)
+    for one, other in zip(with_enough, reports, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+    kept = json.loads((tmp_path / "b" / "trials" / "t0" / "out_of_memory.json").read_text())
+    assert kept == {"epoch": 1, "reason": "CUDA out of memory. Tried to allocate 2.00 GiB."}
+
+
+def test_a_trial_that_goes_on_elsewhere_remembers(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = memory_for(4, RuntimeError(CPU_WORDS), monkeypatch)
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template.model_dump(mode="json"), features)
+    first = train(tmp_path, spec, CPU)
+    next(first)
+    del first
+    before = len(sizes)
+    assert [r["epoch"] for r in train(tmp_path, spec, CPU)] == [1, 2, 3]
+    assert max(sizes[before:]) == 4
+
+
+def test_what_fails_again_ends_the_trial_with_the_finite_worst_value(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_for(2, RuntimeError(CPU_WORDS), monkeypatch)
+    (report,) = run(tmp_path, features)
+    assert report["val_f1_macro"] == 0.0
+    assert report["error"].startswith("out of memory in epoch 1, went on with half the clips")
+    assert "DefaultCPUAllocator" in report["error"]
+
+
+def test_other_errors_are_not_taken_for_it(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_for(2, RuntimeError("mat1 and mat2 shapes cannot be multiplied"), monkeypatch)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run(tmp_path, features)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError(CPU_WORDS), True),
+        (RuntimeError("shape mismatch"), False),
+        (OSError("Cannot allocate memory"), False),
+    ],
+)
+def test_what_memory_errors_look_like(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+    assert reason_of(error)
+
+
+@pytest.mark.parametrize("gigabytes", [2**20])
+def test_the_allocators_own_words_are_known(gigabytes: int) -> None:
+    """A petabyte: no machine has it, so the true error is raised."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(gigabytes * 2**30, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)

@@ -1,0 +1,103 @@
+"""What `data.leaks` does to the first stage of a study, with feature sets that are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.build import build_sets
+from pipelines.catalog import read_catalog
+from pipelines.decode_pass import decode_here
+from pipelines.errors import SpecError
+from tuner.config import Space, loads
+from tuner.feature_sets import check_source, specs_of
+from tuner.stages.features import build_features, dropped_in_words
+
+if TYPE_CHECKING:
+    from tuner.context import Context
+
+TEXT = """
+name: x
+model: {name: cnn}
+data: {clip_seconds: 0.5, clips_per_track: 1, leaks: LEAKS, split: {column: side}}
+features: {kind: logmel, sample_rate: 8000, n_fft: 256, hop_length: 128, n_mels: 16}
+"""
+
+
+def space(leaks: str) -> Space:
+    return loads(TEXT.replace("LEAKS", leaks))
+
+
+def torn_copies(folder: Path) -> Path:
+    """Two classes with given sides; what one training track of `a` holds is in test, softer."""
+    lines = ["path,label,side"]
+    for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(5)):
+        rng = np.random.default_rng(number)
+        sound = np.convolve(rng.standard_normal(8000), rng.standard_normal(16), "same")
+        sound *= 0.5 / np.abs(sound).max()
+        soundfile.write(folder / f"{name}.wav", sound, 8000)
+        side = ("test", "val", "train", "train", "train")[int(name[1])]
+        lines.append(f"{name}.wav,{name[0]},{side}")
+        if name == "a0":
+            soundfile.write(folder / "a9.wav", 0.5 * sound, 8000)
+            lines.append("a9.wav,a,train")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder / "manifest.csv"
+
+
+def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What the first stage tells the user, and what it records."""
+    data = wanted.template.data
+    clip, feature, split = specs_of(data, wanted.template.front_end)
+    build_sets(read_catalog(source), out, [(clip, feature)], split, decode=decode_here)
+    told: list[str] = []
+    records: list[dict[str, Any]] = []
+    study = SimpleNamespace(
+        space=wanted,
+        place=SimpleNamespace(data=source, features=out, name="x"),
+        progress=SimpleNamespace(files=lambda progress: None, say=told.append),
+        ledger=SimpleNamespace(last=lambda kind: None),
+        record=lambda kind, **fields: records.append(fields),
+        feature_paths={},
+    )
+    build_features(cast("Context", study))
+    return told[-1], records[-1]["features"]
+
+
+def test_the_study_says_what_leaks_and_what_was_left_out(tmp_path: Path) -> None:
+    source = torn_copies(tmp_path)
+    line, recorded = said(space("report"), source, tmp_path / "out")
+    assert line.startswith("features: 11 tracks; clips 7 train, 2 val, 2 test")
+    assert line.endswith("LEAKY: 1 group, 1 pair of near-duplicates on two sides of the split")
+    assert recorded[0]["leakage"]["dropped"] == 0
+
+    line, recorded = said(space("drop"), source, tmp_path / "out")
+    assert line.startswith("features: 11 tracks, 1 rejected; clips 6 train, 2 val, 2 test")
+    assert line.endswith(
+        "no leak between the splits; 1 training track left out, with a copy or the group in "
+        "validation or test"
+    )
+    assert (recorded[0]["leakage"]["dropped"], recorded[0]["leakage"]["passed"]) == (1, True)
+
+
+def test_tracks_left_out_are_counted_by_their_side() -> None:
+    assert dropped_in_words({"dropped": 5, "dropped_val": 2}) == (
+        "3 training tracks left out, with a copy or the group in validation or test; "
+        "2 validation tracks left out, with a copy or the group in test"
+    )
+    assert dropped_in_words({"dropped": 1, "dropped_val": 1}) == (
+        "1 validation track left out, with a copy or the group in test"
+    )
+    assert dropped_in_words({"passed": True}) == "", "a set of an earlier version"
+
+
+def test_clips_split_one_by_one_cannot_be_mended(tmp_path: Path) -> None:
+    source = torn_copies(tmp_path)
+    clips = loads(TEXT.replace("LEAKS", "drop").replace("{column: side}", "clip"))
+    with pytest.raises(SpecError, match="write leaks: report"):
+        check_source(clips, source)

@@ -1,0 +1,89 @@
+"""Validation over several workers: for equal weights every number is bit for bit that of one."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from tuner.arrays import Arrays, SplitRows
+from tuner.augment import AugmentSpec
+from tuner.crops import Crops
+from tuner.data import ArrayFeed
+from tuner.evaluation import validate
+from tuner.feed import Alone
+from tuner.models import Classifier
+from tuner.models.cnn import Cnn
+from tuner.recipe import Recipe
+
+CPU = torch.device("cpu")
+CROPS = Crops(frames=12)
+RECIPE = Recipe(1, "sgd", 0.1, 0.0, "constant", crops=CROPS)
+F, M, K = 16, 20, 4
+
+
+@dataclass
+class GlooRank:
+    """One of several workers in threads of this process, that add up through a real gloo."""
+
+    rank: int
+    size: int
+    group: dist.ProcessGroupGloo
+    device: torch.device = CPU
+
+    def wrap(self, network, sync_batch_norm=True):
+        return network
+
+    def sum(self, tensors):
+        for tensor in tensors:
+            self.group.allreduce([tensor]).wait()  # type: ignore[attr-defined]
+
+
+def arrays(num_clips: int) -> Arrays:
+    """Validation clips only, three of each track."""
+    rng = np.random.default_rng(0)
+    track = np.arange(num_clips) // 3
+    num_tracks = int(track[-1]) + 1
+    label = rng.integers(0, K, num_tracks)
+    nothing = SplitRows(0, 0, 0, 0)
+    return Arrays(
+        fingerprint="0", labels=tuple("abcd"),
+        x=rng.normal(size=(num_clips, F, M)).astype(np.float16), y=label[track], track=track,
+        track_ids=tuple(map(str, range(num_tracks))), track_label=label,
+        mean=np.zeros(F, np.float32), std=np.ones(F, np.float32), kind="logmel",
+        sound=np.tile([0, M - 1], (num_clips, 1)),
+        splits={"train": nothing, "val": SplitRows(0, num_clips, 0, num_tracks), "test": nothing},
+    )  # fmt: skip
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(1)
+    network = Cnn(K, blocks=2, channels=4)
+    return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
+
+
+def feed(data: Arrays, rank: int, size: int) -> ArrayFeed:
+    return ArrayFeed(data, 8, AugmentSpec(), CROPS, 0, rank, size, CPU)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_report_the_numbers_of_one(size: int) -> None:
+    data = arrays(200)
+    once = validate(classifier(), feed(data, 0, 1), Alone(CPU), RECIPE)
+    assert 0 < once["accuracy"] < 1
+    store = dist.HashStore()  # type: ignore[attr-defined]
+
+    def work(rank: int) -> dict[str, float]:
+        group = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=20))
+        return validate(
+            classifiers[rank], feed(data, rank, size), GlooRank(rank, size, group), RECIPE
+        )
+
+    classifiers = [classifier() for _ in range(size)]  # here: seeding is not for threads
+    with ThreadPoolExecutor(size) as pool:
+        assert list(pool.map(work, range(size))) == [once] * size

@@ -1,0 +1,178 @@
+"""Models that take no spectrogram, songs in numbers and samples: exported, registered, asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from pipelines.features import SONG_FEATURES, transform
+from pipelines.features.song import song_features
+from pipelines.spec import ClipSpec, FeatureSpec
+from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
+from tests.tuner.studies import Script
+from tuner.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.crops import Crops
+from tuner.models import Classifier
+from tuner.predict import Vote, predict_file
+from tuner.registry import ModelFacts, fetch_bundle, register
+from tuner.tracking import open_tracker
+
+FACTS = ModelFacts(
+    study="quick", trial_id="t1", fingerprint="0123456789abcdef", test_split="abc",
+    test_f1_macro=0.7, leak="",
+)  # fmt: skip
+LABELS = ("bass", "house", "techno")
+RATE, CLIP = 8000, 4000
+MEAN, STD = np.linspace(0, 15, 16, dtype=np.float32), np.linspace(1, 4, 16, dtype=np.float32)
+
+
+def song_bundle(folder: Path) -> Path:
+    model = {"name": "forest", "num_trees": NUM_TREES, "max_depth": MAX_DEPTH}
+    feature = FeatureSpec("song", RATE, n_fft=512, hop_length=256)
+    bundle = Bundle(LABELS, ClipSpec(0.5, 4), feature, Crops(), model)
+    classifier = Classifier(planted(grow(3)[0], 3), MEAN, STD)
+    return save_bundle(folder, bundle, classifier.state_dict())
+
+
+def waveform_bundle(folder: Path) -> Path:
+    model = {"name": "conv1d", "depth": 5, "channels": 8}
+    crops = Crops(CLIP // 2)
+    bundle = Bundle(LABELS, ClipSpec(CLIP / RATE, 4), FeatureSpec("waveform", RATE), crops, model)
+    torch.manual_seed(0)
+    classifier = bundle.classifier()
+    classifier.std.fill_(0.2)
+    return save_bundle(folder, bundle, classifier.state_dict())
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return song_bundle(tmp_path_factory.mktemp("song"))
+
+
+@pytest.fixture(scope="module")
+def waveform(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return waveform_bundle(tmp_path_factory.mktemp("waveform"))
+
+
+@pytest.fixture(scope="module")
+def served(song: Path, waveform: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tracking URI under which the two are registered."""
+    tracker = open_tracker(None, tmp_path_factory.mktemp("storage"), "quick")
+    script = Script()
+    script.study()
+    for ordinal in range(2):
+        script.whole_trial(f"t{ordinal}", ordinal, 0.8)
+    for record in script.records:
+        tracker.record(record)
+    runs = [tracker.run_id(f"t{i}") for i in range(2)]
+    tracker.close()
+    register(tracker.uri, runs[0], song, "song", FACTS)
+    register(tracker.uri, runs[1], waveform, "waveform", FACTS)
+    return str(tracker.uri)
+
+
+@pytest.fixture(scope="module")
+def programs(served: str):
+    """The registered programs, loaded where pickles are refused."""
+    import mlflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        patch.setenv("MLFLOW_TRACKING_URI", served)
+        yield {
+            name: mlflow.pyfunc.load_model(f"models:/{name}@champion")
+            for name in ("song", "waveform")
+        }
+
+
+def answers(numbers: np.ndarray) -> np.ndarray:
+    """scikit-learn's answers to numbers of songs ``[n, 16]``, standardised as by hand."""
+    stored = numbers.astype(np.float16).astype(np.float32)
+    return np.asarray(grow(3)[0].predict_proba((stored - MEAN) / STD))
+
+
+@pytest.mark.parametrize("num", [1, 2, 500])  # among 500, some answers hang on the rounding
+def test_a_registered_forest_takes_numbers_of_songs(programs, num: int) -> None:
+    rng = np.random.default_rng(num)
+    numbers = (MEAN + STD * rng.normal(size=(num, 16))).astype(np.float32)
+    answer = programs["song"].predict(numbers[:, :, None])
+    np.testing.assert_allclose(answer, answers(numbers), rtol=0, atol=1e-6)
+
+
+def test_a_registered_model_says_what_it_takes(programs) -> None:
+    of_song = programs["song"].metadata
+    assert [tuple(i.shape) for i in of_song.signature.inputs.inputs] == [(-1, 16, 1)]
+    assert all(name in of_song.metadata["takes"] for name in SONG_FEATURES)
+    assert "whole tracks at 8000 Hz" in of_song.metadata["takes"]
+    of_waveform = programs["waveform"].metadata
+    assert [tuple(i.shape) for i in of_waveform.signature.inputs.inputs] == [(-1, CLIP)]
+    assert "clips of 4000 samples at 8000 Hz" in of_waveform.metadata["takes"]
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_a_registered_network_on_samples_answers_for_the_crops_of_a_clip(
+    programs, waveform: Path, num: int
+) -> None:
+    clips = np.random.default_rng(num).normal(0, 0.1, (num, CLIP)).astype("f4")
+    _, classifier = load_bundle(waveform)
+    halves = torch.from_numpy(clips).half().float()[:, None].tensor_split(2, dim=2)
+    with torch.no_grad():
+        wanted = torch.stack([classifier(half).softmax(1) for half in halves]).mean(0)
+    answer = programs["waveform"].predict(clips)
+    np.testing.assert_allclose(answer, wanted.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["song", "waveform"])
+def test_the_registered_bundle_is_the_exported_one(served, request, tmp_path, name: str) -> None:
+    bundle, classifier = load_bundle(fetch_bundle(served, f"models:/{name}@champion", tmp_path))
+    wanted, original = load_bundle(request.getfixturevalue(name))
+    assert bundle == wanted
+    ours, theirs = classifier.state_dict(), original.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds at the models' rate and as float, so that decoding is exact."""
+    t = np.arange(2 * RATE) / RATE
+    noise = np.random.default_rng(5).normal(size=t.size)
+    samples = 0.3 * np.sin(2 * np.pi * (200 + 600 * t) * t) + 0.1 * t * noise
+    path = tmp_path_factory.mktemp("audio") / "track.wav"
+    soundfile.write(path, samples.astype("f4"), RATE, subtype="FLOAT")
+    return path
+
+
+def test_a_file_gets_the_answer_of_its_numbers(song: Path, track: Path) -> None:
+    bundle, classifier = load_bundle(song)
+    samples, _ = soundfile.read(track, dtype="float32")
+    (wanted,) = answers(song_features(samples, bundle.feature)[None])
+    answer = predict_file(track, bundle, classifier)
+    shares = [answer.probabilities[label] for label in LABELS]
+    np.testing.assert_allclose(shares, wanted, rtol=0, atol=1e-6)
+    assert (answer.label, answer.clips) == (LABELS[int(wanted.argmax())], 1)
+
+
+def test_the_one_row_of_a_song_wins_a_hard_vote_alone(song: Path, track: Path) -> None:
+    answer = predict_file(track, *load_bundle(song), vote="hard")
+    assert sorted(answer.probabilities.values()) == [0, 0, 1]
+    assert answer.label == predict_file(track, *load_bundle(song)).label
+
+
+@pytest.mark.parametrize("vote", ["soft", "hard"])
+def test_a_file_gets_the_answer_of_its_samples(waveform: Path, track: Path, vote: Vote) -> None:
+    bundle, classifier = load_bundle(waveform)
+    samples, _ = soundfile.read(track, dtype="float32")
+    crops = torch.from_numpy(transform(samples.reshape(8, CLIP // 2), bundle.feature)).float()
+    with torch.no_grad():
+        # four clips of two crops each
+        clips = classifier(crops).softmax(1).reshape(4, 2, 3).mean(1)
+    wanted = clips.mean(0) if vote == "soft" else torch.eye(3)[clips.argmax(1)].mean(0)
+    answer = predict_file(track, bundle, classifier, vote)
+    shares = [answer.probabilities[label] for label in LABELS]
+    np.testing.assert_allclose(shares, wanted.numpy(), rtol=0, atol=1e-6)
+    assert answer.clips == 4

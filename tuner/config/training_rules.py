@@ -1,0 +1,216 @@
+"""Checks of how models are trained that need more than one setting."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.spec import feature_shape
+from tuner.config.model_blocks import PRETRAINED, SPECTROGRAMS
+from tuner.config.rule import KIND, Rule, specs_of
+
+if TYPE_CHECKING:
+    from tuner.config.schema import Experiment
+
+WAV2VEC2_RATE_HZ = 16_000
+WAV2VEC2_LAYERS = {"tiny": 3, "base": 12, "large": 24}
+
+
+def _crop(e: Experiment) -> str | None:
+    crop = e.train.crop_seconds
+    if crop is None or crop <= e.data.clip_seconds:
+        return None
+    return f"crop_seconds {crop:g} is longer than a clip, {e.data.clip_seconds:g} s"
+
+
+def _mixup(e: Experiment) -> str | None:
+    if e.augment.mixup == 0 or e.train.batch_size % 2 == 0:
+        return None
+    return f"batch_size {e.train.batch_size} is odd, but mixup pairs clips; make it even"
+
+
+def _time_mask(e: Experiment) -> str | None:
+    specs = specs_of(e)
+    if specs is None or e.front_end.kind not in SPECTROGRAMS:
+        return None
+    seconds = min(e.train.crop_seconds or math.inf, e.data.clip_seconds)
+    frames = 1 + int(seconds * e.front_end.sample_rate) // e.front_end.hop_length
+    frames = min(frames, feature_shape(*specs)[1])
+    if e.augment.time_mask < frames:
+        return None
+    return f"time_mask {e.augment.time_mask} must be below the {frames} frames the model sees"
+
+
+_ROWS: dict[str, str] = {
+    "logmel": "n_mels",
+    "stft": "n_fft / 2 + 1",
+    "mfcc": "n_mfcc",
+    "tempogram": "n_lags",
+}
+
+
+def _freq_mask(e: Experiment) -> str | None:
+    specs = specs_of(e)
+    if specs is None or e.front_end.kind not in SPECTROGRAMS:
+        return None
+    widest, rows = max(e.augment.freq_mask, e.augment.freq_shift), feature_shape(*specs)[0]
+    if widest < rows:
+        return None
+    name = "freq_mask" if e.augment.freq_mask >= rows else "freq_shift"
+    return f"{name} {widest} must be below {_ROWS[e.front_end.kind]}, {rows}"
+
+
+def _freeze(e: Experiment) -> str | None:
+    if e.train.freeze_epochs < e.train.epochs:
+        return None
+    return f"freeze_epochs {e.train.freeze_epochs} must be below epochs, {e.train.epochs}"
+
+
+def _batch_per_worker(e: Experiment) -> str | None:
+    workers = e.resources.workers
+    if e.train.batch_size % workers == 0:
+        return None
+    return f"batch_size {e.train.batch_size} must be a multiple of resources.workers, {workers}"
+
+
+def _gpu_fraction(e: Experiment) -> str | None:
+    gpus = e.resources.gpus_per_worker
+    if gpus == int(gpus) or (e.resources.workers == 1 and gpus < 1):
+        return None
+    return f"gpus_per_worker {gpus:g}: a fraction is possible below 1 and with workers: 1 only"
+
+
+def _parts(e: Experiment) -> str | None:
+    per_worker, parts = e.train.batch_size // e.resources.workers, e.train.accumulate
+    if per_worker % parts == 0 and per_worker >= 2 * parts:
+        return None
+    return (
+        f"accumulate {parts} must divide the {per_worker} clips of a worker's batch into equal "
+        "parts of at least 2"
+    )
+
+
+def _time_shift(e: Experiment) -> str | None:
+    if e.augment.time_shift <= (seconds := e.train.crop_seconds or e.data.clip_seconds):
+        return None
+    return f"time_shift {e.augment.time_shift:g} is longer than what the model sees, {seconds:g} s"
+
+
+def _weights(e: Experiment) -> str | None:
+    weights = getattr(e.model, "weights", None)
+    if weights is None:
+        return None
+    if weights != PRETRAINED:
+        if Path(weights).expanduser().is_file():
+            return None
+        return f"{weights}: no such file; write `pretrained`, a safetensors file, or null"
+    if e.model.name != "wav2vec2":
+        return None
+    if e.model.size == "tiny":
+        return "there are no published weights of size tiny; write null, a file, or another size"
+    return None
+
+
+def _trainable_layers(e: Experiment) -> str | None:
+    if e.model.name != "wav2vec2" or e.model.trainable_layers is None:
+        return None
+    layers = WAV2VEC2_LAYERS[e.model.size]
+    if e.model.trainable_layers <= layers:
+        return None
+    return f"size {e.model.size} has {layers} layers, not {e.model.trainable_layers}"
+
+
+def _weights_rate(e: Experiment) -> str | None:
+    rate = e.features.sample_rate
+    if e.model.name != "wav2vec2" or e.model.weights is None or rate == WAV2VEC2_RATE_HZ:
+        return None
+    return f"trained weights of wav2vec2 are for sample_rate {WAV2VEC2_RATE_HZ}, not {rate}"
+
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    Rule(("train.crop_seconds", "data.clip_seconds"), _crop),
+    Rule(("train.batch_size", "augment.mixup"), _mixup),
+    Rule(
+        (
+            "augment.time_mask",
+            "train.crop_seconds",
+            "data.clip_seconds",
+            "features.sample_rate",
+            "features.hop_length",
+            *KIND,
+        ),
+        _time_mask,
+    ),
+    Rule(
+        (
+            "augment.freq_mask",
+            "augment.freq_shift",
+            "features.n_mels",
+            "features.n_mfcc",
+            "features.n_lags",
+            "features.n_fft",
+            *KIND,
+        ),
+        _freq_mask,
+    ),
+    Rule(("augment.time_shift", "train.crop_seconds", "data.clip_seconds"), _time_shift),
+    Rule(("train.freeze_epochs", "train.epochs"), _freeze),
+    Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
+    Rule(("train.accumulate", "train.batch_size", "resources.workers"), _parts),
+    Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
+    Rule(("model.weights", "model.name", "model.size"), _weights),
+    Rule(("model.trainable_layers", "model.size", "model.name"), _trainable_layers),
+    Rule(("features.sample_rate", "model.weights", "model.name"), _weights_rate),
+)
+"""What must hold for every experiment of a space."""
+
+
+def _momentum(e: Experiment) -> str | None:
+    if e.optim.name in ("sgd", "rmsprop"):
+        return None
+    return f"has no effect with {e.optim.name}; only sgd and rmsprop have a momentum"
+
+
+def _cycles(e: Experiment) -> str | None:
+    if e.optim.schedule == "cyclical":
+        return None
+    return f"has no effect with schedule: {e.optim.schedule}; only cyclical has cycles"
+
+
+def _warmup(e: Experiment) -> str | None:
+    if e.optim.schedule in ("constant", "cosine"):
+        return None
+    return f"has no effect with schedule: {e.optim.schedule}, which rises by itself"
+
+
+def _polarity(e: Experiment) -> str | None:
+    if e.front_end.kind == "waveform":
+        return None
+    return f"has no effect with {e.front_end.kind}; only waveforms have a polarity"
+
+
+def _spectrograms_only(e: Experiment) -> str | None:
+    if e.front_end.kind in SPECTROGRAMS:
+        return None
+    return f"has no effect with {e.front_end.kind}; only spectrograms have frames and rows"
+
+
+def _crop_where(e: Experiment) -> str | None:
+    if e.train.crop_seconds is not None:
+        return None
+    return "has no effect without crop_seconds"
+
+
+_MASKS: tuple[str, ...] = ("time_mask", "freq_mask", "freq_shift")
+
+TRAINING_ADVICE: tuple[Rule, ...] = (
+    Rule(("optim.momentum", "optim.name"), _momentum),
+    Rule(("optim.cycles", "optim.schedule"), _cycles),
+    Rule(("optim.warmup_share", "optim.schedule"), _warmup),
+    Rule(("augment.polarity", *KIND), _polarity),
+    *(Rule((f"augment.{name}", *KIND), _spectrograms_only) for name in _MASKS),
+    Rule(("train.crop_where", "train.crop_seconds"), _crop_where),
+    Rule(("train.eval_crops", "train.crop_seconds"), _crop_where),
+)
+"""What is worth a warning at the first setting, when it is so wherever that setting is drawn."""

@@ -1,0 +1,58 @@
+"""After the winner is named: train it once more, on training and validation tracks together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tuner.plan import ListSource, Proposal
+from tuner.stages.search import run_stage
+
+if TYPE_CHECKING:
+    from tuner.context import Context
+    from tuner.selection import TrialRow
+
+
+def refit_winner(study: Context) -> None:
+    """Train the winning run's configuration again with its seed, when the space asks for it.
+
+    Nothing is chosen any more, so validation tracks are free to learn from; the weights of the
+    last epoch are kept. A run that fails leaves the winner of the confirmation in its place.
+
+    Raises:
+        PipelineError: a disk is full.
+    """
+    if not study.space.template.confirm.refit:
+        return
+    winner = winning_run(study)
+    known = study.rows().get(refit_id(winner))
+    if known is not None and known.status != "running":
+        return
+    config = {**winner.config, "train": {**winner.config["train"], "keep": "last"}}
+    spec = study.spec(refit_id(winner), "final", winner.seed, config)
+    again = Proposal(
+        spec, 0, winner.params, parent_trial=winner.trial_id, recorded=known is not None
+    )
+    run_stage(study, ListSource([again]), "final", 1, None)
+    row = study.rows()[refit_id(winner)]
+    study.progress.say(
+        f"final fit failed, the winner stays as it was confirmed: {row.error}"
+        if row.status == "failed"
+        else "final fit: the winner has learned from training and validation tracks together"
+    )
+
+
+def winning_run(study: Context) -> TrialRow:
+    """The confirmation run that won."""
+    return study.rows()[study.required("confirmed")["winner"]["run_trial_id"]]
+
+
+def final_run(study: Context) -> TrialRow:
+    """The run whose weights are tested and registered."""
+    winner = winning_run(study)
+    refitted = study.rows().get(refit_id(winner))
+    return winner if refitted is None or refitted.status == "failed" else refitted
+
+
+def refit_id(winner: TrialRow) -> str:
+    """Name of the run that repeats a confirmation run on more tracks."""
+    return f"refit-{winner.trial_id}"
