@@ -2,7 +2,7 @@
 #   make demo    the whole program on the built-in dataset, 2 to 4 minutes after the installation
 #   make test    the default tests
 #   make check   formatting, lint, types, import contracts
-#   make bench   comparisons with peers and limits, JSON in results/bench; about 40 minutes on an idle machine
+#   make bench   comparisons with peers and limits, JSON in results/bench; about 55 minutes on an idle machine
 PYTHON ?= python3.11
 BIN := .venv/bin
 STORAGE ?= results
@@ -51,6 +51,11 @@ bench: env
 	$(BIN)/python -m benchmarks.build --suffix wav > $(BENCH)/build-wav.json
 	$(BIN)/python -m benchmarks.build --suffix mp3 --files 200 > $(BENCH)/build-mp3.json
 	$(BIN)/python -m benchmarks.memory > $(BENCH)/memory.json
+	$(BIN)/python -m benchmarks.train_step > $(BENCH)/train_step.json
+	$(BIN)/python -m benchmarks.recipe > $(BENCH)/recipe.json
+	$(BIN)/python -m benchmarks.recipe --accuracy > $(BENCH)/accuracy.json
+	$(BIN)/python -m benchmarks.loader > $(BENCH)/loader.json
+	$(BIN)/python -m benchmarks.workers > $(BENCH)/workers.json
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -32,7 +32,7 @@ PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
 BATCH_SIZE = 32
 # A round takes a few seconds; a GPU works through as many clips in no time.
-EPOCH_CLIPS = {"cpu": 128, "cuda": 4096}
+EPOCH_CLIPS = {"cpu": 256, "cuda": 4096}
 PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 # Of accuracy: half for validation, so that a clip more or less is a small part of a point.
 DEMO_TRACKS, VAL_SHARE, CLIPS_PER_TRACK = 240, 0.45, 4
@@ -54,7 +54,7 @@ def stock_epochs(arrays: Arrays, device: torch.device, model: str) -> Iterator[f
     while True:
         network.train()
         losses = []
-        for rows in torch.randperm(len(y)).to(device).split(BATCH_SIZE):
+        for rows in torch.randperm(len(y)).to(device).split(BATCH_SIZE):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             loss = F.cross_entropy(network(x[rows]), y[rows])
             loss.backward()  # type: ignore[no-untyped-call]
@@ -157,7 +157,7 @@ def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--accuracy", is_flag=True, help="Compare accuracies in place of speed; minutes.")
 @click.option("--model", default="cnn", show_default=True, help="For --accuracy: or resnet18.")
-@click.option("--epochs", default=12, show_default=True, help="For --accuracy.")
+@click.option("--epochs", default=20, show_default=True, help="For --accuracy.")
 @click.option("--seeds", default=3, show_default=True, help="For --accuracy.")
 @click.option("--tracks", default=DEMO_TRACKS, show_default=True, help="For --accuracy.")
 def main(threads: int, device: str, accuracy: bool, **given: Any) -> None:

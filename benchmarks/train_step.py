@@ -48,7 +48,7 @@ def bare_epochs(
     x, y = training.standardised(arrays, "train", device)
     x_val, _ = training.standardised(arrays, "val", device)
     network = training.make_network(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -64,7 +64,7 @@ def bare_epochs(
         rng = np.random.default_rng((training.SEED, number))
         order = torch.from_numpy(rng.permutation(len(y))).to(device)
         total = torch.zeros((), device=device)
-        for rows in order.split(batch_size):
+        for rows in order.split(batch_size):  # type: ignore[no-untyped-call]
             batch = x[rows].contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad(set_to_none=True)
             with autocast:
@@ -146,7 +146,7 @@ def expect_same_work(ours: float, bare: float) -> None:
 @click.option("--clips", type=int, help="Of an epoch; a round is one.  [default: by model]")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-def main(  # noqa: PLR0913 - the command line's options are its arguments
+def main(
     models: tuple[str, ...],
     threads: tuple[int, ...],
     batch_size: int,

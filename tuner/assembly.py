@@ -19,7 +19,6 @@ from tuner.models import Classifier, build_network
 from tuner.recipe import Recipe
 
 if TYPE_CHECKING:
-    from tuner.config import Features
     from tuner.feed import Workers
 
 
@@ -95,18 +94,12 @@ def assemble(
     return Job(arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle)
 
 
-def _frames(seconds: float, features: Features) -> int:
-    """Frames of features that cover some seconds."""
-    samples = round(seconds * features.sample_rate)
-    return samples if features.kind == "waveform" else 1 + samples // features.hop_length
-
-
 def _crops(experiment: Experiment, clip_frames: int) -> Crops:
     """The crops that the experiment asks for; whole clips where these are no longer."""
     train, features = experiment.train, experiment.front_end
     if train.crop_seconds is None or features.kind == "song":
         return Crops()
-    frames = _frames(train.crop_seconds, features)
+    frames = features.frames(train.crop_seconds)
     if frames >= clip_frames:
         return Crops()
     count = 0 if isinstance(train.eval_crops, str) else train.eval_crops
@@ -117,7 +110,7 @@ def _recipe(experiment: Experiment, crops: Crops, seed: int) -> Recipe:
     optim, train, search = experiment.optim, experiment.train, experiment.search
     augment, features = experiment.augment, experiment.front_end
     strengths = augment.model_dump()
-    shift = _frames(augment.time_shift, features) if augment.time_shift else 0
+    shift = features.frames(augment.time_shift) if augment.time_shift else 0
     return Recipe(
         epochs=train.epochs,
         optimizer=optim.name,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from tuner import selection
-from tuner.config import Experiment
+from tuner.config import PRETRAINED, Experiment
 from tuner.errors import StudyError
 from tuner.feature_sets import key_of
 from tuner.trial import Predictions, TrialSpec, predict_split
@@ -82,7 +83,8 @@ class Context:
         """What the processes of a trial need to know."""
         # Resources may change between two runs of a study, for trials that go on as well.
         resources = self.space.template.resources.model_dump(mode="json")
-        experiment = {**experiment, "resources": resources}
+        model = _with_whole_path(experiment["model"])
+        experiment = {**experiment, "resources": resources, "model": model}
         path = self.feature_paths[key_of(Experiment.model_validate(experiment))]
         return TrialSpec(trial_id, stage, seed, experiment, path)
 
@@ -100,3 +102,11 @@ class Context:
             reason = str(error).strip().splitlines()[-1]
             raise StudyError(f"the trained trials give no answers on {split}: {reason}") from error
         return answers
+
+
+def _with_whole_path(model: dict[str, Any]) -> dict[str, Any]:
+    """The model block with the path of its weights from the root: workers start elsewhere."""
+    weights = model.get("weights")
+    if weights is None or weights == PRETRAINED:
+        return model
+    return {**model, "weights": str(Path(weights).expanduser().resolve())}

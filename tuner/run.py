@@ -160,6 +160,7 @@ def _run(path: Path, options: Options) -> int:
     if options.resume and not place.ledger.exists():
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     feature_sets.check_specs(space)
+    _check_weights(space)
     if root != feature_sets.DEMO_ROOT:
         feature_sets.check_source(space, place.data)
     is_demo = root == feature_sets.DEMO_ROOT
@@ -220,10 +221,19 @@ def _study(
     return result, how_to_open, selection.doubts(list(ledger.records()))
 
 
+def _check_weights(space: Space) -> None:
+    """Make sure of trained weights before anything is started; torch is loaded only for them."""
+    if any(getattr(model, "weights", None) is not None for model in space.models()):
+        from tuner.starting_models import check_weights
+
+        check_weights(space)
+
+
 def _show_plan(space: Space) -> None:
     """What a run would do, without Ray."""
     from tuner.progress import one_line
     from tuner.search import RandomSampler
+    from tuner.starting_models import memory_of
 
     template = space.template
     search, resources = template.search, template.resources
@@ -235,11 +245,12 @@ def _show_plan(space: Space) -> None:
         f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
         f"{resources.gpus_per_worker:g} GPU"
     )
-    click.echo("examples of configurations:")
+    click.echo("examples of configurations, and the memory of one training step:")
     sampler = RandomSampler(space, search.seed)
     for ordinal in range(min(3, search.trials)):
         if (sample := sampler.ask(ordinal)) is not None:
-            click.echo("  " + one_line(sample.params))
+            mebibytes = memory_of(sample.experiment).total / 2**20
+            click.echo(f"  {mebibytes:5.0f} MiB  {one_line(sample.params)}")
 
 
 def _show_result(

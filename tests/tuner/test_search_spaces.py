@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tuner.config import load, loads
+from tuner.config import Experiment, Space, load, loads
 from tuner.config.json_schema import space_schema
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +23,10 @@ FILES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 SCHEMA = ROOT / "search_spaces" / "space.schema.json"
 
 
-def test_there_are_space_files():
-    assert {"quickstart.yaml", "resnet.yaml", "cnn.yaml"} <= {file.name for file in FILES}
+def test_there_is_a_file_for_each_reference_system_and_for_all_families():
+    of_references = {"edm_resnet", "edm_wav2vec2", "densenet", "efficientnet", "cnn"}
+    of_references |= {"edmsorta", "mel_resnet_ensemble", "conv1d"}
+    assert {file.stem for file in FILES} == of_references | {"quickstart", "resnet", "all"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -47,8 +51,175 @@ def test_its_resolved_text_loads_as_an_equal_space(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_its_header_names_the_command(file):
-    comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
-    assert any(f"python -m tuner.run search_spaces/{file.name}" in line for line in comments)
+    commands = [line[1:].strip() for line in header(file) if "python -m tuner.run" in line]
+    assert commands[0] == f"python -m tuner.run search_spaces/{file.name} [--data DIR]"
+
+
+def header(file: Path) -> list[str]:
+    """The comment at the top."""
+    return list(takewhile(lambda line: line.startswith("#"), file.read_text().splitlines()))
+
+
+def settings_in(text: str) -> list[str]:
+    """What is set by the options in a line of a comment, as a shell would hand it over."""
+    words = shlex.split(text.partition("--")[1] + text.partition("--")[2])
+    return [word for option, word in pairwise(words) if option == "--set"]
+
+
+SET_IN_HEADERS: list[tuple[Path, list[str]]] = [
+    (file, settings)
+    for file in FILES
+    for line in header(file)
+    if (settings := settings_in(line.lstrip("# ")))
+]
+
+
+def test_headers_say_how_published_weights_and_leaky_splits_are_asked_for():
+    said = {(file.stem, setting) for file, settings in SET_IN_HEADERS for setting in settings}
+    for name in ("edm_resnet", "edm_wav2vec2", "densenet", "efficientnet"):
+        assert (name, "model.weights=pretrained") in said
+    for name in ("densenet", "efficientnet"):  # the reference had clips of one track on both sides
+        assert (name, "data.split=clip") in said
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("edm_resnet", ("0.85", "0.71")),
+        ("edm_wav2vec2", ("0.8",)),
+        ("densenet", ("89.3", "91.5")),
+        ("efficientnet", ("89.3", "91.5")),
+        ("edmsorta", ("33 %", "42.2 %", "48.9 %")),
+        ("mel_resnet_ensemble", ("62.4 %",)),
+        ("conv1d", ("chance",)),
+    ],
+)
+def test_its_header_says_what_the_reference_reported(name, figures):
+    text = " ".join(header(ROOT / "search_spaces" / f"{name}.yaml"))
+    assert [figure for figure in figures if figure not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "settings"), SET_IN_HEADERS, ids=lambda value: getattr(value, "stem", None)
+)
+def test_what_its_header_says_can_be_set(file, settings):
+    changed = load(file, settings)
+    assert changed.settings() != load(file).settings()
+    leaky = [problem for problem in changed.warnings if "for comparison only" in problem.message]
+    assert len(changed.warnings) == len(leaky) == ("data.split=clip" in settings)
+
+
+# What the reference systems did, from their descriptions; every draw of a file has it. What they
+# compared or searched stands below, as the values that all draws together have.
+ESSENTIALS: dict[str, dict[str, Any]] = {
+    "edm_resnet": {
+        "data.clip_seconds": 3.0, "data.clips_per_track": 10, "features.kind": "logmel",
+        "model.name": "resnet18",
+    },
+    "edm_wav2vec2": {
+        "data.clip_seconds": 3.0, "data.clips_per_track": 10, "features.kind": "waveform",
+        "features.sample_rate": 16000, "model.name": "wav2vec2",
+    },
+    "densenet": {
+        "data.clips_per_track": 10, "features.kind": "stft", "features.sample_rate": 44100,
+        "model.pool": "concat", "optim.name": "adabound", "optim.schedule": "cyclical",
+        "train.epochs": 20, "train.freeze_epochs": 10,
+    },
+    "efficientnet": {
+        "data.clips_per_track": 10, "features.kind": "stft", "features.sample_rate": 44100,
+        "model.name": "efficientnet_b3", "model.pool": "concat", "optim.name": "adabound",
+        "optim.schedule": "cyclical", "train.epochs": 20, "train.freeze_epochs": 10,
+    },
+    "edmsorta": {
+        "data.split.train": 0.70, "data.split.val": 0.15, "data.split.test": 0.15,
+        "search.algorithm": "grid",
+    },
+    "mel_resnet_ensemble": {
+        "features.kind": "logmel", "model.name": "resnet18", "search.algorithm": "tpe",
+        "confirm.top": 3,
+    },
+    "conv1d": {"features.kind": "waveform", "model.name": "conv1d", "confirm.top": 3},
+}  # fmt: skip
+SEARCHED: dict[str, dict[str, set[Any]]] = {
+    "densenet": {
+        "model.name": {"densenet121", "densenet161", "densenet201"}, "optim.lr": {"find", 1e-3},
+    },
+    "efficientnet": {"optim.lr": {"find", 1e-3}},
+    "edmsorta": {
+        "model.name": {"cnn", "forest"}, "model.blocks": {2, 3, 4},
+        "features.n_mels": {32, 64, 128}, "features.kind": {"logmel", "song"},
+    },
+    "conv1d": {"model.depth": {5, 11}},
+    "all": {
+        "model.name": {
+            "cnn", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto",
+            "vit_tiny_patch16_224", "conv1d", "wav2vec2", "forest",
+        },
+        "features.kind": {"logmel", "waveform", "song"},
+    },
+}  # fmt: skip
+
+
+def draws(space: Space, count: int = 200) -> list[dict[str, Any]]:
+    """Settings of configurations, by their dotted names; the kind of features as it is settled."""
+    rng = np.random.default_rng(1)
+    samples = [space.sample(lambda _, range_: range_.sample(rng)) for _ in range(count)]
+    return [flat(sample.experiment) for sample in samples]
+
+
+def flat(experiment: Experiment) -> dict[str, Any]:
+    found = {
+        f"{block}.{name}": value
+        for block, settings in experiment.model_dump(exclude={"name"}).items()
+        for name, value in settings.items()
+    }
+    split = {f"data.split.{name}": value for name, value in found["data.split"].items()}
+    return found | split | {"features.kind": experiment.front_end.kind}
+
+
+@pytest.mark.parametrize("name", ESSENTIALS)
+def test_it_has_the_essentials_of_its_reference(name):
+    for drawn in draws(load(ROOT / "search_spaces" / f"{name}.yaml"), 20):
+        assert {key: drawn[key] for key in ESSENTIALS[name]} == ESSENTIALS[name]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_it_searches_what_its_reference_compared(name):
+    found = draws(load(ROOT / "search_spaces" / f"{name}.yaml"))
+    for key, values in SEARCHED[name].items():
+        assert {drawn[key] for drawn in found if key in drawn} == values
+
+
+def test_the_grid_of_edmsorta_is_the_one_its_reference_searched():
+    space = load(ROOT / "search_spaces" / "edmsorta.yaml")
+    searched = {"train.batch_size", "optim.lr", "model.cnn.activation", "model.cnn.kernel_size"}
+    assert searched <= set(space.ranges)
+    cnns = [
+        drawn
+        for one in space.enumerate_grid()
+        if (drawn := flat(one.experiment))["model.name"] == "cnn"
+    ]
+    assert len(cnns) == 144
+    assert space.grid_size() == space.template.search.trials == 144 + 12
+    assert all(drawn["model.dropout"] > 0 and drawn["model.hidden"] > 0 for drawn in cnns)
+
+
+def test_the_frozen_epochs_end_before_trials_are_compared():
+    for name in ("densenet", "efficientnet"):
+        template = load(ROOT / "search_spaces" / f"{name}.yaml").template
+        assert template.optim.body_lr is not None
+        assert template.train.freeze_epochs < template.scheduler.grace_epochs
+
+
+def test_waveforms_and_spectrograms_are_augmented_in_training():
+    for name, wanted in (
+        ("conv1d", {"polarity", "gain_db", "speed", "noise"}),
+        ("mel_resnet_ensemble", {"gain_db", "speed", "noise"}),
+        ("edm_wav2vec2", {"polarity", "gain_db", "noise"}),
+        ("edm_resnet", {"time_mask", "freq_mask"}),
+    ):
+        (drawn,) = draws(load(ROOT / "search_spaces" / f"{name}.yaml"), 1)
+        assert {setting for setting in wanted if drawn[f"augment.{setting}"] > 0} == wanted
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -100,7 +271,7 @@ def test_the_json_schema_takes_what_a_space_file_takes(change):
     "change",
     [
         {"data": {"split": "clips"}},
-        {"features": {"kind": "waveform"}},
+        {"features": {"kind": "cqt"}},
         {"train": {"epochz": 3}},
         {"train": {"epochs": "ten"}},
         {"model": {"name": "vgg"}},

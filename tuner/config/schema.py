@@ -145,6 +145,11 @@ class Features(Block):
     n_mfcc: int = Field(20, ge=1, le=1024, description="Coefficients of mfcc.")
     n_lags: int = Field(128, ge=2, le=2048, description="Rows of a tempogram: lags, in frames.")
 
+    def frames(self, seconds: float) -> int:
+        """Frames that cover some seconds; of a waveform each sample is one."""
+        samples = round(seconds * self.sample_rate)
+        return samples if self.kind == "waveform" else 1 + samples // self.hop_length
+
 
 class Search(Block):
     """How configurations are chosen and judged."""

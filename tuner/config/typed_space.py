@@ -21,12 +21,13 @@ from tuner.config.tree import (
 )
 from tuner.config.validate import to_experiment
 from tuner.errors import SpaceError
-from tuner.space import discrete_values, settle
+from tuner.space import Choice, Grid, discrete_values, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pipelines.spec import ClipSpec, FeatureSpec
+    from tuner.config.model_blocks import Model
     from tuner.config.tree import Open, Path
     from tuner.errors import Problem
     from tuner.space import Range, Scalar
@@ -152,6 +153,11 @@ class Space:
             variants.setdefault(key, variant)
         return tuple(variants.values())
 
+    def models(self) -> tuple[Model, ...]:
+        """List the models of this space, each once; of their numbers the first ones."""
+        drawn = every_draw(self.tree, _model_values)
+        return tuple(dict.fromkeys(Experiment.model_validate(d.values).model for d in drawn))
+
     def settings(self) -> dict[str, str]:
         """Every setting by name (``optim.lr``), as text; two spaces are equal when these are."""
         return settings(self.tree)
@@ -178,6 +184,12 @@ class Space:
 
 def _all_values(setting: Open, _: Path) -> Sequence[Scalar]:
     return discrete_values(setting.range)
+
+
+def _model_values(setting: Open, path: Path) -> Sequence[Scalar]:
+    if path[0] == "model" and isinstance(setting.range, Choice | Grid):
+        return discrete_values(setting.range)
+    return (first_value(setting),)
 
 
 def _feature_values(setting: Open, path: Path) -> Sequence[Scalar]:

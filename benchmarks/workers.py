@@ -1,0 +1,179 @@
+"""Two workers of one thread against one on the same batch: `python -m benchmarks.workers`.
+
+Real processes that a gloo group binds, wrapped by `tuner.worker.ProcessGroup` as in a trial on Ray
+Train; Ray itself only starts them and takes their reports, which is not in these figures. A round
+is an epoch of `tuner.loop` on each side; the processes of the other side wait in a pipe. Besides
+the whole batch's statistics in norms (the default), each worker's own are measured.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmarks.paired import compare, machine, pin_threads, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+    from tuner.feed import Workers
+
+PACKAGES = ("numpy", "timm", "torch")
+WARMUP = 1
+# An epoch takes three seconds in one thread.
+EPOCH_CLIPS = 256
+SIDES = {"one": (1, True), "two": (2, True), "two, own norms": (2, False)}
+STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Task:
+    """What each worker of a side is told.
+
+    Attributes:
+        folder: for the clips; the first worker of the first side has written them.
+        rendezvous: file through which the workers of the side find each other.
+        size: workers of the side.
+        sync_norm: whether norms see the batch of all workers.
+        model: row of `benchmarks.training.MODELS`.
+        num_clips: of an epoch.
+        batch_size: over all workers.
+        epochs: in all.
+    """
+
+    folder: Path
+    rendezvous: Path
+    size: int
+    sync_norm: bool
+    model: str
+    num_clips: int
+    batch_size: int
+    epochs: int
+
+
+def _work(task: Task, rank: int, line: Connection) -> None:
+    """One worker: an epoch whenever it is asked for one, and its loss sent back."""
+    import torch
+
+    from benchmarks import training
+
+    torch.set_num_threads(1)
+    workers = _join(task, rank)
+    folder = task.folder / f"{task.rendezvous.name}-{rank}"
+    folder.mkdir()
+    arrays = training.write_clips(folder, task.num_clips)
+    feed = training.make_feed(arrays, task.batch_size, workers)
+    recipe = training.make_recipe(task.epochs, sync_norm=task.sync_norm)
+    epochs = training.our_epochs(task.model, arrays, feed, recipe, workers)
+    line.send("ready")
+    while line.recv():
+        line.send(next(epochs))
+
+
+def _join(task: Task, rank: int) -> Workers:
+    import torch
+    import torch.distributed as dist
+
+    from benchmarks import training
+    from tuner.worker import ProcessGroup
+
+    if task.size == 1:
+        return training.alone("cpu")
+    dist.init_process_group(
+        "gloo", init_method=task.rendezvous.as_uri(), rank=rank, world_size=task.size
+    )
+    return ProcessGroup(torch.device("cpu"))
+
+
+class Side:
+    """The workers of one side, started and ready.
+
+    Attributes:
+        losses: mean loss of each epoch, over all workers.
+    """
+
+    def __init__(self, task: Task) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.losses: list[float] = []
+        self._lines: list[Connection] = []
+        self._processes: list[SpawnProcess] = []
+        for rank in range(task.size):
+            here, there = spawn.Pipe()
+            process = spawn.Process(target=_work, args=(task, rank, there), daemon=True)
+            process.start()
+            there.close()
+            self._lines.append(here)
+            self._processes.append(process)
+        for line in self._lines:
+            line.recv()
+
+    def __call__(self) -> None:
+        """Have all workers train an epoch."""
+        for line in self._lines:
+            line.send(True)
+        answers = [line.recv() for line in self._lines]  # of all: the epoch ends with the last
+        self.losses.append(answers[0])
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for line in self._lines:
+            line.close()
+        for process in self._processes:
+            process.join(STOP_SECONDS)
+            process.kill()
+
+
+def measure(
+    folder: Path, model: str, num_clips: int, batch_size: int, rounds: int
+) -> dict[str, Any]:
+    """Times of an epoch of one and two workers, and their losses."""
+    with ExitStack() as stack:
+        sides: dict[str, Side] = {}
+        for name, (size, sync_norm) in SIDES.items():
+            rendezvous = folder / f"side-{len(sides)}"
+            task = Task(
+                folder, rendezvous, size, sync_norm, model, num_clips, batch_size, WARMUP + rounds
+            )
+            sides[name] = stack.enter_context(Side(task))
+        calls: dict[str, Callable[[], object]] = {
+            name: partial(side.__call__) for name, side in sides.items()
+        }
+        times = compare(calls, rounds, WARMUP)
+    rate = {side: round(1e3 * num_clips / ms, 1) for side, ms in times.median_ms().items()}
+    losses = {name: round(side.losses[0], 4) for name, side in sides.items()}
+    ratios = [("one", "two"), ("one", "two, own norms")]
+    return {
+        "clips_per_second": rate,
+        "loss_of_first_epoch": losses,
+        **summary(times, ratios),
+    }
+
+
+@click.command()
+@click.option("--model", default="resnet18", show_default=True, help="resnet18 or cnn.")
+@click.option("--clips", default=EPOCH_CLIPS, show_default=True, help="Of an epoch.")
+@click.option("--batch-size", default=32, show_default=True, help="Over all workers.")
+@click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
+def main(model: str, clips: int, batch_size: int, rounds: int) -> None:
+    """Prints paired ratios as JSON."""
+    pin_threads()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(Path(scratch), model, clips, batch_size, rounds)
+    what = {"model": model, "clips": clips, "batch_size": batch_size}
+    print(json.dumps({"machine": machine(PACKAGES), **what, **found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
