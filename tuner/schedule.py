@@ -131,7 +131,10 @@ class _Recorder(_NotSaved, tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Record a trial that starts for the first time."""
-        running = self._of(trial)
+        self._begin(self._of(trial))
+
+    def _begin(self, running: _Running) -> None:
+        """Record a trial's start, once."""
         spec = running.proposal.spec
         if not running.recorded:
             running.recorded = True
@@ -176,6 +179,7 @@ class _Recorder(_NotSaved, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Record a trial whose process raised or died."""
         running = self._of(trial)
+        self._begin(running)  # a process that dies while it starts ends without having started
         running.error = reason_of_failure(_text_of(trial.error_file))
         if "StorageFullError" in running.error:
             self._shared.fatal = StudyError(running.error.partition(": ")[2])

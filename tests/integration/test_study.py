@@ -36,7 +36,7 @@ optim: {lr: {log_uniform: [1e-3, 1e-2]}, schedule: one_cycle}
 train: {epochs: 4, batch_size: 8}
 search: {algorithm: tpe, trials: 4, seed: 1}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
-confirm: {top: 2, seeds: 2}
+confirm: {top: 2, seeds: 2, refit: true}
 """
 
 

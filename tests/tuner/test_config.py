@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import SpecError
 from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
-from tuner.config import Cnn, ColumnSplit, Experiment, as_override, load, loads
+from tuner.config import Cnn, ColumnSplit, Experiment, as_override, load, loads, what_is_read
 from tuner.config.specs import feature_spec, split_spec
 from tuner.errors import ConfigError, SpaceError
 from tuner.space import Choice, Grid, Integer, LogUniform, Range, Scalar, Uniform
@@ -490,3 +490,20 @@ def test_importing_the_config_brings_nothing_heavy():
     code = f"import sys, tuner.config; print([m for m in '{heavy}'.split() if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_settings_that_a_forest_does_not_read_tell_no_two_trials_apart() -> None:
+    def read(model: str, more: str = "") -> dict:
+        return what_is_read(loads(f"name: s\nmodel: {model}\n{more}").template)
+
+    forest = "{name: forest, max_depth: 5}"
+    plain = read(forest)
+    for more in (
+        "optim: {lr: 0.5}\n", "augment: {mixup: 0.4}\n", "train: {batch_size: 8, epochs: 3}\n",
+        "features: {n_mels: 32}\n", "data: {clip_seconds: 1.0}\n",
+    ):  # fmt: skip
+        assert read(forest, more) == plain
+        assert read("{name: cnn}", more) != read("{name: cnn}")
+    for other in ("train: {balance: loss}\n", "features: {hop_length: 256}\n"):
+        assert read(forest, other) != plain
+    assert read("{name: forest, max_depth: 6}") != plain

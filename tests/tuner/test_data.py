@@ -135,6 +135,15 @@ def test_balanced_order_draws_each_class_as_often() -> None:
     assert again == [b.y.tolist() for b in drawn.train(3)]
 
 
+def test_a_final_fit_learns_from_validation_clips_and_never_from_test_clips() -> None:
+    joined = replace(feed(), arrays=arrays().learning_from_validation())
+    seen = sorted(r for b in joined.train(1) for r in rows_of(b))
+    assert set(seen) <= set(range(56))
+    assert len(seen) == 56 // 16 * 16 + 8
+    assert {50, 51, 52, 53, 54, 55} <= set(seen)
+    assert [rows_of(b) for b in joined.evaluation("test")] == [[56, 57, 58, 59]]
+
+
 def test_features_kept_on_the_device_give_the_same_batches() -> None:
     """On a GPU the features lie there as one tensor; the gathering is the same code here."""
     spec, crops = AugmentSpec(mixup=0.3), Crops(4)

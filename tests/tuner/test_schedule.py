@@ -11,8 +11,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from tuner.asha import LedgerAsha
 from tuner.config import loads
-from tuner.plan import Plan, Proposal
-from tuner.schedule import _Running, _State, reason_of_failure
+from tuner.plan import ListSource, Plan, Proposal
+from tuner.schedule import _Recorder, _Running, _State, reason_of_failure
+from tuner.selection import trial_rows
 from tuner.trial import TrialSpec
 
 SETTINGS: dict[str, Any] = {
@@ -108,6 +109,22 @@ def test_the_epoch_that_counts_is_that_of_the_kept_weights(
         state.note_best(running, number, {metric: value, "val_loss": loss})
     assert running.best is not None
     assert running.best["epoch"] == best
+
+
+def test_a_process_that_dies_while_it_starts_has_a_start_in_the_ledger(tmp_path) -> None:
+    space = loads("name: s\nmodel: {name: cnn}\n")
+    records: list[dict] = []
+    plan = Plan(
+        tmp_path, space.template, ListSource([]), 1,
+        lambda kind, **fields: records.append({"kind": kind, **fields}),
+    )  # fmt: skip
+    state = _State(plan)
+    spec = TrialSpec("t0", "search", 0, space.template.model_dump(mode="json"), "")
+    state.by_trial["t0"] = _Running(Proposal(spec, 0, {}), False)
+    trial = SimpleNamespace(config={"trial_id": "t0"}, error_file=None, last_result=None)
+    _Recorder(state).on_trial_error(1, [], trial)
+    assert [record["kind"] for record in records] == ["trial", "trial_end"]
+    assert trial_rows(records)["t0"].status == "failed"
 
 
 IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)

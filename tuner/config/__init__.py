@@ -25,6 +25,7 @@ from tuner.config.schema import (
     ShareSplit,
     Split,
 )
+from tuner.config.specs import what_is_read
 from tuner.config.training_blocks import Augment, Optim, Train
 from tuner.config.typed_space import FeatureVariant, Sample, Space
 
@@ -57,4 +58,5 @@ __all__ = [
     "as_override",
     "load",
     "loads",
+    "what_is_read",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import SpecError
 from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec
 from tuner.config.schema import ColumnSplit, ShareSplit
 
 if TYPE_CHECKING:
-    from tuner.config.schema import Data, Features, Split
+    from tuner.config.schema import Data, Experiment, Features, Split
 
 
 def clip_spec(data: Data) -> ClipSpec:
@@ -58,3 +59,18 @@ def split_spec(
         group=group, unit=shares.by, seed=seed, leaks=leaks,
         train=shares.train, val=shares.val, test=shares.test,
     )  # fmt: skip
+
+
+def what_is_read(experiment: Experiment) -> dict[str, Any]:
+    """The settings that change what a trial learns; two trials that agree in them are the same.
+
+    A forest is fitted at once on one row of numbers for each track, so that it reads nothing of
+    optimizer, augmentation and most of training, and of the clips only which audio they are from.
+    """
+    if experiment.model.name != "forest":
+        return experiment.model_dump(mode="json", exclude={"resources"})
+    return {
+        "model": experiment.model.model_dump(mode="json"),
+        "features": asdict(feature_spec(experiment.front_end)),
+        "balance": experiment.train.balance != "none",
+    }

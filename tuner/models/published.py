@@ -1,4 +1,4 @@
-"""Published weights of timm: from the cache, else from the network, else an error with remedies."""
+"""Published weights of timm: from the cache, else the network, else an error with remedies."""
 
 from __future__ import annotations
 

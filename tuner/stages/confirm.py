@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuner import metrics, selection
+from tuner.config import Experiment, what_is_read
 from tuner.errors import StudyError
 from tuner.plan import ListSource, Proposal
 from tuner.stages.answers import answers_of
@@ -36,20 +38,21 @@ def confirm_best(study: Context) -> None:
         return
     plan = study.space.template.confirm
     rows = study.rows()
-    top = selection.leaderboard(rows.values(), study.metric, study.maximise)[: plan.top]
+    ranked = selection.leaderboard(rows.values(), study.metric, study.maximise)
+    top = list(_different(ranked))[: plan.top]
     wanted = list(_missing_runs(study, top, rows))
     if wanted:
         run_stage(study, ListSource(wanted), "confirm", len(wanted), None)
-    ranked = selection.candidates(study.rows().values(), study.metric, study.maximise)
-    if not ranked:
+    found = selection.candidates(study.rows().values(), study.metric, study.maximise)
+    if not found:
         raise StudyError("no confirmation run succeeded; the ledger names the reasons")
-    winner = ranked[0]
+    winner = found[0]
     study.record(
         "confirmed",
         seeds=plan.seeds,
         mean=winner.mean,
         ci95=_interval(study, winner),
-        top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in ranked],
+        top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
         winner={
             "trial_id": winner.trial_id,
             "run_trial_id": selection.best_run(winner, study.metric, study.maximise).trial_id,
@@ -61,6 +64,16 @@ def confirm_best(study: Context) -> None:
         else f"{study.metric} {winner.mean:.3f} with another seed"
     )
     study.progress.say(f"confirmed: {winner.trial_id}, {reached}")
+
+
+def _different(ranked: list[TrialRow]) -> Iterator[TrialRow]:
+    """The trials without those that repeat a better one in all that their model reads."""
+    seen: set[str] = set()
+    for row in ranked:
+        read = json.dumps(what_is_read(Experiment.model_validate(row.config)), sort_keys=True)
+        if read not in seen:
+            seen.add(read)
+            yield row
 
 
 def _missing_runs(
