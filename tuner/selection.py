@@ -38,6 +38,7 @@ class TrialRow:
         status: running, completed, stopped or failed.
         best: ``{"epoch", "metrics"}`` of the best epoch, None before the first.
         error: why it failed.
+        note: what happened to it besides, as running out of memory once.
     """
 
     trial_id: str
@@ -51,6 +52,7 @@ class TrialRow:
     status: str = "running"
     best: dict[str, Any] | None = None
     error: str | None = None
+    note: str | None = None
 
     def value(self, metric: str) -> float | None:
         """The metric at the best epoch; None for a trial that failed or has not ended."""
@@ -72,7 +74,7 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
         elif record["kind"] == "trial_end":
             row = rows[record["trial_id"]]
             row.status, row.best = record["status"], record["best"]
-            row.error = record["error"]
+            row.error, row.note = record["error"], record.get("note")
     return rows
 
 
@@ -216,6 +218,7 @@ def worst_leakage(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
     audits = [one["leakage"] for one in sets]
     counted = (
         "groups_shared", "exact_duplicates_shared", "near_duplicates_shared", "label_conflicts",
+        "dropped",
     )  # fmt: skip
     worst: dict[str, Any] = {name: max(a.get(name, 0) for a in audits) for name in counted}
     clip_split = any(audit.get("clip_split", False) for audit in audits)
@@ -239,6 +242,13 @@ def leak_in_words(leakage: Mapping[str, Any]) -> str:
         if leakage[key]
     ]
     return f"LEAKY: {', '.join(found)} on two sides of the split"
+
+
+def _confirm(confirmed: Record, rows: Mapping[str, TrialRow], test: Record) -> dict[str, Any]:
+    """The confirmation, and whether the tested model is a final fit that followed it."""
+    tested = rows.get(test.get("trial_id", ""))
+    refit = tested is not None and tested.stage == "final"
+    return {**_pick(confirmed, "top seeds mean ci95"), "refit": refit}
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
@@ -265,7 +275,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "features": [_pick(one, "fingerprint path tracks clips") for one in sets],
         "trials": counts(rows.values()),
         "best": best,
-        "confirm": _pick(confirmed, "top seeds mean ci95") if confirmed else None,
+        "confirm": _confirm(confirmed, rows, test) if confirmed else None,
         "test": {**test["metrics"], "classes": test.get("classes", [])} if test else None,
         "ensembles": _last(records, "ensemble").get("rows", []),
         "leakage": worst_leakage(sets) if sets else None,

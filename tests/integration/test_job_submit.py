@@ -87,13 +87,14 @@ def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:
     inner = {
         "trials": {"total", "completed", "stopped", "failed"},
         "best": {"trial_id", "run_id", "config", "val"},
-        "confirm": {"top", "seeds", "mean", "ci95"},
+        "confirm": {"top", "seeds", "mean", "ci95", "refit"},
         "test": {"f1_macro", "accuracy", "ci95", "tracks", "clip_f1_macro"},
         "leakage": {
             "groups_shared",
             "exact_duplicates_shared",
             "near_duplicates_shared",
             "label_conflicts",
+            "dropped",
             "clip_split",
             "passed",
         },

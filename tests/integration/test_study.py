@@ -111,7 +111,8 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 8
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
-    assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95"}
+    assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95", "refit"}
+    assert found["confirm"]["refit"] is True
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
     test += " accuracy_ci95 balanced_accuracy precision_macro recall_macro log_loss"
     test += " hard_f1_macro hard_accuracy classes"
@@ -119,7 +120,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert sum(one["tracks"] for one in found["test"]["classes"]) == found["test"]["tracks"]
     assert found["leakage"] == {
         "groups_shared": 0, "exact_duplicates_shared": 0, "near_duplicates_shared": 0,
-        "label_conflicts": 0, "clip_split": False, "passed": True,
+        "label_conflicts": 0, "dropped": 0, "clip_split": False, "passed": True,
     }  # fmt: skip
     assert found["registered"]["name"] == "small"
     assert str(found["registered"]["version"]) == "1"

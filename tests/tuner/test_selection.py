@@ -101,7 +101,19 @@ def test_summary_follows_the_confirmed_winner() -> None:
                  "top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5]}  # fmt: skip
     found = selection.summary([*STUDY, confirmed])
     assert found["best"]["trial_id"] == "t0"
-    assert found["confirm"] == {"top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5]}
+    assert found["confirm"] == {
+        "top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5], "refit": False,
+    }  # fmt: skip
+
+
+def test_a_final_fit_that_was_tested_is_told_of() -> None:
+    confirmed = {"kind": "confirmed", "winner": {"trial_id": "t0", "run_trial_id": "c1a"},
+                 "top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5]}  # fmt: skip
+    again = trial("refit-c1a", "final", [1.0], parent="c1a")
+    tested = {"kind": "test", "trial_id": "refit-c1a", "metrics": {}}
+    found = selection.summary([*STUDY, confirmed, *again, tested])
+    assert found["confirm"]["refit"] is True
+    assert found["trials"]["total"] == selection.summary(STUDY)["trials"]["total"]
 
 
 def end_of_study(confusion: list[list[int]], ci95: list[float], passed: bool = True) -> list[dict]:
@@ -145,7 +157,7 @@ def test_a_leak_in_any_feature_set_is_a_leak() -> None:
     clean = {"groups_shared": 0, "near_duplicates_shared": 0, "passed": True}  # an old ledger's
     leaky = {
         "groups_shared": 0, "near_duplicates_shared": 2, "exact_duplicates_shared": 1,
-        "label_conflicts": 3, "clip_split": False, "passed": False,
+        "label_conflicts": 3, "dropped": 2, "clip_split": False, "passed": False,
     }  # fmt: skip
     sets = [{"leakage": one} for one in (clean, leaky)]
     found = selection.summary([STUDY[0], {"kind": "features", "features": sets}])["leakage"]

@@ -141,7 +141,7 @@ def _leaderboard(
             best_epoch=row.best["epoch"] if row.best else None,
             value=row.value(metric),
             params=row.params,
-            error=row.error,
+            error=row.error or row.note,
             is_winner=row.trial_id == winner,
         )
         for rank, row in enumerate([*ranked, *rest], start=1)

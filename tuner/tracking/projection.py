@@ -225,11 +225,13 @@ class Projection:
             wanted = {self._metric: None, **dict.fromkeys(BEST_METRICS)}
             values = {f"best_{k}": best["metrics"][k] for k in wanted if k in best["metrics"]}
             run.measure({"best_epoch": best["epoch"], **values}, record["time_ms"])
-        # The final run repeats the one that was tested, before it was recorded.
+        # Without a final fit, the final run repeats the one that was tested before.
         if self._tested and run.tags.get("parent_trial") == self._tested["trial_id"]:
             run.measure(_test_values(self._tested), self._tested["time_ms"])
         if record["status"] == "stopped":
             run.tags["pruned"] = "true"
+        if record.get("note"):
+            run.tags["note"] = str(record["note"])[:MAX_TAG]
         if record.get("error"):
             run.tags["error"] = str(record["error"])[:MAX_TAG]
         run.end("FAILED" if record["status"] == "failed" else "FINISHED", record["time_ms"])
@@ -253,6 +255,9 @@ class Projection:
 
     def _test(self, record: Record, parent: Run) -> None:
         self._tested = record
+        final = self.trials.get(record.get("trial_id", ""))
+        if final is not None and final.tags.get("stage") == "final":
+            final.measure(_test_values(record), record["time_ms"])
         parent.measure(_test_values(record), record["time_ms"])
 
     def _registered(self, record: Record, parent: Run) -> None:
