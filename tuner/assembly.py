@@ -15,6 +15,7 @@ from tuner.checkpoint import Bundle, parameters_of
 from tuner.config import Experiment
 from tuner.crops import Crops
 from tuner.data import ArrayFeed
+from tuner.errors import StudyError
 from tuner.models import Classifier, build_network
 from tuner.recipe import Recipe
 
@@ -63,6 +64,7 @@ def assemble(
 
     Raises:
         WeightsError: these weights cannot be had, or do not fit the model.
+        StudyError: there are too few training clips for a batch.
     """
     experiment = Experiment.model_validate(config)
     arrays = open_arrays(Path(feature_set), cache_folder())
@@ -87,6 +89,11 @@ def assemble(
         device=workers.device,
         order="balanced" if recipe.balance == "sampling" else "shuffled",
     )
+    if feed.steps_per_epoch == 0 and model["name"] != "forest":
+        raise StudyError(
+            f"{feed.train_counts.sum()} training clips are too few for one batch of "
+            f"{workers.size} worker(s)"
+        )
     bundle = Bundle(
         labels=arrays.labels, clip=manifest.clip, feature=manifest.feature,
         crops=crops, model=model,
@@ -110,7 +117,8 @@ def _recipe(experiment: Experiment, crops: Crops, seed: int) -> Recipe:
     optim, train, search = experiment.optim, experiment.train, experiment.search
     augment, features = experiment.augment, experiment.front_end
     strengths = augment.model_dump()
-    shift = features.frames(augment.time_shift) if augment.time_shift else 0
+    step = 1 if features.kind == "waveform" else features.hop_length
+    shift = round(augment.time_shift * features.sample_rate / step)
     return Recipe(
         epochs=train.epochs,
         optimizer=optim.name,

@@ -31,7 +31,7 @@ from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 FORMAT_VERSION = 2
@@ -42,6 +42,11 @@ STATE = "checkpoint.json"
 BUNDLE = "bundle.json"
 MODEL = "model.safetensors"
 MAX_FRAMES = 2**31
+MAX_CROPS = 1000  # as in a space file
+# What reading a file that somebody else made stumbles over.
+DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,13 @@ def _join_optimizer(tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]) -
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``folder/epoch-NNNN`` atomically; keeps the two newest and the best.
+    """Write ``folder/epoch-NNNN`` atomically; keeps the two newest and the best of each.
 
     Raises:
         OSError: the disk refuses; nothing that was there before is touched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"epoch-{checkpoint.epoch:04d}"
+    target = folder / _name(checkpoint.epoch)
     building = folder / f".building-{checkpoint.epoch:04d}-{os.getpid()}"
     shutil.rmtree(building, ignore_errors=True)
     try:
@@ -160,11 +165,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    keep = {target.name, f"epoch-{checkpoint.best.get('epoch', checkpoint.epoch):04d}"}
-    older = sorted(p for p in folder.glob("epoch-*") if p.name not in keep)
-    for stale in older[:-1]:
-        shutil.rmtree(stale, ignore_errors=True)
+    keep = {target.name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
+    older = [path for path in _in_order(folder) if path.name not in keep]
+    if older:
+        keep |= {older[-1].name, *_best_of(older[-1])}  # what stands in if the newest is damaged
+    for stale in older:
+        if stale.name not in keep:
+            shutil.rmtree(stale, ignore_errors=True)
     return target
+
+
+def _best_of(path: Path) -> Iterator[str]:
+    """Name of the best epoch that a checkpoint speaks of, as far as it can be read."""
+    try:
+        yield _name(json.loads((path / STATE).read_text())["best"]["epoch"])
+    except DAMAGE:
+        return
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -183,6 +199,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name, data in content.items():
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise CheckpointError(f"{path / name}: damaged, its SHA-256 differs")
+        if type(state["epoch"]) is not int or path.name != _name(state["epoch"]):
+            raise ValueError(f"its epoch is {state['epoch']!r}")
+        if type(state["best"]["epoch"]) is not int:
+            raise ValueError(f"its best epoch is {state['best']['epoch']!r}")
         return Checkpoint(
             epoch=state["epoch"],
             weights=safetensors.torch.load(content[WEIGHTS]),
@@ -193,18 +213,35 @@ def load_checkpoint(path: Path) -> Checkpoint:
             best=state["best"],
             average=safetensors.torch.load(content[AVERAGE]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*DAMAGE, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: unreadable checkpoint: {error}") from error
+
+
+def _name(epoch: int) -> str:
+    return f"epoch-{epoch:04d}"
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The checkpoints of a trial, the oldest first."""
+    numbered = (path for path in folder.glob("epoch-*") if path.name[6:].isdecimal())
+    return sorted(numbered, key=lambda path: int(path.name[6:]))
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint under a folder that verifies, or None."""
-    for path in sorted(folder.glob("epoch-*"), reverse=True):
+    return _newest(folder)[0]
+
+
+def _newest(folder: Path) -> tuple[Checkpoint | None, str]:
+    """The newest checkpoint that verifies; if none does, why the newest of all does not."""
+    reasons: list[str] = []
+    for path in reversed(_in_order(folder)):
         try:
-            return load_checkpoint(path)
-        except CheckpointError:
-            continue  # a damaged one costs the epochs since the one before, never the trial
-    return None
+            return load_checkpoint(path), ""
+        except CheckpointError as error:
+            # A damaged one costs the epochs since the one before, never the trial.
+            reasons.append(str(error))
+    return None, next(iter(reasons), "there is none")
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -213,10 +250,10 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: there is none that verifies.
     """
-    newest = newest_checkpoint(folder)
+    newest, reason = _newest(folder)
     if newest is None:
-        raise CheckpointError(f"{folder}: no checkpoint that can be read")
-    return load_checkpoint(folder / f"epoch-{newest.best['epoch']:04d}").answering_weights
+        raise CheckpointError(f"{folder}: no checkpoint that can be read: {reason}")
+    return load_checkpoint(folder / _name(newest.best["epoch"])).answering_weights
 
 
 @dataclass(frozen=True)
@@ -293,8 +330,8 @@ def _check_bundle(data: dict[str, Any]) -> None:
         raise ValueError("labels are not a list of names")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ValueError("labels are fewer than two or not different")
-    for number, least in ((crops.frames, 1), (crops.count, 0)):
-        if number is not None and (type(number) is not int or not least <= number <= MAX_FRAMES):
+    for number, least, most in ((crops.frames, 1, MAX_FRAMES), (crops.count, 0, MAX_CROPS)):
+        if number is not None and (type(number) is not int or not least <= number <= most):
             raise ValueError(f"the crops are {crops}")
     if crops.where not in ("anywhere", "sound"):
         raise ValueError(f"the crops are {crops}")
@@ -303,6 +340,23 @@ def _check_bundle(data: dict[str, Any]) -> None:
     Features.model_validate(data["feature"])
     if data["feature"]["kind"] not in MODELS[data["model"]["name"]].takes:
         raise ValueError("the model does not take these features")
+
+
+def _check_weights(bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of another size before their model is made, and those that are no numbers.
+
+    Raises:
+        ValueError: says which.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are no finite numbers")
+    if bundle.model["name"] == "forest":
+        return  # as large as its weights say, and checked by itself
+    with torch.device("meta"):
+        wanted = {name: one.shape for name, one in bundle.classifier().state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError("the weights are not those of this model")
 
 
 def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
@@ -332,11 +386,10 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
             model=data["model"],
             origin=data["origin"],
         )
+        weights = safetensors.torch.load(content)
+        _check_weights(bundle, weights)
         classifier = bundle.classifier()
-        classifier.load_state_dict(safetensors.torch.load(content))
-    except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
-        safetensors.SafetensorError, PipelineError,
-    ) as error:  # fmt: skip
+        classifier.load_state_dict(weights)
+    except (*DAMAGE, safetensors.SafetensorError, PipelineError) as error:
         raise CheckpointError(f"{folder}: not an exported model: {error}") from error
     return bundle, classifier.eval()

@@ -145,9 +145,10 @@ class ArrayFeed:
         rows = self.arrays.splits[split]
         # Whole batches go to workers in turn: an answer can depend, in its last bits, on how many
         # clips it is computed with, and shall not depend on the number of workers.
-        starts = range(rows.start, rows.stop, EVAL_BATCH)[self.rank :: self.size]
-        for start in starts:
-            at = slice(start, min(start + EVAL_BATCH, rows.stop))
+        # No more at once than training takes: evaluation shall not be what runs out of memory.
+        clips = min(EVAL_BATCH, self.batch_size)
+        for start in range(rows.start, rows.stop, clips)[self.rank :: self.size]:
+            at = slice(start, min(start + clips, rows.stop))
             yield Batch(
                 x=self._whole(at),
                 y=self._tensor(self.arrays.y[at]),

@@ -104,7 +104,7 @@ def select_weights(
     of_truth = probabilities[:, np.arange(len(truth)), truth]  # [s, t], all that log loss reads
     added = np.zeros(len(of_truth))
     total = np.zeros(len(truth))
-    lowest, weights = np.inf, added
+    lowest, weights = np.inf, np.full(len(added), 1 / len(added))
     for count in range(1, rounds + 1):
         means = np.maximum((total + of_truth) / count, metrics.SMALLEST)
         losses = -np.log(means).mean(1)

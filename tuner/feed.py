@@ -37,17 +37,18 @@ class Batch:
     partner: Partner | None = None
     draws: augment.Draws | None = None
 
-    def parts(self, count: int) -> Iterator[Batch]:
-        """The batch in ``count`` nearly equal parts, in order; parts without a clip are left out.
+    def parts(self, count: int, num_workers: int = 1) -> Iterator[Batch]:
+        """The batch in ``count`` nearly equal parts, in order.
 
         The draws of all parts are those of the whole, so that what a step learns from does not
-        depend on how many parts it is worked through in.
+        depend on how many parts it is worked through in. A short last batch is worked through in
+        fewer, of two clips at least: on all workers in as many, as their norms talk to each other
+        in each, and as one clip alone has no variance.
         """
+        count = max(1, min(count, self.whole_size // (2 * num_workers)))
         edges = [len(self.y) * i // count for i in range(count + 1)]
         for start, stop in pairwise(edges):
             part = slice(start, stop)
-            if start == stop:
-                continue
             yield Batch(
                 self.x[part], self.y[part], self.track[part], self.whole_size,
                 None if self.partner is None else self.partner.of(part),

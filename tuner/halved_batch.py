@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 FILE = "out_of_memory.json"
 FACTOR = 2  # times more parts
-# torch has a class for GPUs only; its allocator for the CPU raises a plain RuntimeError.
-CPU_WORDS = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory")
+# torch has a class for its GPU allocator only; others raise a plain RuntimeError.
+WORDS = (
+    "DefaultCPUAllocator", "not enough memory", "Cannot allocate memory",
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 MAX_REASON = 200
 
 
@@ -32,10 +35,12 @@ class HalvedBatch:
     Attributes:
         epoch: in which it did, from 1.
         reason: what the allocator said.
+        again: whether it was not enough either.
     """
 
     epoch: int
     reason: str
+    again: bool = False
 
     def __str__(self) -> str:
         return f"out of memory in epoch {self.epoch}, went on with half the clips at once"
@@ -48,14 +53,20 @@ class HalvedBatch:
     def read(cls, trial: Path) -> HalvedBatch | None:
         """What an earlier try of the trial has left; None when memory was enough so far."""
         path = trial / FILE
-        return cls(**json.loads(path.read_text())) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_text())
+            return cls(int(found["epoch"]), str(found["reason"]), found.get("again") is True)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return cls(1, "the note of it cannot be read")  # that it is there is what matters
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whatever device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def reason_of(error: BaseException) -> str:

@@ -93,7 +93,7 @@ class Learner:
         for group in optimizer.param_groups:
             group["lr"] = rate * (body_share if group["part"] == "body" else 1.0)
         optimizer.zero_grad(set_to_none=True)
-        parts = list(batch.parts(recipe.accumulate))
+        parts = list(batch.parts(recipe.accumulate, self.workers.size))
         total = torch.zeros((), device=batch.x.device)
         for number, part in enumerate(parts, start=1):
             with self._without_exchange(number < len(parts)):

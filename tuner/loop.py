@@ -107,12 +107,14 @@ class _Freezer:
             parameter.requires_grad_(not frozen)
 
 
-def _share_buffers(network: nn.Module, workers: Workers) -> None:
+def _share_statistics(learner: Learner) -> None:
     """Give all workers the first one's statistics, so that they evaluate one model."""
-    for buffer in network.buffers():
-        if buffer.is_floating_point():
-            buffer.mul_(float(workers.rank == 0))
-            workers.sum([buffer])
+    workers, network = learner.workers, learner.classifier.network
+    shared = {name: b for name, b in network.named_buffers() if b.is_floating_point()}
+    averaged = learner.average.weights if learner.average else {}
+    for tensor in (*shared.values(), *(averaged[name] for name in shared if name in averaged)):
+        tensor.mul_(float(workers.rank == 0))
+        workers.sum([tensor])
 
 
 def _restore(learner: Learner, resume: Checkpoint) -> None:
@@ -158,7 +160,7 @@ def epochs(
         torch.manual_seed(recipe.seed * 1_000_003 + number * 1009 + workers.rank)
         loss = _train_epoch(learner, feed, number, phase)
         if workers.size > 1 and not recipe.sync_batch_norm:
-            _share_buffers(classifier.network, workers)
+            _share_statistics(learner)
         averaged = learner.average.swapped(classifier.network) if learner.average else None
         with averaged or nullcontext():
             validation = validate(classifier, feed, workers, recipe)

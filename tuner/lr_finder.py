@@ -48,8 +48,15 @@ class RangeTest:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RangeTest:
-        """What `to_json` made."""
-        return cls(tuple(data["rates"]), tuple(data["losses"]), data["suggestion"])
+        """What `to_json` made.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        suggestion = data["suggestion"]
+        if type(suggestion) is not float or not 0 < suggestion <= 1000:
+            raise ValueError(f"no learning rate: {suggestion!r}")
+        return cls(tuple(data["rates"]), tuple(data["losses"]), suggestion)
 
 
 def find(

@@ -169,7 +169,9 @@ def _run(path: Path, options: Options) -> int:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
         _show_result(summary, place, how_to_open, doubts)
-    rejected = any(f["tracks"]["quarantined"] for f in summary["features"])
+    # What was left out as asked is no failure.
+    dropped = summary["leakage"]["dropped"]
+    rejected = any(f["tracks"]["quarantined"] > dropped for f in summary["features"])
     return 3 if rejected or summary["trials"]["failed"] else 0
 
 
@@ -239,7 +241,10 @@ def _show_plan(space: Space) -> None:
     search, resources = template.search, template.resources
     click.echo(f"study        {space.name}")
     click.echo(f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}")
-    click.echo(f"confirm      best {template.confirm.top} x {template.confirm.seeds} seeds")
+    if search.budget is not None:
+        click.echo(f"             no new ones after {search.budget}, and none longer")
+    then = ", then a final fit on train and val" if template.confirm.refit else ""
+    click.echo(f"confirm      best {template.confirm.top} x {template.confirm.seeds} seeds{then}")
     click.echo(f"feature sets {len(space.feature_variants())}")
     click.echo(
         f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
@@ -250,7 +255,8 @@ def _show_plan(space: Space) -> None:
     for ordinal in range(min(3, search.trials)):
         if (sample := sampler.ask(ordinal)) is not None:
             mebibytes = memory_of(sample.experiment).total / 2**20
-            click.echo(f"  {mebibytes:5.0f} MiB  {one_line(sample.params)}")
+            model = "" if "model" in sample.params else f"model={sample.experiment.model.name} "
+            click.echo(f"  {mebibytes:5.0f} MiB  {model}{one_line(sample.params)}")
 
 
 def _show_result(
@@ -277,6 +283,10 @@ def _show_result(
     )
     seeds = f"mean of {confirm['seeds']} other seeds" if confirm["seeds"] > 1 else "another seed"
     click.echo(f"confirmed   {confirm['mean']:.3f}{span}, {seeds}")
+    if confirm["refit"]:
+        click.echo(
+            "final fit   the winner, trained once more on train and val; that is what follows"
+        )
     click.echo(
         f"test        macro F1 {test['f1_macro']:.3f} (95 % over tracks {low:.3f} to {high:.3f}), "
         f"accuracy {test['accuracy']:.3f}, {test['tracks']} tracks"

@@ -272,6 +272,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     sets = features.get("features", [])
     return {
         "study": study["study"],
+        "reference": study["config"].get("reference"),
         "features": [_pick(one, "fingerprint path tracks clips") for one in sets],
         "trials": counts(rows.values()),
         "best": best,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Settings that may differ between two runs of one study: they change how long it takes, not what
 # it finds.
-FREE_TO_CHANGE = ("resources.", "search.budget", "data.root")
+FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
 
 
 @contextmanager

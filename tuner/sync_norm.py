@@ -39,6 +39,8 @@ class SyncBatchNorm(_BatchNorm):
             rate = self.momentum if self.momentum is not None else 0.1
             assert self.running_mean is not None  # synchronise_norms takes only norms that track
             assert self.running_var is not None
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, rate)
             self.running_var.lerp_(variance * number / (number - 1).clamp_min(1), rate)
         scale = self.weight * (variance + self.eps).rsqrt()

@@ -106,29 +106,31 @@ def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, 
     """
     folder = trial_folder(study, spec.trial_id)
     halved = HalvedBatch.read(folder)
+    search = Experiment.model_validate(spec.experiment).search
     last_epoch = 0
-    while True:
+    while halved is None or not halved.again:
         try:
             for report in _train_once(folder, spec, workers, FACTOR if halved else 1):
                 last_epoch = report["epoch"]
                 yield {**report, "note": str(halved)} if halved else report
             return
         except DivergedError as error:
-            epoch, reason = error.epoch, str(error)
-            break
+            failed = {"epoch": error.epoch, "error": str(error)}
+            yield {**failed, search.metric: worst(search.mode == "max")}
+            return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            epoch, reason = last_epoch + 1, f"out of memory: {reason_of(error)}"
-            if halved is not None:
-                reason = f"{halved}; {reason}"
-                break
-            halved = HalvedBatch(epoch, reason_of(error))
+            again = halved is not None
+            halved = HalvedBatch(last_epoch + 1, reason_of(error), again)
             halved.write(folder)
             if workers.size > 1:
                 raise  # the others wait for this worker; all start again, from the same file
-    search = Experiment.model_validate(spec.experiment).search
-    yield {"epoch": epoch, search.metric: worst(search.mode == "max"), "error": reason}
+    failed = {
+        "epoch": halved.epoch,
+        "error": f"out of memory, with half the clips at once too: {halved.reason}",
+    }
+    yield {**failed, search.metric: worst(search.mode == "max")}
 
 
 def _train_once(
@@ -161,8 +163,10 @@ def _found_rate(folder: Path, job: Job, recipe: Recipe, workers: Workers) -> flo
     A resumed trial reads it: the test starts from untrained weights.
     """
     path = folder / RANGE_TEST_FILE
-    if path.exists():
+    try:
         return RangeTest.from_json(json.loads(path.read_text())).suggestion
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # not run yet, or damaged: it gives the same again
     test = loop.find_rate(job.classifier, job.feed, recipe, workers)
     if workers.rank == 0:
         write_json(path, test.to_json())

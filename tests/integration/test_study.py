@@ -96,8 +96,9 @@ def runs_of(summary: dict[str, Any]) -> list[Any]:
 def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
     assert found["status"] == "done"
-    keys = "status study study_dir tracking_uri experiment parent_run_id features trials best "
-    assert set(found) == set((keys + "confirm test ensembles leakage registered seconds").split())
+    keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
+    keys += "trials best confirm test ensembles leakage registered seconds"
+    assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
     assert found["features"][0]["tracks"] == {

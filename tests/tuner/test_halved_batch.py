@@ -15,7 +15,7 @@ from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
 from tests.conftest import write_tones
 from tuner.config import loads
 from tuner.feed import Alone, Batch
-from tuner.halved_batch import is_out_of_memory, reason_of
+from tuner.halved_batch import HalvedBatch, is_out_of_memory, reason_of
 from tuner.learner import Learner
 from tuner.trial import TrialSpec, train
 
@@ -83,7 +83,9 @@ def test_the_trial_goes_on_with_half_the_clips_and_learns_the_same(
     for one, other in zip(with_enough, reports, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
     kept = json.loads((tmp_path / "b" / "trials" / "t0" / "out_of_memory.json").read_text())
-    assert kept == {"epoch": 1, "reason": "CUDA out of memory. Tried to allocate 2.00 GiB."}
+    assert kept == {
+        "epoch": 1, "reason": "CUDA out of memory. Tried to allocate 2.00 GiB.", "again": False,
+    }  # fmt: skip
 
 
 def test_a_trial_that_goes_on_elsewhere_remembers(
@@ -105,8 +107,34 @@ def test_what_fails_again_ends_the_trial_with_the_finite_worst_value(
     memory_for(2, RuntimeError(CPU_WORDS), monkeypatch)
     (report,) = run(tmp_path, features)
     assert report["val_f1_macro"] == 0.0
-    assert report["error"].startswith("out of memory in epoch 1, went on with half the clips")
-    assert "DefaultCPUAllocator" in report["error"]
+    assert report["error"].startswith("out of memory, with half the clips at once too: [enforce")
+    # a later process does not try a third time
+    (again,) = train(tmp_path, TrialSpec.read(tmp_path, "t0"), CPU)
+    assert again == report
+
+
+def test_with_several_workers_the_process_ends_so_that_the_others_need_not_wait(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneOfTwo(Alone):
+        size = 2
+
+    memory_for(0, RuntimeError(CPU_WORDS), monkeypatch)
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template.model_dump(mode="json"), features)
+    two = OneOfTwo(torch.device("cpu"))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+            list(train(tmp_path, spec, two))
+    (report,) = train(tmp_path, spec, two)
+    assert report["error"].startswith("out of memory, with half")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"epoch": "x"}'])
+def test_a_damaged_note_still_halves(text: str, tmp_path: Path) -> None:
+    (tmp_path / "out_of_memory.json").write_text(text)
+    found = HalvedBatch.read(tmp_path)
+    assert found is not None
+    assert (found.epoch, found.again) == (1, False)
 
 
 def test_other_errors_are_not_taken_for_it(

@@ -19,10 +19,12 @@ SPACE = "name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 5}}\nconfirm: {{refit: 
 class Fitting(Study):
     """A study that keeps what it is asked to train; the run ends as told."""
 
-    def __init__(self, folder: Path, wanted: str = "true", error: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, wanted: str = "true", error: str | None = None, reached: float = 1.0
+    ) -> None:
         super().__init__(folder, {"c0-1": all_splits(1), "refit-c0-1": all_splits(2)})
         self.space = loads(SPACE.format(refit=wanted))
-        self.error = error
+        self.error, self.reached = error, reached
         self.trained: list[Proposal] = []
         self.said: list[str] = []
         self.progress = SimpleNamespace(status=self.said.append, say=self.said.append)
@@ -58,7 +60,9 @@ def run_stage(monkeypatch: pytest.MonkeyPatch) -> None:
                     parent_trial=proposal.parent_trial,
                 )  # fmt: skip
             status = "failed" if study.error else "completed"
-            best = None if study.error else {"epoch": 5, "metrics": {"val_f1_macro": 1.0}}
+            best = (
+                None if study.error else {"epoch": 5, "metrics": {"val_f1_macro": study.reached}}
+            )
             study.record(
                 "trial_end", trial_id=spec.trial_id, status=status, epochs=5, best=best,
                 error=study.error,
@@ -97,6 +101,28 @@ def test_a_final_fit_that_fails_leaves_the_confirmed_winner(tmp_path: Path, run_
     refit.refit_winner(study)  # type: ignore[arg-type]
     assert refit.final_run(study).trial_id == "c0-1"  # type: ignore[arg-type]
     assert any("the loss is not finite" in text for text in study.said)
+    # the next run of the study tries again, as long as the test tracks are not read
+    study.error = None
+    refit.refit_winner(study)  # type: ignore[arg-type]
+    assert refit.final_run(study).trial_id == "refit-c0-1"  # type: ignore[arg-type]
+
+
+def test_a_final_fit_that_knows_its_own_tracks_badly_is_not_taken(
+    tmp_path: Path, run_stage
+) -> None:
+    study = Fitting(tmp_path, reached=0.5)
+    refit.refit_winner(study)  # type: ignore[arg-type]
+    assert refit.final_run(study).trial_id == "c0-1"  # type: ignore[arg-type]
+    assert any("the winner stays" in text for text in study.said)
+
+
+def test_after_the_test_nothing_is_trained_any_more(tmp_path: Path, run_stage) -> None:
+    study = Fitting(tmp_path, error="no room")
+    refit.refit_winner(study)  # type: ignore[arg-type]
+    finish.test_winner(study)  # type: ignore[arg-type]
+    refit.refit_winner(study)  # type: ignore[arg-type]
+    assert len(study.trained) == 1
+    assert study.asked == [("c0-1", "test")]
 
 
 def test_one_that_was_cut_off_is_continued(tmp_path: Path, run_stage) -> None:

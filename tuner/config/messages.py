@@ -30,6 +30,11 @@ _WANTED = {
     "model_type": "a block of settings",
     "model_attributes_type": "a block of settings",
 }
+# Settings that are a number or one word.
+_ALSO_NUMBERS = {
+    ("optim", "lr"): "a number such as 1e-3",
+    ("train", "eval_crops"): "a number such as 5, or null",
+}
 _PATTERNS = {
     ("name",): "must be 1 to 64 letters, digits, -, _ or ., the first a letter or digit",
     ("search", "budget"): "must be a duration such as 90s, 30m or 2h",
@@ -124,6 +129,8 @@ def _not_listed(value: object, expected: str, keys: tuple[str, ...]) -> str:
     if keys == ("data", "split"):
         shares = "{train: 0.7, val: 0.15, test: 0.15}"
         return f"got {show(value)}; write shares such as {shares}, {{column: fold}}, or `clip`"
+    if keys in _ALSO_NUMBERS and isinstance(value, str):
+        return f"{choose_from(value, allowed)}, or write {_ALSO_NUMBERS[keys]}"
     if isinstance(value, str):
         word = "metric " if keys == ("search", "metric") else ""
         near = METRIC_MODES if word else allowed

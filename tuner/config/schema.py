@@ -207,6 +207,11 @@ class Experiment(Block):
     """One study in which every setting has a value."""
 
     name: str = Field(pattern=f"^{SLUG}$", description="Name of the study: letters, digits, -_.")
+    reference: str | None = Field(
+        None,
+        max_length=1000,
+        description="What others have reported for such a system; shown beside the test score.",
+    )
     data: Data = Field(Data(), description="Audio, split and clips.")
     features: Features = Field(Features(), description="The audio front end.")
     model: Model = Field(description="The network.")

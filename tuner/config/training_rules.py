@@ -19,9 +19,14 @@ WAV2VEC2_LAYERS = {"tiny": 3, "base": 12, "large": 24}
 
 def _crop(e: Experiment) -> str | None:
     crop = e.train.crop_seconds
-    if crop is None or crop <= e.data.clip_seconds:
+    if crop is None:
         return None
-    return f"crop_seconds {crop:g} is longer than a clip, {e.data.clip_seconds:g} s"
+    if e.front_end.kind != "song" and e.front_end.frames(crop) < 1:
+        return f"crop_seconds {crop:g} is shorter than one sample"
+    if crop <= e.data.clip_seconds:
+        return None
+    clip = f"{e.data.clip_seconds:g} s"
+    return f"crop_seconds {crop:g} is longer than a clip, {clip}; write less, or a longer clip"
 
 
 def _mixup(e: Experiment) -> str | None:
@@ -83,6 +88,10 @@ def _gpu_fraction(e: Experiment) -> str | None:
 
 def _parts(e: Experiment) -> str | None:
     per_worker, parts = e.train.batch_size // e.resources.workers, e.train.accumulate
+    if e.model.name == "forest" or e.train.batch_size % e.resources.workers:
+        return None
+    if per_worker < 2:
+        return f"batch_size {e.train.batch_size} must give each worker at least 2 clips"
     if per_worker % parts == 0 and per_worker >= 2 * parts:
         return None
     return (
@@ -97,12 +106,19 @@ def _time_shift(e: Experiment) -> str | None:
     return f"time_shift {e.augment.time_shift:g} is longer than what the model sees, {seconds:g} s"
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user, a NUL
+        return False
+
+
 def _weights(e: Experiment) -> str | None:
     weights = getattr(e.model, "weights", None)
     if weights is None:
         return None
     if weights != PRETRAINED:
-        if Path(weights).expanduser().is_file():
+        if _is_file(weights):
             return None
         return f"{weights}: no such file; write `pretrained`, a safetensors file, or null"
     if e.model.name != "wav2vec2":
@@ -129,7 +145,7 @@ def _weights_rate(e: Experiment) -> str | None:
 
 
 TRAINING_RULES: tuple[Rule, ...] = (
-    Rule(("train.crop_seconds", "data.clip_seconds"), _crop),
+    Rule(("train.crop_seconds", "data.clip_seconds", "features.sample_rate", *KIND), _crop),
     Rule(("train.batch_size", "augment.mixup"), _mixup),
     Rule(
         (
@@ -157,7 +173,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     Rule(("augment.time_shift", "train.crop_seconds", "data.clip_seconds"), _time_shift),
     Rule(("train.freeze_epochs", "train.epochs"), _freeze),
     Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
-    Rule(("train.accumulate", "train.batch_size", "resources.workers"), _parts),
+    Rule(("train.accumulate", "train.batch_size", "resources.workers", "model.name"), _parts),
     Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
     Rule(("model.weights", "model.name", "model.size"), _weights),
     Rule(("model.trainable_layers", "model.size", "model.name"), _trainable_layers),
@@ -196,12 +212,20 @@ def _spectrograms_only(e: Experiment) -> str | None:
     return f"has no effect with {e.front_end.kind}; only spectrograms have frames and rows"
 
 
+def _forest(e: Experiment) -> str | None:
+    return None if e.model.name != "forest" else "has no effect with a forest"
+
+
 def _crop_where(e: Experiment) -> str | None:
     if e.train.crop_seconds is not None:
         return None
     return "has no effect without crop_seconds"
 
 
+_UNREAD_BY_FORESTS = (
+    "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
+    "train.label_smoothing",
+)  # fmt: skip
 _MASKS: tuple[str, ...] = ("time_mask", "freq_mask", "freq_shift")
 
 TRAINING_ADVICE: tuple[Rule, ...] = (
@@ -210,6 +234,7 @@ TRAINING_ADVICE: tuple[Rule, ...] = (
     Rule(("optim.warmup_share", "optim.schedule"), _warmup),
     Rule(("augment.polarity", *KIND), _polarity),
     *(Rule((f"augment.{name}", *KIND), _spectrograms_only) for name in _MASKS),
+    *(Rule((name, "model.name"), _forest) for name in _UNREAD_BY_FORESTS),
     Rule(("train.crop_where", "train.crop_seconds"), _crop_where),
     Rule(("train.eval_crops", "train.crop_seconds"), _crop_where),
 )

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
+import torch
 
 from tuner.errors import WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import torch
     from torch import nn
 
 # The first bytes of what torch.save has written: a zip archive since torch 1.6, a pickle before.
@@ -80,12 +80,21 @@ def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str)
             ("missing", [name for name in state if name not in tensors]),
             ("not part of it", sorted(name for name in tensors if name not in state)),
             ("of another shape", shapes),
+            ("no finite numbers", _broken(tensors)),
         )
         if names
     ]
     if faults:
         raise WeightsError(f"{what}: these are not its weights; {'; '.join(faults)}")
     module.load_state_dict(dict(tensors))
+
+
+def _broken(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Tensors with values that are no numbers; whole numbers always are."""
+    return [
+        name for name, value in tensors.items()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all())
+    ]  # fmt: skip
 
 
 def _first(names: Iterable[str]) -> str:

@@ -94,6 +94,7 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    is_refitted = bool(facts["confirm"] and facts["confirm"]["refit"])
     page = environment.get_template(TEMPLATE).render(
         facts=facts,
         leak=selection.leak_in_words(facts["leakage"]) if facts["leakage"] else "",
@@ -105,7 +106,7 @@ def write_report(records: Sequence[Record], folder: Path, how_to_open: str | Non
         winner=next((row for row in board if row.is_winner), None),
         classes=_classes(test) if test else [],
         scores=_scores(test["metrics"]) if test else [],
-        ensembles=[_vote_row(row) for row in facts["ensembles"]],
+        ensembles=[_vote_row(row, is_refitted) for row in facts["ensembles"]],
         problems=_last(records, "ensemble").get("problems", []),
         pictures={name.partition(".")[0]: _inline(data) for name, data in pictures.items()},
         status=_last(records, "study_end").get("status", "running"),
@@ -181,18 +182,20 @@ class VoteRow:
     test: dict[str, Any]
 
 
-def _vote_row(row: dict[str, Any]) -> VoteRow:
+def _vote_row(row: dict[str, Any], is_refitted: bool) -> VoteRow:
+    """A vote in words; with a final fit the winner here is the run before it."""
     members = row["members"]
     equal = len({one["weight"] for one in members}) == 1
     names = [
         f"{one['trial_id']} ({one['model']})" + ("" if equal else f" x {one['weight']:.2f}")
         for one in members
     ]
+    winner = "winner before the final fit" if is_refitted else "winner"
     what = {
-        "winner_soft": "winner, soft vote over clips",
-        "winner_hard": "winner, hard vote over clips",
+        "winner_soft": f"{winner}, soft vote over clips",
+        "winner_hard": f"{winner}, hard vote over clips",
         "top_k": f"soft vote of the {len(members)} confirmed models",
-        "fusion": "fusion over the model families",
+        "fusion": "fusion of the best model of each family",
     }[row["name"]]
     return VoteRow(what, ", ".join(names), row["val"], row["test"])
 
@@ -202,7 +205,8 @@ def _lr_finder(records: Sequence[Record], folder: Path) -> dict[str, Any] | None
     winner = _last(records, "confirmed").get("winner")
     if winner is None:
         return None
-    for trial_id in (winner["run_trial_id"], winner["trial_id"]):
+    run = winner["run_trial_id"]
+    for trial_id in (f"refit-{run}", run, winner["trial_id"]):
         try:
             found = json.loads((folder / "trials" / trial_id / "lr_finder.json").read_text())
             if len(found["rates"]) == len(found["losses"]):
@@ -213,7 +217,8 @@ def _lr_finder(records: Sequence[Record], folder: Path) -> dict[str, Any] | None
 
 
 def _csv(board: Sequence[LeaderboardRow], metric: str) -> str:
-    names = sorted({name for row in board for name in row.params})
+    # the model has a column of its own already
+    names = sorted({name for row in board for name in row.params} - {"model"})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["rank", "trial_id", "model", "status", metric, "best_epoch", "epochs"]

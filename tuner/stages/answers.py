@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
     from tuner.context import Context
     from tuner.selection import TrialRow
+
+
+# What reading an archive with a flipped bit stumbles over; it is computed again.
+DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def answers_of(study: Context, rows: list[TrialRow], split: str) -> list[Predictions]:
@@ -67,7 +75,7 @@ def _read(path: Path) -> Predictions | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
-            return Predictions(
+            found = Predictions(
                 track_ids=tuple(about["track_ids"]),
                 truth=stored["truth"],
                 probabilities=stored["probabilities"],
@@ -75,5 +83,16 @@ def _read(path: Path) -> Predictions | None:
                 clip_confusion=stored["clip_confusion"],
                 metrics=about["metrics"],
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGE:
         return None
+    return found if _fits(found) else None
+
+
+def _fits(answers: Predictions) -> bool:
+    """Whether there is an answer for each track, and each is a number."""
+    t, k = len(answers.track_ids), len(answers.clip_confusion)
+    return bool(
+        answers.truth.shape == (t,)
+        and answers.probabilities.shape == answers.hard.shape == (t, k)
+        and np.isfinite(answers.probabilities).all()
+    )

@@ -16,7 +16,9 @@ def refit_winner(study: Context) -> None:
     """Train the winning run's configuration again with its seed, when the space asks for it.
 
     Nothing is chosen any more, so validation tracks are free to learn from; the weights of the
-    last epoch are kept. A run that fails leaves the winner of the confirmation in its place.
+    last epoch are kept. A run that fails, or that answers the tracks it has learned from worse
+    than the winner did, leaves the winner of the confirmation in its place. One that failed
+    before the test is tried again by the next run of the study, as after a full disk.
 
     Raises:
         PipelineError: a disk is full.
@@ -25,7 +27,7 @@ def refit_winner(study: Context) -> None:
         return
     winner = winning_run(study)
     known = study.rows().get(refit_id(winner))
-    if known is not None and known.status != "running":
+    if study.ledger.last("test") or (known and known.status not in ("running", "failed")):
         return
     config = {**winner.config, "train": {**winner.config["train"], "keep": "last"}}
     spec = study.spec(refit_id(winner), "final", winner.seed, config)
@@ -34,11 +36,21 @@ def refit_winner(study: Context) -> None:
     )
     run_stage(study, ListSource([again]), "final", 1, None)
     row = study.rows()[refit_id(winner)]
-    study.progress.say(
-        f"final fit failed, the winner stays as it was confirmed: {row.error}"
-        if row.status == "failed"
-        else "final fit: the winner has learned from training and validation tracks together"
-    )
+    if is_sound(study, row, winner):
+        text = "the winner has learned from training and validation tracks together"
+    elif row.error:
+        text = f"failed, the winner stays as it was confirmed: {row.error}"
+    else:
+        text = "worse than the winner on tracks that it has learned from; the winner stays"
+    study.progress.say(f"final fit: {text}")
+
+
+def is_sound(study: Context, refitted: TrialRow, winner: TrialRow) -> bool:
+    """Whether a final fit ended well: it knows the validation tracks, and answers them better."""
+    reached, before = refitted.value(study.metric), winner.value(study.metric)
+    if reached is None or before is None:
+        return False
+    return reached >= before if study.maximise else reached <= before
 
 
 def winning_run(study: Context) -> TrialRow:
@@ -50,7 +62,7 @@ def final_run(study: Context) -> TrialRow:
     """The run whose weights are tested and registered."""
     winner = winning_run(study)
     refitted = study.rows().get(refit_id(winner))
-    return winner if refitted is None or refitted.status == "failed" else refitted
+    return refitted if refitted and is_sound(study, refitted, winner) else winner
 
 
 def refit_id(winner: TrialRow) -> str:

@@ -90,9 +90,11 @@ def _test(facts: dict[str, Any]) -> list[str]:
     if not test:
         return []
     low, high = test["ci95"]
+    refit = bool(facts["confirm"] and facts["confirm"]["refit"])
     return [
         f"**Test: macro F1 {test['f1_macro']:.3f}**, 95 % interval {low:.3f} to {high:.3f}, "
-        f"accuracy {test['accuracy']:.3f}, {_counted(test['tracks'], 'track')}, looked at once."
+        f"accuracy {test['accuracy']:.3f}, {_counted(test['tracks'], 'track')}, looked at once"
+        + (", by a final fit on training and validation tracks." if refit else ".")
     ]
 
 

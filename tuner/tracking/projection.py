@@ -23,6 +23,8 @@ MAX_TAG = 8000
 STUDY_STATUS: dict[str, Status] = {
     "done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
 }  # fmt: skip
+# How names of final fits begin, which learn from the validation tracks.
+REFIT = "refit-"
 # Of the best epoch, what is shown beside the study's own metric.
 BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
 
@@ -216,7 +218,17 @@ class Projection:
         run = self.trials[record["trial_id"]]
         if run.status == "KILLED":
             run.reopen()
-        run.measure(record["metrics"], record["time_ms"], record["epoch"])
+        run.measure(self._named(record, record["metrics"]), record["time_ms"], record["epoch"])
+
+    def _named(self, record: Record, metrics: dict[str, float]) -> dict[str, float]:
+        """Metrics by the names they are shown under.
+
+        A final fit has learned from the validation tracks; called validation, its scores would
+        head every list.
+        """
+        if not record["trial_id"].startswith(REFIT):
+            return metrics
+        return {key.replace("val_", "fitted_", 1): value for key, value in metrics.items()}
 
     def _trial_end(self, record: Record, parent: Run) -> None:
         run = self.trials[record["trial_id"]]
@@ -224,6 +236,7 @@ class Projection:
         if best:
             wanted = {self._metric: None, **dict.fromkeys(BEST_METRICS)}
             values = {f"best_{k}": best["metrics"][k] for k in wanted if k in best["metrics"]}
+            values = self._named(record, values)
             run.measure({"best_epoch": best["epoch"], **values}, record["time_ms"])
         # Without a final fit, the final run repeats the one that was tested before.
         if self._tested and run.tags.get("parent_trial") == self._tested["trial_id"]:

@@ -1,0 +1,95 @@
+"""Training in two real processes: uneven last batches, parts, averages, norms of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from tuner.arrays import Arrays, SplitRows
+from tuner.augment import AugmentSpec
+from tuner.crops import Crops
+from tuner.data import ArrayFeed
+from tuner.feed import Alone
+from tuner.loop import epochs
+from tuner.models import Classifier
+from tuner.models.cnn import Cnn
+from tuner.recipe import Recipe
+from tuner.worker import ProcessGroup
+
+CPU = torch.device("cpu")
+F, M, K, TRAIN = 16, 20, 2, 35  # of batches of 16 the last has 3 clips: 1 and 2 for two workers
+RECIPE = Recipe(
+    epochs=2, optimizer="sgd", peak_lr=0.05, weight_decay=0.01, schedule="cosine", momentum=0.5,
+    precision="fp32", seed=3, augment=AugmentSpec(time_mask=4, mixup=0.2),
+)  # fmt: skip
+CASES = {
+    "plain": {},
+    "averaged alone": {"ema_decay": 0.9},
+    "parts": {"accumulate": 2},
+    "averaged": {"ema_decay": 0.9, "accumulate": 2, "clip_norm": 0.5},
+    "own norms": {"sync_batch_norm": False, "ema_decay": 0.9},
+}
+
+
+def feed(rank: int, size: int) -> ArrayFeed:
+    rng = np.random.default_rng(0)
+    n = TRAIN + 12
+    y = np.arange(n) % K
+    x = rng.normal(size=(n, F, M)).astype(np.float16)
+    x[y == 0, : F // 2] += 1
+    split = {
+        "train": SplitRows(0, TRAIN, 0, TRAIN), "val": SplitRows(TRAIN, n, TRAIN, n),
+        "test": SplitRows(n, n, n, n),
+    }  # fmt: skip
+    one = np.ones(F, np.float32)
+    arrays = Arrays(
+        "f", ("a", "b"), x, y, np.arange(n), tuple(map(str, range(n))), y, 0 * one, one,
+        np.tile([0, M - 1], (n, 1)), "logmel", split,
+    )  # fmt: skip
+    return ArrayFeed(arrays, 16, RECIPE.augment, Crops(), 3, rank, size, CPU)
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    network = Cnn(K, blocks=2, channels=4, dropout=0.0)
+    return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {}
+    for name, changed in CASES.items():
+        recipe = replace(RECIPE, **changed)  # type: ignore[arg-type]
+        last = list(epochs(classifier(), feed(rank, 2), recipe, ProcessGroup(CPU)))[-1]
+        found[name] = (last.metrics, last.checkpoint.weights, last.checkpoint.average)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(180)
+def test_both_have_one_model_and_it_is_that_of_one_process(tmp_path: Path) -> None:
+    mp.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call, attr-defined]
+    first, second = (
+        torch.load(tmp_path / f"{rank}.pt")  # noqa: TID251 - written a moment ago
+        for rank in (0, 1)
+    )
+    for name, changed in CASES.items():
+        (metrics, weights, average), (others, *rest) = first[name], second[name]
+        assert metrics == others, name
+        for mine, theirs in zip((weights, average), rest, strict=True):
+            for key, tensor in mine.items():
+                assert torch.equal(tensor, theirs[key]), (name, key)
+        if name == "own norms" or "accumulate" in changed:
+            continue  # the norms see other clips together than in one process
+        recipe = replace(RECIPE, **changed)  # type: ignore[arg-type]
+        alone = list(epochs(classifier(), feed(0, 1), recipe, Alone(CPU)))[-1]
+        assert metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=1e-4)
+        for key, tensor in alone.checkpoint.weights.items():
+            torch.testing.assert_close(weights[key], tensor, atol=1e-4, rtol=1e-3, msg=key)
