@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ RECIPE = Recipe(
     epochs=2, optimizer="sgd", peak_lr=0.05, weight_decay=0.01, schedule="cosine", momentum=0.5,
     precision="fp32", seed=3, augment=AugmentSpec(time_mask=4, mixup=0.2),
 )  # fmt: skip
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaged alone": {"ema_decay": 0.9},
     "parts": {"accumulate": 2},
@@ -66,7 +67,7 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = {}
     for name, changed in CASES.items():
-        recipe = replace(RECIPE, **changed)  # type: ignore[arg-type]
+        recipe = replace(RECIPE, **changed)
         last = list(epochs(classifier(), feed(rank, 2), recipe, ProcessGroup(CPU)))[-1]
         found[name] = (last.metrics, last.checkpoint.weights, last.checkpoint.average)
     torch.save(found, f"{folder}/{rank}.pt")
@@ -88,7 +89,7 @@ def test_both_have_one_model_and_it_is_that_of_one_process(tmp_path: Path) -> No
                 assert torch.equal(tensor, theirs[key]), (name, key)
         if name == "own norms" or "accumulate" in changed:
             continue  # the norms see other clips together than in one process
-        recipe = replace(RECIPE, **changed)  # type: ignore[arg-type]
+        recipe = replace(RECIPE, **changed)
         alone = list(epochs(classifier(), feed(0, 1), recipe, Alone(CPU)))[-1]
         assert metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=1e-4)
         for key, tensor in alone.checkpoint.weights.items():
