@@ -18,6 +18,7 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -280,7 +281,7 @@ class Bundle:
         """A classifier of this architecture, untrained."""
         parameters = parameters_of(self.model, from_weights=False)
         network = build_network(self.model["name"], len(self.labels), parameters)
-        ones = torch.ones(feature_shape(self.clip, self.feature)[0]).numpy()
+        ones = np.ones(feature_shape(self.clip, self.feature)[0], np.float32)
         return Classifier(network, ones * 0, ones)
 
     @property
