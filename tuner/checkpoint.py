@@ -202,8 +202,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{path / name}: damaged, its SHA-256 differs")
         if type(state["epoch"]) is not int or path.name != _name(state["epoch"]):
             raise ValueError(f"its epoch is {state['epoch']!r}")
-        if type(state["best"]["epoch"]) is not int:
-            raise ValueError(f"its best epoch is {state['best']['epoch']!r}")
+        best = state["best"]
+        if best != {} and type(best["epoch"]) is not int:
+            raise ValueError(f"its best epoch is {best['epoch']!r}")
         return Checkpoint(
             epoch=state["epoch"],
             weights=safetensors.torch.load(content[WEIGHTS]),
@@ -211,7 +212,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 safetensors.torch.load(content[OPTIMIZER]), state["optimizer"]
             ),
             metrics=state["metrics"],
-            best=state["best"],
+            best=best,
             average=safetensors.torch.load(content[AVERAGE]),
         )
     except (*DAMAGE, safetensors.SafetensorError) as error:
@@ -254,7 +255,9 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
     newest, reason = _newest(folder)
     if newest is None:
         raise CheckpointError(f"{folder}: no checkpoint that can be read: {reason}")
-    return load_checkpoint(folder / _name(newest.best["epoch"])).answering_weights
+    return load_checkpoint(
+        folder / _name(newest.best.get("epoch", newest.epoch))
+    ).answering_weights
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def epochs(
     best_epoch = 0
     if resume is not None:
         _restore(learner, resume)
-        best_epoch, best = resume.best["epoch"], resume.best["metrics"]
+        best_epoch, best = resume.best.get("epoch", 0), resume.best.get("metrics")
     phase: _Phase | None = None
     for number in range(1 if resume is None else resume.epoch + 1, recipe.epochs + 1):
         if phase != (phase := _Phase.of(number, recipe)):

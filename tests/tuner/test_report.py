@@ -131,7 +131,8 @@ def test_votes_are_shown_beside_the_winner(tmp_path: Path) -> None:
     assert (
         "winner, hard vote over clips 0.800 0.733 0.633 to 0.833 0.743 0.500 to 0.950 "
         "t1-s2 (resnet18) soft vote of the 2 confirmed models 0.830 0.801 0.701 to 0.901 0.811 "
-        "0.500 to 0.950 t1-s2 (resnet18), t0-s1 (cnn) fusion over the model families 0.850 0.822"
+        "0.500 to 0.950 t1-s2 (resnet18), t0-s1 (cnn) fusion of the best model of each family "
+        "0.850 0.822"
     ) in text
     assert (
         "t1-s2 (resnet18) x 0.62, t2 (cnn) x 0.38 on 17 validation and 17 test tracks that all "

@@ -99,7 +99,7 @@ def test_unusable_data_is_refused_before_anything_starts(
         (["search_spaces"], "this is a folder"),
         ([QUICKSTART, "--set", "train.epoch=3"], "did you mean `epochs`?"),
         ([QUICKSTART, "--set", "optim.lr={uniform: [1, 0.1]}"], "low below high"),
-        ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`?"),
+        ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`"),
         ([QUICKSTART, "--budget", "soon"], "search.budget"),
         ([QUICKSTART, "--trails", "3"], "Did you mean '--trials'"),
         ([QUICKSTART, "--trials", "0"], "--trials"),

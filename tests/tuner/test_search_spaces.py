@@ -152,8 +152,8 @@ SEARCHED: dict[str, dict[str, set[Any]]] = {
     "conv1d": {"model.depth": {5, 11}},
     "all": {
         "model.name": {
-            "cnn", "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto",
-            "vit_tiny_patch16_224", "conv1d", "wav2vec2", "forest",
+            "cnn", "resnet18", "densenet121", "mobilenetv3_small_100", "efficientnet_b0",
+            "convnext_atto", "vit_tiny_patch16_224", "conv1d", "wav2vec2", "forest",
         },
         "features.kind": {"logmel", "waveform", "song"},
     },
@@ -170,7 +170,7 @@ def draws(space: Space, count: int = 200) -> list[dict[str, Any]]:
 def flat(experiment: Experiment) -> dict[str, Any]:
     found = {
         f"{block}.{name}": value
-        for block, settings in experiment.model_dump(exclude={"name"}).items()
+        for block, settings in experiment.model_dump(exclude={"name", "reference"}).items()
         for name, value in settings.items()
     }
     split = {f"data.split.{name}": value for name, value in found["data.split"].items()}
