@@ -69,6 +69,23 @@ def tiny_features(tones: Path, local_ray, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
+def one_clip_features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a feature set of 24 noisy tones, one clip of 16 bands each; made without Ray."""
+    from pipelines.build import build
+    from pipelines.catalog import read_catalog
+    from pipelines.decode_pass import decode_here
+    from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+
+    tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
+    result = build(
+        tracks, tmp_path_factory.mktemp("sets"), ClipSpec(0.5, 1),
+        FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16),
+        SplitSpec(train=0.5, val=0.25, test=0.25), decode=decode_here,
+    )  # fmt: skip
+    return str(result.feature_set.path)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real recordings beside the project; tests that need them skip where there are none."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -8,11 +8,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines.build import build
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
-from tests.conftest import write_tones
 from tuner.assembly import Job, assemble
 from tuner.augment import AugmentSpec
 from tuner.checkpoint import newest_checkpoint
@@ -27,15 +22,9 @@ from tuner.trial import TrialSpec, train
 CPU = Alone(torch.device("cpu"))
 
 
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> str:
-    tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
-    result = build(
-        tracks, tmp_path_factory.mktemp("sets"), ClipSpec(0.5, 1),
-        FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16),
-        SplitSpec(train=0.5, val=0.25, test=0.25), decode=decode_here,
-    )  # fmt: skip
-    return str(result.feature_set.path)
+@pytest.fixture
+def features(one_clip_features: str) -> str:
+    return one_clip_features
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.build import build
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
-from tests.conftest import write_tones
 from tuner.config import loads
 from tuner.feed import Alone, Batch
 from tuner.halved_batch import HalvedBatch, is_out_of_memory, reason_of
@@ -30,15 +25,9 @@ train: {epochs: 3, batch_size: 8, precision: fp32}
 """
 
 
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> str:
-    tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
-    result = build(
-        tracks, tmp_path_factory.mktemp("sets"), ClipSpec(0.5, 1),
-        FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16),
-        SplitSpec(train=0.5, val=0.25, test=0.25), decode=decode_here,
-    )  # fmt: skip
-    return str(result.feature_set.path)
+@pytest.fixture
+def features(one_clip_features: str) -> str:
+    return one_clip_features
 
 
 @pytest.fixture(autouse=True)
