@@ -71,7 +71,6 @@ def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) ->
         mean=train.mean((0, 2)),
         std=train.std((0, 2)),
         sound=np.tile([0, shape[1] - 1], (n, 1)),
-        kind="logmel",
         splits={
             "train": SplitRows(0, num_train, 0, num_train),
             "val": SplitRows(num_train, n, num_train, n),

@@ -57,7 +57,6 @@ class Arrays:
         mean: mean of each row over the training clips ``float32[f]``.
         std: standard deviation of each row over the training clips ``float32[f]``.
         sound: first and last frame of each clip that sounds ``int64[n, 2]``; see `tuner.crops`.
-        kind: of the features.
         splits: where each split lies.
     """
 
@@ -71,7 +70,6 @@ class Arrays:
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     sound: NDArray[np.int64]
-    kind: str
     splits: dict[str, SplitRows]
 
     def labels_of(self, split: str) -> NDArray[np.int64]:
@@ -120,7 +118,6 @@ def open_arrays(feature_set: Path, cache: Path) -> Arrays:
         mean=np.load(folder / "mean.npy"),
         std=np.load(folder / "std.npy"),
         sound=np.load(folder / "sound.npy"),
-        kind=source.manifest.feature.kind,
         splits={name: SplitRows(**rows) for name, rows in index["splits"].items()},
     )
 

@@ -46,7 +46,6 @@ def arrays(num_train: int = 50) -> Arrays:
         ones,
         ones,
         np.tile([2, 4], (n, 1)),
-        "logmel",
         splits,
     )
 

@@ -55,7 +55,7 @@ def songs() -> Arrays:
         fingerprint="f", labels=("a", "b", "c"), x=x, y=y, track=np.arange(n),
         track_ids=tuple(map(str, range(n))), track_label=y,
         mean=training.mean((0, 2)).astype(np.float32), std=training.std((0, 2)).astype(np.float32),
-        sound=np.zeros((n, 2), np.int64), kind="song",
+        sound=np.zeros((n, 2), np.int64),
         splits={
             "train": SplitRows(0, TRAIN, 0, TRAIN),
             "val": SplitRows(TRAIN, TRAIN + VAL, TRAIN, TRAIN + VAL),

@@ -55,7 +55,7 @@ def arrays(num_clips: int) -> Arrays:
         fingerprint="0", labels=tuple("abcd"),
         x=rng.normal(size=(num_clips, F, M)).astype(np.float16), y=label[track], track=track,
         track_ids=tuple(map(str, range(num_tracks))), track_label=label,
-        mean=np.zeros(F, np.float32), std=np.ones(F, np.float32), kind="logmel",
+        mean=np.zeros(F, np.float32), std=np.ones(F, np.float32),
         sound=np.tile([0, M - 1], (num_clips, 1)),
         splits={"train": nothing, "val": SplitRows(0, num_clips, 0, num_tracks), "test": nothing},
     )  # fmt: skip

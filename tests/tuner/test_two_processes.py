@@ -51,7 +51,7 @@ def feed(rank: int, size: int) -> ArrayFeed:
     one = np.ones(F, np.float32)
     arrays = Arrays(
         "f", ("a", "b"), x, y, np.arange(n), tuple(map(str, range(n))), y, 0 * one, one,
-        np.tile([0, M - 1], (n, 1)), "logmel", split,
+        np.tile([0, M - 1], (n, 1)), split,
     )  # fmt: skip
     return ArrayFeed(arrays, 16, RECIPE.augment, Crops(), 3, rank, size, CPU)
 
