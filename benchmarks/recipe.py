@@ -154,6 +154,7 @@ def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
 @click.option("--threads", default=2, show_default=True, help="Of one process.")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 @click.option("--clips", type=int, help="Of an epoch; a round is one.  [default: by device]")
+@click.option("--bands", default=128, show_default=True, help="Rows of a clip of 130 frames.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--accuracy", is_flag=True, help="Compare accuracies in place of speed; minutes.")
 @click.option("--model", default="cnn", show_default=True, help="For --accuracy: or resnet18.")
@@ -177,8 +178,9 @@ def main(threads: int, device: str, accuracy: bool, **given: Any) -> None:
             found = accuracies(arrays, given["model"], given["epochs"], given["seeds"])
         else:
             clips = given["clips"] or EPOCH_CLIPS[device]
-            arrays = training.write_clips(Path(scratch), clips)
-            what = {"batch_size": BATCH_SIZE, "threads": threads, "device": device}
+            shape = (given["bands"], training.SHAPE[1])
+            arrays = training.write_clips(Path(scratch), clips, shape)
+            what = {"batch_size": BATCH_SIZE, "threads": threads, "device": device, "shape": shape}
             found = measure(arrays, given["rounds"], device)
     print(json.dumps({"machine": machine(PACKAGES), **what, **found}, indent=1))
 

@@ -2,8 +2,9 @@
 
 Real processes that a gloo group binds, wrapped by `tuner.worker.ProcessGroup` as in a trial on Ray
 Train; Ray itself only starts them and takes their reports, which is not in these figures. A round
-is an epoch of `tuner.loop` on each side; the processes of the other side wait in a pipe. Besides
-the whole batch's statistics in norms (the default), each worker's own are measured.
+is an epoch of `tuner.loop` on each side; the processes of the other sides wait in a pipe. Besides
+the whole batch's statistics in norms (the default), each worker's own are measured, and, as the
+limit of the machine, two processes that train half of the clips each and never speak.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
 # An epoch takes three seconds in one thread.
 EPOCH_CLIPS = 256
-SIDES = {"one": (1, True), "two": (2, True), "two, own norms": (2, False)}
+# Processes, whether norms see the whole batch, whether the processes are one group.
+SIDES = {
+    "one": (1, True, True),
+    "two": (2, True, True),
+    "two, own norms": (2, False, True),
+    "two, apart": (2, False, False),
+}
 STOP_SECONDS = 30
 
 
@@ -45,6 +52,7 @@ class Task:
         rendezvous: file through which the workers of the side find each other.
         size: workers of the side.
         sync_norm: whether norms see the batch of all workers.
+        together: whether the workers train one model; else each its own, with its share of clips.
         model: row of `benchmarks.training.MODELS`.
         num_clips: of an epoch.
         batch_size: over all workers.
@@ -55,6 +63,7 @@ class Task:
     rendezvous: Path
     size: int
     sync_norm: bool
+    together: bool
     model: str
     num_clips: int
     batch_size: int
@@ -71,8 +80,9 @@ def _work(task: Task, rank: int, line: Connection) -> None:
     workers = _join(task, rank)
     folder = task.folder / f"{task.rendezvous.name}-{rank}"
     folder.mkdir()
-    arrays = training.write_clips(folder, task.num_clips)
-    feed = training.make_feed(arrays, task.batch_size, workers)
+    share = 1 if task.together else task.size
+    arrays = training.write_clips(folder, task.num_clips // share)
+    feed = training.make_feed(arrays, task.batch_size // share, workers)
     recipe = training.make_recipe(task.epochs, sync_norm=task.sync_norm)
     epochs = training.our_epochs(task.model, arrays, feed, recipe, workers)
     line.send("ready")
@@ -87,7 +97,7 @@ def _join(task: Task, rank: int) -> Workers:
     from benchmarks import training
     from tuner.worker import ProcessGroup
 
-    if task.size == 1:
+    if task.size == 1 or not task.together:
         return training.alone("cpu")
     dist.init_process_group(
         "gloo", init_method=task.rendezvous.as_uri(), rank=rank, world_size=task.size
@@ -141,11 +151,11 @@ def measure(
     """Times of an epoch of one and two workers, and their losses."""
     with ExitStack() as stack:
         sides: dict[str, Side] = {}
-        for name, (size, sync_norm) in SIDES.items():
-            rendezvous = folder / f"side-{len(sides)}"
+        for name, (size, sync_norm, together) in SIDES.items():
             task = Task(
-                folder, rendezvous, size, sync_norm, model, num_clips, batch_size, WARMUP + rounds
-            )
+                folder, folder / f"side-{len(sides)}", size, sync_norm, together, model, num_clips,
+                batch_size, WARMUP + rounds,
+            )  # fmt: skip
             sides[name] = stack.enter_context(Side(task))
         calls: dict[str, Callable[[], object]] = {
             name: partial(side.__call__) for name, side in sides.items()
@@ -153,7 +163,7 @@ def measure(
         times = compare(calls, rounds, WARMUP)
     rate = {side: round(1e3 * num_clips / ms, 1) for side, ms in times.median_ms().items()}
     losses = {name: round(side.losses[0], 4) for name, side in sides.items()}
-    ratios = [("one", "two"), ("one", "two, own norms")]
+    ratios = [("one", side) for side in SIDES if side != "one"]
     return {
         "clips_per_second": rate,
         "loss_of_first_epoch": losses,

@@ -18,13 +18,16 @@ import filelock
 import numpy as np
 import torch
 
-from pipelines.spec import SPLITS
+from pipelines.features import front_end as front_end_module
+from pipelines.spec import SPLITS, FeatureSpec, feature_shape, rendering
 from pipelines.store import FeatureSet, open_feature_set
 from tuner import crops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Samples that go through a front end at once, in whole clips: they bound its memory.
+SAMPLES_AT_ONCE = 2**22
 LOCK_TIMEOUT_SECONDS = 1800.0  # of a process that waits while another one writes the arrays
 # Counts up when the arrays of a feature set would be written otherwise.
 ARRAYS_VERSION = 3
@@ -84,6 +87,30 @@ class Arrays:
         return replace(self, splits={**self.splits, "train": joined})
 
 
+class DeviceFrontEnd:
+    """Features made from stored samples where a trial runs: on its GPU, if it has one.
+
+    Args:
+        feature: a kind of spectrogram.
+        device: of the trial.
+    """
+
+    def __init__(self, feature: FeatureSpec, device: torch.device) -> None:
+        self.feature = feature
+        self._device = device
+        self._module = front_end_module(feature).to(device)
+
+    @torch.inference_mode()
+    def __call__(self, samples: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Samples ``[n, 1, l]`` to features ``[n, f, m]``, rounded as a build rounds them."""
+        step = max(1, SAMPLES_AT_ONCE // samples.shape[2])
+        parts = []
+        for start in range(0, len(samples), step):
+            waveform = torch.tensor(samples[start : start + step, 0]).to(self._device).float()
+            parts.append(self._module(waveform).half().cpu().numpy())
+        return np.concatenate(parts)
+
+
 def cache_folder() -> Path:
     """This node's folder for mapped arrays: ``TUNER_CACHE``, else the user's cache folder."""
     if configured := os.environ.get("TUNER_CACHE"):
@@ -91,21 +118,33 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
 
 
-def open_arrays(feature_set: Path, cache: Path) -> Arrays:
+def open_arrays(
+    feature_set: Path,
+    cache: Path,
+    front_end: DeviceFrontEnd | None = None,
+) -> Arrays:
     """Map a feature set, writing its arrays first if this node does not have them.
+
+    Args:
+        feature_set: folder.
+        cache: this node's folder for arrays.
+        front_end: makes the features of samples, which are what the set holds; None: as stored.
 
     Raises:
         pipelines.errors.StoreError: the feature set is not complete.
         OSError: the cache folder cannot be written.
     """
     source = open_feature_set(feature_set)
-    folder = cache / f"{source.manifest.fingerprint}-v{ARRAYS_VERSION}"
+    name = source.manifest.fingerprint
+    if front_end is not None:
+        name += f"-{rendering(source.manifest.clip, front_end.feature)}"
+    folder = cache / f"{name}-v{ARRAYS_VERSION}"
     if not _is_whole(folder):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
         with lock:
             if not _is_whole(folder):
-                _write_arrays(source, folder)
+                _write_arrays(source, folder, front_end)
     index = json.loads((folder / "index.json").read_text())
     return Arrays(
         fingerprint=source.manifest.fingerprint,
@@ -131,23 +170,24 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _write_arrays(source: FeatureSet, folder: Path) -> None:
+def _write_arrays(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
     """Write beside, then rename; ``index.json`` last."""
     building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
-        _fill(source, building)
+        _fill(source, building, front_end)
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _fill(source: FeatureSet, folder: Path) -> None:
+def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
     manifest = source.manifest
     num_clips = sum(manifest.clips[name] for name in SPLITS)
-    f, m = manifest.shape
+    feature = manifest.feature if front_end is None else front_end.feature
+    f, m = feature_shape(manifest.clip, feature)
     x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float16, (num_clips, f, m))
     class_of = {label: i for i, label in enumerate(manifest.labels)}
     y: list[int] = []
@@ -162,8 +202,10 @@ def _fill(source: FeatureSet, folder: Path) -> None:
         number_of: dict[str, int] = {}
         for batch in source.batches(name):
             features = batch.column("features").to_numpy_ndarray()
+            if front_end is not None:
+                features = front_end(features)
             x[len(y) : len(y) + len(features)] = features
-            sound.append(_sounding(features, manifest.feature.kind))
+            sound.append(_sounding(features, feature.kind))
             if name == "train":
                 spread.add(features)
             labels = batch.column("label").to_pylist()

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipelines.store import open_feature_set
-from tuner.arrays import Arrays, cache_folder, open_arrays
+from tuner.arrays import Arrays, DeviceFrontEnd, cache_folder, open_arrays
 from tuner.augment import AugmentSpec
 from tuner.checkpoint import Bundle, parameters_of
 from tuner.config import Experiment
+from tuner.config.specs import feature_spec
 from tuner.crops import Crops
 from tuner.data import ArrayFeed
 from tuner.errors import StudyError
 from tuner.models import Classifier, build_network
 from tuner.recipe import Recipe
+from tuner.resident import budget
 
 if TYPE_CHECKING:
     from tuner.feed import Workers
@@ -67,11 +69,16 @@ def assemble(
         StudyError: there are too few training clips for a batch.
     """
     experiment = Experiment.model_validate(config)
-    arrays = open_arrays(Path(feature_set), cache_folder())
+    feature = feature_spec(experiment.front_end)
+    arrays = open_arrays(
+        Path(feature_set),
+        cache_folder(),
+        DeviceFrontEnd(feature, workers.device) if experiment.made_from_samples else None,
+    )
     if stage == "final":
         arrays = arrays.learning_from_validation()
     manifest = open_feature_set(Path(feature_set)).manifest
-    crops = _crops(experiment, manifest.shape[1])
+    crops = _crops(experiment, arrays.x.shape[2])
     recipe = _recipe(experiment, crops, seed)
     model = experiment.model.model_dump()
     torch.manual_seed(seed)  # torch initialises weights from its global generator
@@ -88,6 +95,7 @@ def assemble(
         size=workers.size,
         device=workers.device,
         order="balanced" if recipe.balance == "sampling" else "shuffled",
+        resident_bytes=budget(workers.device, experiment.resources.gpus_per_worker),
     )
     if feed.steps_per_epoch == 0 and model["name"] != "forest":
         raise StudyError(
@@ -95,8 +103,8 @@ def assemble(
             f"{workers.size} worker(s)"
         )
     bundle = Bundle(
-        labels=arrays.labels, clip=manifest.clip, feature=manifest.feature,
-        crops=crops, model=model,
+        labels=arrays.labels, clip=manifest.clip, feature=feature, crops=crops, model=model,
+        from_stored_samples=experiment.made_from_samples,
     )  # fmt: skip
     return Job(arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle)
 

@@ -270,6 +270,8 @@ class Bundle:
         feature: the front end.
         crops: which parts of a clip the model sees.
         model: the space file's model block, its name included.
+        from_stored_samples: whether it learned from features of samples in float16, as feature
+            sets store them; then it is to be given features of samples that are rounded so.
         origin: where it comes from (study, trial, feature set, validation metrics), for people.
     """
 
@@ -278,6 +280,7 @@ class Bundle:
     feature: FeatureSpec
     crops: Crops
     model: dict[str, Any]
+    from_stored_samples: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
 
     def classifier(self) -> Classifier:
@@ -339,6 +342,8 @@ def _check_bundle(data: dict[str, Any]) -> None:
             raise ValueError(f"the crops are {crops}")
     if crops.where not in ("anywhere", "sound"):
         raise ValueError(f"the crops are {crops}")
+    if type(data.get("from_stored_samples", False)) is not bool:
+        raise ValueError("from_stored_samples is neither true nor false")
     # the bounds of a space file, and the kinds of features that models take
     MODELS[data["model"]["name"]].model_validate(data["model"])
     Features.model_validate(data["feature"])
@@ -388,6 +393,7 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
             feature=FeatureSpec(**data["feature"]),
             crops=Crops(**data["crops"]),
             model=data["model"],
+            from_stored_samples=data.get("from_stored_samples", False),
             origin=data["origin"],
         )
         weights = safetensors.torch.load(content)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from tuner import augment
-from tuner.crops import Crops, cut
 from tuner.feed import Batch, Partner
+from tuner.resident import Clips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tuner.arrays import Arrays
+    from tuner.crops import Crops
 
 EVAL_BATCH = 64
-# Of a GPU's free memory, what the features of a trial may take up.
-RESIDENT_SHARE = 0.4
 
 Order = Literal["shuffled", "balanced"]
 
@@ -30,7 +29,7 @@ Order = Literal["shuffled", "balanced"]
 class ArrayFeed:
     """Batches of one worker from mapped arrays; a `tuner.feed.Feed`.
 
-    On a GPU the features are copied there once when they fit; batches are then gathered on it.
+    On a GPU as many clips as fit are copied there once; batches are gathered on it.
 
     Attributes:
         arrays: the feature set.
@@ -42,6 +41,7 @@ class ArrayFeed:
         size: number of workers.
         device: where batches go.
         order: each clip once an epoch, or each class as often as any other.
+        resident_bytes: what clips may take up on the device; see `tuner.resident`.
     """
 
     arrays: Arrays
@@ -53,10 +53,12 @@ class ArrayFeed:
     size: int
     device: torch.device
     order: Order = "shuffled"
-    _resident: torch.Tensor | None = field(init=False, repr=False)
+    resident_bytes: int = 0
+    _clips: Clips = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_resident", _on_device(self.arrays, self.device))
+        clips = Clips.on(self.device, self.arrays.x, self.resident_bytes)
+        object.__setattr__(self, "_clips", clips)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -150,41 +152,15 @@ class ArrayFeed:
         for start in range(rows.start, rows.stop, clips)[self.rank :: self.size]:
             at = slice(start, min(start + clips, rows.stop))
             yield Batch(
-                x=self._whole(at),
+                x=self._clips.whole(at),
                 y=self._tensor(self.arrays.y[at]),
                 track=self._tensor(self.arrays.track[at] - rows.first_track),
                 whole_size=at.stop - at.start,
             )
 
-    def _whole(self, at: slice) -> torch.Tensor:
-        """Features ``float32[b, f, m]`` of whole clips in a row."""
-        if self._resident is not None:
-            return self._resident[at].float()
-        return torch.from_numpy(self.arrays.x[at].astype(np.float32)).to(self.device)
-
     def _features(self, rows: NDArray[np.int64], crop_start: NDArray[np.int64]) -> torch.Tensor:
         """Cropped features ``float32[b, f, m]`` of some rows."""
-        num_frames = self.arrays.x.shape[2]
-        width = self.crops.width(num_frames)
-        if self._resident is not None:
-            picked = self._resident[self._tensor(rows)]
-            return cut(picked, self._tensor(crop_start), width).float()
-        if width == num_frames:
-            chosen = self.arrays.x[rows]
-        else:
-            pairs = zip(rows, crop_start, strict=True)
-            chosen = np.stack([self.arrays.x[row, :, at : at + width] for row, at in pairs])
-        return torch.from_numpy(chosen).to(self.device).float()
+        return self._clips.crops(rows, crop_start, self.crops.width(self.arrays.x.shape[2]))
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
-
-def _on_device(arrays: Arrays, device: torch.device) -> torch.Tensor | None:
-    """The features on a GPU with room for them; None elsewhere, where the map is as fast."""
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    if arrays.x.nbytes > RESIDENT_SHARE * free:
-        return None
-    return torch.from_numpy(np.asarray(arrays.x)).to(device)

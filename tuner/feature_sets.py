@@ -31,7 +31,7 @@ def specs_of(data: Data, features: Features) -> tuple[ClipSpec, FeatureSpec, Spl
 
 def key_of(experiment: Experiment) -> Specs:
     """What tells the feature sets of one study apart."""
-    return specs_of(experiment.data, experiment.front_end)[:2]
+    return specs_of(experiment.data, experiment.stored_features)[:2]
 
 
 def data_source(root: str, storage: Path) -> str | Path:

@@ -114,7 +114,10 @@ def predict_file(
         decoded = decoder.decode_path(path, rate) if decoder else decode(path, rate)
     except (AudioRejected, OSError) as error:
         return Prediction(str(path), None, {}, 0, vote, str(error))
-    made = extract(decoded.samples, bundle.clip, bundle.feature)
+    samples = decoded.samples
+    if bundle.from_stored_samples:
+        samples = samples.astype("f2").astype("f4")
+    made = extract(samples, bundle.clip, bundle.feature)
     features = torch.from_numpy(made.features).float()
     answers = clip_probabilities(classifier, features, bundle.crops).numpy()
     votes = metrics.soft_votes(answers) if vote == "soft" else metrics.hard_votes(answers)

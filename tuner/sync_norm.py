@@ -2,9 +2,73 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalisation with the mean and variance of all workers' clips, and its gradient.
+
+    torch's kernels for one worker do the passes over the clips, in the clips' precision with sums
+    in float32; the workers tell each other two numbers of each channel, once in each direction.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``x[b, c, ...]`` normalised; mean and variance ``float32[c]`` and count of all clips.
+
+        Means and variances of the workers are merged after Chan, Golub and LeVeque, Updating
+        formulae and a pairwise algorithm for computing sample variances, 1979.
+        """
+        c = x.shape[1]
+        # Given float32 arrays to update, the kernel answers in float32 for bfloat16 clips too.
+        unused = weight.new_zeros(c), weight.new_ones(c)
+        mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
+        count = mean.new_tensor([x.numel() // c])
+        local = torch.cat([mean, variance, count])
+        of_all = local.new_empty(dist.get_world_size(), len(local))
+        dist.all_gather(list(of_all), local)
+        means, variances, counts = of_all[:, :c], of_all[:, c : 2 * c], of_all[:, 2 * c :]
+        number = counts.sum()
+        share = counts / number
+        mean = (share * means).sum(0)
+        variance = (share * (variances + (means - mean).square())).sum(0)
+        ctx.save_for_backward(x, weight, mean, variance, number)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance, number)
+        y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+        return y, mean, variance, number
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad: torch.Tensor, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        """Gradients of the clips and, of this worker's clips alone, of weight and bias.
+
+        The kernel of one worker has the sums ``s`` over its own ``n`` clips where those ``S``
+        over all ``N`` belong; its answer is linear in ``s / n``, so that what is missing is the
+        same normalisation with ``weight * (s / n - S / N) / std`` in place of the weights.
+        """
+        x, weight, mean, variance, number = ctx.saved_tensors
+        inverse = (variance + ctx.eps).rsqrt()
+        answer: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        answer = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
+        )
+        grad_x, grad_weight, grad_bias = answer
+        own = torch.stack([grad_weight, grad_bias])
+        whole = own.clone()
+        dist.all_reduce(whole)
+        scale, shift = (weight * inverse) * (own * (x.shape[1] / x.numel()) - whole / number)
+        grad_x += F.batch_norm(x, mean, variance, scale, shift, training=False, eps=ctx.eps)
+        return grad_x, grad_weight, grad_bias, None
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -12,8 +76,7 @@ class SyncBatchNorm(_BatchNorm):
 
     torch's own SyncBatchNorm refuses CPU tensors. With statistics of the whole batch, two workers
     compute what one worker with the same batch computes, so `resources.workers` is a matter of
-    speed and never of the result. The mean and variance come from sums that are added over the
-    workers by an all-reduce that autograd follows.
+    speed and never of the result.
     """
 
     def _check_input_dim(self, x: torch.Tensor) -> None:
@@ -24,17 +87,7 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training:
             plain: torch.Tensor = super().forward(x)
             return plain
-        from torch.distributed.nn.functional import all_reduce
-
-        wide = x.float()
-        others = [axis for axis in range(wide.ndim) if axis != 1]
-        count = wide.new_tensor([wide.numel() // wide.shape[1]])
-        local = torch.cat([wide.sum(others), (wide * wide).sum(others), count])
-        whole: torch.Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
-        c = x.shape[1]
-        total, squares, number = whole[:c], whole[c : 2 * c], whole[2 * c :]
-        mean = total / number
-        variance = (squares / number - mean * mean).clamp_min(0.0)
+        y, mean, variance, number = _Normalise.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             rate = self.momentum if self.momentum is not None else 0.1
             assert self.running_mean is not None  # synchronise_norms takes only norms that track
@@ -43,11 +96,7 @@ class SyncBatchNorm(_BatchNorm):
                 self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, rate)
             self.running_var.lerp_(variance * number / (number - 1).clamp_min(1), rate)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        form = (1, c, *(1,) * (wide.ndim - 2))
-        normalised = wide * scale.view(form) + shift.view(form)
-        return torch.as_tensor(normalised.to(x.dtype))
+        return torch.as_tensor(y)
 
 
 class SyncBatchNormAct(SyncBatchNorm):

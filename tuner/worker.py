@@ -39,8 +39,9 @@ class ProcessGroup:
         # Synchronised, the norms' buffers are equal already; else the first worker's count, so
         # that all evaluate one model.
         return nn.parallel.DistributedDataParallel(
-            network, device_ids=ids, broadcast_buffers=not sync_batch_norm
-        )
+            network, device_ids=ids, broadcast_buffers=not sync_batch_norm,
+            gradient_as_bucket_view=True,
+        )  # fmt: skip
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:
         """Add up over the workers, in place."""

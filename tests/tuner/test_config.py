@@ -19,6 +19,7 @@ from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problem
 from tuner.config import Cnn, ColumnSplit, Experiment, as_override, load, loads, what_is_read
 from tuner.config.specs import feature_spec, split_spec
 from tuner.errors import ConfigError, SpaceError
+from tuner.feature_sets import key_of
 from tuner.space import Choice, Grid, Integer, LogUniform, Range, Scalar, Uniform
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
@@ -254,6 +255,22 @@ def test_feature_variants_are_the_distinct_feature_sets():
     text += "features: {n_mels: {choice: [32, 64]}}\ntrain: {batch_size: {choice: [16, 32]}}\n"
     found = [(v.data.clip_seconds, v.features.n_mels) for v in loads(text).feature_variants()]
     assert found == [(3.0, 32), (3.0, 64), (5.0, 32), (5.0, 64)]
+
+
+def test_front_ends_on_the_device_share_a_set_of_samples():
+    text = f"{PLAIN}features: {{compute: device, n_mels: {{choice: [32, 64]}}}}\n"
+    space = loads(text)
+    (variant,) = space.feature_variants()
+    assert variant.features.kind == "waveform"
+    drawn = [space.resolve({"features.n_mels": n}) for n in (32, 64)]
+    assert key_of(drawn[0]) == key_of(drawn[1])
+    assert [(e.front_end.kind, e.front_end.n_mels) for e in drawn] == [
+        ("logmel", 32),
+        ("logmel", 64),
+    ]
+    assert what_is_read(drawn[0]) != what_is_read(drawn[1])
+    (warning,) = loads("name: x\nmodel: {name: conv1d}\nfeatures: {compute: device}").warnings
+    assert "features.compute: has no effect with waveform" in str(warning)
 
 
 def test_a_hop_that_may_be_null_leaves_the_clips_to_their_default():

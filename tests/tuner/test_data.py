@@ -18,6 +18,7 @@ from tuner.arrays import Arrays, SplitRows, open_arrays
 from tuner.augment import AugmentSpec
 from tuner.crops import Crops
 from tuner.data import ArrayFeed
+from tuner.resident import budget
 
 CPU = torch.device("cpu")
 
@@ -143,18 +144,38 @@ def test_a_final_fit_learns_from_validation_clips_and_never_from_test_clips() ->
     assert [rows_of(b) for b in joined.evaluation("test")] == [[56, 57, 58, 59]]
 
 
-def test_features_kept_on_the_device_give_the_same_batches() -> None:
-    """On a GPU the features lie there as one tensor; the gathering is the same code here."""
-    spec, crops = AugmentSpec(mixup=0.3), Crops(4)
-    mapped, resident = feed(spec=spec, crops=crops), feed(spec=spec, crops=crops)
-    object.__setattr__(resident, "_resident", torch.from_numpy(np.asarray(resident.arrays.x)))
+@pytest.mark.parametrize("clips", [20, 53, 60])
+@pytest.mark.parametrize("crops", [Crops(4), Crops()])
+def test_clips_kept_on_the_device_give_the_same_batches(clips: int, crops: Crops) -> None:
+    """On a GPU some or all lie there as one tensor; the gathering is the same code here."""
+    spec = AugmentSpec(mixup=0.3)
+    row_bytes = arrays().x[0].nbytes
+    mapped = feed(spec=spec, crops=crops)
+    resident = feed(spec=spec, crops=crops, resident_bytes=clips * row_bytes + row_bytes - 1)
+    assert len(resident._clips.resident) == clips
+    for one, other in zip(mapped.val(), resident.val(), strict=True):
+        assert torch.equal(one.x, other.x)
+    mapped_x = np.zeros_like(resident.arrays.x)
+    mapped_x[clips:] = resident.arrays.x[clips:]  # what is resident is not read from the map
+    object.__setattr__(resident._clips, "mapped", mapped_x)
     for one, other in zip(mapped.train(2), resident.train(2), strict=True):
         assert torch.equal(one.x, other.x)
         assert one.partner is not None
         assert other.partner is not None
         assert torch.equal(one.partner.x, other.partner.x)
-    for one, other in zip(mapped.val(), resident.val(), strict=True):
-        assert torch.equal(one.x, other.x)
+
+
+def test_a_cpu_keeps_no_clips() -> None:
+    """Copied, they would take the memory of every trial; mapped, all trials of a node share it."""
+    assert budget(CPU) == 0
+    assert len(feed()._clips.resident) == 0
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0.25, 4.0), (1.0, 12.0), (2.0, 12.0)])
+def test_clips_take_up_a_share_of_what_a_trial_has(monkeypatch, gpus, expected) -> None:
+    """A quarter of a GPU of 40 bytes of which 30 are free holds no more than a quarter of 40."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (30, 40))
+    assert budget(torch.device("cuda"), gpus) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

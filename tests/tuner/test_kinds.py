@@ -13,11 +13,13 @@ from pipelines.catalog import read_catalog
 from pipelines.decode_pass import decode_here
 from pipelines.feature_sets import BuildResult, build_sets
 from tests.conftest import write_tones
-from tuner.arrays import open_arrays
+from tuner.arrays import DeviceFrontEnd, open_arrays
 from tuner.checkpoint import load_bundle
 from tuner.config import Experiment, loads
+from tuner.config.specs import feature_spec
 from tuner.feature_sets import specs_of
 from tuner.feed import Alone
+from tuner.models.classifier import MIN_STD
 from tuner.predict import predict_file
 from tuner.trial import TrialSpec, export_bundle, predict_split, train
 
@@ -57,9 +59,15 @@ def experiments() -> Iterator[Experiment]:
     yield spectrograms.resolve({"features": "mfcc", "model": "resnet18"})
     for model in ("conv1d", "wav2vec2", "forest"):
         yield others.resolve({"model": model})
+    text = SPECTROGRAMS.replace("sample_rate:", "compute: device, sample_rate:")
+    on_device = loads(text + BLOCKS)
+    for kind in ("logmel", "stft", "mfcc", "tempogram"):
+        yield on_device.resolve({"features": kind, "model": "cnn"})
 
 
-EXPERIMENTS = {f"{one.front_end.kind}-{one.model.name}": one for one in experiments()}
+EXPERIMENTS = {
+    f"{one.front_end.kind}-{one.model.name}-{one.features.compute}": one for one in experiments()
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +78,8 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuildResult]:
     """A feature set of each kind, from one decoding."""
-    kinds = {one.front_end.kind: one for one in EXPERIMENTS.values()}
-    specs = [specs_of(one.data, one.front_end) for one in kinds.values()]
+    kinds = {one.stored_features.kind: one for one in EXPERIMENTS.values()}
+    specs = [specs_of(one.data, one.stored_features) for one in kinds.values()]
     results = build_sets(
         read_catalog(tracks), tmp_path_factory.mktemp("sets"), [one[:2] for one in specs],
         specs[0][2], decode=decode_here,
@@ -90,7 +98,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def test_a_trial_answers_alike_from_rows_and_from_files(
     built: dict[str, BuildResult], tracks: Path, tmp_path: Path, experiment: Experiment
 ) -> None:
-    kind = experiment.front_end.kind
+    kind = experiment.stored_features.kind
     folder = built[kind].feature_set.path
     spec = TrialSpec("t0", "search", 1, experiment.model_dump(mode="json"), str(folder))
     (report,) = train(tmp_path, spec, Alone(torch.device("cpu")))
@@ -125,3 +133,25 @@ def test_rows_are_standardised_each_for_itself(
         assert mapped.mean.shape == (rows[kind],)
         np.testing.assert_allclose(mapped.mean, training.mean((0, 2)), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(mapped.std, training.std((0, 2)), rtol=1e-3, atol=1e-4)
+
+
+MADE_HERE = {k: one for k, one in EXPERIMENTS.items() if one.made_from_samples}
+
+
+@pytest.mark.parametrize("experiment", MADE_HERE.values(), ids=MADE_HERE)
+def test_features_made_on_the_device_are_those_of_a_build(
+    built: dict[str, BuildResult], tmp_path: Path, experiment: Experiment
+) -> None:
+    feature = feature_spec(experiment.front_end)
+    stored = open_arrays(built[feature.kind].feature_set.path, tmp_path)
+    samples = built["waveform"].feature_set.path
+    made = open_arrays(samples, tmp_path, DeviceFrontEnd(feature, torch.device("cpu")))
+    assert made.x.shape == stored.x.shape
+    np.testing.assert_array_equal(made.y, stored.y)
+    assert made.track_ids == stored.track_ids
+    # Rounding of the samples, 66 dB below each at most, shows in the quietest places only.
+    difference = np.abs(made.x.astype(np.float64) - stored.x)
+    assert np.quantile(difference / stored.std.clip(MIN_STD)[:, None], 0.99) < 0.05
+    np.testing.assert_allclose(made.mean, stored.mean, atol=0.02 * stored.std.max())
+    # Samples themselves are another entry of the cache.
+    assert open_arrays(samples, tmp_path).x.shape[1] == 1

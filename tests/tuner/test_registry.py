@@ -17,6 +17,7 @@ from tuner.crops import Crops
 from tuner.errors import UsageError
 from tuner.evaluation import clip_probabilities
 from tuner.registry import ModelFacts, fetch_bundle, register
+from tuner.registry.export import WaveformModel
 from tuner.tracking import open_tracker
 
 FACTS = ModelFacts(
@@ -58,6 +59,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], Pat
     runs = [tracker.parent_run_id, *(tracker.run_id(f"t{i}") for i in range(6))]
     tracker.close()
     return tracker.uri, [run for run in runs if run], make_bundle(folder / "model")
+
+
+def test_a_model_of_stored_samples_rounds_those_it_is_given(tmp_path: Path) -> None:
+    """A loud tone over noise at -100 dB: half precision is louder than the noise."""
+    bundle, classifier = load_bundle(make_bundle(tmp_path))
+    noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(1))
+    exact = 0.5 * torch.sin(0.1 * torch.arange(4000)) + 1e-5 * noise
+    rounded = exact.half().float()
+    as_it_is = WaveformModel(bundle, classifier)
+    rounding = WaveformModel(dataclasses.replace(bundle, from_stored_samples=True), classifier)
+    assert torch.equal(rounding(exact), as_it_is(rounded))
+    assert not torch.equal(as_it_is(exact), as_it_is(rounded))
 
 
 def test_a_leak_refuses_the_registration(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tuner.worker import ProcessGroup
 
 CPU = torch.device("cpu")
 BATCH = 7  # uneven: one process gets 3 clips, the other 4
+# Of values around 1; bfloat16 has 8 bits, of which a sum of two rounded numbers loses one.
+TOLERANCES = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
 
 
 class Net(nn.Module):
@@ -50,13 +52,27 @@ def learn(module: nn.Module, x: torch.Tensor, size: int) -> None:
     (loss * (size / BATCH)).backward()
 
 
+def normalise(
+    norm: nn.Module, dtype: torch.dtype, mine: slice = slice(None)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a norm makes of clips at a high level, and the gradient of a weighted sum of that."""
+    drawn = torch.randn(2, BATCH, 3, 5, 4, generator=torch.Generator().manual_seed(2))
+    x = (drawn[0] + 500).to(dtype)[mine].requires_grad_()
+    y = norm(x)
+    y.backward(drawn[1].to(dtype)[mine])
+    assert x.grad is not None
+    return y.detach(), x.grad
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     net = network()
+    mine = slice(3 * rank, 3 + 4 * rank)
     module = ProcessGroup(CPU).wrap(net)
-    learn(module, batch()[3 * rank : 3 + 4 * rank], 2)
+    learn(module, batch()[mine], 2)
     found = {
+        "normalised": {t: normalise(SyncBatchNorm(3), t, mine) for t in TOLERANCES},
         "gradients": {n: p.grad for n, p in net.named_parameters()},
         "buffers": dict(net.named_buffers()),
     }
@@ -69,8 +85,13 @@ def test_two_processes_have_the_gradients_and_statistics_of_one(tmp_path: Path) 
     one = network()
     learn(one, batch(), 1)
     mp.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call, attr-defined]
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt")  # noqa: TID251 - written a moment ago
+    of_rank = [torch.load(tmp_path / f"{r}.pt") for r in (0, 1)]  # noqa: TID251 - own files
+    for dtype, tolerance in TOLERANCES.items():
+        expected = normalise(nn.BatchNorm2d(3), dtype)
+        pairs = zip(*(found["normalised"][dtype] for found in of_rank), strict=True)
+        for parts, whole in zip(pairs, expected, strict=True):
+            torch.testing.assert_close(torch.cat(parts), whole, atol=tolerance, rtol=tolerance)
+    for found in of_rank:
         for name, parameter in one.named_parameters():
             torch.testing.assert_close(
                 found["gradients"][name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import SpecError
 from pipelines.spec import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
-from tuner.config.model_blocks import MODELS
+from tuner.config.model_blocks import MODELS, SPECTROGRAMS
 from tuner.config.rule import KIND, Rule, specs_of
 from tuner.config.schema import METRIC_MODES, ColumnSplit, ShareSplit
 from tuner.config.specs import split_spec
@@ -177,6 +177,12 @@ def _unread(name: str) -> Check:
     return check
 
 
+def _compute(e: Experiment) -> str | None:
+    if e.features.compute == "build" or e.front_end.kind in SPECTROGRAMS:
+        return None
+    return f"has no effect with {e.front_end.kind}; only spectrograms are made from samples"
+
+
 def _asha_settings(e: Experiment) -> str | None:
     return "has no effect: scheduler.name is none" if e.scheduler.name == "none" else None
 
@@ -193,6 +199,7 @@ ADVICE: tuple[Rule, ...] = (
         Rule((f"features.{name}", *KIND), _unread(name))
         for name in ("f_min", "f_max", "n_mels", "n_mfcc", "n_lags")
     ),
+    Rule(("features.compute", *KIND), _compute),
     Rule(("scheduler.grace_epochs", "scheduler.name"), _asha_settings),
     Rule(("scheduler.reduction_factor", "scheduler.name"), _asha_settings),
     Rule(("confirm.top", "search.trials"), _confirm_top),

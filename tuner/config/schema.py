@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema,
 
 from pipelines.spec import MAX_RATE_HZ, MIN_RATE_HZ
 from tuner.config.blocks import Block
-from tuner.config.model_blocks import MODELS, Model
+from tuner.config.model_blocks import MODELS, SPECTROGRAMS, Model
 from tuner.config.training_blocks import Augment, Optim, Train
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -144,6 +144,11 @@ class Features(Block):
     n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
     n_mfcc: int = Field(20, ge=1, le=1024, description="Coefficients of mfcc.")
     n_lags: int = Field(128, ge=2, le=2048, description="Rows of a tempogram: lags, in frames.")
+    compute: Literal["build", "device"] = Field(
+        "build",
+        description="Where spectrograms are made: on all workers, when the set is built; or from "
+        "a set of samples, on the device of the first trial of a node that needs them.",
+    )
 
     def frames(self, seconds: float) -> int:
         """Frames that cover some seconds; of a waveform each sample is one."""
@@ -229,6 +234,18 @@ class Experiment(Block):
         if self.features.kind != "auto":
             return self.features
         return self.features.model_copy(update={"kind": MODELS[self.model.name].takes[0]})
+
+    @property
+    def stored_features(self) -> Features:
+        """What a feature set holds for this experiment: its front end's output, or the samples."""
+        if not self.made_from_samples:
+            return self.front_end
+        return self.features.model_copy(update={"kind": "waveform"})
+
+    @property
+    def made_from_samples(self) -> bool:
+        """Whether trials make their features themselves."""
+        return self.features.compute == "device" and self.front_end.kind in SPECTROGRAMS
 
 
 def block_at(path: tuple[str, ...], values: Any) -> type[Block] | None:

@@ -148,7 +148,7 @@ class Space:
         variants: dict[tuple[ClipSpec, FeatureSpec], FeatureVariant] = {}
         for drawn in every_draw(self.tree, _feature_values):
             experiment = Experiment.model_validate(drawn.values)
-            variant = FeatureVariant(experiment.data, experiment.front_end)
+            variant = FeatureVariant(experiment.data, experiment.stored_features)
             key = clip_spec(variant.data), feature_spec(variant.features)
             variants.setdefault(key, variant)
         return tuple(variants.values())

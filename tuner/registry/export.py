@@ -34,9 +34,12 @@ class WaveformModel(torch.nn.Module):
         self.front_end = front_end(bundle.feature)
         self.classifier = classifier
         self.crops = bundle.crops
+        self.rounds = bundle.from_stored_samples
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Clips ``float32[n, l]`` at the bundle's rate to probabilities ``float32[n, k]``."""
+        if self.rounds:
+            waveform = waveform.half().float()
         # Features are stored as float16; the same rounding here gives the same numbers.
         features = self.front_end(waveform).half().float()
         return clip_probabilities(self.classifier, features, self.crops)
