@@ -115,6 +115,33 @@ def test_tpe_asks_only_for_the_alternative_it_chose() -> None:
         assert ("model.resnet18.drop_rate" in params) == (params["model"] == "resnet18")
 
 
+FAMILIES = """
+name: s
+features: {choice: [{kind: logmel}, {kind: stft}]}
+model: {choice: [{name: cnn}, {name: resnet18}, {name: densenet121}, {name: convnext_atto}]}
+optim: {lr: {log_uniform: [1e-4, 1e-2]}}
+search: {trials: 20}
+"""
+
+
+def test_tpe_tries_every_alternative_before_any_twice() -> None:
+    sampler = build_sampler(space(FAMILIES))
+    drawn = [sample.params for sample in map(sampler.ask, range(6)) if sample]
+    models = ["cnn", "resnet18", "densenet121", "convnext_atto"]
+    assert [params["model"] for params in drawn[:4]] == models
+    assert [params["features"] for params in drawn[:2]] == ["logmel", "stft"]
+    assert len({params["optim.lr"] for params in drawn}) == 6
+
+
+def test_tpe_goes_on_with_the_alternatives_that_an_earlier_run_has_not_tried() -> None:
+    begun = build_sampler(space(FAMILIES))
+    (first,) = run(begun, 0, 1)  # type: ignore[arg-type]
+    resumed = build_sampler(space(FAMILIES), first=1)
+    resumed.tell(0, first, 0.5)
+    drawn = [sample.params["model"] for sample in map(resumed.ask, (1, 2, 3)) if sample]
+    assert drawn == ["resnet18", "densenet121", "convnext_atto"]
+
+
 def test_tpe_learns() -> None:
     found = run(TpeSampler(space(), 0, True, 8), 0, 60)
     early, late = ([score(p) for p in part] for part in (found[:8], found[-20:]))

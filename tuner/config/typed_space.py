@@ -12,6 +12,7 @@ from tuner.config.specs import clip_spec, feature_spec
 from tuner.config.tree import (
     Block,
     Leaf,
+    Open,
     count_draws,
     draw,
     every_draw,
@@ -21,14 +22,14 @@ from tuner.config.tree import (
 )
 from tuner.config.validate import to_experiment
 from tuner.errors import SpaceError
-from tuner.space import Choice, Grid, discrete_values, settle
+from tuner.space import Choice, Grid, arguments_of, discrete_values, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pipelines.spec import ClipSpec, FeatureSpec
     from tuner.config.model_blocks import Model
-    from tuner.config.tree import Open, Path
+    from tuner.config.tree import Path
     from tuner.errors import Problem
     from tuner.space import Range, Scalar
 
@@ -53,6 +54,16 @@ class FeatureVariant:
 
     data: Data
     features: Features
+
+
+def _alternatives(block: Block) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
+    for entry in block.entries.values():
+        if isinstance(entry, Block):
+            yield from _alternatives(entry)
+        elif isinstance(entry, Open) and any(
+            isinstance(b, Block) for b in entry.branches.values()
+        ):
+            yield entry.name, arguments_of(entry.range)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,11 @@ class Space:
     def ranges(self) -> dict[str, Range]:
         """All ranges by name, those of every alternative included, in the order of the file."""
         return {found.setting.name: found.setting.range for found in open_settings(self.tree)}
+
+    @property
+    def alternatives(self) -> dict[str, tuple[Scalar, ...]]:
+        """The choices between blocks that every configuration makes: their labels, by name."""
+        return dict(_alternatives(self.tree))
 
     def sample(self, choose: Callable[[str, Range], Any]) -> Sample:
         """Draw one configuration, define by run.
