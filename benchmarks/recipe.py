@@ -154,7 +154,7 @@ def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
 @click.option("--threads", default=2, show_default=True, help="Of one process.")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 @click.option("--clips", type=int, help="Of an epoch; a round is one.  [default: by device]")
-@click.option("--bands", default=128, show_default=True, help="Rows of a clip of 130 frames.")
+@click.option("--bands", default=128, show_default=True, help="For speed: rows of a clip.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--accuracy", is_flag=True, help="Compare accuracies in place of speed; minutes.")
 @click.option("--model", default="cnn", show_default=True, help="For --accuracy: or resnet18.")

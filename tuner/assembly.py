@@ -73,7 +73,7 @@ def assemble(
     arrays = open_arrays(
         Path(feature_set),
         cache_folder(),
-        DeviceFrontEnd(feature, workers.device) if experiment.made_from_samples else None,
+        DeviceFrontEnd(feature, workers.device) if experiment.from_stored_samples else None,
     )
     if stage == "final":
         arrays = arrays.learning_from_validation()
@@ -104,7 +104,7 @@ def assemble(
         )
     bundle = Bundle(
         labels=arrays.labels, clip=manifest.clip, feature=feature, crops=crops, model=model,
-        from_stored_samples=experiment.made_from_samples,
+        from_stored_samples=experiment.from_stored_samples,
     )  # fmt: skip
     return Job(arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle)
 

@@ -105,7 +105,7 @@ def predict_file(
 
     from pipelines.audio import decode
     from pipelines.errors import AudioRejected
-    from pipelines.features import extract
+    from pipelines.features import as_stored, extract
     from tuner import metrics
     from tuner.evaluation import clip_probabilities
 
@@ -114,9 +114,7 @@ def predict_file(
         decoded = decoder.decode_path(path, rate) if decoder else decode(path, rate)
     except (AudioRejected, OSError) as error:
         return Prediction(str(path), None, {}, 0, vote, str(error))
-    samples = decoded.samples
-    if bundle.from_stored_samples:
-        samples = samples.astype("f2").astype("f4")
+    samples = as_stored(decoded.samples) if bundle.from_stored_samples else decoded.samples
     made = extract(samples, bundle.clip, bundle.feature)
     features = torch.from_numpy(made.features).float()
     answers = clip_probabilities(classifier, features, bundle.crops).numpy()

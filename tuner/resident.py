@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Of the memory that a trial has on a GPU, what clips may take up.
 SHARE = 0.4
+# Of the map, what is read into the memory of the host at once on its way to the device.
+COPIED_BYTES = 2**28
 
 
 def budget(device: torch.device, gpus: float = 1.0) -> int:
@@ -27,6 +29,8 @@ def budget(device: torch.device, gpus: float = 1.0) -> int:
     if device.type != "cuda":
         return 0
     free, total = torch.cuda.mem_get_info(device)
+    # What trials before this one, in the same process, have freed and torch keeps at hand.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(SHARE * min(free, min(gpus, 1.0) * total))
 
 
@@ -47,8 +51,14 @@ class Clips:
     @classmethod
     def on(cls, device: torch.device, mapped: NDArray[np.float16], max_bytes: int) -> Clips:
         """Copy the first clips, those of training, as far as ``max_bytes`` reach."""
-        count = min(len(mapped), max_bytes // max(mapped[:1].nbytes, 1))
-        return cls(mapped, device, torch.from_numpy(np.array(mapped[:count])).to(device))
+        clip_bytes = max(mapped[:1].nbytes, 1)
+        count = min(len(mapped), max_bytes // clip_bytes)
+        resident = torch.empty((count, *mapped.shape[1:]), dtype=torch.float16, device=device)
+        step = max(1, COPIED_BYTES // clip_bytes)
+        for start in range(0, count, step):
+            part = slice(start, min(start + step, count))
+            resident[part] = torch.from_numpy(np.array(mapped[part])).to(device)
+        return cls(mapped, device, resident)
 
     def crops(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], width: int

@@ -31,6 +31,9 @@ class Sampler(Protocol):
         study.
         """
 
+    def resume(self, params: Mapping[str, Any]) -> None:
+        """A configuration of an earlier run goes on; what it reaches will be told."""
+
 
 class RandomSampler:
     """Independent draws; trial ``ordinal`` is the same on any machine and in any order."""
@@ -47,6 +50,9 @@ class RandomSampler:
     def tell(self, ordinal: int, params: Mapping[str, Any], value: float | None) -> None:
         """Nothing to learn."""
 
+    def resume(self, params: Mapping[str, Any]) -> None:
+        """Nothing to remember."""
+
 
 class GridSampler:
     """Every combination once, in the order of the file."""
@@ -60,6 +66,9 @@ class GridSampler:
 
     def tell(self, ordinal: int, params: Mapping[str, Any], value: float | None) -> None:
         """Nothing to learn."""
+
+    def resume(self, params: Mapping[str, Any]) -> None:
+        """Nothing to remember."""
 
 
 def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
@@ -101,9 +110,9 @@ class TpeSampler:
     ranges, so the model of each part learns from the trials that had the part. Two trials at once
     see each other (constant liar).
 
-    The first trials take the alternatives of each conditional block in the order of the file, each
-    once: drawn at random, one family in three would not be among the first ten trials of ten
-    families, and TPE hardly asks for what it has never seen.
+    The first trials take the alternatives of each conditional block that stands in no other, in
+    the order of the file, each once: drawn at random, one family in three would not be among the
+    first ten trials of ten families, and TPE hardly asks for what it has never seen.
     """
 
     def __init__(self, space: Space, seed: int, maximise: bool, num_startup: int) -> None:
@@ -145,10 +154,10 @@ class TpeSampler:
             raise TypeError(f"no suggestion for {leaf!r}")
 
         sample = self._space.sample(choose)
-        self._strike_out(sample.params)
+        self.resume(sample.params)
         return sample
 
-    def _strike_out(self, params: Mapping[str, Any]) -> None:
+    def resume(self, params: Mapping[str, Any]) -> None:
         """Take the alternatives of a configuration from those that are still to be tried."""
         for name, labels in self._untried.items():
             if params[name] in labels:
@@ -163,7 +172,7 @@ class TpeSampler:
         if asked := self._asked.pop(ordinal, None):
             self._study.tell(asked, None if failed else value, state=state)
             return
-        self._strike_out(params)
+        self.resume(params)
         distributions: dict[str, optuna.distributions.BaseDistribution] = {}
         searched: dict[str, Any] = {}
 

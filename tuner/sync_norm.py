@@ -22,7 +22,7 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``x[b, c, ...]`` normalised; mean and variance ``float32[c]`` and count of all clips.
+        """``x[b, c, ...]`` normalised; mean, variance and number of each channel's values.
 
         Means and variances of the workers are merged after Chan, Golub and LeVeque, Updating
         formulae and a pairwise algorithm for computing sample variances, 1979.
@@ -31,7 +31,7 @@ class _Normalise(torch.autograd.Function):
         # Given float32 arrays to update, the kernel answers in float32 for bfloat16 clips too.
         unused = weight.new_zeros(c), weight.new_ones(c)
         mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
-        count = mean.new_tensor([x.numel() // c])
+        count = mean.new_full((1,), x.numel() // c)  # made on the device, which need not wait
         local = torch.cat([mean, variance, count])
         of_all = local.new_empty(dist.get_world_size(), len(local))
         dist.all_gather(list(of_all), local)
@@ -52,7 +52,7 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """Gradients of the clips and, of this worker's clips alone, of weight and bias.
 
-        The kernel of one worker has the sums ``s`` over its own ``n`` clips where those ``S``
+        The kernel of one worker has the sums ``s`` over its own ``n`` values where those ``S``
         over all ``N`` belong; its answer is linear in ``s / n``, so that what is missing is the
         same normalisation with ``weight * (s / n - S / N) / std`` in place of the weights.
         """

@@ -139,6 +139,8 @@ def _train_once(
     """Train to the end, each batch in so many times more parts than asked for."""
     resume = newest_checkpoint(folder / CHECKPOINTS)
     job = _assemble(spec, workers, from_weights=resume is None)
+    if parts_factor > 1:  # memory has run out once: what a GPU has of it is the model's
+        job = replace(job, feed=replace(job.feed, resident_bytes=0))
     if resume is not None:
         yield {"epoch": resume.epoch, **resume.metrics}
     recipe = replace(job.recipe, accumulate=job.recipe.accumulate * parts_factor)

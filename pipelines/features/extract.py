@@ -88,13 +88,25 @@ def transform(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.fl
     """
     _refuse_song(feature)
     if feature.kind == "waveform":
-        return clips.clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)[:, np.newaxis]
+        return _halved(clips)[:, np.newaxis]
     step = max(1, _SAMPLES_AT_ONCE // clips.shape[1])
     parts = [
         _above(decibels(clips[start : start + step], feature), feature).astype("f2", order="C")
         for start in range(0, len(clips), step)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def as_stored(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Samples as a feature set of the kind `waveform` gives them back: rounded to float16.
+
+    What was trained on features of stored samples is to be given features of such samples.
+    """
+    return _halved(samples).astype(np.float32)
+
+
+def _halved(samples: NDArray[np.float32]) -> NDArray[np.float16]:
+    return samples.clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
 
 
 def _above(levels: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float32]:

@@ -173,8 +173,10 @@ def test_a_cpu_keeps_no_clips() -> None:
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0.25, 4.0), (1.0, 12.0), (2.0, 12.0)])
 def test_clips_take_up_a_share_of_what_a_trial_has(monkeypatch, gpus, expected) -> None:
-    """A quarter of a GPU of 40 bytes of which 30 are free holds no more than a quarter of 40."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (30, 40))
+    """Of a GPU of 40 bytes 20 are free and 10 more torch's own; a quarter of it has 10 at most."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (20, 40))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 15)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 5)
     assert budget(torch.device("cuda"), gpus) == expected
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tuner.config import loads
+from tuner.data import ArrayFeed
 from tuner.feed import Alone, Batch
 from tuner.halved_batch import HalvedBatch, is_out_of_memory, reason_of
 from tuner.learner import Learner
@@ -75,6 +77,24 @@ def test_the_trial_goes_on_with_half_the_clips_and_learns_the_same(
     assert kept == {
         "epoch": 1, "reason": "CUDA out of memory. Tried to allocate 2.00 GiB.", "again": False,
     }  # fmt: skip
+
+
+def test_the_second_try_leaves_a_gpu_to_the_model(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU nothing is ever copied; here it is, as if it were a GPU."""
+    monkeypatch.setattr("tuner.assembly.budget", lambda *_: 2**30)
+    kept: list[int] = []
+    batches = ArrayFeed.train
+
+    def observed(self: ArrayFeed, epoch: int) -> Iterator[Batch]:
+        kept.append(self.resident_bytes)
+        return batches(self, epoch)
+
+    monkeypatch.setattr(ArrayFeed, "train", observed)
+    memory_for(4, torch.OutOfMemoryError(GPU_WORDS), monkeypatch)
+    assert [r["epoch"] for r in run(tmp_path, features)] == [1, 2, 3]
+    assert kept == [2**30, 0, 0, 0]
 
 
 def test_a_trial_that_goes_on_elsewhere_remembers(

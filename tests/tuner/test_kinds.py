@@ -107,6 +107,7 @@ def test_a_trial_answers_alike_from_rows_and_from_files(
     from_rows = predict_split(tmp_path, spec, "test")
     exported = export_bundle(tmp_path, spec, tmp_path / "model", {})
     bundle, classifier = load_bundle(exported)
+    assert bundle.from_stored_samples is (experiment.features.compute == "device")
     paths = {r["track_id"]: r["path"] for r in built[kind].feature_set.tracks().to_pylist()}
     from_files = [
         predict_file(tracks.parent / paths[track], bundle, classifier)
@@ -135,7 +136,7 @@ def test_rows_are_standardised_each_for_itself(
         np.testing.assert_allclose(mapped.std, training.std((0, 2)), rtol=1e-3, atol=1e-4)
 
 
-MADE_HERE = {k: one for k, one in EXPERIMENTS.items() if one.made_from_samples}
+MADE_HERE = {k: one for k, one in EXPERIMENTS.items() if one.from_stored_samples}
 
 
 @pytest.mark.parametrize("experiment", MADE_HERE.values(), ids=MADE_HERE)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,28 @@ def test_a_file_gets_the_answer_that_its_feature_rows_get(model: Path, track: Pa
     assert answer.probabilities == dict(zip(bundle.labels, votes, strict=True))
     assert answer.label == bundle.labels[int(np.argmax(votes))]
     assert (answer.clips, answer.vote, answer.error) == (CLIPS, "soft", None)
+
+
+def test_a_model_of_stored_samples_is_given_samples_as_they_are_stored(
+    model: Path, tmp_path: Path
+) -> None:
+    """A loud tone over noise at -100 dB, drowned by half precision; and more than that holds."""
+    loaded, classifier = load_model(str(model), "unused")
+    folder = save_bundle(
+        tmp_path / "model", replace(loaded, from_stored_samples=True), classifier.state_dict()
+    )
+    bundle, _ = load_model(str(folder), "unused")
+    assert bundle.from_stored_samples
+    noise = np.random.default_rng(5).normal(size=2 * RATE)
+    exact = (0.5 * np.sin(0.1 * np.arange(2 * RATE)) + 1e-5 * noise).astype("f4")
+
+    def answer(samples: np.ndarray, model: Bundle) -> dict[str, float]:
+        soundfile.write(tmp_path / "a.wav", samples.astype("f4"), RATE, subtype="FLOAT")
+        return predict_file(tmp_path / "a.wav", model, classifier).probabilities
+
+    assert answer(exact, bundle) == answer(exact.astype("f2"), loaded)
+    assert answer(exact, bundle) != answer(exact, loaded)
+    assert np.isfinite(list(answer(1e6 * exact, bundle).values())).all()
 
 
 def test_hard_votes_count_clips(model: Path, track: Path) -> None:

@@ -135,11 +135,12 @@ def test_tpe_tries_every_alternative_before_any_twice() -> None:
 
 def test_tpe_goes_on_with_the_alternatives_that_an_earlier_run_has_not_tried() -> None:
     begun = build_sampler(space(FAMILIES))
-    (first,) = run(begun, 0, 1)  # type: ignore[arg-type]
-    resumed = build_sampler(space(FAMILIES), first=1)
+    first, second = run(begun, 0, 2)  # type: ignore[arg-type]
+    resumed = build_sampler(space(FAMILIES), first=2)
     resumed.tell(0, first, 0.5)
-    drawn = [sample.params["model"] for sample in map(resumed.ask, (1, 2, 3)) if sample]
-    assert drawn == ["resnet18", "densenet121", "convnext_atto"]
+    resumed.resume(second)  # was running when the study was stopped, and goes on
+    drawn = [sample.params["model"] for sample in map(resumed.ask, (2, 3)) if sample]
+    assert drawn == ["densenet121", "convnext_atto"]
 
 
 def test_tpe_learns() -> None:

@@ -238,12 +238,12 @@ class Experiment(Block):
     @property
     def stored_features(self) -> Features:
         """What a feature set holds for this experiment: its front end's output, or the samples."""
-        if not self.made_from_samples:
+        if not self.from_stored_samples:
             return self.front_end
         return self.features.model_copy(update={"kind": "waveform"})
 
     @property
-    def made_from_samples(self) -> bool:
+    def from_stored_samples(self) -> bool:
         """Whether trials make their features themselves."""
         return self.features.compute == "device" and self.front_end.kind in SPECTROGRAMS
 

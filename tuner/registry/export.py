@@ -39,7 +39,8 @@ class WaveformModel(torch.nn.Module):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Clips ``float32[n, l]`` at the bundle's rate to probabilities ``float32[n, k]``."""
         if self.rounds:
-            waveform = waveform.half().float()
+            largest = torch.finfo(torch.float16).max
+            waveform = waveform.clamp(-largest, largest).half().float()  # as pipelines' as_stored
         # Features are stored as float16; the same rounding here gives the same numbers.
         features = self.front_end(waveform).half().float()
         return clip_probabilities(self.classifier, features, self.crops)

@@ -108,7 +108,9 @@ class _SearchSource:
     ) -> None:
         self._study, self._sampler = study, sampler
         for row in rows:
-            if row.status != "running":
+            if row.status == "running":
+                sampler.resume(row.params)
+            else:
                 sampler.tell(row.ordinal, row.params, row.value(study.metric))
         self._unfinished = [row for row in rows if row.status == "running"]
         self._next, self._stop = first, stop
