@@ -32,9 +32,7 @@ class _Normalise(torch.autograd.Function):
         unused = weight.new_zeros(c), weight.new_ones(c)
         mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
         count = mean.new_full((1,), x.numel() // c)  # made on the device, which need not wait
-        local = torch.cat([mean, variance, count])
-        of_all = local.new_empty(dist.get_world_size(), len(local))
-        dist.all_gather(list(of_all), local)
+        of_all = _gather(torch.cat([mean, variance, count]))
         means, variances, counts = of_all[:, :c], of_all[:, c : 2 * c], of_all[:, 2 * c :]
         number = counts.sum()
         share = counts / number
@@ -64,11 +62,20 @@ class _Normalise(torch.autograd.Function):
         )
         grad_x, grad_weight, grad_bias = answer
         own = torch.stack([grad_weight, grad_bias])
-        whole = own.clone()
-        dist.all_reduce(whole)
+        whole = _gather(own).sum(0)
         scale, shift = (weight * inverse) * (own * (x.shape[1] / x.numel()) - whole / number)
         grad_x += F.batch_norm(x, mean, variance, scale, shift, training=False, eps=ctx.eps)
         return grad_x, grad_weight, grad_bias, None
+
+
+def _gather(own: torch.Tensor) -> torch.Tensor:
+    """The tensors of all workers, stacked in the order of their ranks.
+
+    What is made of them has the same bits on all workers, which an all-reduce need not give.
+    """
+    of_all = own.new_empty(dist.get_world_size(), *own.shape)
+    dist.all_gather(list(of_all), own)
+    return of_all
 
 
 class SyncBatchNorm(_BatchNorm):
