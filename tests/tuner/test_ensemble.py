@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,19 @@ def test_the_stage_scores_each_vote(study: Study) -> None:
     single = metrics.log_loss(winner["val"].probabilities, winner["val"].truth)
     assert rows["fusion"]["val"]["log_loss"] < single
     assert study.required("ensemble")["problems"] == []
+
+
+def test_a_fusion_is_weighed_by_validation_alone(study: Study) -> None:
+    """The forest is right on validation only, the network on the test tracks only."""
+    for name, right in (("c0-1", "test"), ("t3", "val")):
+        for split, answers in study.answers[name].items():
+            shift = 0 if split == right else 1
+            sure = 0.9 * np.eye(3)[(answers.truth + shift) % 3] + 0.1 / 3
+            study.answers[name][split] = replace(answers, probabilities=sure)
+    compare_ensembles(study)  # type: ignore[arg-type]
+    fusion = rows_of(study)["fusion"]
+    assert [one["weight"] for one in fusion["members"]] == [0.0, 1.0]
+    assert (fusion["val"]["f1_macro"], fusion["test"]["f1_macro"]) == (1.0, 0.0)
 
 
 def test_each_model_answers_each_split_once(study: Study) -> None:

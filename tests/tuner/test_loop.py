@@ -328,20 +328,24 @@ def test_the_range_test_leaves_no_trace_and_finds_a_rate_that_learns() -> None:
 
 
 def test_mixup_weighs_sound_and_label_alike() -> None:
-    """A share of 0.9 means nine tenths of the clip and nine tenths of its label."""
+    """A share of 0.9 means nine tenths of the clip and nine tenths of its label.
+
+    Each of the two is augmented by draws of its own: here the one mixed in is 1 dB louder.
+    """
     model = Classifier(_LabelReader(), np.zeros(F, np.float32), np.ones(F, np.float32))
     zeros = np.zeros(1, np.int64)
     drawn = replace(draw(AugmentSpec(), np.random.default_rng(0), (zeros, zeros), F, M), share=0.9)
     own, other = torch.zeros(1, F, M), torch.ones(1, F, M)
     batch = Batch(
         own, torch.tensor([0]), torch.tensor([0]), 1,
-        partner=Partner(other, torch.tensor([1]), drawn), draws=drawn,
+        partner=Partner(other, torch.tensor([1]), replace(drawn, gain_db=np.ones(1))),
+        draws=drawn,
     )  # fmt: skip
-    recipe = replace(RECIPE, augment=AugmentSpec())
+    recipe = replace(RECIPE, augment=AugmentSpec(gain_db=1.0))
     learner = Learner.create(model, ListFeed(), recipe, Alone(CPU))
     found = float(learner.step(batch, 0.0))
-    # The network sees 0.1 of the partner and answers with logits (0.9, 0.1).
-    log_p = torch.tensor([0.9, 0.1]).log_softmax(0)
+    # The network sees a tenth of 2, the partner, and answers with logits (0.8, 0.2).
+    log_p = torch.tensor([0.8, 0.2]).log_softmax(0)
     assert found == pytest.approx(float(-(0.9 * log_p[0] + 0.1 * log_p[1])), abs=1e-6)
 
 

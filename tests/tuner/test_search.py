@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tuner.space import (
     Uniform,
     discrete_values,
 )
+from tuner.stages.search import _SearchSource
 
 SPACE = """
 name: s
@@ -141,6 +143,22 @@ def test_tpe_goes_on_with_the_alternatives_that_an_earlier_run_has_not_tried() -
     resumed.resume(second)  # was running when the study was stopped, and goes on
     drawn = [sample.params["model"] for sample in map(resumed.ask, (2, 3)) if sample]
     assert drawn == ["densenet121", "convnext_atto"]
+
+
+def test_trials_that_go_on_are_tried_already() -> None:
+    """A study was killed while its first trial ran."""
+    families = space(FAMILIES)
+    begun = build_sampler(families).ask(0)
+    assert begun is not None
+    row: Any = SimpleNamespace(
+        status="running", ordinal=0, params=begun.params, trial_id="t000", seed=0, config={}
+    )
+    study: Any = SimpleNamespace(
+        metric="val_f1_macro", space=families, place=SimpleNamespace(name="s"), spec=lambda *of: of
+    )
+    source = _SearchSource(study, build_sampler(families, first=1), [row], 1, 20)
+    proposed = [proposal.params["model"] for _ in range(4) if (proposal := source.next())]
+    assert proposed == ["cnn", "resnet18", "densenet121", "convnext_atto"]
 
 
 def test_tpe_learns() -> None:
