@@ -263,7 +263,11 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(
     records = cut.ledger()
     assert sum(r["kind"] == "epoch" for r in records) > before
     started = [r["trial_id"] for r in records if r["kind"] == "trial"]
-    assert len(started) == len(set(started)) == 9
+    # Four trials, two configurations over two seeds, a final fit; and if that is worse than the
+    # winner, which a few epochs on a few tones can be, a record of the winner in its place.
+    final = [r["trial_id"].partition("-")[0] for r in records if r.get("stage") == "final"]
+    assert final in (["refit"], ["refit", "final"])
+    assert len(started) == len(set(started)) == 8 + len(final)
     ended = [r["trial_id"] for r in records if r["kind"] == "trial_end"]
     assert sorted(ended) == sorted(started)
     for trial_id in started:
@@ -273,6 +277,6 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(
         assert numbers == list(range(1, len(numbers) + 1)), trial_id
 
     runs = runs_of(found)
-    assert len(runs) == 1 + 9
+    assert len(runs) == 1 + len(started)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all_cpus_free_within(20)
