@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import pytest
 import safetensors.torch
@@ -13,6 +12,7 @@ from torch import nn
 
 from pipelines.spec import FeatureSpec
 from tests.contracts import ModelContract
+from tests.tuner.tones import tells_apart
 from tuner.errors import UsageError, WeightsError
 from tuner.models.wav2vec2 import PUBLISHED, SAMPLE_RATE_HZ, Wav2Vec2
 
@@ -286,21 +286,4 @@ def test_bf16_autocast_gives_finite_gradients(trainable_layers) -> None:
 
 
 def test_two_tones_are_told_apart() -> None:
-    draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(64) % 2
-    cycles = torch.where(labels == 0, 400.0, 1200.0)[:, None] / SAMPLE_RATE_HZ
-    phase = torch.rand(64, 1, generator=draw)
-    tone = torch.sin(2 * math.pi * (cycles * torch.arange(3_200) + phase))
-    x = (math.sqrt(2) * tone + 0.3 * torch.randn(64, 3_200, generator=draw))[:, None, None]
-
-    network = tiny().train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    losses = []
-    for step in range(16):
-        part = slice(16 * (step % 4), 16 * (step % 4) + 16)
-        loss = nn.functional.cross_entropy(network(x[part]), labels[part])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
-    assert sum(losses[-4:]) / 4 < 0.2 < sum(losses[:2]) / 2
+    assert tells_apart(tiny(), SAMPLE_RATE_HZ, (400.0, 1200.0), 3_200, lr=1e-3)
