@@ -23,17 +23,17 @@ import pyarrow.parquet
 
 from benchmarks.paired import compare, machine, pin_threads, summary
 from benchmarks.recordings import write_recordings
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_piece
-from pipelines.feature_sets import build
-from pipelines.ray_pass import local_ray
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.build.decode_pass import decode_piece
+from pipelines.build.feature_sets import build
+from pipelines.build.ray_pass import local_ray
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipelines.stage import Job, Piece
-    from pipelines.tracks import Catalog
+    from pipelines.build.decode import Job, Piece
+    from pipelines.sources.tracks import Catalog
     from pipelines.verdicts import Verdict
 
 CLIP, FEATURE, SPLIT = ClipSpec(clips_per_track=10), FeatureSpec(), SplitSpec()

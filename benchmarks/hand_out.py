@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from benchmarks.paired import machine
-from pipelines.ray_pass import local_ray
+from pipelines.build.ray_pass import local_ray
 
 NUM_PROCESSORS = 2
 

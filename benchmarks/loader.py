@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from tuner.arrays import Arrays
-    from tuner.data import ArrayFeed
-    from tuner.feed import Batch
+    from tuner.training.arrays import Arrays
+    from tuner.training.data import ArrayFeed
+    from tuner.training.feed import Batch
 
 PACKAGES = ("numpy", "pyarrow", "ray", "torch")
 NUM_WORKERS = (0, 1, 2)
@@ -94,7 +94,7 @@ def write_parquet(arrays: Arrays, folder: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from pipelines.schema import clips_schema
+    from pipelines.store.schema import clips_schema
 
     schema = clips_schema(arrays.x.shape[1:])
     num_train = arrays.splits["train"].stop
@@ -230,7 +230,7 @@ def main(clips: int, batch_size: int, rounds: int) -> None:
     import torch
 
     from benchmarks import training
-    from tuner import cluster
+    from tuner.trials import cluster
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,10 +17,10 @@ import click
 
 from benchmarks.paired import machine, pin_threads
 from benchmarks.recordings import write_recordings
-from pipelines.catalog import read_catalog
-from pipelines.feature_sets import build
-from pipelines.ray_pass import local_ray
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.build.feature_sets import build
+from pipelines.build.ray_pass import local_ray
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
 
 PACKAGES = ("numpy", "pyarrow", "ray", "soundfile")
 PERIOD_SECONDS = 0.5

@@ -1,7 +1,7 @@
 """Our recipe against a stock float32 loop: `python -m benchmarks.recipe`.
 
 The stock loop is what a tutorial has: float32, rows of the clips in memory, the plain AdamW of
-torch. Ours is whole epochs of `tuner.loop` with precision `auto` and channels-last. With
+torch. Ours is whole epochs of `tuner.training.loop` with precision `auto` and channels-last. With
 `--accuracy` the same small training is run in float32 and in `auto` instead, over several seeds,
 and validation accuracies are compared: speed that costs accuracy would be none.
 """
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from tuner.arrays import Arrays
-    from tuner.recipe import Precision
+    from tuner.training.arrays import Arrays
+    from tuner.training.recipe import Precision
 
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
@@ -91,12 +91,12 @@ def measure(
 
 def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
     """The features of a demo dataset, made in this process."""
-    from pipelines.catalog import read_catalog
-    from pipelines.decode_pass import decode_here
+    from pipelines.build.decode_pass import decode_here
+    from pipelines.build.feature_sets import build
     from pipelines.demo.dataset import write_demo
-    from pipelines.feature_sets import build
-    from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
-    from tuner.arrays import open_arrays
+    from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.sources.catalog import read_catalog
+    from tuner.training.arrays import open_arrays
 
     manifest = write_demo(folder / "demo", num_tracks)
     split = SplitSpec(train=0.9 - VAL_SHARE, val=VAL_SHARE, test=0.1)
@@ -116,8 +116,8 @@ def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str,
     import torch
 
     from benchmarks import training
-    from tuner import loop
     from tuner.models import Classifier, build_network
+    from tuner.training import loop
 
     workers = training.alone("cpu")
     found: dict[str, list[dict[str, float]]] = {precision: [] for precision in PRECISIONS}

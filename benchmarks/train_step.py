@@ -3,9 +3,9 @@
 The bare loop holds standardised float32 clips in memory and does what has to be done: takes rows,
 bf16 autocast and channels-last where we use them, the same AdamW, one cycle, the same order of
 clips, and at the end of an epoch answers for the same few validation clips in float32. Ours is
-whole epochs of `tuner.loop`, from the mapped float16 features, with all that comes with them:
-draws, sums, checks, metrics, the state for a checkpoint. Both start from the same weights; if
-their losses differed, they would not have done the same work.
+whole epochs of `tuner.training.loop`, from the mapped float16 features, with all that comes with
+them: draws, sums, checks, metrics, the state for a checkpoint. Both start from the same weights;
+if their losses differed, they would not have done the same work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from tuner.arrays import Arrays
+    from tuner.training.arrays import Arrays
 
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
@@ -43,7 +43,7 @@ def bare_epochs(
     from torch.nn import functional as F
 
     from benchmarks import training
-    from tuner.learner import native_bf16
+    from tuner.training.learner import native_bf16
 
     x, y = training.standardised(arrays, "train", device)
     x_val, _ = training.standardised(arrays, "val", device)

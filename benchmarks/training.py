@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tuner import loop
-from tuner.arrays import Arrays, SplitRows
-from tuner.augment import AugmentSpec
-from tuner.crops import Crops
-from tuner.data import ArrayFeed
-from tuner.feed import Alone
 from tuner.models import Classifier, build_network
-from tuner.recipe import Recipe
+from tuner.training import loop
+from tuner.training.arrays import Arrays, SplitRows
+from tuner.training.augment import AugmentSpec
+from tuner.training.crops import Crops
+from tuner.training.data import ArrayFeed
+from tuner.training.feed import Alone
+from tuner.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tuner.feed import Feed, Workers
-    from tuner.recipe import Precision
+    from tuner.training.feed import Feed, Workers
+    from tuner.training.recipe import Precision
 
 # Log-mel of 3 s at 22.05 kHz, hop 512.
 SHAPE = (64, 130)

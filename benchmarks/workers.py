@@ -1,10 +1,10 @@
 """Two workers of one thread against one on the same batch: `python -m benchmarks.workers`.
 
-Real processes that a gloo group binds, wrapped by `tuner.worker.ProcessGroup` as in a trial on Ray
-Train; Ray itself only starts them and takes their reports, which is not in these figures. A round
-is an epoch of `tuner.loop` on each side; the processes of the other sides wait in a pipe. Besides
-the whole batch's statistics in norms (the default), each worker's own are measured, and, as the
-limit of the machine, two processes that train half of the clips each and never speak.
+Real processes that a gloo group binds, wrapped by `tuner.trials.worker.ProcessGroup` as in a trial
+on Ray Train; Ray itself only starts them and takes their reports, which is not in these figures. A
+round is an epoch of `tuner.training.loop` on each side; the processes of the other sides wait in a
+pipe. Besides the whole batch's statistics in norms (the default), each worker's own are measured,
+and, as the limit of the machine, two processes that train half of the clips each and never speak.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-    from tuner.feed import Workers
+    from tuner.training.feed import Workers
 
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
@@ -95,7 +95,7 @@ def _join(task: Task, rank: int) -> Workers:
     import torch.distributed as dist
 
     from benchmarks import training
-    from tuner.worker import ProcessGroup
+    from tuner.trials.worker import ProcessGroup
 
     if task.size == 1 or not task.together:
         return training.alone("cpu")

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory):
     """A cluster of its own with two processors, never a foreign one that happens to run."""
-    from tuner import cluster
+    from tuner.trials import cluster
 
     os.environ["TUNER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     running = cluster.connect("local", num_cpus=2)
@@ -55,9 +55,9 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_features(tones: Path, local_ray, tmp_path_factory: pytest.TempPathFactory):
     """The feature set of `tones`: two clips of half a second a track, 32 bands."""
-    from pipelines.build import build
-    from pipelines.catalog import read_catalog
-    from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.build.feature_sets import build
+    from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.sources.catalog import read_catalog
 
     return build(
         read_catalog(tones),
@@ -71,10 +71,10 @@ def tiny_features(tones: Path, local_ray, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def one_clip_features(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a feature set of 24 noisy tones, one clip of 16 bands each; made without Ray."""
-    from pipelines.build import build
-    from pipelines.catalog import read_catalog
-    from pipelines.decode_pass import decode_here
-    from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.build.decode_pass import decode_here
+    from pipelines.build.feature_sets import build
+    from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.sources.catalog import read_catalog
 
     tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
     result = build(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.spec import ClipSpec, FeatureSpec
-from tuner.checkpoint import Bundle, load_bundle, save_bundle
-from tuner.crops import Crops
+from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.models import Classifier, build_network
 from tuner.models.memory import training_bytes
+from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.crops import Crops
 
 NUM_LABELS = 3
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import loader, recipe, train_step, training, workers
-from tuner.arrays import Arrays
+from tuner.training.arrays import Arrays
 
 CPU = torch.device("cpu")
 NUM_CLIPS = 48

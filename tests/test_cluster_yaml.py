@@ -97,7 +97,7 @@ def test_job_upload_leaves_data_and_environment_at_home(tmp_path: Path) -> None:
 
     keep = [
         "tuner/run.py",
-        "pipelines/build.py",
+        "pipelines/build/__main__.py",
         "search_spaces/quickstart.yaml",
         "pyproject.toml",
     ]

@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 import click
 import pytest
 
-from pipelines.spec import KINDS, FeatureSpec
+from pipelines.settings import KINDS, FeatureSpec
 from tests.readme_tree import BEGIN, END, PACKAGES, README, ROOT, tree
 from tuner.models import ROWS
 
@@ -31,7 +31,7 @@ COMMANDS = {
     "tuner.run": "tuner.run",
     "tuner.predict": "tuner.predict",
     "tuner.doctor": "tuner.doctor.__main__",
-    "pipelines.build": "pipelines.build",
+    "pipelines.build": "pipelines.build.__main__",
     "pipelines.demo": "pipelines.demo.__main__",
 }
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.audio.sandbox import Decoder
-    from tuner.checkpoint import Bundle
     from tuner.models import Classifier
+    from tuner.training.checkpoint import Bundle
 
 Vote = Literal["soft", "hard"]
 
@@ -59,12 +59,12 @@ def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
         TrackingError: the store cannot be used.
         CheckpointError: the model is damaged.
     """
-    from tuner.checkpoint import load_bundle
+    from tuner.training.checkpoint import load_bundle
 
     if Path(reference).is_dir():
         return load_bundle(Path(reference))
     _check_form(reference)
-    from tuner.registry.fetch import fetch_bundle
+    from tuner.tracking.fetch import fetch_bundle
 
     with tempfile.TemporaryDirectory() as folder:
         return load_bundle(fetch_bundle(tracking_uri, reference, Path(folder)))
@@ -106,8 +106,8 @@ def predict_file(
     from pipelines.audio import decode
     from pipelines.errors import AudioRejected
     from pipelines.features import as_stored, extract
-    from tuner import metrics
-    from tuner.evaluation import clip_probabilities
+    from tuner.training import metrics
+    from tuner.training.evaluation import clip_probabilities
 
     rate = bundle.feature.sample_rate
     try:
@@ -133,7 +133,7 @@ def _ranked(votes: NDArray[np.float64], clips: NDArray[np.float32]) -> NDArray[n
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths, with each folder replaced by the audio files under it, sorted."""
-    from pipelines.files import EXTENSIONS
+    from pipelines.sources.files import EXTENSIONS
 
     for path in paths:
         if path.is_dir():

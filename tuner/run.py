@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tuner.config import Space
-    from tuner.place import Place
+    from tuner.ledger.paths import Place
 
 
 class Interrupted(BaseException):
@@ -104,7 +104,7 @@ def main(space: Path, **options: Any) -> None:
 
 def in_public(word: str) -> str:
     """A word of the command line without the secrets of a URI in it."""
-    from pipelines.files import printable_root
+    from pipelines.sources.files import printable_root
 
     return re.sub(r"[A-Za-z0-9+]+://\S+", lambda uri: printable_root(uri[0]), word)
 
@@ -129,9 +129,9 @@ class Options:
 
 def _run(path: Path, options: Options) -> int:
     """Check the options, run the study, show its result; returns the exit code."""
-    from tuner import feature_sets
     from tuner.config import as_override, load
     from tuner.errors import UsageError
+    from tuner.study import feature_sets
 
     flags = {
         "name": options.name, "search.trials": options.trials, "search.budget": options.budget,
@@ -153,7 +153,7 @@ def _run(path: Path, options: Options) -> int:
         raise UsageError(
             f"--storage {options.storage}: only folders are built yet, no file-system URIs"
         )
-    from tuner.place import Place
+    from tuner.ledger.paths import Place
 
     storage = Path(options.storage)
     place = Place(storage, space.name, feature_sets.data_source(root, storage))
@@ -179,10 +179,14 @@ def _study(
     space: Space, place: Place, address: str | None, is_demo: bool
 ) -> tuple[dict[str, Any], str, list[str]]:
     """Run or continue the study; returns its summary, how to see its runs, and doubts."""
-    from tuner import cluster, feature_sets, selection, study, tracking
-    from tuner.context import Context
-    from tuner.ledger import Ledger
-    from tuner.progress import Progress
+    from tuner import tracking
+    from tuner.ledger import selection
+    from tuner.ledger.journal import Ledger
+    from tuner.report.terminal import Progress
+    from tuner.study import feature_sets
+    from tuner.study import run as study
+    from tuner.study.context import Context
+    from tuner.trials import cluster
 
     with (
         study.locked(place),
@@ -226,16 +230,16 @@ def _study(
 def _check_weights(space: Space) -> None:
     """Make sure of trained weights before anything is started; torch is loaded only for them."""
     if any(getattr(model, "weights", None) is not None for model in space.models()):
-        from tuner.starting_models import check_weights
+        from tuner.study.preflight import check_weights
 
         check_weights(space)
 
 
 def _show_plan(space: Space) -> None:
     """What a run would do, without Ray."""
-    from tuner.progress import one_line
-    from tuner.search import RandomSampler
-    from tuner.starting_models import memory_of
+    from tuner.report.terminal import one_line
+    from tuner.study.preflight import memory_of
+    from tuner.trials.samplers import RandomSampler
 
     template = space.template
     search, resources = template.search, template.resources
@@ -263,8 +267,8 @@ def _show_result(
     summary: dict[str, Any], place: Place, how_to_open: str, doubts: list[str]
 ) -> None:
     """The end of a study for a person."""
-    from tuner.progress import one_line
-    from tuner.selection import leak_in_words
+    from tuner.ledger.selection import leak_in_words
+    from tuner.report.terminal import one_line
 
     test, best, registered = summary["test"], summary["best"], summary["registered"]
     low, high = test["ci95"]

@@ -15,7 +15,7 @@ from pipelines.audio.regular import check_unchanged, open_regular, stat_regular
 from pipelines.audio.signatures import extension_fits
 from pipelines.audio.truncation import remarks, shortfall
 from pipelines.errors import AudioRejected
-from pipelines.spec import MAX_RATE_HZ, MIN_RATE_HZ
+from pipelines.settings import MAX_RATE_HZ, MIN_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

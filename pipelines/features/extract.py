@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.clips import cut
 from pipelines.errors import SpecError
+from pipelines.features.clips import cut
 from pipelines.features.song import song_features
 from pipelines.features.spectra import decibels
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from pipelines.spec import ClipSpec, FeatureSpec
+    from pipelines.settings import ClipSpec, FeatureSpec
 
 # Samples that go through the transform at once, in whole clips: they bound its memory.
 _SAMPLES_AT_ONCE = 2**21

@@ -10,7 +10,7 @@ from pipelines.features.rhythm import onset_strength, tempogram
 from pipelines.features.spectra import POWER_FLOOR, hann_window, mel_bank
 
 if TYPE_CHECKING:
-    from pipelines.spec import FeatureSpec
+    from pipelines.settings import FeatureSpec
 
 
 def build(spec: FeatureSpec) -> torch.nn.Module:

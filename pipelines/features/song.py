@@ -9,12 +9,12 @@ import numpy as np
 
 from pipelines.features.mel import MelBank
 from pipelines.features.spectra import POWER_FLOOR, power_blocks, reflect
-from pipelines.spec.fingerprint import frames_in
+from pipelines.settings.fingerprint import frames_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipelines.spec import FeatureSpec
+    from pipelines.settings import FeatureSpec
 
 # What is measured in each frame; its mean and standard deviation over the track are features.
 _SHAPE = ("centroid_khz", "spread_khz", "rolloff_khz", "flatness_db", "zero_crossings")

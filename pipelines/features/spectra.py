@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.features.mel import MelBank
-from pipelines.spec.fingerprint import frames_in
+from pipelines.settings.fingerprint import frames_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from pipelines.spec import FeatureSpec
+    from pipelines.settings import FeatureSpec
 
 # -40 dB. In these units a full-scale sine reaches +48 dB at n_fft 1024, so this is 88 dB below it,
 # about where the noise of recordings lies. At torchaudio's usual floor of -100 dB digital silence

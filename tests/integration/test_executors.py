@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from tuner.cluster import Cluster
 from tuner.config import loads
-from tuner.plan import Plan, Proposal
-from tuner.schedule import run
-from tuner.trial import TrialSpec
+from tuner.trials.cluster import Cluster
+from tuner.trials.plan import Plan, Proposal
+from tuner.trials.schedule import run
+from tuner.trials.trial import TrialSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

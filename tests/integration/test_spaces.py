@@ -19,7 +19,7 @@ import pytest
 
 from pipelines.demo import write_demo
 from tests.tuner.test_search_spaces import FILES
-from tuner.cluster import Cluster
+from tuner.trials.cluster import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 

@@ -19,8 +19,8 @@ import sklearn.metrics
 from mlflow import MlflowClient
 
 from tests.integration.test_executors import all_cpus_free_within
-from tuner.cluster import Cluster
-from tuner.ledger import Ledger
+from tuner.ledger.journal import Ledger
+from tuner.trials.cluster import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.tracks import Catalog
+from pipelines.sources.tracks import Catalog
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipelines.build import build, main
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
+from pipelines.build.__main__ import main
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import build
+from pipelines.build.progress import Progress
 from pipelines.errors import SpecError, SplitError
-from pipelines.progress import Progress
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
-from pipelines.store import open_feature_set
-from tuner.cluster import Cluster
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
+from pipelines.store.feature_set import open_feature_set
+from tuner.trials.cluster import Cluster
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
@@ -114,7 +115,7 @@ def test_usage_errors_end_with_2_and_one_line(
 
 def test_help_is_quick_to_load() -> None:
     code = (
-        "import sys, pipelines.build as b\n"
+        "import sys, pipelines.build.__main__ as b\n"
         "try: b.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print({'torch', 'ray', 'mlflow', 'pyarrow'} & set(sys.modules))"

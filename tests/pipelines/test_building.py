@@ -17,17 +17,17 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from pipelines.build import build, build_sets
-from pipelines.building import track_keys
-from pipelines.catalog import read_catalog
-from pipelines.console import summary
-from pipelines.decode_pass import decode_here
+from pipelines.build.building import track_keys
+from pipelines.build.console import summary
+from pipelines.build.decode import Job, Piece
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import build, build_sets
+from pipelines.build.progress import Progress
 from pipelines.errors import BuildError, StoreError
-from pipelines.progress import Progress
-from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
-from pipelines.stage import Job, Piece
-from pipelines.store import FeatureSet
-from pipelines.tracks import Catalog, Track
+from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
+from pipelines.sources.tracks import Catalog, Track
+from pipelines.store.feature_set import FeatureSet
 from pipelines.verdicts import Verdict
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)

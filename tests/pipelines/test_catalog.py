@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.catalog import read_catalog
 from pipelines.errors import CatalogError
+from pipelines.sources.catalog import read_catalog
 from tests.pipelines.data_sets import touch, write
 
 NFC, NFD = (unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD"))

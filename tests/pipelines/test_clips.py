@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.clips import cut
-from pipelines.spec import ClipSpec
+from pipelines.features.clips import cut
+from pipelines.settings import ClipSpec
 
 
 def ramp(length: int) -> np.ndarray:

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from pipelines import console
-from pipelines.progress import Progress
+from pipelines.build import console
+from pipelines.build.progress import Progress
 
 
 def test_the_rate_leaves_out_the_start_and_what_was_taken_over() -> None:

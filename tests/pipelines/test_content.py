@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from pipelines.content import content_digest, digests
-from pipelines.tracks import Catalog, Track
+from pipelines.sources.content import content_digest, digests
+from pipelines.sources.tracks import Catalog, Track
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 

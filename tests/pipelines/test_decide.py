@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.decide import Decision, check_splits, decide
 from pipelines.duplicates import signature
 from pipelines.errors import BuildError, SplitError
-from pipelines.spec import SplitSpec
-from pipelines.tolerance import Tolerance
-from pipelines.tracks import Catalog, Track
+from pipelines.settings import SplitSpec
+from pipelines.sources.tracks import Catalog, Track
+from pipelines.splits.decide import Decision, check_splits, decide
+from pipelines.splits.tolerance import Tolerance
 from pipelines.verdicts import Verdict
 
 

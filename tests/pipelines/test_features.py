@@ -14,12 +14,12 @@ import torch
 import torchaudio
 from librosa.onset import onset_strength
 
-from pipelines.clips import cut
 from pipelines.errors import SpecError
 from pipelines.features import extract, front_end, transform
+from pipelines.features.clips import cut
 from pipelines.features.mel import MelBank
 from pipelines.features.spectra import decibels
-from pipelines.spec import ClipSpec, FeatureSpec, Kind, feature_shape
+from pipelines.settings import ClipSpec, FeatureSpec, Kind, feature_shape
 from tests.pipelines.signals import LENGTH, SIGNALS, noise
 
 # defaults, a short window, a short hop and a band, odd sizes

@@ -10,7 +10,7 @@ from librosa.onset import onset_strength
 
 from pipelines.features import SONG_FEATURES, extract
 from pipelines.features.song import song_features
-from pipelines.spec import NUM_SONG_FEATURES, ClipSpec, FeatureSpec
+from pipelines.settings import NUM_SONG_FEATURES, ClipSpec, FeatureSpec
 from tests.pipelines.signals import chirp, impulses, noise
 
 SPECS = [

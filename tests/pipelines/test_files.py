@@ -12,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.catalog import read_catalog
 from pipelines.errors import AudioRejected
-from pipelines.files import files_at, is_uri, printable_file, printable_root, read_all, split_uri
-from pipelines.tracks import locate, printable, track_id
+from pipelines.sources.catalog import read_catalog
+from pipelines.sources.files import (
+    files_at,
+    is_uri,
+    printable_file,
+    printable_root,
+    read_all,
+    split_uri,
+)
+from pipelines.sources.tracks import locate, printable, track_id
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -76,7 +83,7 @@ class TestLocal:
     def test_no_permission(self) -> None:
         program = (
             "import os, sys\n"
-            "from pipelines.files import files_at\n"
+            "from pipelines.sources.files import files_at\n"
             "from pipelines.errors import AudioRejected\n"
             "if os.getuid() == 0: os.setuid(65534)  # root may read everything\n"
             "files = files_at(sys.argv[1])\n"

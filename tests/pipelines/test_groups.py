@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SplitError
-from pipelines.groups import assign_groups, count_groups, require_groups
-from pipelines.spec import SplitSpec
-from pipelines.tracks import Track, track_id
+from pipelines.settings import SplitSpec
+from pipelines.sources.tracks import Track, track_id
+from pipelines.splits.groups import assign_groups, count_groups, require_groups
 
 
 def tracks(**columns: str) -> list[Track]:

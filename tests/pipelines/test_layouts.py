@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.catalog import read_catalog
 from pipelines.errors import CatalogError
-from pipelines.spec import SplitSpec
-from pipelines.splits import given_sides, outside_split
+from pipelines.settings import SplitSpec
+from pipelines.sources.catalog import read_catalog
+from pipelines.splits.assign import given_sides, outside_split
 from tests.pipelines.data_sets import touch
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.leakage import Leak, Leakage, audit, judge_copies, leaking
-from pipelines.spec import Split
-from pipelines.splits import TrackInfo
-from pipelines.tracks import Track
+from pipelines.settings import Split
+from pipelines.sources.tracks import Track
+from pipelines.splits.assign import TrackInfo
+from pipelines.splits.leakage import Leak, Leakage, audit, judge_copies, leaking
 
 SIDES: dict[str, Split] = {"p": "train", "q": "test", "r": "train", "s": "train"}
 

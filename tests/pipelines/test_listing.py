@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.catalog import read_catalog
 from pipelines.errors import CatalogError
-from pipelines.layouts.rows import Row, name_tracks
+from pipelines.sources.catalog import read_catalog
+from pipelines.sources.layouts.rows import Row, name_tracks
 from tests.pipelines.data_sets import codes, touch, write
 
 NFC, NFD = (unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD"))

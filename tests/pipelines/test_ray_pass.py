@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.build.ray_pass import run_all
 from pipelines.errors import BuildError, CatalogError, StorageFullError
-from pipelines.ray_pass import run_all
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(120)]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.catalog import read_catalog
-from pipelines.content import content_digest, digests
 from pipelines.errors import AudioRejected, CatalogError, PipelineError
-from pipelines.files import files_at, read_all
-from pipelines.files.remote import RemoteFiles
+from pipelines.sources.catalog import read_catalog
+from pipelines.sources.content import content_digest, digests
+from pipelines.sources.files import files_at, read_all
+from pipelines.sources.files.remote import RemoteFiles
 
 SECRET = "very/secret+key"
 QUOTED_SECRET = "very%2Fsecret%2Bkey"
@@ -144,7 +144,7 @@ class TestRemote:
 
     def test_another_process_needs_the_root_alone(self, bucket: str) -> None:
         program = (
-            "import sys; from pipelines.files import files_at, read_all\n"
+            "import sys; from pipelines.sources.files import files_at, read_all\n"
             "print(read_all(files_at(sys.stdin.read()), 'b/3.mp3').decode())"
         )
         told = subprocess.run(

@@ -9,7 +9,7 @@ import pytest
 import torchaudio
 
 from pipelines.errors import SpecError
-from pipelines.spec import (
+from pipelines.settings import (
     KINDS,
     PARAMETERS,
     ClipSpec,

@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SpecError, SplitError
-from pipelines.leakage import audit
-from pipelines.spec import Split, SplitSpec
-from pipelines.spec.splits import split_key
-from pipelines.splits import (
+from pipelines.settings import Split, SplitSpec
+from pipelines.settings.splits import split_key
+from pipelines.sources.tracks import Track
+from pipelines.splits.assign import (
     TrackInfo,
     assign_clip_splits,
     assign_splits,
     given_sides,
     outside_split,
 )
-from pipelines.tracks import Track
+from pipelines.splits.leakage import audit
 
 SIDES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 

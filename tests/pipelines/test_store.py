@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.build import build
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import build
 from pipelines.errors import BuildError, SplitError, StoreError
 from pipelines.features import transform
-from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
-from pipelines.store import FeatureSet, find_feature_set, open_feature_set
+from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
+from pipelines.store.feature_set import FeatureSet, find_feature_set, open_feature_set
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)

@@ -9,13 +9,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pipelines.errors import StorageFullError
-from pipelines.pool import RowReader, Rows
-from pipelines.schema import rows_schema
-from pipelines.spec import Split
-from pipelines.tracks import Track
-from pipelines.verdicts import Verdict
-from pipelines.writer import (
+from pipelines.build.reuse import RowReader, Rows
+from pipelines.build.writer import (
     Entry,
     plan_parts,
     reject_rows,
@@ -23,6 +18,11 @@ from pipelines.writer import (
     write_part,
     write_rejects,
 )
+from pipelines.errors import StorageFullError
+from pipelines.settings import Split
+from pipelines.sources.tracks import Track
+from pipelines.store.schema import rows_schema
+from pipelines.verdicts import Verdict
 
 SHAPE = (4, 3)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tuner import metrics, selection
 from tuner.errors import StudyError
-from tuner.ledger import Ledger
-from tuner.trial import Predictions
+from tuner.ledger import selection
+from tuner.ledger.journal import Ledger
+from tuner.training import metrics
+from tuner.trials.trial import Predictions
 
 LABELS = ["bass", "house", "techno"]
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from pipelines.spec import NUM_SONG_FEATURES
-from tuner.fitting import _tree
+from pipelines.settings import NUM_SONG_FEATURES
 from tuner.models.forest import Forest
+from tuner.training.forest_fitting import _tree
 
 NUM_TREES, MAX_DEPTH = 40, 9
 

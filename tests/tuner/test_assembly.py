@@ -8,16 +8,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from tuner.assembly import Job, assemble
-from tuner.augment import AugmentSpec
-from tuner.checkpoint import newest_checkpoint
 from tuner.config import loads
-from tuner.crops import Crops
 from tuner.errors import StudyError
-from tuner.feed import Alone
 from tuner.models import build_network
-from tuner.recipe import Recipe
-from tuner.trial import TrialSpec, train
+from tuner.training.augment import AugmentSpec
+from tuner.training.checkpoint import newest_checkpoint
+from tuner.training.crops import Crops
+from tuner.training.feed import Alone
+from tuner.training.recipe import Recipe
+from tuner.trials.assembly import Job, assemble
+from tuner.trials.trial import TrialSpec, train
 
 CPU = Alone(torch.device("cpu"))
 

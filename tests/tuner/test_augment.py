@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.augment import AugmentSpec, Draws, draw, of_input, of_recording
+from tuner.training.augment import AugmentSpec, Draws, draw, of_input, of_recording
 
 EVERYTHING = AugmentSpec(
     time_mask=5, num_time_masks=2, freq_mask=3, num_freq_masks=3, mixup=0.4, time_shift=7,

@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tuner.averaging import Average
 from tuner.errors import CheckpointError
+from tuner.training.averaging import Average
 
 
 class Network(nn.Module):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.spec import ClipSpec, FeatureSpec, Kind
-from tuner.checkpoint import (
+from pipelines.settings import ClipSpec, FeatureSpec, Kind
+from tuner.errors import CheckpointError
+from tuner.training.checkpoint import (
     Bundle,
     Checkpoint,
     best_weights,
@@ -20,8 +21,7 @@ from tuner.checkpoint import (
     save_bundle,
     save_checkpoint,
 )
-from tuner.crops import Crops
-from tuner.errors import CheckpointError
+from tuner.training.crops import Crops
 
 
 def trained(epoch: int, best_epoch: int = 1) -> Checkpoint:

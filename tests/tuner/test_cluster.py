@@ -17,15 +17,16 @@ import pytest
 import yaml
 
 from tests.loopback import Loopback, cluster, free_ports
-from tuner.cluster import Cluster, trials_at_once
 from tuner.errors import UsageError
+from tuner.trials.cluster import Cluster, trials_at_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # Prints what `connect` gave or raised, and what a worker finds in its environment.
 CONNECT = """
 import dataclasses, json, os, sys
-from tuner import cluster, errors
+from tuner import errors
+from tuner.trials import cluster
 address, num_cpus, names = json.loads(sys.argv[1])
 try:
     joined = cluster.connect(address, num_cpus)

@@ -15,12 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SpecError
-from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
+from pipelines.settings import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
 from tuner.config import Cnn, ColumnSplit, Experiment, as_override, load, loads, what_is_read
+from tuner.config.range_kinds import Choice, Grid, Integer, LogUniform, Range, Scalar, Uniform
 from tuner.config.specs import feature_spec, split_spec
 from tuner.errors import ConfigError, SpaceError
-from tuner.feature_sets import key_of
-from tuner.space import Choice, Grid, Integer, LogUniform, Range, Scalar, Uniform
+from tuner.study.feature_sets import key_of
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
 NESTED = """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.spec import FeatureSpec
+from pipelines.settings import FeatureSpec
 from tests.contracts import ModelContract
 from tests.tuner.tones import tells_apart
 from tuner.models.conv1d import WaveformCnn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tuner.crops import Crops, cut, sounding
+from tuner.training.crops import Crops, cut, sounding
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.build import build
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
-from pipelines.spec import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import build
+from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
-from tuner.arrays import Arrays, SplitRows, open_arrays
-from tuner.augment import AugmentSpec
-from tuner.crops import Crops
-from tuner.data import ArrayFeed
-from tuner.resident import budget
+from tuner.training.arrays import Arrays, SplitRows, open_arrays
+from tuner.training.augment import AugmentSpec
+from tuner.training.crops import Crops
+from tuner.training.data import ArrayFeed
+from tuner.training.resident import budget
 
 CPU = torch.device("cpu")
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss
 
 from tests.tuner.answering import Study, all_splits
-from tuner import metrics
-from tuner.ensemble import match_tracks, select_weights, soft_vote
 from tuner.errors import StudyError
-from tuner.stages.ensemble import compare_ensembles
-from tuner.trial import Predictions
+from tuner.study.ensemble import match_tracks, select_weights, soft_vote
+from tuner.study.fusion import compare_ensembles
+from tuner.training import metrics
+from tuner.trials.trial import Predictions
 
 
 def random_answers(seed: int, s: int, t: int, k: int):

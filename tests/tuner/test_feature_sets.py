@@ -9,16 +9,16 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from pipelines.build.progress import Progress
 from pipelines.errors import SplitError
-from pipelines.progress import Progress
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from tests.conftest import write_tones
-from tuner import study
 from tuner.config import loads
-from tuner.feature_sets import build_all, check_source, data_source, describe, specs_of
-from tuner.ledger import Ledger
-from tuner.place import Place
+from tuner.ledger.journal import Ledger
+from tuner.ledger.paths import Place
 from tuner.run import in_public, main
+from tuner.study import run as study
+from tuner.study.feature_sets import build_all, check_source, data_source, describe, specs_of
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
 SECRETS = ("AKIAKEY", "s3cr3t", "t0ken")

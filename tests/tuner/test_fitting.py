@@ -13,25 +13,31 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
-from pipelines.feature_sets import build_sets
-from pipelines.spec import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import build_sets
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
-from tuner.arrays import Arrays, SplitRows, open_arrays
-from tuner.augment import AugmentSpec
-from tuner.checkpoint import Bundle, load_bundle, load_checkpoint, save_bundle, save_checkpoint
-from tuner.crops import Crops
-from tuner.data import ArrayFeed
-from tuner.evaluation import clip_probabilities
-from tuner.feed import Alone
-from tuner.fitting import epochs
-from tuner.loop import Epoch
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 from tuner.models.forest import Forest
 from tuner.predict import predict_file
-from tuner.recipe import Recipe
+from tuner.training.arrays import Arrays, SplitRows, open_arrays
+from tuner.training.augment import AugmentSpec
+from tuner.training.checkpoint import (
+    Bundle,
+    load_bundle,
+    load_checkpoint,
+    save_bundle,
+    save_checkpoint,
+)
+from tuner.training.crops import Crops
+from tuner.training.data import ArrayFeed
+from tuner.training.evaluation import clip_probabilities
+from tuner.training.feed import Alone
+from tuner.training.forest_fitting import epochs
+from tuner.training.loop import Epoch
+from tuner.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 NUM_LABELS, TRAIN, VAL, TEST = 3, 150, 60, 20

@@ -9,14 +9,14 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
-from pipelines.spec import ClipSpec, FeatureSpec
+from pipelines.settings import ClipSpec, FeatureSpec
 from tests.contracts import NUM_LABELS, ModelContract
 from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
-from tuner.checkpoint import Bundle, load_bundle, save_bundle
-from tuner.crops import Crops
 from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 from tuner.models.forest import Forest, Tree
+from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.crops import Crops
 
 F = 16
 

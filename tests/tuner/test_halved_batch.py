@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tuner.config import loads
-from tuner.data import ArrayFeed
-from tuner.feed import Alone, Batch
-from tuner.halved_batch import HalvedBatch, is_out_of_memory, reason_of
-from tuner.learner import Learner
-from tuner.trial import TrialSpec, train
+from tuner.training.data import ArrayFeed
+from tuner.training.feed import Alone, Batch
+from tuner.training.learner import Learner
+from tuner.trials.out_of_memory import HalvedBatch, is_out_of_memory, reason_of
+from tuner.trials.trial import TrialSpec, train
 
 CPU = Alone(torch.device("cpu"))
 GPU_WORDS = "CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"
@@ -83,7 +83,7 @@ def test_the_second_try_leaves_a_gpu_to_the_model(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU nothing is ever copied; here it is, as if it were a GPU."""
-    monkeypatch.setattr("tuner.assembly.budget", lambda *_: 2**30)
+    monkeypatch.setattr("tuner.trials.assembly.budget", lambda *_: 2**30)
     kept: list[int] = []
     batches = ArrayFeed.train
 

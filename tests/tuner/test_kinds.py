@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
-from pipelines.feature_sets import BuildResult, build_sets
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import BuildResult, build_sets
+from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
-from tuner.arrays import DeviceFrontEnd, open_arrays
-from tuner.checkpoint import load_bundle
 from tuner.config import Experiment, loads
 from tuner.config.specs import feature_spec
-from tuner.feature_sets import specs_of
-from tuner.feed import Alone
 from tuner.models.classifier import MIN_STD
 from tuner.predict import predict_file
-from tuner.trial import TrialSpec, export_bundle, predict_split, train
+from tuner.study.feature_sets import specs_of
+from tuner.training.arrays import DeviceFrontEnd, open_arrays
+from tuner.training.checkpoint import load_bundle
+from tuner.training.feed import Alone
+from tuner.trials.trial import TrialSpec, export_bundle, predict_split, train
 
 BLOCKS = """
 data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.build import build_sets
-from pipelines.catalog import read_catalog
-from pipelines.decode_pass import decode_here
+from pipelines.build.decode_pass import decode_here
+from pipelines.build.feature_sets import build_sets
+from pipelines.sources.catalog import read_catalog
 from tuner.config import Space, loads
 from tuner.errors import ConfigError
-from tuner.feature_sets import specs_of
-from tuner.stages.features import build_features, dropped_in_words
+from tuner.study.feature_sets import specs_of
+from tuner.study.features import build_features, dropped_in_words
 
 if TYPE_CHECKING:
-    from tuner.context import Context
+    from tuner.study.context import Context
 
 TEXT = """
 name: x

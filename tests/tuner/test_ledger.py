@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import StudyError
-from tuner.ledger import Ledger
+from tuner.ledger.journal import Ledger
 
 
 def ticking(start: int = 1000):

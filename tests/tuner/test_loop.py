@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.augment import AugmentSpec, draw
-from tuner.crops import Crops
 from tuner.errors import DivergedError
-from tuner.evaluation import clip_probabilities
-from tuner.feed import Alone, Batch, Partner
-from tuner.learner import Learner
-from tuner.loop import epochs, find_rate
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
-from tuner.recipe import Recipe
+from tuner.training.augment import AugmentSpec, draw
+from tuner.training.crops import Crops
+from tuner.training.evaluation import clip_probabilities
+from tuner.training.feed import Alone, Batch, Partner
+from tuner.training.learner import Learner
+from tuner.training.loop import epochs, find_rate
+from tuner.training.recipe import Recipe
 
 F, M = 16, 20
 AUGMENT = AugmentSpec(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tuner.errors import DivergedError
-from tuner.lr_finder import RangeTest, find
+from tuner.training.lr_finder import RangeTest, find
 
 
 def script(losses: Iterable[float], seen: list[float]) -> Callable[[float], float]:

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from tuner import metrics
+from tuner.training import metrics
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tuner import optim
-from tuner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tuner.config import training_blocks
+from tuner.training import optim
+from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 NAMES = get_args(optim.OptimizerName)
 

@@ -20,13 +20,13 @@ from click.testing import CliRunner
 
 from pipelines.audio.sandbox import Decoder
 from pipelines.features import transform
-from pipelines.spec import ClipSpec, FeatureSpec
-from tuner.checkpoint import Bundle, save_bundle
-from tuner.crops import Crops
-from tuner.evaluation import evaluate
-from tuner.feed import Batch
-from tuner.metrics import EvalSums
+from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.predict import audio_files, load_model, main, predict_file
+from tuner.training.checkpoint import Bundle, save_bundle
+from tuner.training.crops import Crops
+from tuner.training.evaluation import evaluate
+from tuner.training.feed import Batch
+from tuner.training.metrics import EvalSums
 
 RATE = 8000
 CLIP = 4000  # samples of half a second

@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console
 
-from pipelines.progress import Progress as BuildProgress
+from pipelines.build.progress import Progress as BuildProgress
 from tests.tuner.test_selection import trial
-from tuner.progress import Progress
+from tuner.report.terminal import Progress
 
 
 class Clock:

@@ -11,15 +11,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tuner.arrays import Arrays, SplitRows
-from tuner.augment import AugmentSpec
-from tuner.crops import Crops
-from tuner.data import ArrayFeed
-from tuner.evaluation import validate
-from tuner.feed import Alone
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
-from tuner.recipe import Recipe
+from tuner.training.arrays import Arrays, SplitRows
+from tuner.training.augment import AugmentSpec
+from tuner.training.crops import Crops
+from tuner.training.data import ArrayFeed
+from tuner.training.evaluation import validate
+from tuner.training.feed import Alone
+from tuner.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 CROPS = Crops(frames=12)

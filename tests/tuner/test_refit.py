@@ -9,9 +9,9 @@ import pytest
 
 from tests.tuner.answering import Study, all_splits
 from tuner.config import loads
-from tuner.plan import Proposal
-from tuner.stages import finish, refit
-from tuner.trial import TrialSpec
+from tuner.study import finish, refit
+from tuner.trials.plan import Proposal
+from tuner.trials.trial import TrialSpec
 
 SPACE = "name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 5}}\nconfirm: {{refit: {refit}}}\n"
 

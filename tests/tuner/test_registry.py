@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from pipelines.features import transform
-from pipelines.spec import ClipSpec, FeatureSpec, Kind, num_samples
+from pipelines.settings import ClipSpec, FeatureSpec, Kind, num_samples
 from tests.tuner.studies import Script
-from tuner.checkpoint import Bundle, load_bundle, save_bundle
-from tuner.crops import Crops
 from tuner.errors import UsageError
-from tuner.evaluation import clip_probabilities
-from tuner.registry import ModelFacts, fetch_bundle, register
-from tuner.registry.export import WaveformModel
 from tuner.tracking import open_tracker
+from tuner.tracking.export import WaveformModel
+from tuner.tracking.registry import ModelFacts, fetch_bundle, register
+from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.crops import Crops
+from tuner.training.evaluation import clip_probabilities
 
 FACTS = ModelFacts(
     study="quick", trial_id="t1", fingerprint="0123456789abcdef", test_split="abc",

@@ -11,15 +11,15 @@ import torch
 
 from pipelines.features import SONG_FEATURES, transform
 from pipelines.features.song import song_features
-from pipelines.spec import ClipSpec, FeatureSpec
+from pipelines.settings import ClipSpec, FeatureSpec
 from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
 from tests.tuner.studies import Script
-from tuner.checkpoint import Bundle, load_bundle, save_bundle
-from tuner.crops import Crops
 from tuner.models import Classifier
 from tuner.predict import Vote, predict_file
-from tuner.registry import ModelFacts, fetch_bundle, register
 from tuner.tracking import open_tracker
+from tuner.tracking.registry import ModelFacts, fetch_bundle, register
+from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.crops import Crops
 
 FACTS = ModelFacts(
     study="quick", trial_id="t1", fingerprint="0123456789abcdef", test_split="abc",

@@ -145,8 +145,8 @@ def test_storage_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
     from tuner.errors import UsageError
-    from tuner.place import Place
-    from tuner.study import locked
+    from tuner.ledger.paths import Place
+    from tuner.study.run import locked
 
     place = Place(tmp_path, "s", tmp_path)
     with (

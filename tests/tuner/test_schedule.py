@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuner.asha import LedgerAsha
 from tuner.config import loads
-from tuner.plan import ListSource, Plan, Proposal
-from tuner.schedule import _Recorder, _Running, _State, reason_of_failure
-from tuner.selection import trial_rows
-from tuner.trial import TrialSpec
+from tuner.ledger.selection import trial_rows
+from tuner.trials.asha import LedgerAsha
+from tuner.trials.plan import ListSource, Plan, Proposal
+from tuner.trials.schedule import _Recorder, _Running, _State, reason_of_failure
+from tuner.trials.trial import TrialSpec
 
 SETTINGS: dict[str, Any] = {
     "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,
@@ -131,7 +131,7 @@ IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)
 The actor died unexpectedly before finishing this task.
 Failure # 2 (occurred at 2026-01-01_00-00-01)
 \x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=1, ip=127.0.0.1)
-  File "tuner/trial.py", line 1, in train
+  File "tuner/trials/trial.py", line 1, in train
 pipelines.errors.StorageFullError: no room left at /data
 
 """

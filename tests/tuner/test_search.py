@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tuner.config import Space, loads
-from tuner.search import GridSampler, RandomSampler, TpeSampler, build_sampler, distribution
-from tuner.space import (
+from tuner.config.range_kinds import (
     Choice,
     Grid,
     Integer,
@@ -20,7 +19,14 @@ from tuner.space import (
     Uniform,
     discrete_values,
 )
-from tuner.stages.search import _SearchSource
+from tuner.study.search import _SearchSource
+from tuner.trials.samplers import (
+    GridSampler,
+    RandomSampler,
+    TpeSampler,
+    build_sampler,
+    distribution,
+)
 
 SPACE = """
 name: s
@@ -73,7 +79,7 @@ scheduler: {grace_epochs: 1}
 def test_optuna_reaches_every_value_and_no_other(leaf) -> None:
     import optuna
 
-    from tuner.search import _from_optuna, _to_optuna
+    from tuner.trials.samplers import _from_optuna, _to_optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

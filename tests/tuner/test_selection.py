@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.tuner.studies import finished_study
-from tuner import selection
+from tuner.ledger import selection
 
 
 def trial(name: str, stage: str, values: list[float], status: str = "completed", **extra):

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.config.ranges import make_range
-from tuner.errors import SpaceError
-from tuner.space import (
+from tuner.config.range_kinds import (
     Choice,
     Grid,
     Integer,
@@ -25,6 +23,8 @@ from tuner.space import (
     ends_of,
     settle,
 )
+from tuner.config.ranges import make_range
+from tuner.errors import SpaceError
 
 DISCRETE = [
     (Integer(2, 5), [2, 3, 4, 5]),

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 from tuner.config import loads
-from tuner.context import _with_whole_path
 from tuner.errors import WeightsError
 from tuner.models import build_network
-from tuner.starting_models import check_weights, memory_of
+from tuner.study.context import _with_whole_path
+from tuner.study.preflight import check_weights, memory_of
 
 
 def test_each_model_of_a_space_is_listed_once() -> None:
@@ -87,8 +87,8 @@ def test_a_compiled_network_learns_what_the_plain_one_learns() -> None:
     from dataclasses import replace
 
     from tests.tuner.test_loop import CPU, RECIPE, ListFeed, classifier
-    from tuner.feed import Alone
-    from tuner.loop import epochs
+    from tuner.training.feed import Alone
+    from tuner.training.loop import epochs
 
     recipe = replace(RECIPE, epochs=2)
     plain, compiled = (

@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from tuner.sync_norm import SyncBatchNorm, synchronise_norms
-from tuner.worker import ProcessGroup
+from tuner.training.sync_norm import SyncBatchNorm, synchronise_norms
+from tuner.trials.worker import ProcessGroup
 
 CPU = torch.device("cpu")
 BATCH = 7  # uneven: one process gets 3 clips, the other 4
@@ -52,7 +52,7 @@ def batch() -> torch.Tensor:
 
 
 def learn(module: nn.Module, x: torch.Tensor, size: int) -> None:
-    """Backward of the mean over the whole batch, by the rule of `tuner.learner`."""
+    """Backward of the mean over the whole batch, by the rule of `tuner.training.learner`."""
     loss = module(x).square().sum(1).sum()
     (loss * (size / BATCH)).backward()
 

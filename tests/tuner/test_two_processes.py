@@ -12,16 +12,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tuner.arrays import Arrays, SplitRows
-from tuner.augment import AugmentSpec
-from tuner.crops import Crops
-from tuner.data import ArrayFeed
-from tuner.feed import Alone
-from tuner.loop import epochs
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
-from tuner.recipe import Recipe
-from tuner.worker import ProcessGroup
+from tuner.training.arrays import Arrays, SplitRows
+from tuner.training.augment import AugmentSpec
+from tuner.training.crops import Crops
+from tuner.training.data import ArrayFeed
+from tuner.training.feed import Alone
+from tuner.training.loop import epochs
+from tuner.training.recipe import Recipe
+from tuner.trials.worker import ProcessGroup
 
 CPU = torch.device("cpu")
 PARTS = "parts, no norms"  # which would see other clips together than in one process

@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from torch import nn
 
-from pipelines.spec import FeatureSpec
+from pipelines.settings import FeatureSpec
 from tests.contracts import ModelContract
 from tests.tuner.tones import tells_apart
 from tuner.errors import UsageError, WeightsError

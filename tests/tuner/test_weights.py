@@ -17,12 +17,12 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from pipelines.spec import ClipSpec, FeatureSpec
-from tuner.checkpoint import Bundle, save_bundle
-from tuner.crops import Crops
+from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.errors import WeightsError
 from tuner.models import Classifier, build_network
 from tuner.models.weights import load_into, read_weights
+from tuner.training.checkpoint import Bundle, save_bundle
+from tuner.training.crops import Crops
 
 ARCHITECTURES = ("resnet18", "densenet121", "mobilenetv3_small_100", "convnext_atto")
 VIT = "vit_tiny_patch16_224"

@@ -10,9 +10,9 @@ from tuner.config.tree import Block, Items, Leaf, Open, draw, with_choices
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tuner.config.range_kinds import Scalar
     from tuner.config.tree import Path, Tree
     from tuner.config.yaml_nodes import Mark
-    from tuner.space import Scalar
 
 
 def fill_defaults(tree: Block) -> Block:

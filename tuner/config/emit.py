@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tuner.config.range_kinds import arguments_of
 from tuner.config.scalars import write
 from tuner.config.tree import Block, Items, Leaf, Open
-from tuner.space import arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tuner.config.defaults import fill_defaults
 from tuner.config.messages import nearest
 from tuner.config.overrides import apply_overrides
+from tuner.config.range_kinds import count_values
 from tuner.config.read_tree import read_tree
 from tuner.config.tree import Block, Leaf, count_draws, open_settings
 from tuner.config.typed_space import Space
@@ -24,7 +25,6 @@ from tuner.config.yaml_nodes import (
     parse,
 )
 from tuner.errors import ConfigError, Problem
-from tuner.space import count_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

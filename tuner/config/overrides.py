@@ -13,7 +13,7 @@ from tuner.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tuner.space import Scalar
+    from tuner.config.range_kinds import Scalar
 
 MAX_PATH_PIECES = 8
 

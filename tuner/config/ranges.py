@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tuner.config.range_kinds import (
+    Choice,
+    Grid,
+    Integer,
+    LogInteger,
+    LogUniform,
+    Quantized,
+    Uniform,
+)
 from tuner.config.scalars import show
 from tuner.errors import SpaceError
-from tuner.space import Choice, Grid, Integer, LogInteger, LogUniform, Quantized, Uniform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tuner.space import Range, Scalar
+    from tuner.config.range_kinds import Range, Scalar
 
 _NUMERIC: dict[str, tuple[Callable[..., Range], str]] = {
     "uniform": (Uniform, "[low, high]"),

@@ -14,9 +14,9 @@ from tuner.errors import Problem, SpaceError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tuner.config.range_kinds import Scalar
     from tuner.config.tree import Path, Tree
     from tuner.config.yaml_nodes import Mark
-    from tuner.space import Scalar
 
 RANGE_BLOCKS = ("features", "model", "optim", "augment", "train")
 RANGE_SETTINGS = (("data", "clip_seconds"), ("data", "clips_per_track"), ("data", "hop_seconds"))

@@ -11,7 +11,7 @@ from tuner.config.specs import clip_spec, feature_spec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines.spec import ClipSpec, FeatureSpec
+    from pipelines.settings import ClipSpec, FeatureSpec
     from tuner.config.schema import Experiment
 
 Check: TypeAlias = "Callable[[Experiment], str | None]"

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipelines.errors import SpecError
-from pipelines.spec import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
+from pipelines.settings import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
 from tuner.config.model_blocks import MODELS, SPECTROGRAMS
 from tuner.config.rule import KIND, Rule, specs_of
 from tuner.config.schema import METRIC_MODES, ColumnSplit, ShareSplit

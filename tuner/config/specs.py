@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import SpecError
-from pipelines.spec import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.settings import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec
 from tuner.config.schema import ColumnSplit, ShareSplit
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.spec import feature_shape
+from pipelines.settings import feature_shape
 from tuner.config.model_blocks import PRETRAINED, SPECTROGRAMS
 from tuner.config.rule import KIND, Rule, specs_of
 

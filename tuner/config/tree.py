@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tuner.space import arguments_of, count_values, ends_of
+from tuner.config.range_kinds import arguments_of, count_values, ends_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from tuner.config.range_kinds import Range, Scalar
     from tuner.config.yaml_nodes import Mark
-    from tuner.space import Range, Scalar
 
 Path: TypeAlias = tuple[str, ...]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files import printable_root
+from pipelines.sources.files import printable_root
 from tuner.config.emit import settings, to_yaml
+from tuner.config.range_kinds import Choice, Grid, arguments_of, discrete_values, settle
 from tuner.config.schema import Data, Experiment, Features
 from tuner.config.specs import clip_spec, feature_spec
 from tuner.config.tree import (
@@ -22,16 +23,15 @@ from tuner.config.tree import (
 )
 from tuner.config.validate import to_experiment
 from tuner.errors import SpaceError
-from tuner.space import Choice, Grid, arguments_of, discrete_values, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pipelines.spec import ClipSpec, FeatureSpec
+    from pipelines.settings import ClipSpec, FeatureSpec
     from tuner.config.model_blocks import Model
+    from tuner.config.range_kinds import Range, Scalar
     from tuner.config.tree import Path
     from tuner.errors import Problem
-    from tuner.space import Range, Scalar
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tuner.config.messages import describe, unknown_key
+from tuner.config.range_kinds import Choice, Grid, count_values, discrete_values, ends_of
 from tuner.config.rules import ADVICE, RULES
 from tuner.config.schema import Experiment, block_at
 from tuner.config.tree import (
@@ -22,15 +23,14 @@ from tuner.config.tree import (
 )
 from tuner.config.yaml_nodes import MAX_PROBLEMS, Mark
 from tuner.errors import ConfigError
-from tuner.space import Choice, Grid, count_values, discrete_values, ends_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from tuner.config.range_kinds import Range, Scalar
     from tuner.config.rule import Rule
     from tuner.config.tree import Block, Draw, Open, Path
     from tuner.errors import Problem
-    from tuner.space import Range, Scalar
 
 MAX_DRAWS_PER_RULE = 512
 MAX_VALUES_TRIED = 32  # of a range of whole numbers; a longer one is tried at its ends

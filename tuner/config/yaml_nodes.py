@@ -19,7 +19,7 @@ from tuner.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tuner.space import Scalar
+    from tuner.config.range_kinds import Scalar
 
 MAX_BYTES: Final = 1_000_000
 MAX_DEPTH: Final = 24  # a space file needs about 8

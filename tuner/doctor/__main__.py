@@ -47,8 +47,8 @@ def main(storage: Path, as_json: bool) -> None:
 
 def all_checks(storage: Path, environment: Mapping[str, str]) -> Iterator[Check]:
     """Every check, each done when it is asked for."""
-    from tuner.arrays import cache_folder
     from tuner.doctor import machine, services, software, torch_family
+    from tuner.training.arrays import cache_folder
 
     yield software.check_packages()
     answers = torch_family.probe()

@@ -1,8 +1,8 @@
 """A random forest as a network: its trees laid out in tensors and walked for all rows at once.
 
-Nothing here learns by gradients: `tuner.fitting` grows the trees (Breiman 2001, "Random forests")
-and hands them over. As a module, a forest is checkpointed, exported and served as the other models
-are, without pickle and without the library that grew it.
+Nothing here learns by gradients: `tuner.training.forest_fitting` grows the trees (Breiman 2001,
+"Random forests") and hands them over. As a module, a forest is checkpointed, exported and served
+as the other models are, without pickle and without the library that grew it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.spec import NUM_SONG_FEATURES
+from pipelines.settings import NUM_SONG_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-# As in the cross-entropy of tuner.metrics: a class that no tree votes for is not impossible.
+# As in tuner.training.metrics: a class that no tree votes for is not impossible.
 MIN_PROBABILITY = 1e-12
 _SUM_TOLERANCE = 1e-3  # of class shares; they are sums of a few float32 rounding errors
 
@@ -182,8 +182,8 @@ class Forest(nn.Module):
         num_labels: classes ``k``.
         num_trees: trees.
         max_depth: longest path from a root to a leaf.
-        min_samples_leaf: fewest training rows in a leaf; read by `tuner.fitting`.
-        max_features: share of the features that each split looks at; read by `tuner.fitting`.
+        min_samples_leaf: fewest training rows in a leaf; read by `tuner.training.forest_fitting`.
+        max_features: share of the features that each split looks at; read likewise.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from tuner.selection import TrialRow
+    from tuner.ledger.selection import TrialRow
 
 DPI = 110
 INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"

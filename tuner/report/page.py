@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from tuner import metrics, selection
+from tuner.ledger import selection
 from tuner.report import figures
+from tuner.training import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tuner.ledger import Record
-    from tuner.selection import TrialRow
+    from tuner.ledger.journal import Record
+    from tuner.ledger.selection import TrialRow
 
 TEMPLATE = "page.html.jinja"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin so

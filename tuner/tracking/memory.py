@@ -9,7 +9,7 @@ from tuner.tracking.projection import Projection, published_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tuner.ledger import Record
+    from tuner.ledger.journal import Record
 
 
 class MemoryTracker:

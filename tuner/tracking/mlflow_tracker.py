@@ -21,7 +21,7 @@ from tuner.tracking.runs import StudyRuns, Wanted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tuner.ledger import Record
+    from tuner.ledger.journal import Record
 
 _log = logging.getLogger("tuner.tracking")
 

@@ -6,12 +6,12 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from tuner import selection
+from tuner.ledger import selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tuner.ledger import Record
+    from tuner.ledger.journal import Record
 
 MAX_LINE = 90  # characters; a longer line in a block pushes the metrics out of MLflow's page
 

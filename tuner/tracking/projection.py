@@ -12,7 +12,7 @@ from tuner.tracking.note import note
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tuner.ledger import Record
+    from tuner.ledger.journal import Record
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

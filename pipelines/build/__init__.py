@@ -1,0 +1,1 @@
+"""Audio files to finished feature sets: ``python -m pipelines.build``."""

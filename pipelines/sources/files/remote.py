@@ -1,0 +1,213 @@
+"""The files below a file-system URI, fetched into memory one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import AudioRejected, CatalogError, PipelineError
+from pipelines.sources.files.contract import Entry, Stamp
+from pipelines.sources.files.uri import printable_root, quoted
+from pipelines.sources.tracks import leads_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAX_FETCHED_BYTES = 2 << 30
+_BLOCK_BYTES = 8 << 20  # most recordings are one request
+_THREADS = 16  # requests at a time: each waits for the network, not for a processor
+_FEW_FILES = 64  # so many are asked for one by one; more cost less as one listing
+
+
+class RemoteFiles:
+    """The files below a URI that pyarrow's file systems know.
+
+    Size and time of change stand for the content: object stores give a new time to each write,
+    and a data set is not downloaded to find out that it did not change.
+
+    Attributes:
+        root: the URI; may hold a secret.
+    """
+
+    remote = True
+
+    def __init__(self, root: str, file_system: Any, base: str) -> None:
+        self.root = root
+        self._fs = file_system
+        self._base = base.rstrip("/")
+
+    @staticmethod
+    @functools.lru_cache(maxsize=8)  # connecting costs several requests
+    def at(root: str) -> RemoteFiles:
+        """The files of a URI, connected to once in each process.
+
+        Raises:
+            CatalogError: The URI cannot be understood.
+        """
+        import pyarrow
+        import pyarrow.fs
+
+        try:
+            file_system, base = pyarrow.fs.FileSystem.from_uri(quoted(root))
+        except (pyarrow.ArrowException, OSError) as error:
+            # the message quotes the URI, and with it a secret: `from None` keeps it out of sight
+            reason = type(error).__name__ if "://" in str(error) else str(error)
+            raise CatalogError(
+                f"cannot use {printable_root(root)}: {reason}; write for example "
+                "s3://bucket/folder?region=eu-central-1"
+            ) from None
+        if not base.strip("/"):
+            raise CatalogError(f"{printable_root(root)} names no bucket")
+        return RemoteFiles(root, file_system, base)
+
+    def open(self, path: str, max_bytes: int = MAX_FETCHED_BYTES) -> int:
+        """See `Files.open`; the bytes are in memory, and gone when the descriptor is closed."""
+        if leads_out(path):
+            raise AudioRejected("E_PATH_ESCAPE", f"{path!r} leads out of the data folder")
+        fd = _anonymous_file()
+        try:
+            with self._storage_errors(), self._fs.open_input_file(self._full(path)) as source:
+                size = int(source.size())
+                if size > max_bytes:
+                    detail = f"{size} bytes; files of at most {max_bytes} bytes are fetched"
+                    raise AudioRejected("E_TOO_LONG", detail)
+                # one request cannot mix two versions of a file, several can
+                before = self._info(path) if size > _BLOCK_BYTES else None
+                copied = _copy(source, fd, size)
+            if copied != size or (before is not None and self._info(path) != before):
+                raise AudioRejected("E_CHANGED", "the file was replaced while it was fetched")
+            os.lseek(fd, 0, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def stamp(self, path: str) -> Stamp | None:
+        """See `Files.stamp`; one request."""
+        if leads_out(path):
+            return None
+        try:
+            return self._info(path)
+        except AudioRejected:
+            return None
+
+    def stamps(self, paths: Iterable[str]) -> dict[str, Stamp]:
+        """See `Files.stamps`; many files are found in one listing of the root."""
+        wanted = set(paths)
+        if len(wanted) > _FEW_FILES:
+            infos = self._list(recursive=True)
+            return {p: found for p, found in self._regular(infos) if p in wanted}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = zip(wanted, pool.map(self.stamp, wanted), strict=True)
+            return {path: stamp for path, stamp in found if stamp is not None}
+
+    def digest(self, path: str) -> str | None:
+        """Of size and time of change; nothing is fetched."""
+        stamp = self.stamp(path)
+        return None if stamp is None else stamp_digest(path, stamp)
+
+    def scan(self) -> Iterator[Entry]:
+        """See `Files.scan`."""
+        for path, stamp in self._regular(self._list(recursive=True)):
+            hidden = any(part.startswith(".") for part in path.split("/"))
+            yield Entry(path, "other" if hidden else "file", stamp[0])
+
+    def folders(self, under: str = "") -> set[str]:
+        """See `Files.folders`."""
+        import pyarrow.fs
+
+        infos = self._list(under, recursive=False)
+        return {info.base_name for info in infos if info.type == pyarrow.fs.FileType.Directory}
+
+    def _full(self, path: str) -> str:
+        return f"{self._base}/{path}"
+
+    def _info(self, path: str) -> Stamp:
+        import pyarrow.fs
+
+        with self._storage_errors():
+            info = self._fs.get_file_info(self._full(path))
+        if info.type == pyarrow.fs.FileType.NotFound:
+            raise AudioRejected("E_MISSING", "no such file")
+        if info.type != pyarrow.fs.FileType.File:
+            raise AudioRejected("E_NOT_AUDIO", "a folder, not a file")
+        return _stamp(info)
+
+    def _list(self, under: str = "", *, recursive: bool) -> list[Any]:
+        import pyarrow.fs
+
+        folder = self._full(under) if under else self._base
+        selector = pyarrow.fs.FileSelector(folder, recursive=recursive)
+        try:
+            with self._storage_errors():
+                return list(self._fs.get_file_info(selector))
+        except AudioRejected as error:
+            what = "nothing at" if error.code == "E_MISSING" else "cannot list"
+            raise CatalogError(f"{what} {printable_root(self.root)}: {error.detail}") from error
+
+    def _regular(self, infos: Iterable[Any]) -> Iterator[tuple[str, Stamp]]:
+        import pyarrow.fs
+
+        skip = len(self._base) + 1
+        for info in infos:
+            if info.type == pyarrow.fs.FileType.File:
+                yield info.path[skip:], _stamp(info)
+
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """Tells what is known of a file from what is known of the storage."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise AudioRejected("E_MISSING", "no such file") from error
+        except ValueError as error:  # ArrowInvalid: a name that the storage cannot hold
+            raise AudioRejected("E_MISSING", "not a path of this storage") from error
+        except OSError as error:
+            text = str(error)
+            if isinstance(error, PermissionError) or "ACCESS_DENIED" in text:
+                raise AudioRejected("E_PERM", "no permission to read the file") from error
+            if "NO_SUCH_BUCKET" in text:
+                raise AudioRejected("E_MISSING", "no such bucket") from error
+            if "not a regular file" in text.lower():
+                raise AudioRejected("E_NOT_AUDIO", "a folder, not a file") from error
+            raise PipelineError(
+                f"{printable_root(self.root)} cannot be read: {text}; run the same command again: "
+                "finished work is kept"
+            ) from error
+
+
+def stamp_digest(path: str, stamp: Stamp) -> str:
+    """The digest that stands for the content of a remote file: 32 hex digits.
+
+    Many files have one size, and times may be whole seconds, so the path belongs to it.
+    """
+    import xxhash
+
+    text = f"{stamp[0]}:{stamp[1]}:{path}"
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogateescape"))
+
+
+def _stamp(info: Any) -> Stamp:
+    return int(info.size or 0), int(info.mtime_ns or 0)
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("audio", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # systems other than Linux
+        return os.dup(file.fileno())
+
+
+def _copy(source: Any, fd: int, size: int) -> int:
+    """Copies so many bytes, or what there is; returns their number."""
+    copied = 0
+    while copied < size and (block := source.read(min(_BLOCK_BYTES, size - copied))):
+        copied += len(block)
+        rest = memoryview(block)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    return copied

@@ -1,0 +1,137 @@
+"""Layout: the Free Music Archive data set as published: fma_metadata and fma_small or larger."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import AudioRejected, CatalogError
+from pipelines.sources.files import as_stream, printable_file, printable_root
+from pipelines.sources.layouts.rows import Listed, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from pipelines.sources.files import Files
+
+METADATA = "fma_metadata"
+TABLE = f"{METADATA}/tracks.csv"
+# Folder of audio -> values of set.subset that it holds: each subset contains the smaller ones.
+FOLDERS = {
+    "fma_full": ("small", "medium", "large"),
+    "fma_large": ("small", "medium", "large"),
+    "fma_medium": ("small", "medium"),
+    "fma_small": ("small",),
+}
+_SIDES = {"training": "train", "validation": "val", "test": "test"}
+_COLUMNS = {
+    "set.split": "split",
+    "set.subset": "subset",
+    "artist.id": "artist",
+    "artist.name": "artist_name",
+    "album.id": "album",
+}
+_WANTED = ("track_id", "track.genre_top", *_COLUMNS)
+_BLOCK_BYTES = 16 << 20  # biographies of artists make long rows
+
+
+def read_fma(files: Files, folder: str | None = None) -> Listed:
+    """Lists the tracks of the largest subset whose folder is there.
+
+    track.genre_top is the class, `split` the official split, `artist` the number of the artist.
+    Tracks without a genre_top are not listed and are counted.
+
+    Args:
+        files: the folder with fma_metadata and fma_small, fma_medium, fma_large or fma_full.
+        folder: one of these; None takes the largest that is there.
+
+    Raises:
+        CatalogError: The table is missing or faulty, or no folder with audio is there.
+    """
+    if folder is None:
+        folder = next((name for name in FOLDERS if name in files.folders()), None)
+    if folder is None:
+        raise CatalogError(
+            f"{printable_root(files.root)} holds fma_metadata and no audio: put "
+            f"{' or '.join(sorted(FOLDERS))} beside it"
+        )
+    rows: list[Row] = []
+    num_without = 0
+    for cells in _read_tracks(files):
+        if cells["set.subset"] not in FOLDERS[folder]:
+            continue
+        if not cells["track.genre_top"]:
+            num_without += 1
+            continue
+        columns = {name: cells[key] for key, name in _COLUMNS.items()}
+        columns["split"] = _SIDES.get(columns["split"], columns["split"])
+        rows.append(Row(_audio_path(folder, cells["track_id"]), cells["track.genre_top"], columns))
+    if not rows:
+        raise CatalogError(f"{printable_file(files.root, TABLE)} lists no track of {folder}")
+    note = f"{num_without} tracks of {folder} have no top genre and are not listed"
+    return Listed(
+        "fma",
+        rows,
+        tuple(_COLUMNS.values()),
+        ignored=num_without,
+        notes=(note,) if num_without else (),
+    )
+
+
+def _audio_path(folder: str, number: str) -> str:
+    name = f"{int(number):06d}"
+    return f"{folder}/{name[:3]}/{name}.mp3"
+
+
+def _read_tracks(files: Files) -> Iterator[dict[str, str]]:
+    """The wanted columns of tracks.csv, whose header takes three lines."""
+    import pyarrow
+    import pyarrow.csv
+
+    shown = printable_file(files.root, TABLE)
+    try:
+        with as_stream(files, TABLE) as stream:
+            names = _header(stream)
+            if missing := [name for name in _WANTED if name not in names]:
+                raise CatalogError(
+                    f"{shown} has no column {', '.join(missing)}; its header must take three "
+                    "lines, as published in fma_metadata.zip"
+                )
+            table = _parsed(stream, names)
+    except AudioRejected as error:
+        raise CatalogError(f"cannot read {shown}: {error.detail}") from error
+    except pyarrow.ArrowInvalid as error:
+        raise CatalogError(f"{shown} is not a readable table: {error}") from error
+    columns = [table.column(name).to_pylist() for name in _WANTED]
+    for line, cells in enumerate(zip(*columns, strict=True), 1):
+        if not cells[0].isdigit():
+            raise CatalogError(f"{shown}, track {line}: {cells[0]!r} is not a track number")
+        yield {name: cell.strip() for name, cell in zip(_WANTED, cells, strict=True)}
+
+
+def _header(stream: BinaryIO) -> list[str]:
+    """Reads three lines: groups of columns, columns, and the name of the first column."""
+    lines = [stream.readline().decode("utf-8-sig", "replace") for _ in range(3)]
+    upper, lower, index = (next(csv.reader(io.StringIO(line)), []) for line in lines)
+    joined = [f"{a}.{b}" for a, b in zip(upper, lower, strict=False)]
+    return [index[0] if index else "", *joined[1:]]
+
+
+def _parsed(stream: BinaryIO, names: list[str]) -> Any:
+    import pyarrow
+    import pyarrow.csv
+
+    return pyarrow.csv.read_csv(
+        stream,
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=names, block_size=_BLOCK_BYTES, use_threads=False
+        ),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=list(_WANTED),
+            column_types=dict.fromkeys(_WANTED, pyarrow.string()),
+            strings_can_be_null=False,
+        ),
+    )

@@ -1,0 +1,132 @@
+"""Layout: one folder for each class, audio at any depth below it."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from typing import TYPE_CHECKING
+
+from pipelines.errors import AudioRejected, CatalogError
+from pipelines.sources.files import (
+    EXTENSIONS,
+    as_stream,
+    files_at,
+    is_audio_name,
+    printable_file,
+    printable_root,
+)
+from pipelines.sources.layouts.rows import Listed, Row
+from pipelines.sources.tracks import is_below
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipelines.sources.files import Entry, Files
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER_BYTES = range(100, 1024)  # a git-LFS pointer is smaller than 1024 bytes
+_NO_COLUMNS: Mapping[str, str] = {}
+
+
+def read_folders(files: Files, under: str = "") -> Listed:
+    """Lists the audio below a folder; the name of a folder, in NFC, is the class.
+
+    Not listed and counted: hidden files, pipes, sockets and devices, names that are not audio,
+    git-LFS pointers, links to folders that hold no audio or lead back into the data. Audio
+    beside the class folders has no class, and is told as unlisted.
+
+    Args:
+        files: the data set.
+        under: the folder below its root that holds the class folders; empty for the root.
+
+    Raises:
+        CatalogError: A folder cannot be listed, a link to a folder holds audio, or there is no
+            audio in a folder for a class.
+    """
+    prefix = f"{under}/" if under else ""
+    rows: list[Row] = []
+    loose: list[str] = []
+    ignored = num_pointers = num_links = 0
+    labels: dict[str, str] = {}
+    for entry in files.scan():
+        if entry.kind == "closed":
+            raise _closed(files, entry.path)
+        if entry.kind == "linked":
+            _refuse_audio_behind(files, entry.path)
+            num_links += 1
+        elif entry.kind == "other" or not is_audio_name(entry.path):
+            ignored += 1
+        elif entry.size in _POINTER_BYTES and _is_pointer(files, entry):
+            num_pointers += 1
+        elif (folder := _class_folder(entry.path, prefix)) is None:
+            loose.append(entry.path)
+        else:
+            label = labels.setdefault(folder, unicodedata.normalize("NFC", folder))
+            rows.append(Row(entry.path, label, _NO_COLUMNS))
+    notes = _notes(num_pointers, num_links)
+    if not rows:
+        raise _nothing(files, under, len(loose), ignored, notes)
+    ignored += num_pointers + num_links
+    return Listed("folders", rows, (), ignored, tuple(sorted(loose)), notes)
+
+
+def _class_folder(path: str, prefix: str) -> str | None:
+    """The folder that a file belongs to as to a class; None when it lies in none."""
+    if not path.startswith(prefix):
+        return None
+    folder, mark, _ = path[len(prefix) :].partition("/")
+    return folder if mark else None
+
+
+def _is_pointer(files: Files, entry: Entry) -> bool:
+    try:
+        with as_stream(files, entry.path) as stream:
+            return stream.read(len(_POINTER)) == _POINTER
+    except AudioRejected:  # listed, and rejected with this reason when it is decoded
+        return False
+
+
+def _refuse_audio_behind(files: Files, path: str) -> None:
+    """A class behind a link would be lost without a word."""
+    target = os.path.realpath(f"{files.root}/{path}")
+    if is_below(target, files.root):
+        return  # listed where it lies
+    if any(e.kind == "file" and is_audio_name(e.path) for e in files_at(target).scan()):
+        raise CatalogError(
+            f"{printable_file(files.root, path)} is a link to a folder with audio, and links to "
+            "folders are not followed; put the folder itself there, or list its files in a "
+            "manifest above both"
+        )
+
+
+def _notes(num_pointers: int, num_links: int) -> tuple[str, ...]:
+    notes = []
+    if num_pointers:
+        notes.append(
+            f"{num_pointers} files are git-LFS pointers without their audio: git lfs pull"
+        )
+    if num_links:
+        notes.append(f"{num_links} links to folders were not followed; no audio is lost by that")
+    return tuple(notes)
+
+
+def _closed(files: Files, path: str) -> CatalogError:
+    return CatalogError(
+        f"no permission to list {printable_file(files.root, path.rstrip('/'))}; allow it, or move "
+        "the folder out of the data set"
+    )
+
+
+def _nothing(
+    files: Files, under: str, num_loose: int, ignored: int, notes: tuple[str, ...]
+) -> CatalogError:
+    place = printable_file(files.root, under) if under else printable_root(files.root)
+    if num_loose:
+        return CatalogError(
+            f"{place} holds {num_loose} audio files and no folder for a class; put each class "
+            "into a folder of its own, or write a manifest.csv with the columns path,label"
+        )
+    return CatalogError(
+        f"no audio below {place} ({ignored} other files); looked for "
+        f"{' '.join(sorted(EXTENSIONS))}" + "".join(f"; {note}" for note in notes)
+    )

@@ -1,0 +1,1 @@
+"""Splits that can be trusted: groups, assignment, audit of what leaks."""

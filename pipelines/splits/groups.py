@@ -1,0 +1,239 @@
+"""Which tracks belong together and may not be on two sides of a split."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.errors import SplitError
+from pipelines.sources.tracks import track_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pipelines.settings import SplitSpec
+    from pipelines.sources.tracks import Track
+
+# The manifest columns that `auto` takes, best first.
+AUTO_COLUMNS = ("group", "artist")
+MIN_GROUPS = 3  # one for each side
+# `auto` takes artists from tags when at least this share of the tracks names one: below, most
+# groups would be single tracks anyway, and the few large ones would only look like a rule.
+MIN_TAGGED_SHARE = 0.8
+
+# What stands in a tag when nobody knew.
+_PLACEHOLDERS = frozenset(
+    {
+        *("", "-", "?", "none", "n/a", "na", "null", "unknown", "<unknown>", "[unknown]"),
+        *("unknown artist", "unknown album", "unknown title", "untitled", "no artist", "no album"),
+        *("various artists", "various", "va", "v.a.", "v/a", "diverse interpreten", "diverse"),
+        *("artist", "album", "track", "default"),
+    }
+)
+
+# Before the ids of tracks that are not grouped: sorts last, so that it never names a group.
+_LAST = "\U0010ffff"
+
+Pair = tuple[str, str]
+_Names = dict[str, str]  # track_id -> group
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of the tracks of a data set.
+
+    Attributes:
+        names: track_id -> name of its group.
+        source: what they come from, in words.
+    """
+
+    names: Mapping[str, str]
+    source: str
+
+
+def assign_groups(
+    tracks: Sequence[Track],
+    spec: SplitSpec,
+    copies: Iterable[Pair] = (),
+    tags: Mapping[str, Mapping[str, str]] | None = None,
+) -> Groups:
+    """The group of each track.
+
+    `auto` takes the first of these that is there: the column `group`, the column `artist`, the
+    artist in the files' tags (when at least 80 % of the tracks name one and each class has at
+    least three), the file. With `auto` and `track`, groups that hold copies of one recording or
+    segments of one file are joined. With a rule that the spec names (a column, `tag:`, `path:`),
+    groups are as the rule says, and what is shared over a border is left to the audit.
+
+    Args:
+        tracks: the tracks.
+        spec: where groups come from.
+        copies: pairs of track_ids that are the same recording; ids of other tracks join too.
+        tags: track_id -> the file's tags `artist` and `album`, where it has them.
+
+    Returns:
+        The groups. A track that the rule says nothing of is a group of its own.
+
+    Raises:
+        SplitError: The spec names a column that the manifest does not have.
+    """
+    kind, _, rule = spec.group.partition(":")
+    if spec.group == "auto":
+        names, source = _automatic(tracks, list(copies), tags or {})
+    elif spec.group == "track":
+        names, source = _joined(tracks, {}, copies, "the file")
+    elif kind == "tag":
+        names = _from_tags(tracks, tags or {}, rule)
+        source = f"the tag {rule} of the files{_alone(tracks, names)}"
+    elif kind == "path":
+        names = _from_paths(tracks, rule)
+        source = f"the path, by {rule!r}{_alone(tracks, names)}"
+    else:
+        _require_column(tracks, spec.group)
+        names = _from_column(tracks, spec.group)
+        source = f"the column {spec.group!r}{_alone(tracks, names)}"
+    return Groups({**{t.track_id: _own(t) for t in tracks}, **names}, source)
+
+
+def count_groups(tracks: Sequence[Track], names: Mapping[str, str]) -> dict[str, int]:
+    """Distinct groups of each class, classes in order."""
+    found: dict[str, set[str]] = {}
+    for track in tracks:
+        found.setdefault(track.label, set()).add(names[track.track_id])
+    return {label: len(groups) for label, groups in sorted(found.items())}
+
+
+def require_groups(counts: Mapping[str, int]) -> None:
+    """Refuses classes that cannot be on all three sides.
+
+    Raises:
+        SplitError: A class has fewer than three groups; the text lists all classes.
+    """
+    short = [label for label, count in counts.items() if count < MIN_GROUPS]
+    if not short:
+        return
+    width = max(len(label) for label in [*counts, "class"])
+    table = [f"  {'class':<{width}}  groups"]
+    table += [
+        f"  {label:<{width}}  {count:>6}{'   too few' if count < MIN_GROUPS else ''}"
+        for label, count in counts.items()
+    ]
+    raise SplitError(
+        f"{_plural(len(short), 'class has', 'classes have')} fewer than {MIN_GROUPS} groups: "
+        f"{', '.join(short)}\n" + "\n".join(table) + "\n"
+        "Training, validation and test each need a group of their own from every class. Add "
+        "recordings of other groups to these classes, leave the classes out, or name the column "
+        "that tells recordings apart as the group (`track`: every file for itself)."
+    )
+
+
+def joined_names(names: Iterable[str], pairs: Iterable[Pair]) -> dict[str, str]:
+    """Union-find: each name to the smallest name that it is connected with."""
+    parent = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for first, other in pairs:
+        low, high = sorted((root(first), root(other)))
+        parent[high] = low
+    return {name: root(name) for name in parent}
+
+
+def _automatic(
+    tracks: Sequence[Track], copies: list[Pair], tags: Mapping[str, Mapping[str, str]]
+) -> tuple[_Names, str]:
+    for column in AUTO_COLUMNS:
+        if names := _from_column(tracks, column):
+            return _joined(tracks, names, copies, f"the column {column!r}{_alone(tracks, names)}")
+    tagged = _from_tags(tracks, tags, "artist")
+    if not tagged:
+        return _joined(tracks, {}, copies, "the file")
+    if len(tagged) < MIN_TAGGED_SHARE * len(tracks):
+        share = f"only {len(tagged)} of {len(tracks)} have a tag artist"
+        return _joined(tracks, {}, copies, f"the file ({share})")
+    names, source = _joined(
+        tracks, tagged, copies, f"the tag artist of the files{_alone(tracks, tagged)}"
+    )
+    counts = count_groups(tracks, names)
+    if few := [label for label, count in counts.items() if count < MIN_GROUPS]:
+        reason = f"by the tag artist, {', '.join(map(repr, few[:3]))} would have too few groups"
+        return _joined(tracks, {}, copies, f"the file ({reason})")
+    return names, source
+
+
+def _joined(
+    tracks: Sequence[Track], names: _Names, copies: Iterable[Pair], source: str
+) -> tuple[_Names, str]:
+    """Joins groups that share a recording or a file; says so in the source."""
+    full = {track.track_id: names.get(track.track_id) or _own(track) for track in tracks}
+    known = set(full.values())
+    # all segments of a file (and the file itself, if it is listed too) stand beside the first one
+    first: dict[str, str] = {}
+    segments = [(track.track_id, first.setdefault(track.path, track.track_id)) for track in tracks]
+    # a copy that is not used itself still ties together the tracks that are like it
+    pairs = [
+        (full.get(a, f"{_LAST}{a}"), full.get(b, f"{_LAST}{b}")) for a, b in [*copies, *segments]
+    ]
+    names_met = {*full.values(), *itertools.chain(*pairs)}
+    ends = {name: end for name, end in joined_names(names_met, pairs).items() if name in known}
+    lost = len(ends) - len(set(ends.values()))
+    if lost:
+        were = _plural(lost, "group was", "groups were")
+        source += f"; {were} joined to others with the same recordings"
+    return {track: ends[name] for track, name in full.items()}, source
+
+
+def _from_column(tracks: Sequence[Track], column: str) -> _Names:
+    return {t.track_id: value for t in tracks if (value := t.columns.get(column, ""))}
+
+
+def _require_column(tracks: Sequence[Track], column: str) -> None:
+    columns = sorted({name for track in tracks for name in track.columns})
+    if column not in columns:
+        raise SplitError(
+            f"group: the data has no column {column!r}; it has "
+            f"{', '.join(columns) or 'no columns beside path and label'}; write one of these, "
+            "auto, track, tag:artist, tag:album or path: and a regular expression"
+        )
+
+
+def _from_tags(tracks: Sequence[Track], tags: Mapping[str, Mapping[str, str]], tag: str) -> _Names:
+    found = {t.track_id: _normal(tags.get(t.track_id, {}).get(tag, "")) for t in tracks}
+    return {track: f"{tag}:{name}" for track, name in found.items() if name}
+
+
+def _normal(name: str) -> str:
+    """One spelling of a tag; empty for placeholders."""
+    name = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+    return "" if name in _PLACEHOLDERS else name
+
+
+def _from_paths(tracks: Sequence[Track], rule: str) -> _Names:
+    pattern = re.compile(rule)
+    found = {track.track_id: pattern.search(track.path) for track in tracks}
+    return {name: match[1] for name, match in found.items() if match and match[1]}
+
+
+def _own(track: Track) -> str:
+    """The group of a track of which nothing is known: its file."""
+    return f"track:{track.track_id if track.whole else track_id(track.path)}"
+
+
+def _alone(tracks: Sequence[Track], names: Mapping[str, str]) -> str:
+    """What a source says of tracks that its rule does not reach."""
+    lacking = len(tracks) - len(names)
+    if not lacking:
+        return ""
+    verb = "has none and stands" if lacking == 1 else "have none and stand"
+    return f" ({lacking} of {len(tracks)} files {verb} alone)"
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

@@ -1,0 +1,1 @@
+"""Feature sets on disk: format, atomic commit, verification."""

@@ -1,0 +1,1 @@
+"""The journal of a study, and what is read from it."""

@@ -1,0 +1,141 @@
+"""Last stages: the one look at the test split, and the registration of the winner."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.ledger import selection
+from tuner.study.predictions import answers_of
+from tuner.study.refit import final_run
+from tuner.tracking import registry
+from tuner.training import metrics
+from tuner.trials.trial import export_bundle
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tuner.ledger.selection import TrialRow
+    from tuner.study.context import Context
+
+
+def test_winner(study: Context) -> None:
+    """Score the confirmed winner on the test split; a study does this once in its life."""
+    if study.ledger.last("test"):
+        return
+    row = final_run(study)
+    (answer,) = answers_of(study, [row], "test")
+    labels = study.labels()
+    k = len(labels)
+    low, high = metrics.bootstrap_interval(answer.truth, answer.predicted, metrics.f1_macro, k)
+    by_accuracy = metrics.bootstrap_interval(answer.truth, answer.predicted, metrics.accuracy, k)
+    measured = {name: v for name, v in answer.metrics.items() if math.isfinite(v)}  # as JSON wants
+    counts = metrics.confusion(answer.truth, answer.predicted, k)
+    tracks = "\n".join(sorted(answer.track_ids))
+    study.record(
+        "test",
+        trial_id=row.trial_id,
+        metrics={
+            **measured,
+            "ci95": [low, high],
+            "accuracy_ci95": list(by_accuracy),
+            "tracks": len(answer.truth),
+        },
+        confusion=counts.tolist(),
+        clip_confusion=answer.clip_confusion.tolist(),
+        classes=_classes(counts, labels),
+        labels=labels,
+        # Two scores can be compared when they were reached on the same tracks.
+        split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
+    )
+    study.progress.say(
+        f"test: macro F1 {measured['f1_macro']:.3f} (95 % {low:.3f} to {high:.3f}), "
+        f"accuracy {measured['accuracy']:.3f} on {len(answer.truth)} tracks"
+    )
+
+
+def _classes(counts: NDArray[np.int64], labels: list[str]) -> list[dict[str, Any]]:
+    """Scores of each class from counts of tracks ``[k, k]``, in words for programs."""
+    precision, recall, f1 = (values.tolist() for values in metrics.per_class(counts))
+    return [
+        {"label": label, "precision": precision[i], "recall": recall[i], "f1": f1[i],
+         "tracks": int(counts[i].sum())}
+        for i, label in enumerate(labels)
+    ]  # fmt: skip
+
+
+def register_winner(study: Context) -> None:
+    """Export the winner and register it, unless the study has done so.
+
+    Raises:
+        TrackingError: the tracking server does not take it.
+    """
+    if study.ledger.last("registered"):
+        return
+    row = final_run(study)
+    final_id = _record_final_run(study, row)
+    test = study.required("test")
+    leakage = selection.summary(list(study.ledger.records()))["leakage"]
+    spec = study.spec(row.trial_id, row.stage, row.seed, row.config)
+    fingerprint = Path(
+        spec.feature_set
+    ).name  # the storage may have been moved since it was recorded
+    origin = {
+        "study": study.place.name, "trial_id": row.trial_id, "fingerprint": fingerprint,
+        "test": test["metrics"],
+    }  # fmt: skip
+    folder = study.place.folder.resolve()
+    bundle = export_bundle(folder, spec, folder / "model", origin)
+    study.progress.status("exporting and registering the winner")
+    study.tracker.flush()
+    facts = registry.ModelFacts(
+        study=study.place.name,
+        trial_id=row.trial_id,
+        fingerprint=fingerprint,
+        test_split=test["split_digest"],
+        test_f1_macro=test["metrics"]["f1_macro"],
+        leak="" if leakage["passed"] else selection.leak_in_words(leakage),
+    )
+    done = registry.register(
+        study.tracker.uri, study.tracker.run_id(final_id), bundle, study.place.name, facts
+    )
+    reason = reason_of(done, is_guessing=selection.is_guessing(test))
+    study.record(
+        "registered", name=done.name, version=done.version, alias=done.alias, reason=reason
+    )
+    study.progress.say(f"registered: {reason}")
+
+
+def reason_of(done: registry.Registration, is_guessing: bool) -> str:
+    """Why a model was registered or not; one that only guesses is registered, and said to."""
+    if done.version is None or not is_guessing:
+        return done.reason
+    # In front: the reason can end in a command.
+    return f"no better than guessing on the test tracks, registered all the same: {done.reason}"
+
+
+def _record_final_run(study: Context, row: TrialRow) -> str:
+    """Record the run that shows the registered model, unless it is one that was trained as such.
+
+    Without a final fit it repeats a confirmation run.
+    """
+    if row.stage == "final":
+        return row.trial_id
+    final_id = f"final-{row.trial_id}"
+    final = study.rows().get(final_id)
+    if final is None:
+        study.record(
+            "trial", trial_id=final_id, stage="final", ordinal=0, seed=row.seed,
+            params=row.params, config=row.config, parent_trial=row.trial_id,
+        )  # fmt: skip
+    if final is None or final.status == "running":
+        for epoch, measured in row.history[len(final.history) if final else 0 :]:
+            study.record("epoch", trial_id=final_id, epoch=epoch, metrics=measured)
+        study.record(
+            "trial_end", trial_id=final_id, status="completed",
+            epochs=len(row.history), best=row.best, error=None,
+        )  # fmt: skip
+    return final_id

@@ -1,0 +1,92 @@
+"""From a reference to a registered model or a run to its bundle on this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UsageError
+from tuner.tracking import store
+from tuner.tracking.export import EXTRA_FILES
+
+
+def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
+    """Copy the bundle of a registered model or of a run into a folder.
+
+    Args:
+        tracking_uri: tracking URI; a SQLite file must exist, none is made.
+        reference: ``models:/name@alias``, ``models:/name/version``, ``runs:/ID`` or a run's id;
+            the run of a study stands for its winner.
+        into: an existing folder.
+
+    Raises:
+        UsageError: there is no such model; says which there are.
+        TrackingError: the store cannot be used.
+    """
+    file = store.database_file(tracking_uri)
+    if file is not None and not file.is_file():
+        raise UsageError(
+            f"{reference}: no tracking database at {file}; give --storage DIR of the study, "
+            "--tracking-uri, or the study's folder model/ in place of the reference"
+        )
+    client = store.connect(tracking_uri)
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    with store.explained(tracking_uri):
+        try:
+            source = _source(client, reference)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise UsageError(
+                f"{reference}: {store.reason(error)}; {_registered(client)}"
+            ) from error
+        if source is None:
+            raise UsageError(f"{reference}: no model was logged there; {_registered(client)}")
+        try:
+            found = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{source}/{EXTRA_FILES}",
+                dst_path=str(into),
+                tracking_uri=tracking_uri,
+            )
+        except (MlflowException, OSError) as error:
+            raise UsageError(
+                f"{reference}: its files at {store.redact(source)} cannot be read, or it is no "
+                f"model of this program: {store.reason(error)}"
+            ) from error
+    return Path(found)
+
+
+def _source(client: Any, reference: str) -> str | None:
+    """Folder of the model behind a reference; None when the run has none."""
+    if match := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", reference):
+        version = client.get_model_version_by_alias(*match.groups())
+    elif match := re.fullmatch(r"models:/([^/@]+)/(\d+)", reference):
+        version = client.get_model_version(*match.groups())
+    else:
+        return _source_of_run(client, reference.removeprefix("runs:/").partition("/")[0])
+    if not version.model_id:
+        return str(version.source)
+    return str(client.get_logged_model(version.model_id).artifact_location)
+
+
+def _source_of_run(client: Any, run_id: str) -> str | None:
+    run = client.get_run(run_id)
+    experiments = [run.info.experiment_id]
+    children = client.search_runs(
+        experiments, f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000
+    )
+    ids = {run_id, *(child.info.run_id for child in children)}
+    newest = [{"field_name": "creation_timestamp", "ascending": False}]
+    for model in client.search_logged_models(experiments, order_by=newest):
+        if model.source_run_id in ids:
+            return str(model.artifact_location)
+    return None
+
+
+def _registered(client: Any) -> str:
+    """The models there are, in words."""
+    names = [model.name for model in client.search_registered_models(max_results=50)]
+    return f"registered models: {', '.join(names)}" if names else "no model is registered"

@@ -1,0 +1,1 @@
+"""One trial's learning: batches in, weights and metrics out. No Ray, no MLflow."""

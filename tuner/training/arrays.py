@@ -1,0 +1,260 @@
+"""A feature set as memory-mapped arrays that all trials of a node share.
+
+The first process on a node that needs a feature set writes it once as plain arrays under the cache
+folder; every trial maps the same file, so the page cache holds one copy however many trials run.
+Rows are ordered train, val, test, and by track within a split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import numpy as np
+import torch
+
+from pipelines.features import front_end as front_end_module
+from pipelines.settings import SPLITS, FeatureSpec, feature_shape, rendering
+from pipelines.store.feature_set import FeatureSet, open_feature_set
+from tuner.training import crops
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Samples that go through a front end at once, in whole clips: they bound its memory.
+SAMPLES_AT_ONCE = 2**22
+LOCK_TIMEOUT_SECONDS = 1800.0  # of a process that waits while another one writes the arrays
+# Counts up when the arrays of a feature set would be written otherwise.
+ARRAYS_VERSION = 3
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Where a split lies: its clips and its tracks; ``stop`` and ``last_track`` are excluded."""
+
+    start: int
+    stop: int
+    first_track: int
+    last_track: int
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A feature set in memory-mapped arrays: ``n`` clips of ``t`` tracks.
+
+    Tracks are numbered anew on each side: a track whose clips are on two sides counts twice.
+
+    Attributes:
+        fingerprint: of the feature set.
+        labels: class names; ``y`` indexes them.
+        x: features ``float16[n, f, m]``, mapped read-only.
+        y: class of each clip ``int64[n]``.
+        track: index of each clip's track ``int64[n]``.
+        track_ids: names of the tracks, ``t``.
+        track_label: class of each track ``int64[t]``.
+        mean: mean of each row over the training clips ``float32[f]``.
+        std: standard deviation of each row over the training clips ``float32[f]``.
+        sound: first and last frame of each clip that sounds ``int64[n, 2]``.
+        splits: where each split lies.
+    """
+
+    fingerprint: str
+    labels: tuple[str, ...]
+    x: NDArray[np.float16]
+    y: NDArray[np.int64]
+    track: NDArray[np.int64]
+    track_ids: tuple[str, ...]
+    track_label: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    sound: NDArray[np.int64]
+    splits: dict[str, SplitRows]
+
+    def labels_of(self, split: str) -> NDArray[np.int64]:
+        """Class of each track of a split."""
+        rows = self.splits[split]
+        return self.track_label[rows.first_track : rows.last_track]
+
+    def learning_from_validation(self) -> Arrays:
+        """The same with the validation clips among those of training, which they follow."""
+        train, val = self.splits["train"], self.splits["val"]
+        joined = SplitRows(train.start, val.stop, train.first_track, val.last_track)
+        return replace(self, splits={**self.splits, "train": joined})
+
+
+class DeviceFrontEnd:
+    """Features made from stored samples where a trial runs: on its GPU, if it has one.
+
+    Args:
+        feature: a kind of spectrogram.
+        device: of the trial.
+    """
+
+    def __init__(self, feature: FeatureSpec, device: torch.device) -> None:
+        self.feature = feature
+        self._device = device
+        self._module = front_end_module(feature).to(device)
+
+    @torch.inference_mode()
+    def __call__(self, samples: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Samples ``[n, 1, l]`` to features ``[n, f, m]``, rounded as a build rounds them."""
+        step = max(1, SAMPLES_AT_ONCE // samples.shape[2])
+        parts = []
+        for start in range(0, len(samples), step):
+            waveform = torch.tensor(samples[start : start + step, 0]).to(self._device).float()
+            parts.append(self._module(waveform).half().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def cache_folder() -> Path:
+    """This node's folder for mapped arrays: ``TUNER_CACHE``, else the user's cache folder."""
+    if configured := os.environ.get("TUNER_CACHE"):
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
+
+
+def open_arrays(
+    feature_set: Path,
+    cache: Path,
+    front_end: DeviceFrontEnd | None = None,
+) -> Arrays:
+    """Map a feature set, writing its arrays first if this node does not have them.
+
+    Args:
+        feature_set: folder.
+        cache: this node's folder for arrays.
+        front_end: makes the features of samples, which are what the set holds; None: as stored.
+
+    Raises:
+        pipelines.errors.StoreError: the feature set is not complete.
+        OSError: the cache folder cannot be written.
+    """
+    source = open_feature_set(feature_set)
+    name = source.manifest.fingerprint
+    if front_end is not None:
+        name += f"-{rendering(source.manifest.clip, front_end.feature)}"
+    folder = cache / f"{name}-v{ARRAYS_VERSION}"
+    if not _is_whole(folder):
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
+        with lock:
+            if not _is_whole(folder):
+                _write_arrays(source, folder, front_end)
+    index = json.loads((folder / "index.json").read_text())
+    return Arrays(
+        fingerprint=source.manifest.fingerprint,
+        labels=source.manifest.labels,
+        x=np.load(folder / "x.npy", mmap_mode="r"),
+        y=np.load(folder / "y.npy"),
+        track=np.load(folder / "track.npy"),
+        track_ids=tuple(index["track_ids"]),
+        track_label=np.load(folder / "track_label.npy"),
+        mean=np.load(folder / "mean.npy"),
+        std=np.load(folder / "std.npy"),
+        sound=np.load(folder / "sound.npy"),
+        splits={name: SplitRows(**rows) for name, rows in index["splits"].items()},
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the arrays are there with the sizes they were written with."""
+    try:
+        sizes = json.loads((folder / "index.json").read_text())["bytes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _write_arrays(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
+    """Write beside, then rename; ``index.json`` last."""
+    building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        _fill(source, building, front_end)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
+    manifest = source.manifest
+    num_clips = sum(manifest.clips[name] for name in SPLITS)
+    feature = manifest.feature if front_end is None else front_end.feature
+    f, m = feature_shape(manifest.clip, feature)
+    x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float16, (num_clips, f, m))
+    class_of = {label: i for i, label in enumerate(manifest.labels)}
+    y: list[int] = []
+    track: list[int] = []
+    track_ids: list[str] = []
+    track_label: list[int] = []
+    sound: list[NDArray[np.int64]] = []
+    spread = _Spread(f)
+    splits: dict[str, Any] = {}
+    for name in SPLITS:
+        start, first_track = len(y), len(track_ids)
+        number_of: dict[str, int] = {}
+        for batch in source.batches(name):
+            features = batch.column("features").to_numpy_ndarray()
+            if front_end is not None:
+                features = front_end(features)
+            x[len(y) : len(y) + len(features)] = features
+            sound.append(_sounding(features, feature.kind))
+            if name == "train":
+                spread.add(features)
+            labels = batch.column("label").to_pylist()
+            for track_id, label in zip(batch.column("track_id").to_pylist(), labels, strict=True):
+                if track_id not in number_of:
+                    number_of[track_id] = len(track_ids)
+                    track_ids.append(track_id)
+                    track_label.append(class_of[label])
+                track.append(number_of[track_id])
+                y.append(class_of[label])
+        splits[name] = {
+            "start": start, "stop": len(y),
+            "first_track": first_track, "last_track": len(track_ids),
+        }  # fmt: skip
+    x.flush()
+    mean, std = spread.result()
+    for stem, array in (
+        ("y", np.array(y)), ("track", np.array(track)), ("track_label", np.array(track_label)),
+        ("mean", mean), ("std", std), ("sound", np.concatenate(sound)),
+    ):  # fmt: skip
+        np.save(folder / f"{stem}.npy", array)
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
+    index = {"track_ids": track_ids, "splits": splits, "bytes": sizes}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _sounding(features: NDArray[np.float16], kind: str) -> NDArray[np.int64]:
+    """First and last sounding frame ``[n, 2]``."""
+    first, last = crops.sounding(torch.from_numpy(features.astype(np.float32)), kind)
+    return torch.stack([first, last], dim=1).numpy()
+
+
+class _Spread:
+    """Mean and standard deviation of each row, from sums in float64."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._count = 0
+        self._sum = np.zeros(num_rows)
+        self._squares = np.zeros(num_rows)
+
+    def add(self, features: NDArray[np.float16]) -> None:
+        """Add clips ``[n, f, m]``."""
+        values = features.astype(np.float64)
+        self._count += values.shape[0] * values.shape[2]
+        self._sum += values.sum((0, 2))
+        self._squares += np.einsum("nfm,nfm->f", values, values)
+
+    def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation ``[f]``."""
+        mean = self._sum / max(self._count, 1)
+        variance = self._squares / max(self._count, 1) - mean**2
+        return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)

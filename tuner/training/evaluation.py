@@ -1,0 +1,50 @@
+"""What a classifier answers for clips and splits: even crops that vote, sums over workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from tuner.training import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tuner.models import Classifier
+    from tuner.training.crops import Crops
+    from tuner.training.feed import Batch, Feed, Workers
+    from tuner.training.recipe import Recipe
+
+
+@torch.inference_mode()
+def clip_probabilities(classifier: Classifier, x: torch.Tensor, crops: Crops) -> torch.Tensor:
+    """Class probabilities ``[b, k]`` of clips ``float32[b, f, m]``: the mean over even crops.
+
+    In float32 whatever the training's precision, and used by validation, test and prediction
+    alike, so that one file gets the same answer everywhere. The classifier must be in evaluation
+    mode.
+    """
+    width = crops.eval_width(x.shape[2])
+    starts = crops.eval_starts(x.shape[2])
+    parts = [classifier(x[..., start : start + width]).softmax(-1) for start in starts]
+    return torch.stack(parts).mean(0)
+
+
+def evaluate(
+    classifier: Classifier, batches: Iterable[Batch], sums: metrics.EvalSums, crops: Crops
+) -> None:
+    """Add the batches' predictions to the sums."""
+    classifier.eval()
+    for batch in batches:
+        sums.add(clip_probabilities(classifier, batch.x, crops), batch.y, batch.track)
+
+
+def validate(
+    classifier: Classifier, feed: Feed, workers: Workers, recipe: Recipe
+) -> dict[str, float]:
+    """Validation metrics over all workers, without the prefix ``val_``."""
+    sums = metrics.EvalSums.zeros(len(feed.val_labels), feed.num_labels, workers.device)
+    evaluate(classifier, feed.val(), sums, recipe.crops)
+    workers.sum(sums.tensors())
+    return metrics.evaluation(sums, feed.val_labels)

@@ -1,0 +1,214 @@
+"""Training as a generator of epochs: batches in, sums out, the same code in every executor.
+
+Nothing here knows Ray, files or the network between workers: batches come from a `Feed`, sums over
+workers go through `Workers`. A list of batches and `Alone` are enough to train in a test.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from typing import TYPE_CHECKING
+
+import torch
+
+from tuner.errors import DivergedError
+from tuner.training import lr_finder, optim
+from tuner.training.checkpoint import Checkpoint
+from tuner.training.evaluation import validate
+from tuner.training.learner import Learner
+from tuner.training.recipe import keeps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from tuner.models import Classifier
+    from tuner.training.feed import Feed, Workers
+    from tuner.training.recipe import Recipe
+
+# Of the learning-rate range test: few steps leave a curve of noise, many cost as much as training.
+RANGE_TEST_STEPS = (60, 100)
+RANGE_TEST_EPOCHS = 2
+RANGE_TEST_RATES = (1e-6, 1.0)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch: number (from 1), metrics over all workers, state to resume from."""
+
+    number: int
+    metrics: dict[str, float]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Epochs with one set of weights that learn, through which the schedule runs once."""
+
+    first_epoch: int
+    last_epoch: int
+    frozen: bool
+
+    @classmethod
+    def of(cls, number: int, recipe: Recipe) -> _Phase:
+        """The phase of an epoch."""
+        if number <= recipe.freeze_epochs:
+            return cls(1, recipe.freeze_epochs, frozen=True)
+        return cls(recipe.freeze_epochs + 1, recipe.epochs, frozen=False)
+
+    def rates(self, number: int, steps_per_epoch: int, recipe: Recipe) -> Iterator[float]:
+        """The learning rate of each step of an epoch."""
+        total = (self.last_epoch - self.first_epoch + 1) * steps_per_epoch
+        first = (number - self.first_epoch) * steps_per_epoch
+        for step in range(first, first + steps_per_epoch):
+            yield optim.learning_rate(
+                recipe.schedule, recipe.peak_lr, step, total, recipe.warmup_share, recipe.cycles
+            )
+
+
+def _train_epoch(learner: Learner, feed: Feed, number: int, phase: _Phase) -> float:
+    """One pass; returns the mean loss over the clips of all workers.
+
+    Raises:
+        DivergedError: the loss of a step is not finite, on whatever worker.
+    """
+    learner.classifier.train()
+    workers, steps = learner.workers, feed.steps_per_epoch
+    sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
+    # Looked at after the epoch: all workers must end together, and reading a number from a GPU
+    # at every step would hold it up.
+    broken = torch.zeros(steps, device=workers.device)
+    rates = list(phase.rates(number, steps, learner.recipe))
+    for step, (batch, rate) in enumerate(zip(feed.train(number), rates, strict=True)):
+        loss = learner.step(batch, rate)
+        broken[step] = ~torch.isfinite(loss)
+        sums += torch.stack([loss.double(), sums.new_tensor(len(batch.y))])
+    workers.sum([sums, broken])
+    if broken.any():
+        step = int(broken.nonzero()[0])
+        raise DivergedError(number, rates[step], step + 1)
+    return float(sums[0] / sums[1].clamp_min(1))
+
+
+class _Freezer:
+    """Switches the learning of the body off and on; weights that never learn are left alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        body = network.get_submodule("body").parameters()
+        self._learns = [parameter for parameter in body if parameter.requires_grad]
+
+    def set(self, frozen: bool) -> None:
+        for parameter in self._learns:
+            parameter.requires_grad_(not frozen)
+
+
+def _share_statistics(learner: Learner) -> None:
+    """Give all workers the first one's statistics, so that they evaluate one model."""
+    workers, network = learner.workers, learner.classifier.network
+    shared = {name: b for name, b in network.named_buffers() if b.is_floating_point()}
+    averaged = learner.average.weights if learner.average else {}
+    for tensor in (*shared.values(), *(averaged[name] for name in shared if name in averaged)):
+        tensor.mul_(float(workers.rank == 0))
+        workers.sum([tensor])
+
+
+def _restore(learner: Learner, resume: Checkpoint) -> None:
+    learner.classifier.load_state_dict(resume.weights)
+    learner.optimizer.load_state_dict(resume.optimizer)
+    if learner.average is not None:
+        learner.average.load(resume.average)
+
+
+def epochs(
+    classifier: Classifier,
+    feed: Feed,
+    recipe: Recipe,
+    workers: Workers,
+    resume: Checkpoint | None = None,
+) -> Iterator[Epoch]:
+    """Train and validate, one `Epoch` at a time; the caller may stop after any.
+
+    Args:
+        classifier: trained in place, on ``workers.device``.
+        feed: batches of this worker.
+        recipe: how to train.
+        workers: the group this process trains with.
+        resume: state after an earlier epoch; training goes on as if it had not stopped.
+
+    Raises:
+        DivergedError: the loss of a step, or a metric, is not finite.
+    """
+    learner = Learner.create(classifier, feed, recipe, workers)
+    freezer = _Freezer(classifier.network)
+    best: dict[str, float] | None = None
+    best_epoch = 0
+    if resume is not None:
+        _restore(learner, resume)
+        best_epoch, best = resume.best.get("epoch", 0), resume.best.get("metrics")
+    phase: _Phase | None = None
+    for number in range(1 if resume is None else resume.epoch + 1, recipe.epochs + 1):
+        if phase != (phase := _Phase.of(number, recipe)):
+            freezer.set(phase.frozen)
+            learner.wrap()
+        # Dropout draws from torch's generator; seeding it per epoch is what makes a resumed epoch
+        # draw the same.
+        torch.manual_seed(recipe.seed * 1_000_003 + number * 1009 + workers.rank)
+        loss = _train_epoch(learner, feed, number, phase)
+        if workers.size > 1 and not recipe.sync_batch_norm:
+            _share_statistics(learner)
+        averaged = learner.average.swapped(classifier.network) if learner.average else None
+        with averaged or nullcontext():
+            validation = validate(classifier, feed, workers, recipe)
+        rate = max(group["lr"] for group in learner.optimizer.param_groups)
+        measured = {"train_loss": loss, "lr": rate}
+        measured |= {f"val_{name}": value for name, value in validation.items()}
+        # The last step of an epoch can break the weights after its loss was still finite.
+        if not all(math.isfinite(value) for value in measured.values()):
+            raise DivergedError(number, rate, feed.steps_per_epoch)
+        if best is None or keeps(measured, best, recipe.metric, recipe.maximise, recipe.keep):
+            best_epoch, best = number, measured
+        state = Checkpoint(
+            number, dict(classifier.state_dict()), learner.optimizer.state_dict(), measured,
+            {"epoch": best_epoch, "metrics": best},
+            learner.average.state() if learner.average else {},
+        )  # fmt: skip
+        yield Epoch(number, measured, state)
+
+
+def find_rate(
+    classifier: Classifier, feed: Feed, recipe: Recipe, workers: Workers
+) -> lr_finder.RangeTest:
+    """Run the learning-rate range test on a copy; the classifier is left as it is.
+
+    Args:
+        classifier: untrained, or with pretrained weights.
+        feed: batches of this worker; those of the first epochs are used.
+        recipe: how to train; its rate is not read.
+        workers: the group this process trains with; all get the same answer.
+    """
+    low, high = RANGE_TEST_RATES
+    steps = feed.steps_per_epoch
+    fewest, most = RANGE_TEST_STEPS
+    num_steps = max(fewest, min(most, RANGE_TEST_EPOCHS * steps))
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        # One rate for all weights; that of the recipe is not known yet.
+        recipe = replace(recipe, peak_lr=high, body_lr=None)
+        learner = Learner.create(copy.deepcopy(classifier), feed, recipe, workers)
+        _Freezer(learner.classifier.network).set(recipe.freeze_epochs > 0)
+        learner.wrap()
+        learner.classifier.train()
+        batches = chain.from_iterable(feed.train(number) for number in count(1))
+
+        def step(rate: float) -> float:
+            batch = next(batches)
+            sums = learner.step(batch, rate).double()[None]
+            workers.sum([sums])
+            return float(sums) / batch.whole_size
+
+        return lr_finder.find(step, num_steps, low, high)
