@@ -8,6 +8,7 @@ PipelineError                 exit 1
 ├── AudioRejected                      one file is not used: code and detail (never ends a build)
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
+├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
 └── StorageFullError          exit 1   no room left at a path
 ```
 """
@@ -72,6 +73,19 @@ class StoreError(PipelineError):
 
 class BuildError(PipelineError):
     """The build was stopped: too many files were rejected, or a class lost all its files."""
+
+
+class UnsupportedStorageError(PipelineError):
+    """The storage is at an address that is not supported yet."""
+
+    exit_code = 2
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = address
+
+    def __str__(self) -> str:
+        return f"{self.address}: storage must be a folder; file-system URIs are not supported yet"
 
 
 class StorageFullError(PipelineError):

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import StorageFullError, UnsupportedStorageError
+from pipelines.storage import Folder
+
+
+def listed(folder: Path) -> list[str]:
+    """All names in a folder, hidden ones too: no scratch may be left."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path) / "a" / "b"
+    assert not folder.exists()
+    folder.write_json("x.json", {"genre": "Electrónica"})
+    folder.write_text("y.txt", "two\n")
+    assert folder.read_json("x.json") == {"genre": "Electrónica"}
+    assert folder.read_bytes("y.txt") == b"two\n"
+    assert folder.names() == ["x.json", "y.txt"]
+    assert listed(tmp_path / "a" / "b") == ["x.json", "y.txt"]
+
+
+def test_only_folders_are_supported() -> None:
+    with pytest.raises(UnsupportedStorageError, match="s3://bucket/results"):
+        Folder.at("s3://bucket/results")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    """A file-size limit stands in for a full disk: the kernel refuses the rest of the write."""
+    code = (
+        "import resource, signal, sys\n"
+        "from pipelines.storage import Folder\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "folder = Folder.at(sys.argv[1])\n"
+        "folder.write_text('x', 'old')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: folder.write_bytes('x', bytes(5000))\n"
+        "except OSError as error: print(error.errno)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == str(errno.EFBIG), done.stderr
+    assert listed(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageFullError, match="where"), Folder.at(tmp_path).building("where"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert listed(tmp_path) == []
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    with folder.building("model") as scratch:
+        (scratch / "first").write_text("1")
+        assert not folder.exists("model")
+    with pytest.raises(FileNotFoundError), folder.building("model") as scratch:
+        (scratch / "second").rename(scratch / "third")
+    assert (folder / "model").names() == ["first"]
+    with folder.building("model") as scratch:
+        (scratch / "third").write_text("3")
+    assert (folder / "model").names() == ["third"]
+    assert listed(tmp_path) == ["model"]
+
+
+def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    folder.write_text("one", "1")
+    folder.remove("one")
+    folder.remove("one")
+    (folder / "inside").write_text("two", "2")
+    folder.remove("inside")
+    assert folder.names() == []
+
+
+def test_a_log_grows_and_can_lose_its_torn_end(tmp_path: Path) -> None:
+    log = Folder.at(tmp_path).open_log("ledger")
+    log.append(b"one\n")
+    log.append(b"tw")
+    log.truncate(4)
+    log.append(b"two\n")
+    assert log.read() == b"one\ntwo\n"
+    log.close()
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    refused = []
+
+    def other() -> None:
+        try:
+            with folder.lock("x.lock", timeout_seconds=0.0):
+                pass
+        except TimeoutError as error:
+            refused.append(str(error))
+
+    with folder.lock("x.lock"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(timeout=10)
+    assert "x.lock" in refused[0]
+    with folder.lock("x.lock", timeout_seconds=0.0):
+        pass
