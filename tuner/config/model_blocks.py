@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from tuner.config.blocks import Block
+from pipelines.settings.block import Block
 
 SPECTROGRAMS = ("logmel", "stft", "mfcc", "tempogram")
 PRETRAINED = "pretrained"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from pipelines.settings import MAX_RATE_HZ, MIN_RATE_HZ
-from tuner.config.blocks import Block
+from pipelines.settings.block import Block
 from tuner.config.model_blocks import MODELS, SPECTROGRAMS, Model
 from tuner.config.training_blocks import Augment, Optim, Train
 

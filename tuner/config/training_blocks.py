@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from tuner.config.blocks import Block
+from pipelines.settings.block import Block
 
 
 def _rate_kind(value: Any) -> str:

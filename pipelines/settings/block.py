@@ -1,4 +1,4 @@
-"""What all blocks of a space file have in common."""
+"""The base class of all settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Block(BaseModel):
-    """Settings of one block: frozen, no unknown keys, no silent conversion."""
+    """Settings that are frozen, reject unknown keys and infinity, and convert nothing silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
