@@ -92,3 +92,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no recordings beside the project")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares costly fixtures, for ``pytest -n 2 --dist loadgroup``."""
+    for item in items:
+        shares_ray = "local_ray" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("local_ray" if shares_ray else item.path.name))
