@@ -1,11 +1,32 @@
-"""The base class of all settings."""
+"""The base class of all settings, and a rule between several of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Block(BaseModel):
     """Settings that are frozen, reject unknown keys and infinity, and convert nothing silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A check that involves more than one setting.
+
+    Attributes:
+        paths: Dotted paths of the settings involved. A fault is reported at the first one that
+            was written in the space file.
+        check: Returns what is wrong and what to write instead, or None. Takes the whole
+            experiment, or what the table that holds the rule says.
+    """
+
+    paths: tuple[str, ...]
+    check: Callable[..., str | None]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import SpecError
 from pipelines.settings import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
+from pipelines.settings.block import Rule
 from tuner.config.model_blocks import MODELS, SPECTROGRAMS
-from tuner.config.rule import KIND, Rule, specs_of
+from tuner.config.rule import KIND, specs_of
 from tuner.config.schema import METRIC_MODES, ColumnSplit, ShareSplit
 from tuner.config.specs import split_spec
 from tuner.config.training_rules import TRAINING_ADVICE, TRAINING_RULES
@@ -16,7 +17,6 @@ from tuner.config.training_rules import TRAINING_ADVICE, TRAINING_RULES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tuner.config.rule import Check
     from tuner.config.schema import Experiment, Features
 
 
@@ -166,7 +166,7 @@ def _leaky(e: Experiment) -> str | None:
     )
 
 
-def _unread(name: str) -> Check:
+def _unread(name: str) -> Callable[[Experiment], str | None]:
     readers = [kind for kind in KINDS if name in PARAMETERS[kind]]
 
     def check(e: Experiment) -> str | None:

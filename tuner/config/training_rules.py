@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.settings import feature_shape
+from pipelines.settings.block import Rule
 from tuner.config.model_blocks import PRETRAINED, SPECTROGRAMS
-from tuner.config.rule import KIND, Rule, specs_of
+from tuner.config.rule import KIND, specs_of
 
 if TYPE_CHECKING:
     from tuner.config.schema import Experiment

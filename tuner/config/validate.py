@@ -27,8 +27,8 @@ from tuner.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pipelines.settings.block import Rule
     from tuner.config.range_kinds import Range, Scalar
-    from tuner.config.rule import Rule
     from tuner.config.tree import Block, Draw, Open, Path
     from tuner.errors import Problem
 
