@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from tuner.config import loads
+from tuner.config import Experiment, loads
 from tuner.trials.cluster import Cluster
 from tuner.trials.plan import Plan, Proposal
 from tuner.trials.schedule import run
@@ -58,13 +58,14 @@ def run_trials(
     records: list[dict] = []
     proposals = []
     for ordinal, seed in enumerate(seeds):
-        experiment = space.template.model_dump(mode="json")
+        settings = space.template.model_dump(mode="json")
         if lrs:
-            experiment["optim"]["lr"] = lrs[seed]
+            settings["optim"]["lr"] = lrs[seed]
         if not norm:
-            experiment["model"]["batch_norm"] = False
+            settings["model"]["batch_norm"] = False
             # A decay of 10 at a rate of 100 multiplies each weight by -999 a step.
-            experiment["optim"] |= {"name": "sgd", "weight_decay": 10.0}
+            settings["optim"] |= {"name": "sgd", "weight_decay": 10.0}
+        experiment = Experiment.model_validate(settings)
         spec = TrialSpec(f"t{seed}", "search", seed, experiment, str(features))
         proposals.append(Proposal(spec, ordinal, {}))
     source = Listed(proposals)
@@ -158,7 +159,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(
 ) -> None:
     features = tiny_features.feature_set.path
     space = loads(SPACE.format(workers=1, epochs=1, trials=2, optimizer="adamw", lr=0.01))
-    experiment = space.template.model_dump(mode="json")
+    experiment = space.template
     records: list[dict] = []
     source = Listed([
         Proposal(TrialSpec("bad", "search", 0, experiment, str(tmp_path / "gone")), 0, {}),

@@ -55,7 +55,7 @@ class Study:
     ) -> None:
         self.record(
             "trial", trial_id=trial_id, stage=stage, ordinal=0, seed=0, params={},
-            config={"model": {"name": model}}, parent_trial=of,
+            config={"name": "s", "model": {"name": model}}, parent_trial=of,
         )  # fmt: skip
         best = {"epoch": 1, "metrics": {"val_f1_macro": value}}
         self.record(

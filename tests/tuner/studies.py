@@ -60,7 +60,7 @@ class Script:
             "trial",
             trial_id=trial_id, stage=stage, ordinal=ordinal, seed=ordinal, parent_trial=parent,
             params={"model": model, "optim.lr": rate},
-            config={"model": {"name": model}, "optim": {"lr": rate}},
+            config={"name": self.name, "model": {"name": model}, "optim": {"lr": rate}},
         )  # fmt: skip
 
     def epochs(self, trial_id: str, height: float, numbers: range) -> None:

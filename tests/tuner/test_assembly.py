@@ -33,7 +33,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(text: str, features: str, stage: str = "search") -> Job:
-    config = loads("name: s\n" + text).template.model_dump(mode="json")
+    config = loads("name: s\n" + text).template
     return assemble(config, stage, 9, features, CPU, from_weights=True)
 
 
@@ -97,7 +97,7 @@ def test_training_starts_from_the_weights_that_are_named(features: str, tmp_path
         f"name: s\nmodel: {{name: resnet18, weights: {tmp_path / 'own.safetensors'}}}\n"
         "optim: {lr: 1e-12, weight_decay: 0.0, schedule: constant}\n"
         "train: {epochs: 1, batch_size: 4, precision: fp32}\nscheduler: {name: none}\n"
-    ).template.model_dump(mode="json")
+    ).template
     spec = TrialSpec("t0", "search", 5, config, features)
     (_,) = train(tmp_path / "study", spec, CPU)
     checkpoint = newest_checkpoint(tmp_path / "study" / "trials" / "t0" / "checkpoints")
@@ -112,6 +112,6 @@ def test_too_few_clips_for_a_batch_are_told(features: str) -> None:
     class Many(Alone):
         size = 50
 
-    config = loads("name: s\nmodel: {name: cnn}\n").template.model_dump(mode="json")
+    config = loads("name: s\nmodel: {name: cnn}\n").template
     with pytest.raises(StudyError, match=r"training clips are too few .* 50 worker"):
         assemble(config, "search", 0, features, Many(torch.device("cpu")), from_weights=True)

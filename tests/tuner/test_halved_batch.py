@@ -53,7 +53,7 @@ def memory_for(clips: int, error: Exception, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run(study: Path, features: str) -> list[dict]:
-    spec = TrialSpec("t0", "search", 1, loads(SPACE).template.model_dump(mode="json"), features)
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template, features)
     spec.write(study)
     return list(train(study, spec, CPU))
 
@@ -101,7 +101,7 @@ def test_a_trial_that_goes_on_elsewhere_remembers(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = memory_for(4, RuntimeError(CPU_WORDS), monkeypatch)
-    spec = TrialSpec("t0", "search", 1, loads(SPACE).template.model_dump(mode="json"), features)
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template, features)
     first = train(tmp_path, spec, CPU)
     next(first)
     del first
@@ -129,7 +129,7 @@ def test_with_several_workers_the_process_ends_so_that_the_others_need_not_wait(
         size = 2
 
     memory_for(0, RuntimeError(CPU_WORDS), monkeypatch)
-    spec = TrialSpec("t0", "search", 1, loads(SPACE).template.model_dump(mode="json"), features)
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template, features)
     two = OneOfTwo(torch.device("cpu"))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):

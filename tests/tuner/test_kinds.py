@@ -100,7 +100,7 @@ def test_a_trial_answers_alike_from_rows_and_from_files(
 ) -> None:
     kind = experiment.stored_features.kind
     folder = built[kind].feature_set.path
-    spec = TrialSpec("t0", "search", 1, experiment.model_dump(mode="json"), str(folder))
+    spec = TrialSpec("t0", "search", 1, experiment, str(folder))
     (report,) = train(tmp_path, spec, Alone(torch.device("cpu")))
     assert np.isfinite(report["train_loss"])
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tuner.answering import Study, all_splits
-from tuner.config import loads
+from tuner.config import Experiment, loads
 from tuner.study import finish, refit
 from tuner.trials.plan import Proposal
 from tuner.trials.trial import TrialSpec
@@ -40,7 +40,7 @@ class Fitting(Study):
             )
         self.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"})
 
-    def spec(self, trial_id: str, stage: str, seed: int, experiment: dict) -> TrialSpec:
+    def spec(self, trial_id: str, stage: str, seed: int, experiment: Experiment) -> TrialSpec:
         return TrialSpec(trial_id, stage, seed, experiment, "features")
 
 
@@ -56,7 +56,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch) -> None:
             if not proposal.recorded:
                 study.record(
                     "trial", trial_id=spec.trial_id, stage=spec.stage, ordinal=0, seed=spec.seed,
-                    params=dict(proposal.params), config=spec.experiment,
+                    params=dict(proposal.params), config=spec.experiment.model_dump(mode="json"),
                     parent_trial=proposal.parent_trial,
                 )  # fmt: skip
             status = "failed" if study.error else "completed"
@@ -80,8 +80,8 @@ def test_the_winner_is_trained_again_with_its_seed_to_the_last_epoch(
     assert proposal.spec.stage == "final"
     assert proposal.spec.seed == 7
     assert proposal.parent_trial == "c0-1"
-    assert proposal.spec.experiment["train"]["keep"] == "last"
-    assert proposal.spec.experiment["train"]["epochs"] == 5
+    assert proposal.spec.experiment.train.keep == "last"
+    assert proposal.spec.experiment.train.epochs == 5
     assert refit.final_run(study).trial_id == "refit-c0-1"  # type: ignore[arg-type]
     finish.test_winner(study)  # type: ignore[arg-type]
     assert study.asked == [("refit-c0-1", "test")]
@@ -129,7 +129,7 @@ def test_one_that_was_cut_off_is_continued(tmp_path: Path, run_stage) -> None:
     study = Fitting(tmp_path)
     study.record(
         "trial", trial_id="refit-c0-1", stage="final", ordinal=0, seed=7, params={},
-        config=study.rows()["c0-1"].config, parent_trial="c0-1",
+        config=study.rows()["c0-1"].recorded_config, parent_trial="c0-1",
     )  # fmt: skip
     refit.refit_winner(study)  # type: ignore[arg-type]
     (proposal,) = study.trained

@@ -103,7 +103,7 @@ def test_the_epoch_that_counts_is_that_of_the_kept_weights(
         f"search: {{metric: {metric}, mode: {mode}}}\n"
     )
     plan = Plan(tmp_path, space.template, None, 1, lambda *_a, **_k: None)  # type: ignore[arg-type]
-    spec = TrialSpec("t0", "search", 0, space.template.model_dump(mode="json"), "")
+    spec = TrialSpec("t0", "search", 0, space.template, "")
     state, running = _State(plan), _Running(Proposal(spec, 0, {}), True)
     for number, (value, loss) in enumerate(epochs, start=1):
         state.note_best(running, number, {metric: value, "val_loss": loss})
@@ -119,7 +119,7 @@ def test_a_process_that_dies_while_it_starts_has_a_start_in_the_ledger(tmp_path)
         lambda kind, **fields: records.append({"kind": kind, **fields}),
     )  # fmt: skip
     state = _State(plan)
-    spec = TrialSpec("t0", "search", 0, space.template.model_dump(mode="json"), "")
+    spec = TrialSpec("t0", "search", 0, space.template, "")
     state.by_trial["t0"] = _Running(Proposal(spec, 0, {}), False)
     trial = SimpleNamespace(config={"trial_id": "t0"}, error_file=None, last_result=None)
     _Recorder(state).on_trial_error(1, [], trial)

@@ -157,7 +157,12 @@ def test_trials_that_go_on_are_tried_already() -> None:
     begun = build_sampler(families).ask(0)
     assert begun is not None
     row: Any = SimpleNamespace(
-        status="running", ordinal=0, params=begun.params, trial_id="t000", seed=0, config={}
+        status="running",
+        ordinal=0,
+        params=begun.params,
+        trial_id="t000",
+        seed=0,
+        experiment=begun.experiment,
     )
     study: Any = SimpleNamespace(
         metric="val_f1_macro", space=families, place=SimpleNamespace(name="s"), spec=lambda *of: of

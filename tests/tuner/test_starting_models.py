@@ -11,7 +11,7 @@ import torch
 from tuner.config import loads
 from tuner.errors import WeightsError
 from tuner.models import build_network
-from tuner.study.context import _with_whole_path
+from tuner.study.context import with_whole_path
 from tuner.study.preflight import check_weights, memory_of
 
 
@@ -48,10 +48,14 @@ def test_weights_that_fit_are_taken_and_others_named(tmp_path: Path) -> None:
 
 def test_workers_get_the_whole_path_of_weights(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"name": "resnet18", "weights": "mine.safetensors"}
-    assert _with_whole_path(given)["weights"] == str(tmp_path / "mine.safetensors")
-    for other in ({**given, "weights": None}, {**given, "weights": "pretrained"}, {"name": "cnn"}):
-        assert _with_whole_path(other) == other
+    (tmp_path / "mine.safetensors").touch()
+    text = "name: s\nmodel: {name: resnet18, weights: mine.safetensors}"
+    given = loads(text).template
+    weights = getattr(with_whole_path(given).model, "weights", None)
+    assert weights == str(tmp_path / "mine.safetensors")
+    for other in ("mine.safetensors", "null"), ("mine.safetensors", "pretrained"):
+        unchanged = loads(text.replace(*other)).template
+        assert with_whole_path(unchanged) == unchanged
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def _leaderboard(
         LeaderboardRow(
             rank=rank if rank <= len(ranked) else None,
             trial_id=row.trial_id,
-            model=row.config["model"]["name"],
+            model=row.experiment.model.name,
             status=row.status,
             epochs=len(row.history),
             best_epoch=row.best["epoch"] if row.best else None,

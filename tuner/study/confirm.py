@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner.config import Experiment, what_is_read
+from tuner.config import what_is_read
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.study.predictions import answers_of
@@ -71,7 +71,7 @@ def _different(ranked: list[TrialRow]) -> Iterator[TrialRow]:
     """The trials without those that repeat a better one in all that their model reads."""
     seen: set[str] = set()
     for row in ranked:
-        read = json.dumps(what_is_read(Experiment.model_validate(row.config)), sort_keys=True)
+        read = json.dumps(what_is_read(row.experiment), sort_keys=True)
         if read not in seen:
             seen.add(read)
             yield row
@@ -87,7 +87,7 @@ def _missing_runs(
             trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
             known = rows.get(trial_id)
             if known is None or known.status == "running":
-                spec = study.spec(trial_id, "confirm", seed, row.config)
+                spec = study.spec(trial_id, "confirm", seed, row.experiment)
                 yield Proposal(
                     spec,
                     ordinal,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from tuner.config import PRETRAINED, Experiment
+from tuner.config import PRETRAINED
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.study.feature_sets import key_of
 from tuner.trials.trial import Predictions, TrialSpec, predict_split
 
 if TYPE_CHECKING:
-    from tuner.config import Space
+    from tuner.config import Experiment, Space
     from tuner.ledger.journal import Ledger, Record
     from tuner.ledger.paths import Place
     from tuner.report.terminal import Progress
@@ -79,20 +79,19 @@ class Context:
         """Class names, in the order of the logits."""
         return list(self.required("features")["features"][0]["labels"])
 
-    def spec(self, trial_id: str, stage: str, seed: int, experiment: dict[str, Any]) -> TrialSpec:
+    def spec(self, trial_id: str, stage: str, seed: int, experiment: Experiment) -> TrialSpec:
         """What the processes of a trial need to know."""
         # Resources may change between two runs of a study, for trials that go on as well.
-        resources = self.space.template.resources.model_dump(mode="json")
-        model = _with_whole_path(experiment["model"])
-        experiment = {**experiment, "resources": resources, "model": model}
-        path = self.feature_paths[key_of(Experiment.model_validate(experiment))]
+        resources = self.space.template.resources
+        experiment = with_whole_path(experiment).model_copy(update={"resources": resources})
+        path = self.feature_paths[key_of(experiment)]
         return TrialSpec(trial_id, stage, seed, experiment, path)
 
     def predict(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
         """Answers of trained trials on a split, computed on the cluster."""
         study = self.place.folder.resolve()
         task = ray.remote(num_cpus=1)(predict_split)
-        specs = [self.spec(row.trial_id, row.stage, row.seed, row.config) for row in rows]
+        specs = [self.spec(row.trial_id, row.stage, row.seed, row.experiment) for row in rows]
         try:
             answers: list[Predictions] = ray.get(
                 [task.remote(study, spec, split) for spec in specs],
@@ -104,9 +103,11 @@ class Context:
         return answers
 
 
-def _with_whole_path(model: dict[str, Any]) -> dict[str, Any]:
-    """The model block with the path of its weights from the root: workers start elsewhere."""
-    weights = model.get("weights")
+def with_whole_path(experiment: Experiment) -> Experiment:
+    """Make the path of a weights file absolute: workers start in another folder."""
+    weights = getattr(experiment.model, "weights", None)
     if weights is None or weights == PRETRAINED:
-        return model
-    return {**model, "weights": str(Path(weights).expanduser().resolve())}
+        return experiment
+    whole = str(Path(weights).expanduser().resolve())
+    model = experiment.model.model_copy(update={"weights": whole})
+    return experiment.model_copy(update={"model": model})

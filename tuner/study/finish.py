@@ -79,7 +79,7 @@ def register_winner(study: Context) -> None:
     final_id = _record_final_run(study, row)
     test = study.required("test")
     leakage = selection.summary(list(study.ledger.records()))["leakage"]
-    spec = study.spec(row.trial_id, row.stage, row.seed, row.config)
+    spec = study.spec(row.trial_id, row.stage, row.seed, row.experiment)
     fingerprint = Path(
         spec.feature_set
     ).name  # the storage may have been moved since it was recorded
@@ -129,7 +129,7 @@ def _record_final_run(study: Context, row: TrialRow) -> str:
     if final is None:
         study.record(
             "trial", trial_id=final_id, stage="final", ordinal=0, seed=row.seed,
-            params=row.params, config=row.config, parent_trial=row.trial_id,
+            params=row.params, config=row.recorded_config, parent_trial=row.trial_id,
         )  # fmt: skip
     if final is None or final.status == "running":
         for epoch, measured in row.history[len(final.history) if final else 0 :]:

@@ -29,8 +29,9 @@ def refit_winner(study: Context) -> None:
     known = study.rows().get(refit_id(winner))
     if study.ledger.last("test") or (known and known.status not in ("running", "failed")):
         return
-    config = {**winner.config, "train": {**winner.config["train"], "keep": "last"}}
-    spec = study.spec(refit_id(winner), "final", winner.seed, config)
+    train = winner.experiment.train.model_copy(update={"keep": "last"})
+    experiment = winner.experiment.model_copy(update={"train": train})
+    spec = study.spec(refit_id(winner), "final", winner.seed, experiment)
     again = Proposal(
         spec, 0, winner.params, parent_trial=winner.trial_id, recorded=known is not None
     )

@@ -121,7 +121,7 @@ class _SearchSource:
         search = self._study.space.template.search
         if self._unfinished:
             row = self._unfinished.pop(0)
-            spec = self._study.spec(row.trial_id, "search", row.seed, row.config)
+            spec = self._study.spec(row.trial_id, "search", row.seed, row.experiment)
             return Proposal(spec, row.ordinal, row.params, recorded=True)
         if self._next >= self._stop or (sample := self._sampler.ask(self._next)) is None:
             return None
@@ -130,8 +130,8 @@ class _SearchSource:
         # proposed.
         identity = json.dumps([self._study.place.name, sample.params, search.seed, ordinal])
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
-        experiment = sample.experiment.model_dump(mode="json")
-        spec = self._study.spec(f"t{ordinal:03d}-{digest}", "search", search.seed, experiment)
+        trial_id = f"t{ordinal:03d}-{digest}"
+        spec = self._study.spec(trial_id, "search", search.seed, sample.experiment)
         return Proposal(spec, ordinal, sample.params)
 
     def ended(self, proposal: Proposal, value: float | None) -> None:

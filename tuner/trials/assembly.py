@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from pipelines.store.feature_set import open_feature_set
-from tuner.config import Experiment
 from tuner.config.specs import feature_spec
 from tuner.errors import StudyError
 from tuner.models import Classifier, build_network
@@ -22,6 +21,7 @@ from tuner.training.recipe import Recipe
 from tuner.training.resident import budget
 
 if TYPE_CHECKING:
+    from tuner.config import Experiment
     from tuner.training.feed import Workers
 
 
@@ -45,7 +45,7 @@ class Job:
 
 
 def assemble(
-    config: dict[str, Any],
+    experiment: Experiment,
     stage: str,
     seed: int,
     feature_set: str,
@@ -56,7 +56,7 @@ def assemble(
     """Put the parts of a trial together.
 
     Args:
-        config: the resolved experiment.
+        experiment: The resolved experiment.
         stage: search, confirm, or final: then the validation clips are learned from as well.
         seed: of weights, order, augmentation and dropout.
         feature_set: folder of the feature set.
@@ -68,7 +68,6 @@ def assemble(
         WeightsError: these weights cannot be had, or do not fit the model.
         StudyError: there are too few training clips for a batch.
     """
-    experiment = Experiment.model_validate(config)
     feature = feature_spec(experiment.front_end)
     arrays = open_arrays(
         Path(feature_set),

@@ -36,9 +36,9 @@ class Proposal:
     @property
     def epochs(self) -> int:
         """Epochs of the full budget; a forest is grown in one."""
-        if self.spec.experiment["model"]["name"] == "forest":
+        if self.spec.experiment.model.name == "forest":
             return 1
-        return int(self.spec.experiment["train"]["epochs"])
+        return self.spec.experiment.train.epochs
 
 
 class Source(Protocol):

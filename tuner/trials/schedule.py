@@ -68,10 +68,8 @@ class _State(_NotSaved):
     def _better(self, running: _Running, metrics: dict[str, float]) -> bool:
         """Whether the trial's process keeps this epoch's weights."""
         assert running.best is not None
-        train = running.proposal.spec.experiment["train"]
-        return keeps(
-            metrics, running.best["metrics"], self.metric, self.maximise, train.get("keep", "best")
-        )
+        keep = running.proposal.spec.experiment.train.keep
+        return keeps(metrics, running.best["metrics"], self.metric, self.maximise, keep)
 
     def value(self, running: _Running) -> float | None:
         """Best value, or None for a failure."""
@@ -141,7 +139,8 @@ class _Recorder(_NotSaved, tune.Callback):
             self._shared.plan.record(
                 "trial", trial_id=spec.trial_id, stage=spec.stage,
                 ordinal=running.proposal.ordinal, seed=spec.seed,
-                params=dict(running.proposal.params), config=spec.experiment,
+                params=dict(running.proposal.params),
+                config=spec.experiment.model_dump(mode="json"),
                 parent_trial=running.proposal.parent_trial,
             )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +49,13 @@ class TrialSpec:
     trial_id: str
     stage: str
     seed: int
-    experiment: dict[str, Any]
+    experiment: Experiment
     feature_set: str
 
     def write(self, study: Path) -> None:
         """Write ``trials/<trial_id>/trial.json`` atomically."""
-        write_json(trial_folder(study, self.trial_id) / TRIAL_FILE, asdict(self))
+        content = {**vars(self), "experiment": self.experiment.model_dump(mode="json")}
+        write_json(trial_folder(study, self.trial_id) / TRIAL_FILE, content)
 
     @classmethod
     def read(cls, study: Path, trial_id: str) -> TrialSpec:
@@ -65,8 +66,10 @@ class TrialSpec:
         """
         path = trial_folder(study, trial_id) / TRIAL_FILE
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            content = json.loads(path.read_text())
+            experiment = Experiment.model_validate(content["experiment"])
+            return cls(**{**content, "experiment": experiment})
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
                 f"{path}: no trial can be read there ({error}); with several nodes --storage must "
                 "be a folder that all of them share"
@@ -107,7 +110,7 @@ def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, 
     """
     folder = trial_folder(study, spec.trial_id)
     halved = HalvedBatch.read(folder)
-    search = Experiment.model_validate(spec.experiment).search
+    search = spec.experiment.search
     last_epoch = 0
     while halved is None or not halved.again:
         try:
@@ -146,7 +149,7 @@ def _train_once(
         yield {"epoch": resume.epoch, **resume.metrics}
     recipe = replace(job.recipe, accumulate=job.recipe.accumulate * parts_factor)
     # A forest is fitted at once; everything else learns step by step.
-    fits = fitting if spec.experiment["model"]["name"] == "forest" else loop
+    fits = fitting if spec.experiment.model.name == "forest" else loop
     if fits is loop and recipe.peak_lr == 0:
         recipe = replace(recipe, peak_lr=_found_rate(folder, job, recipe, workers))
     for epoch in fits.epochs(job.classifier, job.feed, recipe, workers, resume):
@@ -196,7 +199,7 @@ def run_in_process(config: dict[str, str]) -> None:
 
     study = Path(config["study"])
     spec = TrialSpec.read(study, config["trial_id"])
-    resources = Experiment.model_validate(spec.experiment).resources
+    resources = spec.experiment.resources
     # Two trials with a thread pool each would fight for the same cores.
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     for report in train(study, spec, Alone(pick_device(resources.gpus_per_worker))):

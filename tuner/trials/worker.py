@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tuner.config import Experiment
 from tuner.training.sync_norm import synchronise_norms
 from tuner.trials.trial import TrialSpec, pick_device, train
 
@@ -56,7 +55,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
 
     study = Path(config["study"])
     spec = TrialSpec.read(study, config["trial_id"])
-    resources = Experiment.model_validate(spec.experiment).resources
+    resources = spec.experiment.resources
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     device = ray.train.torch.get_device() if resources.gpus_per_worker else pick_device(0)
     placement_group = ray.util.get_current_placement_group()
@@ -77,7 +76,7 @@ def run_on_workers(config: dict[str, str]) -> None:
 
     study = Path(config["study"])
     spec = TrialSpec.read(study, config["trial_id"])
-    resources = Experiment.model_validate(spec.experiment).resources
+    resources = spec.experiment.resources
     use_gpu = resources.gpus_per_worker > 0
     per_worker: dict[str, float] = {"CPU": resources.cpus_per_worker}
     if use_gpu:
