@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from tuner.training.arrays import Arrays
-    from tuner.training.recipe import Precision
+    from tuner.training.settings import Precision
 
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
@@ -125,8 +124,8 @@ def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str,
         for precision in PRECISIONS:
             torch.manual_seed(seed)
             network = build_network(model, len(arrays.labels), training.MODELS[model])
-            feed = replace(training.make_feed(arrays, BATCH_SIZE, workers), seed=seed)
-            recipe = replace(training.make_recipe(epochs, precision), peak_lr=3e-3, seed=seed)
+            feed = training.make_feed(arrays, BATCH_SIZE, workers, seed)
+            recipe = training.make_recipe(epochs, precision, peak_lr=3e-3, seed=seed)
             classifier = Classifier(network, arrays.mean, arrays.std)
             *_, last = loop.epochs(classifier, feed, recipe, workers)
             found[precision].append(last.metrics)

@@ -10,11 +10,10 @@ import torch
 from tuner.models import Classifier, build_network
 from tuner.training import loop
 from tuner.training.arrays import Arrays, SplitRows
-from tuner.training.augment import AugmentSpec
-from tuner.training.crops import Crops
 from tuner.training.data import ArrayFeed
 from tuner.training.feed import Alone
 from tuner.training.recipe import Recipe
+from tuner.training.settings import Optim, Train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tuner.training.feed import Feed, Workers
-    from tuner.training.recipe import Precision
+    from tuner.training.settings import Precision
 
 # Log-mel of 3 s at 22.05 kHz, hop 512.
 SHAPE = (64, 130)
@@ -85,20 +84,25 @@ def make_network(model: str) -> nn.Module:
     return build_network(model, NUM_LABELS, MODELS[model])
 
 
-def make_feed(arrays: Arrays, batch_size: int, workers: Workers) -> ArrayFeed:
-    """Whole clips, not augmented."""
-    return ArrayFeed(
-        arrays, batch_size, AugmentSpec(), Crops(), SEED, workers.rank, workers.size,
-        workers.device,
-    )  # fmt: skip
+def make_feed(arrays: Arrays, batch_size: int, workers: Workers, seed: int = SEED) -> ArrayFeed:
+    """Return batches of whole clips, without augmentation."""
+    return ArrayFeed(arrays, Recipe(train=Train(batch_size=batch_size), seed=seed), workers)
 
 
-def make_recipe(epochs: int, precision: Precision = "auto", *, sync_norm: bool = True) -> Recipe:
-    """AdamW with one cycle, the platform's defaults."""
+def make_recipe(
+    epochs: int,
+    precision: Precision = "auto",
+    *,
+    sync_norm: bool = True,
+    peak_lr: float = PEAK_LR,
+    seed: int = SEED,
+) -> Recipe:
+    """Return AdamW with one cycle, the platform's defaults."""
     return Recipe(
-        epochs, "adamw", PEAK_LR, WEIGHT_DECAY, "one_cycle", precision=precision,
-        sync_batch_norm=sync_norm, seed=SEED,
-    )  # fmt: skip
+        optim=Optim(lr=peak_lr, weight_decay=WEIGHT_DECAY),
+        train=Train(epochs=epochs, precision=precision, sync_batch_norm=sync_norm),
+        seed=seed,
+    )
 
 
 def our_epochs(

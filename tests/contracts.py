@@ -11,7 +11,7 @@ import torch
 from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.models import Classifier, build_network
 from tuner.models.memory import training_bytes
-from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.crops import Crops
 
 NUM_LABELS = 3

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipelines.audio.sandbox import Decoder
     from tuner.models import Classifier
-    from tuner.training.checkpoint import Bundle
+    from tuner.training.bundle import Bundle
 
 Vote = Literal["soft", "hard"]
 
@@ -59,7 +59,7 @@ def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
         TrackingError: the store cannot be used.
         CheckpointError: the model is damaged.
     """
-    from tuner.training.checkpoint import load_bundle
+    from tuner.training.bundle import load_bundle
 
     if Path(reference).is_dir():
         return load_bundle(Path(reference))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from pipelines.build.feature_sets import build
 from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
+from tests.tuner.recipes import make_recipe
 from tuner.training.arrays import Arrays, SplitRows, open_arrays
-from tuner.training.augment import AugmentSpec
 from tuner.training.crops import Crops
 from tuner.training.data import ArrayFeed
-from tuner.training.resident import budget
+from tuner.training.feed import Alone
+from tuner.training.gpu_cache import cache_budget
 
 CPU = torch.device("cpu")
 
@@ -51,11 +53,17 @@ def arrays(num_train: int = 50) -> Arrays:
     )
 
 
-def feed(
-    rank: int = 0, size: int = 1, batch: int = 16, spec: AugmentSpec | None = None, **more
-) -> ArrayFeed:
-    crops = more.pop("crops", Crops())
-    return ArrayFeed(arrays(), batch, spec or AugmentSpec(), crops, 7, rank, size, CPU, **more)
+class OneOf(Alone):
+    """One of several workers that share batches and never talk."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        super().__init__(CPU)
+        self.rank, self.size = rank, size
+
+
+def feed(rank: int = 0, size: int = 1, cache_bytes: int = 0, **settings) -> ArrayFeed:
+    settings = {"batch_size": 16, "seed": 7, **settings}
+    return ArrayFeed(arrays(), make_recipe(**settings), OneOf(rank, size), cache_bytes)
 
 
 def rows_of(batch) -> list[int]:
@@ -76,10 +84,10 @@ def test_labels_belong_to_their_clips() -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_workers_parts_make_the_whole_batch(size: int) -> None:
-    spec, crops = AugmentSpec(time_mask=2, mixup=0.5), Crops(4)
+    settings: dict[str, Any] = {"time_mask": 2, "mixup": 0.5, "crops": Crops(4)}
     # Three workers leave out the last batch of two.
-    whole = list(feed(spec=spec, crops=crops).train(3))[: feed(size=size).steps_per_epoch]
-    parts = [list(feed(rank, size, spec=spec, crops=crops).train(3)) for rank in range(size)]
+    whole = list(feed(**settings).train(3))[: feed(size=size).steps_per_epoch]
+    parts = [list(feed(rank, size, **settings).train(3)) for rank in range(size)]
     assert [len(p) for p in parts] == [len(whole)] * size
     for step, batch in enumerate(whole):
         mine = [p[step] for p in parts]
@@ -93,11 +101,11 @@ def test_workers_parts_make_the_whole_batch(size: int) -> None:
 
 def test_the_last_uneven_batch_counts_once_and_one_too_small_is_left_out() -> None:
     # 50 = 3 x 16 + 2: two clips are enough for two workers, not for three.
-    assert feed(batch=16).steps_per_epoch == 4
-    assert feed(batch=16, size=2).steps_per_epoch == 4
-    assert feed(batch=16, size=3).steps_per_epoch == 3
+    assert feed(batch_size=16).steps_per_epoch == 4
+    assert feed(batch_size=16, size=2).steps_per_epoch == 4
+    assert feed(batch_size=16, size=3).steps_per_epoch == 3
     # 50 = 7 x 7 + 1: a batch of one has no variance to normalise by.
-    assert feed(batch=7).steps_per_epoch == 7
+    assert feed(batch_size=7).steps_per_epoch == 7
 
 
 def test_crops_are_windows_of_the_clip() -> None:
@@ -123,7 +131,7 @@ def test_balanced_order_draws_each_class_as_often() -> None:
     y = np.where(np.arange(70) < 48, 0, np.where(np.arange(70) < 57, 1, 2))
     # 48, 9 and 3 of 60 clips in training
     rare = replace(whole, y=y)
-    drawn = ArrayFeed(rare, 20, AugmentSpec(), Crops(), 7, 0, 1, CPU, "balanced")
+    drawn = replace(feed(batch_size=20, balance="sampling"), arrays=rare)
     assert drawn.train_counts.tolist() == [48, 9, 3]
     counts = np.zeros(3)
     for epoch in range(1, 101):
@@ -146,29 +154,24 @@ def test_a_final_fit_learns_from_validation_clips_and_never_from_test_clips() ->
 
 @pytest.mark.parametrize("clips", [20, 53, 60])
 @pytest.mark.parametrize("crops", [Crops(4), Crops()])
-def test_clips_kept_on_the_device_give_the_same_batches(clips: int, crops: Crops) -> None:
+def test_clips_cached_on_the_device_give_the_same_batches(clips: int, crops: Crops) -> None:
     """On a GPU some or all lie there as one tensor; the gathering is the same code here."""
-    spec = AugmentSpec(mixup=0.3)
     row_bytes = arrays().x[0].nbytes
-    mapped = feed(spec=spec, crops=crops)
-    resident = feed(spec=spec, crops=crops, resident_bytes=clips * row_bytes + row_bytes - 1)
-    assert len(resident._clips.resident) == clips
-    for one, other in zip(mapped.val(), resident.val(), strict=True):
+    mapped = feed(mixup=0.3, crops=crops)
+    cached = feed(mixup=0.3, crops=crops, cache_bytes=clips * row_bytes + row_bytes - 1)
+    for one, other in zip(mapped.val(), cached.val(), strict=True):
         assert torch.equal(one.x, other.x)
-    mapped_x = np.zeros_like(resident.arrays.x)
-    mapped_x[clips:] = resident.arrays.x[clips:]  # what is resident is not read from the map
-    object.__setattr__(resident._clips, "mapped", mapped_x)
-    for one, other in zip(mapped.train(2), resident.train(2), strict=True):
+    cached.arrays.x[:clips] = -1  # cached clips are not read from the map
+    for one, other in zip(mapped.train(2), cached.train(2), strict=True):
         assert torch.equal(one.x, other.x)
         assert one.partner is not None
         assert other.partner is not None
         assert torch.equal(one.partner.x, other.partner.x)
 
 
-def test_a_cpu_keeps_no_clips() -> None:
+def test_a_cpu_caches_no_clips() -> None:
     """Copied, they would take the memory of every trial; mapped, all trials of a node share it."""
-    assert budget(CPU) == 0
-    assert len(feed()._clips.resident) == 0
+    assert cache_budget(CPU) == 0
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0.25, 4.0), (1.0, 12.0), (2.0, 12.0)])
@@ -177,7 +180,7 @@ def test_clips_take_up_a_share_of_what_a_trial_has(monkeypatch, gpus, expected) 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (20, 40))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 15)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 5)
-    assert budget(torch.device("cuda"), gpus) == expected
+    assert cache_budget(torch.device("cuda"), gpus) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -240,6 +243,6 @@ def test_a_track_with_clips_on_several_sides_has_a_number_on_each(tmp_path: Path
         assert labels == [label_of[track] for track in on_side]
         seen += on_side
     assert len(seen) > len(set(seen)), "no track is on two sides: the test says nothing"
-    batches = list(ArrayFeed(mapped, 8, AugmentSpec(), Crops(), 0, 0, 1, CPU).evaluation("test"))
+    batches = list(ArrayFeed(mapped, make_recipe(), Alone(CPU)).evaluation("test"))
     num_tracks = len(mapped.labels_of("test"))
     assert sorted({n for b in batches for n in b.track.tolist()}) == list(range(num_tracks))

@@ -17,24 +17,20 @@ from pipelines.build.decode_pass import decode_here
 from pipelines.build.feature_sets import build_sets
 from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
 from tests.conftest import write_tones
+from tests.tuner.recipes import make_recipe, vary
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 from tuner.models.forest import Forest
 from tuner.predict import predict_file
 from tuner.training.arrays import Arrays, SplitRows, open_arrays
-from tuner.training.augment import AugmentSpec
-from tuner.training.checkpoint import (
-    Bundle,
-    load_bundle,
-    load_checkpoint,
-    save_bundle,
-    save_checkpoint,
-)
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 from tuner.training.crops import Crops
 from tuner.training.data import ArrayFeed
 from tuner.training.evaluation import clip_probabilities
-from tuner.training.feed import Alone
+from tuner.training.feed import Alone, Workers
 from tuner.training.forest_fitting import epochs
 from tuner.training.loop import Epoch
 from tuner.training.recipe import Recipe
@@ -42,9 +38,7 @@ from tuner.training.recipe import Recipe
 CPU = torch.device("cpu")
 NUM_LABELS, TRAIN, VAL, TEST = 3, 150, 60, 20
 KNOBS = {"num_trees": 30, "max_depth": 6, "min_samples_leaf": 2, "max_features": 0.5}
-RECIPE = Recipe(
-    epochs=20, optimizer="adamw", peak_lr=0.02, weight_decay=0.01, schedule="one_cycle", seed=3
-)
+RECIPE = make_recipe(seed=3)
 
 
 def songs() -> Arrays:
@@ -70,11 +64,8 @@ def songs() -> Arrays:
     )  # fmt: skip
 
 
-def feed_of(arrays: Arrays, rank: int = 0, size: int = 1) -> ArrayFeed:
-    return ArrayFeed(
-        arrays=arrays, batch_size=16, spec=AugmentSpec(), crops=Crops(), seed=0, rank=rank,
-        size=size, device=CPU,
-    )  # fmt: skip
+def feed_of(arrays: Arrays, workers: Workers) -> ArrayFeed:
+    return ArrayFeed(arrays, make_recipe(batch_size=16), workers)
 
 
 def classifier_of(arrays: Arrays, **knobs: float) -> Classifier:
@@ -82,9 +73,9 @@ def classifier_of(arrays: Arrays, **knobs: float) -> Classifier:
     return Classifier(network, arrays.mean, arrays.std)
 
 
-def fit(arrays: Arrays, recipe: Recipe = RECIPE, **knobs: float) -> tuple[Classifier, Epoch]:
+def fit(arrays: Arrays, settings: Recipe = RECIPE, **knobs: float) -> tuple[Classifier, Epoch]:
     classifier = classifier_of(arrays, **knobs)
-    (epoch,) = epochs(classifier, feed_of(arrays), recipe, Alone(CPU))
+    (epoch,) = epochs(classifier, feed_of(arrays, Alone(CPU)), settings, Alone(CPU))
     return classifier.eval(), epoch
 
 
@@ -115,7 +106,7 @@ def answers(classifier: Classifier, arrays: Arrays, split: str) -> np.ndarray:
 )
 def test_the_forest_is_that_of_scikit_learn(balance, class_weight) -> None:
     arrays = songs()
-    classifier, _ = fit(arrays, replace(RECIPE, balance=balance))
+    classifier, _ = fit(arrays, vary(RECIPE, balance=balance))
     forest = by_hand(arrays, class_weight=class_weight)
     for split in ("train", "val", "test"):
         wanted = forest.predict_proba(rows(arrays, split)[0])
@@ -187,10 +178,10 @@ def test_only_training_rows_are_learned_from() -> None:
 def test_a_resumed_trial_has_its_forest_and_nothing_left_to_do(tmp_path: Path) -> None:
     arrays = songs()
     fitted, epoch = fit(arrays)
-    stored = load_checkpoint(save_checkpoint(tmp_path, epoch.checkpoint))
+    stored = load_checkpoint(save_checkpoint(Folder(tmp_path), epoch.checkpoint))
     assert (stored.epoch, stored.best) == (1, {"epoch": 1, "metrics": epoch.metrics})
     resumed = classifier_of(arrays)
-    assert list(epochs(resumed, feed_of(arrays), RECIPE, Alone(CPU), stored)) == []
+    assert list(epochs(resumed, feed_of(arrays, Alone(CPU)), RECIPE, Alone(CPU), stored)) == []
     ours, theirs = resumed.state_dict(), fitted.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -222,7 +213,7 @@ def test_two_workers_have_one_forest_and_the_metrics_of_one() -> None:
 
     def work(rank: int) -> None:
         worker = Pair(rank, barrier, shared)
-        (seen[rank],) = epochs(classifier_of(arrays), feed_of(arrays, rank, 2), RECIPE, worker)
+        (seen[rank],) = epochs(classifier_of(arrays), feed_of(arrays, worker), RECIPE, worker)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
@@ -240,7 +231,7 @@ def test_a_network_that_learns_by_gradients_is_refused() -> None:
     arrays = songs()
     classifier = Classifier(Cnn(3, blocks=2, channels=2), arrays.mean, arrays.std)
     with pytest.raises(TypeError, match=r"Cnn is not fitted but trained"):
-        next(epochs(classifier, feed_of(arrays), RECIPE, Alone(CPU)))
+        next(epochs(classifier, feed_of(arrays, Alone(CPU)), RECIPE, Alone(CPU)))
 
 
 def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
 from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 from tuner.models.forest import Forest, Tree
-from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.crops import Crops
 
 F = 16

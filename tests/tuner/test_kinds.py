@@ -19,7 +19,7 @@ from tuner.models.classifier import MIN_STD
 from tuner.predict import predict_file
 from tuner.study.feature_sets import specs_of
 from tuner.training.arrays import DeviceFrontEnd, open_arrays
-from tuner.training.checkpoint import load_bundle
+from tuner.training.bundle import load_bundle
 from tuner.training.feed import Alone
 from tuner.trials.trial import TrialSpec, export_bundle, predict_split, train
 

@@ -8,21 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tuner.recipes import make_recipe, vary
 from tuner.errors import DivergedError
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
-from tuner.training.augment import AugmentSpec, draw
+from tuner.training.augment import draw
 from tuner.training.crops import Crops
 from tuner.training.evaluation import clip_probabilities
 from tuner.training.feed import Alone, Batch, Partner
 from tuner.training.learner import Learner
 from tuner.training.loop import epochs, find_rate
 from tuner.training.recipe import Recipe
+from tuner.training.settings import Augment
 
 F, M = 16, 20
-AUGMENT = AugmentSpec(
-    time_mask=4, num_time_masks=2, freq_mask=2, mixup=0.1, time_shift=3, freq_shift=1, gain_db=1.0,
-    noise=0.1, speed=0.05,
+RECIPE = make_recipe(
+    epochs=6, name="adamw", lr=0.02, weight_decay=0.01, schedule="one_cycle", precision="fp32",
+    time_mask=4, num_time_masks=2, freq_mask=2, mixup=0.1, freq_shift=1, gain_db=1.0, noise=0.1,
+    speed=0.05, shift_frames=3, seed=3,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -60,7 +63,7 @@ class ListFeed:
             rows = order[step * self.batch : (step + 1) * self.batch]
             whole = np.zeros(len(rows), np.int64)
             rng = np.random.default_rng((1, epoch, step))
-            drawn = draw(AUGMENT, rng, (whole, whole), F, M)
+            drawn = draw(RECIPE, rng, (whole, whole), F, M)
             yield Batch(
                 self.x[rows], self.y[rows], self.y[rows] * 0, len(rows),
                 Partner(self.x[rows[drawn.partner]], self.y[rows[drawn.partner]],
@@ -78,12 +81,6 @@ def classifier() -> Classifier:
     torch.manual_seed(0)
     network = Cnn(2, blocks=2, channels=4, dropout=0.3)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
-
-
-RECIPE = Recipe(
-    epochs=6, optimizer="adamw", peak_lr=0.02, weight_decay=0.01, schedule="one_cycle",
-    precision="fp32", seed=3, augment=AUGMENT,
-)  # fmt: skip
 
 
 def test_learns_and_reports_each_epoch_from_one() -> None:
@@ -104,15 +101,15 @@ def test_learns_and_reports_each_epoch_from_one() -> None:
     [
         {},
         {"precision": "bf16"},
-        {"optimizer": "sgd", "schedule": "cyclical", "cycles": 2},
-        {"ema_decay": 0.9, "freeze_epochs": 2, "body_lr": 0.01},
+        {"name": "sgd", "schedule": "cyclical", "cycles": 2},
+        {"ema": 0.9, "freeze_epochs": 2, "body_lr": 0.01},
         {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "balance": "loss"},
     ],
     ids=["plain", "bf16", "cyclical", "averaged", "accumulated"],
 )
 @pytest.mark.parametrize("stopped_after", [1, 4])
 def test_a_resumed_run_ends_bit_for_bit_like_one_that_ran_through(changed, stopped_after) -> None:
-    recipe = replace(RECIPE, **changed)
+    recipe = vary(RECIPE, **changed)
     through = list(epochs(classifier(), ListFeed(), recipe, Alone(CPU)))[-1].checkpoint
     first = epochs(classifier(), ListFeed(), recipe, Alone(CPU))
     for epoch in first:
@@ -131,7 +128,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_ran_through(changed, stopp
 def test_frozen_epochs_move_the_head_only() -> None:
     model = classifier()
     before = {n: p.clone() for n, p in model.network.named_parameters()}
-    run = epochs(model, ListFeed(), replace(RECIPE, freeze_epochs=2), Alone(CPU))
+    run = epochs(model, ListFeed(), vary(RECIPE, freeze_epochs=2), Alone(CPU))
     next(run), next(run)
     moved = {n for n, p in model.network.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {"head.1.weight", "head.1.bias"}
@@ -141,7 +138,7 @@ def test_frozen_epochs_move_the_head_only() -> None:
 
 
 def test_best_epoch_follows_the_mode() -> None:
-    recipe = replace(RECIPE, metric="val_loss", maximise=False)
+    recipe = vary(RECIPE, metric="val_loss", maximise=False)
     seen = list(epochs(classifier(), ListFeed(), recipe, Alone(CPU)))
     losses = [e.metrics["val_loss"] for e in seen]
     assert seen[-1].checkpoint.best["epoch"] == 1 + int(np.argmin(losses))
@@ -153,7 +150,7 @@ def test_a_loss_that_is_not_finite_ends_with_epoch_and_rate() -> None:
 
 
 def test_learning_rate_is_the_schedules() -> None:
-    last = list(epochs(classifier(), ListFeed(), replace(RECIPE, schedule="constant"), Alone(CPU)))
+    last = list(epochs(classifier(), ListFeed(), vary(RECIPE, schedule="constant"), Alone(CPU)))
     assert {e.metrics["lr"] for e in last} == {0.02}
 
 
@@ -195,7 +192,7 @@ def first_gradients(rank: int, size: int) -> list[torch.Tensor]:
     network = Cnn(2, blocks=2, channels=4, dropout=0.0, batch_norm=False)
     model = Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
     feed = SumFeed(count=16, batch=16, rank=rank, size=size)
-    recipe = replace(RECIPE, epochs=1, optimizer="sgd", peak_lr=1e-9, momentum=0.0)
+    recipe = vary(RECIPE, epochs=1, name="sgd", lr=1e-9, momentum=0.0)
     next(epochs(model, feed, recipe, Recorded(rank, size)))
     return [p.grad.clone() for p in network.parameters() if p.grad is not None]
 
@@ -231,7 +228,7 @@ def first_step(recipe: Recipe, batch_norm: bool = False) -> tuple[float, list[to
 @pytest.mark.parametrize("parts", [2, 3, 16])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts: int) -> None:
     whole_loss, whole = first_step(RECIPE)
-    loss, gradients = first_step(replace(RECIPE, accumulate=parts))
+    loss, gradients = first_step(vary(RECIPE, accumulate=parts))
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     for one, other in zip(whole, gradients, strict=True):
         torch.testing.assert_close(other, one, atol=1e-6, rtol=1e-4)
@@ -242,18 +239,16 @@ def test_a_gradient_is_cut_to_its_longest_norm() -> None:
         return float(torch.stack([g.square().sum() for g in gradients]).sum().sqrt())
 
     free = norm(first_step(RECIPE)[1])
-    assert norm(first_step(replace(RECIPE, clip_norm=free / 3))[1]) == pytest.approx(
+    assert norm(first_step(vary(RECIPE, clip_norm=free / 3))[1]) == pytest.approx(
         free / 3, rel=1e-4
     )
-    assert norm(first_step(replace(RECIPE, clip_norm=free * 3))[1]) == pytest.approx(
-        free, rel=1e-4
-    )
+    assert norm(first_step(vary(RECIPE, clip_norm=free * 3))[1]) == pytest.approx(free, rel=1e-4)
 
 
 def test_the_body_has_its_own_rate() -> None:
     """One plain step of SGD moves each weight by its rate times its gradient."""
-    recipe = replace(
-        RECIPE, epochs=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, peak_lr=0.5,
+    recipe = vary(
+        RECIPE, epochs=1, name="sgd", momentum=0.0, weight_decay=0.0, lr=0.5,
         body_lr=0.05, schedule="constant",
     )  # fmt: skip
     model = classifier()
@@ -266,7 +261,7 @@ def test_the_body_has_its_own_rate() -> None:
 
 
 def test_each_phase_has_a_schedule_of_its_own() -> None:
-    recipe = replace(RECIPE, schedule="cosine", freeze_epochs=2)
+    recipe = vary(RECIPE, schedule="cosine", freeze_epochs=2)
     rates = [e.metrics["lr"] for e in epochs(classifier(), ListFeed(), recipe, Alone(CPU))]
     # 3 steps an epoch: the second ends phase one, the sixth phase two, each at 0
     assert rates[1] == pytest.approx(0.0, abs=1e-9)
@@ -275,10 +270,10 @@ def test_each_phase_has_a_schedule_of_its_own() -> None:
 
 
 def test_averaged_weights_are_what_is_validated_and_kept() -> None:
-    recipe = replace(RECIPE, ema_decay=0.9)
+    recipe = vary(RECIPE, ema=0.9)
     model = classifier()
     last = list(epochs(model, ListFeed(), recipe, Alone(CPU)))[-1]
-    live, kept = last.checkpoint.weights, last.checkpoint.answering_weights
+    live, kept = last.checkpoint.weights, last.checkpoint.validated_weights
     assert torch.equal(
         live["network.head.1.weight"], dict(model.network.named_parameters())["head.1.weight"]
     )
@@ -297,9 +292,9 @@ def test_the_loss_is_the_mean_over_clips_that_the_recipe_asks_for(smoothing, wei
     model = classifier()
     feed = ListFeed(count=16)
     feed.y = (torch.arange(16) % 4 == 0).long()  # 12 clips of the first class, 4 of the second
-    recipe = replace(
+    recipe = vary(
         RECIPE, label_smoothing=smoothing, balance="loss" if weighted else "none",
-        augment=AugmentSpec(),
+        augment=Augment(),
     )  # fmt: skip
     learner = Learner.create(model, feed, recipe, Alone(CPU))
     learner.wrap()
@@ -323,7 +318,7 @@ def test_the_range_test_leaves_no_trace_and_finds_a_rate_that_learns() -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert all(p.requires_grad for p in model.parameters())
-    recipe = replace(RECIPE, peak_lr=found.suggestion, epochs=20)
+    recipe = vary(RECIPE, lr=found.suggestion, epochs=20)
     assert list(epochs(model, feed, recipe, Alone(CPU)))[-1].metrics["val_accuracy"] == 1.0
 
 
@@ -334,14 +329,14 @@ def test_mixup_weighs_sound_and_label_alike() -> None:
     """
     model = Classifier(_LabelReader(), np.zeros(F, np.float32), np.ones(F, np.float32))
     zeros = np.zeros(1, np.int64)
-    drawn = replace(draw(AugmentSpec(), np.random.default_rng(0), (zeros, zeros), F, M), share=0.9)
+    drawn = replace(draw(make_recipe(), np.random.default_rng(0), (zeros, zeros), F, M), share=0.9)
     own, other = torch.zeros(1, F, M), torch.ones(1, F, M)
     batch = Batch(
         own, torch.tensor([0]), torch.tensor([0]), 1,
         partner=Partner(other, torch.tensor([1]), replace(drawn, gain_db=np.ones(1))),
         draws=drawn,
     )  # fmt: skip
-    recipe = replace(RECIPE, augment=AugmentSpec(gain_db=1.0))
+    recipe = vary(RECIPE, augment=Augment(gain_db=1.0))
     learner = Learner.create(model, ListFeed(), recipe, Alone(CPU))
     found = float(learner.step(batch, 0.0))
     # The network sees a tenth of 2, the partner, and answers with logits (0.8, 0.2).

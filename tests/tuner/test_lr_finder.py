@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -75,13 +76,13 @@ def test_stops_when_the_loss_is_not_finite(bad: float) -> None:
 
 @pytest.mark.parametrize(("steps", "low", "high"), [(1, 1e-3, 1), (9, 0, 1), (9, 1, 1), (9, 2, 1)])
 def test_refuses_what_is_no_range(steps: int, low: float, high: float) -> None:
-    with pytest.raises(ValueError, match="no range test"):
+    with pytest.raises(ValueError, match="invalid range test"):
         find(script([], []), steps, low, high)
 
 
 def test_json_round_trip() -> None:
     found = find(script([2, 1, 3], []), 3, 1e-3, 1e-1)
-    assert RangeTest.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert RangeTest.from_json(json.loads(json.dumps(asdict(found)))) == found
 
 
 @pytest.mark.parametrize("num_steps", [20, 30, 40, 60, 100])

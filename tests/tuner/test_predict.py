@@ -22,7 +22,7 @@ from pipelines.audio.sandbox import Decoder
 from pipelines.features import transform
 from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.predict import audio_files, load_model, main, predict_file
-from tuner.training.checkpoint import Bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.crops import Crops
 from tuner.training.evaluation import evaluate
 from tuner.training.feed import Batch

@@ -11,19 +11,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from tests.tuner.recipes import make_recipe
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 from tuner.training.arrays import Arrays, SplitRows
-from tuner.training.augment import AugmentSpec
 from tuner.training.crops import Crops
 from tuner.training.data import ArrayFeed
 from tuner.training.evaluation import validate
 from tuner.training.feed import Alone
-from tuner.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-CROPS = Crops(frames=12)
-RECIPE = Recipe(1, "sgd", 0.1, 0.0, "constant", crops=CROPS)
+RECIPE = make_recipe(batch_size=8, crops=Crops(frames=12))
 F, M, K = 16, 20, 4
 
 
@@ -67,22 +65,17 @@ def classifier() -> Classifier:
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 
-def feed(data: Arrays, rank: int, size: int) -> ArrayFeed:
-    return ArrayFeed(data, 8, AugmentSpec(), CROPS, 0, rank, size, CPU)
-
-
 @pytest.mark.parametrize("size", [2, 3])
 def test_workers_report_the_numbers_of_one(size: int) -> None:
     data = arrays(200)
-    once = validate(classifier(), feed(data, 0, 1), Alone(CPU), RECIPE)
+    once = validate(classifier(), ArrayFeed(data, RECIPE, Alone(CPU)), Alone(CPU), RECIPE)
     assert 0 < once["accuracy"] < 1
     store = dist.HashStore()  # type: ignore[attr-defined]
 
     def work(rank: int) -> dict[str, float]:
         group = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=20))
-        return validate(
-            classifiers[rank], feed(data, rank, size), GlooRank(rank, size, group), RECIPE
-        )
+        workers = GlooRank(rank, size, group)
+        return validate(classifiers[rank], ArrayFeed(data, RECIPE, workers), workers, RECIPE)
 
     classifiers = [classifier() for _ in range(size)]  # here: seeding is not for threads
     with ThreadPoolExecutor(size) as pool:

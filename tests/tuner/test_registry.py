@@ -16,7 +16,7 @@ from tuner.errors import UsageError
 from tuner.tracking import open_tracker
 from tuner.tracking.export import WaveformModel
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
-from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.crops import Crops
 from tuner.training.evaluation import clip_probabilities
 

@@ -18,7 +18,7 @@ from tuner.models import Classifier
 from tuner.predict import Vote, predict_file
 from tuner.tracking import open_tracker
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
-from tuner.training.checkpoint import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.crops import Crops
 
 FACTS = ModelFacts(

@@ -88,16 +88,15 @@ def _cnn() -> dict:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_compiled_network_learns_what_the_plain_one_learns() -> None:
-    from dataclasses import replace
-
+    from tests.tuner.recipes import vary
     from tests.tuner.test_loop import CPU, RECIPE, ListFeed, classifier
     from tuner.training.feed import Alone
     from tuner.training.loop import epochs
 
-    recipe = replace(RECIPE, epochs=2)
+    recipe = vary(RECIPE, epochs=2)
     plain, compiled = (
         [e.metrics["train_loss"] for e in epochs(classifier(), ListFeed(), one, Alone(CPU))]
-        for one in (recipe, replace(recipe, compile=True))
+        for one in (recipe, vary(recipe, compile=True))
     )
     # dropout draws from another generator once compiled, so the losses are near and not equal
     assert compiled == pytest.approx(plain, rel=0.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,34 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.tuner.recipes import make_recipe, vary
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 from tuner.training.arrays import Arrays, SplitRows
-from tuner.training.augment import AugmentSpec
-from tuner.training.crops import Crops
 from tuner.training.data import ArrayFeed
-from tuner.training.feed import Alone
+from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs
-from tuner.training.recipe import Recipe
 from tuner.trials.worker import ProcessGroup
 
 CPU = torch.device("cpu")
 PARTS = "parts, no norms"  # which would see other clips together than in one process
 F, M, K, TRAIN = 16, 20, 2, 35  # of batches of 16 the last has 3 clips: 1 and 2 for two workers
-RECIPE = Recipe(
-    epochs=2, optimizer="sgd", peak_lr=0.05, weight_decay=0.01, schedule="cosine", momentum=0.5,
-    precision="fp32", seed=3, augment=AugmentSpec(time_mask=4, mixup=0.2),
+RECIPE = make_recipe(
+    epochs=2, name="sgd", lr=0.05, weight_decay=0.01, schedule="cosine", momentum=0.5,
+    batch_size=16, precision="fp32", time_mask=4, mixup=0.2, seed=3,
 )  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "averaged alone": {"ema_decay": 0.9},
+    "averaged alone": {"ema": 0.9},
     "parts": {"accumulate": 2},
     PARTS: {"accumulate": 2, "clip_norm": 0.5},
-    "averaged": {"ema_decay": 0.9, "accumulate": 2, "clip_norm": 0.5},
+    "averaged": {"ema": 0.9, "accumulate": 2, "clip_norm": 0.5},
     "frozen at first": {"freeze_epochs": 1, "body_lr": 0.02},
-    "own norms": {"sync_batch_norm": False, "ema_decay": 0.9},
+    "own norms": {"sync_batch_norm": False, "ema": 0.9},
 }
 
 
-def feed(rank: int, size: int) -> ArrayFeed:
+def feed(workers: Workers) -> ArrayFeed:
     rng = np.random.default_rng(0)
     n = TRAIN + 12
     y = np.arange(n) % K
@@ -56,7 +53,7 @@ def feed(rank: int, size: int) -> ArrayFeed:
         "f", ("a", "b"), x, y, np.arange(n), tuple(map(str, range(n))), y, 0 * one, one,
         np.tile([0, M - 1], (n, 1)), split,
     )  # fmt: skip
-    return ArrayFeed(arrays, 16, RECIPE.augment, Crops(), 3, rank, size, CPU)
+    return ArrayFeed(arrays, RECIPE, workers)
 
 
 def classifier(case: str) -> Classifier:
@@ -70,8 +67,8 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = {}
     for name, changed in CASES.items():
-        recipe = replace(RECIPE, **changed)
-        last = list(epochs(classifier(name), feed(rank, 2), recipe, ProcessGroup(CPU)))[-1]
+        workers = ProcessGroup(CPU)
+        *_, last = epochs(classifier(name), feed(workers), vary(RECIPE, **changed), workers)
         found[name] = (last.metrics, last.checkpoint.weights, last.checkpoint.average)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -92,8 +89,8 @@ def test_both_have_one_model_and_it_is_that_of_one_process(tmp_path: Path) -> No
                 assert torch.equal(tensor, theirs[key]), (name, key)
         if name == "own norms" or ("accumulate" in changed and name != PARTS):
             continue  # the norms see other clips together than in one process
-        recipe = replace(RECIPE, **changed)
-        alone = list(epochs(classifier(name), feed(0, 1), recipe, Alone(CPU)))[-1]
+        one = Alone(CPU)
+        *_, alone = epochs(classifier(name), feed(one), vary(RECIPE, **changed), one)
         assert metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=1e-4)
         for key, tensor in alone.checkpoint.weights.items():
             torch.testing.assert_close(weights[key], tensor, atol=1e-4, rtol=1e-3, msg=key)

@@ -21,7 +21,7 @@ from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.errors import WeightsError
 from tuner.models import Classifier, build_network
 from tuner.models.weights import load_into, read_weights
-from tuner.training.checkpoint import Bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.crops import Crops
 
 ARCHITECTURES = ("resnet18", "densenet121", "mobilenetv3_small_100", "convnext_atto")

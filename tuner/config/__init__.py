@@ -26,8 +26,8 @@ from tuner.config.schema import (
     Split,
 )
 from tuner.config.specs import what_is_read
-from tuner.config.training_blocks import Augment, Optim, Train
 from tuner.config.typed_space import FeatureVariant, Sample, Space
+from tuner.training.settings import Augment, Optim, Train
 
 __all__ = [
     "METRIC_MODES",

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema,
 from pipelines.settings import MAX_RATE_HZ, MIN_RATE_HZ
 from pipelines.settings.block import Block
 from tuner.config.model_blocks import MODELS, SPECTROGRAMS, Model
-from tuner.config.training_blocks import Augment, Optim, Train
+from tuner.training.settings import Augment, Optim, Train
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"

@@ -10,7 +10,7 @@ import torch
 
 from pipelines.features import SONG_FEATURES, front_end
 from pipelines.settings import feature_shape, num_samples
-from tuner.training.checkpoint import BUNDLE, MODEL, Bundle
+from tuner.training.bundle import BUNDLE, MODEL, Bundle
 from tuner.training.evaluation import clip_probabilities
 
 if TYPE_CHECKING:

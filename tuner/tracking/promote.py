@@ -9,7 +9,7 @@ from typing import Any
 
 from tuner.tracking import store
 from tuner.tracking.export import save_mlflow_model
-from tuner.training.checkpoint import load_bundle
+from tuner.training.bundle import load_bundle
 
 CHAMPION = "champion"
 MODEL_NAME = "model"  # of the logged model on its run
@@ -68,7 +68,7 @@ def register(
     Args:
         tracker_uri: tracking URI.
         run_id: MLflow run the model belongs to; None when tracking could not store it.
-        bundle_folder: what `tuner.training.checkpoint.save_bundle` wrote.
+        bundle_folder: what `tuner.training.bundle.save_bundle` wrote.
         name: of the registered model.
         facts: what is known about the model.
 

@@ -1,8 +1,8 @@
-"""A feature set as memory-mapped arrays that all trials of a node share.
+"""A feature set as memory-mapped arrays, shared by all trials of a node.
 
-The first process on a node that needs a feature set writes it once as plain arrays under the cache
-folder; every trial maps the same file, so the page cache holds one copy however many trials run.
-Rows are ordered train, val, test, and by track within a split.
+The first process on a node that needs a feature set writes it as plain arrays into the cache
+folder. All trials map the same file, so the page cache holds one copy for any number of trials.
+Rows are ordered by split (train, val, test), and by track within a split.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tuner.training import crops
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Samples that go through a front end at once, in whole clips: they bound its memory.
+# Samples that pass through a front end at once, in whole clips; this bounds its memory.
 SAMPLES_AT_ONCE = 2**22
-LOCK_TIMEOUT_SECONDS = 1800.0  # of a process that waits while another one writes the arrays
-# Counts up when the arrays of a feature set would be written otherwise.
+LOCK_TIMEOUT_SECONDS = 1800.0  # how long to wait for another process that writes the arrays
+# Increased whenever the same feature set gives other arrays.
 ARRAYS_VERSION = 3
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Where a split lies: its clips and its tracks; ``stop`` and ``last_track`` are excluded."""
+    """Rows and tracks of a split; ``stop`` and ``last_track`` are exclusive."""
 
     start: int
     stop: int
@@ -47,20 +47,20 @@ class SplitRows:
 class Arrays:
     """A feature set in memory-mapped arrays: ``n`` clips of ``t`` tracks.
 
-    Tracks are numbered anew on each side: a track whose clips are on two sides counts twice.
+    Each split numbers its own tracks, so a track with clips in two splits counts twice.
 
     Attributes:
-        fingerprint: of the feature set.
-        labels: class names; ``y`` indexes them.
-        x: features ``float16[n, f, m]``, mapped read-only.
-        y: class of each clip ``int64[n]``.
-        track: index of each clip's track ``int64[n]``.
-        track_ids: names of the tracks, ``t``.
-        track_label: class of each track ``int64[t]``.
-        mean: mean of each row over the training clips ``float32[f]``.
-        std: standard deviation of each row over the training clips ``float32[f]``.
-        sound: first and last frame of each clip that sounds ``int64[n, 2]``.
-        splits: where each split lies.
+        fingerprint: Fingerprint of the feature set.
+        labels: Class names, indexed by ``y``.
+        x: Features ``float16[n, f, m]``, mapped read-only.
+        y: Class of each clip ``int64[n]``.
+        track: Index of each clip's track ``int64[n]``.
+        track_ids: Names of the tracks, ``t``.
+        track_label: Class of each track ``int64[t]``.
+        mean: Mean of each row over the training clips ``float32[f]``.
+        std: Standard deviation of each row over the training clips ``float32[f]``.
+        sound: First and last sounding frame of each clip ``int64[n, 2]``.
+        splits: Rows and tracks of each split.
     """
 
     fingerprint: str
@@ -76,23 +76,23 @@ class Arrays:
     splits: dict[str, SplitRows]
 
     def labels_of(self, split: str) -> NDArray[np.int64]:
-        """Class of each track of a split."""
+        """Return the class of each track of a split."""
         rows = self.splits[split]
         return self.track_label[rows.first_track : rows.last_track]
 
     def learning_from_validation(self) -> Arrays:
-        """The same with the validation clips among those of training, which they follow."""
+        """Return the arrays with the validation clips added to the train split."""
         train, val = self.splits["train"], self.splits["val"]
         joined = SplitRows(train.start, val.stop, train.first_track, val.last_track)
         return replace(self, splits={**self.splits, "train": joined})
 
 
 class DeviceFrontEnd:
-    """Features made from stored samples where a trial runs: on its GPU, if it has one.
+    """A front end for stored samples that runs on the trial's device.
 
     Args:
-        feature: a kind of spectrogram.
-        device: of the trial.
+        feature: Settings of a spectrogram.
+        device: Device of the trial.
     """
 
     def __init__(self, feature: FeatureSpec, device: torch.device) -> None:
@@ -102,7 +102,7 @@ class DeviceFrontEnd:
 
     @torch.inference_mode()
     def __call__(self, samples: NDArray[np.float16]) -> NDArray[np.float16]:
-        """Samples ``[n, 1, l]`` to features ``[n, f, m]``, rounded as a build rounds them."""
+        """Turn samples ``[n, 1, l]`` into features ``[n, f, m]``, rounded as in a build."""
         step = max(1, SAMPLES_AT_ONCE // samples.shape[2])
         parts = []
         for start in range(0, len(samples), step):
@@ -112,7 +112,7 @@ class DeviceFrontEnd:
 
 
 def cache_folder() -> Path:
-    """This node's folder for mapped arrays: ``TUNER_CACHE``, else the user's cache folder."""
+    """Return this node's folder for arrays: ``TUNER_CACHE``, or the user's cache folder."""
     if configured := os.environ.get("TUNER_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
@@ -126,13 +126,13 @@ def open_arrays(
     """Map a feature set, writing its arrays first if this node does not have them.
 
     Args:
-        feature_set: folder.
-        cache: this node's folder for arrays.
-        front_end: makes the features of samples, which are what the set holds; None: as stored.
+        feature_set: Folder of the feature set.
+        cache: This node's folder for arrays.
+        front_end: Front end for a set that holds samples; None to use the set as stored.
 
     Raises:
-        pipelines.errors.StoreError: the feature set is not complete.
-        OSError: the cache folder cannot be written.
+        pipelines.errors.StoreError: The feature set is incomplete.
+        OSError: The cache folder cannot be written.
     """
     source = open_feature_set(feature_set)
     name = source.manifest.fingerprint
@@ -162,7 +162,7 @@ def open_arrays(
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the arrays are there with the sizes they were written with."""
+    """Return True if all arrays exist in the sizes in which they were written."""
     try:
         sizes = json.loads((folder / "index.json").read_text())["bytes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
@@ -171,7 +171,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _write_arrays(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
-    """Write beside, then rename; ``index.json`` last."""
+    """Write the arrays beside their place, then move them there."""
     building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
@@ -233,13 +233,13 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
 
 
 def _sounding(features: NDArray[np.float16], kind: str) -> NDArray[np.int64]:
-    """First and last sounding frame ``[n, 2]``."""
+    """Return the first and last sounding frame ``[n, 2]``."""
     first, last = crops.sounding(torch.from_numpy(features.astype(np.float32)), kind)
     return torch.stack([first, last], dim=1).numpy()
 
 
 class _Spread:
-    """Mean and standard deviation of each row, from sums in float64."""
+    """Accumulator of each row's mean and standard deviation, with sums in float64."""
 
     def __init__(self, num_rows: int) -> None:
         self._count = 0
@@ -254,7 +254,7 @@ class _Spread:
         self._squares += np.einsum("nfm,nfm->f", values, values)
 
     def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation ``[f]``."""
+        """Return mean and standard deviation ``[f]``."""
         mean = self._sum / max(self._count, 1)
         variance = self._squares / max(self._count, 1) - mean**2
         return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)

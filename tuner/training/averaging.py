@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights, in place of the last ones."""
+"""Exponential moving average of a network's weights."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 COUNTER = "num_updates"
-"""Key of the counter in `Average.state`; networks have names with ``body.`` and ``head.``."""
+"""Key of the counter in `Average.state`; names of weights start with ``body.`` or ``head.``."""
 
 
 class Average:
-    """Averaged weights and floating-point buffers of a network; whole numbers are copied.
+    """Averaged weights and floating-point buffers of a network; integer buffers are copied.
 
-    Polyak & Juditsky 1992; the decay rises as ``(1 + n) / (10 + n)`` up to its value, so that the
-    first, bad weights are soon forgotten (TensorFlow's ExponentialMovingAverage).
+    Polyak & Juditsky 1992. The decay rises as ``(1 + n) / (10 + n)`` up to its value, so that the
+    poor first weights are soon forgotten (TensorFlow's ExponentialMovingAverage).
 
-    torch's own AveragedModel averages ``num_batches_tracked`` as a whole number, which stops
-    counting, works through frozen weights at each step, and is a second network, where training
-    evaluates the one it has. Its averaging function is used here.
+    This uses the averaging function of torch's AveragedModel, but not the class: that averages
+    ``num_batches_tracked`` as an integer, which stops the counter; it averages frozen weights at
+    every step; and it is a second network, while training evaluates the one it has.
 
     Args:
-        network: the average begins with its weights; on its device and in its memory order.
-        decay: share of the old average that stays at a step, in ``[0, 1)``.
+        network: Network whose weights, device and memory order the average starts from.
+        decay: Weight of the old average in each update, in ``[0, 1)``.
 
     Attributes:
-        weights: the average, named as in ``network.state_dict()``; do not write to it.
-        num_updates: steps averaged so far.
+        weights: Averaged weights, named as in ``network.state_dict()``; do not write to them.
+        num_updates: Number of updates so far.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -47,10 +47,9 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Average in the weights after a step of the optimizer.
+        """Update the average after a step of the optimizer.
 
-        Parameters that do not learn now are passed over: they are what they were, so their average
-        is too.
+        Frozen parameters are skipped: they have not changed, and neither has their average.
         """
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         averaged, live = [], []
@@ -66,15 +65,15 @@ class Average:
         self.num_updates += 1
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The averaged weights and the counter, as tensors to be saved; not copies."""
+        """Return the averaged weights and the counter as tensors to save, not copied."""
         return self.weights | {COUNTER: torch.tensor(self.num_updates)}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         Raises:
-            CheckpointError: its names or shapes are not those of the network; nothing is changed.
+            CheckpointError: Names or shapes differ from those of the network; nothing is changed.
         """
         shapes = {name: value.shape for name, value in self.weights.items()}
         shapes[COUNTER] = torch.Size()
@@ -88,10 +87,10 @@ class Average:
 
     @contextmanager
     def swapped(self, network: nn.Module) -> Iterator[None]:
-        """Within the context the network has the averaged weights; afterwards its own again.
+        """Give the network the averaged weights within the context, and its own afterwards.
 
-        What is read by ``state_dict()`` inside shares memory with the network: clone what shall
-        outlive the context.
+        A ``state_dict()`` read inside shares memory with the network: clone what has to outlive
+        the context.
         """
         own = {name: value.clone() for name, value in network.state_dict().items()}
         _copy_into(network, self.weights)

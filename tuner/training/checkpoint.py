@@ -1,66 +1,53 @@
-"""Training state and exported models on disk: safetensors and JSON, never a pickle.
+"""Checkpoints of a trial: what training resumes from, in safetensors and JSON, never a pickle.
 
-A checkpoint is a folder ``epoch-0007/`` with the weights, the optimizer's state and
-``checkpoint.json``, which names the SHA-256 of each. It is written under a temporary name and
-renamed, so a folder that has its final name is whole; what a disk did to it later is found by the
-hashes, and the next older one is taken.
-
-A bundle is what leaves the study: ``model.safetensors`` and ``bundle.json`` with everything
-prediction needs.
+A checkpoint is a folder ``epoch-0007`` with weights, optimizer state, averaged weights, and
+``checkpoint.json`` with the SHA-256 of each. It appears complete or not at all. If a disk damages
+it later, the hashes show it and the next older one is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
-from pipelines.errors import PipelineError
-from pipelines.settings import ClipSpec, FeatureSpec, feature_shape
-from tuner.config import MODELS, Features
 from tuner.errors import CheckpointError
-from tuner.models import Classifier, build_network
 from tuner.training.averaging import COUNTER
-from tuner.training.crops import Crops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from pipelines.storage import Folder
 
 FORMAT_VERSION = 2
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 AVERAGE = "average.safetensors"
 STATE = "checkpoint.json"
-BUNDLE = "bundle.json"
-MODEL = "model.safetensors"
-MAX_FRAMES = 2**31
-MAX_CROPS = 1000  # as in a space file
-# What reading a file that somebody else made stumbles over.
+# Errors raised by reading a file that is damaged or was made by somebody else.
 DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError,
+    safetensors.SafetensorError,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a trial needs to go on after an epoch as if it had never stopped.
+    """Everything a trial needs to continue after an epoch as if it had never stopped.
 
     Attributes:
-        epoch: last finished epoch, from 1.
-        weights: state of the classifier, as the optimizer left it.
+        epoch: Last finished epoch, from 1.
+        weights: State of the classifier, as the optimizer left it.
         optimizer: ``state_dict()`` of the optimizer.
-        metrics: of that epoch.
-        best: epoch and metrics of the best epoch so far.
-        average: state of the weights' moving average; empty without one.
+        metrics: Metrics of that epoch.
+        best: Epoch and metrics of the best epoch so far.
+        average: State of the weights' moving average; empty without one.
     """
 
     epoch: int
@@ -71,32 +58,17 @@ class Checkpoint:
     average: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
-    def answering_weights(self) -> dict[str, torch.Tensor]:
-        """The classifier's state as it was validated: with averaged weights if there are any."""
+    def validated_weights(self) -> dict[str, torch.Tensor]:
+        """State of the classifier as it was validated: with averaged weights if there are any."""
         averaged = {f"network.{k}": v for k, v in self.average.items() if k != COUNTER}
         return {**self.weights, **averaged}
 
 
-def _write_durably(path: Path, content: bytes) -> str:
-    """Write and fsync; returns the SHA-256 of the content."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
+def tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Return tensors as a safetensors file, in row-major order, the only one it supports.
 
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file beside its place and move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.name}.{os.getpid()}")
-    building.write_text(json.dumps(value, indent=1, ensure_ascii=False))
-    building.replace(path)
-
-
-def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    # safetensors keeps row-major order only; channels-last is a matter of speed that the next run
-    # sets again.
+    Channels-last is a matter of speed; the next run sets it again.
+    """
     return safetensors.torch.save(
         {
             k: v.detach().cpu().contiguous(memory_format=torch.contiguous_format)
@@ -106,10 +78,10 @@ def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors and JSON (parameter groups).
+    """Split an optimizer's state into tensors and JSON (parameter groups).
 
-    Tensors are named ``<parameter>/<name>``, and ``group/<index>/<name>`` where a group has one:
-    timm's LAMB counts its steps so.
+    Tensors are named ``<parameter>/<name>``. A tensor in a group, such as the step count of timm's
+    LAMB, is named ``group/<index>/<name>``.
     """
     tensors = {
         f"{parameter}/{name}": torch.as_tensor(value)
@@ -136,75 +108,73 @@ def _join_optimizer(tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]) -
     return {"state": state, "param_groups": groups}
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``folder/epoch-NNNN`` atomically; keeps the two newest and the best of each.
+def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
+    """Write ``epoch-NNNN`` into a folder and drop old ones.
+
+    The two newest checkpoints stay, and the best epoch that each of them names.
 
     Raises:
-        OSError: the disk refuses; nothing that was there before is touched.
+        StorageFullError: No room left; what was there before is untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / _name(checkpoint.epoch)
-    building = folder / f".building-{checkpoint.epoch:04d}-{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir()
-        tensors, rest = _split_optimizer(checkpoint.optimizer)
+    moments, groups = _split_optimizer(checkpoint.optimizer)
+    tensors = {WEIGHTS: checkpoint.weights, OPTIMIZER: moments, AVERAGE: checkpoint.average}
+    name = _name(checkpoint.epoch)
+    with folder.building(name) as scratch:
         state = {
             "version": FORMAT_VERSION,
             "epoch": checkpoint.epoch,
             "metrics": checkpoint.metrics,
             "best": checkpoint.best,
-            "optimizer": rest,
-            "sha256": {
-                WEIGHTS: _write_durably(building / WEIGHTS, _tensor_bytes(checkpoint.weights)),
-                OPTIMIZER: _write_durably(building / OPTIMIZER, _tensor_bytes(tensors)),
-                AVERAGE: _write_durably(building / AVERAGE, _tensor_bytes(checkpoint.average)),
-            },
+            "optimizer": groups,
+            "sha256": {file: _write(scratch / file, tensors[file]) for file in tensors},
         }
-        _write_durably(building / STATE, json.dumps(state, indent=1).encode())
-        shutil.rmtree(target, ignore_errors=True)
-        building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    keep = {target.name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
-    older = [path for path in _in_order(folder) if path.name not in keep]
+        (scratch / STATE).write_text(json.dumps(state, indent=1))
+    keep = {name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
+    older = [other for other in _in_order(folder) if other not in keep]
     if older:
-        keep |= {older[-1].name, *_best_of(older[-1])}  # what stands in if the newest is damaged
+        keep |= {older[-1], *_best_of(folder / older[-1])}  # in case the newest gets damaged
     for stale in older:
-        if stale.name not in keep:
-            shutil.rmtree(stale, ignore_errors=True)
-    return target
+        if stale not in keep:
+            folder.remove(stale)
+    return folder / name
 
 
-def _best_of(path: Path) -> Iterator[str]:
-    """Name of the best epoch that a checkpoint speaks of, as far as it can be read."""
+def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write tensors and return the SHA-256 of the file."""
+    content = tensor_bytes(tensors)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _best_of(checkpoint: Folder) -> Iterator[str]:
+    """Yield the name of the best epoch that a checkpoint refers to, if it can be read."""
     try:
-        yield _name(json.loads((path / STATE).read_text())["best"]["epoch"])
+        yield _name(checkpoint.read_json(STATE)["best"]["epoch"])
     except DAMAGE:
         return
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint folder.
+def load_checkpoint(folder: Folder) -> Checkpoint:
+    """Read and verify one ``epoch-NNNN`` folder.
 
     Raises:
-        CheckpointError: a file is missing, its hash differs, or the version is not known.
+        CheckpointError: A file is missing, its hash differs, or the version is unknown.
     """
     try:
-        state = json.loads((path / STATE).read_text())
+        state = folder.read_json(STATE)
         if state["version"] != FORMAT_VERSION:
             raise CheckpointError(
-                f"{path}: format version {state['version']}, this program reads {FORMAT_VERSION}"
+                f"{folder}: unknown format version {state['version']}, expected {FORMAT_VERSION}"
             )
-        content = {name: (path / name).read_bytes() for name in (WEIGHTS, OPTIMIZER, AVERAGE)}
+        content = {name: folder.read_bytes(name) for name in (WEIGHTS, OPTIMIZER, AVERAGE)}
         for name, data in content.items():
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
-                raise CheckpointError(f"{path / name}: damaged, its SHA-256 differs")
-        if type(state["epoch"]) is not int or path.name != _name(state["epoch"]):
-            raise ValueError(f"its epoch is {state['epoch']!r}")
+                raise CheckpointError(f"{folder / name}: damaged, its SHA-256 differs")
+        if type(state["epoch"]) is not int or folder.name != _name(state["epoch"]):
+            raise ValueError(f"invalid epoch {state['epoch']!r}")
         best = state["best"]
         if best != {} and type(best["epoch"]) is not int:
-            raise ValueError(f"its best epoch is {best['epoch']!r}")
+            raise ValueError(f"invalid best epoch {best['epoch']!r}")
         return Checkpoint(
             epoch=state["epoch"],
             weights=safetensors.torch.load(content[WEIGHTS]),
@@ -215,191 +185,45 @@ def load_checkpoint(path: Path) -> Checkpoint:
             best=best,
             average=safetensors.torch.load(content[AVERAGE]),
         )
-    except (*DAMAGE, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: unreadable checkpoint: {error}") from error
+    except DAMAGE as error:
+        raise CheckpointError(f"{folder}: unreadable checkpoint: {error}") from error
 
 
 def _name(epoch: int) -> str:
     return f"epoch-{epoch:04d}"
 
 
-def _in_order(folder: Path) -> list[Path]:
-    """The checkpoints of a trial, the oldest first."""
-    numbered = (path for path in folder.glob("epoch-*") if path.name[6:].isdecimal())
-    return sorted(numbered, key=lambda path: int(path.name[6:]))
+def _in_order(folder: Folder) -> list[str]:
+    """List the checkpoints of a trial, oldest first."""
+    numbered = (name for name in folder.names("epoch-*") if name[6:].isdecimal())
+    return sorted(numbered, key=lambda name: int(name[6:]))
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint under a folder that verifies, or None."""
+def newest_checkpoint(folder: Folder) -> Checkpoint | None:
+    """Return the newest checkpoint in a folder that verifies, or None."""
     return _newest(folder)[0]
 
 
-def _newest(folder: Path) -> tuple[Checkpoint | None, str]:
-    """The newest checkpoint that verifies; if none does, why the newest of all does not."""
+def _newest(folder: Folder) -> tuple[Checkpoint | None, str]:
+    """Return the newest checkpoint that verifies; if none does, the fault of the newest one."""
     reasons: list[str] = []
-    for path in reversed(_in_order(folder)):
+    for name in reversed(_in_order(folder)):
         try:
-            return load_checkpoint(path), ""
+            return load_checkpoint(folder / name), ""
         except CheckpointError as error:
-            # A damaged one costs the epochs since the one before, never the trial.
+            # A damaged checkpoint costs the epochs since the one before, never the trial.
             reasons.append(str(error))
     return None, next(iter(reasons), "there is none")
 
 
-def best_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights of the best epoch of a trial.
+def best_weights(folder: Folder) -> dict[str, torch.Tensor]:
+    """Return the weights of the best epoch of a trial.
 
     Raises:
-        CheckpointError: there is none that verifies.
+        CheckpointError: No checkpoint verifies.
     """
     newest, reason = _newest(folder)
     if newest is None:
-        raise CheckpointError(f"{folder}: no checkpoint that can be read: {reason}")
-    return load_checkpoint(
-        folder / _name(newest.best.get("epoch", newest.epoch))
-    ).answering_weights
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A trained model with all that prediction needs.
-
-    Attributes:
-        labels: class names in the order of the logits.
-        clip: how tracks are cut.
-        feature: the front end.
-        crops: which parts of a clip the model sees.
-        model: the space file's model block, its name included.
-        from_stored_samples: whether it learned from features of samples in float16, as feature
-            sets store them; then it is to be given features of samples that are rounded so.
-        origin: where it comes from (study, trial, feature set, validation metrics), for people.
-    """
-
-    labels: tuple[str, ...]
-    clip: ClipSpec
-    feature: FeatureSpec
-    crops: Crops
-    model: dict[str, Any]
-    from_stored_samples: bool = False
-    origin: dict[str, Any] = field(default_factory=dict)
-
-    def classifier(self) -> Classifier:
-        """A classifier of this architecture, untrained."""
-        parameters = parameters_of(self.model, from_weights=False)
-        network = build_network(self.model["name"], len(self.labels), parameters)
-        ones = np.ones(feature_shape(self.clip, self.feature)[0], np.float32)
-        return Classifier(network, ones * 0, ones)
-
-    @property
-    def frames(self) -> int:
-        """Frames of one whole clip."""
-        return feature_shape(self.clip, self.feature)[1]
-
-
-def parameters_of(model: Mapping[str, Any], *, from_weights: bool) -> dict[str, Any]:
-    """The arguments of a model's row, from its block in a space file.
-
-    Args:
-        model: the block, its name included.
-        from_weights: whether the weights that the block names are loaded; a model that is given a
-            trained state needs none of them.
-    """
-    left_out = {"name"} if from_weights else {"name", "weights"}
-    return {key: value for key, value in model.items() if key not in left_out}
-
-
-def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
-    """Write an exported folder; ``bundle.json`` last, so that its existence means complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = _write_durably(folder / MODEL, _tensor_bytes(weights))
-    description = {"version": FORMAT_VERSION, **asdict(bundle), "sha256": {MODEL: digest}}
-    _write_durably(folder / BUNDLE, json.dumps(description, indent=1, ensure_ascii=False).encode())
-    return folder
-
-
-def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
-    """A bundle of version 1 as one of today: its crops may begin anywhere, and cover the clip."""
-    if data["version"] != 1:
-        return data
-    rest = {key: value for key, value in data.items() if key != "crop_frames"}
-    crops = asdict(Crops(data["crop_frames"]))
-    return {**rest, "version": 2, "crops": crops}
-
-
-def _check_bundle(data: dict[str, Any]) -> None:
-    """Refuse what no study writes, before a model is made from it: a bundle may come from anybody.
-
-    Raises:
-        ValueError: a value is outside what the program writes.
-    """
-    labels, crops = data["labels"], Crops(**data["crops"])
-    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
-        raise ValueError("labels are not a list of names")
-    if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ValueError("labels are fewer than two or not different")
-    for number, least, most in ((crops.frames, 1, MAX_FRAMES), (crops.count, 0, MAX_CROPS)):
-        if number is not None and (type(number) is not int or not least <= number <= most):
-            raise ValueError(f"the crops are {crops}")
-    if crops.where not in ("anywhere", "sound"):
-        raise ValueError(f"the crops are {crops}")
-    if type(data.get("from_stored_samples", False)) is not bool:
-        raise ValueError("from_stored_samples is neither true nor false")
-    # the bounds of a space file, and the kinds of features that models take
-    MODELS[data["model"]["name"]].model_validate(data["model"])
-    Features.model_validate(data["feature"])
-    if data["feature"]["kind"] not in MODELS[data["model"]["name"]].takes:
-        raise ValueError("the model does not take these features")
-
-
-def _check_weights(bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights of another size before their model is made, and those that are no numbers.
-
-    Raises:
-        ValueError: says which.
-    """
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} holds values that are no finite numbers")
-    if bundle.model["name"] == "forest":
-        return  # as large as its weights say, and checked by itself
-    with torch.device("meta"):
-        wanted = {name: one.shape for name, one in bundle.classifier().state_dict().items()}
-    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
-        raise ValueError("the weights are not those of this model")
-
-
-def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
-    """The bundle of an exported folder and its classifier in evaluation mode.
-
-    Raises:
-        CheckpointError: no bundle, another version, a damaged file, or weights that do not fit the
-            architecture.
-    """
-    try:
-        data = _upgraded(json.loads((folder / BUNDLE).read_text()))
-        if data.pop("version") != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{folder / BUNDLE}: unknown format version; this program reads 1 and "
-                f"{FORMAT_VERSION}"
-            )
-        _check_bundle(data)
-        digest = data.pop("sha256")[MODEL]
-        content = (folder / MODEL).read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
-        bundle = Bundle(
-            labels=tuple(data["labels"]),
-            clip=ClipSpec(**data["clip"]),
-            feature=FeatureSpec(**data["feature"]),
-            crops=Crops(**data["crops"]),
-            model=data["model"],
-            from_stored_samples=data.get("from_stored_samples", False),
-            origin=data["origin"],
-        )
-        weights = safetensors.torch.load(content)
-        _check_weights(bundle, weights)
-        classifier = bundle.classifier()
-        classifier.load_state_dict(weights)
-    except (*DAMAGE, safetensors.SafetensorError, PipelineError) as error:
-        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
-    return bundle, classifier.eval()
+        raise CheckpointError(f"{folder}: no checkpoint can be read: {reason}")
+    best = folder / _name(newest.best.get("epoch", newest.epoch))
+    return load_checkpoint(best).validated_weights

@@ -1,46 +1,48 @@
-"""Which parts of a clip a model sees: random ones in training, evenly spaced ones that vote."""
+"""Crops of a clip: random in training, evenly spaced with a vote in evaluation."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-# A frame sounds when it is within this of the loudest one of its clip.
+from tuner.training.settings import MAX_EVAL_CROPS, CropStart
+
+# A frame sounds if its level is within this range of the loudest frame of its clip.
 SOUND_RANGE_DB = 40.0
-# Samples of a waveform that are one frame when its level is measured.
+# Samples of a waveform over which its level is measured.
 LEVEL_SAMPLES = 256
+MAX_FRAMES = 2**31
 
-Where = Literal["anywhere", "sound"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Crops:
-    """How clips of ``m`` frames are cropped.
+    """Width, number and position of the crops of a clip.
 
     Attributes:
-        frames: width of a crop; None for the whole clip.
-        count: crops of a clip in evaluation; None for as few as cover it, 0 for the whole clip at
+        frames: Width of a crop; None for the whole clip.
+        count: Crops per clip in evaluation; None for as few as cover it, 0 for the whole clip at
             once.
-        where: whether training crops may begin anywhere, or where there is sound.
+        where: Where training crops may start.
     """
 
-    frames: int | None = None
-    count: int | None = None
-    where: Where = "anywhere"
+    frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
+    count: Annotated[int, Field(ge=0, le=MAX_EVAL_CROPS)] | None = None
+    where: CropStart = "anywhere"
 
     def width(self, num_frames: int) -> int:
-        """Frames of a training crop of a clip of ``num_frames``."""
+        """Return the number of frames of a training crop of a clip of ``num_frames``."""
         return num_frames if self.frames is None else min(self.frames, num_frames)
 
     def eval_width(self, num_frames: int) -> int:
-        """Frames of what is evaluated at once."""
+        """Return the number of frames evaluated at once."""
         return num_frames if self.count == 0 else self.width(num_frames)
 
     def eval_starts(self, num_frames: int) -> list[int]:
-        """Frames at which crops start that vote in evaluation: evenly from start to end."""
+        """Return the frames at which evaluation crops start, evenly spaced over the clip."""
         latest = num_frames - (width := self.eval_width(num_frames))
         if latest == 0:
             return [0]
@@ -51,13 +53,13 @@ class Crops:
 
 
 def sounding(x: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """First and last frame of each clip that is within 40 dB of its loudest.
+    """Find the first and last frame of each clip within 40 dB of its loudest frame.
 
     Args:
-        x: features ``float[b, f, m]``, not standardised.
-        kind: in ``logmel`` and ``stft`` the loudness of a frame is its largest row, in
-            ``waveform`` the largest sample of 256; the other kinds do not hold it, and all of
-            their frames sound.
+        x: Features ``float[b, f, m]``, not standardised.
+        kind: Feature kind. The level of a frame is its largest row (``logmel``, ``stft``) or the
+            largest of 256 samples (``waveform``). Other kinds do not hold the level, so all of
+            their frames count as sounding.
 
     Returns:
         Two ``int64[b]``.
@@ -80,7 +82,7 @@ def sounding(x: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def cut(x: torch.Tensor, starts: torch.Tensor, width: int) -> torch.Tensor:
-    """Crops ``float[b, f, width]`` of clips ``float[b, f, m]`` that start at ``int64[b]``."""
+    """Cut crops ``float[b, f, width]`` that start at ``int64[b]`` from ``float[b, f, m]``."""
     if width == x.shape[2]:
         return x
     at = starts[:, None] + torch.arange(width, device=x.device)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from tuner.training import augment
 from tuner.training.feed import Batch, Partner
-from tuner.training.resident import Clips
+from tuner.training.gpu_cache import CachedClips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,54 +18,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tuner.training.arrays import Arrays
-    from tuner.training.crops import Crops
+    from tuner.training.feed import Workers
+    from tuner.training.recipe import Recipe
 
 EVAL_BATCH = 64
-
-Order = Literal["shuffled", "balanced"]
 
 
 @dataclass(frozen=True)
 class ArrayFeed:
-    """Batches of one worker from mapped arrays; a `tuner.training.feed.Feed`.
-
-    On a GPU as many clips as fit are copied there once; batches are gathered on it.
+    """Batches of one worker from memory-mapped arrays; a `tuner.training.feed.Feed`.
 
     Attributes:
-        arrays: the feature set.
-        batch_size: clips of a batch over all workers.
-        spec: augmentation.
-        crops: which part of a clip a batch holds.
-        seed: of order and augmentation.
-        rank: this worker, from 0.
-        size: number of workers.
-        device: where batches go.
-        order: each clip once an epoch, or each class as often as any other.
-        resident_bytes: what clips may take up on the device; see `tuner.training.resident`.
+        arrays: Feature set.
+        recipe: Batch size, crops, augmentation, seed, and how classes are balanced.
+        workers: Workers that share each batch, as seen by this one.
+        cache_bytes: Bytes of device memory for cached clips; see `tuner.training.gpu_cache`.
     """
 
     arrays: Arrays
-    batch_size: int
-    spec: augment.AugmentSpec
-    crops: Crops
-    seed: int
-    rank: int
-    size: int
-    device: torch.device
-    order: Order = "shuffled"
-    resident_bytes: int = 0
-    _clips: Clips = field(init=False, repr=False)
+    recipe: Recipe
+    workers: Workers
+    cache_bytes: int = 0
+    _clips: CachedClips = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        clips = Clips.on(self.device, self.arrays.x, self.resident_bytes)
+        clips = CachedClips.load(self.workers.device, self.arrays.x, self.cache_bytes)
         object.__setattr__(self, "_clips", clips)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; a last batch that cannot give every worker a clip is left out."""
+        """Batches per epoch; the last one is dropped if it has fewer clips than workers."""
         rows = self.arrays.splits["train"]
-        whole, rest = divmod(rows.stop - rows.start, self.batch_size)
-        return whole + (rest >= max(self.size, 2))
+        whole, rest = divmod(rows.stop - rows.start, self.recipe.train.batch_size)
+        return whole + (rest >= max(self.workers.size, 2))
 
     @property
     def num_labels(self) -> int:
@@ -74,7 +59,7 @@ class ArrayFeed:
 
     @property
     def train_counts(self) -> NDArray[np.int64]:
-        """Training clips of each class."""
+        """Training clips per class."""
         return np.bincount(self._train_labels(), minlength=self.num_labels)
 
     @property
@@ -87,43 +72,46 @@ class ArrayFeed:
         return self.arrays.y[rows.start : rows.stop]
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """This worker's parts of the shuffled training clips."""
-        order = self._rows_of(epoch)
-        num_rows, num_frames = self.arrays.x.shape[1:]
+        """Yield this worker's part of each training batch."""
+        order, batch_size = self._shuffled_rows(epoch), self.recipe.train.batch_size
+        num_rows = self.arrays.x.shape[1]
         for step in range(self.steps_per_epoch):
-            whole = order[step * self.batch_size : (step + 1) * self.batch_size]
-            rng = np.random.default_rng((self.seed, epoch, step))
-            width = self.crops.width(num_frames)
-            draws = augment.draw(self.spec, rng, self._crop_range(whole), num_rows, width)
+            whole = order[step * batch_size : (step + 1) * batch_size]
+            rng = np.random.default_rng((self.recipe.seed, epoch, step))
+            crop_range = self._crop_range(whole)
+            draws = augment.draw(self.recipe, rng, crop_range, num_rows, self._crop_frames)
             yield self._part(whole, draws)
 
-    def _rows_of(self, epoch: int) -> NDArray[np.int64]:
-        """The rows of an epoch in order; balanced ones are drawn with replacement."""
+    @property
+    def _crop_frames(self) -> int:
+        return self.recipe.crops.width(self.arrays.x.shape[2])
+
+    def _shuffled_rows(self, epoch: int) -> NDArray[np.int64]:
+        """Return the rows of an epoch; balanced sampling draws them with replacement."""
         labels = self._train_labels()
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((self.recipe.seed, epoch))
         first = self.arrays.splits["train"].start
-        if self.order == "shuffled":
+        if self.recipe.train.balance != "sampling":
             return first + rng.permutation(len(labels))
         counts = self.train_counts
         share = 1.0 / (np.count_nonzero(counts) * counts[labels])
         return first + rng.choice(len(labels), size=len(labels), p=share)
 
     def _crop_range(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First and last frame at which crops of some rows may start."""
-        num_frames = self.arrays.x.shape[2]
-        latest = num_frames - self.crops.width(num_frames)
-        if self.crops.where == "anywhere":
+        """Return the first and last frame at which a crop of each row may start."""
+        latest = self.arrays.x.shape[2] - self._crop_frames
+        if self.recipe.crops.where == "anywhere":
             return np.zeros(len(rows), np.int64), np.full(len(rows), latest, np.int64)
         bounds = np.minimum(self.arrays.sound[rows], latest)
         return bounds[:, 0], bounds[:, 1]
 
     def _part(self, whole: NDArray[np.int64], draws: augment.Draws) -> Batch:
-        """This worker's part of the batch of rows ``whole``."""
-        edges = [len(whole) * i // self.size for i in range(self.size + 1)]
-        part = slice(edges[self.rank], edges[self.rank + 1])
+        """Return this worker's part of the batch of rows ``whole``."""
+        rank, size = self.workers.rank, self.workers.size
+        part = slice(len(whole) * rank // size, len(whole) * (rank + 1) // size)
         mine = draws.of(part)
         partner = None
-        if self.spec.mixup > 0:
+        if self.recipe.augment.mixup > 0:
             theirs = draws.at(mine.partner)
             rows = whole[mine.partner]
             partner = Partner(
@@ -139,17 +127,17 @@ class ArrayFeed:
         )
 
     def val(self) -> Iterator[Batch]:
-        """This worker's share of the validation clips."""
+        """Yield this worker's share of the validation clips."""
         return self.evaluation("val")
 
     def evaluation(self, split: str) -> Iterator[Batch]:
-        """This worker's share of a split; track indices count from the split's first track."""
+        """Yield this worker's share of a split; tracks are counted from the split's first one."""
         rows = self.arrays.splits[split]
-        # Whole batches go to workers in turn: an answer can depend, in its last bits, on how many
-        # clips it is computed with, and shall not depend on the number of workers.
-        # No more at once than training takes: evaluation shall not be what runs out of memory.
-        clips = min(EVAL_BATCH, self.batch_size)
-        for start in range(rows.start, rows.stop, clips)[self.rank :: self.size]:
+        # Whole batches go to the workers in turn. The last bits of a prediction depend on the size
+        # of its batch, and must not depend on the number of workers.
+        # Batches are no larger than in training, so that evaluation cannot run out of memory.
+        clips = min(EVAL_BATCH, self.recipe.train.batch_size)
+        for start in range(rows.start, rows.stop, clips)[self.workers.rank :: self.workers.size]:
             at = slice(start, min(start + clips, rows.stop))
             yield Batch(
                 x=self._clips.whole(at),
@@ -159,8 +147,8 @@ class ArrayFeed:
             )
 
     def _features(self, rows: NDArray[np.int64], crop_start: NDArray[np.int64]) -> torch.Tensor:
-        """Cropped features ``float32[b, f, m]`` of some rows."""
-        return self._clips.crops(rows, crop_start, self.crops.width(self.arrays.x.shape[2]))
+        """Return cropped features ``float32[b, f, m]`` of some rows."""
+        return self._clips.crops(rows, crop_start, self._crop_frames)
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.workers.device)

@@ -1,4 +1,4 @@
-"""What a classifier answers for clips and splits: even crops that vote, sums over workers."""
+"""Predictions of a classifier for clips and splits, with crops that vote."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @torch.inference_mode()
 def clip_probabilities(classifier: Classifier, x: torch.Tensor, crops: Crops) -> torch.Tensor:
-    """Class probabilities ``[b, k]`` of clips ``float32[b, f, m]``: the mean over even crops.
+    """Return class probabilities ``[b, k]`` of clips ``float32[b, f, m]``, averaged over crops.
 
-    In float32 whatever the training's precision, and used by validation, test and prediction
-    alike, so that one file gets the same answer everywhere. The classifier must be in evaluation
+    Validation, test and prediction all use this function, in float32 whatever the precision of
+    training, so a file gets the same prediction everywhere. The classifier must be in evaluation
     mode.
     """
     width = crops.eval_width(x.shape[2])
@@ -43,7 +43,7 @@ def evaluate(
 def validate(
     classifier: Classifier, feed: Feed, workers: Workers, recipe: Recipe
 ) -> dict[str, float]:
-    """Validation metrics over all workers, without the prefix ``val_``."""
+    """Return validation metrics over all workers, without the prefix ``val_``."""
     sums = metrics.EvalSums.zeros(len(feed.val_labels), feed.num_labels, workers.device)
     evaluate(classifier, feed.val(), sums, recipe.crops)
     workers.sum(sums.tensors())

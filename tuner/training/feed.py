@@ -1,4 +1,4 @@
-"""What the loop is given: batches of clips, and the workers that train one model together."""
+"""Interfaces of the training loop: batches of clips, and the workers that train together."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's part of a batch of ``b`` clips.
+    """One worker's part of a batch: ``b`` clips.
 
     Attributes:
-        x: features ``float32[b, f, m]``, not standardised.
-        y: true class ``int64[b]``.
-        track: index of the track each clip is from, ``int64[b]``.
-        whole_size: clips of the batch over all workers.
-        partner: the clips mixed in; None without mixup.
-        draws: the random numbers of this part; None in evaluation.
+        x: Features ``float32[b, f, m]``, not standardised.
+        y: True class ``int64[b]``.
+        track: Index of each clip's track ``int64[b]``.
+        whole_size: Clips of the batch over all workers.
+        partner: Clips to mix in; None without mixup.
+        draws: Random numbers of this part; None in evaluation.
     """
 
     x: torch.Tensor
@@ -37,13 +37,13 @@ class Batch:
     partner: Partner | None = None
     draws: augment.Draws | None = None
 
-    def parts(self, count: int, num_workers: int = 1) -> Iterator[Batch]:
-        """The batch in ``count`` nearly equal parts, in order.
+    def micro_batches(self, count: int, num_workers: int = 1) -> Iterator[Batch]:
+        """Yield the batch in ``count`` nearly equal parts, in order.
 
-        The draws of all parts are those of the whole, so that what a step learns from does not
-        depend on how many parts it is worked through in. A short last batch is worked through in
-        fewer, of two clips at least: on all workers in as many, as their norms talk to each other
-        in each, and as one clip alone has no variance.
+        All parts keep the draws of the whole, so their number does not change what a step learns
+        from. A short last batch has fewer parts, of at least two clips each, because one clip
+        alone has no variance. All workers have the same number, because their batch norms
+        synchronise in each part.
         """
         count = max(1, min(count, self.whole_size // (2 * num_workers)))
         edges = [len(self.y) * i // count for i in range(count + 1)]
@@ -58,23 +58,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class Partner:
-    """The clips mixed into those of a batch: features, classes and draws, shaped as theirs."""
+    """Clips to mix into those of a batch: features, classes and draws, in the same shapes."""
 
     x: torch.Tensor
     y: torch.Tensor
     draws: augment.Draws
 
     def of(self, part: slice) -> Partner:
-        """The partners of a part of the batch."""
+        """Return the partners of a part of the batch."""
         return Partner(self.x[part], self.y[part], self.draws.of(part))
 
 
 class Feed(Protocol):
-    """Where batches come from."""
+    """A source of batches for one worker."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training batches of one epoch, equal on all workers."""
+        """Training batches per epoch, the same on all workers."""
 
     @property
     def num_labels(self) -> int:
@@ -82,32 +82,32 @@ class Feed(Protocol):
 
     @property
     def train_counts(self) -> NDArray[np.int64]:
-        """Training clips of each class, ``[k]``."""
+        """Training clips per class, ``[k]``."""
 
     @property
     def val_labels(self) -> NDArray[np.int64]:
         """True class of each validation track, ``[t]``; ``Batch.track`` indexes it."""
 
     def train(self, epoch: int) -> Iterable[Batch]:
-        """This worker's parts of the epoch's batches, in an order that seed and epoch decide."""
+        """Yield this worker's parts of an epoch's batches, shuffled by seed and epoch."""
 
     def val(self) -> Iterable[Batch]:
-        """This worker's share of the validation clips."""
+        """Yield this worker's share of the validation clips."""
 
 
 class Workers(Protocol):
-    """The processes that train one model together, as seen by one of them."""
+    """Processes that train one model together, as seen by one of them."""
 
     rank: int
     size: int
     device: torch.device
 
     def wrap(self, network: nn.Module, sync_batch_norm: bool = True) -> nn.Module:
-        """A module whose backward pass averages gradients over the workers.
+        """Return a module whose backward pass averages gradients over the workers.
 
         Args:
-            network: trained on this worker.
-            sync_batch_norm: whether norms see the batches of all workers.
+            network: Network of this worker.
+            sync_batch_norm: Whether to synchronise batch norm across workers.
         """
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:
@@ -115,7 +115,7 @@ class Workers(Protocol):
 
 
 class Alone:
-    """One worker: nothing to agree on."""
+    """A single worker, without communication."""
 
     rank = 0
     size = 1
@@ -124,7 +124,7 @@ class Alone:
         self.device = device
 
     def wrap(self, network: nn.Module, sync_batch_norm: bool = True) -> nn.Module:
-        """The network itself."""
+        """Return the network itself."""
         return network
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:

@@ -81,7 +81,7 @@ def _fit(classifier: Classifier, feed: ArrayFeed, recipe: Recipe) -> None:
         min_samples_leaf=network.min_samples_leaf,
         max_features=float(network.max_features),  # a whole number would count features
         # Rare classes drawn as often, or weighing as much: for a forest that is one thing.
-        class_weight=None if recipe.balance == "none" else "balanced",
+        class_weight=None if recipe.train.balance == "none" else "balanced",
         random_state=recipe.seed % 2**32,
         n_jobs=1,  # a trial's threads are its own, and the trees do not depend on their number
     ).fit(x.flatten(1).cpu().numpy(), feed.arrays.y[rows.start : rows.stop])

@@ -1,7 +1,7 @@
-"""Training as a generator of epochs: batches in, sums out, the same code in every executor.
+"""The training loop: a generator of epochs, the same for every executor.
 
-Nothing here knows Ray, files or the network between workers: batches come from a `Feed`, sums over
-workers go through `Workers`. A list of batches and `Alone` are enough to train in a test.
+Nothing here knows Ray, files or the network between workers: batches come from a `Feed`, and sums
+over workers go through `Workers`. A list of batches and `Alone` are enough to train in a test.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from tuner.errors import DivergedError
-from tuner.training import lr_finder, optim
+from tuner.training import lr_finder
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.evaluation import validate
 from tuner.training.learner import Learner
-from tuner.training.recipe import keeps
+from tuner.training.recipe import is_better
+from tuner.training.schedules import learning_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tuner.training.feed import Feed, Workers
     from tuner.training.recipe import Recipe
 
-# Of the learning-rate range test: few steps leave a curve of noise, many cost as much as training.
+# Fewest and most steps of a range test: few leave a noisy curve, many cost as much as training.
 RANGE_TEST_STEPS = (60, 100)
 RANGE_TEST_EPOCHS = 2
 RANGE_TEST_RATES = (1e-6, 1.0)
@@ -39,7 +40,7 @@ RANGE_TEST_RATES = (1e-6, 1.0)
 
 @dataclass(frozen=True)
 class Epoch:
-    """A finished epoch: number (from 1), metrics over all workers, state to resume from."""
+    """A finished epoch: number (from 1), metrics over all workers, and state to resume from."""
 
     number: int
     metrics: dict[str, float]
@@ -48,7 +49,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class _Phase:
-    """Epochs with one set of weights that learn, through which the schedule runs once."""
+    """Consecutive epochs that train the same weights; the schedule runs once through them."""
 
     first_epoch: int
     last_epoch: int
@@ -56,34 +57,33 @@ class _Phase:
 
     @classmethod
     def of(cls, number: int, recipe: Recipe) -> _Phase:
-        """The phase of an epoch."""
-        if number <= recipe.freeze_epochs:
-            return cls(1, recipe.freeze_epochs, frozen=True)
-        return cls(recipe.freeze_epochs + 1, recipe.epochs, frozen=False)
+        """Return the phase of an epoch."""
+        num_frozen = recipe.train.freeze_epochs
+        if number <= num_frozen:
+            return cls(1, num_frozen, frozen=True)
+        return cls(num_frozen + 1, recipe.train.epochs, frozen=False)
 
-    def rates(self, number: int, steps_per_epoch: int, recipe: Recipe) -> Iterator[float]:
-        """The learning rate of each step of an epoch."""
+    def rates(self, number: int, steps_per_epoch: int, recipe: Recipe) -> list[float]:
+        """Return the learning rate of each step of an epoch."""
         total = (self.last_epoch - self.first_epoch + 1) * steps_per_epoch
         first = (number - self.first_epoch) * steps_per_epoch
-        for step in range(first, first + steps_per_epoch):
-            yield optim.learning_rate(
-                recipe.schedule, recipe.peak_lr, step, total, recipe.warmup_share, recipe.cycles
-            )
+        steps = range(first, first + steps_per_epoch)
+        return [learning_rate(recipe.optim, step, total) for step in steps]
 
 
 def _train_epoch(learner: Learner, feed: Feed, number: int, phase: _Phase) -> float:
-    """One pass; returns the mean loss over the clips of all workers.
+    """Train for one epoch and return the mean loss over the clips of all workers.
 
     Raises:
-        DivergedError: the loss of a step is not finite, on whatever worker.
+        DivergedError: The loss of a step is not finite on some worker.
     """
     learner.classifier.train()
     workers, steps = learner.workers, feed.steps_per_epoch
     sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
-    # Looked at after the epoch: all workers must end together, and reading a number from a GPU
-    # at every step would hold it up.
+    # Read after the epoch only: all workers must end together, and reading a number from a GPU at
+    # every step would stall it.
     broken = torch.zeros(steps, device=workers.device)
-    rates = list(phase.rates(number, steps, learner.recipe))
+    rates = phase.rates(number, steps, learner.recipe)
     for step, (batch, rate) in enumerate(zip(feed.train(number), rates, strict=True)):
         loss = learner.step(batch, rate)
         broken[step] = ~torch.isfinite(loss)
@@ -96,7 +96,7 @@ def _train_epoch(learner: Learner, feed: Feed, number: int, phase: _Phase) -> fl
 
 
 class _Freezer:
-    """Switches the learning of the body off and on; weights that never learn are left alone."""
+    """A switch for the gradients of the body; weights that never learn stay as they are."""
 
     def __init__(self, network: nn.Module) -> None:
         body = network.get_submodule("body").parameters()
@@ -108,7 +108,7 @@ class _Freezer:
 
 
 def _share_statistics(learner: Learner) -> None:
-    """Give all workers the first one's statistics, so that they evaluate one model."""
+    """Copy the batch-norm statistics of rank 0 to all workers, so that they evaluate one model."""
     workers, network = learner.workers, learner.classifier.network
     shared = {name: b for name, b in network.named_buffers() if b.is_floating_point()}
     averaged = learner.average.weights if learner.average else {}
@@ -131,17 +131,17 @@ def epochs(
     workers: Workers,
     resume: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
-    """Train and validate, one `Epoch` at a time; the caller may stop after any.
+    """Train and validate one `Epoch` at a time; the caller may stop after any.
 
     Args:
-        classifier: trained in place, on ``workers.device``.
-        feed: batches of this worker.
-        recipe: how to train.
-        workers: the group this process trains with.
-        resume: state after an earlier epoch; training goes on as if it had not stopped.
+        classifier: Classifier, trained in place on ``workers.device``.
+        feed: Batches of this worker.
+        recipe: Recipe of the trial.
+        workers: Workers that train together, as seen by this one.
+        resume: State after an earlier epoch, from which training continues bit for bit.
 
     Raises:
-        DivergedError: the loss of a step, or a metric, is not finite.
+        DivergedError: The loss of a step, or a metric, is not finite.
     """
     learner = Learner.create(classifier, feed, recipe, workers)
     freezer = _Freezer(classifier.network)
@@ -151,15 +151,15 @@ def epochs(
         _restore(learner, resume)
         best_epoch, best = resume.best.get("epoch", 0), resume.best.get("metrics")
     phase: _Phase | None = None
-    for number in range(1 if resume is None else resume.epoch + 1, recipe.epochs + 1):
+    for number in range(1 if resume is None else resume.epoch + 1, recipe.train.epochs + 1):
         if phase != (phase := _Phase.of(number, recipe)):
             freezer.set(phase.frozen)
             learner.wrap()
-        # Dropout draws from torch's generator; seeding it per epoch is what makes a resumed epoch
-        # draw the same.
+        # Dropout draws from torch's global generator. It is seeded in every epoch, so that a
+        # resumed epoch draws the same numbers.
         torch.manual_seed(recipe.seed * 1_000_003 + number * 1009 + workers.rank)
         loss = _train_epoch(learner, feed, number, phase)
-        if workers.size > 1 and not recipe.sync_batch_norm:
+        if workers.size > 1 and not recipe.train.sync_batch_norm:
             _share_statistics(learner)
         averaged = learner.average.swapped(classifier.network) if learner.average else None
         with averaged or nullcontext():
@@ -167,10 +167,11 @@ def epochs(
         rate = max(group["lr"] for group in learner.optimizer.param_groups)
         measured = {"train_loss": loss, "lr": rate}
         measured |= {f"val_{name}": value for name, value in validation.items()}
-        # The last step of an epoch can break the weights after its loss was still finite.
+        # The last step of an epoch can break the weights although its loss was still finite.
         if not all(math.isfinite(value) for value in measured.values()):
             raise DivergedError(number, rate, feed.steps_per_epoch)
-        if best is None or keeps(measured, best, recipe.metric, recipe.maximise, recipe.keep):
+        criterion = recipe.metric, recipe.maximise, recipe.train.keep
+        if best is None or is_better(measured, best, *criterion):
             best_epoch, best = number, measured
         state = Checkpoint(
             number, dict(classifier.state_dict()), learner.optimizer.state_dict(), measured,
@@ -183,13 +184,13 @@ def epochs(
 def find_rate(
     classifier: Classifier, feed: Feed, recipe: Recipe, workers: Workers
 ) -> lr_finder.RangeTest:
-    """Run the learning-rate range test on a copy; the classifier is left as it is.
+    """Run the learning-rate range test on a copy of the classifier.
 
     Args:
-        classifier: untrained, or with pretrained weights.
-        feed: batches of this worker; those of the first epochs are used.
-        recipe: how to train; its rate is not read.
-        workers: the group this process trains with; all get the same answer.
+        classifier: Untrained or pretrained classifier; it does not change.
+        feed: Batches of this worker; the first epochs are used.
+        recipe: Recipe of the trial; its learning rates are not used.
+        workers: Workers that train together; all get the same result.
     """
     low, high = RANGE_TEST_RATES
     steps = feed.steps_per_epoch
@@ -197,10 +198,12 @@ def find_rate(
     num_steps = max(fewest, min(most, RANGE_TEST_EPOCHS * steps))
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        # One rate for all weights; that of the recipe is not known yet.
-        recipe = replace(recipe, peak_lr=high, body_lr=None)
+        # One rate for all weights: the recipe's own is not known yet.
+        recipe = replace(
+            recipe, optim=recipe.optim.model_copy(update={"lr": high, "body_lr": None})
+        )
         learner = Learner.create(copy.deepcopy(classifier), feed, recipe, workers)
-        _Freezer(learner.classifier.network).set(recipe.freeze_epochs > 0)
+        _Freezer(learner.classifier.network).set(recipe.train.freeze_epochs > 0)
         learner.wrap()
         learner.classifier.train()
         batches = chain.from_iterable(feed.train(number) for number in count(1))

@@ -1,4 +1,4 @@
-"""The learning-rate range test: one short training at growing rates says which rate to take."""
+"""The learning-rate range test: a short training run at growing rates that suggests one."""
 
 from __future__ import annotations
 
@@ -11,82 +11,72 @@ from tuner.errors import DivergedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# The test is over when the smoothed loss is so many times its smallest value: the rule of fastai's
-# finder.
+# The test stops when the smoothed loss is this many times its minimum, as in fastai's finder.
 STOP_FACTOR = 4.0
-# The rate of the smallest loss is already on the edge; an order of magnitude below it is fastai's
-# rule for what to train with.
+# The rate with the smallest loss is already on the edge of divergence. fastai's rule is to train
+# an order of magnitude below it.
 BELOW_MINIMUM = 10.0
-# Where a test comes close to solving the problem, the smoothed loss goes on falling at rates that
-# are not stable any more, and a tenth of the minimum's rate is too high: up to five times on
-# quadratic bowls. Two thirds of the fall are below the largest stable rate on all of those tried,
-# half of it is lower than what trains best on recordings.
+# If a test comes close to solving the problem, its smoothed loss keeps falling at rates that are
+# no longer stable, and a tenth of the minimum's rate is too high: up to five times on quadratic
+# bowls. On all bowls tried, the rate at two thirds of the fall is below the largest stable one.
+# The rate at half of the fall is lower than what trains best on recordings.
 FALL_SHARE = 2 / 3
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What a range test saw.
+    """Result of a range test.
 
     Attributes:
-        rates: of the steps, from low to high.
-        losses: smoothed loss of each step.
-        suggestion: rate to train with at most.
+        rates: Learning rate of each step, ascending.
+        losses: Smoothed loss of each step.
+        suggestion: Suggested peak of the schedule.
     """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     suggestion: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers, all finite."""
-        return {
-            "rates": list(self.rates),
-            "losses": list(self.losses),
-            "suggestion": self.suggestion,
-        }
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RangeTest:
-        """What `to_json` made.
+        """Read a test that was written as JSON.
 
         Raises:
-            ValueError, KeyError, TypeError: it is something else.
+            ValueError, KeyError, TypeError: The data is not a range test.
         """
         suggestion = data["suggestion"]
         if type(suggestion) is not float or not 0 < suggestion <= 1000:
-            raise ValueError(f"no learning rate: {suggestion!r}")
+            raise ValueError(f"invalid learning rate {suggestion!r}")
         return cls(tuple(data["rates"]), tuple(data["losses"]), suggestion)
 
 
 def find(
     step: Callable[[float], float], num_steps: int, lowest: float, highest: float
 ) -> RangeTest:
-    """Train at rates that grow geometrically until the loss blows up.
+    """Train at geometrically growing rates until the loss diverges.
 
-    Smith 2017 (arXiv 1506.01186, section 3.3), with geometric growth and the smoothing of fastai's
-    finder: an exponential average, corrected for its empty start. It reaches over the steps of one
-    decade of rates, however many those are; fastai's fixed 0.98 would take in half of a test of
-    100 steps, and all of a shorter one.
+    Smith 2017 (arXiv 1506.01186, section 3.3), with the geometric growth and the bias-corrected
+    exponential smoothing of fastai's finder. Here the average spans the steps of one decade of
+    rates. fastai's fixed 0.98 would span half of a test of 100 steps, and all of a shorter one.
 
     Args:
-        step: trains one step at the given rate and returns the mean loss over the whole batch,
+        step: Trains one step at the given rate and returns the mean loss over the whole batch
             before the step; the same on all workers, so that all stop together.
-        num_steps: at most so many.
-        lowest: rate of the first step.
-        highest: rate of the last step.
+        num_steps: Largest number of steps.
+        lowest: Rate of the first step.
+        highest: Rate of the last step.
 
     Returns:
-        The curve, and the smaller of two rates: a tenth of that at which the smoothed loss is
-        smallest, and that from which on two thirds of its fall are behind it; never below
-        ``lowest``.
+        The curve and a suggestion. The suggestion is the smaller of two rates, but at least
+        ``lowest``: a tenth of the rate with the smallest smoothed loss, and the rate at which two
+        thirds of the fall of the loss are done.
 
     Raises:
-        DivergedError: the very first loss is not finite.
-        ValueError: fewer than two steps, or rates that do not grow.
+        DivergedError: The very first loss is not finite.
+        ValueError: There are fewer than two steps, or the rates do not grow.
     """
     if num_steps < 2 or not 0 < lowest < highest:
-        raise ValueError(f"no range test of {num_steps} steps from {lowest} to {highest}")
+        raise ValueError(f"invalid range test: {num_steps} steps from {lowest} to {highest}")
     decades = math.log10(highest / lowest)
     kept = 1 - min(1.0, decades / (num_steps - 1))
     rates: list[float] = []
@@ -109,13 +99,13 @@ def find(
 
 
 def _suggest(rates: list[float], losses: list[float], first_decade: int) -> float:
-    """The rate to train with, not less than the lowest one.
+    """Return the suggested rate, at least the lowest one.
 
     Args:
-        rates: of the steps.
-        losses: smoothed.
-        first_decade: steps in which rates are so low that nothing is learned; the loss after them
-            is where the fall begins.
+        rates: Rate of each step.
+        losses: Smoothed loss of each step.
+        first_decade: Number of steps whose rates are too low to learn anything; the fall of the
+            loss starts after them.
     """
     best = losses.index(min(losses))
     start = losses[min(first_decade, best)]

@@ -1,15 +1,15 @@
-"""Scores: sums that add over batches and workers, votes of clips, and what is divided at the end.
+"""Metrics as sums that can be reduced over batches and ranks; divided once at the end.
 
 Words: ``n`` clips, ``t`` tracks, ``k`` classes. A track's soft vote is the mean of its clips'
-probabilities, its hard vote the share of its clips that each class wins; ties go to the first
-class, as in scikit-learn's ``VotingClassifier``. Macro scores average the classes with equal
-weight; a class that is neither present nor predicted is left out, as scikit-learn does by default.
+probabilities, its hard vote the share of its clips that each class wins. Ties go to the first
+class, as in scikit-learn's ``VotingClassifier``. Macro scores weight all classes equally and leave
+out a class that is neither present nor predicted, which is scikit-learn's default.
 
-The sums are whole numbers: counts, probabilities in units of 2^-40 and losses in units of 2^-32.
-Whole numbers add to the same total in any order, so clips with equal probabilities give bit-equal
-metrics whatever their batches, the number of workers that share them, or the order in which a GPU
-adds. A float32 probability above 2^-17 is a whole number of units, so rounding changes none of
-those; 2^22 clips of a track and 2^26 clips of a split fit.
+The sums are integers: counts, probabilities in units of 2^-40 and losses in units of 2^-32.
+Integers add to the same total in any order, so equal probabilities give bit-equal metrics whatever
+the batches, the number of workers, or the order in which a GPU adds. A float32 probability above
+2^-17 is a whole number of units, so rounding does not change it. 2^22 clips per track and 2^26
+clips per split fit without overflow.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 PROBABILITY_UNITS = 2**40  # in a probability of 1
 LOSS_UNITS = 2**32  # in a loss of 1 nat
-SMALLEST = 1e-12  # below this a probability counts as this much, so that a loss stays finite
+SMALLEST = 1e-12  # lower bound of a probability in a loss, which keeps the loss finite
 
 
 @dataclass
 class EvalSums:
-    """What one pass over clips adds up to; two passes over disjoint clips add field by field."""
+    """Sums of one pass over clips; two passes over disjoint clips add field by field."""
 
     loss: torch.Tensor  # int64[1], cross-entropy over clips, in units of nats / LOSS_UNITS
     num_clips: torch.Tensor  # int64[1]
@@ -43,7 +43,7 @@ class EvalSums:
 
     @classmethod
     def zeros(cls, num_tracks: int, num_labels: int, device: torch.device) -> EvalSums:
-        """Sums over nothing."""
+        """Return sums over no clips."""
 
         def empty(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, dtype=torch.int64, device=device)
@@ -66,48 +66,45 @@ class EvalSums:
         self.wins.view(-1).index_add_(0, track * k + winner, torch.ones_like(track))
 
     def tensors(self) -> list[torch.Tensor]:
-        """The fields, for a sum over workers in place."""
-        return [
-            self.loss, self.num_clips, self.num_broken,
-            self.clip_confusion, self.probability, self.wins,
-        ]  # fmt: skip
+        """Return the fields, to be summed over workers in place."""
+        return list(vars(self).values())
 
     def mean_loss(self) -> float:
-        """Cross-entropy per clip in nats; 0 without clips, NaN when an answer was not finite."""
+        """Return the cross-entropy per clip in nats; 0 without clips, NaN if it is not finite."""
         if self.num_broken.item():
             return float("nan")
         return self.loss.item() / LOSS_UNITS / max(1, int(self.num_clips.item()))
 
     def clips_of_tracks(self) -> NDArray[np.int64]:
-        """How many clips of each track were added ``[t]``."""
+        """Return the number of clips added per track ``[t]``."""
         counted: NDArray[np.int64] = self.wins.sum(1).cpu().numpy()
         return counted
 
     def soft_votes(self) -> NDArray[np.float64]:
-        """Mean of each track's clip probabilities ``[t, k]``; zeros for a track without clips."""
+        """Return the mean of each track's clip probabilities ``[t, k]``; zeros without clips."""
         clips = np.maximum(self.clips_of_tracks(), 1)[:, None]
         return np.asarray(self.probability.cpu().numpy() / PROBABILITY_UNITS / clips)
 
     def hard_votes(self) -> NDArray[np.float64]:
-        """Share of each track's clips that a class wins ``[t, k]``; zeros without clips."""
+        """Return the share of each track's clips that a class wins ``[t, k]``."""
         clips = np.maximum(self.clips_of_tracks(), 1)[:, None]
         return np.asarray(self.wins.cpu().numpy() / clips)
 
 
 def confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Counts ``[k, k]``: rows are the truth, columns the prediction."""
+    """Return the confusion matrix ``[k, k]``: rows are the truth, columns the prediction."""
     counts = np.bincount(truth * k + predicted, minlength=k * k).reshape(k, k)
     return counts.astype(np.int64)
 
 
 def accuracy(counts: NDArray[np.int64]) -> float:
-    """Share on the diagonal of a confusion matrix; 0 when it is empty."""
+    """Return the share on the diagonal of a confusion matrix; 0 if it is empty."""
     total = counts.sum()
     return float(np.trace(counts) / total) if total else 0.0
 
 
 def per_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
-    """Precision, recall and F1 of each class ``[k]``; 0 where a denominator is 0."""
+    """Return precision, recall and F1 of each class ``[k]``; 0 where a denominator is 0."""
     hits = np.diag(counts).astype(np.float64)
     predicted, present = counts.sum(0), counts.sum(1)
 
@@ -118,45 +115,35 @@ def per_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
 
 
 def _mean_of(values: NDArray[np.float64], counted: NDArray[np.int64]) -> float:
-    """Mean over the classes that are counted; 0 when none is."""
+    """Return the mean over the classes with a count; 0 if there are none."""
     seen = counted > 0
     return float(values[seen].mean()) if seen.any() else 0.0
 
 
-def balanced_accuracy(counts: NDArray[np.int64]) -> float:
-    """Mean recall over the classes that occur in the truth."""
-    return _mean_of(per_class(counts)[1], counts.sum(1))
-
-
-def precision_macro(counts: NDArray[np.int64]) -> float:
-    """Mean precision over the classes that occur in truth or prediction."""
-    return _mean_of(per_class(counts)[0], counts.sum(0) + counts.sum(1))
-
-
-def recall_macro(counts: NDArray[np.int64]) -> float:
-    """Mean recall over the classes that occur in truth or prediction."""
-    return _mean_of(per_class(counts)[1], counts.sum(0) + counts.sum(1))
+def _macro(counts: NDArray[np.int64], column: int) -> float:
+    """Return the mean of one column of `per_class`, over the classes in truth or prediction."""
+    return _mean_of(per_class(counts)[column], counts.sum(0) + counts.sum(1))
 
 
 def f1_macro(counts: NDArray[np.int64]) -> float:
-    """Mean F1 over the classes that occur in truth or prediction."""
-    return _mean_of(per_class(counts)[2], counts.sum(0) + counts.sum(1))
+    """Return the mean F1 over the classes in truth or prediction."""
+    return _macro(counts, 2)
 
 
 SCORES: dict[str, Callable[[NDArray[np.int64]], float]] = {
     "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "precision_macro": precision_macro,
-    "recall_macro": recall_macro,
+    "balanced_accuracy": lambda counts: _mean_of(per_class(counts)[1], counts.sum(1)),
+    "precision_macro": lambda counts: _macro(counts, 0),
+    "recall_macro": lambda counts: _macro(counts, 1),
     "f1_macro": f1_macro,
 }
-"""The scores of a confusion matrix by name."""
+"""Scores of a confusion matrix by name; balanced accuracy is the mean recall over the truth."""
 
 
 def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """Mean cross-entropy in nats of answers ``[t, k]``; 0 when there are none.
+    """Return the mean cross-entropy of predictions ``[t, k]`` in nats; 0 if there are none.
 
-    Probabilities below `SMALLEST` count as that much.
+    Probabilities below `SMALLEST` are raised to it.
     """
     if not len(truth):
         return 0.0
@@ -165,19 +152,19 @@ def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
 
 
 def hard_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Share of clips ``[k]`` won by each class, from clip probabilities ``[n, k]``."""
+    """Return the share of clips won by each class ``[k]``, from probabilities ``[n, k]``."""
     n, k = probabilities.shape
     return np.asarray(np.bincount(probabilities.argmax(1), minlength=k) / n)
 
 
 def soft_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean of the clips' probabilities ``[k]``, from ``[n, k]``; summed as `EvalSums` does."""
+    """Return the mean of clip probabilities ``[n, k]``, summed in the units of `EvalSums`."""
     units = np.rint(probabilities.astype(np.float64) * PROBABILITY_UNITS).sum(0)
     return np.asarray(units / PROBABILITY_UNITS / len(probabilities))
 
 
 def scores_of(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
-    """All `SCORES` and the log loss of answers ``[t, k]`` to the classes ``truth[t]``."""
+    """Return all `SCORES` and the log loss of predictions ``[t, k]`` for ``truth[t]``."""
     k = probabilities.shape[1]
     counts = confusion(truth, probabilities.argmax(1), k)
     values = {name: score(counts) for name, score in SCORES.items()}
@@ -185,11 +172,11 @@ def scores_of(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> d
 
 
 def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, float]:
-    """The metrics of one pass; ``track_label[t]`` is the truth.
+    """Return the metrics of one pass, where ``track_label[t]`` is the truth.
 
-    Scores count tracks by their soft vote, with ``hard_`` by their hard vote, with ``clip_`` they
-    count clips; ``loss`` is per clip and ``log_loss`` per track. Both are NaN when the model's
-    answers were not finite.
+    Scores count tracks by their soft vote, with the prefix ``hard_`` by their hard vote, and with
+    ``clip_`` they count clips. ``loss`` is per clip and ``log_loss`` per track; both are NaN if a
+    prediction was not finite.
     """
     heard = sums.clips_of_tracks() > 0
     truth = track_label[heard]
@@ -215,17 +202,17 @@ def bootstrap_interval(
     num_labels: int,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % percentile interval of a metric, resampling whole tracks 1,000 times.
+    """Return the 95 % percentile interval of a metric over 1,000 resamplings of whole tracks.
 
     Efron's bootstrap over tracks. Several models on the same tracks are resampled together and
     their metric is averaged, so the interval is that of the mean.
 
     Args:
-        truth: class of each track ``[t]``, ``t`` at least 1.
-        predicted: predicted class ``[t]``, or ``[s, t]`` for ``s`` models.
-        metric: of a confusion matrix.
-        num_labels: classes ``k``.
-        seed: of the resampling.
+        truth: Class of each track ``[t]``, with ``t`` at least 1.
+        predicted: Predicted class ``[t]``, or ``[s, t]`` for ``s`` models.
+        metric: Metric of a confusion matrix.
+        num_labels: Number of classes ``k``.
+        seed: Seed for the resampling.
     """
     t, k = len(truth), num_labels
     cells = truth * k + np.atleast_2d(predicted)

@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all workers, on any device."""
+"""Batch norm synchronised across workers, on any device."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalisation with the mean and variance of all workers' clips, and its gradient.
+    """Normalisation by the mean and variance over the clips of all workers, with its gradient.
 
-    torch's kernels for one worker do the passes over the clips, in the clips' precision with sums
-    in float32; the workers tell each other two numbers of each channel, once in each direction.
+    torch's single-worker kernels pass over the clips, in the clips' precision with sums in
+    float32. Workers exchange two numbers per channel in the forward and in the backward pass.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``x[b, c, ...]`` normalised; mean, variance and number of each channel's values.
+        """Return ``x[b, c, ...]`` normalised, and mean, variance and count of each channel.
 
-        Means and variances of the workers are merged after Chan, Golub and LeVeque, Updating
+        Means and variances of the workers are merged as in Chan, Golub and LeVeque, Updating
         formulae and a pairwise algorithm for computing sample variances, 1979.
         """
         c = x.shape[1]
-        # Given float32 arrays to update, the kernel answers in float32 for bfloat16 clips too.
+        # With float32 arrays to update, the kernel returns float32 for bfloat16 clips too.
         unused = weight.new_zeros(c), weight.new_ones(c)
         mean, variance = torch.batch_norm_update_stats(x, *unused, 0.0)
-        count = mean.new_full((1,), x.numel() // c)  # made on the device, which need not wait
+        count = mean.new_full((1,), x.numel() // c)  # made on the device, to avoid a wait
         of_all = _gather(torch.cat([mean, variance, count]))
         means, variances, counts = of_all[:, :c], of_all[:, c : 2 * c], of_all[:, 2 * c :]
         number = counts.sum()
@@ -48,11 +48,11 @@ class _Normalise(torch.autograd.Function):
     def backward(
         ctx: Any, grad: torch.Tensor, *_: object
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        """Gradients of the clips and, of this worker's clips alone, of weight and bias.
+        """Return the gradients of clips, weight and bias; the last two for this worker's clips.
 
-        The kernel of one worker has the sums ``s`` over its own ``n`` values where those ``S``
-        over all ``N`` belong; its answer is linear in ``s / n``, so that what is missing is the
-        same normalisation with ``weight * (s / n - S / N) / std`` in place of the weights.
+        The single-worker kernel uses sums ``s`` over its own ``n`` values in place of the sums
+        ``S`` over all ``N``. Its result is linear in ``s / n``, so the missing term is the same
+        normalisation with ``weight * (s / n - S / N) / std`` as the weight.
         """
         x, weight, mean, variance, number = ctx.saved_tensors
         inverse = (variance + ctx.eps).rsqrt()
@@ -69,9 +69,9 @@ class _Normalise(torch.autograd.Function):
 
 
 def _gather(own: torch.Tensor) -> torch.Tensor:
-    """The tensors of all workers, stacked in the order of their ranks.
+    """Return the tensors of all workers, stacked by rank.
 
-    What is made of them has the same bits on all workers, which an all-reduce need not give.
+    Sums over them have the same bits on all workers, which an all-reduce does not guarantee.
     """
     of_all = own.new_empty(dist.get_world_size(), *own.shape)
     dist.all_gather(list(of_all), own)
@@ -81,23 +81,23 @@ def _gather(own: torch.Tensor) -> torch.Tensor:
 class SyncBatchNorm(_BatchNorm):
     """Batch norm with the statistics of the whole batch.
 
-    torch's own SyncBatchNorm refuses CPU tensors. With statistics of the whole batch, two workers
-    compute what one worker with the same batch computes, so `resources.workers` is a matter of
-    speed and never of the result.
+    torch's SyncBatchNorm does not accept CPU tensors. With whole-batch statistics, two workers
+    compute the same as one worker with the same batch, so ``resources.workers`` affects only the
+    speed.
     """
 
     def _check_input_dim(self, x: torch.Tensor) -> None:
-        """Any number of axes after batch and channels."""
+        """Accept any number of axes after batch and channels."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[b, c, ...]``, normalised per channel ``c``."""
+        """Return ``float[b, c, ...]``, normalised per channel ``c``."""
         if not self.training:
             plain: torch.Tensor = super().forward(x)
             return plain
         y, mean, variance, number = _Normalise.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             rate = self.momentum if self.momentum is not None else 0.1
-            assert self.running_mean is not None  # synchronise_norms takes only norms that track
+            assert self.running_mean is not None  # synchronise_norms selects norms that track
             assert self.running_var is not None
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
@@ -107,19 +107,19 @@ class SyncBatchNorm(_BatchNorm):
 
 
 class SyncBatchNormAct(SyncBatchNorm):
-    """The same for timm's norms, which hold the activation that follows them."""
+    """Synchronised form of timm's norms, which include the activation that follows them."""
 
     drop: nn.Module
     act: nn.Module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[b, c, ...]``, normalised per channel, then activated."""
+        """Return ``float[b, c, ...]``, normalised per channel, then activated."""
         activated: torch.Tensor = self.act(self.drop(super().forward(x)))
         return activated
 
 
 def synchronise_norms(network: nn.Module) -> None:
-    """Turn each batch norm of a network into a synchronised one, in place, state and all."""
+    """Turn every batch norm of a network into a synchronised one, in place, with its state."""
     for module in network.modules():
         if not isinstance(module, _BatchNorm) or not module.track_running_stats:
             continue

@@ -1,4 +1,4 @@
-"""A trial's parts, put together on one worker from the resolved experiment."""
+"""The parts of a trial, built on one worker from its experiment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from tuner.config.specs import feature_spec
 from tuner.errors import StudyError
 from tuner.models import Classifier, build_network
 from tuner.training.arrays import Arrays, DeviceFrontEnd, cache_folder, open_arrays
-from tuner.training.augment import AugmentSpec
-from tuner.training.checkpoint import Bundle, parameters_of
+from tuner.training.bundle import Bundle, parameters_of
 from tuner.training.crops import Crops
 from tuner.training.data import ArrayFeed
+from tuner.training.gpu_cache import cache_budget
 from tuner.training.recipe import Recipe
-from tuner.training.resident import budget
 
 if TYPE_CHECKING:
     from tuner.config import Experiment
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one worker of a trial works with.
+class TrialParts:
+    """Everything that one worker of a trial trains with.
 
     Attributes:
-        arrays: the feature set.
-        classifier: untrained, or with the weights that training starts from.
-        feed: its batches.
-        recipe: how it is trained; ``peak_lr`` is 0 when it is still to be found.
-        bundle: what goes with the trained weights.
+        arrays: Feature set.
+        classifier: Classifier, untrained or with pretrained weights.
+        feed: Batches of this worker.
+        recipe: Recipe of the trial.
+        bundle: Description to export with the trained weights.
     """
 
     arrays: Arrays
@@ -52,21 +51,22 @@ def assemble(
     workers: Workers,
     *,
     from_weights: bool,
-) -> Job:
-    """Put the parts of a trial together.
+) -> TrialParts:
+    """Build the parts of a trial.
 
     Args:
-        experiment: The resolved experiment.
-        stage: search, confirm, or final: then the validation clips are learned from as well.
-        seed: of weights, order, augmentation and dropout.
-        feature_set: folder of the feature set.
-        workers: the group this process trains with.
-        from_weights: whether the model starts from the weights that the experiment names; without,
-            it is to be given a trained state.
+        experiment: Experiment of the trial, without ranges.
+        stage: Stage of the study: search, confirm or final. The final fit also learns from the
+            validation clips.
+        seed: Seed for weight initialisation, shuffling, augmentation and dropout.
+        feature_set: Folder of the feature set.
+        workers: Workers that train together, as seen by this one.
+        from_weights: Whether to load the pretrained weights that the experiment names; False if a
+            trained state is loaded afterwards.
 
     Raises:
-        WeightsError: these weights cannot be had, or do not fit the model.
-        StudyError: there are too few training clips for a batch.
+        WeightsError: The pretrained weights cannot be loaded, or do not fit the model.
+        StudyError: There are too few training clips for a batch.
     """
     feature = feature_spec(experiment.front_end)
     arrays = open_arrays(
@@ -76,40 +76,49 @@ def assemble(
     )
     if stage == "final":
         arrays = arrays.learning_from_validation()
-    manifest = open_feature_set(Path(feature_set)).manifest
-    crops = _crops(experiment, arrays.x.shape[2])
-    recipe = _recipe(experiment, crops, seed)
+    recipe = _recipe(experiment, arrays.x.shape[2], seed)
     model = experiment.model.model_dump()
     torch.manual_seed(seed)  # torch initialises weights from its global generator
     network = build_network(
         model["name"], len(arrays.labels), parameters_of(model, from_weights=from_weights)
     )
-    feed = ArrayFeed(
-        arrays=arrays,
-        batch_size=experiment.train.batch_size,
-        spec=recipe.augment,
-        crops=crops,
-        seed=seed,
-        rank=workers.rank,
-        size=workers.size,
-        device=workers.device,
-        order="balanced" if recipe.balance == "sampling" else "shuffled",
-        resident_bytes=budget(workers.device, experiment.resources.gpus_per_worker),
-    )
+    cache_bytes = cache_budget(workers.device, experiment.resources.gpus_per_worker)
+    feed = ArrayFeed(arrays, recipe, workers, cache_bytes)
     if feed.steps_per_epoch == 0 and model["name"] != "forest":
         raise StudyError(
             f"{feed.train_counts.sum()} training clips are too few for one batch of "
             f"{workers.size} worker(s)"
         )
     bundle = Bundle(
-        labels=arrays.labels, clip=manifest.clip, feature=feature, crops=crops, model=model,
+        labels=arrays.labels,
+        clip=open_feature_set(Path(feature_set)).manifest.clip,
+        feature=feature,
+        crops=recipe.crops,
+        model=model,
         from_stored_samples=experiment.from_stored_samples,
-    )  # fmt: skip
-    return Job(arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle)
+    )
+    return TrialParts(arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle)
+
+
+def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:
+    """Return the recipe, with lengths in frames of the experiment's features."""
+    features, search = experiment.front_end, experiment.search
+    step = 1 if features.kind == "waveform" else features.hop_length
+    return Recipe(
+        optim=experiment.optim,
+        augment=experiment.augment,
+        train=experiment.train,
+        kind=features.kind,
+        shift_frames=round(experiment.augment.time_shift * features.sample_rate / step),
+        crops=_crops(experiment, clip_frames),
+        seed=seed,
+        metric=search.metric,
+        maximise=search.mode == "max",
+    )
 
 
 def _crops(experiment: Experiment, clip_frames: int) -> Crops:
-    """The crops that the experiment asks for; whole clips where these are no longer."""
+    """Return the crops in frames; whole clips if a crop is not shorter than a clip."""
     train, features = experiment.train, experiment.front_end
     if train.crop_seconds is None or features.kind == "song":
         return Crops()
@@ -118,37 +127,3 @@ def _crops(experiment: Experiment, clip_frames: int) -> Crops:
         return Crops()
     count = 0 if isinstance(train.eval_crops, str) else train.eval_crops
     return Crops(frames, count, train.crop_where)
-
-
-def _recipe(experiment: Experiment, crops: Crops, seed: int) -> Recipe:
-    optim, train, search = experiment.optim, experiment.train, experiment.search
-    augment, features = experiment.augment, experiment.front_end
-    strengths = augment.model_dump()
-    step = 1 if features.kind == "waveform" else features.hop_length
-    shift = round(augment.time_shift * features.sample_rate / step)
-    return Recipe(
-        epochs=train.epochs,
-        optimizer=optim.name,
-        peak_lr=0.0 if isinstance(optim.lr, str) else optim.lr,
-        weight_decay=optim.weight_decay,
-        schedule=optim.schedule,
-        body_lr=optim.body_lr,
-        warmup_share=optim.warmup_share,
-        cycles=optim.cycles,
-        momentum=optim.momentum,
-        clip_norm=optim.clip_norm,
-        freeze_epochs=train.freeze_epochs,
-        accumulate=train.accumulate,
-        label_smoothing=train.label_smoothing,
-        balance=train.balance,
-        ema_decay=train.ema,
-        keep=train.keep,
-        precision=train.precision,
-        compile=train.compile,
-        sync_batch_norm=train.sync_batch_norm,
-        augment=AugmentSpec(kind=features.kind, **{**strengths, "time_shift": shift}),
-        crops=crops,
-        seed=seed,
-        metric=search.metric,
-        maximise=search.mode == "max",
-    )

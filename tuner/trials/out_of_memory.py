@@ -1,26 +1,23 @@
-"""What a trial does when memory runs out: once more, with each batch in twice as many parts.
+"""The retry after running out of memory: each batch is split into twice as many micro-batches.
 
-The batch itself, its order and its augmentation stay the same; half as many clips are worked on at
-once, and their gradients are added up. That it happened is kept in the trial's folder, so that a
-trial that goes on in another process does the same.
+The batch, its order and its augmentation stay the same. Half as many clips are processed at once,
+and their gradients are added up. A note in the trial's folder makes a trial that continues in
+another process do the same.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from tuner.training.checkpoint import write_json
-
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pipelines.storage import Folder
 
 FILE = "out_of_memory.json"
-FACTOR = 2  # times more parts
-# torch has a class for its GPU allocator only; others raise a plain RuntimeError.
+FACTOR = 2  # times more micro-batches
+# torch has an exception class for its GPU allocator only; others raise a plain RuntimeError.
 WORDS = (
     "DefaultCPUAllocator", "not enough memory", "Cannot allocate memory",
     "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
@@ -29,13 +26,13 @@ MAX_REASON = 200
 
 
 @dataclass(frozen=True)
-class HalvedBatch:
-    """That a trial ran out of memory.
+class OutOfMemory:
+    """Note that a trial ran out of memory.
 
     Attributes:
-        epoch: in which it did, from 1.
-        reason: what the allocator said.
-        again: whether it was not enough either.
+        epoch: Epoch in which it did, from 1.
+        reason: Message of the allocator.
+        again: True if it ran out again with half the clips.
     """
 
     epoch: int
@@ -43,33 +40,32 @@ class HalvedBatch:
     again: bool = False
 
     def __str__(self) -> str:
-        return f"out of memory in epoch {self.epoch}, went on with half the clips at once"
+        return f"out of memory in epoch {self.epoch}, continued with half the clips at once"
 
-    def write(self, trial: Path) -> None:
-        """Keep it in the trial's folder."""
-        write_json(trial / FILE, asdict(self))
+    def write(self, trial: Folder) -> None:
+        """Write the note into the trial's folder."""
+        trial.write_json(FILE, asdict(self))
 
     @classmethod
-    def read(cls, trial: Path) -> HalvedBatch | None:
-        """What an earlier try of the trial has left; None when memory was enough so far."""
-        path = trial / FILE
-        if not path.exists():
+    def read(cls, trial: Folder) -> OutOfMemory | None:
+        """Read the note of an earlier attempt; None if memory has been enough so far."""
+        if not trial.exists(FILE):
             return None
         try:
-            found = json.loads(path.read_text())
+            found = trial.read_json(FILE)
             return cls(int(found["epoch"]), str(found["reason"]), found.get("again") is True)
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
-            return cls(1, "the note of it cannot be read")  # that it is there is what matters
+            return cls(1, "the note cannot be read")  # its existence is what matters
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device."""
+    """Return True if an exception says that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an allocator said."""
+    """Return the first line of an allocator's message."""
     lines = str(error).strip().splitlines()
     return lines[0][:MAX_REASON] if lines else type(error).__name__

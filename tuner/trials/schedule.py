@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from tuner.errors import StudyError
-from tuner.training.recipe import keeps
+from tuner.training.recipe import is_better
 from tuner.trials.asha import build_scheduler
 from tuner.trials.cluster import trials_at_once
 from tuner.trials.trial import run_in_process
@@ -69,7 +69,7 @@ class _State(_NotSaved):
         """Whether the trial's process keeps this epoch's weights."""
         assert running.best is not None
         keep = running.proposal.spec.experiment.train.keep
-        return keeps(metrics, running.best["metrics"], self.metric, self.maximise, keep)
+        return is_better(metrics, running.best["metrics"], self.metric, self.maximise, keep)
 
     def value(self, running: _Running) -> float | None:
         """Best value, or None for a failure."""

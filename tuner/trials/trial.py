@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipelines.errors import StorageFullError, is_storage_full
+from pipelines.storage import Folder
 from tuner.config import Experiment
 from tuner.errors import CheckpointError, DivergedError
 from tuner.training import forest_fitting as fitting
 from tuner.training import loop
-from tuner.training.checkpoint import best_weights, newest_checkpoint, save_checkpoint, write_json
+from tuner.training.checkpoint import best_weights, newest_checkpoint, save_checkpoint
 from tuner.training.evaluation import evaluate
 from tuner.training.feed import Alone, Workers
 from tuner.training.lr_finder import RangeTest
-from tuner.trials.assembly import Job, assemble
-from tuner.trials.out_of_memory import FACTOR, HalvedBatch, is_out_of_memory, reason_of
+from tuner.trials.assembly import TrialParts, assemble
+from tuner.trials.out_of_memory import FACTOR, OutOfMemory, is_out_of_memory, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tuner.training.recipe import Recipe
 
 TRIAL_FILE = "trial.json"
 RANGE_TEST_FILE = "lr_finder.json"
@@ -55,7 +54,7 @@ class TrialSpec:
     def write(self, study: Path) -> None:
         """Write ``trials/<trial_id>/trial.json`` atomically."""
         content = {**vars(self), "experiment": self.experiment.model_dump(mode="json")}
-        write_json(trial_folder(study, self.trial_id) / TRIAL_FILE, content)
+        Folder(trial_folder(study, self.trial_id)).write_json(TRIAL_FILE, content)
 
     @classmethod
     def read(cls, study: Path, trial_id: str) -> TrialSpec:
@@ -81,7 +80,11 @@ def trial_folder(study: Path, trial_id: str) -> Path:
     return study / "trials" / trial_id
 
 
-def _assemble(spec: TrialSpec, workers: Workers, *, from_weights: bool) -> Job:
+def _checkpoints(study: Path, trial_id: str) -> Folder:
+    return Folder(trial_folder(study, trial_id) / CHECKPOINTS)
+
+
+def _assemble(spec: TrialSpec, workers: Workers, *, from_weights: bool) -> TrialParts:
     return assemble(
         spec.experiment,
         spec.stage,
@@ -103,13 +106,13 @@ def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, 
         ``epoch`` (from 1) and the epoch's metrics. A loss that is not finite yields one last
         report with ``error`` and the finite worst value of the metric, so that no searcher or
         scheduler meets NaN. So does running out of memory for the second time; after the first,
-        training goes on with half the clips at once, and every report says so in ``note``.
+        training continues with half the clips at once, and every report says so in ``note``.
 
     Raises:
         StorageFullError: no room for a checkpoint; names the path.
     """
-    folder = trial_folder(study, spec.trial_id)
-    halved = HalvedBatch.read(folder)
+    folder = Folder(trial_folder(study, spec.trial_id))
+    halved = OutOfMemory.read(folder)
     search = spec.experiment.search
     last_epoch = 0
     while halved is None or not halved.again:
@@ -126,7 +129,7 @@ def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, 
             if not is_out_of_memory(error):
                 raise
             again = halved is not None
-            halved = HalvedBatch(last_epoch + 1, reason_of(error), again)
+            halved = OutOfMemory(last_epoch + 1, reason_of(error), again)
             halved.write(folder)
             if workers.size > 1:
                 raise  # the others wait for this worker; all start again, from the same file
@@ -138,44 +141,41 @@ def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, 
 
 
 def _train_once(
-    folder: Path, spec: TrialSpec, workers: Workers, parts_factor: int
+    folder: Folder, spec: TrialSpec, workers: Workers, factor: int
 ) -> Iterator[dict[str, Any]]:
-    """Train to the end, each batch in so many times more parts than asked for."""
+    """Train to the end, with ``factor`` times as many micro-batches as asked for."""
     resume = newest_checkpoint(folder / CHECKPOINTS)
-    job = _assemble(spec, workers, from_weights=resume is None)
-    if parts_factor > 1:  # memory has run out once: what a GPU has of it is the model's
-        job = replace(job, feed=replace(job.feed, resident_bytes=0))
+    parts = _assemble(spec, workers, from_weights=resume is None)
+    recipe, feed = parts.recipe, parts.feed
+    if factor > 1:
+        train = recipe.train.model_copy(update={"accumulate": recipe.train.accumulate * factor})
+        recipe = replace(recipe, train=train)
+        feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
     if resume is not None:
         yield {"epoch": resume.epoch, **resume.metrics}
-    recipe = replace(job.recipe, accumulate=job.recipe.accumulate * parts_factor)
     # A forest is fitted at once; everything else learns step by step.
     fits = fitting if spec.experiment.model.name == "forest" else loop
-    if fits is loop and recipe.peak_lr == 0:
-        recipe = replace(recipe, peak_lr=_found_rate(folder, job, recipe, workers))
-    for epoch in fits.epochs(job.classifier, job.feed, recipe, workers, resume):
+    if fits is loop and recipe.optim.lr == "find":
+        rate = _found_rate(folder, replace(parts, recipe=recipe, feed=feed), workers)
+        recipe = replace(recipe, optim=recipe.optim.model_copy(update={"lr": rate}))
+    for epoch in fits.epochs(parts.classifier, feed, recipe, workers, resume):
         if workers.rank == 0:
-            try:
-                save_checkpoint(folder / CHECKPOINTS, epoch.checkpoint)
-            except OSError as error:
-                if is_storage_full(error):
-                    raise StorageFullError(folder) from error
-                raise
+            save_checkpoint(folder / CHECKPOINTS, epoch.checkpoint)
         yield {"epoch": epoch.number, **epoch.metrics}
 
 
-def _found_rate(folder: Path, job: Job, recipe: Recipe, workers: Workers) -> float:
-    """The learning rate of the trial's range test, which is run once in its life.
+def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
+    """Return the learning rate that the trial's range test suggests; it runs once per trial.
 
-    A resumed trial reads it: the test starts from untrained weights.
+    A resumed trial reads the file, because the test starts from untrained weights.
     """
-    path = folder / RANGE_TEST_FILE
     try:
-        return RangeTest.from_json(json.loads(path.read_text())).suggestion
+        return RangeTest.from_json(folder.read_json(RANGE_TEST_FILE)).suggestion
     except (OSError, ValueError, LookupError, TypeError):
-        pass  # not run yet, or damaged: it gives the same again
-    test = loop.find_rate(job.classifier, job.feed, recipe, workers)
+        pass  # not run yet, or damaged: running it again gives the same rate
+    test = loop.find_rate(parts.classifier, parts.feed, parts.recipe, workers)
     if workers.rank == 0:
-        write_json(path, test.to_json())
+        folder.write_json(RANGE_TEST_FILE, asdict(test))
     return test.suggestion
 
 
@@ -242,14 +242,14 @@ def predict_split(study: Path, spec: TrialSpec, split: str) -> Predictions:
     from tuner.training import metrics
 
     workers = Alone(torch.device("cpu"))
-    job = _assemble(spec, workers, from_weights=False)
-    job.classifier.load_state_dict(best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS))
-    truth = job.arrays.labels_of(split)
-    sums = metrics.EvalSums.zeros(len(truth), len(job.arrays.labels), workers.device)
-    evaluate(job.classifier, job.feed.evaluation(split), sums, job.recipe.crops)
-    rows = job.arrays.splits[split]
+    parts = _assemble(spec, workers, from_weights=False)
+    parts.classifier.load_state_dict(best_weights(_checkpoints(study, spec.trial_id)))
+    truth = parts.arrays.labels_of(split)
+    sums = metrics.EvalSums.zeros(len(truth), len(parts.arrays.labels), workers.device)
+    evaluate(parts.classifier, parts.feed.evaluation(split), sums, parts.recipe.crops)
+    rows = parts.arrays.splits[split]
     return Predictions(
-        track_ids=job.arrays.track_ids[rows.first_track : rows.last_track],
+        track_ids=parts.arrays.track_ids[rows.first_track : rows.last_track],
         truth=truth,
         probabilities=sums.soft_votes(),
         hard=sums.hard_votes(),
@@ -264,8 +264,8 @@ def export_bundle(study: Path, spec: TrialSpec, target: Path, origin: dict[str, 
     Raises:
         CheckpointError: the trial has no checkpoint that verifies.
     """
-    from tuner.training.checkpoint import save_bundle
+    from tuner.training.bundle import save_bundle
 
-    job = _assemble(spec, Alone(torch.device("cpu")), from_weights=False)
-    weights = best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS)
-    return save_bundle(target, replace(job.bundle, origin=origin), weights)
+    parts = _assemble(spec, Alone(torch.device("cpu")), from_weights=False)
+    weights = best_weights(_checkpoints(study, spec.trial_id))
+    return save_bundle(target, replace(parts.bundle, origin=origin), weights)

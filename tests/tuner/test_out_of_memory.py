@@ -1,4 +1,4 @@
-"""Memory that runs out: once more with half the clips at once, then the trial alone fails."""
+"""Running out of memory: a retry with half the clips at once, then the trial fails alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.storage import Folder
 from tuner.config import loads
 from tuner.training.data import ArrayFeed
 from tuner.training.feed import Alone, Batch
 from tuner.training.learner import Learner
-from tuner.trials.out_of_memory import HalvedBatch, is_out_of_memory, reason_of
+from tuner.trials.out_of_memory import OutOfMemory, is_out_of_memory, reason_of
 from tuner.trials.trial import TrialSpec, train
 
 CPU = Alone(torch.device("cpu"))
@@ -58,7 +59,7 @@ def run(study: Path, features: str) -> list[dict]:
     return list(train(study, spec, CPU))
 
 
-def test_the_trial_goes_on_with_half_the_clips_and_learns_the_same(
+def test_the_trial_continues_with_half_the_clips_and_learns_the_same(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_enough = run(tmp_path / "a", features)
@@ -68,7 +69,7 @@ def test_the_trial_goes_on_with_half_the_clips_and_learns_the_same(
     assert set(sizes[1:]) <= {4, 3, 2}
     assert [r["epoch"] for r in reports] == [1, 2, 3]
     assert {r["note"] for r in reports} == {
-        "out of memory in epoch 1, went on with half the clips at once"
+        "out of memory in epoch 1, continued with half the clips at once"
     }
     assert all("note" not in r for r in with_enough)
     for one, other in zip(with_enough, reports, strict=True):
@@ -82,13 +83,13 @@ def test_the_trial_goes_on_with_half_the_clips_and_learns_the_same(
 def test_the_second_try_leaves_a_gpu_to_the_model(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a CPU nothing is ever copied; here it is, as if it were a GPU."""
-    monkeypatch.setattr("tuner.trials.assembly.budget", lambda *_: 2**30)
+    """Nothing is cached on a CPU, so the test pretends to have a GPU."""
+    monkeypatch.setattr("tuner.trials.assembly.cache_budget", lambda *_: 2**30)
     kept: list[int] = []
     batches = ArrayFeed.train
 
     def observed(self: ArrayFeed, epoch: int) -> Iterator[Batch]:
-        kept.append(self.resident_bytes)
+        kept.append(self.cache_bytes)
         return batches(self, epoch)
 
     monkeypatch.setattr(ArrayFeed, "train", observed)
@@ -97,7 +98,7 @@ def test_the_second_try_leaves_a_gpu_to_the_model(
     assert kept == [2**30, 0, 0, 0]
 
 
-def test_a_trial_that_goes_on_elsewhere_remembers(
+def test_a_trial_that_continues_elsewhere_remembers(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = memory_for(4, RuntimeError(CPU_WORDS), monkeypatch)
@@ -141,7 +142,7 @@ def test_with_several_workers_the_process_ends_so_that_the_others_need_not_wait(
 @pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"epoch": "x"}'])
 def test_a_damaged_note_still_halves(text: str, tmp_path: Path) -> None:
     (tmp_path / "out_of_memory.json").write_text(text)
-    found = HalvedBatch.read(tmp_path)
+    found = OutOfMemory.read(Folder(tmp_path))
     assert found is not None
     assert (found.epoch, found.again) == (1, False)
 

@@ -1,0 +1,92 @@
+"""Exported models: a round trip, older versions, and everything that must be refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.settings import ClipSpec, FeatureSpec, Kind
+from tuner.errors import CheckpointError
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.crops import Crops
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not an exported model"):
+        load_bundle(tmp_path)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A small exported model."""
+    model = {"name": "cnn", "blocks": 2, "channels": 4}
+    bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(n_mels=16), Crops(), model)
+    return save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": "ab"}, {"labels": ["a", "a"]}, {"labels": ["a", None]}, {"labels": ["a"]},
+        {"crops": {"frames": 0}}, {"crops": {"frames": "x"}}, {"crops": {"count": -1}},
+        {"crops": {"where": "nowhere"}}, {"crops": None},
+        {"model": "cnn"},
+        {"model": {"name": "cnn", "blocks": 1_000_000}}, {"model": {"name": "os.system"}},
+        {"version": 7}, {"feature": {"kind": "logmel", "n_mels": -1}}, {"sha256": {}},
+        {"feature": {"kind": "waveform"}}, {"feature": {"kind": "song"}},
+    ],
+)  # fmt: skip
+def test_a_bundle_that_no_study_writes_is_refused(exported: Path, changes: dict) -> None:
+    load_bundle(exported)
+    description = json.loads((exported / "bundle.json").read_text())
+    (exported / "bundle.json").write_text(json.dumps({**description, **changes}))
+    with pytest.raises(CheckpointError):
+        load_bundle(exported)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"), [("logmel", 16), ("stft", 65), ("mfcc", 8), ("tempogram", 40)]
+)
+def test_an_exported_model_has_as_many_rows_as_its_features(
+    tmp_path: Path, kind: Kind, rows: int
+) -> None:
+    """Rows by hand: bands, 128 / 2 + 1 bins, coefficients, lags."""
+    feature = FeatureSpec(
+        kind, 8000, n_fft=128, hop_length=64, n_mels=16, n_mfcc=8, n_lags=40
+    )  # fmt: skip
+    model = {"name": "cnn", "blocks": 2, "channels": 4}
+    bundle = Bundle(("a", "b"), ClipSpec(0.5), feature, Crops(), model)
+    weights = bundle.classifier().state_dict()
+    assert weights["mean"].shape == weights["std"].shape == (rows, 1)
+    loaded, classifier = load_bundle(save_bundle(tmp_path, bundle, weights))
+    assert loaded == bundle
+    assert bundle.frames == 63  # 1 + 4000 // 64
+    assert classifier(torch.zeros(2, rows, bundle.frames)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("frames", [None, 20])
+def test_an_exported_model_of_the_first_version_is_read(exported: Path, frames) -> None:
+    path = exported / "bundle.json"
+    description = json.loads(path.read_text())
+    for name in ("n_mfcc", "n_lags"):
+        del description["feature"][name]
+    del description["crops"]
+    path.write_text(json.dumps({**description, "version": 1, "crop_frames": frames}))
+    bundle, _ = load_bundle(exported)
+    assert bundle.feature == FeatureSpec(n_mels=16)
+    assert bundle.crops == Crops(frames)
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:
+    content = pickle.dumps({"network": 1})
+    (exported / "model.safetensors").write_bytes(content)
+    description = json.loads((exported / "bundle.json").read_text())
+    description["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+    (exported / "bundle.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="not an exported model"):
+        load_bundle(exported)

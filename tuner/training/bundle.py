@@ -1,0 +1,168 @@
+"""Exported models: ``model.safetensors``, and ``bundle.json`` with all that prediction needs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from pipelines.errors import PipelineError
+from pipelines.settings import ClipSpec, FeatureSpec, feature_shape
+from pipelines.storage import Folder
+from tuner.config import MODELS, Features
+from tuner.errors import CheckpointError
+from tuner.models import Classifier, build_network
+from tuner.training.checkpoint import DAMAGE, tensor_bytes
+from tuner.training.crops import Crops
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT_VERSION = 2
+BUNDLE = "bundle.json"
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Description of a trained model, with all that prediction needs.
+
+    Attributes:
+        labels: Class names in the order of the logits.
+        clip: How tracks are cut into clips.
+        feature: Front end.
+        crops: Crops of a clip that vote.
+        model: Model block of the space file, including its name.
+        from_stored_samples: True if the features it learned from were made from float16 samples,
+            as feature sets store them; prediction then rounds its samples too.
+        origin: Where it comes from (study, trial, feature set, validation metrics), for people.
+    """
+
+    labels: tuple[str, ...]
+    clip: ClipSpec
+    feature: FeatureSpec
+    crops: Crops
+    model: dict[str, Any]
+    from_stored_samples: bool = False
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def classifier(self) -> Classifier:
+        """Return an untrained classifier of this architecture."""
+        parameters = parameters_of(self.model, from_weights=False)
+        network = build_network(self.model["name"], len(self.labels), parameters)
+        ones = np.ones(feature_shape(self.clip, self.feature)[0], np.float32)
+        return Classifier(network, ones * 0, ones)
+
+    @property
+    def frames(self) -> int:
+        """Frames of one whole clip."""
+        return feature_shape(self.clip, self.feature)[1]
+
+
+def parameters_of(model: Mapping[str, Any], *, from_weights: bool) -> dict[str, Any]:
+    """Return the arguments of a model's row, from its block in a space file.
+
+    Args:
+        model: Model block, including its name.
+        from_weights: Whether to load the weights that the block names; a model whose trained state
+            is loaded afterwards needs none.
+    """
+    left_out = {"name"} if from_weights else {"name", "weights"}
+    return {key: value for key, value in model.items() if key not in left_out}
+
+
+def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
+    """Write an exported model; ``bundle.json`` last, so that its existence means complete."""
+    content = tensor_bytes(weights)
+    digest = hashlib.sha256(content).hexdigest()
+    files = Folder(folder)
+    files.write_bytes(MODEL, content)
+    files.write_json(
+        BUNDLE, {"version": FORMAT_VERSION, **asdict(bundle), "sha256": {MODEL: digest}}
+    )
+    return folder
+
+
+def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
+    """Read an exported model; returns its bundle and its classifier in evaluation mode.
+
+    Raises:
+        CheckpointError: There is no bundle, its version is unknown, a file is damaged, or the
+            weights do not fit the architecture.
+    """
+    files = Folder(folder)
+    try:
+        bundle, digest = _read_description(files)
+        content = files.read_bytes(MODEL)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
+        weights = safetensors.torch.load(content)
+        _check_weights(bundle, weights)
+        classifier = bundle.classifier()
+        classifier.load_state_dict(weights)
+    except (*DAMAGE, PipelineError) as error:
+        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
+    return bundle, classifier.eval()
+
+
+def _read_description(files: Folder) -> tuple[Bundle, str]:
+    """Read ``bundle.json``; returns the bundle and the SHA-256 of its weights.
+
+    A bundle may come from anybody, so everything a study would not write is refused before a model
+    is built from it.
+
+    Raises:
+        CheckpointError: The version is unknown.
+        ValueError: A value is invalid; other errors in `DAMAGE` mean the same.
+    """
+    data = files.read_json(BUNDLE)
+    version = data.pop("version")
+    if version == 1:  # crops started anywhere and covered the clip
+        data["crops"] = {"frames": data.pop("crop_frames")}
+    elif version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{files / BUNDLE}: unknown format version {version}, expected 1 or {FORMAT_VERSION}"
+        )
+    labels, model = data["labels"], MODELS[data["model"]["name"]]
+    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
+        raise ValueError("labels must be a list of names")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError("labels must be at least two different names")
+    if type(data.setdefault("from_stored_samples", False)) is not bool:
+        raise ValueError("from_stored_samples must be true or false")
+    model.model_validate(data["model"])
+    Features.model_validate(data["feature"])
+    if data["feature"]["kind"] not in model.takes:
+        raise ValueError(f"{data['model']['name']} does not take {data['feature']['kind']}")
+    bundle = Bundle(
+        labels=tuple(labels),
+        clip=ClipSpec(**data["clip"]),
+        feature=FeatureSpec(**data["feature"]),
+        crops=Crops(**data["crops"]),
+        model=data["model"],
+        from_stored_samples=data["from_stored_samples"],
+        origin=data["origin"],
+    )
+    return bundle, data["sha256"][MODEL]
+
+
+def _check_weights(bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that are not finite, or of a wrong shape, before their model is built.
+
+    Raises:
+        ValueError: Names the fault.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    if bundle.model["name"] == "forest":
+        return  # its size depends on its weights, and it checks them itself
+    with torch.device("meta"):
+        expected = {name: one.shape for name, one in bundle.classifier().state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError("the weights do not fit the model")
