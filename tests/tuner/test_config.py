@@ -16,9 +16,19 @@ from hypothesis import strategies as st
 
 from pipelines.errors import SpecError
 from pipelines.settings import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
-from tuner.config import Cnn, ColumnSplit, Experiment, as_override, load, loads, what_is_read
-from tuner.config.range_kinds import Choice, Grid, Integer, LogUniform, Range, Scalar, Uniform
+from tuner.config import (
+    Cnn,
+    ColumnSplit,
+    Experiment,
+    Space,
+    as_override,
+    load,
+    loads,
+    what_is_read,
+)
+from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
 from tuner.config.specs import feature_spec, split_spec
+from tuner.config.yaml_text import Scalar
 from tuner.errors import ConfigError, SpaceError
 from tuner.study.feature_sets import key_of
 
@@ -39,7 +49,11 @@ UNSAFE = re.compile("[\ufeff\ufffe\uffff]")  # no text that a person writes
 
 
 def first(_: str, range_: Range) -> Scalar:
-    return range_.options[0] if isinstance(range_, Choice | Grid) else range_.low
+    return range_.ends[0]
+
+
+def with_values(space: Space, params: dict[str, Scalar]) -> Experiment:
+    return space.sample(lambda name, _: params[name]).experiment
 
 
 def drawn_with(rng: np.random.Generator) -> Callable[[str, Range], Scalar]:
@@ -179,7 +193,7 @@ train: {choice: [{epochs: 5}, {epochs: {integer: [6, 7]}}]}
     space = loads(text)
     assert space.ranges["model"] == Choice(("cnn", "cnn#2"))
     assert space.ranges["train"] == Choice(("0", "1"))
-    made = space.resolve({"model": "cnn#2", "train": "1", "train.1.epochs": 7})
+    made = with_values(space, {"model": "cnn#2", "train": "1", "train.1.epochs": 7})
     assert (made.model, made.train.epochs) == (Cnn(name="cnn", blocks=3), 7)
 
 
@@ -188,7 +202,7 @@ train: {choice: [{epochs: 5}, {epochs: {integer: [6, 7]}}]}
 def test_a_sample_is_rebuilt_from_its_parameters(seed):
     space = loads(NESTED)
     sample = space.sample(drawn_with(np.random.default_rng(seed)))
-    assert space.resolve(sample.params) == sample.experiment
+    assert with_values(space, sample.params) == sample.experiment
 
 
 def test_samplers_floats_become_whole_steps():
@@ -199,30 +213,17 @@ def test_samplers_floats_become_whole_steps():
 @pytest.mark.parametrize(
     ("params", "words"),
     [
+        ({"features.n_mels": 48}, "features.n_mels: 48 is not in choice [32, 64]"),
         (
-            {"features.n_mels": 32, "model": "cnn", "optim.lr": 0.001},
-            "model.cnn.blocks has no value",
-        ),
-        (
-            {
-                "features.n_mels": 32,
-                "model": "cnn",
-                "model.cnn.blocks": 2,
-                "optim.lr": 0.001,
-                "a": 1,
-            },
-            "a unknown here",
-        ),
-        (
-            {"features.n_mels": 32, "model": "cnn", "model.cnn.blocks": 9, "optim.lr": 0.001},
-            "model.cnn.blocks: 9 is not in integer [2, 3]",
+            {"features.n_mels": 32, "model": "cnn", "model.cnn.blocks": 9},
+            "9 is not in integer",
         ),
         ({"features.n_mels": 32, "model": "vgg"}, 'model: "vgg" is not in choice'),
     ],
 )
-def test_parameters_of_another_space_are_refused(params, words):
+def test_values_outside_their_range_are_refused(params, words):
     with pytest.raises(SpaceError) as caught:
-        loads(NESTED).resolve(params)
+        with_values(loads(NESTED), params)
     assert words in str(caught.value)
 
 
@@ -262,7 +263,7 @@ def test_front_ends_on_the_device_share_a_set_of_samples():
     space = loads(text)
     (variant,) = space.feature_variants()
     assert variant.features.kind == "waveform"
-    drawn = [space.resolve({"features.n_mels": n}) for n in (32, 64)]
+    drawn = [with_values(space, {"features.n_mels": n}) for n in (32, 64)]
     assert key_of(drawn[0]) == key_of(drawn[1])
     assert [(e.front_end.kind, e.front_end.n_mels) for e in drawn] == [
         ("logmel", 32),
@@ -416,7 +417,7 @@ def test_a_front_end_can_be_a_conditional_block_named_by_its_kind():
         "features.logmel.n_mels": Choice((32, 64)),
         "features.mfcc.n_mfcc": Choice((13, 20)),
     }
-    made = space.resolve({"features": "mfcc", "features.mfcc.n_mfcc": 13}).features
+    made = with_values(space, {"features": "mfcc", "features.mfcc.n_mfcc": 13}).features
     assert (made.kind, made.n_mels, made.n_mfcc) == ("mfcc", 40, 13)
     assert loads(space.to_yaml()) == space
     assert (space.warnings, loads(space.to_yaml()).warnings) == ((), ())

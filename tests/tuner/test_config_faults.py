@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.config import Space, load, loads
-from tuner.config.yaml_nodes import MAX_BYTES
+from tuner.config.load import MAX_BYTES
 from tuner.errors import ConfigError
 
 N = "name: x\n"
@@ -21,17 +21,17 @@ P = N + M  # a sound file of two lines; what follows starts on line 3
 # A document, and all of its problems: "line:col: path" and words of the message.
 FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     # --- the text
-    "duplicate key": ("name: a\nname: b\n" + M, [("2:1: name", "twice, first on line 1")]),
+    "duplicate key": ("name: a\nname: b\n" + M, [("2:1: name", "duplicate key, first on line 1")]),
     "duplicate inside": (P + "train: {epochs: 5, epochs: 6}", [("3:20: train.epochs", "line 3")]),
     "octal": (P + "data: {seed: 010}", [("3:14: data.seed", "write 10 for the number")]),
     "octal bound": (
         P + "train: {epochs: {integer: [01, 9]}}",
-        [("3:28: train.epochs.integer.0", "01 is ambiguous")],
+        [("3:28: train.epochs", "01 is ambiguous")],
     ),
-    "nan": (P + "optim: {lr: .nan}", [("3:13: optim.lr", ".nan is no finite number")]),
+    "nan": (P + "optim: {lr: .nan}", [("3:13: optim.lr", ".nan is not a finite number")]),
     "inf bound": (
         P + "optim: {lr: {uniform: [0.1, .inf]}}",
-        [("3:29: optim.lr.uniform.1", ".inf is no finite")],
+        [("3:29: optim.lr", ".inf is not a finite")],
     ),
     "overflow": (P + "optim: {lr: 1e999}", [("3:13: optim.lr", "too large")]),
     "5000 digits": (P + f"data: {{seed: {'9' * 5000}}}", [("3:14: data.seed", "5000 characters")]),
@@ -49,35 +49,38 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "empty": ("", [("1:1", "empty")]),
     "only comments": ("# a\n# b\n", [("1:1", "empty")]),
     "only a marker": ("---\n", [("2:1", "empty")]),
-    "two documents": (P + "---\n" + P, [("3:1", "second document")]),
-    "a list": ("- name: x\n", [("1:1", "not a list")]),
-    "a word": ("hello\n", [("1:1", "not a single value")]),
-    "toml": ("name = 'x'\n[model]\n", [("1:1", "not a single value")]),
-    "tab": (P + "train:\n\tepochs: 3\n", [("4:1", "no valid YAML")]),
-    "unclosed quote": (N + "model: 'x\n", [("3:1", "no valid YAML")]),
-    "unclosed brace": (N + "model: {name: cnn\n", [("3:1", "no valid YAML")]),
-    "bad indent": ("name: x\n  model: y\n", [("2:8", "no valid YAML")]),
-    "percent": ("%YAML 3.0\n---\nname: x\n", [("1:1", "no valid YAML")]),
-    "at sign": ("name: @x\n" + M, [("1:7", "no valid YAML")]),
+    "two documents": (P + "---\n" + P, [("3:1", "found another document")]),
+    "a list": ("- name: x\n", [("1:1", "got a list")]),
+    "a word": ("hello\n", [("1:1", "got a single value")]),
+    "toml": ("name = 'x'\n[model]\n", [("1:1", "got a single value")]),
+    "tab": (P + "train:\n\tepochs: 3\n", [("4:1", "invalid YAML")]),
+    "unclosed quote": (N + "model: 'x\n", [("3:1", "invalid YAML")]),
+    "unclosed brace": (N + "model: {name: cnn\n", [("3:1", "invalid YAML")]),
+    "bad indent": ("name: x\n  model: y\n", [("2:8", "invalid YAML")]),
+    "percent": ("%YAML 3.0\n---\nname: x\n", [("1:1", "invalid YAML")]),
+    "at sign": ("name: @x\n" + M, [("1:7", "invalid YAML")]),
     "NUL": ("name: x\nmo\0del: y\n", [("2:3", "U+0000")]),
     "escaped NUL": ('name: "x\\0y"\n' + M, [("1:7: name", "U+0000")]),
     "newline": ("name: |\n  x\n  y\n" + M, [("1:7: name", "U+000A")]),
     "python tag": (
         "name: !!python/object/apply:os.system [ls]\n" + M,
-        [("1:7: name", "python/object/apply:os.system' is refused")],
+        [("1:7: name", "python/object/apply:os.system' is not supported")],
     ),
-    "custom tag": ("name: !include /etc/passwd\n" + M, [("1:7: name", "'!include' is refused")]),
-    "set": (N + "model: !!set {a, b}\n", [("2:8: model", "is refused")]),
-    "complex key": ("? [a]\n: b\n", [("1:3", "a key must be a plain word")]),
+    "custom tag": (
+        "name: !include /etc/passwd\n" + M,
+        [("1:7: name", "'!include' is not supported")],
+    ),
+    "set": (N + "model: !!set {a, b}\n", [("2:8: model", "is not supported")]),
+    "complex key": ("? [a]\n: b\n", [("1:3", "a key is a plain word")]),
     "merge key": (N + "model:\n  <<: {name: cnn}\n", [("3:3", "merge keys")]),
-    "alias of itself": ("name: &a [*a]\n", [("1:11", "inside its own anchor")]),
-    "alias of nothing": ("name: *a\n", [("1:7", "no anchor &a")]),
+    "alias of itself": ("name: &a [*a]\n", [("1:11", "is inside its own anchor")]),
+    "alias of nothing": ("name: *a\n", [("1:7", "undefined alias")]),
     # --- shape
-    "no name": (M, [("1:1: name", "`name` is missing")]),
-    "no model": (N, [("1:1: model", "`model` is missing; write for example")]),
+    "no name": (M, [("1:1: name", "missing `name`")]),
+    "no model": (N, [("1:1: model", "missing `model`; write for example")]),
     "model without value": (N + "model:\n", [("2:7: model", "got nothing (null)")]),
     "block without value": (P + "train:\n", [("3:7: train", "must be a block of settings")]),
-    "model as a word": (N + "model: cnn\n", [("2:8: model", "got the text 'cnn'")]),
+    "model as a word": (N + "model: cnn\n", [("2:8: model", "got the string 'cnn'")]),
     "model without name": (
         N + "model: {blocks: 3}\n",
         [("2:8: model", "write one of cnn, resnet18")],
@@ -98,12 +101,12 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [("2:20: model.drop_rate", "unknown setting")],
     ),
     # --- types
-    "fraction": (P + "train: {epochs: 1.5}", [("3:17: train.epochs", "a whole number, got 1.5")]),
+    "fraction": (P + "train: {epochs: 1.5}", [("3:17: train.epochs", "an integer, got 1.5")]),
     "whole fraction": (
         P + "train: {epochs: 3.0}",
-        [("3:17: train.epochs", "whole number, got 3.0")],
+        [("3:17: train.epochs", "integer, got 3.0")],
     ),
-    "word": (P + 'train: {epochs: "ten"}', [("3:17: train.epochs", "got the text 'ten'")]),
+    "word": (P + 'train: {epochs: "ten"}', [("3:17: train.epochs", "got the string 'ten'")]),
     "true for a number": (P + "train: {epochs: true}", [("3:17: train.epochs", "got true")]),
     "true for a float": (P + "optim: {lr: true}", [("3:13: optim.lr", "a number, got true")]),
     "one for true": (
@@ -112,16 +115,16 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "yes for true": (
         N + "model: {name: cnn, batch_norm: yes}",
-        [("2:32: model.batch_norm", "true or false, got the text 'yes'")],
+        [("2:32: model.batch_norm", "true or false, got the string 'yes'")],
     ),
     "number for a text": ("name: 12\n" + M, [("1:7: name", 'write "12" in quotes')]),
     "float kernel": (
         N + "model: {name: cnn, kernel_size: 3.0}",
-        [("2:33: model.kernel_size", "a whole number, got 3.0")],
+        [("2:33: model.kernel_size", "an integer, got 3.0")],
     ),
     "fold of true": (
         P + "data: {split: {column: f, val: [true], test: [5]}}",
-        [("3:33: data.split.val.0", "must be a text, got true")],
+        [("3:33: data.split.val.0", "must be a string, got true")],
     ),
     "folds as a word": (
         P + "data: {split: {column: f, val: 4, test: [5]}}",
@@ -140,7 +143,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         P + "scheduler: {reduction_factor: 1}",
         [("3:31: scheduler.reduction_factor", "at least 2, got 1")],
     ),
-    "path as a name": ("name: ../x\n" + M, [("1:7: name", "got the text '../x'")]),
+    "path as a name": ("name: ../x\n" + M, [("1:7: name", "got the string '../x'")]),
     "empty name": ("name: ''\n" + M, [("1:7: name", "must be 1 to 64")]),
     "long name": (f"name: {'a' * 300}\n" + M, [("1:7: name", "must be 1 to 64")]),
     "emoji": ("name: 🎵\n" + M, [("1:7: name", "must be 1 to 64")]),
@@ -156,7 +159,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "number as a model": (
         N + "model: {name: 18}",
-        [("2:15: model.name", "there are cnn, resnet18")],
+        [("2:15: model.name", "one of cnn, resnet18")],
     ),
     "weights": (
         N + "model: {name: resnet18, weights: imagenet}",
@@ -228,7 +231,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "optimizer": (P + "optim: {name: adamm}", [("3:15: optim.name", "did you mean `adam`")]),
     "kernel": (
         N + "model: {name: cnn, kernel_size: 4}",
-        [("2:33: model.kernel_size", "must be one of 3, 5, 7; got 4")],
+        [("2:33: model.kernel_size", "must be one of 3, 5, 7, got 4")],
     ),
     # --- ranges
     "range kind": (
@@ -242,7 +245,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "text bound": (
         P + "optim: {lr: {uniform: [a, 2]}}",
-        [("3:23: optim.lr", "takes numbers, got the text 'a'")],
+        [("3:23: optim.lr", 'takes numbers, got "a"')],
     ),
     "reversed": (P + "optim: {lr: {uniform: [3, 1]}}", [("3:23: optim.lr", "got [3, 1]")]),
     "equal ends": (P + "optim: {lr: {uniform: [1, 1]}}", [("3:23: optim.lr", "write 1 without")]),
@@ -261,11 +264,11 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "step past the end": (
         P + "optim: {lr: {quantized: [0.1, 1, 0.4]}}",
-        [("3:25: optim.lr", "do not reach 1 (both ends belong)")],
+        [("3:25: optim.lr", "do not reach 1 (both ends belong to a range)")],
     ),
     "two kinds": (
         P + "optim: {lr: {uniform: [0.1, 1], choice: [1]}}",
-        [("3:14: optim.lr", "one key only; remove choice")],
+        [("3:14: optim.lr", "one key; remove choice")],
     ),
     "list as an option": (
         N + "model: {choice: [[cnn], {name: cnn}]}",
@@ -273,13 +276,13 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "range in search": (
         P + "search: {trials: {integer: [1, 3]}}",
-        [("3:19: search.trials", "a range cannot stand here; ranges are allowed in features")],
+        [("3:19: search.trials", "a range is not allowed here, only in features")],
     ),
     "range in the split": (
         P + "data: {split: {choice: [{train: 0.8}]}}",
-        [("3:16: data.split", "a range cannot stand here")],
+        [("3:16: data.split", "a range is not allowed here")],
     ),
-    "range as a name": ("name: {choice: [a]}\n" + M, [("1:8: name", "cannot stand here")]),
+    "range as a name": ("name: {choice: [a]}\n" + M, [("1:8: name", "is not allowed here")]),
     "range of everything": (P + "choice: [{name: x}]\n", [("3:1: choice", "unknown setting")]),
     "fractions for whole numbers": (
         P + "train: {epochs: {uniform: [5, 9]}}",
@@ -297,7 +300,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "even kernels between": (
         N + "model: {name: cnn, kernel_size: {integer: [3, 7]}}",
-        [("2:43: model.kernel_size", "must be one of 3, 5, 7; got 4")],
+        [("2:43: model.kernel_size", "must be one of 3, 5, 7, got 4")],
     ),
     "one option of three": (
         N + "model: {name: cnn, activation: {choice: [relu, gellu, silu]}}",
@@ -445,11 +448,11 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "split in a word": (
         P + "data: {split: clips}",
-        [("3:15: data.split", "got the text 'clips'; write shares such as {train: 0.7")],
+        [("3:15: data.split", "expected shares such as {train: 0.7")],
     ),
     "split by track": (
         P + "data: {split: {by: track}}",
-        [("3:20: data.split.by", "there are group, clip")],
+        [("3:20: data.split.by", "one of group, clip")],
     ),
     "shares of clips": (
         P + "data: {split: {by: clip, train: 0.9}}",
@@ -516,17 +519,20 @@ def test_a_fault_has_its_place_and_says_what_was_meant(text, expected):
 
 
 OVERRIDES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
-    "no equals sign": (["train.epochs"], [("train.epochs:1:1", "no `=`")]),
-    "no path": (["=3"], [(":1:1", "no path of a setting")]),
-    "empty piece": (["train..epochs=3"], [("train..epochs:1:1", "no path of a setting")]),
-    "no value": (["train.epochs="], [("train.epochs:1:1: train.epochs", "no value after `=`")]),
+    "no equals sign": (["train.epochs"], [("train.epochs:1:1", "missing `=`")]),
+    "no path": (["=3"], [(":1:1", "invalid path of a setting")]),
+    "empty piece": (["train..epochs=3"], [("train..epochs:1:1", "invalid path of a setting")]),
+    "no value": (
+        ["train.epochs="],
+        [("train.epochs:1:1: train.epochs", "missing value after `=`")],
+    ),
     "unknown path": (
         ["train.epohcs=3"],
         [("train.epohcs:1:1: train.epohcs", "did you mean `epochs`?")],
     ),
     "unknown block": (["trian.epochs=3"], [("trian.epochs:1:1: trian", "did you mean `train`?")]),
-    "wrong type": (["train.epochs=ten"], [("train.epochs:1:1: train.epochs", "a whole number")]),
-    "bad YAML": (["train={epochs: 3"], [("train:1:11", "no valid YAML")]),
+    "wrong type": (["train.epochs=ten"], [("train.epochs:1:1: train.epochs", "an integer")]),
+    "bad YAML": (["train={epochs: 3"], [("train:1:11", "invalid YAML")]),
     "octal": (["data.seed=010"], [("data.seed:1:1: data.seed", "010 is ambiguous")]),
     "inside a block": (
         ["train={epochs: 3, batch_size: 0}"],
@@ -541,10 +547,10 @@ OVERRIDES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
             )
         ],
     ),
-    "below a value": (["name.x=3"], [("name.x:1:1: name.x", "name is a value, not a block")]),
+    "below a value": (["name.x=3"], [("name.x:1:1: name.x", "name is a single value")]),
     "a range where none can be": (
         ["search.trials={integer: [1, 2]}"],
-        [("search.trials:1:2: search.trials", "a range cannot stand here")],
+        [("search.trials:1:2: search.trials", "a range is not allowed here")],
     ),
     "two faults": (
         ["optim.lr=0", "train.epochs=0"],
@@ -580,8 +586,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "dashes": ("- " * 400_000, "nested deeper than 24"),
     "lines": ("a: 1\n" * 150_000, "more than 5000 values"),
     "scalar": (f"name: {'a' * 900_000}\n{M}", "must be 1 to 64"),
-    "key": (f"{'k' * 900_000}: 1\n", "no valid YAML"),
-    "long key": (f'? "{"k" * 900_000}"\n: 1\n', "a key of 900000 characters"),
+    "key": (f"{'k' * 900_000}: 1\n", "invalid YAML"),
+    "long key": (f'? "{"k" * 900_000}"\n: 1\n', "invalid key of 900000 characters"),
     "unknown keys": (P + "".join(f"k{i}: 1\n" for i in range(2000)), "more than 100 problems"),
     "options": (P + f"train: {{epochs: {{choice: {list(range(1, 1500))}}}}}", "at most 1000"),
 }
@@ -609,11 +615,11 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             "1:1",
             f"No such file or directory; did you mean {tmp_path}/quickstart",
         ),
-        ".": ("1:1", "this is a folder"),
-        "fifo.yaml": ("1:1", "this is a pipe or a device"),
-        "big.yaml": ("1:1", "1000001 bytes are too many"),
-        "latin.yaml": ("2:8", "byte 0xe9 is no UTF-8 text"),
-        "half.yaml": ("1:7", "no UTF-16 text"),
+        ".": ("1:1", "Is a directory"),
+        "fifo.yaml": ("1:1", "got a pipe or a device"),
+        "big.yaml": ("1:1", "too large: 1000001 bytes"),
+        "latin.yaml": ("2:8", "not valid UTF-8 (byte 0xe9 at line 2)"),
+        "half.yaml": ("1:7", "not valid UTF-16"),
         "a" * 5000: ("1:1", "File name too long"),
         "a\0b": ("1:1", "null byte"),
         "quickstart.yaml/x": ("1:1", "Not a directory"),

@@ -13,7 +13,7 @@ from pipelines.build.decode_pass import decode_here
 from pipelines.build.feature_sets import BuildResult, build_sets
 from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
-from tuner.config import Experiment, loads
+from tuner.config import Experiment, Space, loads
 from tuner.config.specs import feature_spec
 from tuner.models.classifier import MIN_STD
 from tuner.predict import predict_file
@@ -51,18 +51,22 @@ augment: {mixup: 0.2, speed: 0.1, gain_db: 3.0}
 """
 
 
+def with_values(space: Space, params: dict[str, str]) -> Experiment:
+    return space.sample(lambda name, _: params[name]).experiment
+
+
 def experiments() -> Iterator[Experiment]:
     """What is trained here; of the rows that spectrograms have, coefficients are the fewest."""
     spectrograms, others = loads(SPECTROGRAMS + BLOCKS), loads(OTHERS + BLOCKS)
     for kind in ("logmel", "stft", "mfcc", "tempogram"):
-        yield spectrograms.resolve({"features": kind, "model": "cnn"})
-    yield spectrograms.resolve({"features": "mfcc", "model": "resnet18"})
+        yield with_values(spectrograms, {"features": kind, "model": "cnn"})
+    yield with_values(spectrograms, {"features": "mfcc", "model": "resnet18"})
     for model in ("conv1d", "wav2vec2", "forest"):
-        yield others.resolve({"model": model})
+        yield with_values(others, {"model": model})
     text = SPECTROGRAMS.replace("sample_rate:", "compute: device, sample_rate:")
     on_device = loads(text + BLOCKS)
     for kind in ("logmel", "stft", "mfcc", "tempogram"):
-        yield on_device.resolve({"features": kind, "model": "cnn"})
+        yield with_values(on_device, {"features": kind, "model": "cnn"})
 
 
 EXPERIMENTS = {

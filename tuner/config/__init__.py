@@ -25,8 +25,8 @@ from tuner.config.schema import (
     ShareSplit,
     Split,
 )
+from tuner.config.space import FeatureVariant, Sample, Space
 from tuner.config.specs import what_is_read
-from tuner.config.typed_space import FeatureVariant, Sample, Space
 from tuner.training.settings import Augment, Optim, Train
 
 __all__ = [

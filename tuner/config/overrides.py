@@ -1,95 +1,97 @@
-"""Overrides from the command line, ``a.b=value``, laid over the nodes of a file."""
+"""Overrides from the command line, ``a.b=value``, applied to the nodes of a space file."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
+import yaml
+
 from tuner.config.ranges import KINDS
-from tuner.config.scalars import shorten
-from tuner.config.yaml_nodes import Entry, ListNode, MapNode, Mark, Node, ScalarNode, parse
+from tuner.config.yaml_text import Mark, compose, is_null, shorten
 from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tuner.config.range_kinds import Scalar
+    from tuner.config.yaml_text import Scalar
 
 MAX_PATH_PIECES = 8
 
 
 def as_override(path: str, value: Scalar) -> str:
-    """Write an override whose value is taken as it is, whatever characters it holds."""
+    """Write an override whose value is taken literally, whatever characters it contains."""
     return f"{path}={json.dumps(value, ensure_ascii=False)}"
 
 
-def apply_overrides(root: MapNode, overrides: Sequence[str]) -> tuple[MapNode, list[Problem]]:
-    """Lay overrides over a document, the later ones over the earlier.
+def apply_overrides(
+    root: yaml.MappingNode, overrides: Sequence[str]
+) -> tuple[yaml.MappingNode, list[Problem]]:
+    """Apply overrides to a document; a later one wins over an earlier one.
 
     Args:
         root: The top of the document.
-        overrides: ``a.b=value`` each; the value is YAML, a leaf or a block.
+        overrides: Overrides as ``a.b=value``; the value is YAML, a leaf or a block.
 
     Returns:
-        The new top, and the faults of the overrides; a faulty override is left out.
+        The new top, and the problems of the overrides; a faulty override is skipped.
     """
     problems: list[Problem] = []
     for override in overrides:
         try:
-            path, node, faults = _read(override)
-            problems.extend(faults)
-            replaced = _replace(root, path, node, _mark(".".join(path)), ())
-            assert isinstance(replaced, MapNode)
-            root = replaced
+            path, value = _read(override)
+            root = _replace(root, path, value, ())
         except ConfigError as error:
             problems.extend(error.problems)
     return root, problems
 
 
-def _read(override: str) -> tuple[list[str], Node, list[Problem]]:
+def _read(override: str) -> tuple[list[str], yaml.Node]:
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
     path = dotted.split(".")
-    mark = _mark(dotted)
+    mark = Mark(f"--set {shorten(dotted)}", 1, 1)
     if not equals:
-        message = f"no `=` in {shorten(repr(override))}; write for example train.epochs=3"
+        message = f"missing `=` in {shorten(repr(override))}; write for example train.epochs=3"
         raise ConfigError([mark.problem("", message)])
     if not all(path) or len(path) > MAX_PATH_PIECES or not dotted.isprintable():
-        message = "this is no path of a setting; write for example train.epochs=3"
+        message = "invalid path of a setting; write for example train.epochs=3"
         raise ConfigError([mark.problem("", message)])
-    if not text.strip():
-        raise ConfigError([mark.problem(dotted, "no value after `=`; write null for none")])
-    node, problems = parse(text, mark.file)
-    named = [
-        Problem(p.file, p.line, p.column, f"{dotted}.{p.path}".rstrip("."), p.message)
-        for p in problems
-    ]
-    return path, node, named
+    value = compose(text, mark.file) if text.strip() else None
+    if value is None:
+        raise ConfigError([mark.problem(dotted, "missing value after `=`; write null for none")])
+    return path, value
 
 
 def _replace(
-    node: Node, path: Sequence[str], value: Node, mark: Mark, above: tuple[str, ...]
-) -> Node:
-    if not path:
-        return value
+    node: yaml.Node, path: Sequence[str], value: yaml.Node, above: tuple[str, ...]
+) -> yaml.MappingNode:
+    """Return a copy of a block with another value at ``path``; ``above`` leads to the block."""
+    entries = _entries(node, path, value, above)
     key, rest = path[0], path[1:]
-    if isinstance(node, ScalarNode) and node.value is None and node.valid:
-        node = MapNode(node.mark, {}, 1)  # `train:` without settings is an empty block
+    new = (yaml.ScalarNode("", key, value.start_mark), yaml.MappingNode("", [], value.start_mark))
+    at = next((i for i, (k, _) in enumerate(entries) if k.value == key), len(entries))
+    key_node, inner = entries[at] if at < len(entries) else new
+    if is_null(inner):  # `train:` without settings is an empty block
+        inner = yaml.MappingNode("", [], inner.start_mark)
+    pair = (key_node, _replace(inner, rest, value, (*above, key))) if rest else (new[0], value)
+    return yaml.MappingNode("", [*entries[:at], pair, *entries[at + 1 :]], node.start_mark)
+
+
+def _entries(
+    node: yaml.Node, path: Sequence[str], value: yaml.Node, above: tuple[str, ...]
+) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the entries of a block that an override can change one by one."""
+    if isinstance(node, yaml.MappingNode):
+        entries: list[tuple[yaml.Node, yaml.Node]] = node.value
+        keys = [key.value for key, _ in entries if isinstance(key, yaml.ScalarNode)]
+        kinds = [key for key in keys if key in KINDS]
+        if not (above and kinds):
+            return entries
+        what = f"a {kinds[0]} range"
+    else:
+        what = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
     here = ".".join(above)
-    if not isinstance(node, MapNode):
-        what = "a list" if isinstance(node, ListNode) else "a value"
-        message = f"{here} is {what}, not a block; override it as a whole: --set '{here}=...'"
-        raise ConfigError([mark.problem(".".join([*above, *path]), message)])
-    kinds = [kind for kind in node.entries if kind in KINDS]
-    if kinds and above:
-        message = f"{here} is a {kinds[0]} range; override it as a whole: --set '{here}=...'"
-        raise ConfigError([mark.problem(".".join([*above, *path]), message)])
-    old = node.entries.get(key)
-    inner = old.node if old else MapNode(mark, {}, 1)
-    entry = Entry(mark, _replace(inner, rest, value, mark, (*above, key)))
-    kept = Entry(old.key_mark, entry.node) if old and rest else entry
-    return MapNode(node.mark, {**node.entries, key: kept}, node.size)
-
-
-def _mark(dotted: str) -> Mark:
-    return Mark(f"--set {shorten(dotted)}", 1, 1)
+    message = f"{here} is {what}; override it as a whole: --set '{here}=...'"
+    mark = Mark(value.start_mark.name, 1, 1)
+    raise ConfigError([mark.problem(".".join([*above, *path]), message)])

@@ -1,163 +1,214 @@
-"""YAML nodes to the tree of a space file: finds the ranges."""
+"""Reader of the tree of a space file: takes YAML nodes, finds values, blocks and ranges."""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from tuner.config.ranges import KINDS, make_range
-from tuner.config.tree import Block, Items, Leaf, Open
-from tuner.config.yaml_nodes import ListNode, MapNode, Node, ScalarNode
-from tuner.errors import Problem, SpaceError
+import yaml
+
+from tuner.config.ranges import KINDS, Options, make_range
+from tuner.config.tree import Block, Invalid, Items, Leaf, Open
+from tuner.config.yaml_text import ScalarError, mark_of, read_scalar, read_string, shorten
+from tuner.errors import ConfigError, Problem, SpaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from tuner.config.range_kinds import Scalar
     from tuner.config.tree import Path, Tree
-    from tuner.config.yaml_nodes import Mark
+    from tuner.config.yaml_text import Mark, Scalar
+
+    Entries: TypeAlias = dict[str, tuple[Mark, yaml.Node]]  # by key, with the place of the key
 
 RANGE_BLOCKS = ("features", "model", "optim", "augment", "train")
 RANGE_SETTINGS = (("data", "clip_seconds"), ("data", "clips_per_track"), ("data", "hop_seconds"))
+_WHERE_RANGES_CAN_BE = (
+    f"in {', '.join(RANGE_BLOCKS)} and for {', '.join('.'.join(path) for path in RANGE_SETTINGS)}"
+)
 MAX_OPTIONS = 1_000
+MAX_KEY = 200
 
 
-def can_be_range(path: Path) -> bool:
-    """Tell whether a range may stand at ``path``."""
-    return bool(path) and (path[0] in RANGE_BLOCKS or path in RANGE_SETTINGS)
-
-
-def read_tree(root: MapNode) -> tuple[Block, list[Problem]]:
-    """Turn nodes into a tree.
+def read_tree(root: yaml.MappingNode) -> tuple[Block, list[Problem]]:
+    """Read a tree from nodes.
 
     Args:
         root: The top of the document.
 
     Returns:
-        The tree, and the faults of its ranges. A faulty range becomes an invalid leaf.
+        The tree, and the problems of its scalars, keys and ranges; each of them leaves an invalid
+        leaf in the tree.
+
+    Raises:
+        ConfigError: A key is invalid, so that nothing can be said of what it holds.
     """
     reader = _Reader()
-    entries = {key: entry for key, entry in root.entries.items() if key != "$schema"}
-    block = reader.block(MapNode(root.mark, entries, root.size), (), "")
-    return block, reader.problems
+    entries = reader.entries(root, "")
+    entries.pop("$schema", None)
+    if root.tag:
+        reader.invalid(mark_of(root), "", _unsupported_tag(root))
+    return reader.block(entries, mark_of(root), (), ""), reader.problems
+
+
+def _can_be_range(path: Path) -> bool:
+    return path[0] in RANGE_BLOCKS or path in RANGE_SETTINGS
 
 
 @dataclass(slots=True)
 class _Reader:
     problems: list[Problem] = field(default_factory=list)
 
-    def block(self, node: MapNode, path: Path, name: str) -> Block:
-        entries = {
-            key: self.tree(entry.node, (*path, key), f"{name}.{key}" if name else key)
-            for key, entry in node.entries.items()
-        }
-        return Block(entries, node.mark, {k: e.key_mark for k, e in node.entries.items()})
-
-    def tree(self, node: Node, path: Path, name: str) -> Tree:
-        if isinstance(node, ScalarNode):
-            return Leaf(node.value, node.mark, node.valid)
-        if isinstance(node, ListNode):
-            items = (
-                self.tree(n, (*path, str(i)), f"{name}.{i}") for i, n in enumerate(node.items)
-            )
-            return Items(tuple(items), node.mark)
-        kinds = [key for key in node.entries if key in KINDS]
-        if not kinds:
-            return self._block_or_typo(node, path, name)
-        kind = kinds[0]
-        mark = node.entries[kind].key_mark
-        if len(node.entries) > 1:
-            others = ", ".join(key for key in node.entries if key != kind)
-            message = f"`{kind}` makes this a range, which has one key only; remove {others}"
-            return self._invalid(mark, name, message)
-        if not can_be_range(path):
-            return self._invalid(mark, name, f"a range cannot stand here; {_where_ranges_can()}")
-        return self._range(kind, node.entries[kind].node, path, name)
-
-    def _block_or_typo(self, node: MapNode, path: Path, name: str) -> Tree:
-        """A mapping ``{lognormal: [..]}``, one word for a list, was meant as a range."""
-        if len(node.entries) == 1 and can_be_range(path):
-            (key, entry), *_ = node.entries.items()
-            if isinstance(entry.node, ListNode):
-                near = difflib.get_close_matches(key[:64], KINDS, n=1, cutoff=0.4)
-                if near:
-                    message = f"unknown kind of range `{key[:64]}`; did you mean `{near[0]}`?"
-                    return self._invalid(entry.key_mark, name, message)
-        return self.block(node, path, name)
-
-    def _range(self, kind: str, node: Node, path: Path, name: str) -> Tree:
-        if not isinstance(node, ListNode):
-            form = "a list of options" if kind in ("choice", "grid") else "[low, high]"
-            return self._invalid(node.mark, name, f"{kind} takes {form}, written in [ ]")
-        if len(node.items) > MAX_OPTIONS:
-            message = f"{len(node.items)} options; at most {MAX_OPTIONS} are allowed"
-            return self._invalid(node.mark, name, message)
-        if kind in ("choice", "grid"):
-            arguments, branches = self._alternatives(node, path, name)
-        else:
-            arguments, branches = self._bounds(node, name, kind), {}
-        if arguments is None:
-            return Leaf(None, node.mark, valid=False)
-        try:
-            made = make_range(kind, arguments)
-        except SpaceError as error:
-            return self._invalid(node.mark, name, str(error))
-        return Open(name, made, branches, node.mark, tuple(item.mark for item in node.items))
-
-    def _bounds(self, node: ListNode, name: str, kind: str) -> list[Scalar] | None:
-        bounds: list[Scalar] = []
-        for item in node.items:
-            if not isinstance(item, ScalarNode):
-                self._invalid(
-                    item.mark, name, f"a bound of {kind} is a number, not a list or block"
-                )
-                return None
-            if not item.valid:
-                return None
-            bounds.append(item.value)
-        return bounds
-
-    def _alternatives(
-        self, node: ListNode, path: Path, name: str
-    ) -> tuple[list[Scalar] | None, Mapping[str, Tree]]:
-        options: list[Scalar] = []
-        branches: dict[str, Tree] = {}
-        sound = True
-        for label, item in zip(_labels(node.items), node.items, strict=True):
-            if isinstance(item, ListNode):
-                self._invalid(item.mark, name, "an alternative is a value or a block, not a list")
-                sound = False
-            elif isinstance(item, ScalarNode):
-                options.append(item.value)
-                sound = sound and item.valid
+    def entries(self, node: yaml.MappingNode, name: str) -> Entries:
+        """Return the values of a mapping by key, each with the place of its key."""
+        found: Entries = {}
+        for key_node, value in node.value:
+            key, mark = self.key(key_node), mark_of(key_node)
+            if key in found:
+                first = found[key][0].line
+                message = f"duplicate key, first on line {first}; remove one of them"
+                self.invalid(mark, _join(name, key), message)
             else:
-                options.append(label)
-                branches[label] = self.tree(item, path, f"{name}.{label}")
-        return (options if sound else None), branches
+                found[key] = (mark, value)
+        return found
 
-    def _invalid(self, mark: Mark, name: str, message: str) -> Leaf:
+    def key(self, node: yaml.Node) -> str:
+        """Return a key, a string as written: ``on:`` is the key ``on``."""
+        if not isinstance(node, yaml.ScalarNode) or node.tag:
+            self.give_up(node, "invalid key; a key is a plain word without a tag or brackets")
+        if node.value == "<<" and not node.style:
+            self.give_up(node, "merge keys (<<) are not supported; write the settings out")
+        try:
+            key = read_string(node.value)
+        except ScalarError as error:
+            self.give_up(node, str(error))
+        if len(key) > MAX_KEY:
+            message = f"invalid key of {len(key)} characters, {shorten(key)!r}; at most {MAX_KEY}"
+            self.give_up(node, message)
+        return key
+
+    def give_up(self, node: yaml.Node, message: str) -> NoReturn:
+        raise ConfigError([*self.problems, mark_of(node).problem("", message)])
+
+    def block(self, entries: Entries, mark: Mark, path: Path, name: str) -> Block:
+        made = {
+            key: self.tree(node, (*path, key), _join(name, key))
+            for key, (_, node) in entries.items()
+        }
+        return Block(made, mark, {key: key_mark for key, (key_mark, _) in entries.items()})
+
+    def tree(self, node: yaml.Node, path: Path, name: str) -> Tree:
+        """Read a node.
+
+        Args:
+            node: The node.
+            path: Path of the setting in the experiment.
+            name: Path shown to the user, with the labels of the alternatives that lead here.
+        """
+        mark = mark_of(node)
+        if node.tag:
+            return self.invalid(mark, name, _unsupported_tag(node))
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                return Leaf(read_scalar(node), mark)
+            except ScalarError as error:
+                return self.invalid(mark, name, str(error))
+        if isinstance(node, yaml.SequenceNode):
+            items = [
+                self.tree(item, (*path, str(index)), f"{name}.{index}")
+                for index, item in enumerate(node.value)
+            ]
+            return Items(tuple(items), mark)
+        assert isinstance(node, yaml.MappingNode)
+        entries = self.entries(node, name)
+        kind = next((key for key in entries if key in KINDS), None)
+        if kind is not None:
+            return self.range(kind, entries, path, name)
+        if len(entries) == 1 and _can_be_range(path):
+            (key, (key_mark, inner)), *_ = entries.items()
+            near = difflib.get_close_matches(key[:64], KINDS, n=1, cutoff=0.4)
+            # A mapping ``{lognormal: [..]}``, one word for a list, was meant as a range.
+            if near and isinstance(inner, yaml.SequenceNode):
+                message = f"unknown kind of range `{key[:64]}`; did you mean `{near[0]}`?"
+                return self.invalid(key_mark, name, message)
+        return self.block(entries, mark, path, name)
+
+    def range(self, kind: str, entries: Entries, path: Path, name: str) -> Tree:
+        """Read a range, a mapping whose only key is its kind."""
+        kind_mark, node = entries[kind]
+        mark = mark_of(node)
+        if len(entries) > 1:
+            others = ", ".join(key for key in entries if key != kind)
+            message = f"`{kind}` makes this a range, which has one key; remove {others}"
+            return self.invalid(kind_mark, name, message)
+        if not _can_be_range(path):
+            message = f"a range is not allowed here, only {_WHERE_RANGES_CAN_BE}"
+            return self.invalid(kind_mark, name, message)
+        if not isinstance(node, yaml.SequenceNode):
+            return self.invalid(mark, name, f"{kind} takes {KINDS[kind].form}, written in [ ]")
+        if len(node.value) > MAX_OPTIONS:
+            message = f"{len(node.value)} options; at most {MAX_OPTIONS} are allowed"
+            return self.invalid(mark, name, message)
+        labelled = list(zip(_labels(node.value), node.value, strict=True))
+        branches = {
+            label: self.tree(item, path, f"{name}.{label}")
+            for label, item in labelled
+            if isinstance(item, yaml.MappingNode) and issubclass(KINDS[kind], Options)
+        }
+        arguments = [
+            label if label in branches else self.argument(kind, item, name)
+            for label, item in labelled
+        ]
+        sound = [a for a in arguments if not isinstance(a, Invalid)]
+        if len(sound) < len(arguments):
+            return Leaf(Invalid(), mark)
+        try:
+            made = make_range(kind, sound)
+        except SpaceError as error:
+            return self.invalid(mark, name, str(error))
+        return Open(name, path, made, branches, mark, tuple(map(mark_of, node.value)))
+
+    def argument(self, kind: str, node: yaml.Node, name: str) -> Scalar | Invalid:
+        """Read a bound or an option that is a plain value."""
+        if isinstance(node, yaml.ScalarNode):
+            leaf = self.tree(node, (), name)
+            assert isinstance(leaf, Leaf)
+            return leaf.value
+        wanted = "a value or a block" if issubclass(KINDS[kind], Options) else "a number"
+        what = "list" if isinstance(node, yaml.SequenceNode) else "block"
+        return self.invalid(mark_of(node), name, f"{kind} takes {wanted}, not a {what}").value
+
+    def invalid(self, mark: Mark, name: str, message: str) -> Leaf:
         self.problems.append(mark.problem(name, message))
-        return Leaf(None, mark, valid=False)
+        return Leaf(Invalid(), mark)
 
 
-def _labels(items: Sequence[Node]) -> list[str]:
-    """Name the alternatives by their ``name`` or ``kind``, else by their index.
+def _unsupported_tag(node: yaml.Node) -> str:
+    return f"the tag {shorten(node.tag)!r} is not supported; remove it"
 
-    Repeated ones get #2, #3.
-    """
+
+def _join(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _labels(items: Sequence[yaml.Node]) -> list[str]:
+    """Label alternatives by their ``name`` or ``kind``, else by index; repeated labels get #2."""
     labels: list[str] = []
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for index, item in enumerate(items):
-        entries = item.entries if isinstance(item, MapNode) else {}
-        entry = entries.get("name") or entries.get("kind")
-        named = entry.node.value if entry and isinstance(entry.node, ScalarNode) else None
-        label = named if isinstance(named, str) else str(index)
-        seen[label] = seen.get(label, 0) + 1
+        entries = item.value if isinstance(item, yaml.MappingNode) else []
+        values = {key.value: value for key, value in entries if isinstance(key, yaml.ScalarNode)}
+        named = values.get("name", values.get("kind"))
+        label = _string(named) or str(index)
+        seen[label] += 1
         labels.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
     return labels
 
 
-def _where_ranges_can() -> str:
-    settings = ", ".join(".".join(path) for path in RANGE_SETTINGS)
-    return f"ranges are allowed in {', '.join(RANGE_BLOCKS)} and for {settings}"
+def _string(node: yaml.Node | None) -> str | None:
+    try:
+        value = read_scalar(node) if isinstance(node, yaml.ScalarNode) else None
+    except ScalarError:
+        return None
+    return value if isinstance(value, str) else None

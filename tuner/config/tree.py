@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tuner.config.range_kinds import arguments_of, count_values, ends_of
+from tuner.config.yaml_text import write_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tuner.config.range_kinds import Range, Scalar
-    from tuner.config.yaml_nodes import Mark
+    from tuner.config.ranges import Range
+    from tuner.config.yaml_text import Mark, Scalar
 
 Path: TypeAlias = tuple[str, ...]
 
 
+class Invalid:
+    """Placeholder for a value whose problem has been reported; it fits no setting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A plain value; ``valid`` is false when its problem has been reported already."""
+    """A plain value."""
 
-    value: Scalar
+    value: Scalar | Invalid
     mark: Mark = field(compare=False)
-    valid: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Settings by name; ``key_marks`` says where each name stands."""
+    """Settings by name; ``key_marks`` holds the place of each name."""
 
     entries: Mapping[str, Tree]
     mark: Mark = field(compare=False)
@@ -44,46 +48,38 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A setting that is still open: a range, and what hangs on each option of a choice.
+    """A setting with a range, and the alternatives of a choice between blocks.
 
     Attributes:
         name: Name of the parameter, such as ``model.cnn.blocks``.
-        range: The values; an option that is a block or a range stands there as its label.
-        branches: By label, the alternatives that are blocks or ranges themselves.
+        path: Path of the setting in the experiment, such as ``("model", "blocks")``.
+        range: The range; an option that is a block or a range is listed by its label.
+        branches: The alternatives that are blocks or ranges themselves, by label.
         mark: Place of the range.
         argument_marks: Places of its bounds or options.
     """
 
     name: str
+    path: Path
     range: Range
     branches: Mapping[str, Tree]
     mark: Mark = field(compare=False)
     argument_marks: tuple[Mark, ...] = field(compare=False)
 
-    def mark_of(self, value: Scalar) -> Mark:
-        """Where ``value`` is written: the place of the bound or option, else of the range."""
-        arguments = arguments_of(self.range)
-        places = zip(arguments, self.argument_marks, strict=True)
-        return next((mark for argument, mark in places if argument == value), self.mark)
-
 
 Tree: TypeAlias = Leaf | Items | Block | Open
-Choose: TypeAlias = "Callable[[Open, Path], Scalar]"
-
-
-class Invalid:
-    """Stands for a value whose problem has been reported; fits no setting."""
+Choose: TypeAlias = "Callable[[Open], Scalar]"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a setting was written.
+    """The place where a setting was written.
 
     Attributes:
-        path: Path as shown to the user, with the label of each alternative taken.
+        path: Path shown to the user, with the label of each alternative taken.
         key_mark: Place of its name.
         mark: Place of its value.
-        valid: False when its value has been reported already.
+        valid: False if its problem has been reported already.
         kind: Kind of the range that the value was drawn from, or None.
     """
 
@@ -96,160 +92,148 @@ class Origin:
 
 @dataclass(slots=True)
 class Draw:
-    """One pass through the tree: plain values, what was drawn, and where each was written."""
+    """One pass through a tree: plain values, what was drawn, and where each was written."""
 
     values: Any = None
     params: dict[str, Scalar] = field(default_factory=dict)
     origins: dict[tuple[str | int, ...], Origin] = field(default_factory=dict)
 
 
-def draw(tree: Tree, choose: Choose) -> Draw:
-    """Walk the tree and ask for the value of each open setting on the way.
-
-    Only the ranges of the alternatives that were taken are asked for, in the order of the file.
+def draw(tree: Block, choose: Choose) -> Draw:
+    """Walk a tree and choose the value of each open setting on the way.
 
     Args:
         tree: The tree.
-        choose: Called with the open setting and its path in the experiment.
+        choose: Function that returns a value of an open setting. It is called in the order of
+            the file, and only for the ranges of the alternatives that were taken.
     """
     result = Draw()
-    root = Origin("", tree.mark, tree.mark)
-    result.values = _draw(tree, (), root, _Walk(choose, result))
+    result.values = _draw(tree, (), Origin("", tree.mark, tree.mark), choose, result)
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    choose: Choose
-    result: Draw
-
-
-def _draw(tree: Tree, at: tuple[str | int, ...], origin: Origin, walk: _Walk) -> Any:
+def _draw(
+    tree: Tree, at: tuple[str | int, ...], origin: Origin, choose: Choose, result: Draw
+) -> Any:
     if isinstance(tree, Open):
-        where = tuple(str(piece) for piece in at)
-        value = walk.choose(tree, where)
-        walk.result.params[tree.name] = value
-        mark = tree.mark_of(value)
+        value = result.params[tree.name] = choose(tree)
         branch = tree.branches.get(value) if isinstance(value, str) else None
         if branch is not None:
             inner = Origin(f"{tree.name}.{value}", origin.key_mark, branch.mark)
-            return _draw(branch, at, inner, walk)
-        walk.result.origins[at] = Origin(tree.name, origin.key_mark, mark, kind=tree.range.kind)
+            return _draw(branch, at, inner, choose, result)
+        places = zip(tree.range.arguments, tree.argument_marks, strict=True)
+        mark = next((mark for argument, mark in places if argument == value), tree.mark)
+        result.origins[at] = Origin(tree.name, origin.key_mark, mark, kind=tree.range.kind)
         return value
-    walk.result.origins[at] = origin
+    valid = not (isinstance(tree, Leaf) and isinstance(tree.value, Invalid))
+    result.origins[at] = Origin(origin.path, origin.key_mark, tree.mark, valid)
     if isinstance(tree, Leaf):
-        return tree.value if tree.valid else Invalid()
+        return tree.value
+
+    def inside(key: str | int, entry: Tree, key_mark: Mark) -> Any:
+        path = f"{origin.path}.{key}" if origin.path else str(key)
+        return _draw(entry, (*at, key), Origin(path, key_mark, entry.mark), choose, result)
+
     if isinstance(tree, Items):
-        drawn = []
-        for index, item in enumerate(tree.items):
-            inner = _leaf_origin(item, f"{origin.path}.{index}", item.mark)
-            drawn.append(_draw(item, (*at, index), inner, walk))
-        return drawn
-    values = {}
-    for key, entry in tree.entries.items():
-        path = f"{origin.path}.{key}" if origin.path else key
-        inner = _leaf_origin(entry, path, tree.key_marks[key])
-        values[key] = _draw(entry, (*at, key), inner, walk)
-    return values
+        return [inside(index, item, item.mark) for index, item in enumerate(tree.items)]
+    return {key: inside(key, entry, tree.key_marks[key]) for key, entry in tree.entries.items()}
 
 
-def _leaf_origin(tree: Tree, path: str, key_mark: Mark) -> Origin:
-    valid = tree.valid if isinstance(tree, Leaf) else True
-    return Origin(path, key_mark, tree.mark, valid)
-
-
-def every_draw(tree: Tree, values_of: Callable[[Open, Path], Sequence[Scalar]]) -> Iterator[Draw]:
-    """Walk the tree once for every combination of the values of its open settings.
+def every_draw(tree: Block, values_of: Callable[[Open], Sequence[Scalar]]) -> Iterator[Draw]:
+    """Walk a tree once for every combination of the values of its open settings.
 
     Args:
         tree: The tree.
-        values_of: The values to try for an open setting at a path; at least one.
+        values_of: Function that returns the values to try for an open setting, at least one.
     """
-    fixed: list[int] = []  # an odometer: which value each of the first open settings takes
-    while True:
-        taken: list[tuple[int, int]] = []
+    taken: list[int] = []  # an odometer: index of the value that each open setting takes
+    sizes: list[int] = []
 
-        yield draw(tree, _odometer(values_of, fixed, taken))
-        while taken and taken[-1][0] + 1 == taken[-1][1]:
+    def choose(setting: Open) -> Scalar:
+        values = values_of(setting)
+        sizes.append(len(values))
+        if len(sizes) > len(taken):
+            taken.append(0)
+        return values[taken[len(sizes) - 1]]
+
+    while True:
+        sizes.clear()
+        yield draw(tree, choose)
+        while taken and taken[-1] + 1 == sizes[len(taken) - 1]:
             taken.pop()
         if not taken:
             return
-        fixed = [index for index, _ in taken]
-        fixed[-1] += 1
-
-
-def _odometer(
-    values_of: Callable[[Open, Path], Sequence[Scalar]],
-    fixed: Sequence[int],
-    taken: list[tuple[int, int]],
-) -> Choose:
-    """Make a chooser that follows ``fixed``, then takes first values; notes them in ``taken``."""
-
-    def choose(setting: Open, path: Path) -> Scalar:
-        values = values_of(setting, path)
-        index = fixed[len(taken)] if len(taken) < len(fixed) else 0
-        taken.append((index, len(values)))
-        return values[index]
-
-    return choose
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAt:
-    """An open setting, its path in the experiment, and the choices that lead to it."""
-
-    setting: Open
-    path: Path
-    context: Mapping[str, Scalar]
+        taken[-1] += 1
 
 
 def open_settings(
-    tree: Tree, path: Path = (), context: Mapping[str, Scalar] | None = None
-) -> Iterator[OpenAt]:
-    """List all open settings, those of every alternative included, in the order of the file."""
+    tree: Tree, context: Mapping[str, Scalar] | None = None
+) -> Iterator[tuple[Open, Mapping[str, Scalar]]]:
+    """List all open settings in the order of the file, and the choices that lead to each."""
     context = context or {}
     if isinstance(tree, Block):
-        for key, entry in tree.entries.items():
-            yield from open_settings(entry, (*path, key), context)
+        for entry in tree.entries.values():
+            yield from open_settings(entry, context)
     elif isinstance(tree, Open):
-        yield OpenAt(tree, path, context)
+        yield tree, context
         for label, branch in tree.branches.items():
-            yield from open_settings(branch, path, {**context, tree.name: label})
+            yield from open_settings(branch, {**context, tree.name: label})
 
 
 def count_draws(tree: Tree) -> int | None:
-    """Count the combinations of all open settings; None when one of them is continuous."""
-    if isinstance(tree, Block):
-        total = 1
-        for entry in tree.entries.values():
-            count = count_draws(entry)
-            if count is None:
-                return None
-            total *= count
-        return total
-    if not isinstance(tree, Open):
-        return 1
-    num_values = count_values(tree.range)
-    if num_values is None:
+    """Count the combinations of all open settings, or return None if a range is continuous."""
+    if any(setting.range.num_values is None for setting, _ in open_settings(tree)):
         return None
-    total = num_values - len(tree.branches)
-    for branch in tree.branches.values():
-        count = count_draws(branch)
-        if count is None:
-            return None
-        total += count
-    return total
+    return _count(tree)
+
+
+def _count(tree: Tree) -> int:
+    if isinstance(tree, Block):
+        return math.prod(map(_count, tree.entries.values()))
+    if isinstance(tree, Open):
+        plain = (tree.range.num_values or 0) - len(tree.branches)
+        return plain + sum(map(_count, tree.branches.values()))
+    return 1
 
 
 def first_value(setting: Open) -> Scalar:
-    """The first option of a choice, the lower end of another range."""
-    return ends_of(setting.range)[0]
+    """Return the first option of a choice, the lower end of another range."""
+    return setting.range.ends[0]
 
 
 def with_choices(chosen: Mapping[str, Scalar]) -> Choose:
-    """Make a chooser that takes ``chosen`` where it says something, else the first value."""
+    """Return a chooser that takes the value in ``chosen``, else the first value."""
+    return lambda setting: chosen.get(setting.name, first_value(setting))
 
-    def choose(setting: Open, _: Path) -> Scalar:
-        return chosen.get(setting.name, first_value(setting))
 
-    return choose
+def write_tree(tree: Block) -> str:
+    """Write a tree as the text of a space file, one setting of a block per line."""
+    lines: list[str] = []
+    for key, entry in tree.entries.items():
+        if isinstance(entry, Block) and entry.entries:
+            lines.append(f"{write_scalar(key)}:")
+            lines += [f"  {write_scalar(k)}: {write(inner)}" for k, inner in entry.entries.items()]
+        elif isinstance(entry, Open):
+            lines += [f"{write_scalar(key)}:", f"  {entry.range.kind}:"]
+            lines += [f"    - {option}" for option in _options(entry)]
+        else:
+            lines.append(f"{write_scalar(key)}: {write(entry)}")
+    return "\n".join(lines) + "\n"
+
+
+def write(tree: Tree) -> str:
+    """Write a part of a tree on one line."""
+    if isinstance(tree, Leaf):
+        return write_scalar(tree.value)
+    if isinstance(tree, Items):
+        return f"[{', '.join(map(write, tree.items))}]"
+    if isinstance(tree, Open):
+        return f"{{{tree.range.kind}: [{', '.join(_options(tree))}]}}"
+    entries = (f"{write_scalar(key)}: {write(entry)}" for key, entry in tree.entries.items())
+    return f"{{{', '.join(entries)}}}"
+
+
+def _options(tree: Open) -> Iterator[str]:
+    for argument in tree.range.arguments:
+        branch = tree.branches.get(argument) if isinstance(argument, str) else None
+        yield write_scalar(argument) if branch is None else write(branch)

@@ -1,45 +1,51 @@
-"""Checks a tree against the experiment, for the values that its ranges can take."""
+"""Validation of a tree as an experiment, for the values that its ranges can take."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from tuner.config.messages import describe, unknown_key
-from tuner.config.range_kinds import Choice, Grid, count_values, discrete_values, ends_of
+from tuner.config.ranges import Options
 from tuner.config.rules import ADVICE, RULES
 from tuner.config.schema import Experiment, block_at
 from tuner.config.tree import (
+    Block,
+    Leaf,
     Origin,
+    count_draws,
     draw,
     every_draw,
     first_value,
     open_settings,
     with_choices,
 )
-from tuner.config.yaml_nodes import MAX_PROBLEMS, Mark
-from tuner.errors import ConfigError
+from tuner.config.yaml_text import Mark
+from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pipelines.settings.block import Rule
-    from tuner.config.range_kinds import Range, Scalar
-    from tuner.config.tree import Block, Draw, Open, Path
-    from tuner.errors import Problem
+    from tuner.config.ranges import Range
+    from tuner.config.tree import Draw, Open
+    from tuner.config.yaml_text import Scalar
 
+MAX_PROBLEMS: Final = 100
+MAX_GRID = 10_000
+MAX_FEATURE_SETS = 32
 MAX_DRAWS_PER_RULE = 512
-MAX_VALUES_TRIED = 32  # of a range of whole numbers; a longer one is tried at its ends
+MAX_VALUES_TRIED = 32  # of a range of integers; a longer one is tried at its ends
 _Loc = tuple["str | int", ...]
 
 
 @dataclass(slots=True)
 class Findings:
-    """Problems and warnings, each reported once."""
+    """Problems and warnings, by what makes two of them the same."""
 
     problems: dict[tuple[Mark, str], Problem] = field(default_factory=dict)
     warnings: dict[tuple[Mark, str], Problem] = field(default_factory=dict)
@@ -48,19 +54,24 @@ class Findings:
 def check(tree: Block) -> Findings:
     """Find everything that is wrong with a tree.
 
-    Each setting is tried alone with every option, bound and (for short ranges of whole numbers)
-    value; each rule is tried with all combinations of the settings that it involves.
+    Each setting is tried alone with every option, bound and (for short ranges of integers) value;
+    each rule is tried with all combinations of the settings that it involves.
     """
     findings = Findings()
+    _check_sizes(tree, findings)
     _check_settings(tree, findings)
     if len(findings.problems) > MAX_PROBLEMS:
         return findings
     for rule in RULES:
-        for drawn, message in _faults(tree, rule):
-            mark, path = _place(rule, drawn)
-            # One report per rule and place, not one per combination.
-            key = (mark, rule.check.__name__)
-            findings.problems.setdefault(key, mark.problem(path, message))
+        for drawn in _draws_for(tree, rule):
+            experiment, broken = _repaired(drawn)
+            if experiment is None or any(_touches(path, rule) for path in broken):
+                continue
+            if message := rule.check(experiment):
+                mark, path = _place(rule, drawn)
+                # One report per rule and place, not one per combination.
+                key = (mark, rule.check.__name__)
+                findings.problems.setdefault(key, mark.problem(path, message))
     for rule in ADVICE:
         _advise(tree, rule, findings)
     return findings
@@ -75,13 +86,46 @@ def to_experiment(drawn: Draw) -> Experiment:
     experiment = Experiment.model_validate(drawn.values)
     problems = []
     for rule in RULES:
-        message = rule.check(experiment)
-        if message:
+        if message := rule.check(experiment):
             mark, path = _place(rule, drawn)
             problems.append(mark.problem(path, message))
     if problems:
         raise ConfigError(problems)
     return experiment
+
+
+def _check_sizes(tree: Block, findings: Findings) -> None:
+    """Count the combinations of ranges where all of them would be built or visited."""
+    shaping = {key: tree.entries[key] for key in ("data", "features") if key in tree.entries}
+    features = Block(shaping, tree.mark, tree.key_marks)
+    why = "each feature set is built as a whole; use choice, grid, integer or quantized"
+    _refuse_continuous(features, why, findings)
+    num_sets = count_draws(features)
+    if num_sets is not None and num_sets > MAX_FEATURE_SETS:
+        mark = next(open_settings(features))[0].mark
+        message = (
+            f"the ranges make {num_sets} feature sets; at most {MAX_FEATURE_SETS} are allowed"
+        )
+        findings.problems[mark, "sets"] = mark.problem("features", message)
+    search = tree.entries.get("search")
+    algorithm = search.entries.get("algorithm") if isinstance(search, Block) else None
+    if not isinstance(algorithm, Leaf) or algorithm.value != "grid":
+        return
+    why = "the grid needs a list; use choice, grid or quantized"
+    _refuse_continuous(tree, why, findings)
+    num_points = count_draws(tree)
+    if num_points is not None and num_points > MAX_GRID:
+        message = f"the grid has {num_points:,} points; at most {MAX_GRID:,} are allowed"
+        findings.problems[algorithm.mark, "grid"] = algorithm.mark.problem(
+            "search.algorithm", message
+        )
+
+
+def _refuse_continuous(tree: Block, why: str, findings: Findings) -> None:
+    for setting, _ in open_settings(tree):
+        if setting.range.num_values is None:
+            message = f"{setting.range.kind} is continuous, but {why}"
+            findings.problems[setting.mark, why] = setting.mark.problem(setting.name, message)
 
 
 def _check_settings(tree: Block, findings: Findings) -> None:
@@ -98,47 +142,43 @@ def _check_settings(tree: Block, findings: Findings) -> None:
 
 def _one_at_a_time(tree: Block) -> Iterator[Mapping[str, Scalar]]:
     yield {}
-    for found in open_settings(tree):
-        for value in values_to_try(found.setting.range):
-            yield {**found.context, found.setting.name: value}
+    for setting, context in open_settings(tree):
+        for value in _values_to_try(setting.range):
+            yield {**context, setting.name: value}
 
 
-def values_to_try(range_: Range) -> Sequence[Scalar]:
-    """Pick the values that stand for a range: all of a short one, else its ends."""
-    if isinstance(range_, Choice | Grid):
+def _values_to_try(range_: Range) -> Sequence[Scalar]:
+    """Pick values that represent a range: all of a short one, else its ends."""
+    if isinstance(range_, Options):
         return range_.options
-    num_values = count_values(range_)
-    if num_values is None or num_values > MAX_VALUES_TRIED:
-        return ends_of(range_)
-    return (*ends_of(range_), *discrete_values(range_)[1:-1])  # a fault shows at an end first
+    if range_.num_values is None or range_.num_values > MAX_VALUES_TRIED:
+        return range_.ends
+    return (*range_.ends, *range_.values()[1:-1])  # a fault shows at an end first
 
 
 def _collect(error: Mapping[str, Any], drawn: Draw, findings: Findings) -> None:
+    """Add one error of pydantic to the problems, unless it is there or its value was invalid."""
     path = _path_in(drawn.values, error)
     origin = _origin(path, drawn)
     if not origin.valid or len(findings.problems) > MAX_PROBLEMS:
         return
-    if error["type"] == "extra_forbidden":
-        place, shown = origin.key_mark, origin.path
-        key = (place, "unknown")
-        if key not in findings.problems:
-            keys = tuple(str(piece) for piece in path)
-            message = unknown_key(keys, _value_at(drawn.values, path[:-1]))
-            findings.problems[key] = place.problem(shown, message)
-        return
-    place, shown = origin.mark, origin.path
+    fault, shown = error["type"], origin.path
     # A range of numbers has one fault of a kind, however many of its values show it.
-    alike = origin.kind not in (None, "choice", "grid")
-    key = (origin.key_mark if alike else place, f"{error['type']} {path[-1:]}")
-    if key in findings.problems:
+    is_one_range = origin.kind not in (None, "choice", "grid")
+    place = origin.key_mark if is_one_range or fault == "extra_forbidden" else origin.mark
+    if (key := (place, f"{fault} {path[-1:]}")) in findings.problems:
         return
-    if error["type"] == "missing":
+    if fault == "extra_forbidden":
+        message = unknown_key(tuple(map(str, path)), _value_at(drawn.values, path[:-1]))
+        findings.problems[key] = place.problem(shown, message)
+        return
+    if fault == "missing":
         shown = f"{shown}.{path[-1]}" if shown else str(path[-1])
-    findings.problems[key] = place.problem(shown, describe(error, path, origin.kind))
+    findings.problems[key] = origin.mark.problem(shown, describe(error, path, origin.kind))
 
 
 def _path_in(values: Any, error: Mapping[str, Any]) -> _Loc:
-    """Drop the union tags from pydantic's location: pieces that are no key where they stand."""
+    """Drop the union tags from pydantic's location: pieces that are no key at their place."""
     path: list[str | int] = []
     for piece in error["loc"]:
         keys = range(len(values)) if isinstance(values, list) else values
@@ -148,7 +188,7 @@ def _path_in(values: Any, error: Mapping[str, Any]) -> _Loc:
             continue
         path.append(piece)
     if error["type"] == "union_tag_invalid" and isinstance(values, dict):
-        path.append("name")  # the tag is what is wrong, not the block
+        path.append("name")  # the tag is wrong, not the block
     return tuple(path)
 
 
@@ -164,22 +204,15 @@ def _value_at(values: Any, path: _Loc) -> Any:
     return values
 
 
-def _faults(tree: Block, rule: Rule) -> Iterator[tuple[Draw, str]]:
-    for drawn in _draws_for(tree, rule):
-        experiment, broken = _repaired(drawn)
-        if experiment is None or any(_touches(path, rule) for path in broken):
-            continue
-        message = rule.check(experiment)
-        if message:
-            yield drawn, message
-
-
 def _draws_for(tree: Block, rule: Rule) -> Iterator[Draw]:
-    def thorough(setting: Open, path: Path) -> Sequence[Scalar]:
-        return values_to_try(setting.range) if _touches(path, rule) else (first_value(setting),)
+    """Draw all combinations of the settings that a rule involves, or a sample of too many."""
 
-    def quick(setting: Open, path: Path) -> Sequence[Scalar]:
-        return thorough(setting, path)[: None if setting.branches else 2]
+    def thorough(setting: Open) -> Sequence[Scalar]:
+        involved = _touches(setting.path, rule)
+        return _values_to_try(setting.range) if involved else (first_value(setting),)
+
+    def quick(setting: Open) -> Sequence[Scalar]:
+        return thorough(setting)[: None if setting.branches else 2]
 
     drawn = list(islice(every_draw(tree, thorough), MAX_DRAWS_PER_RULE + 1))
     if len(drawn) <= MAX_DRAWS_PER_RULE:
@@ -188,7 +221,7 @@ def _draws_for(tree: Block, rule: Rule) -> Iterator[Draw]:
 
 
 def _touches(path: Sequence[str | int], rule: Rule) -> bool:
-    """Tell whether a setting, or a block that holds it, takes part in a rule."""
+    """Return True if a rule involves a setting, or a block that holds the setting."""
     for dotted in rule.paths:
         pieces = dotted.split(".")
         shorter = min(len(pieces), len(path))
@@ -198,14 +231,14 @@ def _touches(path: Sequence[str | int], rule: Rule) -> bool:
 
 
 def _repaired(drawn: Draw) -> tuple[Experiment | None, list[_Loc]]:
-    """Make an experiment from what is sound, so that rules on sound settings still speak.
+    """Make an experiment of the valid settings, so that rules about them can still be checked.
 
     Returns:
-        The experiment, None when nothing can be made; and the paths that were left out.
+        The experiment, or None if none can be made; and the paths that were left out.
     """
     values = drawn.values
     broken: list[_Loc] = []
-    for _ in range(3):  # a setting that is left out can bring a second fault to light
+    for _ in range(3):  # leaving one setting out can reveal a second fault
         try:
             return Experiment.model_validate(values), broken
         except ValidationError as error:
@@ -228,19 +261,18 @@ def _leave_out(values: Any, path: _Loc) -> None:
 
 
 def _place(rule: Rule, drawn: Draw) -> tuple[Mark, str]:
-    """The first setting of a rule that is a range; else the first written; else its block."""
+    """Locate a fault: at the first range of a rule, else its first written setting, else block."""
     found = [drawn.origins.get(tuple(dotted.split("."))) for dotted in rule.paths]
-    written = [origin for origin in found if origin]
-    for origin in sorted(written, key=lambda origin: origin.kind is None):
-        return origin.mark, origin.path
-    first = tuple(rule.paths[0].split("."))
-    return _origin(first, drawn).mark, rule.paths[0]
+    written = sorted(filter(None, found), key=lambda origin: origin.kind is None)
+    if written:
+        return written[0].mark, written[0].path
+    return _origin(tuple(rule.paths[0].split(".")), drawn).mark, rule.paths[0]
 
 
 def _advise(tree: Block, rule: Rule, findings: Findings) -> None:
-    """Warn where the first setting of a rule stands if the rule speaks whenever it is drawn."""
+    """Warn at the first setting of a rule if the rule finds fault whenever it is drawn."""
     path = tuple(rule.paths[0].split("."))
-    advice: dict[Mark, Problem | None] = {}  # None: the setting has its use
+    advice: dict[Mark, Problem | None] = {}  # None: the setting has an effect
     for drawn in _draws_for(tree, rule):
         origin = drawn.origins.get(path)
         if origin is None or _is_plain_default(path, origin, drawn):
@@ -256,7 +288,7 @@ def _advise(tree: Block, rule: Rule, findings: Findings) -> None:
 
 
 def _is_plain_default(path: _Loc, origin: Origin, drawn: Draw) -> bool:
-    """Whether a setting is a default that is written out, as resolved files have them."""
+    """Return True for a default that is written out, as in a resolved file."""
     block = block_at(tuple(map(str, path[:-1])), _value_at(drawn.values, path[:-1]))
     if origin.kind is not None or block is None:
         return False

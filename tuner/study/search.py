@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from tuner.config.range_kinds import ends_of
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.trials import schedule
@@ -77,7 +76,7 @@ def run_stage(
     study.progress.stage(stage, count)
     epochs = [study.space.template.train.epochs]
     if (open_epochs := study.space.ranges.get("train.epochs")) is not None:
-        epochs = [value for value in ends_of(open_epochs) if isinstance(value, int)]
+        epochs = [value for value in open_epochs.ends if isinstance(value, int)]
     ended = [
         r.trial_id for r in study.rows().values() if r.stage == stage and r.status != "running"
     ]

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tuner.config.range_kinds import (
-    Choice,
-    Grid,
-    Integer,
-    LogInteger,
-    LogUniform,
-    Quantized,
-    Range,
-    Uniform,
-)
+from tuner.config.ranges import Options, Quantized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
     from tuner.config import Sample, Space
+    from tuner.config.ranges import Range
 
 
 class Sampler(Protocol):
@@ -88,20 +80,13 @@ def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
     """
     from optuna import distributions as d
 
-    match leaf:
-        case Uniform(low=low, high=high):
-            return d.FloatDistribution(low, high)
-        case LogUniform(low=low, high=high):
-            return d.FloatDistribution(low, high, log=True)
-        case Integer(low=low, high=high):
-            return d.IntDistribution(low, high)
-        case LogInteger(low=low, high=high):
-            return d.IntDistribution(low, high, log=True)
-        case Quantized():
-            return d.IntDistribution(0, leaf.num_values - 1)
-        case Choice() | Grid():
-            return d.CategoricalDistribution(leaf.options)
-    raise TypeError(f"no distribution for {leaf!r}")
+    if isinstance(leaf, Options):
+        return d.CategoricalDistribution(leaf.options)
+    if isinstance(leaf, Quantized):
+        return d.IntDistribution(0, leaf.num_values - 1)
+    if leaf.whole:
+        return d.IntDistribution(int(leaf.low), int(leaf.high), log=leaf.log)
+    return d.FloatDistribution(leaf.low, leaf.high, log=leaf.log)
 
 
 def _to_optuna(leaf: Range, value: Any) -> Any:

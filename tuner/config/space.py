@@ -1,0 +1,237 @@
+"""A space: an experiment in which some settings are still open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pipelines.sources.files import printable_root
+from tuner.config.ranges import Options
+from tuner.config.schema import Data, Experiment, Features
+from tuner.config.specs import clip_spec, feature_spec
+from tuner.config.tree import (
+    Block,
+    Items,
+    Leaf,
+    Open,
+    count_draws,
+    draw,
+    every_draw,
+    first_value,
+    open_settings,
+    with_choices,
+    write,
+    write_tree,
+)
+from tuner.config.validate import to_experiment
+from tuner.errors import SpaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pipelines.settings import ClipSpec, FeatureSpec
+    from tuner.config.model_blocks import Model
+    from tuner.config.ranges import Range
+    from tuner.config.tree import Path, Tree
+    from tuner.config.yaml_text import Mark, Scalar
+    from tuner.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One configuration of a space.
+
+    Attributes:
+        params: Drawn values by name, in the order of the file; a chosen block is given by its
+            label: ``{"model": "cnn", "model.cnn.blocks": 3, "optim.lr": 0.001}``.
+        experiment: The experiment with these values.
+    """
+
+    params: dict[str, Scalar]
+    experiment: Experiment
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureVariant:
+    """Settings of one feature set that trials of a space need."""
+
+    data: Data
+    features: Features
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space file that has been read and checked; made by ``tuner.config.load``.
+
+    Attributes:
+        file: Path of the file, as given.
+        source: Text of the file.
+        tree: The resolved file: overrides applied, defaults filled in, ranges kept.
+        warnings: Warnings, such as settings without effect.
+    """
+
+    file: str = field(compare=False)
+    source: str = field(compare=False, repr=False)
+    tree: Block = field(repr=False)
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.template.name
+
+    @cached_property
+    def template(self) -> Experiment:
+        """The experiment with every range at its first option or lower end."""
+        return Experiment.model_validate(draw(self.tree, with_choices({})).values)
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """Ranges by name, those of every alternative included, in the order of the file."""
+        return {setting.name: setting.range for setting, _ in open_settings(self.tree)}
+
+    @property
+    def alternatives(self) -> dict[str, tuple[Scalar, ...]]:
+        """Labels of each choice between blocks that every configuration makes, by name."""
+        return {
+            setting.name: setting.range.arguments
+            for setting, context in open_settings(self.tree)
+            if not context and any(isinstance(b, Block) for b in setting.branches.values())
+        }
+
+    def sample(self, choose: Callable[[str, Range], Any]) -> Sample:
+        """Draw one configuration, define by run.
+
+        Args:
+            choose: Function that returns a value of a range, given the name of the parameter; for
+                a choice between blocks, the label. It is called only for the ranges of the
+                alternatives that it chose.
+
+        Raises:
+            SpaceError: ``choose`` returned a value that does not belong to the range.
+            ConfigError: The values are impossible together.
+        """
+
+        def ask(setting: Open) -> Scalar:
+            try:
+                return setting.range.settle(choose(setting.name, setting.range))
+            except SpaceError as error:
+                raise SpaceError(f"{setting.name}: {error}") from None
+
+        drawn = draw(self.tree, ask)
+        return Sample(drawn.params, to_experiment(drawn))
+
+    def enumerate_grid(self) -> Iterator[Sample]:
+        """List every configuration; the last range of the file varies fastest.
+
+        Raises:
+            SpaceError: A range is continuous.
+        """
+        for drawn in every_draw(self.tree, lambda setting: setting.range.values()):
+            yield Sample(drawn.params, to_experiment(drawn))
+
+    def grid_size(self) -> int | None:
+        """Count the configurations of the grid, or return None if a range is continuous."""
+        return count_draws(self.tree)
+
+    def feature_variants(self) -> tuple[FeatureVariant, ...]:
+        """List the feature sets that the trials of this space need, each once."""
+        variants: dict[tuple[ClipSpec, FeatureSpec], FeatureVariant] = {}
+        for drawn in every_draw(self.tree, _feature_values):
+            experiment = Experiment.model_validate(drawn.values)
+            variant = FeatureVariant(experiment.data, experiment.stored_features)
+            key = clip_spec(variant.data), feature_spec(variant.features)
+            variants.setdefault(key, variant)
+        return tuple(variants.values())
+
+    def models(self) -> tuple[Model, ...]:
+        """List the models of this space, each once; their numbers are at the lower ends."""
+        drawn = every_draw(self.tree, _model_values)
+        return tuple(dict.fromkeys(Experiment.model_validate(d.values).model for d in drawn))
+
+    def settings(self) -> dict[str, str]:
+        """Return every setting by name (``optim.lr``), as text; equal spaces have equal ones."""
+        found: dict[str, str] = {}
+        for key, entry in self.tree.entries.items():
+            if isinstance(entry, Block):
+                found |= {f"{key}.{name}": write(inner) for name, inner in entry.entries.items()}
+            else:
+                found[key] = write(entry)
+        return found
+
+    def without_secrets(self) -> Space:
+        """Return the space without the user, password or key of a data URI."""
+        data = self.tree.entries["data"]
+        root = data.entries["root"] if isinstance(data, Block) else None
+        if not isinstance(data, Block) or not isinstance(root, Leaf):
+            return self
+        shown = printable_root(str(root.value))
+        if shown == root.value:
+            return self
+        shown_data = replace(data, entries={**data.entries, "root": replace(root, value=shown)})
+        tree = replace(self.tree, entries={**self.tree.entries, "data": shown_data})
+        # The text of the file may contain the secret too, in any spelling that YAML allows.
+        return replace(self, tree=tree, source=write_tree(tree))
+
+    def to_yaml(self) -> str:
+        """Write the resolved file, ranges and defaults included; it loads as an equal space."""
+        return write_tree(self.tree)
+
+
+def _model_values(setting: Open) -> Sequence[Scalar]:
+    if setting.path[0] == "model" and isinstance(setting.range, Options):
+        return setting.range.options
+    return (first_value(setting),)
+
+
+def _feature_values(setting: Open) -> Sequence[Scalar]:
+    # The model decides on the kind of features if the file leaves it open.
+    decides = setting.path[0] in ("data", "features") or setting.path in (
+        ("model",),
+        ("model", "name"),
+    )
+    return setting.range.values() if decides else (first_value(setting),)
+
+
+def fill_defaults(tree: Block) -> Block:
+    """Add the defaults to every block that the file leaves out, in each alternative.
+
+    Args:
+        tree: A tree that has been checked.
+    """
+    filled = _fill(tree, tree, (), {})
+    assert isinstance(filled, Block)
+    return filled
+
+
+def _fill(tree: Tree, root: Block, path: Path, context: Mapping[str, Scalar]) -> Tree:
+    if isinstance(tree, Open):
+        branches = {
+            label: _fill(branch, root, path, {**context, tree.name: label})
+            for label, branch in tree.branches.items()
+        }
+        return replace(tree, branches=branches)
+    if not isinstance(tree, Block):
+        return tree
+    entries = {k: _fill(entry, root, (*path, k), context) for k, entry in tree.entries.items()}
+    drawn = draw(root, with_choices(context))
+    values = Experiment.model_validate(drawn.values).model_dump(mode="json")
+    for piece in path:
+        values = values[piece]
+    for key, value in values.items():
+        # clips_per_track has a default only where a range of hop_seconds draws null.
+        depends = key == "clips_per_track" and isinstance(entries.get("hop_seconds"), Open)
+        if key not in entries and not depends:
+            entries[key] = _as_tree(value, tree.mark)
+    key_marks = {**dict.fromkeys(entries, tree.mark), **tree.key_marks}
+    return replace(tree, entries=entries, key_marks=key_marks)
+
+
+def _as_tree(value: Any, mark: Mark) -> Tree:
+    if isinstance(value, dict):
+        entries = {key: _as_tree(inner, mark) for key, inner in value.items()}
+        return Block(entries, mark, dict.fromkeys(entries, mark))
+    if isinstance(value, list):
+        return Items(tuple(_as_tree(item, mark) for item in value), mark)
+    return Leaf(value, mark)
