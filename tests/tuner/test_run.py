@@ -95,8 +95,8 @@ def test_unusable_data_is_refused_before_anything_starts(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["nothere.yaml"], "nothere.yaml:1:1: cannot be read"),
-        (["search_spaces"], "this is a folder"),
+        (["nothere.yaml"], "nothere.yaml:1:1: cannot read the file"),
+        (["search_spaces"], "Is a directory"),
         ([QUICKSTART, "--set", "train.epoch=3"], "did you mean `epochs`?"),
         ([QUICKSTART, "--set", "optim.lr={uniform: [1, 0.1]}"], "low below high"),
         ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`"),
