@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from tuner.training.array_feed import ArrayFeed
     from tuner.training.arrays import Arrays
-    from tuner.training.data import ArrayFeed
     from tuner.training.feed import Batch
 
 PACKAGES = ("numpy", "pyarrow", "ray", "torch")

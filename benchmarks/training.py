@@ -9,8 +9,8 @@ import torch
 
 from tuner.models import Classifier, build_network
 from tuner.training import loop
+from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows
-from tuner.training.data import ArrayFeed
 from tuner.training.feed import Alone
 from tuner.training.recipe import Recipe
 from tuner.training.settings import Optim, Train

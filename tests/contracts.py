@@ -12,7 +12,7 @@ from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.models import Classifier, build_network
 from tuner.models.memory import training_bytes
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.crops import Crops
+from tuner.training.recipe import Crops
 
 NUM_LABELS = 3
 

@@ -13,8 +13,8 @@ from tuner.config import loads
 from tuner.errors import StudyError
 from tuner.models import build_network
 from tuner.training.checkpoint import newest_checkpoint
-from tuner.training.crops import Crops
 from tuner.training.feed import Alone
+from tuner.training.recipe import Crops
 from tuner.trials.assembly import TrialParts, assemble
 from tuner.trials.trial import TrialSpec, train
 

@@ -13,7 +13,7 @@ import torch
 from pipelines.settings import ClipSpec, FeatureSpec, Kind
 from tuner.errors import CheckpointError
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.crops import Crops
+from tuner.training.recipe import Crops
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

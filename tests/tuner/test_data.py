@@ -16,11 +16,10 @@ from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
 from tests.tuner.recipes import make_recipe
+from tuner.training.array_feed import ArrayFeed, cache_budget
 from tuner.training.arrays import Arrays, SplitRows, open_arrays
-from tuner.training.crops import Crops
-from tuner.training.data import ArrayFeed
 from tuner.training.feed import Alone
-from tuner.training.gpu_cache import cache_budget
+from tuner.training.recipe import Crops
 
 CPU = torch.device("cpu")
 

@@ -24,16 +24,15 @@ from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 from tuner.models.forest import Forest
 from tuner.predict import predict_file
+from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows, open_arrays
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
-from tuner.training.crops import Crops
-from tuner.training.data import ArrayFeed
 from tuner.training.evaluation import clip_probabilities
 from tuner.training.feed import Alone, Workers
 from tuner.training.forest_fitting import epochs
 from tuner.training.loop import Epoch
-from tuner.training.recipe import Recipe
+from tuner.training.recipe import Crops, Recipe
 
 CPU = torch.device("cpu")
 NUM_LABELS, TRAIN, VAL, TEST = 3, 150, 60, 20

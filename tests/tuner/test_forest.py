@@ -16,7 +16,7 @@ from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 from tuner.models.forest import Forest, Tree
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.crops import Crops
+from tuner.training.recipe import Crops
 
 F = 16
 

@@ -13,12 +13,11 @@ from tuner.errors import DivergedError
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
 from tuner.training.augment import draw
-from tuner.training.crops import Crops
 from tuner.training.evaluation import clip_probabilities
 from tuner.training.feed import Alone, Batch, Partner
 from tuner.training.learner import Learner
 from tuner.training.loop import epochs, find_rate
-from tuner.training.recipe import Recipe
+from tuner.training.recipe import Crops, Recipe
 from tuner.training.settings import Augment
 
 F, M = 16, 20

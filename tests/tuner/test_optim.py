@@ -11,8 +11,7 @@ from torch import nn
 
 from pipelines.storage import Folder
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from tuner.training.optimizers import build_optimizer
-from tuner.training.schedules import learning_rate
+from tuner.training.optim import build_optimizer, learning_rate
 from tuner.training.settings import Optim, OptimizerName, ScheduleName
 
 NAMES = get_args(OptimizerName)

@@ -11,7 +11,7 @@ import torch
 
 from pipelines.storage import Folder
 from tuner.config import loads
-from tuner.training.data import ArrayFeed
+from tuner.training.array_feed import ArrayFeed
 from tuner.training.feed import Alone, Batch
 from tuner.training.learner import Learner
 from tuner.trials.out_of_memory import OutOfMemory, is_out_of_memory, reason_of

@@ -23,10 +23,10 @@ from pipelines.features import transform
 from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.predict import audio_files, load_model, main, predict_file
 from tuner.training.bundle import Bundle, save_bundle
-from tuner.training.crops import Crops
 from tuner.training.evaluation import evaluate
 from tuner.training.feed import Batch
 from tuner.training.metrics import EvalSums
+from tuner.training.recipe import Crops
 
 RATE = 8000
 CLIP = 4000  # samples of half a second

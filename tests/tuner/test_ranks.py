@@ -14,11 +14,11 @@ import torch.distributed as dist
 from tests.tuner.recipes import make_recipe
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
+from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows
-from tuner.training.crops import Crops
-from tuner.training.data import ArrayFeed
 from tuner.training.evaluation import validate
 from tuner.training.feed import Alone
+from tuner.training.recipe import Crops
 
 CPU = torch.device("cpu")
 RECIPE = make_recipe(batch_size=8, crops=Crops(frames=12))

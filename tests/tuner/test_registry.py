@@ -17,8 +17,8 @@ from tuner.tracking import open_tracker
 from tuner.tracking.export import WaveformModel
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.crops import Crops
 from tuner.training.evaluation import clip_probabilities
+from tuner.training.recipe import Crops
 
 FACTS = ModelFacts(
     study="quick", trial_id="t1", fingerprint="0123456789abcdef", test_split="abc",

@@ -19,7 +19,7 @@ from tuner.predict import Vote, predict_file
 from tuner.tracking import open_tracker
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.crops import Crops
+from tuner.training.recipe import Crops
 
 FACTS = ModelFacts(
     study="quick", trial_id="t1", fingerprint="0123456789abcdef", test_split="abc",

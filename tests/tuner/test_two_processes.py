@@ -14,8 +14,8 @@ import torch.multiprocessing as mp
 from tests.tuner.recipes import make_recipe, vary
 from tuner.models import Classifier
 from tuner.models.cnn import Cnn
+from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows
-from tuner.training.data import ArrayFeed
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs
 from tuner.trials.worker import ProcessGroup

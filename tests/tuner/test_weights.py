@@ -22,7 +22,7 @@ from tuner.errors import WeightsError
 from tuner.models import Classifier, build_network
 from tuner.models.weights import load_into, read_weights
 from tuner.training.bundle import Bundle, save_bundle
-from tuner.training.crops import Crops
+from tuner.training.recipe import Crops
 
 ARCHITECTURES = ("resnet18", "densenet121", "mobilenetv3_small_100", "convnext_atto")
 VIT = "vit_tiny_patch16_224"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ import torch
 from pipelines.features import front_end as front_end_module
 from pipelines.settings import SPLITS, FeatureSpec, feature_shape, rendering
 from pipelines.store.feature_set import FeatureSet, open_feature_set
-from tuner.training import crops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 # Samples that pass through a front end at once, in whole clips; this bounds its memory.
 SAMPLES_AT_ONCE = 2**22
 LOCK_TIMEOUT_SECONDS = 1800.0  # how long to wait for another process that writes the arrays
+# A frame sounds if its level is within this range of the loudest frame of its clip.
+SOUND_RANGE_DB = 40.0
+# Samples of a waveform over which its level is measured.
+LEVEL_SAMPLES = 256
 # Increased whenever the same feature set gives other arrays.
 ARRAYS_VERSION = 3
 
@@ -199,27 +202,27 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     splits: dict[str, Any] = {}
     for name in SPLITS:
         start, first_track = len(y), len(track_ids)
-        number_of: dict[str, int] = {}
+        ids: list[str] = []
+        labels: list[str] = []
         for batch in source.batches(name):
             features = batch.column("features").to_numpy_ndarray()
             if front_end is not None:
                 features = front_end(features)
-            x[len(y) : len(y) + len(features)] = features
-            sound.append(_sounding(features, feature.kind))
+            at = start + len(ids)
+            x[at : at + len(features)] = features
+            levels = torch.from_numpy(features.astype(np.float32))
+            sound.append(sounding(levels, feature.kind).numpy())
             if name == "train":
                 spread.add(features)
-            labels = batch.column("label").to_pylist()
-            for track_id, label in zip(batch.column("track_id").to_pylist(), labels, strict=True):
-                if track_id not in number_of:
-                    number_of[track_id] = len(track_ids)
-                    track_ids.append(track_id)
-                    track_label.append(class_of[label])
-                track.append(number_of[track_id])
-                y.append(class_of[label])
-        splits[name] = {
-            "start": start, "stop": len(y),
-            "first_track": first_track, "last_track": len(track_ids),
-        }  # fmt: skip
+            ids += batch.column("track_id").to_pylist()
+            labels += batch.column("label").to_pylist()
+        label_of = dict(zip(ids, labels, strict=True))  # in the order of each track's first clip
+        number_of = {track_id: first_track + i for i, track_id in enumerate(label_of)}
+        y += [class_of[label] for label in labels]
+        track += [number_of[track_id] for track_id in ids]
+        track_ids += label_of
+        track_label += [class_of[label] for label in label_of.values()]
+        splits[name] = asdict(SplitRows(start, len(y), first_track, len(track_ids)))
     x.flush()
     mean, std = spread.result()
     for stem, array in (
@@ -232,10 +235,32 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     (folder / "index.json").write_text(json.dumps(index))
 
 
-def _sounding(features: NDArray[np.float16], kind: str) -> NDArray[np.int64]:
-    """Return the first and last sounding frame ``[n, 2]``."""
-    first, last = crops.sounding(torch.from_numpy(features.astype(np.float32)), kind)
-    return torch.stack([first, last], dim=1).numpy()
+def sounding(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """Find the first and last frame of each clip within 40 dB of its loudest frame.
+
+    Args:
+        x: Features ``float[b, f, m]``, not standardised.
+        kind: Feature kind. The level of a frame is its largest row (``logmel``, ``stft``) or the
+            largest of 256 samples (``waveform``). Other kinds do not hold the level, so all of
+            their frames count as sounding.
+
+    Returns:
+        ``int64[b, 2]``.
+    """
+    b, _, m = x.shape
+    if kind in ("logmel", "stft"):
+        level, step = x.amax(1), 1
+    elif kind == "waveform":
+        peaks = torch.nn.functional.max_pool1d(
+            x[:, 0].abs()[:, None], LEVEL_SAMPLES, ceil_mode=True
+        )
+        level, step = 20.0 * torch.log10(peaks[:, 0].clamp_min(1e-6)), LEVEL_SAMPLES
+    else:
+        return torch.tensor([[0, m - 1]]).expand(b, 2)
+    sounds = (level >= level.amax(1, keepdim=True) - SOUND_RANGE_DB).to(torch.int64)
+    first = sounds.argmax(1) * step
+    last = (sounds.shape[1] - 1 - sounds.flip(1).argmax(1)) * step
+    return torch.stack([first, last], dim=1)
 
 
 class _Spread:

@@ -17,7 +17,7 @@ from tuner.config import MODELS, Features
 from tuner.errors import CheckpointError
 from tuner.models import Classifier, build_network
 from tuner.training.checkpoint import DAMAGE, tensor_bytes
-from tuner.training.crops import Crops
+from tuner.training.recipe import Crops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

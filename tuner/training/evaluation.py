@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tuner.models import Classifier
-    from tuner.training.crops import Crops
     from tuner.training.feed import Batch, Feed, Workers
-    from tuner.training.recipe import Recipe
+    from tuner.training.recipe import Crops, Recipe
 
 
 @torch.inference_mode()

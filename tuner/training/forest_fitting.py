@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tuner.models import Classifier
-    from tuner.training.data import ArrayFeed
+    from tuner.training.array_feed import ArrayFeed
     from tuner.training.feed import Workers
     from tuner.training.recipe import Recipe
 

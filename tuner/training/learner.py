@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tuner.training import augment
 from tuner.training.averaging import Average
-from tuner.training.optimizers import build_optimizer
+from tuner.training.optim import build_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

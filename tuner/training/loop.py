@@ -20,8 +20,8 @@ from tuner.training import lr_finder
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.evaluation import validate
 from tuner.training.learner import Learner
+from tuner.training.optim import learning_rate
 from tuner.training.recipe import is_better
-from tuner.training.schedules import learning_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

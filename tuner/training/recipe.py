@@ -1,17 +1,57 @@
-"""The recipe of one trial: its training settings and what was derived from its data."""
+"""The recipe of one trial: its training settings, and what was derived from its data."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tuner.training.crops import Crops
-from tuner.training.settings import Augment, Optim, Train
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field
+
+from tuner.training.settings import MAX_EVAL_CROPS, Augment, CropStart, Optim, Train
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tuner.training.settings import Keep
+
+
+MAX_FRAMES = 2**31
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
+class Crops:
+    """Width, number and position of the crops of a clip.
+
+    Attributes:
+        frames: Width of a crop; None for the whole clip.
+        count: Crops per clip in evaluation; None for as few as cover it, 0 for the whole clip at
+            once.
+        where: Where training crops may start.
+    """
+
+    frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
+    count: Annotated[int, Field(ge=0, le=MAX_EVAL_CROPS)] | None = None
+    where: CropStart = "anywhere"
+
+    def width(self, num_frames: int) -> int:
+        """Return the number of frames of a training crop of a clip of ``num_frames``."""
+        return num_frames if self.frames is None else min(self.frames, num_frames)
+
+    def eval_width(self, num_frames: int) -> int:
+        """Return the number of frames evaluated at once."""
+        return num_frames if self.count == 0 else self.width(num_frames)
+
+    def eval_starts(self, num_frames: int) -> list[int]:
+        """Return the frames at which evaluation crops start, evenly spaced over the clip."""
+        latest = num_frames - (width := self.eval_width(num_frames))
+        if latest == 0:
+            return [0]
+        count = math.ceil(num_frames / width) if self.count is None else self.count
+        if count == 1:
+            return [latest // 2]
+        return [round(i * latest / (count - 1)) for i in range(count)]
 
 
 @dataclass(frozen=True)

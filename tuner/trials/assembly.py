@@ -12,12 +12,10 @@ from pipelines.store.feature_set import open_feature_set
 from tuner.config.specs import feature_spec
 from tuner.errors import StudyError
 from tuner.models import Classifier, build_network
+from tuner.training.array_feed import ArrayFeed, cache_budget
 from tuner.training.arrays import Arrays, DeviceFrontEnd, cache_folder, open_arrays
 from tuner.training.bundle import Bundle, parameters_of
-from tuner.training.crops import Crops
-from tuner.training.data import ArrayFeed
-from tuner.training.gpu_cache import cache_budget
-from tuner.training.recipe import Recipe
+from tuner.training.recipe import Crops, Recipe
 
 if TYPE_CHECKING:
     from tuner.config import Experiment
