@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tuner.config import Space
-    from tuner.ledger.paths import Place
+    from tuner.ledger.paths import StudyPaths
 
 
 class Interrupted(BaseException):
@@ -131,7 +131,7 @@ def _run(path: Path, options: Options) -> int:
     """Check the options, run the study, show its result; returns the exit code."""
     from tuner.config import as_override, load
     from tuner.errors import UsageError
-    from tuner.study import feature_sets
+    from tuner.study import features
 
     flags = {
         "name": options.name, "search.trials": options.trials, "search.budget": options.budget,
@@ -139,7 +139,7 @@ def _run(path: Path, options: Options) -> int:
     }  # fmt: skip
     asked = [as_override(key, value) for key, value in flags.items() if value is not None]
     space = load(path, [*options.overrides, *asked])
-    root = space.template.data.root  # from here on only `place` knows the secrets of a URI
+    root = space.template.data.root  # from here on only `paths` knows the secrets of a URI
     space = space.without_secrets()
     for warning in space.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -149,26 +149,24 @@ def _run(path: Path, options: Options) -> int:
     if options.dry_run:
         _show_plan(space)
         return 0
-    if "://" in options.storage:
-        raise UsageError(
-            f"--storage {options.storage}: only folders are built yet, no file-system URIs"
-        )
-    from tuner.ledger.paths import Place
+    from pipelines.storage import Folder
+    from tuner.ledger import journal
+    from tuner.ledger.paths import StudyPaths
 
-    storage = Path(options.storage)
-    place = Place(storage, space.name, feature_sets.data_source(root, storage))
-    if options.resume and not place.ledger.exists():
+    storage = Folder.at(options.storage)
+    paths = StudyPaths(storage, space.name, features.data_source(root, storage))
+    if options.resume and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
-    feature_sets.check_specs(space)
+    features.check_settings(space)
     _check_weights(space)
-    if root != feature_sets.DEMO_ROOT:
-        feature_sets.check_source(space, place.data)
-    is_demo = root == feature_sets.DEMO_ROOT
-    summary, how_to_open, doubts = _study(space, place, options.address, is_demo)
+    if root != features.DEMO_ROOT:
+        features.check_source(space, paths.data)
+    is_demo = root == features.DEMO_ROOT
+    summary, how_to_open, doubts = _study(space, paths, options.address, is_demo)
     if options.as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
-        _show_result(summary, place, how_to_open, doubts)
+        _show_result(summary, paths, how_to_open, doubts)
     # What was left out as asked is no failure.
     dropped = summary["leakage"]["dropped"]
     rejected = any(f["tracks"]["quarantined"] > dropped for f in summary["features"])
@@ -176,36 +174,36 @@ def _run(path: Path, options: Options) -> int:
 
 
 def _study(
-    space: Space, place: Place, address: str | None, is_demo: bool
+    space: Space, paths: StudyPaths, address: str | None, is_demo: bool
 ) -> tuple[dict[str, Any], str, list[str]]:
     """Run or continue the study; returns its summary, how to see its runs, and doubts."""
     from tuner import tracking
     from tuner.ledger import selection
     from tuner.ledger.journal import Ledger
     from tuner.report.terminal import Progress
-    from tuner.study import feature_sets
+    from tuner.study import features
     from tuner.study import run as study
     from tuner.study.context import Context
     from tuner.trials import cluster
 
     with (
-        study.locked(place),
+        study.locked(paths),
         Progress(space.template.search.metric) as progress,
-        closing(Ledger(place.ledger)) as ledger,
+        closing(Ledger(paths.folder)) as ledger,
     ):
-        study.begin(space, place, ledger)
+        study.begin(space, paths, ledger)
         if is_demo:
-            feature_sets.ensure_demo(Path(place.data), progress.status)
+            features.ensure_demo(Path(paths.data), progress.status)
         progress.status("opening the tracking store")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        with closing(tracking.open_tracker(uri, place.storage, place.name)) as tracker:
+        with closing(tracking.open_tracker(uri, paths.storage.local(), paths.name)) as tracker:
             for record in ledger.records():
                 tracker.record(record)
                 progress.recall(record)
             if study.is_done(ledger):
                 heard = (ledger.last("study") or {})["data"]
-                progress.say(f"study {place.name!r} on {heard} is done; this is its result")
-                study.publish(place, ledger, tracker)
+                progress.say(f"study {paths.name!r} on {heard} is done; this is its result")
+                study.publish(paths, ledger, tracker)
             else:
                 progress.status("starting Ray" if address is None else f"joining Ray at {address}")
                 running = cluster.connect(address)
@@ -213,17 +211,17 @@ def _study(
                 for number in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, _on_signal)
                 try:
-                    study.run(Context(space, place, running, ledger, tracker, progress))
+                    study.run(Context(space, paths, running, ledger, tracker, progress))
                 finally:
                     cluster.disconnect()
             summary = selection.summary(list(ledger.records()))
             how_to_open = tracker.how_to_open
             ids = {
-                "tracking_uri": tracker.uri, "experiment": place.name,
+                "tracking_uri": tracker.uri, "experiment": paths.name,
                 "parent_run_id": tracker.parent_run_id,
             }  # fmt: skip
             summary["best"]["run_id"] = tracker.run_id(summary["best"]["trial_id"])
-    result = {"status": "done", "study_dir": str(place.folder.resolve()), **ids, **summary}
+    result = {"status": "done", "study_dir": str(paths.folder.resolved()), **ids, **summary}
     return result, how_to_open, selection.doubts(list(ledger.records()))
 
 
@@ -239,7 +237,7 @@ def _show_plan(space: Space) -> None:
     """What a run would do, without Ray."""
     from tuner.report.terminal import one_line
     from tuner.study.preflight import memory_of
-    from tuner.trials.samplers import RandomSampler
+    from tuner.trials.samplers import random_sampler
 
     template = space.template
     search, resources = template.search, template.resources
@@ -255,16 +253,17 @@ def _show_plan(space: Space) -> None:
         f"{resources.gpus_per_worker:g} GPU"
     )
     click.echo("examples of configurations, and the memory of one training step:")
-    sampler = RandomSampler(space, search.seed)
-    for ordinal in range(min(3, search.trials)):
-        if (sample := sampler.ask(ordinal)) is not None:
-            mebibytes = memory_of(sample.experiment).total / 2**20
-            model = "" if "model" in sample.params else f"model={sample.experiment.model.name} "
-            click.echo(f"  {mebibytes:5.0f} MiB  {model}{one_line(sample.params)}")
+    sampler = random_sampler(space)
+    for _ in range(3):
+        if (proposal := sampler.propose()) is not None:
+            mebibytes = memory_of(proposal.experiment).total / 2**20
+            name = proposal.experiment.model.name
+            model = "" if "model" in proposal.params else f"model={name} "
+            click.echo(f"  {mebibytes:5.0f} MiB  {model}{one_line(dict(proposal.params))}")
 
 
 def _show_result(
-    summary: dict[str, Any], place: Place, how_to_open: str, doubts: list[str]
+    summary: dict[str, Any], paths: StudyPaths, how_to_open: str, doubts: list[str]
 ) -> None:
     """The end of a study for a person."""
     from tuner.ledger.selection import leak_in_words
@@ -303,12 +302,12 @@ def _show_result(
             click.echo(f"files       {lost}: {Path(one['path']) / 'rejects.csv'}")
     click.echo(f"leakage     {leak_in_words(summary['leakage'])}")
     click.echo(f"registered  {registered['reason']}")
-    click.echo(f"report      {place.folder / 'report.html'}")
+    click.echo(f"report      {paths.folder / 'report.html'}")
     if registered["alias"]:
         model = f"models:/{registered['name']}@{registered['alias']}"
     else:
-        model = str(place.folder / "model")
-    click.echo(f"predict     python -m tuner.predict {model} FILE --storage {place.storage}")
+        model = str(paths.folder / "model")
+    click.echo(f"predict     python -m tuner.predict {model} FILE --storage {paths.storage}")
     click.echo(f"mlflow      {how_to_open}")
 
 

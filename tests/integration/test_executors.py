@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import ray
 
+from pipelines.storage import Folder
 from tuner.config import Experiment, loads
 from tuner.trials.cluster import Cluster
-from tuner.trials.plan import Plan, Proposal
+from tuner.trials.plan import Plan, Proposal, Queue
 from tuner.trials.schedule import run
 from tuner.trials.trial import TrialSpec
 
@@ -30,18 +32,24 @@ resources: {{workers: {workers}}}
 """
 
 
-class Listed:
-    """Trials with fixed seeds; remembers how they ended."""
+class Values(dict[str, float | None]):
+    """A proposer without trials of its own; remembers what the others reached."""
 
-    def __init__(self, proposals: list[Proposal]) -> None:
-        self.waiting = list(proposals)
-        self.values: dict[str, float | None] = {}
-
-    def next(self) -> Proposal | None:
-        return self.waiting.pop(0) if self.waiting else None
+    def propose(self) -> None:
+        return None
 
     def ended(self, proposal: Proposal, value: float | None) -> None:
-        self.values[proposal.spec.trial_id] = value
+        self[proposal.trial_id] = value
+
+
+def spec_with(features: Path | dict[str, Path]) -> Callable[[Proposal], TrialSpec]:
+    """Give trials a feature set; different ones by their trial id."""
+
+    def spec(p: Proposal) -> TrialSpec:
+        folder = features[p.trial_id] if isinstance(features, dict) else features
+        return TrialSpec(p.trial_id, p.stage, p.seed, p.experiment, str(folder))
+
+    return spec
 
 
 def run_trials(
@@ -66,17 +74,17 @@ def run_trials(
             # A decay of 10 at a rate of 100 multiplies each weight by -999 a step.
             settings["optim"] |= {"name": "sgd", "weight_decay": 10.0}
         experiment = Experiment.model_validate(settings)
-        spec = TrialSpec(f"t{seed}", "search", seed, experiment, str(features))
-        proposals.append(Proposal(spec, ordinal, {}))
-    source = Listed(proposals)
+        proposals.append(Proposal(f"t{seed}", "search", seed, experiment, ordinal, {}))
+    values = Values()
     plan = Plan(
-        study=study, experiment=space.template, source=source, count=len(seeds),
+        study=Folder(study), experiment=space.template, proposer=Queue(proposals, then=values),
+        num_trials=len(seeds), spec=spec_with(features),
         record=lambda kind, **fields: records.append({"kind": kind, **fields}),
         early_stopping=early_stopping, max_epochs=epochs, budget_seconds=budget_seconds,
     )  # fmt: skip
     run(plan, cluster)
     if all_end:
-        assert set(source.values) == {f"t{seed}" for seed in seeds}
+        assert set(values) == {f"t{seed}" for seed in seeds}
     return records
 
 
@@ -158,15 +166,15 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(
     local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:
     features = tiny_features.feature_set.path
-    space = loads(SPACE.format(workers=1, epochs=1, trials=2, optimizer="adamw", lr=0.01))
-    experiment = space.template
+    text = SPACE.format(workers=1, epochs=1, trials=2, optimizer="adamw", lr=0.01)
+    experiment = loads(text).template
     records: list[dict] = []
-    source = Listed([
-        Proposal(TrialSpec("bad", "search", 0, experiment, str(tmp_path / "gone")), 0, {}),
-        Proposal(TrialSpec("good", "search", 0, experiment, str(features)), 1, {}),
-    ])  # fmt: skip
+    values = Values()
+    names = ("bad", "good")
+    trials = [Proposal(name, "search", 0, experiment, i, {}) for i, name in enumerate(names)]
     plan = Plan(
-        study=tmp_path, experiment=space.template, source=source, count=2,
+        study=Folder(tmp_path), experiment=experiment, proposer=Queue(trials, then=values),
+        num_trials=2, spec=spec_with({"bad": tmp_path / "gone", "good": features}),
         record=lambda kind, **fields: records.append({"kind": kind, **fields}),
     )  # fmt: skip
     run(plan, local_ray)
@@ -174,7 +182,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(
     assert ends["good"]["status"] == "completed"
     assert ends["bad"]["status"] == "failed"
     assert str(tmp_path / "gone") in ends["bad"]["error"]
-    assert source.values["bad"] is None
+    assert values["bad"] is None
     assert [r["kind"] for r in records if r["trial_id"] == "bad"] == ["trial", "trial_end"]
 
 

@@ -18,6 +18,7 @@ import pytest
 import sklearn.metrics
 from mlflow import MlflowClient
 
+from pipelines.storage import Folder
 from tests.integration.test_executors import all_cpus_free_within
 from tuner.ledger.journal import Ledger
 from tuner.trials.cluster import Cluster
@@ -67,7 +68,7 @@ class Command:
         return process.returncode, out, err
 
     def ledger(self, name: str = "small") -> list[dict[str, Any]]:
-        ledger = Ledger(self.storage / "studies" / name / "ledger.jsonl")
+        ledger = Ledger(Folder(self.storage) / "studies" / name)
         ledger.close()
         return list(ledger.records())
 

@@ -1,54 +1,73 @@
-"""A study without a cluster, whose trials answer from a table."""
+"""A study without a cluster, whose trials predict from a table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from pipelines.storage import Folder
+from tuner.config import Space, loads
 from tuner.errors import StudyError
-from tuner.ledger import selection
 from tuner.ledger.journal import Ledger
+from tuner.ledger.paths import StudyPaths
+from tuner.ledger.selection import TrialRow
+from tuner.study.context import Context
 from tuner.training import metrics
-from tuner.trials.trial import Predictions
+from tuner.trials.predictions import Predictions
 
 LABELS = ["bass", "house", "techno"]
+SPACE = "name: s\nmodel: {name: cnn}\n"
 
 
-class Study:
-    """A study whose trials answer from a table; counts what is asked of them."""
+class Silent:
+    """A display and a tracker in one; keeps the sentences for the user."""
 
-    metric, maximise = "val_f1_macro", True
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.on_status: Callable[[str], None] = self.said.append
 
-    def __init__(self, folder: Path, answers: dict[str, Any]) -> None:
-        self.place = SimpleNamespace(folder=folder)
-        self.ledger = Ledger(folder / "ledger.jsonl")
-        self.progress = SimpleNamespace(status=lambda text: None, say=lambda text: None)
-        self.answers = answers
+    def record(self, record: dict[str, Any]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def status(self, text: str) -> None:
+        self.on_status(text)
+
+
+class Study(Context):
+    """A study whose trials predict from a table; counts what they are asked for."""
+
+    def __init__(
+        self, storage: Path, predicted: dict[str, Any], space: Space | None = None
+    ) -> None:
+        paths = StudyPaths(Folder(storage), "s", storage)
+        self.silent = Silent()
+        display: Any = self.silent
+        nothing: Any = SimpleNamespace()
+        ledger = Ledger(paths.folder)
+        super().__init__(space or loads(SPACE), paths, nothing, ledger, display, display)
+        self.predicted = predicted
         self.asked: list[tuple[str, str]] = []
 
     def labels(self) -> list[str]:
         return LABELS
 
-    def record(self, kind: str, **fields: Any) -> None:
-        self.ledger.append(kind, **fields)
-
-    def required(self, kind: str) -> dict[str, Any]:
-        found = self.ledger.last(kind)
-        assert found is not None
-        return found
-
-    def rows(self) -> dict[str, selection.TrialRow]:
-        return selection.trial_rows(self.ledger.records())
-
-    def predict(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
+    def predict(self, rows: list[TrialRow], split: str) -> list[Predictions]:
         self.asked += [(row.trial_id, split) for row in rows]
-        lost = [row.trial_id for row in rows if row.trial_id not in self.answers]
+        lost = [row.trial_id for row in rows if row.trial_id not in self.predicted]
         if lost:
             raise StudyError(f"{lost[0]} has no checkpoint")
-        return [self.answers[row.trial_id][split] for row in rows]
+        return [self.predicted[row.trial_id][split] for row in rows]
+
+    def kept(self, trial_id: str, split: str) -> Path:
+        """The file of a trial's kept predictions."""
+        return self.paths.folder.local(f"trials/{trial_id}/answers/{split}.npz")
 
     def trial(
         self, trial_id: str, value: float, model: str, stage: str = "search", of: str | None = None
@@ -64,7 +83,7 @@ class Study:
 
 
 def predictions(seed: int, names: list[str], truth: np.ndarray) -> Predictions:
-    """Answers of four clips a track."""
+    """Predictions from four clips a track."""
     rng = np.random.default_rng(seed)
     k = 3
     logits = rng.normal(size=(4, len(truth), k)) * 1.5 + 0.8 * np.eye(k)[truth]
@@ -76,7 +95,7 @@ def predictions(seed: int, names: list[str], truth: np.ndarray) -> Predictions:
 
 
 def all_splits(seed: int, reverse: bool = False) -> dict[str, Predictions]:
-    """Answers on 30 validation and 24 test tracks, which all trials share."""
+    """Predictions on 30 validation and 24 test tracks, which all trials share."""
     found = {}
     for split, t in (("val", 30), ("test", 24)):
         names = [f"{split}{i}" for i in range(t)]

@@ -79,8 +79,9 @@ def test_training_starts_from_the_weights_that_are_named(features: str, tmp_path
         "train: {epochs: 1, batch_size: 4, precision: fp32}\nscheduler: {name: none}\n"
     ).template
     spec = TrialSpec("t0", "search", 5, config, features)
-    (_,) = train(tmp_path / "study", spec, CPU)
-    checkpoint = newest_checkpoint(Folder(tmp_path / "study" / "trials" / "t0" / "checkpoints"))
+    study = Folder(tmp_path / "study")
+    (_,) = train(study, spec, CPU)
+    checkpoint = newest_checkpoint(study / "trials" / "t0" / "checkpoints")
     assert checkpoint is not None
     for name in ("conv1.weight", "layer4.1.conv2.weight"):
         torch.testing.assert_close(

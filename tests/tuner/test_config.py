@@ -27,10 +27,9 @@ from tuner.config import (
     what_is_read,
 )
 from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
-from tuner.config.specs import feature_spec, split_spec
+from tuner.config.specs import feature_set_key, feature_spec, split_spec
 from tuner.config.yaml_text import Scalar
 from tuner.errors import ConfigError, SpaceError
-from tuner.study.feature_sets import key_of
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
 NESTED = """
@@ -264,7 +263,7 @@ def test_front_ends_on_the_device_share_a_set_of_samples():
     (variant,) = space.feature_variants()
     assert variant.features.kind == "waveform"
     drawn = [with_values(space, {"features.n_mels": n}) for n in (32, 64)]
-    assert key_of(drawn[0]) == key_of(drawn[1])
+    assert feature_set_key(drawn[0]) == feature_set_key(drawn[1])
     assert [(e.front_end.kind, e.front_end.n_mels) for e in drawn] == [
         ("logmel", 32),
         ("logmel", 64),

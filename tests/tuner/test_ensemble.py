@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from sklearn.metrics import f1_score, log_loss
 
 from tests.tuner.answering import Study, all_splits
 from tuner.errors import StudyError
-from tuner.study.ensemble import match_tracks, select_weights, soft_vote
-from tuner.study.fusion import compare_ensembles
+from tuner.study.ensemble import (
+    compare_ensembles,
+    match_tracks,
+    select_weights,
+    soft_vote,
+)
 from tuner.training import metrics
-from tuner.trials.trial import Predictions
+from tuner.trials.predictions import Predictions
 
 
 def random_answers(seed: int, s: int, t: int, k: int):
@@ -100,7 +105,7 @@ def test_tracks_are_matched_by_name() -> None:
         [one, two],
     )
     assert found.track_ids == ("b", "d")
-    assert found.left_out == 3  # a and c, which the second lacks, and x, which the first lacks
+    assert found.num_unknown == 3  # a and c, which the second lacks, and x, which the first lacks
     np.testing.assert_array_equal(found.truth, [1, 1])
     np.testing.assert_array_equal(found.probabilities[0], one[[1, 3]])
     np.testing.assert_array_equal(found.probabilities[1], two[[2, 0]])
@@ -153,10 +158,10 @@ def macro_f1(truth, answers) -> float:
 
 
 def test_the_stage_scores_each_vote(study: Study) -> None:
-    compare_ensembles(study)  # type: ignore[arg-type]
+    compare_ensembles(study)
     rows = rows_of(study)
     assert list(rows) == ["winner_soft", "winner_hard", "top_k", "fusion"]
-    winner, second, forest = (study.answers[name] for name in ("c0-1", "c1-2", "t3"))
+    winner, second, forest = (study.predicted[name] for name in ("c0-1", "c1-2", "t3"))
     weights = [one["weight"] for one in rows["fusion"]["members"]]
     for split in ("val", "test"):
         truth = winner[split].truth
@@ -185,85 +190,83 @@ def test_the_stage_scores_each_vote(study: Study) -> None:
 def test_a_fusion_is_weighed_by_validation_alone(study: Study) -> None:
     """The forest is right on validation only, the network on the test tracks only."""
     for name, right in (("c0-1", "test"), ("t3", "val")):
-        for split, answers in study.answers[name].items():
+        for split, answers in study.predicted[name].items():
             shift = 0 if split == right else 1
             sure = 0.9 * np.eye(3)[(answers.truth + shift) % 3] + 0.1 / 3
-            study.answers[name][split] = replace(answers, probabilities=sure)
-    compare_ensembles(study)  # type: ignore[arg-type]
+            study.predicted[name][split] = replace(answers, probabilities=sure)
+    compare_ensembles(study)
     fusion = rows_of(study)["fusion"]
     assert [one["weight"] for one in fusion["members"]] == [0.0, 1.0]
     assert (fusion["val"]["f1_macro"], fusion["test"]["f1_macro"]) == (1.0, 0.0)
 
 
 def test_each_model_answers_each_split_once(study: Study) -> None:
-    compare_ensembles(study)  # type: ignore[arg-type]
+    compare_ensembles(study)
     assert sorted(study.asked) == sorted(
         itertools.product(("c0-1", "c1-2", "t3"), ("val", "test"))
     )
     before = study.required("ensemble")
-    compare_ensembles(study)  # type: ignore[arg-type]
+    compare_ensembles(study)
     assert study.required("ensemble") == before
     assert len(study.asked) == 6
 
 
-def test_a_study_killed_in_the_middle_goes_on_with_the_answers_it_has(study: Study) -> None:
+def test_a_study_killed_in_the_middle_goes_on_with_the_predictions_it_has(study: Study) -> None:
     class Killed(BaseException):
         pass
 
-    whole, study.answers = study.answers, {"c0-1": study.answers["c0-1"]}
+    whole, study.predicted = study.predicted, {"c0-1": study.predicted["c0-1"]}
 
     def die(text: str) -> None:
         if "confirmed" in text:
             raise Killed
 
-    study.progress.status = die
+    study.silent.on_status = die
     with pytest.raises(Killed):
-        compare_ensembles(study)  # type: ignore[arg-type]
+        compare_ensembles(study)
     assert study.ledger.last("ensemble") is None
-    study.answers = {name: one for name, one in whole.items() if name != "c0-1"}
-    study.progress.status = lambda text: None
-    path = study.place.folder / "trials" / "c0-1" / "answers" / "val.npz"
+    study.predicted = {name: one for name, one in whole.items() if name != "c0-1"}
+    study.silent.on_status = study.silent.say
+    path = study.kept("c0-1", "val")
     whole_file = path.read_bytes()
-    compare_ensembles(study)  # type: ignore[arg-type]
+    compare_ensembles(study)
     assert len(rows_of(study)) == 4
     assert path.read_bytes() == whole_file
 
 
-def test_kept_answers_that_are_damaged_are_computed_again(study: Study) -> None:
-    compare_ensembles(study)  # type: ignore[arg-type]
-    path = study.place.folder / "trials" / "c0-1" / "answers" / "val.npz"
+def test_damaged_predictions_are_computed_again(study: Study, tmp_path: Path) -> None:
+    compare_ensembles(study)
+    path = study.kept("c0-1", "val")
     content = path.read_bytes()
-    study.asked.clear()
-    for damage in (content[: len(content) // 2], b"nonsense"):
-        path.write_bytes(damage)
-        again = Study(study.place.folder / "again", study.answers)
-        again.place = study.place
+    for name, damage in (("cut", content[: len(content) // 2]), ("nonsense", b"nonsense")):
+        again = Study(tmp_path / name, study.predicted)
+        copy = again.kept("c0-1", "val")
+        shutil.copytree(path.parents[2], copy.parents[2])
+        copy.write_bytes(damage)
         for record in study.ledger.records():
             if record["kind"] != "ensemble":
                 fields = {k: v for k, v in record.items() if k not in ("seq", "time_ms", "kind")}
                 again.record(record["kind"], **fields)
-        compare_ensembles(again)  # type: ignore[arg-type]
+        compare_ensembles(again)
         assert again.asked == [("c0-1", "val")]
         assert rows_of(again) == rows_of(study)
-        again.ledger.close()
-        (study.place.folder / "again" / "ledger.jsonl").unlink()
 
 
 def test_a_model_that_is_lost_leaves_the_other_votes(study: Study) -> None:
-    del study.answers["t3"]
-    compare_ensembles(study)  # type: ignore[arg-type]
+    del study.predicted["t3"]
+    compare_ensembles(study)
     assert list(rows_of(study)) == ["winner_soft", "winner_hard", "top_k"]
     (problem,) = study.required("ensemble")["problems"]
     assert problem.endswith("t3 has no checkpoint")
 
 
 def test_tracks_that_a_member_lacks_are_left_out_and_counted(study: Study) -> None:
-    full = study.answers["t3"]["test"]
-    study.answers["t3"]["test"] = Predictions(
+    full = study.predicted["t3"]["test"]
+    study.predicted["t3"]["test"] = Predictions(
         full.track_ids[2:], full.truth[2:], full.probabilities[2:], full.hard[2:],
         full.clip_confusion, {},
     )  # fmt: skip
-    compare_ensembles(study)  # type: ignore[arg-type]
+    compare_ensembles(study)
     test = rows_of(study)["fusion"]["test"]
     assert (test["tracks"], test["left_out"]) == (22, 2)
     assert rows_of(study)["top_k"]["test"]["left_out"] == 0
@@ -274,5 +277,5 @@ def test_one_model_alone_has_its_two_votes_only(tmp_path: Path) -> None:
     study.trial("t0", 0.7, "cnn")
     study.trial("c0-1", 0.8, "cnn", "confirm", "t0")
     study.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"})
-    compare_ensembles(study)  # type: ignore[arg-type]
+    compare_ensembles(study)
     assert list(rows_of(study)) == ["winner_soft", "winner_hard"]

@@ -12,13 +12,20 @@ from click.testing import CliRunner
 from pipelines.build.progress import Progress
 from pipelines.errors import SplitError
 from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import loads
 from tuner.ledger.journal import Ledger
-from tuner.ledger.paths import Place
+from tuner.ledger.paths import StudyPaths
 from tuner.run import in_public, main
 from tuner.study import run as study
-from tuner.study.feature_sets import build_all, check_source, data_source, describe, specs_of
+from tuner.study.features import (
+    build_all,
+    check_source,
+    data_source,
+    describe,
+    pipeline_settings,
+)
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
 SECRETS = ("AKIAKEY", "s3cr3t", "t0ken")
@@ -39,7 +46,7 @@ SHOWN = "s3://bucket/my%20music?region=eu-1"
     ],
 )
 def test_a_source_is_a_place_or_a_uri_as_it_was_given(root: str, source: str | Path) -> None:
-    assert data_source(root, Path("results")) == source
+    assert data_source(root, Folder.at("results")) == source
 
 
 def test_specs_are_those_of_the_blocks() -> None:
@@ -48,7 +55,7 @@ def test_specs_are_those_of_the_blocks() -> None:
         " split: clip}\nfeatures: {kind: mfcc, n_mels: 40, n_mfcc: 13}"
     )
     experiment = loads(PLAIN + text).template
-    assert specs_of(experiment.data, experiment.features) == (
+    assert pipeline_settings(experiment.data, experiment.features) == (
         ClipSpec(2.0, 3, short="repeat"),
         FeatureSpec("mfcc", n_mels=40, n_mfcc=13),
         SplitSpec(group="track", unit="clip", seed=5),
@@ -63,9 +70,9 @@ def test_nothing_that_a_study_writes_holds_the_secret_of_a_uri(place: str, tmp_p
     text = f"{PLAIN}data: {{root: '{URI}'}}\n" if place == "file" else PLAIN
     whole = loads(text, overrides=[] if place == "file" else [f"data.root='{URI}'"])
     space = whole.without_secrets()
-    here = Place(tmp_path, "x", data_source(whole.template.data.root, tmp_path))
-    here.folder.mkdir(parents=True)
-    ledger = Ledger(here.ledger)
+    storage = Folder(tmp_path)
+    here = StudyPaths(storage, "x", data_source(whole.template.data.root, storage))
+    ledger = Ledger(here.folder)
     study.begin(space, here, ledger)
     ledger.close()
 
@@ -73,7 +80,7 @@ def test_nothing_that_a_study_writes_holds_the_secret_of_a_uri(place: str, tmp_p
     assert ledger.last("study")["data"] == SHOWN  # type: ignore[index]
     assert space.template.data.root == SHOWN
     assert loads(space.source) == space
-    written = b"".join(p.read_bytes() for p in here.folder.rglob("*") if p.is_file())
+    written = b"".join(p.read_bytes() for p in here.folder.local().rglob("*") if p.is_file())
     shown = (
         written + json.dumps(space.template.model_dump()).encode() + repr((space, here)).encode()
     )

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 from tests.tuner.answering import LABELS, Study, all_splits
 from tuner.study import finish
-from tuner.study.fusion import compare_ensembles
+from tuner.study.ensemble import compare_ensembles
 from tuner.tracking.registry import Registration
 
 
@@ -25,9 +25,9 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_the_winner_is_scored_per_track_per_clip_and_per_class(study: Study) -> None:
-    finish.test_winner(study)  # type: ignore[arg-type]
+    finish.test_winner(study)
     found = study.required("test")
-    answer = study.answers["c0-1"]["test"]
+    answer = study.predicted["c0-1"]["test"]
     predicted = answer.probabilities.argmax(1)
     assert found["metrics"]["accuracy"] == accuracy_score(answer.truth, predicted)
     for interval, name in (("ci95", "f1_macro"), ("accuracy_ci95", "accuracy")):
@@ -42,18 +42,18 @@ def test_the_winner_is_scored_per_track_per_clip_and_per_class(study: Study) -> 
 
 
 def test_the_winner_answers_the_test_tracks_once_in_the_life_of_a_study(study: Study) -> None:
-    finish.test_winner(study)  # type: ignore[arg-type]
-    finish.test_winner(study)  # type: ignore[arg-type]
-    compare_ensembles(study)  # type: ignore[arg-type]
+    finish.test_winner(study)
+    finish.test_winner(study)
+    compare_ensembles(study)
     assert study.asked.count(("c0-1", "test")) == 1
 
 
-def test_answers_that_are_not_finite_do_not_break_the_ledger(study: Study) -> None:
-    answer = study.answers["c0-1"]["test"]
-    study.answers["c0-1"]["test"] = replace(
+def test_scores_that_are_not_finite_do_not_break_the_ledger(study: Study) -> None:
+    answer = study.predicted["c0-1"]["test"]
+    study.predicted["c0-1"]["test"] = replace(
         answer, metrics={**answer.metrics, "log_loss": float("nan")}
     )
-    finish.test_winner(study)  # type: ignore[arg-type]
+    finish.test_winner(study)
     assert "log_loss" not in study.required("test")["metrics"]
 
 
@@ -61,7 +61,7 @@ def test_answers_that_are_not_finite_do_not_break_the_ledger(study: Study) -> No
     ("version", "is_guessing", "expected"),
     [
         (3, False, "because"),
-        (3, True, "no better than guessing on the test tracks, registered all the same: because"),
+        (3, True, "no better than guessing on the test tracks, registered anyway: because"),
         (None, True, "because"),
     ],
 )

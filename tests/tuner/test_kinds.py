@@ -12,16 +12,18 @@ import torch
 from pipelines.build.decode_pass import decode_here
 from pipelines.build.feature_sets import BuildResult, build_sets
 from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import Experiment, Space, loads
 from tuner.config.specs import feature_spec
 from tuner.models.classifier import MIN_STD
 from tuner.predict import predict_file
-from tuner.study.feature_sets import specs_of
+from tuner.study.features import pipeline_settings
 from tuner.training.arrays import DeviceFrontEnd, open_arrays
 from tuner.training.bundle import load_bundle
 from tuner.training.feed import Alone
-from tuner.trials.trial import TrialSpec, export_bundle, predict_split, train
+from tuner.trials.predictions import export_bundle, predict_split
+from tuner.trials.trial import TrialSpec, train
 
 BLOCKS = """
 data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}
@@ -83,7 +85,7 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuildResult]:
     """A feature set of each kind, from one decoding."""
     kinds = {one.stored_features.kind: one for one in EXPERIMENTS.values()}
-    specs = [specs_of(one.data, one.stored_features) for one in kinds.values()]
+    specs = [pipeline_settings(one.data, one.stored_features) for one in kinds.values()]
     results = build_sets(
         read_catalog(tracks), tmp_path_factory.mktemp("sets"), [one[:2] for one in specs],
         specs[0][2], decode=decode_here,
@@ -105,11 +107,12 @@ def test_a_trial_answers_alike_from_rows_and_from_files(
     kind = experiment.stored_features.kind
     folder = built[kind].feature_set.path
     spec = TrialSpec("t0", "search", 1, experiment, str(folder))
-    (report,) = train(tmp_path, spec, Alone(torch.device("cpu")))
+    study = Folder(tmp_path)
+    (report,) = train(study, spec, Alone(torch.device("cpu")))
     assert np.isfinite(report["train_loss"])
 
-    from_rows = predict_split(tmp_path, spec, "test")
-    exported = export_bundle(tmp_path, spec, tmp_path / "model", {})
+    from_rows = predict_split(study, spec, "test")
+    exported = export_bundle(study, spec, tmp_path / "model", {})
     bundle, classifier = load_bundle(exported)
     assert bundle.from_stored_samples is (experiment.features.compute == "device")
     paths = {r["track_id"]: r["path"] for r in built[kind].feature_set.tracks().to_pylist()}

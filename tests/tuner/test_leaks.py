@@ -13,10 +13,10 @@ import soundfile
 from pipelines.build.decode_pass import decode_here
 from pipelines.build.feature_sets import build_sets
 from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
 from tuner.config import Space, loads
 from tuner.errors import ConfigError
-from tuner.study.feature_sets import specs_of
-from tuner.study.features import build_features, dropped_in_words
+from tuner.study.features import build_features, dropped_in_words, pipeline_settings
 
 if TYPE_CHECKING:
     from tuner.study.context import Context
@@ -53,13 +53,13 @@ def torn_copies(folder: Path) -> Path:
 def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, Any]]]:
     """What the first stage tells the user, and what it records."""
     data = wanted.template.data
-    clip, feature, split = specs_of(data, wanted.template.front_end)
+    clip, feature, split = pipeline_settings(data, wanted.template.front_end)
     build_sets(read_catalog(source), out, [(clip, feature)], split, decode=decode_here)
     told: list[str] = []
     records: list[dict[str, Any]] = []
     study = SimpleNamespace(
         space=wanted,
-        place=SimpleNamespace(data=source, features=out, name="x"),
+        paths=SimpleNamespace(data=source, features=Folder(out), name="x"),
         progress=SimpleNamespace(files=lambda progress: None, say=told.append),
         ledger=SimpleNamespace(last=lambda kind: None),
         record=lambda kind, **fields: records.append(fields),
@@ -69,7 +69,7 @@ def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, An
     return told[-1], records[-1]["features"]
 
 
-def test_the_study_says_what_leaks_and_what_was_left_out(tmp_path: Path) -> None:
+def test_the_study_says_what_leaks_and_what_was_dropped(tmp_path: Path) -> None:
     source = torn_copies(tmp_path)
     line, recorded = said(space("report"), source, tmp_path / "out")
     assert line.startswith("features: 11 tracks; clips 7 train, 2 val, 2 test")
@@ -79,19 +79,19 @@ def test_the_study_says_what_leaks_and_what_was_left_out(tmp_path: Path) -> None
     line, recorded = said(space("drop"), source, tmp_path / "out")
     assert line.startswith("features: 11 tracks, 1 rejected; clips 6 train, 2 val, 2 test")
     assert line.endswith(
-        "no leak between the splits; 1 training track left out, with a copy or the group in "
+        "no leak between the splits; 1 training track dropped, with a copy or the group in "
         "validation or test"
     )
     assert (recorded[0]["leakage"]["dropped"], recorded[0]["leakage"]["passed"]) == (1, True)
 
 
-def test_tracks_left_out_are_counted_by_their_side() -> None:
+def test_dropped_tracks_are_counted_by_their_split() -> None:
     assert dropped_in_words({"dropped": 5, "dropped_val": 2}) == (
-        "3 training tracks left out, with a copy or the group in validation or test; "
-        "2 validation tracks left out, with a copy or the group in test"
+        "3 training tracks dropped, with a copy or the group in validation or test; "
+        "2 validation tracks dropped, with a copy or the group in test"
     )
     assert dropped_in_words({"dropped": 1, "dropped_val": 1}) == (
-        "1 validation track left out, with a copy or the group in test"
+        "1 validation track dropped, with a copy or the group in test"
     )
     assert dropped_in_words({"passed": True}) == "", "a set of an earlier version"
 

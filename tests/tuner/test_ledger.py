@@ -1,29 +1,48 @@
-"""The ledger: what is durable, what is cut, what is refused."""
+"""The ledger: durable records, torn tails, and damage."""
 
 from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipelines.storage import Folder
 from tuner.errors import StudyError
 from tuner.ledger.journal import Ledger
 
 
-def ticking(start: int = 1000):
+@pytest.fixture
+def study(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "study")
+
+
+@pytest.fixture
+def path(study: Folder) -> Path:
+    return study.local("ledger.jsonl")
+
+
+def ticking(start: int = 1000) -> Callable[[], int]:
     """A clock that counts milliseconds by ones."""
     now = iter(range(start, start + 10_000))
     return lambda: next(now)
 
 
-def test_records_survive_a_new_process(tmp_path: Path) -> None:
-    first = Ledger(tmp_path / "study" / "ledger.jsonl", ticking())
+def with_epochs(study: Folder) -> Ledger:
+    ledger = Ledger(study, ticking())
+    for epoch in range(3):
+        ledger.append("epoch", epoch=epoch)
+    return ledger
+
+
+def test_records_survive_a_new_process(study: Folder) -> None:
+    first = Ledger(study, ticking())
     first.append("study", study="ü")
     first.append("epoch", epoch=1, metrics={"val_loss": 0.5})
     # Not closed: a killed process does not close its files.
-    again = Ledger(tmp_path / "study" / "ledger.jsonl", ticking(2000))
+    again = Ledger(study, ticking(2000))
     assert list(again.records()) == [
         {"seq": 0, "time_ms": 1000, "kind": "study", "study": "ü"},
         {"seq": 1, "time_ms": 1001, "kind": "epoch", "epoch": 1, "metrics": {"val_loss": 0.5}},
@@ -33,42 +52,34 @@ def test_records_survive_a_new_process(tmp_path: Path) -> None:
     assert again.last("test") is None
 
 
-def test_line_is_crc32_and_json(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "l.jsonl", ticking())
-    ledger.append("study", study="s")
-    checksum, body = (tmp_path / "l.jsonl").read_bytes().rstrip(b"\n").split(b" ", 1)
+def test_line_is_crc32_and_json(study: Folder, path: Path) -> None:
+    Ledger(study, ticking()).append("study", study="s")
+    checksum, body = path.read_bytes().rstrip(b"\n").split(b" ", 1)
     assert int(checksum, 16) == zlib.crc32(body)
     assert json.loads(body)["study"] == "s"
 
 
 @pytest.mark.parametrize("missing", range(1, 30))
-def test_torn_tail_is_cut_and_the_ledger_goes_on(tmp_path: Path, missing: int) -> None:
-    path = tmp_path / "l.jsonl"
-    ledger = Ledger(path, ticking())
-    for epoch in range(3):
-        ledger.append("epoch", epoch=epoch)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-missing])
-    again = Ledger(path, ticking(5000))
+def test_torn_tail_is_cut_and_the_ledger_goes_on(study: Folder, path: Path, missing: int) -> None:
+    with_epochs(study)
+    path.write_bytes(path.read_bytes()[:-missing])
+    again = Ledger(study, ticking(5000))
     assert [r["epoch"] for r in again.records()] == [0, 1]
     again.append("epoch", epoch=2)
-    assert [r["epoch"] for r in Ledger(path).records()] == [0, 1, 2]
+    assert [r["epoch"] for r in Ledger(study).records()] == [0, 1, 2]
 
 
-def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "l.jsonl"
-    ledger = Ledger(path, ticking())
-    for epoch in range(3):
-        ledger.append("epoch", epoch=epoch)
+def test_damage_in_the_middle_is_refused_with_its_line(study: Folder, path: Path) -> None:
+    with_epochs(study)
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1].replace(b'"epoch":1', b'"epoch":7')
     path.write_bytes(b"".join(lines))
-    with pytest.raises(StudyError, match=r"l\.jsonl:2: damaged"):
-        Ledger(path)
+    with pytest.raises(StudyError, match=r"ledger\.jsonl:2: damaged"):
+        Ledger(study)
 
 
-def test_not_a_number_is_refused(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "l.jsonl")
+def test_not_a_number_is_refused(study: Folder) -> None:
+    ledger = Ledger(study)
     with pytest.raises(ValueError, match="not JSON compliant"):
         ledger.append("epoch", metrics={"val_loss": float("nan")})
-    assert list(Ledger(tmp_path / "l.jsonl").records()) == []
+    assert list(Ledger(study).records()) == []

@@ -55,8 +55,8 @@ def memory_for(clips: int, error: Exception, monkeypatch: pytest.MonkeyPatch) ->
 
 def run(study: Path, features: str) -> list[dict]:
     spec = TrialSpec("t0", "search", 1, loads(SPACE).template, features)
-    spec.write(study)
-    return list(train(study, spec, CPU))
+    spec.write(Folder(study))
+    return list(train(Folder(study), spec, CPU))
 
 
 def test_the_trial_continues_with_half_the_clips_and_learns_the_same(
@@ -103,11 +103,11 @@ def test_a_trial_that_continues_elsewhere_remembers(
 ) -> None:
     sizes = memory_for(4, RuntimeError(CPU_WORDS), monkeypatch)
     spec = TrialSpec("t0", "search", 1, loads(SPACE).template, features)
-    first = train(tmp_path, spec, CPU)
+    first = train(Folder(tmp_path), spec, CPU)
     next(first)
     del first
     before = len(sizes)
-    assert [r["epoch"] for r in train(tmp_path, spec, CPU)] == [1, 2, 3]
+    assert [r["epoch"] for r in train(Folder(tmp_path), spec, CPU)] == [1, 2, 3]
     assert max(sizes[before:]) == 4
 
 
@@ -119,7 +119,7 @@ def test_what_fails_again_ends_the_trial_with_the_finite_worst_value(
     assert report["val_f1_macro"] == 0.0
     assert report["error"].startswith("out of memory, with half the clips at once too: [enforce")
     # a later process does not try a third time
-    (again,) = train(tmp_path, TrialSpec.read(tmp_path, "t0"), CPU)
+    (again,) = train(Folder(tmp_path), TrialSpec.read(Folder(tmp_path), "t0"), CPU)
     assert again == report
 
 
@@ -134,8 +134,8 @@ def test_with_several_workers_the_process_ends_so_that_the_others_need_not_wait(
     two = OneOfTwo(torch.device("cpu"))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
-            list(train(tmp_path, spec, two))
-    (report,) = train(tmp_path, spec, two)
+            list(train(Folder(tmp_path), spec, two))
+    (report,) = train(Folder(tmp_path), spec, two)
     assert report["error"].startswith("out of memory, with half")
 
 

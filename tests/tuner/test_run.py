@@ -104,7 +104,7 @@ def test_unusable_data_is_refused_before_anything_starts(
         ([QUICKSTART, "--trails", "3"], "Did you mean '--trials'"),
         ([QUICKSTART, "--trials", "0"], "--trials"),
         ([QUICKSTART, "--name", "../x"], "name"),
-        ([QUICKSTART, "--storage", "s3://bucket/x"], "only folders"),
+        ([QUICKSTART, "--storage", "s3://bucket/x"], "file-system URIs are not supported"),
         ([QUICKSTART, "--resume", "--storage", "/nowhere"], "there is no study 'quickstart'"),
     ],
 )
@@ -144,16 +144,17 @@ def test_storage_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
+    from pipelines.storage import Folder
     from tuner.errors import UsageError
-    from tuner.ledger.paths import Place
+    from tuner.ledger.paths import StudyPaths
     from tuner.study.run import locked
 
-    place = Place(tmp_path, "s", tmp_path)
+    paths = StudyPaths(Folder(tmp_path), "s", tmp_path)
     with (
-        locked(place),
+        locked(paths),
         pytest.raises(UsageError, match="running in another process"),
-        locked(place),
+        locked(paths),
     ):
         pass
-    with locked(place):
+    with locked(paths):
         pass

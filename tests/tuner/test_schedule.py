@@ -1,4 +1,4 @@
-"""ASHA's rungs after a resume, and the errors behind Ray's wrappers."""
+"""Early stopping after a resume, and the ledger records of a stage's trials."""
 
 from __future__ import annotations
 
@@ -9,80 +9,115 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuner.config import loads
-from tuner.ledger.selection import trial_rows
-from tuner.trials.asha import LedgerAsha
-from tuner.trials.plan import ListSource, Plan, Proposal
-from tuner.trials.schedule import _Recorder, _Running, _State, reason_of_failure
+from pipelines.storage import Folder
+from tuner.config import Experiment, loads
+from tuner.ledger.selection import TrialRow, trial_rows
+from tuner.trials.plan import Plan, Proposal, Queue
+from tuner.trials.recorder import Recorder, reason_of_failure
+from tuner.trials.schedulers import SCHEDULERS, build_scheduler
 from tuner.trials.trial import TrialSpec
 
-SETTINGS: dict[str, Any] = {
-    "time_attr": "epoch", "metric": "val_f1_macro", "mode": "max", "grace_period": 2, "max_t": 8,
-    "reduction_factor": 2, "stop_last_trials": False,
-}  # fmt: skip
+ASHA = "name: s\nmodel: {name: cnn}\ntrain: {epochs: 8}\nscheduler: {reduction_factor: 2}\n"
 
 
-def tune_trial(name: str) -> SimpleNamespace:
+def tune_trial(name: str) -> Any:
+    """A trial as Tune knows it: each run of a study gives it a new id of Tune's."""
     return SimpleNamespace(trial_id=f"tune-{name}", config={"trial_id": name})
 
 
-def report(asha: LedgerAsha, trial: SimpleNamespace, epoch: int, value: float) -> str:
-    return asha.on_trial_result(None, trial, {"epoch": epoch, "val_f1_macro": value})
+def row(name: str, values: list[float], status: str, metric: str = "val_f1_macro") -> TrialRow:
+    history = [(epoch, {metric: value}) for epoch, value in enumerate(values, start=1)]
+    return TrialRow(name, "search", 0, 0, {}, {}, None, history, status)
 
 
-def rungs(asha: LedgerAsha) -> dict[int, list[float]]:
-    return {m: sorted(recorded.values()) for m, recorded in asha._brackets[0]._rungs}
+class Decisions:
+    """The scheduler of a study that knows some trials from an earlier run."""
+
+    def __init__(self, *rows: TrialRow, text: str = ASHA) -> None:
+        plan = Plan(
+            Folder.at("nowhere"), loads(text).template, Queue([]), 1, spec_of, lambda *_: None,
+            rows={row.trial_id: row for row in rows}, early_stopping=True, max_epochs=8,
+        )  # fmt: skip
+        self.metric = plan.experiment.search.metric
+        self.scheduler = build_scheduler(plan)
+        self.trials: dict[str, Any] = {}
+
+    def on(self, name: str, epoch: int, value: float) -> str:
+        """Report an epoch; returns what the scheduler decides."""
+        if name not in self.trials:
+            self.trials[name] = tune_trial(name)
+            self.scheduler.on_trial_add(None, self.trials[name])
+        result = {"epoch": epoch, self.metric: value}
+        return self.scheduler.on_trial_result(None, self.trials[name], result)
 
 
-def test_a_resumed_study_decides_as_one_that_was_not_interrupted() -> None:
+def spec_of(proposal: Proposal) -> TrialSpec:
+    return TrialSpec(
+        proposal.trial_id, proposal.stage, proposal.seed, proposal.experiment, "features"
+    )
+
+
+def test_every_scheduler_of_a_space_file_has_a_builder() -> None:
+    field = Experiment.model_json_schema()["$defs"]["Scheduler"]["properties"]["name"]
+    assert set(SCHEDULERS) == set(field["enum"])
+
+
+def test_a_resumed_study_decides_like_one_that_was_not_interrupted() -> None:
     curves = {f"t{i}": np.linspace(0.1, top, 8) for i, top in enumerate([0.9, 0.5, 0.7, 0.3])}
-    through = LedgerAsha(**SETTINGS)
-    history, stopped = [], set()
-    for name in ("t0", "t1"):
-        trial = tune_trial(name)
-        through.on_trial_add(None, trial)
-        for epoch in range(1, 9 if name == "t0" else 4):
-            value = float(curves[name][epoch - 1])
-            history.append((name, epoch, {"val_f1_macro": value}))
-            if report(through, trial, epoch, value) == TrialScheduler.STOP:
-                stopped.add(name)
-                break
-    # t0 ended; t1 was stopped or cut off by the kill after its first rung.
-    resumed = LedgerAsha(history=history, ended=frozenset({"t0", *stopped}), **SETTINGS)
-    if not stopped:
-        resumed.on_trial_add(None, tune_trial("t1"))
-    assert rungs(resumed) == rungs(through)
+    through = Decisions()
+    for epoch in range(1, 9):
+        through.on("t0", epoch, curves["t0"][epoch - 1])
+    # The second trial passes its first rung or is stopped there; then the study is killed.
+    t1 = [through.on("t1", epoch, curves["t1"][epoch - 1]) for epoch in (1, 2)]
+    status = "stopped" if TrialScheduler.STOP in t1 else "running"
+    resumed = Decisions(
+        row("t0", list(curves["t0"]), "completed"), row("t1", list(curves["t1"][:2]), status)
+    )
+    decided = []
     for name in ("t2", "t3"):
-        one, two = tune_trial(name), tune_trial(name)
-        through.on_trial_add(None, one)
-        resumed.on_trial_add(None, two)
         for epoch in range(1, 9):
             value = float(curves[name][epoch - 1])
-            decisions = report(through, one, epoch, value), report(resumed, two, epoch, value)
-            assert decisions[0] == decisions[1]
+            decided.append(through.on(name, epoch, value))
+            assert resumed.on(name, epoch, value) == decided[-1]
+    assert set(decided) == {TrialScheduler.STOP, TrialScheduler.CONTINUE}
 
 
-def test_a_trial_that_goes_on_is_not_judged_twice_at_a_rung() -> None:
-    history = [("t0", e, {"val_f1_macro": 0.1 * e}) for e in (1, 2, 3)]
-    asha = LedgerAsha(history=history, **SETTINGS)
-    again = tune_trial("t0")
-    asha.on_trial_add(None, again)
-    assert rungs(asha)[2] == [pytest.approx(0.2)]
-    # It repeats epoch 3 after the resume.
-    assert report(asha, again, 3, 0.3) == TrialScheduler.CONTINUE
-    assert rungs(asha)[2] == [pytest.approx(0.2)]
+def test_a_resumed_trial_counts_once_at_a_rung() -> None:
+    """The rung at epoch 2 holds 0.2; counted twice, the median would stop 0.25 after 0.3."""
+    decisions = Decisions(row("t0", [0.1, 0.2, 0.3], "running"))
+    assert decisions.on("t0", 3, 0.3) == TrialScheduler.CONTINUE  # repeats its last epoch
+    assert decisions.on("t1", 2, 0.3) == TrialScheduler.CONTINUE
+    assert decisions.on("t2", 2, 0.25) == TrialScheduler.CONTINUE  # the median of 0.2 and 0.3
 
 
-def test_a_metric_to_minimise_is_stopped_for_being_large() -> None:
-    settings = {**SETTINGS, "metric": "val_loss", "mode": "min"}
-    history = [(f"t{i}", 2, {"val_loss": 0.1 * (i + 1)}) for i in range(4)]
-    asha = LedgerAsha(history=history, ended=frozenset(f"t{i}" for i in range(4)), **settings)
-    good, bad = tune_trial("good"), tune_trial("bad")
-    for one, loss, expected in (
-        (good, 0.05, TrialScheduler.CONTINUE), (bad, 0.9, TrialScheduler.STOP),
-    ):  # fmt: skip
-        asha.on_trial_add(None, one)
-        assert asha.on_trial_result(None, one, {"epoch": 2, "val_loss": loss}) == expected
+def test_a_metric_to_minimise_stops_large_values() -> None:
+    rows = [row(f"t{i}", [1.0, 0.1 * (i + 1)], "completed", "val_loss") for i in range(4)]
+    decisions = Decisions(*rows, text=ASHA + "search: {metric: val_loss, mode: min}\n")
+    assert decisions.on("good", 2, 0.05) == TrialScheduler.CONTINUE
+    assert decisions.on("bad", 2, 0.9) == TrialScheduler.STOP
+
+
+class Stage:
+    """One trial of a stage that is recorded without Ray."""
+
+    def __init__(self, text: str, tmp_path: Any) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.values: list[float | None] = []
+        experiment = loads(f"name: s\nmodel: {{name: cnn}}\n{text}").template
+        proposal = Proposal("t0", "search", 0, experiment, 0, {})
+        plan = Plan(
+            Folder(tmp_path), experiment, Queue([proposal], then=self), 1, spec_of,
+            lambda kind, **fields: self.records.append({"kind": kind, **fields}),
+        )  # fmt: skip
+        self.recorder = Recorder(plan)
+        assert self.recorder.next_trial() == "t0"
+        assert TrialSpec.read(plan.study, "t0") == spec_of(proposal)
+
+    def propose(self) -> None:
+        return None
+
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        self.values.append(value)
 
 
 @pytest.mark.parametrize(
@@ -95,36 +130,33 @@ def test_a_metric_to_minimise_is_stopped_for_being_large() -> None:
         ("val_f1_macro", "max", "last", [(0.2, 1.0), (0.5, 0.6), (0.1, 0.9)], 3),
     ],
 )
-def test_the_epoch_that_counts_is_that_of_the_kept_weights(
+def test_a_trial_counts_with_the_epoch_whose_weights_it_keeps(
     metric, mode, keep, epochs, best, tmp_path
 ) -> None:
-    space = loads(
-        f"name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 4, keep: {keep}}}\n"
-        f"search: {{metric: {metric}, mode: {mode}}}\n"
+    stage = Stage(
+        f"train: {{epochs: 4, keep: {keep}}}\nsearch: {{metric: {metric}, mode: {mode}}}", tmp_path
     )
-    plan = Plan(tmp_path, space.template, None, 1, lambda *_a, **_k: None)  # type: ignore[arg-type]
-    spec = TrialSpec("t0", "search", 0, space.template, "")
-    state, running = _State(plan), _Running(Proposal(spec, 0, {}), True)
+    stage.recorder.start("t0")
     for number, (value, loss) in enumerate(epochs, start=1):
-        state.note_best(running, number, {metric: value, "val_loss": loss})
-    assert running.best is not None
-    assert running.best["epoch"] == best
+        stage.recorder.report("t0", {"epoch": number, metric: value, "val_loss": loss})
+    stage.recorder.end("t0")
+    assert stage.records[-1]["best"]["epoch"] == best
+    assert stage.records[-1]["status"] == ("completed" if len(epochs) == 4 else "stopped")
+    assert stage.values == [epochs[best - 1][0]]
 
 
 def test_a_process_that_dies_while_it_starts_has_a_start_in_the_ledger(tmp_path) -> None:
-    space = loads("name: s\nmodel: {name: cnn}\n")
-    records: list[dict] = []
-    plan = Plan(
-        tmp_path, space.template, ListSource([]), 1,
-        lambda kind, **fields: records.append({"kind": kind, **fields}),
-    )  # fmt: skip
-    state = _State(plan)
-    spec = TrialSpec("t0", "search", 0, space.template, "")
-    state.by_trial["t0"] = _Running(Proposal(spec, 0, {}), False)
-    trial = SimpleNamespace(config={"trial_id": "t0"}, error_file=None, last_result=None)
-    _Recorder(state).on_trial_error(1, [], trial)
-    assert [record["kind"] for record in records] == ["trial", "trial_end"]
-    assert trial_rows(records)["t0"].status == "failed"
+    stage = Stage("", tmp_path)
+    stage.recorder.fail("t0", "")
+    assert [record["kind"] for record in stage.records] == ["trial", "trial_end"]
+    assert trial_rows(stage.records)["t0"].status == "failed"
+    assert stage.values == [None]
+
+
+def test_a_trial_that_never_started_leaves_no_record(tmp_path) -> None:
+    stage = Stage("", tmp_path)
+    stage.recorder.end_cut_off()
+    assert stage.records == []
 
 
 IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)
@@ -150,3 +182,9 @@ pipelines.errors.StorageFullError: no room left at /data
 )
 def test_the_reason_of_a_failure_is_one_line(text: str, expected: str) -> None:
     assert reason_of_failure(text) == expected
+
+
+def test_a_full_disk_in_a_trial_is_fatal_to_the_stage(tmp_path) -> None:
+    stage = Stage("", tmp_path)
+    stage.recorder.fail("t0", IN_THE_TRIAL)
+    assert str(stage.recorder.fatal) == "no room left at /data"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from tuner.config import Space, loads
+from tuner.config import Search, Space, loads
 from tuner.config.ranges import (
     Choice,
     Grid,
@@ -18,13 +17,15 @@ from tuner.config.ranges import (
     Quantized,
     Uniform,
 )
-from tuner.study.search import _SearchSource
+from tuner.ledger.selection import TrialRow
+from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import (
-    GridSampler,
-    RandomSampler,
+    SAMPLERS,
     TpeSampler,
     build_sampler,
     distribution,
+    from_optuna,
+    to_optuna,
 )
 
 SPACE = """
@@ -44,12 +45,33 @@ def space(text: str = SPACE) -> Space:
     return loads(text)
 
 
+def drawn(proposer: Proposer, count: int) -> list[Proposal]:
+    found = [proposer.propose() for _ in range(count)]
+    return [proposal for proposal in found if proposal is not None]
+
+
+def row(proposal: Proposal, value: float | None = None, status: str = "completed") -> TrialRow:
+    """A proposal as the ledger of an earlier run tells it."""
+    best = None if value is None else {"epoch": 1, "metrics": {"val_f1_macro": value}}
+    return TrialRow(
+        proposal.trial_id, "search", proposal.ordinal, proposal.seed, dict(proposal.params),
+        proposal.experiment.model_dump(mode="json"), None, status=status, best=best,
+    )  # fmt: skip
+
+
+def test_every_algorithm_of_a_space_file_has_a_sampler() -> None:
+    assert set(SAMPLERS) == set(get_args(Search.model_fields["algorithm"].annotation))
+
+
 def test_random_trials_follow_from_seed_and_ordinal_alone() -> None:
-    one, two = RandomSampler(space(), 3), RandomSampler(space(), 3)
-    forwards = [one.ask(i) for i in range(8)]
-    backwards = [two.ask(i) for i in reversed(range(8))]
-    assert forwards == list(reversed(backwards))
-    assert RandomSampler(space(), 4).ask(0) != forwards[0]
+    text = SPACE.replace("{trials: 20}", "{trials: 8, algorithm: random, seed: 3}")
+    through = drawn(build_sampler(space(text)), 9)
+    assert [proposal.ordinal for proposal in through] == list(range(8))
+    resumed = build_sampler(space(text), [row(proposal, 0.5) for proposal in through[:5]])
+    assert drawn(resumed, 9) == through[5:]
+    other = build_sampler(space(text.replace("seed: 3", "seed: 4")))
+    assert drawn(other, 1)[0].params != through[0].params
+    assert len({proposal.trial_id for proposal in through}) == 8
 
 
 def test_grid_is_every_combination_once() -> None:
@@ -57,15 +79,12 @@ def test_grid_is_every_combination_once() -> None:
 name: g
 model: {name: cnn, blocks: {grid: [2, 3]}}
 train: {epochs: 4, batch_size: {grid: [16, 32, 64]}}
-search: {algorithm: grid, trials: 6}
+search: {algorithm: grid, trials: 7}
 scheduler: {grace_epochs: 1}
 """
-    sampler = build_sampler(space(text))
-    assert isinstance(sampler, GridSampler)
-    samples = [sampler.ask(i) for i in range(7)]
-    assert samples[6] is None
-    pairs = {tuple(s.params.values()) for s in samples if s}
-    assert pairs == {(b, n) for b in (2, 3) for n in (16, 32, 64)}
+    proposals = drawn(build_sampler(space(text)), 7)
+    pairs = [tuple(proposal.params.values()) for proposal in proposals]
+    assert pairs == [(b, n) for b in (2, 3) for n in (16, 32, 64)]
 
 
 @pytest.mark.parametrize(
@@ -78,16 +97,14 @@ scheduler: {grace_epochs: 1}
 def test_optuna_reaches_every_value_and_no_other(leaf) -> None:
     import optuna
 
-    from tuner.trials.samplers import _from_optuna, _to_optuna
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()
     for _ in range(200):
         raw = study.ask({"x": distribution(leaf)}).params["x"]
-        value = _from_optuna(leaf, raw)
+        value = from_optuna(leaf, raw)
         assert value in leaf.values()
-        assert _to_optuna(leaf, value) == raw
+        assert to_optuna(leaf, value) == raw
         seen.add(value)
     assert seen == set(leaf.values())
 
@@ -105,20 +122,29 @@ def score(params: dict) -> float:
     return near - (params["model"] != "cnn") - 0.2 * abs(params.get("model.cnn.blocks", 3) - 3)
 
 
-def run(sampler: TpeSampler, start: int, stop: int) -> list[dict]:
+def run(sampler: Proposer, count: int) -> list[Proposal]:
+    """Run trials one after another, each ending before the next one is proposed."""
     seen = []
-    for ordinal in range(start, stop):
-        sample = sampler.ask(ordinal)
-        assert sample is not None
-        seen.append(sample.params)
-        sampler.tell(ordinal, sample.params, score(sample.params))
+    for proposal in iter(sampler.propose, None):
+        seen.append(proposal)
+        sampler.ended(proposal, score(dict(proposal.params)))
+        if len(seen) == count:
+            break
     return seen
 
 
+def tpe(trials: int, seed: int = 0) -> Space:
+    return space(SPACE.replace("{trials: 20}", f"{{trials: {trials}, seed: {seed}}}"))
+
+
+def scores(proposals: list[Proposal]) -> list[float]:
+    return [score(dict(proposal.params)) for proposal in proposals]
+
+
 def test_tpe_asks_only_for_the_alternative_it_chose() -> None:
-    for params in run(TpeSampler(space(), 0, True, 5), 0, 20):
-        asked_cnn = "model.cnn.blocks" in params
-        assert asked_cnn == (params["model"] == "cnn")
+    for proposal in run(build_sampler(tpe(20)), 20):
+        params = proposal.params
+        assert ("model.cnn.blocks" in params) == (params["model"] == "cnn")
         assert ("model.resnet18.drop_rate" in params) == (params["model"] == "resnet18")
 
 
@@ -129,88 +155,58 @@ model: {choice: [{name: cnn}, {name: resnet18}, {name: densenet121}, {name: conv
 optim: {lr: {log_uniform: [1e-4, 1e-2]}}
 search: {trials: 20}
 """
+MODELS = ["cnn", "resnet18", "densenet121", "convnext_atto"]
 
 
 def test_tpe_tries_every_alternative_before_any_twice() -> None:
-    sampler = build_sampler(space(FAMILIES))
-    drawn = [sample.params for sample in map(sampler.ask, range(6)) if sample]
-    models = ["cnn", "resnet18", "densenet121", "convnext_atto"]
-    assert [params["model"] for params in drawn[:4]] == models
-    assert [params["features"] for params in drawn[:2]] == ["logmel", "stft"]
-    assert len({params["optim.lr"] for params in drawn}) == 6
+    params = [proposal.params for proposal in drawn(build_sampler(space(FAMILIES)), 6)]
+    assert [one["model"] for one in params[:4]] == MODELS
+    assert [one["features"] for one in params[:2]] == ["logmel", "stft"]
+    assert len({one["optim.lr"] for one in params}) == 6
 
 
-def test_tpe_goes_on_with_the_alternatives_that_an_earlier_run_has_not_tried() -> None:
-    begun = build_sampler(space(FAMILIES))
-    first, second = run(begun, 0, 2)  # type: ignore[arg-type]
-    resumed = build_sampler(space(FAMILIES), first=2)
-    resumed.tell(0, first, 0.5)
-    resumed.resume(second)  # was running when the study was stopped, and goes on
-    drawn = [sample.params["model"] for sample in map(resumed.ask, (2, 3)) if sample]
-    assert drawn == ["densenet121", "convnext_atto"]
-
-
-def test_trials_that_go_on_are_tried_already() -> None:
-    """A study was killed while its first trial ran."""
-    families = space(FAMILIES)
-    begun = build_sampler(families).ask(0)
-    assert begun is not None
-    row: Any = SimpleNamespace(
-        status="running",
-        ordinal=0,
-        params=begun.params,
-        trial_id="t000",
-        seed=0,
-        experiment=begun.experiment,
-    )
-    study: Any = SimpleNamespace(
-        metric="val_f1_macro", space=families, place=SimpleNamespace(name="s"), spec=lambda *of: of
-    )
-    source = _SearchSource(study, build_sampler(families, first=1), [row], 1, 20)
-    proposed = [proposal.params["model"] for _ in range(4) if (proposal := source.next())]
-    assert proposed == ["cnn", "resnet18", "densenet121", "convnext_atto"]
+@pytest.mark.parametrize("second", ["completed", "running", "failed"])
+def test_a_resumed_tpe_continues_with_the_untried_alternatives(second: str) -> None:
+    begun = drawn(build_sampler(space(FAMILIES)), 2)
+    rows = [row(begun[0], 0.5), row(begun[1], 0.4, second)]
+    resumed = build_sampler(space(FAMILIES), rows)
+    assert [one.params["model"] for one in drawn(resumed, 2)] == MODELS[2:]
+    resumed.ended(begun[1], 0.3)  # a trial that this sampler did not propose
 
 
 def test_tpe_learns() -> None:
-    found = run(TpeSampler(space(), 0, True, 8), 0, 60)
-    early, late = ([score(p) for p in part] for part in (found[:8], found[-20:]))
-    assert np.mean(late) > np.mean(early) + 0.3
+    found = scores(run(build_sampler(tpe(60)), 60))
+    assert np.mean(found[-20:]) > np.mean(found[:8]) + 0.3
 
 
-def test_tpe_told_of_an_earlier_run_knows_what_that_run_knew() -> None:
-    before = TpeSampler(space(), 0, True, 8)
-    found = run(before, 0, 30)
-    after = TpeSampler(space(), 1, True, 8)
-    for ordinal, params in enumerate(found):
-        after.tell(ordinal, params, score(params))
-    late = [score(p) for p in run(after, 30, 50)]
-    fresh = [score(p) for p in run(TpeSampler(space(), 1, True, 8), 0, 8)]
+def test_a_resumed_tpe_knows_what_the_earlier_run_knew() -> None:
+    before = run(build_sampler(tpe(50)), 30)
+    values = [score(dict(proposal.params)) for proposal in before]
+    # Of a ledger: the value of a failed trial is missing.
+    rows = [row(proposal, value) for proposal, value in zip(before, values, strict=True)]
+    late = scores(run(build_sampler(tpe(50), rows), 20))
+    fresh = scores(run(build_sampler(tpe(50, seed=1)), 8))
     assert np.mean(late) > np.mean(fresh) + 0.3
 
 
-def test_a_study_that_goes_on_does_not_draw_its_first_trials_again() -> None:
-    begun = build_sampler(space())
-    first = run(begun, 0, 3)  # type: ignore[arg-type]
-    resumed = build_sampler(space(), first=3)
-    for ordinal, params in enumerate(first):
-        resumed.tell(ordinal, params, score(params))
-    more = run(resumed, 3, 6)  # type: ignore[arg-type]
-    assert all(params not in first for params in more)
+def test_a_resumed_study_does_not_draw_its_first_trials_again() -> None:
+    first = run(build_sampler(tpe(20)), 3)
+    rows = [row(proposal, score(dict(proposal.params))) for proposal in first]
+    more = run(build_sampler(tpe(20), rows), 3)
+    assert [proposal.ordinal for proposal in more] == [3, 4, 5]
+    assert all(proposal.params not in [one.params for one in first] for proposal in more)
     # The same place in the same study gives the same draws.
-    again = build_sampler(space(), first=3)
-    for ordinal, params in enumerate(first):
-        again.tell(ordinal, params, score(params))
-    assert run(again, 3, 6) == more  # type: ignore[arg-type]
+    assert run(build_sampler(tpe(20), rows), 3) == more
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
-def test_a_failed_trial_leaves_nothing_running(value) -> None:
+def test_a_failed_trial_leaves_nothing_running(value: float | None) -> None:
     import optuna
 
-    sampler = TpeSampler(space(), 0, True, 3)
-    sample = sampler.ask(0)
-    assert sample is not None
-    sampler.tell(0, sample.params, value)
-    sampler.tell(1, sample.params, value)
-    states = {t.state for t in sampler._study.trials}
+    sampler = TpeSampler(tpe(20))
+    proposal = sampler.propose()
+    assert proposal is not None
+    sampler.ended(proposal, value)  # one that the sampler proposed
+    sampler.ended(proposal, value)  # and one of an earlier run
+    states: set[Any] = {trial.state for trial in sampler.optuna_study.trials}
     assert states == {optuna.trial.TrialState.FAIL}

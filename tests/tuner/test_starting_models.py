@@ -11,7 +11,7 @@ import torch
 from tuner.config import loads
 from tuner.errors import WeightsError
 from tuner.models import build_network
-from tuner.study.context import with_whole_path
+from tuner.study.context import with_absolute_weights
 from tuner.study.preflight import check_weights, memory_of
 
 
@@ -51,11 +51,11 @@ def test_workers_get_the_whole_path_of_weights(tmp_path: Path, monkeypatch) -> N
     (tmp_path / "mine.safetensors").touch()
     text = "name: s\nmodel: {name: resnet18, weights: mine.safetensors}"
     given = loads(text).template
-    weights = getattr(with_whole_path(given).model, "weights", None)
+    weights = getattr(with_absolute_weights(given).model, "weights", None)
     assert weights == str(tmp_path / "mine.safetensors")
     for other in ("mine.safetensors", "null"), ("mine.safetensors", "pretrained"):
         unchanged = loads(text.replace(*other)).template
-        assert with_whole_path(unchanged) == unchanged
+        assert with_absolute_weights(unchanged) == unchanged
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,15 @@ def split_spec(
     )  # fmt: skip
 
 
+def feature_set_key(experiment: Experiment) -> tuple[ClipSpec, FeatureSpec]:
+    """Return the settings that tell the feature sets of one study apart.
+
+    Raises:
+        pipelines.errors.SpecError: The settings cannot work.
+    """
+    return clip_spec(experiment.data), feature_spec(experiment.stored_features)
+
+
 def what_is_read(experiment: Experiment) -> dict[str, Any]:
     """The settings that change what a trial learns; two trials that agree in them are the same.
 

@@ -1,45 +1,44 @@
-"""Where a study lives and gets its audio."""
+"""Addresses of a study's state and audio."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.sources.files import printable_root
 
+if TYPE_CHECKING:
+    from pipelines.storage import Folder
+
 
 @dataclass(frozen=True)
-class Place:
-    """The folders of a study.
+class StudyPaths:
+    """Folders of a study.
 
     Attributes:
-        storage: the folder of all studies and feature sets.
-        name: of the study.
-        data: folder or manifest of the audio, or a URI, which may hold a secret.
+        storage: Folder of all studies and feature sets.
+        name: Name of the study.
+        data: Folder or manifest of the audio, or a URI, which may contain a secret.
     """
 
-    storage: Path
+    storage: Folder
     name: str
     data: str | Path = field(repr=False)
 
     @property
     def data_shown(self) -> str:
-        """Where the audio is, as it may be written down: without what a URI holds of secrets."""
+        """Address of the audio without the secrets of a URI, safe to write down."""
         return printable_root(
             str(self.data.resolve()) if isinstance(self.data, Path) else self.data
         )
 
     @property
-    def folder(self) -> Path:
-        """The study's folder."""
+    def folder(self) -> Folder:
+        """Folder of the study."""
         return self.storage / "studies" / self.name
 
     @property
-    def features(self) -> Path:
-        """The folder of feature sets, shared by all studies of the storage."""
+    def features(self) -> Folder:
+        """Folder of the feature sets, shared by all studies of the storage."""
         return self.storage / "features"
-
-    @property
-    def ledger(self) -> Path:
-        """The study's journal."""
-        return self.folder / "ledger.jsonl"

@@ -1,4 +1,4 @@
-"""Third stage: train the best configurations again over several seeds, name the winner."""
+"""Third stage: train the best configurations again over several seeds and pick the winner."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import numpy as np
 from tuner.config import what_is_read
 from tuner.errors import StudyError
 from tuner.ledger import selection
-from tuner.study.predictions import answers_of
-from tuner.study.search import run_stage
 from tuner.training import metrics
-from tuner.trials.plan import ListSource, Proposal
+from tuner.trials.plan import Proposal, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,21 +30,21 @@ def confirm_best(study: Context) -> None:
     """Run the missing confirmation runs and record the winner.
 
     Raises:
-        StudyError: no confirmation run succeeded.
-        PipelineError: a disk is full.
+        StudyError: No confirmation run succeeded.
+        PipelineError: A disk is full.
     """
     if study.ledger.last("confirmed"):
         return
     plan = study.space.template.confirm
     rows = study.rows()
     ranked = selection.leaderboard(rows.values(), study.metric, study.maximise)
-    top = list(_different(ranked))[: plan.top]
+    top = list(_distinct(ranked))[: plan.top]
     wanted = list(_missing_runs(study, top, rows))
     if wanted:
-        run_stage(study, ListSource(wanted), "confirm", len(wanted), None)
+        study.run_stage("confirm", Queue(wanted), len(wanted))
     found = selection.candidates(study.rows().values(), study.metric, study.maximise)
     if not found:
-        raise StudyError("no confirmation run succeeded; the ledger names the reasons")
+        raise StudyError("no confirmation run succeeded; the ledger holds the reasons")
     winner = found[0]
     study.record(
         "confirmed",
@@ -67,8 +65,8 @@ def confirm_best(study: Context) -> None:
     study.progress.say(f"confirmed: {winner.trial_id}, {reached}")
 
 
-def _different(ranked: list[TrialRow]) -> Iterator[TrialRow]:
-    """The trials without those that repeat a better one in all that their model reads."""
+def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
+    """Skip trials that repeat a better one in every setting that their model reads."""
     seen: set[str] = set()
     for row in ranked:
         read = json.dumps(what_is_read(row.experiment), sort_keys=True)
@@ -80,33 +78,28 @@ def _different(ranked: list[TrialRow]) -> Iterator[TrialRow]:
 def _missing_runs(
     study: Context, top: list[TrialRow], rows: dict[str, TrialRow]
 ) -> Iterator[Proposal]:
-    """The runs of the best configurations that have not ended yet."""
+    """Propose the runs of the best configurations that have not ended yet."""
     ordinal = 0
     for row in top:
         for seed in range(row.seed + 1, row.seed + 1 + study.space.template.confirm.seeds):
             trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
             known = rows.get(trial_id)
             if known is None or known.status == "running":
-                spec = study.spec(trial_id, "confirm", seed, row.experiment)
                 yield Proposal(
-                    spec,
-                    ordinal,
-                    row.params,
-                    parent_trial=row.trial_id,
-                    recorded=known is not None,
-                )
+                    trial_id, "confirm", seed, row.experiment, ordinal, row.params,
+                    parent_trial=row.trial_id, recorded=known is not None,
+                )  # fmt: skip
             ordinal += 1
 
 
 def _interval(study: Context, winner: Candidate) -> list[float] | None:
-    """Interval over validation tracks of the winner's mean over its seeds."""
+    """Return the interval over validation tracks of the winner's mean over its seeds."""
     metric = (TRACK_METRICS | HARD_METRICS).get(study.metric)
     if metric is None:
         return None
-    answers = answers_of(study, list(winner.runs), "val")
+    runs = study.predictions(list(winner.runs), "val")
     predicted = np.stack([
-        answer.hard.argmax(1) if study.metric in HARD_METRICS else answer.predicted
-        for answer in answers
+        one.hard.argmax(1) if study.metric in HARD_METRICS else one.predicted for one in runs
     ])  # fmt: skip
     k = len(study.labels())
-    return list(metrics.bootstrap_interval(answers[0].truth, predicted, metric, k))
+    return list(metrics.bootstrap_interval(runs[0].truth, predicted, metric, k))

@@ -1,4 +1,4 @@
-"""What the stages of a study share: where it lives, its ledger, and who hears of each record."""
+"""What the stages of a study share: its settings, folders, ledger and cluster."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from tuner.config import PRETRAINED
+from tuner.config.specs import feature_set_key
 from tuner.errors import StudyError
 from tuner.ledger import selection
-from tuner.study.feature_sets import key_of
-from tuner.trials.trial import Predictions, TrialSpec, predict_split
+from tuner.trials import schedule
+from tuner.trials.plan import Plan, Proposal, Proposer
+from tuner.trials.predictions import Predictions, predict_split
+from tuner.trials.trial import TrialSpec
 
 if TYPE_CHECKING:
+    from pipelines.settings import ClipSpec, FeatureSpec
     from tuner.config import Experiment, Space
     from tuner.ledger.journal import Ledger, Record
-    from tuner.ledger.paths import Place
+    from tuner.ledger.paths import StudyPaths
     from tuner.report.terminal import Progress
-    from tuner.study.feature_sets import Specs
     from tuner.tracking import Tracker
     from tuner.trials.cluster import Cluster
 
@@ -28,86 +31,139 @@ PREDICT_TIMEOUT_SECONDS = 3600.0
 
 @dataclass
 class Context:
-    """A study in the hands of this process.
+    """A study in this process.
 
     Attributes:
-        space: what to search.
-        place: where it lives.
-        cluster: what it runs on.
-        ledger: its journal.
-        tracker: where records are projected to.
-        progress: what the user sees.
-        feature_paths: folder of each feature set; filled by the first stage.
+        space: Space to search.
+        paths: Folders of the study.
+        cluster: Ray cluster that runs the trials.
+        ledger: Journal of the study.
+        tracker: Experiment tracker, which shows the records.
+        progress: Display for the user.
+        feature_paths: Folder of each feature set; filled by the first stage.
     """
 
     space: Space
-    place: Place
+    paths: StudyPaths
     cluster: Cluster
     ledger: Ledger
     tracker: Tracker
     progress: Progress
-    feature_paths: dict[Specs, str] = field(default_factory=dict)
+    feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
-        """The metric that trials are ranked by."""
+        """Metric that ranks the trials."""
         return self.space.template.search.metric
 
     @property
     def maximise(self) -> bool:
-        """Whether larger is better."""
+        """Whether a larger value of the metric is better."""
         return self.space.template.search.mode == "max"
 
     def record(self, kind: str, **fields: Any) -> Record:
-        """Write to the ledger, then show and track."""
+        """Write a record to the ledger, then show it to the user and the tracker."""
         record = self.ledger.append(kind, **fields)
         self.progress.record(record)
         self.tracker.record(record)
         return record
 
     def required(self, kind: str) -> Record:
-        """The newest record of a kind that an earlier stage has written."""
+        """Return the newest record of a kind that an earlier stage has written."""
         record = self.ledger.last(kind)
         assert record is not None, f"a stage before this one writes {kind!r}"
         return record
 
-    def rows(self) -> dict[str, selection.TrialRow]:
-        """All trials by id."""
-        return selection.trial_rows(self.ledger.records())
+    def rows(self, stage: str | None = None) -> dict[str, selection.TrialRow]:
+        """Return all trials by id, or those of one stage."""
+        rows = selection.trial_rows(self.ledger.records())
+        return {name: row for name, row in rows.items() if stage in (None, row.stage)}
 
     def labels(self) -> list[str]:
-        """Class names, in the order of the logits."""
+        """Return the class names, in the order of the logits."""
         return list(self.required("features")["features"][0]["labels"])
 
-    def spec(self, trial_id: str, stage: str, seed: int, experiment: Experiment) -> TrialSpec:
-        """What the processes of a trial need to know."""
-        # Resources may change between two runs of a study, for trials that go on as well.
+    def spec(self, trial: Proposal | selection.TrialRow) -> TrialSpec:
+        """Return what the processes of a trial need to know."""
+        # Resources may change when a study resumes, also for its unfinished trials.
         resources = self.space.template.resources
-        experiment = with_whole_path(experiment).model_copy(update={"resources": resources})
-        path = self.feature_paths[key_of(experiment)]
-        return TrialSpec(trial_id, stage, seed, experiment, path)
+        experiment = with_absolute_weights(trial.experiment).model_copy(
+            update={"resources": resources}
+        )
+        path = self.feature_paths[feature_set_key(experiment)]
+        return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path)
+
+    def run_stage(
+        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+    ) -> None:
+        """Run the trials of a stage; the scheduler stops only those of the search early.
+
+        Raises:
+            StudyError: A disk is full; names the path.
+        """
+        self.progress.stage(stage, num_trials)
+        epochs = [self.space.template.train.epochs]
+        if (open_epochs := self.space.ranges.get("train.epochs")) is not None:
+            epochs = [value for value in open_epochs.ends if isinstance(value, int)]
+        plan = Plan(
+            study=self.paths.folder.resolved(),
+            experiment=self.space.template,
+            proposer=proposer,
+            num_trials=num_trials,
+            spec=self.spec,
+            record=self.record,
+            rows=self.rows(stage),
+            early_stopping=stage == "search",
+            max_epochs=max(epochs),
+            budget_seconds=budget_seconds,
+        )
+        schedule.run(plan, self.cluster)
+
+    def predictions(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
+        """Return the trials' predictions on a split, in order; compute only missing ones.
+
+        Raises:
+            StudyError: A trial cannot predict.
+            StorageFullError: No room to keep them; names the path.
+        """
+        folder = self.paths.folder
+        found: list[Predictions | None] = [
+            Predictions.read(folder, row.trial_id, split) for row in rows
+        ]
+        missing = [i for i, one in enumerate(found) if one is None]
+        if missing:
+            computed = self.predict([rows[i] for i in missing], split)
+            for i, one in zip(missing, computed, strict=True):
+                one.write(folder, rows[i].trial_id, split)
+                found[i] = one
+        return [one for one in found if one is not None]
 
     def predict(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
-        """Answers of trained trials on a split, computed on the cluster."""
-        study = self.place.folder.resolve()
+        """Compute the predictions of trained trials on a split, on the cluster.
+
+        Raises:
+            StudyError: A trial cannot predict.
+        """
+        study = self.paths.folder.resolved()
         task = ray.remote(num_cpus=1)(predict_split)
-        specs = [self.spec(row.trial_id, row.stage, row.seed, row.experiment) for row in rows]
         try:
-            answers: list[Predictions] = ray.get(
-                [task.remote(study, spec, split) for spec in specs],
+            predictions: list[Predictions] = ray.get(
+                [task.remote(study, self.spec(row), split) for row in rows],
                 timeout=PREDICT_TIMEOUT_SECONDS,
             )
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise StudyError(f"the trained trials give no answers on {split}: {reason}") from error
-        return answers
+            raise StudyError(
+                f"cannot predict {split} with the trained trials: {reason}"
+            ) from error
+        return predictions
 
 
-def with_whole_path(experiment: Experiment) -> Experiment:
+def with_absolute_weights(experiment: Experiment) -> Experiment:
     """Make the path of a weights file absolute: workers start in another folder."""
     weights = getattr(experiment.model, "weights", None)
     if weights is None or weights == PRETRAINED:
         return experiment
-    whole = str(Path(weights).expanduser().resolve())
-    model = experiment.model.model_copy(update={"weights": whole})
+    absolute = str(Path(weights).expanduser().resolve())
+    model = experiment.model.model_copy(update={"weights": absolute})
     return experiment.model_copy(update={"model": model})

@@ -1,41 +1,146 @@
-"""Several models' answers to the same tracks as one answer: equal votes, or weights by validation.
+"""Last stage: score what several trained models predict together, beside the single winner.
 
-Words: ``s`` models, ``t`` tracks, ``k`` classes; an answer is a row of class probabilities.
+Nothing is selected here and nothing is registered. The winner is fixed before, and each model
+predicts the test tracks once.
+
+Words: ``s`` models, ``t`` tracks, ``k`` classes; a prediction is a row of class probabilities.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuner.errors import StudyError
+from tuner.ledger import selection
+from tuner.study.refit import winning_run
 from tuner.training import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-ROUNDS = 50  # of greedy selection, so that a weight is known to 0.02
+    from tuner.ledger.selection import TrialRow
+    from tuner.study.context import Context
+
+ROUNDS = 50  # of greedy selection, so that weights are multiples of 0.02 or coarser
+SPLITS = ("val", "test")
+IN_WORDS = {
+    "winner_soft": "the winner, soft vote over clips",
+    "winner_hard": "the winner, hard vote over clips",
+    "top_k": "soft vote of the confirmed models",
+    "fusion": "fusion of the best model of each family",
+}
+
+
+def compare_ensembles(study: Context) -> None:
+    """Record the scores of votes and fusions, unless the study has done so.
+
+    If a vote is impossible, for example because the weights of a model are lost, it is skipped
+    with the reason: the study has its winner without it.
+    """
+    if study.ledger.last("ensemble"):
+        return
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for name, members in _compositions(study):
+        study.progress.status(f"scoring {IN_WORDS[name]}")
+        try:
+            rows.append(_row(study, name, members))
+        except StudyError as error:
+            problems.append(f"{IN_WORDS[name]}: {error}")
+            continue
+        if name in ("top_k", "fusion"):
+            test = rows[-1]["test"]
+            study.progress.say(
+                f"beside the winner: {IN_WORDS[name]}, test macro F1 {test['f1_macro']:.3f}, "
+                f"accuracy {test['accuracy']:.3f}"
+            )
+    study.record("ensemble", rows=rows, problems=problems)
+
+
+def _compositions(study: Context) -> Iterator[tuple[str, list[TrialRow]]]:
+    """Yield the name and the members of each vote."""
+    rows = study.rows()
+    winner = winning_run(study)
+    yield "winner_soft", [winner]
+    yield "winner_hard", [winner]
+    confirmed = [
+        selection.best_run(candidate, study.metric, study.maximise)
+        for candidate in selection.candidates(rows.values(), study.metric, study.maximise)
+    ]
+    if len(confirmed) > 1:
+        yield "top_k", confirmed
+    families: dict[str, TrialRow] = {}
+    for row in (*confirmed, *selection.leaderboard(rows.values(), study.metric, study.maximise)):
+        families.setdefault(row.experiment.model.name, row)
+    if len(families) > 1:
+        yield "fusion", list(families.values())
+
+
+def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
+    """Return the members, weights and scores of one vote."""
+    vote = "hard" if name == "winner_hard" else "probabilities"
+    val, test = (_matched(study, members, split, vote) for split in SPLITS)
+    weights = (
+        select_weights(val.probabilities, val.truth)
+        if name == "fusion"
+        else np.full(len(members), 1 / len(members))
+    )
+    return {
+        "name": name,
+        "members": [
+            {"trial_id": row.trial_id, "model": row.experiment.model.name, "weight": weight}
+            for row, weight in zip(members, weights.tolist(), strict=True)
+        ],
+        **{
+            split: _scores(matched, weights, vote)
+            for split, matched in zip(SPLITS, (val, test), strict=True)
+        },
+    }
+
+
+def _matched(study: Context, members: list[TrialRow], split: str, vote: str) -> Matched:
+    found = study.predictions(members, split)
+    return match_tracks(
+        [one.track_ids for one in found],
+        [one.truth for one in found],
+        [getattr(one, vote) for one in found],
+    )
+
+
+def _scores(matched: Matched, weights: NDArray[np.float64], vote: str) -> dict[str, Any]:
+    voted = soft_vote(matched.probabilities, weights)
+    found: dict[str, Any] = metrics.scores_of(voted, matched.truth)
+    if vote == "hard":
+        del found["log_loss"]  # shares of a few clips are not probabilities
+    predicted, k = voted.argmax(1), voted.shape[1]
+    for key, metric in (("ci95", metrics.f1_macro), ("accuracy_ci95", metrics.accuracy)):
+        found[key] = list(metrics.bootstrap_interval(matched.truth, predicted, metric, k))
+    return {**found, "tracks": len(matched.truth), "left_out": matched.num_unknown}
+
+
+# -- arithmetic
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Answers of several models to the tracks that all of them know.
+    """Predictions of several models on the tracks that all of them know.
 
     Attributes:
-        probabilities: ``[s, t, k]``.
-        truth: class of each track ``[t]``.
-        track_ids: the tracks, ``t``.
-        left_out: tracks that at least one model does not know.
+        probabilities: Predictions ``[s, t, k]``.
+        truth: Class of each track ``[t]``.
+        track_ids: Tracks, ``t``.
+        num_unknown: Number of tracks that at least one model does not know.
     """
 
     probabilities: NDArray[np.float64]
     truth: NDArray[np.int64]
     track_ids: tuple[str, ...]
-    left_out: int
+    num_unknown: int
 
 
 def match_tracks(
@@ -43,21 +148,21 @@ def match_tracks(
     truths: Sequence[NDArray[np.int64]],
     probabilities: Sequence[NDArray[np.float64]],
 ) -> Matched:
-    """Bring the answers of models that list their tracks in different orders together.
+    """Align the predictions of models that list their tracks in different orders.
 
     Args:
-        track_ids: tracks of each model, in its own order.
-        truths: class of each of them.
-        probabilities: its answers, ``[tracks of the model, k]``.
+        track_ids: Tracks of each model, in its own order.
+        truths: Class of each of them.
+        probabilities: Predictions of each model, ``[tracks of the model, k]``.
 
     Returns:
         The common tracks in the first model's order.
 
     Raises:
-        StudyError: no track is known to all, two models call one by different classes, or they
-            choose among different ones.
+        StudyError: No track is known to all models, two models give a track different classes, or
+            the models choose among different classes.
     """
-    if len({answers.shape[1] for answers in probabilities}) > 1:
+    if len({one.shape[1] for one in probabilities}) > 1:
         raise StudyError("the models choose among different classes")
     places = [{name: i for i, name in enumerate(names)} for names in track_ids]
     known = set(places[0]).intersection(*places[1:])
@@ -72,31 +177,31 @@ def match_tracks(
         probabilities=np.stack([p[at] for p, at in zip(probabilities, rows, strict=True)]),
         truth=picked[0],
         track_ids=common,
-        left_out=len(set().union(*places)) - len(common),
+        num_unknown=len(set().union(*places)) - len(common),
     )
 
 
 def soft_vote(
     probabilities: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Mean ``[t, k]`` of answers ``[s, t, k]`` with weights ``[s]`` that add up to 1."""
+    """Return the mean ``[t, k]`` of predictions ``[s, t, k]``, with weights ``[s]`` of sum 1."""
     return np.asarray(np.tensordot(weights, probabilities, axes=1))
 
 
 def select_weights(
     probabilities: NDArray[np.float64], truth: NDArray[np.int64], rounds: int = ROUNDS
 ) -> NDArray[np.float64]:
-    """Weights ``[s]`` with which the models' mean has a low log loss.
+    """Return weights ``[s]`` for which the mean of the models has a low log loss.
 
     Ensemble selection (Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble selection from libraries
-    of models, ICML 2004): each round adds the model, one that is in already included, that gives
-    the mean of all added so far the lowest loss; of all rounds the one with the lowest loss is
-    taken. The first round is the best single model, so the result is never above it.
+    of models, ICML 2004): each round adds the model, possibly again, that gives the mean of all
+    added so far the lowest loss; the round with the lowest loss is kept. The first round is the
+    best single model, so the result is never worse than that.
 
     Args:
-        probabilities: answers ``[s, t, k]`` on tracks that no model was trained on.
-        truth: class of each track ``[t]``, ``t`` at least 1.
-        rounds: models added at most; a weight is a share of the rounds taken.
+        probabilities: Predictions ``[s, t, k]`` on tracks that no model was trained on.
+        truth: Class of each track ``[t]``, ``t`` at least 1.
+        rounds: Largest number of models added; a weight is a share of the rounds kept.
 
     Returns:
         Shares that add up to 1.
@@ -111,7 +216,7 @@ def select_weights(
         chosen = int(losses.argmin())
         added[chosen] += 1
         total += of_truth[chosen]
-        # Equal means differ by rounding; an earlier round has the fewer models.
+        # Equal means differ by rounding; an earlier round has fewer models.
         if losses[chosen] < lowest - 1e-12:
             lowest, weights = losses[chosen], added / count
     return weights

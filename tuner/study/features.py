@@ -1,45 +1,155 @@
-"""First stage: build the feature sets of the space, or find them built."""
+"""First stage: find the audio, and build the feature sets that the trials need."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import StudyError, StudyExistsError
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec, problems
+from pipelines.sources.files import is_uri
+from tuner.config.specs import clip_spec, feature_spec, split_spec
+from tuner.errors import StudyError, StudyExistsError, UsageError
 from tuner.ledger import selection
-from tuner.study import feature_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from pipelines.build.feature_sets import BuildResult
+    from pipelines.build.progress import Progress
+    from pipelines.storage import Folder
     from pipelines.store.feature_set import FeatureSet
+    from tuner.config import Space
+    from tuner.config.schema import Data, Features
     from tuner.study.context import Context
+
+DEMO_ROOT = "demo"
+
+
+def pipeline_settings(data: Data, features: Features) -> tuple[ClipSpec, FeatureSpec, SplitSpec]:
+    """Return the pipeline's settings for the data and features blocks of an experiment."""
+    split = split_spec(data.split, data.group, data.seed, data.leaks)
+    return clip_spec(data), feature_spec(features), split
+
+
+# -- before the study starts
+
+
+def data_source(root: str, storage: Folder) -> str | Path:
+    """Return the address of the audio.
+
+    Returns:
+        The given folder or manifest, its URI as given, or the built-in demo in the storage.
+    """
+    if root == DEMO_ROOT:
+        return storage.local("demo-data")
+    return root if is_uri(root) else Path(root).expanduser()
+
+
+def ensure_demo(folder: Path, progress: Callable[[str], None]) -> None:
+    """Write the demo dataset unless it exists; ``progress`` gets a line now and then."""
+    from pipelines.demo import write_demo
+
+    write_demo(
+        folder, progress=lambda done, total: progress(f"demo dataset: {done} of {total} tracks")
+    )
+
+
+def check_source(space: Space, source: str | Path) -> None:
+    """Check that the data can be used; takes a moment and starts nothing.
+
+    Raises:
+        PipelineError: No audio, a single class, too few groups, or an invalid manifest.
+    """
+    from pipelines.sources.catalog import read_catalog
+    from pipelines.splits.decide import check_splits
+
+    data = space.template.data
+    split = split_spec(data.split, data.group, data.seed, data.leaks)
+    check_splits(read_catalog(source), split)
+
+
+def check_settings(space: Space) -> None:
+    """Check that the pipeline accepts every front end of the space.
+
+    Raises:
+        UsageError: One of them is impossible; says why.
+    """
+    for variant in space.feature_variants():
+        clip, feature, _ = pipeline_settings(variant.data, variant.features)
+        for name, text in problems(clip, feature):
+            raise UsageError(f"{space.file}: {name}: {text}")
+
+
+# -- the stage
 
 
 def build_features(study: Context) -> None:
-    """Build every feature set that the study's trials need.
+    """Build every feature set that the study's trials need, or find it built.
 
     Raises:
-        PipelineError: the data cannot be used, or the disk is full.
-        StudyError: the feature sets do not agree on the split.
-        StudyExistsError: the data has changed since the study began.
+        PipelineError: The data cannot be used, or the disk is full.
+        StudyError: The feature sets disagree on the split.
+        StudyExistsError: The data has changed since the study began.
     """
-    built = feature_sets.build_all(
-        study.space, study.place.data, study.place.features, study.progress.files
+    built = build_all(
+        study.space, study.paths.data, study.paths.features.local(), study.progress.files
     )
     study.feature_paths = {key: str(r.feature_set.path.resolve()) for key, r in built.items()}
     _refuse_different_splits([result.feature_set for result in built.values()])
-    described = [feature_sets.describe(result) for result in built.values()]
+    described = [describe(result) for result in built.values()]
     before = study.ledger.last("features")
     if before is None:
         study.record("features", features=described)
     else:
-        _refuse_changed_data(study.place.name, before["features"], described)
+        _refuse_changed_data(study.paths.name, before["features"], described)
+    study.progress.say(_in_words(described))
+
+
+def build_all(
+    space: Space, source: str | Path, folder: Path, progress: Callable[[Progress], None]
+) -> dict[tuple[ClipSpec, FeatureSpec], BuildResult]:
+    """Build the missing feature sets of the space under ``folder``.
+
+    Raises:
+        PipelineError: The data cannot be used, or the disk is full.
+    """
+    from pipelines.build.feature_sets import build_sets
+    from pipelines.sources.catalog import read_catalog
+
+    # Neither the split nor the share of bad files can be a range, so all sets have the same.
+    data = space.template.data
+    settings = [pipeline_settings(v.data, v.features) for v in space.feature_variants()]
+    wanted = [(clip, feature) for clip, feature, _ in settings]
+    built = build_sets(
+        read_catalog(source), folder, wanted, settings[0][2], progress,
+        max_bad_share=data.max_bad_share,
+    )  # fmt: skip
+    return dict(zip(wanted, built, strict=True))
+
+
+def describe(result: BuildResult) -> dict[str, Any]:
+    """Return a feature set as the ledger records it."""
+    manifest = result.feature_set.manifest
+    return {
+        "fingerprint": manifest.fingerprint,
+        "path": str(result.feature_set.path),
+        "labels": list(manifest.labels),
+        "tracks": asdict(manifest.tracks),
+        "clips": dict(manifest.clips),
+        "groups": manifest.group_source,
+        "leakage": asdict(manifest.leakage),
+    }
+
+
+def _in_words(described: list[dict[str, Any]]) -> str:
+    """Return the line that the user reads about the feature sets."""
     first = described[0]
     tracks, clips = first["tracks"], first["clips"]
     leak = selection.leak_in_words(selection.worst_leakage(described))
-    dropped = dropped_in_words(first["leakage"])  # the same in all sets, as the sides are
+    dropped = dropped_in_words(first["leakage"])  # the same in all sets, like the splits
     rejected = f", {tracks['quarantined']} rejected" if tracks["quarantined"] else ""
-    study.progress.say(
+    return (
         f"features: {tracks['listed']} tracks{rejected}; clips {clips['train']} train, "
         f"{clips['val']} val, {clips['test']} test; groups: {first['groups']}; "
         + ("no leak between the splits" if leak == "passed" else leak)
@@ -48,7 +158,7 @@ def build_features(study: Context) -> None:
 
 
 def dropped_in_words(leakage: Mapping[str, Any]) -> str:
-    """Which tracks `data.leaks: drop` left out of a feature set; empty when it left out none.
+    """Say which tracks ``data.leaks: drop`` dropped from a feature set; empty if none.
 
     Args:
         leakage: `pipelines.splits.leakage.Leakage` as JSON; sets of earlier versions count none.
@@ -57,28 +167,28 @@ def dropped_in_words(leakage: Mapping[str, Any]) -> str:
     num_train = leakage.get("dropped", 0) - num_val
     counted = ((num_train, "training", "validation or test"), (num_val, "validation", "test"))
     return "; ".join(
-        f"{number} {side} {'track' if number == 1 else 'tracks'} left out, with a copy or the "
+        f"{number} {split} {'track' if number == 1 else 'tracks'} dropped, with a copy or the "
         f"group in {better}"
-        for number, side, better in counted
+        for number, split, better in counted
         if number
     )
 
 
-def _refuse_different_splits(feature_sets_built: list[FeatureSet]) -> None:
-    """Trials are ranked against each other, so all must be judged on the same tracks.
+def _refuse_different_splits(feature_sets: list[FeatureSet]) -> None:
+    """Raise if the feature sets split the tracks differently: all trials need the same tracks.
 
-    Copies are searched for independently of the features and once for all sets, so that only
-    verdicts on single files can differ, such as of very short ones.
+    Duplicates are searched for independently of the features and once for all sets, so only
+    verdicts on single files can differ, for example on very short ones.
     """
-    sides = []
-    for one in feature_sets_built:
+    splits = []
+    for one in feature_sets:
         tracks = one.tracks().select(["track_id", "split"]).to_pylist()
-        sides.append({track["track_id"]: track["split"] for track in tracks})
-    if any(other != sides[0] for other in sides[1:]):
+        splits.append({track["track_id"]: track["split"] for track in tracks})
+    if any(other != splits[0] for other in splits[1:]):
         raise StudyError(
-            "the feature sets of this study put tracks on different sides, since some files can "
+            "the feature sets of this study split the tracks differently, because some files can "
             "be used at one sample rate only; remove them (rejects.csv in the feature sets lists "
-            "them), or search the sample rate in studies of their own"
+            "them), or search the sample rate in separate studies"
         )
 
 

@@ -1,4 +1,4 @@
-"""Last stages: the one look at the test split, and the registration of the winner."""
+"""Stages after the winner is known: its only test, and its registration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.ledger import selection
-from tuner.study.predictions import answers_of
 from tuner.study.refit import final_run
 from tuner.tracking import registry
 from tuner.training import metrics
-from tuner.trials.trial import export_bundle
+from tuner.trials.predictions import export_bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,18 +22,20 @@ if TYPE_CHECKING:
 
 
 def test_winner(study: Context) -> None:
-    """Score the confirmed winner on the test split; a study does this once in its life."""
+    """Score the winner on the test split, once in the life of a study."""
     if study.ledger.last("test"):
         return
     row = final_run(study)
-    (answer,) = answers_of(study, [row], "test")
+    (found,) = study.predictions([row], "test")
     labels = study.labels()
     k = len(labels)
-    low, high = metrics.bootstrap_interval(answer.truth, answer.predicted, metrics.f1_macro, k)
-    by_accuracy = metrics.bootstrap_interval(answer.truth, answer.predicted, metrics.accuracy, k)
-    measured = {name: v for name, v in answer.metrics.items() if math.isfinite(v)}  # as JSON wants
-    counts = metrics.confusion(answer.truth, answer.predicted, k)
-    tracks = "\n".join(sorted(answer.track_ids))
+    low, high = metrics.bootstrap_interval(found.truth, found.predicted, metrics.f1_macro, k)
+    by_accuracy = metrics.bootstrap_interval(found.truth, found.predicted, metrics.accuracy, k)
+    measured = {
+        name: v for name, v in found.metrics.items() if math.isfinite(v)
+    }  # NaN is invalid JSON
+    counts = metrics.confusion(found.truth, found.predicted, k)
+    tracks = "\n".join(sorted(found.track_ids))
     study.record(
         "test",
         trial_id=row.trial_id,
@@ -42,23 +43,23 @@ def test_winner(study: Context) -> None:
             **measured,
             "ci95": [low, high],
             "accuracy_ci95": list(by_accuracy),
-            "tracks": len(answer.truth),
+            "tracks": len(found.truth),
         },
         confusion=counts.tolist(),
-        clip_confusion=answer.clip_confusion.tolist(),
+        clip_confusion=found.clip_confusion.tolist(),
         classes=_classes(counts, labels),
         labels=labels,
-        # Two scores can be compared when they were reached on the same tracks.
+        # Two scores are comparable if they were reached on the same tracks.
         split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
     )
     study.progress.say(
         f"test: macro F1 {measured['f1_macro']:.3f} (95 % {low:.3f} to {high:.3f}), "
-        f"accuracy {measured['accuracy']:.3f} on {len(answer.truth)} tracks"
+        f"accuracy {measured['accuracy']:.3f} on {len(found.truth)} tracks"
     )
 
 
 def _classes(counts: NDArray[np.int64], labels: list[str]) -> list[dict[str, Any]]:
-    """Scores of each class from counts of tracks ``[k, k]``, in words for programs."""
+    """Return the scores of each class from counts of tracks ``[k, k]``."""
     precision, recall, f1 = (values.tolist() for values in metrics.per_class(counts))
     return [
         {"label": label, "precision": precision[i], "recall": recall[i], "f1": f1[i],
@@ -71,7 +72,7 @@ def register_winner(study: Context) -> None:
     """Export the winner and register it, unless the study has done so.
 
     Raises:
-        TrackingError: the tracking server does not take it.
+        TrackingError: The tracking server rejects it.
     """
     if study.ledger.last("registered"):
         return
@@ -79,20 +80,19 @@ def register_winner(study: Context) -> None:
     final_id = _record_final_run(study, row)
     test = study.required("test")
     leakage = selection.summary(list(study.ledger.records()))["leakage"]
-    spec = study.spec(row.trial_id, row.stage, row.seed, row.experiment)
-    fingerprint = Path(
-        spec.feature_set
-    ).name  # the storage may have been moved since it was recorded
+    spec = study.spec(row)
+    # Not from the ledger: the storage may have moved since.
+    fingerprint = Path(spec.feature_set).name
     origin = {
-        "study": study.place.name, "trial_id": row.trial_id, "fingerprint": fingerprint,
+        "study": study.paths.name, "trial_id": row.trial_id, "fingerprint": fingerprint,
         "test": test["metrics"],
     }  # fmt: skip
-    folder = study.place.folder.resolve()
-    bundle = export_bundle(folder, spec, folder / "model", origin)
+    folder = study.paths.folder.resolved()
+    bundle = export_bundle(folder, spec, folder.local("model"), origin)
     study.progress.status("exporting and registering the winner")
     study.tracker.flush()
     facts = registry.ModelFacts(
-        study=study.place.name,
+        study=study.paths.name,
         trial_id=row.trial_id,
         fingerprint=fingerprint,
         test_split=test["split_digest"],
@@ -100,7 +100,7 @@ def register_winner(study: Context) -> None:
         leak="" if leakage["passed"] else selection.leak_in_words(leakage),
     )
     done = registry.register(
-        study.tracker.uri, study.tracker.run_id(final_id), bundle, study.place.name, facts
+        study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts
     )
     reason = reason_of(done, is_guessing=selection.is_guessing(test))
     study.record(
@@ -110,17 +110,17 @@ def register_winner(study: Context) -> None:
 
 
 def reason_of(done: registry.Registration, is_guessing: bool) -> str:
-    """Why a model was registered or not; one that only guesses is registered, and said to."""
+    """Return why a model was registered or not, with a note if it only guesses."""
     if done.version is None or not is_guessing:
         return done.reason
-    # In front: the reason can end in a command.
-    return f"no better than guessing on the test tracks, registered all the same: {done.reason}"
+    # First, because the reason can end in a command.
+    return f"no better than guessing on the test tracks, registered anyway: {done.reason}"
 
 
 def _record_final_run(study: Context, row: TrialRow) -> str:
-    """Record the run that shows the registered model, unless it is one that was trained as such.
+    """Record the run that shows the registered model, and return its trial id.
 
-    Without a final fit it repeats a confirmation run.
+    A final fit has such a run already. Otherwise the record repeats the confirmation run.
     """
     if row.stage == "final":
         return row.trial_id

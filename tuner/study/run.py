@@ -1,23 +1,21 @@
-"""The life of a study: begin or recognise it, run its stages in order, say how it ended.
+"""The life of a study: start or resume it, run its stages in order, and record how it ended.
 
-Each stage does only what the ledger does not hold yet, so the same command continues a study that
-was killed at any moment, and shows the result of one that is done.
+Each stage does only what the ledger does not hold yet, so the same command resumes a study that
+was killed at any moment, and shows the result of a finished one.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-
-import filelock
 
 from tuner import report
 from tuner.errors import StudyExistsError, UsageError
 from tuner.study.confirm import confirm_best
+from tuner.study.ensemble import compare_ensembles
 from tuner.study.features import build_features
 from tuner.study.finish import register_winner, test_winner
-from tuner.study.fusion import compare_ensembles
 from tuner.study.refit import refit_winner
 from tuner.study.search import search_space
 from tuner.trials import schedule
@@ -27,51 +25,47 @@ if TYPE_CHECKING:
 
     from tuner.config import Space
     from tuner.ledger.journal import Ledger
-    from tuner.ledger.paths import Place
+    from tuner.ledger.paths import StudyPaths
     from tuner.study.context import Context
     from tuner.tracking import Tracker
 
-# Settings that may differ between two runs of one study: they change how long it takes, not what
-# it finds.
+LOCK = "study.lock"
+# Settings that may change when a study resumes, because they do not affect its results.
 FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
 
 
 @contextmanager
-def locked(place: Place) -> Iterator[None]:
-    """Hold the study's folder for this process.
+def locked(paths: StudyPaths) -> Iterator[None]:
+    """Lock the study's folder for this process.
 
     Raises:
-        UsageError: another process runs this study.
+        UsageError: Another process runs this study.
     """
-    place.folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(place.folder / "study.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UsageError(
-            f"study {place.name!r} is running in another process ({lock.lock_file}); wait for it, "
-            "or choose another --name"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(paths.folder.lock(LOCK, timeout_seconds=0.0))
+        except TimeoutError:
+            raise UsageError(
+                f"study {paths.name!r} is running in another process ({paths.folder / LOCK}); "
+                "wait for it, or choose another --name"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
-def begin(space: Space, place: Place, ledger: Ledger) -> None:
-    """Write the study's first record, or check that the one there has the same settings.
+def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
+    """Write the study's first record, or check that the existing one has the same settings.
 
     Raises:
-        StudyExistsError: it was started with other settings; says which.
+        StudyExistsError: The study was started with other settings; says which.
     """
     settings = space.settings()
     before = ledger.last("study")
-    (place.folder / "space.yaml").write_text(space.source)
-    (place.folder / "resolved.yaml").write_text(space.to_yaml())
+    paths.folder.write_text("space.yaml", space.source)
+    paths.folder.write_text("resolved.yaml", space.to_yaml())
     if before is None:
         ledger.append(
-            "study", study=place.name, source=space.source, settings=settings,
-            config=space.template.model_dump(mode="json"), data=place.data_shown,
+            "study", study=paths.name, source=space.source, settings=settings,
+            config=space.template.model_dump(mode="json"), data=paths.data_shown,
         )  # fmt: skip
         return
     had = before["settings"]
@@ -81,21 +75,21 @@ def begin(space: Space, place: Place, ledger: Ledger) -> None:
         if had.get(name) != settings.get(name) and not name.startswith(FREE_TO_CHANGE)
     ]
     if differences:
-        raise StudyExistsError(place.name, differences)
+        raise StudyExistsError(paths.name, differences)
 
 
 def is_done(ledger: Ledger) -> bool:
-    """Whether the study has ended well."""
+    """Return True if the study finished successfully."""
     return (ledger.last("study_end") or {}).get("status") == "done"
 
 
 def run(study: Context) -> None:
-    """Do what is missing.
+    """Run the stages that have not finished yet.
 
     Raises:
-        TunerError, PipelineError: with a message for the user; the ledger keeps what was done.
+        TunerError, PipelineError: With a message for the user; the ledger keeps finished work.
     """
-    schedule.slots(study.space.template, study.cluster)  # refuses what could only wait for ever
+    schedule.num_slots(study.space.template, study.cluster)  # refuses trials that cannot start
     seconds: dict[str, float] = {}
 
     def timed(name: str, stage: Callable[[Context], None]) -> None:
@@ -117,8 +111,8 @@ def run(study: Context) -> None:
         compare_ensembles(study)
         status = "done"
     except SystemError as error:
-        # An exception that a signal raises inside Ray's compiled code comes out as the cause of
-        # a SystemError.
+        # If a signal handler raises inside Ray's compiled code, Ray raises a SystemError with that
+        # exception as its cause.
         if error.__cause__ is None or isinstance(error.__cause__, Exception):
             raise
         status = "interrupted"
@@ -131,17 +125,17 @@ def run(study: Context) -> None:
     finally:
         seconds["total"] = time.monotonic() - start
         study.record("study_end", status=status, seconds=_added(study.ledger, seconds))
-    publish(study.place, study.ledger, study.tracker)
+    publish(study.paths, study.ledger, study.tracker)
 
 
 def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:
-    """The seconds of this run and of the runs before it."""
+    """Add this run's stage durations to those of earlier runs."""
     before: dict[str, Any] = (ledger.last("study_end") or {}).get("seconds", {})
     names = ("features", "search", "confirm", "total")
     return {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in names}
 
 
-def publish(place: Place, ledger: Ledger, tracker: Tracker) -> None:
-    """Write the report and hand it to the tracker; can be done again at any time."""
-    report.write_report(list(ledger.records()), place.folder, tracker.how_to_open)
-    tracker.publish(place.folder)
+def publish(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> None:
+    """Write the report and upload it to the tracker; safe to repeat at any time."""
+    report.write_report(list(ledger.records()), paths.folder.local(), tracker.how_to_open)
+    tracker.publish(paths.folder.local())

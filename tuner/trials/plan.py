@@ -1,18 +1,17 @@
-"""A stage's trials as data: which ones, in what order, and how they are run."""
+"""The trials of a stage as data: what to run, who proposes it, and how to run it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
 
+    from pipelines.storage import Folder
     from tuner.config import Experiment
+    from tuner.ledger.selection import TrialRow
     from tuner.trials.trial import TrialSpec
-
-ReportedEpoch = tuple[str, int, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -20,14 +19,20 @@ class Proposal:
     """A trial to run.
 
     Attributes:
-        spec: what the trial's processes read.
-        ordinal: position in its stage, from 0.
-        params: the flat sampled values.
-        parent_trial: the search trial that a confirmation repeats.
-        recorded: the ledger holds its start, from an earlier run of the study.
+        trial_id: Name, unique in the study.
+        stage: Stage of the study: search, confirm or final.
+        seed: Seed for weight initialisation, shuffling, augmentation and dropout.
+        experiment: Resolved experiment, without ranges.
+        ordinal: Position in its stage, from 0.
+        params: Sampled values by the name of the setting.
+        parent_trial: Trial whose configuration this one repeats; None in the search.
+        recorded: Whether an earlier run of the study has recorded its start.
     """
 
-    spec: TrialSpec
+    trial_id: str
+    stage: str
+    seed: int
+    experiment: Experiment
     ordinal: int
     params: Mapping[str, Any]
     parent_trial: str | None = None
@@ -35,60 +40,71 @@ class Proposal:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the full budget; a forest is grown in one."""
-        if self.spec.experiment.model.name == "forest":
+        """Number of epochs of the full budget; a forest is grown in one."""
+        if self.experiment.model.name == "forest":
             return 1
-        return self.spec.experiment.train.epochs
+        return self.experiment.train.epochs
 
 
-class Source(Protocol):
-    """Hands out proposals and hears how they ended."""
+class Proposer(Protocol):
+    """Source of a stage's trials; samplers and fixed lists of trials alike."""
 
-    def next(self) -> Proposal | None:
-        """The next trial, or None when there is none left."""
-
-    def ended(self, proposal: Proposal, value: float | None) -> None:
-        """A trial's best value of the metric; None when it failed."""
-
-
-class ListSource:
-    """A fixed list of trials; nothing depends on how they end."""
-
-    def __init__(self, wanted: Sequence[Proposal]) -> None:
-        self._wanted = iter(wanted)
-
-    def next(self) -> Proposal | None:
-        """The next trial."""
-        return next(self._wanted, None)
+    def propose(self) -> Proposal | None:
+        """Return the next trial, or None when there are no more."""
 
     def ended(self, proposal: Proposal, value: float | None) -> None:
-        """Nothing to learn."""
+        """Take the best value that a trial reached, or None if it failed."""
+
+
+class Queue:
+    """Proposes given trials in their order, then those of another proposer.
+
+    Args:
+        proposals: Trials, known beforehand or generated when they are asked for.
+        then: Proposer that takes over; it hears the results of all trials.
+    """
+
+    def __init__(self, proposals: Iterable[Proposal], then: Proposer | None = None) -> None:
+        self._proposals = iter(proposals)
+        self._then = then
+
+    def propose(self) -> Proposal | None:
+        """Return the next trial, or None when there are no more."""
+        proposal = next(self._proposals, None)
+        if proposal is None and self._then is not None:
+            return self._then.propose()
+        return proposal
+
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        """Pass the result on."""
+        if self._then is not None:
+            self._then.ended(proposal, value)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a stage's trials are run.
+    """How to run the trials of a stage.
 
     Attributes:
-        study: the study's folder.
-        experiment: gives resources, metric and, for a search, the scheduler.
-        source: the trials.
-        count: how many the source holds at most.
-        record: writes a ledger record.
-        history: epochs of earlier runs, ``(trial_id, epoch, metrics)`` in the ledger's order.
-        ended: ids of the trials that ended in earlier runs.
-        early_stopping: whether the experiment's scheduler applies.
-        max_epochs: the largest budget of any trial.
-        budget_seconds: stop starting and training after this long; None for no limit.
+        study: Folder of the study.
+        experiment: Experiment that gives resources, metric and scheduler.
+        proposer: Source of the trials.
+        num_trials: Largest number of trials to run.
+        spec: Makes the specification that the processes of a proposed trial read.
+        record: Writes a ledger record.
+        rows: Trials of the stage from earlier runs, by trial id.
+        early_stopping: Whether the experiment's scheduler applies.
+        max_epochs: Largest number of epochs of any trial.
+        budget_seconds: Time after which training stops; None for no limit.
     """
 
-    study: Path
+    study: Folder
     experiment: Experiment
-    source: Source
-    count: int
+    proposer: Proposer
+    num_trials: int
+    spec: Callable[[Proposal], TrialSpec]
     record: Callable[..., Any]
-    history: Sequence[ReportedEpoch] = ()
-    ended: frozenset[str] = frozenset()
+    rows: Mapping[str, TrialRow] = field(default_factory=dict)
     early_stopping: bool = False
     max_epochs: int = 1
     budget_seconds: float | None = None

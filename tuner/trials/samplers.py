@@ -1,79 +1,72 @@
-"""Propose configurations: random, grid and TPE, each resumable from recorded trials."""
+"""Samplers, which propose the trials of a search: one table, each resumed from the ledger."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuner.config.ranges import Options, Quantized
+from tuner.trials.plan import Proposal, Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import optuna
 
     from tuner.config import Sample, Space
     from tuner.config.ranges import Range
+    from tuner.ledger.selection import TrialRow
+    from tuner.trials.plan import Proposer
 
 
-class Sampler(Protocol):
-    """Where a study's configurations come from."""
-
-    def ask(self, ordinal: int) -> Sample | None:
-        """The configuration of trial ``ordinal`` (from 0), or None when the space is used up."""
-
-    def tell(self, ordinal: int, params: Mapping[str, Any], value: float | None) -> None:
-        """What a configuration reached; None for a failure.
-
-        Also takes configurations this object never proposed: those of an earlier run of the same
-        study.
-        """
-
-    def resume(self, params: Mapping[str, Any]) -> None:
-        """A configuration of an earlier run goes on; what it reaches will be told."""
+def num_trials(space: Space) -> int:
+    """Number of trials of a search: as requested, but at most one for each configuration."""
+    requested, size = space.template.search.trials, space.grid_size()
+    return requested if size is None else min(requested, size)
 
 
-class RandomSampler:
-    """Independent draws; trial ``ordinal`` is the same on any machine and in any order."""
-
-    def __init__(self, space: Space, seed: int) -> None:
-        self._space = space
-        self._seed = seed
-
-    def ask(self, ordinal: int) -> Sample | None:
-        """Draw from a generator seeded by the study's seed and the ordinal."""
-        rng = np.random.default_rng((self._seed, ordinal))
-        return self._space.sample(lambda _path, leaf: leaf.sample(rng))
-
-    def tell(self, ordinal: int, params: Mapping[str, Any], value: float | None) -> None:
-        """Nothing to learn."""
-
-    def resume(self, params: Mapping[str, Any]) -> None:
-        """Nothing to remember."""
+def _first_new(rows: Sequence[TrialRow]) -> int:
+    """First ordinal that earlier runs of the study have not used."""
+    return 1 + max((row.ordinal for row in rows), default=-1)
 
 
-class GridSampler:
-    """Every combination once, in the order of the file."""
+def _proposal(sample: Sample, ordinal: int) -> Proposal:
+    experiment = sample.experiment
+    seed = experiment.search.seed
+    # The name follows from what the trial is, so it is the same wherever and whenever it is
+    # proposed.
+    identity = json.dumps([experiment.name, sample.params, seed, ordinal])
+    digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
+    trial_id = f"t{ordinal:03d}-{digest}"
+    return Proposal(trial_id, "search", seed, experiment, ordinal, sample.params)
 
-    def __init__(self, space: Space) -> None:
-        self._samples = list(space.enumerate_grid())
 
-    def ask(self, ordinal: int) -> Sample | None:
-        """The next combination."""
-        return self._samples[ordinal] if ordinal < len(self._samples) else None
+def random_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
+    """Propose independent draws; each depends only on the seed of the search and its ordinal."""
+    seed = space.template.search.seed
 
-    def tell(self, ordinal: int, params: Mapping[str, Any], value: float | None) -> None:
-        """Nothing to learn."""
+    def draw(ordinal: int) -> Sample:
+        rng = np.random.default_rng((seed, ordinal))
+        return space.sample(lambda _path, leaf: leaf.sample(rng))
 
-    def resume(self, params: Mapping[str, Any]) -> None:
-        """Nothing to remember."""
+    ordinals = range(_first_new(rows), num_trials(space))
+    return Queue(_proposal(draw(ordinal), ordinal) for ordinal in ordinals)
+
+
+def grid_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
+    """Propose every combination once, in the order of the file."""
+    samples = list(space.enumerate_grid())
+    ordinals = range(_first_new(rows), num_trials(space))
+    return Queue(_proposal(samples[ordinal], ordinal) for ordinal in ordinals)
 
 
 def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
-    """Optuna's distribution of a range; both ends belong to either.
+    """Return Optuna's distribution of a range; both ends are inclusive in either.
 
     A quantized range is searched by the index of its value: Optuna adds up steps in floating point
     and can miss a value by one unit in the last place.
@@ -89,118 +82,150 @@ def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
     return d.FloatDistribution(leaf.low, leaf.high, log=leaf.log)
 
 
-def _to_optuna(leaf: Range, value: Any) -> Any:
+def to_optuna(leaf: Range, value: Any) -> Any:
+    """Convert a value of a range to the value that Optuna searches."""
     return list(leaf.values()).index(value) if isinstance(leaf, Quantized) else value
 
 
-def _from_optuna(leaf: Range, value: Any) -> Any:
+def from_optuna(leaf: Range, value: Any) -> Any:
+    """Convert a value that Optuna suggests to a value of the range."""
     return leaf.values()[value] if isinstance(leaf, Quantized) else value
 
 
 class TpeSampler:
-    """Optuna's tree-structured Parzen estimator, defined by running down the space.
+    """Optuna's tree-structured Parzen estimator, with a space defined by run.
 
-    A conditional block is asked for its alternative first, then only for that alternative's
-    ranges, so the model of each part learns from the trials that had the part. Two trials at once
-    see each other (constant liar).
+    A conditional block is asked for its alternative first, then only for the ranges of that
+    alternative, so the model of each part learns from the trials that had the part. Trials that
+    run at the same time see each other (constant liar).
 
-    The first trials take the alternatives of each conditional block that stands in no other, in
-    the order of the file, each once: drawn at random, one family in three would not be among the
-    first ten trials of ten families, and TPE hardly asks for what it has never seen.
+    The first trials take each alternative of the outermost conditional blocks once, in the order
+    of the file. With random draws, one family in three would not be among the first ten trials of
+    ten families, and TPE hardly proposes what it has never seen.
+
+    Args:
+        space: Space to sample.
+        rows: Search trials of earlier runs; those that are still running count as tried, and
+            their results follow.
+
+    Attributes:
+        optuna_study: The trials as Optuna knows them.
     """
 
-    def __init__(self, space: Space, seed: int, maximise: bool, num_startup: int) -> None:
+    def __init__(self, space: Space, rows: Sequence[TrialRow] = ()) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        search = space.template.search
         self._space = space
+        self._ordinals = iter(range(_first_new(rows), num_trials(space)))
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._untried = {name: list(labels) for name, labels in space.alternatives.items()}
+        # Optuna's default of 10 random trials would be all of a short study.
+        families = max((len(labels) for labels in space.alternatives.values()), default=0)
         with warnings.catch_warnings():
-            # `group`, which models each alternative's parameters jointly, may still change its
-            # interface; pinned.
+            # `group`, which models each alternative's parameters jointly, is experimental; the
+            # version of Optuna is pinned.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, group=True, constant_liar=True,
-                n_startup_trials=num_startup,
+                # A resumed study must not draw again what it drew at its start.
+                seed=(search.seed + 1_000_003 * _first_new(rows)) % 2**32,
+                multivariate=True, group=True, constant_liar=True,
+                n_startup_trials=max(3, min(10, search.trials // 3), families),
             )  # fmt: skip
-        self._study = optuna.create_study(
-            direction="maximize" if maximise else "minimize", sampler=sampler
+        self.optuna_study = optuna.create_study(
+            direction="maximize" if search.mode == "max" else "minimize", sampler=sampler
         )
+        for row in rows:
+            if row.status == "running":
+                self._mark_tried(row.params)
+            else:
+                self._add(row.params, row.value(search.metric))
 
-    def ask(self, ordinal: int) -> Sample | None:
-        """Suggest each range on the way down the space."""
+    def propose(self) -> Proposal | None:
+        """Suggest a value for each range on the way down the space."""
         import optuna.distributions as d
 
+        ordinal = next(self._ordinals, None)
+        if ordinal is None:
+            return None
         if first := {name: labels[0] for name, labels in self._untried.items() if labels}:
-            self._study.enqueue_trial(first)
-        trial = self._study.ask()
-        self._asked[ordinal] = trial
+            self.optuna_study.enqueue_trial(first)
+        trial = self._asked[ordinal] = self.optuna_study.ask()
 
         def choose(path: str, leaf: Range) -> Any:
             match distribution(leaf):
                 case d.FloatDistribution(low=low, high=high, log=log):
                     return trial.suggest_float(path, low, high, log=log)
                 case d.IntDistribution(low=low, high=high, log=log):
-                    return _from_optuna(leaf, trial.suggest_int(path, low, high, log=log))
+                    return from_optuna(leaf, trial.suggest_int(path, low, high, log=log))
                 case d.CategoricalDistribution(choices=choices):
                     return trial.suggest_categorical(path, choices)
             raise TypeError(f"no suggestion for {leaf!r}")
 
         sample = self._space.sample(choose)
-        self.resume(sample.params)
-        return sample
+        self._mark_tried(sample.params)
+        return _proposal(sample, ordinal)
 
-    def resume(self, params: Mapping[str, Any]) -> None:
-        """Take the alternatives of a configuration from those that are still to be tried."""
+    def ended(self, proposal: Proposal, value: float | None) -> None:
+        """Tell Optuna; a trial that was stopped early counts with its best value."""
+        if asked := self._asked.pop(proposal.ordinal, None):
+            reached, state = _outcome(value)
+            self.optuna_study.tell(asked, reached, state=state)
+        else:  # a trial that an earlier run of the study has begun
+            self._add(proposal.params, value)
+
+    def _mark_tried(self, params: Mapping[str, Any]) -> None:
         for name, labels in self._untried.items():
             if params[name] in labels:
                 labels.remove(params[name])
 
-    def tell(self, ordinal: int, params: Mapping[str, Any], value: float | None) -> None:
-        """Tell Optuna; a trial stopped early is told with its best value."""
+    def _add(self, params: Mapping[str, Any], value: float | None) -> None:
+        """Add a trial that this object did not propose."""
         import optuna
 
-        failed = value is None or not math.isfinite(value)
-        state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-        if asked := self._asked.pop(ordinal, None):
-            self._study.tell(asked, None if failed else value, state=state)
-            return
-        self.resume(params)
+        self._mark_tried(params)
         distributions: dict[str, optuna.distributions.BaseDistribution] = {}
         searched: dict[str, Any] = {}
 
         def recall(path: str, leaf: Range) -> Any:
             distributions[path] = distribution(leaf)
-            searched[path] = _to_optuna(leaf, params[path])
+            searched[path] = to_optuna(leaf, params[path])
             return params[path]
 
         self._space.sample(recall)
-        self._study.add_trial(
+        reached, state = _outcome(value)
+        self.optuna_study.add_trial(
             optuna.trial.create_trial(
-                params=searched,
-                distributions=distributions,
-                value=None if failed else value,
-                state=state,
+                params=searched, distributions=distributions, value=reached, state=state
             )
         )
 
 
-def build_sampler(space: Space, first: int = 0) -> Sampler:
-    """The sampler that the space file's search block names.
+def _outcome(value: float | None) -> tuple[float | None, optuna.trial.TrialState]:
+    """Value and state of an ended trial, as Optuna takes them."""
+    from optuna.trial import TrialState
+
+    if value is None or not math.isfinite(value):
+        return None, TrialState.FAIL
+    return value, TrialState.COMPLETE
+
+
+SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow]], Proposer]] = {
+    "tpe": TpeSampler,
+    "random": random_sampler,
+    "grid": grid_sampler,
+}
+"""Builders by ``search.algorithm`` of the space file."""
+
+
+def build_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
+    """Build the sampler that the space file names.
 
     Args:
-        space: what to sample.
-        first: ordinal of the first trial it will be asked for; a study that goes on must not draw
-            again what it drew at its start.
+        space: Space to sample.
+        rows: Search trials of earlier runs, in the order of their start.
     """
-    search = space.template.search
-    if search.algorithm == "grid":
-        return GridSampler(space)
-    if search.algorithm == "random" or not space.ranges:
-        return RandomSampler(space, search.seed)
-    # Optuna's default of 10 random trials would be all of a short study.
-    families = max((len(labels) for labels in space.alternatives.values()), default=0)
-    startup = max(3, min(10, search.trials // 3), families)
-    seed = (search.seed + 1_000_003 * first) % 2**32
-    return TpeSampler(space, seed, search.mode == "max", startup)
+    # Without a range there is nothing to learn.
+    name = space.template.search.algorithm if space.ranges else "random"
+    return SAMPLERS[name](space, rows)

@@ -1,10 +1,8 @@
-"""One trial: what it is on disk, its training, and the executor in the Tune process."""
+"""One trial: its specification on disk, its training, and the executor in the Tune process."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +12,7 @@ from tuner.config import Experiment
 from tuner.errors import CheckpointError, DivergedError
 from tuner.training import forest_fitting as fitting
 from tuner.training import loop
-from tuner.training.checkpoint import best_weights, newest_checkpoint, save_checkpoint
-from tuner.training.evaluation import evaluate
+from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
 from tuner.training.lr_finder import RangeTest
 from tuner.trials.assembly import TrialParts, assemble
@@ -23,9 +20,6 @@ from tuner.trials.out_of_memory import FACTOR, OutOfMemory, is_out_of_memory, re
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 TRIAL_FILE = "trial.json"
@@ -35,14 +29,15 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """All that a trial's processes need to know; written to the trial's folder before it starts.
+    """Everything that the processes of a trial need to know, written before they start.
 
     Attributes:
-        trial_id: unique in the study.
-        stage: search, confirm, or final: trained on training and validation tracks.
-        seed: of weights, order, augmentation and dropout.
-        experiment: the resolved experiment, no range left.
-        feature_set: folder of the feature set.
+        trial_id: Name, unique in the study.
+        stage: Stage of the study: search, confirm, or final, which trains on training and
+            validation tracks.
+        seed: Seed for weight initialisation, shuffling, augmentation and dropout.
+        experiment: Resolved experiment, without ranges.
+        feature_set: Folder of the feature set.
     """
 
     trial_id: str
@@ -51,67 +46,59 @@ class TrialSpec:
     experiment: Experiment
     feature_set: str
 
-    def write(self, study: Path) -> None:
-        """Write ``trials/<trial_id>/trial.json`` atomically."""
+    def write(self, study: Folder) -> None:
+        """Write ``trials/<trial_id>/trial.json``."""
         content = {**vars(self), "experiment": self.experiment.model_dump(mode="json")}
-        Folder(trial_folder(study, self.trial_id)).write_json(TRIAL_FILE, content)
+        trial_folder(study, self.trial_id).write_json(TRIAL_FILE, content)
 
     @classmethod
-    def read(cls, study: Path, trial_id: str) -> TrialSpec:
-        """Read what `write` wrote.
+    def read(cls, study: Folder, trial_id: str) -> TrialSpec:
+        """Read the specification of a trial.
 
         Raises:
-            CheckpointError: the file is missing or not a trial.
+            CheckpointError: The file is missing or invalid.
         """
-        path = trial_folder(study, trial_id) / TRIAL_FILE
+        folder = trial_folder(study, trial_id)
         try:
-            content = json.loads(path.read_text())
+            content = folder.read_json(TRIAL_FILE)
             experiment = Experiment.model_validate(content["experiment"])
             return cls(**{**content, "experiment": experiment})
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
-                f"{path}: no trial can be read there ({error}); with several nodes --storage must "
-                "be a folder that all of them share"
+                f"{folder / TRIAL_FILE}: cannot read the trial ({error}); with several nodes, "
+                "--storage must be a folder that all of them share"
             ) from error
 
+    def assemble(self, workers: Workers, *, from_weights: bool) -> TrialParts:
+        """Build the parts of the trial on one worker; see `assembly.assemble`."""
+        return assemble(
+            self.experiment, self.stage, self.seed, self.feature_set, workers,
+            from_weights=from_weights,
+        )  # fmt: skip
 
-def trial_folder(study: Path, trial_id: str) -> Path:
-    """Where a trial keeps its state."""
+
+def trial_folder(study: Folder, trial_id: str) -> Folder:
+    """Return the folder that holds the state of a trial."""
     return study / "trials" / trial_id
 
 
-def _checkpoints(study: Path, trial_id: str) -> Folder:
-    return Folder(trial_folder(study, trial_id) / CHECKPOINTS)
+def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:
+    """Train on this worker from the newest checkpoint on, and yield what to report.
 
-
-def _assemble(spec: TrialSpec, workers: Workers, *, from_weights: bool) -> TrialParts:
-    return assemble(
-        spec.experiment,
-        spec.stage,
-        spec.seed,
-        spec.feature_set,
-        workers,
-        from_weights=from_weights,
-    )
-
-
-def train(study: Path, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:
-    """Train on this worker from the newest checkpoint on; yields what to report.
-
-    Rank 0 writes a checkpoint before it yields, so whatever was reported can be resumed from.
-    After a resume the checkpoint's own epoch is yielded first: it may have been saved and never
-    reported.
+    Rank 0 writes a checkpoint before it yields, so every reported epoch can be resumed from. After
+    a resume, the epoch of the checkpoint is yielded first, because it may have been saved without
+    being reported.
 
     Yields:
-        ``epoch`` (from 1) and the epoch's metrics. A loss that is not finite yields one last
-        report with ``error`` and the finite worst value of the metric, so that no searcher or
-        scheduler meets NaN. So does running out of memory for the second time; after the first,
+        ``epoch`` (from 1) and the metrics of the epoch. A loss that is not finite yields one last
+        report with ``error`` and the worst finite value of the metric, so that no searcher or
+        scheduler meets NaN. The second time that memory runs out does the same; after the first,
         training continues with half the clips at once, and every report says so in ``note``.
 
     Raises:
-        StorageFullError: no room for a checkpoint; names the path.
+        StorageFullError: No room for a checkpoint; names the path.
     """
-    folder = Folder(trial_folder(study, spec.trial_id))
+    folder = trial_folder(study, spec.trial_id)
     halved = OutOfMemory.read(folder)
     search = spec.experiment.search
     last_epoch = 0
@@ -145,7 +132,7 @@ def _train_once(
 ) -> Iterator[dict[str, Any]]:
     """Train to the end, with ``factor`` times as many micro-batches as asked for."""
     resume = newest_checkpoint(folder / CHECKPOINTS)
-    parts = _assemble(spec, workers, from_weights=resume is None)
+    parts = spec.assemble(workers, from_weights=resume is None)
     recipe, feed = parts.recipe, parts.feed
     if factor > 1:
         train = recipe.train.model_copy(update={"accumulate": recipe.train.accumulate * factor})
@@ -180,92 +167,27 @@ def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
 
 
 def worst(maximise: bool) -> float:
-    """The finite value of the metric that stands for a trial without one."""
+    """Return the finite value of the metric for a trial that reached none."""
     return 0.0 if maximise else 1e9
 
 
 def pick_device(gpus: float) -> torch.device:
-    """The device of a worker that was given ``gpus``."""
+    """Return the device of a worker that was given ``gpus``."""
     return torch.device("cuda") if gpus > 0 and torch.cuda.is_available() else torch.device("cpu")
 
 
 def run_in_process(config: dict[str, str]) -> None:
-    """The Tune trainable of a single-worker trial: trains here and reports each epoch.
+    """Train a single-worker trial in the Tune process and report each epoch; a Tune trainable.
 
     Args:
-        config: ``study`` (folder) and ``trial_id``.
+        config: ``study`` (address of its folder) and ``trial_id``.
     """
     from ray import tune
 
-    study = Path(config["study"])
+    study = Folder.at(config["study"])
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
-    # Two trials with a thread pool each would fight for the same cores.
+    # Two trials with a thread pool each would compete for the same cores.
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     for report in train(study, spec, Alone(pick_device(resources.gpus_per_worker))):
         tune.report(report)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A trained trial's answers on one split.
-
-    Attributes:
-        track_ids: tracks of the split, ``t``.
-        truth: their classes ``[t]``.
-        probabilities: the soft vote ``[t, k]``, the mean of the clips' probabilities.
-        hard: the hard vote ``[t, k]``, the share of clips that each class wins.
-        clip_confusion: counts of clips ``[k, k]``, truth in rows.
-        metrics: as `tuner.training.metrics.evaluation`.
-    """
-
-    track_ids: tuple[str, ...]
-    truth: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    hard: NDArray[np.float64]
-    clip_confusion: NDArray[np.int64]
-    metrics: dict[str, float]
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The classes that win the soft vote ``[t]``."""
-        winners: NDArray[np.int64] = self.probabilities.argmax(1)
-        return winners
-
-
-def predict_split(study: Path, spec: TrialSpec, split: str) -> Predictions:
-    """The best epoch's answers on a split, from stored feature rows.
-
-    Raises:
-        CheckpointError: the trial has no checkpoint that verifies.
-    """
-    from tuner.training import metrics
-
-    workers = Alone(torch.device("cpu"))
-    parts = _assemble(spec, workers, from_weights=False)
-    parts.classifier.load_state_dict(best_weights(_checkpoints(study, spec.trial_id)))
-    truth = parts.arrays.labels_of(split)
-    sums = metrics.EvalSums.zeros(len(truth), len(parts.arrays.labels), workers.device)
-    evaluate(parts.classifier, parts.feed.evaluation(split), sums, parts.recipe.crops)
-    rows = parts.arrays.splits[split]
-    return Predictions(
-        track_ids=parts.arrays.track_ids[rows.first_track : rows.last_track],
-        truth=truth,
-        probabilities=sums.soft_votes(),
-        hard=sums.hard_votes(),
-        clip_confusion=sums.clip_confusion.cpu().numpy(),
-        metrics=metrics.evaluation(sums, truth),
-    )
-
-
-def export_bundle(study: Path, spec: TrialSpec, target: Path, origin: dict[str, Any]) -> Path:
-    """Write the best epoch of a trial as an exported folder that `tuner.predict` takes.
-
-    Raises:
-        CheckpointError: the trial has no checkpoint that verifies.
-    """
-    from tuner.training.bundle import save_bundle
-
-    parts = _assemble(spec, Alone(torch.device("cpu")), from_weights=False)
-    weights = best_weights(_checkpoints(study, spec.trial_id))
-    return save_bundle(target, replace(parts.bundle, origin=origin), weights)

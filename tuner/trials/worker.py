@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipelines.storage import Folder
 from tuner.training.sync_norm import synchronise_norms
 from tuner.trials.trial import TrialSpec, pick_device, train
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COLLECTIVE_TIMEOUT_SECONDS = 300
-# The report's key under which a trial tells which placement group its workers hold.
+# Key of a report under which a trial names the placement group of its workers.
 PLACEMENT_GROUP = "placement_group"
+RUNS = "train"  # folder of Ray Train's own files, below the study's
 
 
 class ProcessGroup:
@@ -29,14 +30,14 @@ class ProcessGroup:
         self.device = device
 
     def wrap(self, network: nn.Module, sync_batch_norm: bool = True) -> nn.Module:
-        """The network with gradients averaged over the workers as they are computed."""
+        """Return the network with gradients averaged over the workers as they are computed."""
         if self.size == 1:
             return network
         if sync_batch_norm:
             synchronise_norms(network)
         ids = [self.device] if self.device.type == "cuda" else None
-        # Synchronised, the norms' buffers are equal already; else the first worker's count, so
-        # that all evaluate one model.
+        # Synchronised norms have equal buffers already. Otherwise all workers take those of the
+        # first one, so that all evaluate the same model.
         return nn.parallel.DistributedDataParallel(
             network, device_ids=ids, broadcast_buffers=not sync_batch_norm,
             gradient_as_bucket_view=True,
@@ -49,11 +50,11 @@ class ProcessGroup:
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """Train on one Ray Train worker and report each epoch."""
     import ray.train
     import ray.train.torch
 
-    study = Path(config["study"])
+    study = Folder.at(config["study"])
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
@@ -65,16 +66,16 @@ def _train_on_worker(config: dict[str, Any]) -> None:
 
 
 def run_on_workers(config: dict[str, str]) -> None:
-    """The Tune trainable of a trial with several workers: starts them, passes on their reports.
+    """Start the workers of a trial and pass on their reports; a Tune trainable.
 
     Args:
-        config: ``study`` (folder) and ``trial_id``.
+        config: ``study`` (address of its folder) and ``trial_id``.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    study = Path(config["study"])
+    study = Folder.at(config["study"])
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
     use_gpu = resources.gpus_per_worker > 0
@@ -92,11 +93,11 @@ def run_on_workers(config: dict[str, str]) -> None:
         ),
         run_config=ray.train.RunConfig(
             name=spec.trial_id,
-            storage_path=str(study / "train"),
+            storage_path=str(study / RUNS),
             failure_config=ray.train.FailureConfig(
-                # No second try here: Tune gives the trial one, from its newest checkpoint. The
-                # controller of a stopped trial sees its workers go before it ends itself; if it
-                # tried again, it would reserve a group that nobody knows of, for ever.
+                # No second try here: Tune retries the trial once, from its newest checkpoint. The
+                # controller of a stopped trial sees its workers disappear before it ends itself;
+                # a retry would reserve a placement group that nobody ever releases.
                 max_failures=0,
                 controller_failure_limit=0,
                 max_preemption_failures=-1,
@@ -104,3 +105,29 @@ def run_on_workers(config: dict[str, str]) -> None:
             callbacks=[TuneReportCallback()],
         ),
     ).fit()
+
+
+def free_placement_group(hex_id: str) -> None:
+    """Release the placement group of a finished trial; do nothing if it is gone already.
+
+    Ray leaves it reserved if the trial was stopped early and Ray's own cleaner cannot reach the
+    dashboard. The next trial would then wait without end.
+    """
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(hex_id))))
+
+
+def free_leftover_groups() -> None:
+    """Release all placement groups of this process, when no trial is running any more.
+
+    A trial that a time budget ends while its workers start has not reported its group yet.
+    """
+    import ray
+    from ray.util.placement_group import placement_group_table
+
+    job = ray.get_runtime_context().get_job_id()
+    for hex_id, group in placement_group_table().items():
+        if hex_id.endswith(job) and group["state"] != "REMOVED":
+            free_placement_group(hex_id)

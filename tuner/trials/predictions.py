@@ -1,0 +1,141 @@
+"""What a trained trial is used for: predictions on a split, and the exported model."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tuner.training import metrics
+from tuner.training.bundle import save_bundle
+from tuner.training.checkpoint import best_weights
+from tuner.training.evaluation import evaluate
+from tuner.training.feed import Alone
+from tuner.trials.trial import CHECKPOINTS, trial_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipelines.storage import Folder
+    from tuner.trials.trial import TrialSpec
+
+# Errors that reading an archive with a flipped bit can raise.
+DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of a trained trial on one split.
+
+    Attributes:
+        track_ids: Tracks of the split, ``t``.
+        truth: Class of each track ``[t]``.
+        probabilities: Soft vote ``[t, k]``, the mean of the clips' probabilities.
+        hard: Hard vote ``[t, k]``, the share of clips that each class wins.
+        clip_confusion: Counts of clips ``[k, k]``, truth in rows.
+        metrics: Metrics of the split; see `tuner.training.metrics.evaluation`.
+    """
+
+    track_ids: tuple[str, ...]
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    hard: NDArray[np.float64]
+    clip_confusion: NDArray[np.int64]
+    metrics: dict[str, float]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Classes that win the soft vote ``[t]``."""
+        winners: NDArray[np.int64] = self.probabilities.argmax(1)
+        return winners
+
+    def write(self, study: Folder, trial_id: str, split: str) -> None:
+        """Keep the predictions in the trial's folder.
+
+        Raises:
+            StorageFullError: No room left; names the path.
+        """
+        about = json.dumps({"track_ids": self.track_ids, "metrics": self.metrics})
+        archive = io.BytesIO()
+        np.savez_compressed(
+            archive, about=np.array(about), truth=self.truth, probabilities=self.probabilities,
+            hard=self.hard, clip_confusion=self.clip_confusion,
+        )  # fmt: skip
+        trial_folder(study, trial_id).write_bytes(_file(split), archive.getvalue())
+
+    @classmethod
+    def read(cls, study: Folder, trial_id: str, split: str) -> Predictions | None:
+        """Read kept predictions; None if there are none or they are damaged."""
+        try:
+            content = trial_folder(study, trial_id).read_bytes(_file(split))
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                about = json.loads(str(stored["about"]))
+                arrays = ("truth", "probabilities", "hard", "clip_confusion")
+                found = cls(
+                    track_ids=tuple(about["track_ids"]), metrics=about["metrics"],
+                    **{name: stored[name] for name in arrays},
+                )  # fmt: skip
+            return found if found._is_whole() else None
+        except DAMAGE:
+            return None
+
+    def _is_whole(self) -> bool:
+        """Return True if there are finite probabilities for each track."""
+        t, k = len(self.track_ids), len(self.clip_confusion)
+        return bool(
+            self.truth.shape == (t,)
+            and self.probabilities.shape == self.hard.shape == (t, k)
+            and np.isfinite(self.probabilities).all()
+        )
+
+
+def _file(split: str) -> str:
+    return f"answers/{split}.npz"  # the name on disk since the first version
+
+
+def predict_split(study: Folder, spec: TrialSpec, split: str) -> Predictions:
+    """Predict a split with the weights of the best epoch, from stored feature rows.
+
+    Raises:
+        CheckpointError: The trial has no intact checkpoint.
+    """
+    workers = Alone(torch.device("cpu"))
+    parts = spec.assemble(workers, from_weights=False)
+    parts.classifier.load_state_dict(_best_weights(study, spec))
+    truth = parts.arrays.labels_of(split)
+    sums = metrics.EvalSums.zeros(len(truth), len(parts.arrays.labels), workers.device)
+    evaluate(parts.classifier, parts.feed.evaluation(split), sums, parts.recipe.crops)
+    rows = parts.arrays.splits[split]
+    return Predictions(
+        track_ids=parts.arrays.track_ids[rows.first_track : rows.last_track],
+        truth=truth,
+        probabilities=sums.soft_votes(),
+        hard=sums.hard_votes(),
+        clip_confusion=sums.clip_confusion.cpu().numpy(),
+        metrics=metrics.evaluation(sums, truth),
+    )
+
+
+def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str, Any]) -> Path:
+    """Export the best epoch of a trial as a folder that `tuner.predict` reads.
+
+    Raises:
+        CheckpointError: The trial has no intact checkpoint.
+    """
+    parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
+    return save_bundle(target, replace(parts.bundle, origin=origin), _best_weights(study, spec))
+
+
+def _best_weights(study: Folder, spec: TrialSpec) -> dict[str, torch.Tensor]:
+    return best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS)
