@@ -92,7 +92,8 @@ def curve(records: list[dict]) -> list[dict[str, float]]:
     return [r["metrics"] for r in records if r["kind"] == "epoch"]
 
 
-def all_cpus_free_within(seconds: float) -> bool:
+def all_cpus_free(seconds: float = 60.0) -> bool:
+    """Wait until nothing is reserved; returns False if that takes too long."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if ray.available_resources().get("CPU", 0.0) == ray.cluster_resources()["CPU"]:
@@ -119,7 +120,7 @@ def test_two_workers_compute_what_one_process_computes(
     for alone, together in zip(one, two, strict=True):
         # Sums in another order; three epochs of float32 steps amplify that a little.
         assert together == pytest.approx(alone, rel=2e-3, abs=2e-4)
-    assert all_cpus_free_within(20)
+    assert all_cpus_free()
 
 
 def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
@@ -134,7 +135,7 @@ def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
     ends = {r["trial_id"]: r for r in records if r["kind"] == "trial_end"}
     assert ends["t1"]["status"] == "completed"
     assert "stopped" in {ends["t2"]["status"], ends["t3"]["status"]}
-    assert all_cpus_free_within(20)
+    assert all_cpus_free()
     table = ray.util.placement_group_table()
     assert [g["state"] for g in table.values() if g["state"] != "REMOVED"] == []
 
@@ -142,13 +143,19 @@ def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
 def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
     local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:
+    # With one of two processors taken, the two workers wait for their placement group: however
+    # fast the machine, they are still starting when the budget ends.
+    blocker = ray.remote(num_cpus=1)(Values).remote()
+    ray.get(blocker.propose.remote())
     records = run_trials(
-        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1], epochs=500,
-        budget_seconds=8.0,
+        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1],
+        budget_seconds=8.0, all_end=False,
     )  # fmt: skip
-    (end,) = [r for r in records if r["kind"] == "trial_end"]
-    assert end["status"] == "stopped"
-    assert all_cpus_free_within(20)
+    ray.kill(blocker)
+    # On a slow machine the budget ends before the trial has started at all.
+    assert [r["kind"] for r in records] in (["trial", "trial_end"], [])
+    assert [r["status"] for r in records if r["kind"] == "trial_end"] in (["stopped"], [])
+    assert all_cpus_free()
 
 
 def test_a_budget_that_ends_before_a_trial_has_begun_leaves_no_record(

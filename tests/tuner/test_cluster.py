@@ -111,7 +111,7 @@ def test_address_that_does_not_answer(tmp_path: Path, address: str, says: str) -
     address = address.format(closed=free_ports(1)[0])
     start = time.monotonic()
     found = connect(plain_environment(tmp_path), address)
-    assert time.monotonic() - start < 30  # Ray by itself tries for more than two minutes
+    assert time.monotonic() - start < 60  # Ray by itself tries for more than two minutes
     assert found["exit_code"] == 1
     assert address in found["error"]
     assert says in found["error"]
@@ -168,7 +168,7 @@ def test_wrong_token_is_refused_in_words(foreign: Loopback, tmp_path: Path, toke
         (tmp_path / "token").write_text(token)
     start = time.monotonic()
     found = connect(wrong, foreign.address)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60
     assert found["exit_code"] == 1
     assert "token" in found["error"]
 

@@ -29,16 +29,17 @@ def run(*words: str | Path, storage: Path | None = None) -> Result:
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys; sys.argv = ['run', '--help']\n"
+        "import sys, time; sys.argv = ['run', '--help']\n"
         "try:\n    import tuner.run; tuner.run.main()\n"
-        "except SystemExit: print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
+        "except SystemExit: print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)),\n"
+        "                         time.process_time(), sep='\\n')"
     )
-    start = time.monotonic()
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
-    assert found.stdout.splitlines()[-1] == "[]"
-    assert time.monotonic() - start < 3  # half a second on an idle machine; this one is shared
+    loaded, seconds = found.stdout.splitlines()[-2:]
+    assert loaded == "[]"
+    assert float(seconds) < 1  # of processor time, which other processes do not change much
 
 
 def missing(folder: Path, wav: Path) -> Path:
@@ -109,12 +110,12 @@ def test_unusable_data_is_refused_before_anything_starts(
     ],
 )
 def test_wrong_words_are_answered_with_what_was_meant(words: list[str], expected: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()  # unlike wall time, the same on a busy machine
     found = run(*words)
     assert found.exit_code == 2
     assert expected in found.stderr
     assert "Traceback" not in found.output
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_dry_run_shows_the_plan_and_starts_nothing(tmp_path: Path) -> None:

@@ -15,26 +15,26 @@ from tuner.errors import ClusterError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Report latency of a Ray Train trial is this poll of its controller (default 2 s).
+# Poll interval of a Ray Train trial's controller, and so the latency of its reports (default 2).
 TRAIN_POLL_SECONDS = "0.25"
-# As long as an autoscaler may take to bring a node; a group that is late fails its trial.
+# An autoscaler may take this long to start a node; a late worker group fails its trial.
 TRAIN_START_TIMEOUT_SECONDS = "600"
 # Ray itself tries for more than two minutes to reach a port that nobody listens on.
 ANSWER_TIMEOUT_SECONDS = 5.0
-# Where `ray up` puts the cluster's configuration on the head, in JSON; a job's driver runs there.
+# `ray up` writes the cluster's configuration here on the head, where a job's driver runs.
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a study runs on.
+    """The Ray cluster that a study runs on.
 
     Attributes:
-        address: host and port of Ray's control store.
-        num_cpus: over all nodes, those included that the autoscaler may still start.
-        num_gpus: likewise.
-        num_nodes: alive.
-        started_here: this process started it and ends it.
+        address: Host and port of Ray's control store.
+        num_cpus: CPUs of all nodes, including those that the autoscaler may still start.
+        num_gpus: GPUs, counted likewise.
+        num_nodes: Number of nodes that are alive.
+        started_here: Whether this process started the cluster and ends it.
     """
 
     address: str
@@ -52,11 +52,11 @@ def _free_port() -> int:
 
 
 def _worker_environment(address: str) -> dict[str, str]:
-    """Environment of all workers.
+    """Return the environment variables of all workers.
 
-    RAY_ADDRESS: without it, on a host with several Ray clusters, the process that frees a stopped
-    Ray Train trial's placement group asks the wrong cluster, and the study hangs for want of
-    processors. The others are defaults: a job's own runtime environment goes before them.
+    Without RAY_ADDRESS, on a host with several Ray clusters, the process that frees the placement
+    group of a stopped Ray Train trial asks the wrong cluster, and the study hangs. The others are
+    defaults, which a job's own runtime environment overrides.
     """
     defaults = {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": TRAIN_POLL_SECONDS,
@@ -69,8 +69,8 @@ def _worker_environment(address: str) -> dict[str, str]:
 
 
 def _prepare_environment(starts: bool) -> None:
-    """Set what Ray reads from the environment: access by token, its own words to log files."""
-    # The old reporter keeps quiet at verbosity 0; the new one draws a box on stdout.
+    """Set the environment variables that Ray reads: token access, and no output of its own."""
+    # The old reporter is quiet at verbosity 0; the new one draws a box on stdout.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -78,19 +78,19 @@ def _prepare_environment(starts: bool) -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the study handles signals itself
-    # A job may bring `env_vars` of its own; without this, Ray refuses the one that both set.
+    # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     if "RAY_AUTH_MODE" in os.environ:
         return
-    # Last, because these import Ray, which reads some of the above when it is imported.
+    # Last, because these import Ray, which reads some of the variables when it is imported.
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    # A foreign cluster may do without a token; then there may be none here either.
+    # A cluster that somebody else started may not use a token, and then there is none here.
     if starts or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         os.environ["RAY_AUTH_MODE"] = "token"
-        # Ray reads the mode once, when it is imported. It refreshes itself in this way too
-        # (ray/_private/authentication/authentication_token_setup.py). Without, the server asks
-        # for a token that this client does not send. To be removed when token mode is the
+        # Ray reads the mode once, when it is imported, and refreshes it in the same way
+        # (ray/_private/authentication/authentication_token_setup.py). Without this, the server
+        # asks for a token that this client does not send. Remove it when token mode is the
         # default (Ray 2.61).
         Config.initialize("")
 
@@ -101,10 +101,10 @@ def connect(address: str | None, num_cpus: int | None = None) -> Cluster:
     Args:
         address: ``host:port``, "auto" for the cluster on this host, "local" or None (with
             RAY_ADDRESS unset) to start one.
-        num_cpus: processors of a cluster started here; None takes the machine's.
+        num_cpus: CPUs of a cluster started here; None for all CPUs of the machine.
 
     Raises:
-        ClusterError: the address does not answer, or Ray cannot start here.
+        ClusterError: The address does not answer, or Ray cannot start here.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     _prepare_environment(starts=wanted == "local")
@@ -125,8 +125,7 @@ def connect(address: str | None, num_cpus: int | None = None) -> Cluster:
         what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
         raise ClusterError(
             f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}; "
-            "check the address, that RAY_AUTH_MODE and the token are those of the cluster, and "
-            "`python -m tuner.doctor`"
+            "check the address, RAY_AUTH_MODE, the cluster's token, and `python -m tuner.doctor`"
         ) from error
     total = ray.cluster_resources()
     limit = {} if wanted == "local" else _autoscaler_limit(BOOTSTRAP_CONFIG.expanduser())
@@ -142,17 +141,17 @@ def connect(address: str | None, num_cpus: int | None = None) -> Cluster:
 def _start_here(options: dict[str, Any], num_cpus: int | None) -> None:
     import ray
 
-    # The control store's port is picked first: workers must learn the address before the cluster
-    # is up.
+    # Pick the control store's port first, because workers need the address before the cluster is
+    # up.
     port = _free_port()
     host = ray.util.get_node_ip_address()
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
-    mask = os.umask(0o077)  # Ray writes its access token with the mask's rights
+    mask = os.umask(0o077)  # Ray creates its access token with these permissions
     try:
         ray.init(  # noqa: TID251 - this is the one place
             address="local",
             num_cpus=num_cpus,
-            # On: the process that frees stopped Ray Train trials' resources asks it who is alive.
+            # Ray's process that frees the resources of stopped trials asks the dashboard.
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             runtime_env={"env_vars": _worker_environment(f"{host}:{port}")},
@@ -177,28 +176,28 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _expect_listener(address: str) -> None:
-    """Find out in seconds that nobody listens at ``host:port``.
+    """Check within seconds that something listens at ``host:port``.
 
     Raises:
-        ValueError: it is no such address.
-        OSError: nobody listens there, or the host is not known.
+        ValueError: The address is invalid.
+        OSError: Nothing listens there, or the host is unknown.
     """
     if "://" in address:
         raise ValueError(
             "Ray's client protocol cannot run a study; write host:port of the control store, or "
-            "hand the command to the cluster with `ray job submit`"
+            "submit the command to the cluster with `ray job submit`"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError("an address is host:port, auto or local")
+        raise ValueError("expected host:port, auto or local")
     target = (host.strip("[]"), int(port))
     socket.create_connection(target, timeout=ANSWER_TIMEOUT_SECONDS).close()
 
 
 def _autoscaler_limit(bootstrap: Path) -> dict[str, float]:
-    """Most CPUs and GPUs that `ray up`'s autoscaler would bring; empty without one.
+    """Return the most CPUs and GPUs that `ray up`'s autoscaler can provide; empty without one.
 
-    Without it, a cluster that starts its GPU workers on demand would have no GPU to be asked for.
+    Otherwise a cluster that starts its GPU workers on demand would seem to have no GPU.
     """
     try:
         config = json.loads(bootstrap.read_text())
@@ -209,11 +208,11 @@ def _autoscaler_limit(bootstrap: Path) -> dict[str, float]:
             for name in ("CPU", "GPU")
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}  # own machines have no node types: all there is, is there
+        return {}  # a cluster of fixed machines has no node types
 
 
 def _workers_limit(name: str, types: Mapping[str, Any], max_workers: int) -> float:
-    """Most of a resource that ``max_workers`` nodes can have: the richest types first."""
+    """Return the most of a resource that ``max_workers`` nodes can have, richest types first."""
     most = 0.0
     left = max_workers
     offers = [(t["resources"].get(name, 0), t.get("max_workers", 0)) for t in types.values()]
@@ -225,17 +224,17 @@ def _workers_limit(name: str, types: Mapping[str, Any], max_workers: int) -> flo
 
 
 def disconnect() -> None:
-    """Leave the cluster; one that was started here ends."""
+    """Leave the cluster, or end it if it was started here."""
     import ray
 
     ray.shutdown()
 
 
 def trials_at_once(cluster: Cluster, cpus_per_trial: float, gpus_per_trial: float) -> int:
-    """How many trials fit the cluster side by side, at least 1.
+    """Return how many trials fit the cluster at the same time, at least 1.
 
     Raises:
-        UsageError: not even one fits; waiting would not end.
+        UsageError: Not even one fits; it would wait without end.
     """
     if cpus_per_trial > cluster.num_cpus or gpus_per_trial > cluster.num_gpus:
         raise UsageError(
