@@ -1,9 +1,9 @@
 """A shuffled epoch of clips from our feed, Ray Data and torch: `python -m benchmarks.loader`.
 
-All sides end with float32 batches, labels beside them, every clip once, in an order that no one
-can foresee: ours from the mapped float16 features, torch's DataLoader from the same map, Ray Data
-from Parquet files as the pipeline writes them, with its local shuffle. Besides, the input stall:
-the share of an epoch in which the training of a small network waits for the next batch.
+All sides produce float32 batches with labels, every clip once, in random order. Ours reads
+memory-mapped float16 features, torch's DataLoader reads the same map, and Ray Data reads Parquet
+files in the pipeline's format with its local shuffle. The benchmark also measures the input stall:
+the share of an epoch that training a small network spends waiting for the next batch.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "pyarrow", "ray", "torch")
 NUM_WORKERS = (0, 1, 2)
-# As many clips as Ray Data mixes; a buffer of all would hold the whole set.
+# Ray Data's shuffle buffer; one for all clips would hold the whole set in memory.
 SHUFFLE_CLIPS = 1024
-GROUP_CLIPS = 504  # of a row group of 8 MiB, as the pipeline writes them
-PART_CLIPS = 4032  # of a file of 64 MiB
+GROUP_CLIPS = 504  # per row group: 8 MiB, as in the pipeline
+PART_CLIPS = 4032  # per file: 64 MiB, as in the pipeline
 STALL_EPOCHS = 3
 
 
 class ClipDataset:
-    """What torch's documentation asks for: one clip at an index."""
+    """A map-style dataset as in torch's documentation: one clip per index."""
 
     def __init__(self, arrays: Arrays) -> None:
         self.x, self.y = arrays.x, arrays.y
@@ -49,7 +49,7 @@ class ClipDataset:
         return self._num_train
 
     def __getitem__(self, at: int) -> tuple[torch.Tensor, int]:
-        """Features ``float32[f, m]`` and class."""
+        """Return features ``float32[f, m]`` and class."""
         import numpy as np
         import torch
 
@@ -57,17 +57,17 @@ class ClipDataset:
 
 
 class BatchDataset(ClipDataset):
-    """A whole batch at a list of indices, for a sampler that draws lists."""
+    """A dataset that returns a batch for a list of indices, for a batch sampler."""
 
     def __getitem__(self, at: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        """Features ``float32[b, f, m]`` and classes ``int64[b]``."""
+        """Return features ``float32[b, f, m]`` and classes ``int64[b]``."""
         import torch
 
         return torch.from_numpy(self.x[at]).float(), torch.from_numpy(self.y[at])
 
 
 def clip_loader(arrays: Arrays, batch_size: int, num_workers: int) -> Iterable[Any]:
-    """The DataLoader of the documentation: clips, stacked by its own collate function."""
+    """Return torch's default DataLoader, which collates single clips."""
     import torch
 
     dataset: Any = ClipDataset(arrays)
@@ -78,7 +78,7 @@ def clip_loader(arrays: Arrays, batch_size: int, num_workers: int) -> Iterable[A
 
 
 def batch_loader(arrays: Arrays, batch_size: int, num_workers: int) -> Iterable[Any]:
-    """A DataLoader whose sampler draws whole batches, which the data set gathers at once."""
+    """Return a DataLoader with a batch sampler, whose dataset gathers a batch at once."""
     from torch.utils import data
 
     dataset: Any = BatchDataset(arrays)
@@ -90,7 +90,7 @@ def batch_loader(arrays: Arrays, batch_size: int, num_workers: int) -> Iterable[
 
 
 def write_parquet(arrays: Arrays, folder: Path) -> None:
-    """Write the training clips as the pipeline does: same columns, groups and compression."""
+    """Write the training clips in the pipeline's format: columns, row groups and compression."""
     import pyarrow
     import pyarrow.parquet
 
@@ -117,7 +117,7 @@ def write_parquet(arrays: Arrays, folder: Path) -> None:
 
 
 def ray_epoch(folder: Path, labels: tuple[str, ...], batch_size: int) -> int:
-    """An epoch of Ray Data's `iter_torch_batches`; returns its clips."""
+    """Read an epoch with Ray Data's `iter_torch_batches`; returns the number of clips."""
     import ray.data
     from ray.data.collate_fn import NumpyBatchCollateFn
 
@@ -139,17 +139,17 @@ def ray_epoch(folder: Path, labels: tuple[str, ...], batch_size: int) -> int:
 
 
 def our_epoch(feed: ArrayFeed) -> int:
-    """An epoch of our feed; returns its clips."""
+    """Read an epoch of our feed; returns the number of clips."""
     return sum(len(batch.y) for batch in feed.train(1))
 
 
 def torch_epoch(loader: Iterable[Any]) -> int:
-    """An epoch of a DataLoader; returns its clips."""
+    """Read an epoch of a DataLoader; returns the number of clips."""
     return sum(len(y) for _, y in loader)
 
 
 class TimedFeed:
-    """A feed that notes for how long its training batches were waited for."""
+    """A feed that measures how long training waits for its batches."""
 
     def __init__(self, feed: ArrayFeed) -> None:
         self._feed = feed
@@ -159,7 +159,7 @@ class TimedFeed:
         return getattr(self._feed, name)
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch."""
+        """Yield the batches of an epoch."""
         batches = iter(self._feed.train(epoch))
         while True:
             begun = time.perf_counter()
@@ -171,7 +171,7 @@ class TimedFeed:
 
 
 def stalls(arrays: Arrays, batch_size: int, epochs: int = STALL_EPOCHS) -> list[float]:
-    """Share of each epoch in which the training of the small CNN waits for batches."""
+    """Return the share of each epoch that the small CNN spends waiting for batches."""
     from benchmarks import training
 
     workers = training.alone("cpu")
@@ -187,10 +187,10 @@ def stalls(arrays: Arrays, batch_size: int, epochs: int = STALL_EPOCHS) -> list[
 
 
 def measure(folder: Path, arrays: Arrays, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Times of an epoch on all sides; Ray must run.
+    """Measure the time of an epoch on all sides; Ray must be running.
 
     Raises:
-        SystemExit: a side left clips out.
+        SystemExit: A side dropped clips.
     """
     from benchmarks import training
 
@@ -209,7 +209,7 @@ def measure(folder: Path, arrays: Arrays, batch_size: int, rounds: int) -> dict[
     }
     counts = {side: call() for side, call in sides.items()}  # starts workers and fills caches too
     if set(counts.values()) != {arrays.splits["train"].stop}:
-        raise SystemExit(f"not all sides gave all clips: {counts}; their times mean nothing")
+        raise SystemExit(f"some clips are missing, {counts}, so the times mean nothing")
     times = compare(sides, rounds, warmup=0)
     ms = times.median_ms()
     best = {
@@ -221,11 +221,11 @@ def measure(folder: Path, arrays: Arrays, batch_size: int, rounds: int) -> dict[
 
 
 @click.command()
-@click.option("--clips", default=10_000, show_default=True, help="Of an epoch.")
-@click.option("--batch-size", default=64, show_default=True, help="Clips a batch.")
+@click.option("--clips", default=10_000, show_default=True, help="Clips per epoch.")
+@click.option("--batch-size", default=64, show_default=True, help="Clips per batch.")
 @click.option("--rounds", default=7, show_default=True, help="Interleaved rounds.")
 def main(clips: int, batch_size: int, rounds: int) -> None:
-    """Prints paired ratios and input stalls as JSON."""
+    """Print paired ratios and input stalls as JSON."""
     pin_threads()
     import torch
 

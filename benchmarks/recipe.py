@@ -1,9 +1,9 @@
 """Our recipe against a stock float32 loop: `python -m benchmarks.recipe`.
 
-The stock loop is what a tutorial has: float32, rows of the clips in memory, the plain AdamW of
-torch. Ours is whole epochs of `tuner.training.loop` with precision `auto` and channels-last. With
-`--accuracy` the same small training is run in float32 and in `auto` instead, over several seeds,
-and validation accuracies are compared: speed that costs accuracy would be none.
+The stock loop is that of a tutorial: float32, clips in memory, and torch's plain AdamW. Ours runs
+whole epochs of `tuner.training.loop` with precision `auto` and channels-last. `--accuracy` checks
+that the speed costs no accuracy: it trains in float32 and in `auto` over several seeds and compares
+validation accuracies.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
 BATCH_SIZE = 32
-# A round takes a few seconds; a GPU works through as many clips in no time.
+# Chosen so that a round takes a few seconds on a CPU, and is not too short on a GPU.
 EPOCH_CLIPS = {"cpu": 256, "cuda": 4096}
 PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
-# Of accuracy: half for validation, so that a clip more or less is a small part of a point.
+# For accuracy: a large validation split, so that one clip is a small part of a point.
 DEMO_TRACKS, VAL_SHARE, CLIPS_PER_TRACK = 240, 0.45, 4
 
 
 def stock_epochs(arrays: Arrays, device: torch.device, model: str) -> Iterator[float]:
-    """Train as a tutorial does, without end; yields the mean loss of each epoch."""
+    """Train as in a tutorial, endlessly; yields the mean loss of each epoch."""
     import torch
     from torch.nn import functional as F
 
@@ -68,7 +68,7 @@ def stock_epochs(arrays: Arrays, device: torch.device, model: str) -> Iterator[f
 def measure(
     arrays: Arrays, rounds: int, device_name: str, model: str = "resnet18"
 ) -> dict[str, Any]:
-    """Times of an epoch on both sides."""
+    """Measure the time of an epoch on both sides."""
     from benchmarks import training
 
     workers = training.alone(device_name)
@@ -89,7 +89,7 @@ def measure(
 
 
 def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
-    """The features of a demo dataset, made in this process."""
+    """Build the features of a demo dataset in this process."""
     from pipelines.build.decode_pass import decode_here
     from pipelines.build.feature_sets import build
     from pipelines.demo.dataset import write_demo
@@ -107,10 +107,10 @@ def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
 
 
 def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str, Any]:
-    """Validation accuracies after the last epoch in both precisions, in points.
+    """Return validation accuracies after the last epoch in both precisions, in points.
 
-    The difference is given with its standard error over the seeds: both precisions of a seed
-    start from the same weights and see the same batches.
+    The difference comes with its standard error over seeds. For a seed, both precisions start from
+    the same weights and see the same batches.
     """
     import torch
 
@@ -136,7 +136,7 @@ def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str,
 
 
 def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
-    """Means over the seeds, and the mean difference with its standard error."""
+    """Return means over seeds, and the mean difference with its standard error."""
     apart = [b - a for a, b in zip(fp32, auto, strict=True)]
     error = stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else None
     return {
@@ -150,18 +150,22 @@ def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--threads", default=2, show_default=True, help="Of one process.")
+@click.option("--threads", default=2, show_default=True, help="Threads of the process.")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
-@click.option("--clips", type=int, help="Of an epoch; a round is one.  [default: by device]")
-@click.option("--bands", default=128, show_default=True, help="For speed: rows of a clip.")
+@click.option(
+    "--clips", type=int, help="Clips per epoch; a round is one epoch.  [default: by device]"
+)
+@click.option("--bands", default=128, show_default=True, help="For speed: rows of the features.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--accuracy", is_flag=True, help="Compare accuracies in place of speed; minutes.")
+@click.option(
+    "--accuracy", is_flag=True, help="Compare accuracies instead of speed; takes minutes."
+)
 @click.option("--model", default="cnn", show_default=True, help="For --accuracy: or resnet18.")
 @click.option("--epochs", default=20, show_default=True, help="For --accuracy.")
 @click.option("--seeds", default=3, show_default=True, help="For --accuracy.")
 @click.option("--tracks", default=DEMO_TRACKS, show_default=True, help="For --accuracy.")
 def main(threads: int, device: str, accuracy: bool, **given: Any) -> None:
-    """Prints paired ratios, or accuracies, as JSON."""
+    """Print paired ratios, or accuracies, as JSON."""
     pin_threads(threads)
     import torch
 

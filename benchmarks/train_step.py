@@ -1,11 +1,11 @@
 """Our training against a bare torch loop with the same recipe: `python -m benchmarks.train_step`.
 
-The bare loop holds standardised float32 clips in memory and does what has to be done: takes rows,
-bf16 autocast and channels-last where we use them, the same AdamW, one cycle, the same order of
-clips, and at the end of an epoch answers for the same few validation clips in float32. Ours is
-whole epochs of `tuner.training.loop`, from the mapped float16 features, with all that comes with
-them: draws, sums, checks, metrics, the state for a checkpoint. Both start from the same weights;
-if their losses differed, they would not have done the same work.
+The bare loop holds standardised float32 clips in memory and does only what is necessary: it gathers
+rows in the same order, uses bf16 autocast and channels-last where we do, the same AdamW and one
+cycle, and predicts the same few validation clips in float32 after each epoch. Ours runs whole
+epochs of `tuner.training.loop` from memory-mapped float16 features, including augmentation draws,
+sums, checks, metrics and checkpoint state. Both start from the same weights and must reach the same
+loss, which shows that they have done the same work.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
-# Of the first epoch's mean loss: bf16 rounds standardised clips that differ in their last bit.
+# Relative difference of the first epoch's mean loss; bf16 amplifies differences in the last bit.
 SAME_LOSS = 0.02
 
 
 def bare_epochs(
     model: str, arrays: Arrays, batch_size: int, epochs: int, device: torch.device
 ) -> Iterator[float]:
-    """Train with nothing but torch; yields the mean loss of each epoch."""
+    """Train with torch alone; yields the mean loss of each epoch."""
     import numpy as np
     import torch
     from torch.nn import functional as F
@@ -84,7 +84,7 @@ def bare_epochs(
 def measure(
     model: str, arrays: Arrays, batch_size: int, rounds: int, device_name: str
 ) -> dict[str, Any]:
-    """Times of an epoch on both sides, and on a GPU the most memory that each held."""
+    """Measure the time of an epoch on both sides, and on a GPU the peak memory of each."""
     import torch
 
     from benchmarks import training
@@ -107,7 +107,7 @@ def measure(
         held = torch.cuda.memory_allocated() if workers.device.type == "cuda" else 0
         losses[side].append(next(sides[side]))
         if workers.device.type == "cuda":
-            # Above what both sides hold between their turns.
+            # Only what this turn added to the memory that both sides hold between turns.
             peak_mib[side] = (torch.cuda.max_memory_allocated() - held) / 2**20
 
     calls: dict[str, Callable[[], object]] = {side: partial(epoch, side) for side in sides}
@@ -122,7 +122,7 @@ def measure(
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """One thread's own time, which other processes do not add to; else that of the wall."""
+    """Return a clock: thread time, which other processes do not affect, or else wall time."""
     import torch
 
     alone = device.type == "cpu" and torch.get_num_threads() == 1
@@ -130,20 +130,22 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 
 def expect_same_work(ours: float, bare: float) -> None:
-    """Both sides must have learned the same from the same batches.
+    """Check that both sides learned the same from the same batches.
 
     Raises:
-        SystemExit: their mean losses differ.
+        SystemExit: Their mean losses differ.
     """
     if not abs(ours - bare) <= SAME_LOSS * bare:
-        raise SystemExit(f"the sides' losses are {ours} and {bare}; their times mean nothing")
+        raise SystemExit(f"the losses differ, {ours} and {bare}, so the times mean nothing")
 
 
 @click.command()
 @click.option("--model", "models", multiple=True, default=("resnet18", "cnn"), show_default=True)
 @click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True)
-@click.option("--batch-size", default=32, show_default=True, help="Clips a step.")
-@click.option("--clips", type=int, help="Of an epoch; a round is one.  [default: by model]")
+@click.option("--batch-size", default=32, show_default=True, help="Clips per step.")
+@click.option(
+    "--clips", type=int, help="Clips per epoch; a round is one epoch.  [default: by model]"
+)
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 def main(
@@ -154,7 +156,7 @@ def main(
     rounds: int,
     device: str,
 ) -> None:
-    """Prints paired ratios as JSON."""
+    """Print paired ratios as JSON."""
     pin_threads(max(threads))
     import torch
 
@@ -173,7 +175,7 @@ def main(
     print(json.dumps({"machine": machine(PACKAGES), **what, "results": results}, indent=1))
 
 
-# A round takes a second or two on one core.
+# Chosen so that a round takes a second or two on one core.
 EPOCH_CLIPS = {"resnet18": 128, "cnn": 1024}
 
 if __name__ == "__main__":

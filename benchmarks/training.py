@@ -1,4 +1,4 @@
-"""Made-up clips and our training of them, for the benchmarks that train."""
+"""Synthetic clips and our training on them, shared by the benchmarks that train."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # Log-mel of 3 s at 22.05 kHz, hop 512.
 SHAPE = (64, 130)
 NUM_LABELS = 10
-# A clip of each class: a loop validates, but the benchmarks are about training.
+# One validation clip per class: a loop has to validate, but the benchmarks are about training.
 NUM_VAL = NUM_LABELS
-# Dropout would draw differently on each side; without it the sides' losses can be compared.
+# Without dropout, which would draw differently on each side, their losses can be compared.
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "resnet18": {},
     "cnn": {"blocks": 4, "channels": 16, "dropout": 0.0},
@@ -39,12 +39,12 @@ SEED = 0
 
 
 def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) -> Arrays:
-    """Noise around the level of log-mel, in which each class is louder in rows of its own.
+    """Write noise at the level of log-mel, where each class is louder in its own rows.
 
     Args:
-        folder: where the features are written; they are mapped from there, as those of a trial.
-        num_train: training clips, each a track; few more follow for validation.
-        shape: (f, m) of a clip.
+        folder: Folder for the features, from which they are memory-mapped as in a trial.
+        num_train: Number of training clips, one per track; a few validation clips are added.
+        shape: Shape (f, m) of a clip.
     """
     rng = np.random.default_rng(SEED)
     n = num_train + NUM_VAL
@@ -60,7 +60,7 @@ def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) ->
     x.flush()
     train = np.asarray(x[:num_train], np.float32)
     return Arrays(
-        fingerprint="made up",
+        fingerprint="synthetic",
         labels=tuple(f"class {i}" for i in range(NUM_LABELS)),
         x=np.load(path, mmap_mode="r"),
         y=y,
@@ -79,7 +79,7 @@ def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) ->
 
 
 def make_network(model: str) -> nn.Module:
-    """A row of `MODELS`, with the same weights at every call."""
+    """Return a network of `MODELS`, with the same weights on every call."""
     torch.manual_seed(SEED)
     return build_network(model, NUM_LABELS, MODELS[model])
 
@@ -108,21 +108,21 @@ def make_recipe(
 def our_epochs(
     model: str, arrays: Arrays, feed: Feed, recipe: Recipe, workers: Workers
 ) -> Iterator[float]:
-    """The platform's own loop, one epoch at a time; yields the mean training loss."""
+    """Train with the platform's loop, one epoch at a time; yields the mean training loss."""
     classifier = Classifier(make_network(model), arrays.mean, arrays.std)
     for epoch in loop.epochs(classifier, feed, recipe, workers):
         yield epoch.metrics["train_loss"]
 
 
 def alone(device: str) -> Alone:
-    """One worker on a device, "cpu" or "cuda"."""
+    """Return a single worker on a device, "cpu" or "cuda"."""
     return Alone(torch.device(device))
 
 
 def standardised(
     arrays: Arrays, split: str, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips ``float32[n, 1, f, m]`` of a split and their classes, as a bare loop holds them."""
+    """Return clips ``float32[n, 1, f, m]`` of a split and their classes, for a bare loop."""
     rows = arrays.splits[split]
     x = np.asarray(arrays.x[rows.start : rows.stop], np.float32)
     x = (x - arrays.mean[:, None]) / arrays.std[:, None]

@@ -1,10 +1,11 @@
-"""Two workers of one thread against one on the same batch: `python -m benchmarks.workers`.
+"""Two single-thread workers against one on the same batch: `python -m benchmarks.workers`.
 
-Real processes that a gloo group binds, wrapped by `tuner.trials.worker.ProcessGroup` as in a trial
-on Ray Train; Ray itself only starts them and takes their reports, which is not in these figures. A
-round is an epoch of `tuner.training.loop` on each side; the processes of the other sides wait in a
-pipe. Besides the whole batch's statistics in norms (the default), each worker's own are measured,
-and, as the limit of the machine, two processes that train half of the clips each and never speak.
+The workers are processes in a gloo group, wrapped by `tuner.trials.worker.ProcessGroup` as in a
+trial on Ray Train. These figures leave out Ray, which only starts workers and collects reports. A
+round is one epoch of `tuner.training.loop` on each side, while the processes of the other sides
+wait on a pipe. Beside synchronised batch norm (the default), the benchmark measures batch norm per
+worker and, as the limit of the machine, two processes that train half of the clips each without
+communication.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "timm", "torch")
 WARMUP = 1
-# An epoch takes three seconds in one thread.
+# Chosen so that an epoch takes three seconds in one thread.
 EPOCH_CLIPS = 256
-# Processes, whether norms see the whole batch, whether the processes are one group.
+# Number of processes, whether batch norm is synchronised, whether the processes form one group.
 SIDES = {
     "one": (1, True, True),
     "two": (2, True, True),
@@ -45,18 +46,18 @@ STOP_SECONDS = 30
 
 @dataclass(frozen=True)
 class Task:
-    """What each worker of a side is told.
+    """Instructions for the workers of a side.
 
     Attributes:
-        folder: for the clips; the first worker of the first side has written them.
-        rendezvous: file through which the workers of the side find each other.
-        size: workers of the side.
-        sync_norm: whether norms see the batch of all workers.
-        together: whether the workers train one model; else each its own, with its share of clips.
-        model: row of `benchmarks.training.MODELS`.
-        num_clips: of an epoch.
-        batch_size: over all workers.
-        epochs: in all.
+        folder: Folder for the clips.
+        rendezvous: File through which the workers of the side find each other.
+        size: Number of workers.
+        sync_norm: Whether to synchronise batch norm across workers.
+        together: Whether the workers train one model, or each its own with its share of the clips.
+        model: Key in `benchmarks.training.MODELS`.
+        num_clips: Clips per epoch.
+        batch_size: Clips per batch, over all workers.
+        epochs: Number of epochs.
     """
 
     folder: Path
@@ -71,7 +72,7 @@ class Task:
 
 
 def _work(task: Task, rank: int, line: Connection) -> None:
-    """One worker: an epoch whenever it is asked for one, and its loss sent back."""
+    """Run one worker: train an epoch on each request and send back its loss."""
     import torch
 
     from benchmarks import training
@@ -106,10 +107,10 @@ def _join(task: Task, rank: int) -> Workers:
 
 
 class Side:
-    """The workers of one side, started and ready.
+    """Running workers of one side.
 
     Attributes:
-        losses: mean loss of each epoch, over all workers.
+        losses: Mean loss of each epoch over all workers.
     """
 
     def __init__(self, task: Task) -> None:
@@ -128,11 +129,11 @@ class Side:
             line.recv()
 
     def __call__(self) -> None:
-        """Have all workers train an epoch."""
+        """Train an epoch on all workers."""
         for line in self._lines:
             line.send(True)
-        answers = [line.recv() for line in self._lines]  # of all: the epoch ends with the last
-        self.losses.append(answers[0])
+        losses = [line.recv() for line in self._lines]  # the epoch ends with the last worker
+        self.losses.append(losses[0])
 
     def __enter__(self) -> Side:
         return self
@@ -148,7 +149,7 @@ class Side:
 def measure(
     folder: Path, model: str, num_clips: int, batch_size: int, rounds: int
 ) -> dict[str, Any]:
-    """Times of an epoch of one and two workers, and their losses."""
+    """Measure the time of an epoch with one and two workers, and their losses."""
     with ExitStack() as stack:
         sides: dict[str, Side] = {}
         for name, (size, sync_norm, together) in SIDES.items():
@@ -173,11 +174,13 @@ def measure(
 
 @click.command()
 @click.option("--model", default="resnet18", show_default=True, help="resnet18 or cnn.")
-@click.option("--clips", default=EPOCH_CLIPS, show_default=True, help="Of an epoch.")
-@click.option("--batch-size", default=32, show_default=True, help="Over all workers.")
+@click.option("--clips", default=EPOCH_CLIPS, show_default=True, help="Clips per epoch.")
+@click.option(
+    "--batch-size", default=32, show_default=True, help="Clips per batch, over all workers."
+)
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 def main(model: str, clips: int, batch_size: int, rounds: int) -> None:
-    """Prints paired ratios as JSON."""
+    """Print paired ratios as JSON."""
     pin_threads()
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(Path(scratch), model, clips, batch_size, rounds)
