@@ -2,8 +2,8 @@
 
 The stock loop is that of a tutorial: float32, clips in memory, and torch's plain AdamW. Ours runs
 whole epochs of `tuner.training.loop` with precision `auto` and channels-last. `--accuracy` checks
-that the speed costs no accuracy: it trains in float32 and in `auto` over several seeds and compares
-validation accuracies.
+that the speed costs no accuracy: it trains in float32 and in `auto` over several seeds, and
+compares validation accuracies.
 """
 
 from __future__ import annotations
@@ -152,14 +152,10 @@ def compare_points(fp32: list[float], auto: list[float]) -> dict[str, Any]:
 @click.command()
 @click.option("--threads", default=2, show_default=True, help="Threads of the process.")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
-@click.option(
-    "--clips", type=int, help="Clips per epoch; a round is one epoch.  [default: by device]"
-)
+@click.option("--clips", type=int, help="Clips per round.  [default: by device]")
 @click.option("--bands", default=128, show_default=True, help="For speed: rows of the features.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option(
-    "--accuracy", is_flag=True, help="Compare accuracies instead of speed; takes minutes."
-)
+@click.option("--accuracy", is_flag=True, help="Compare accuracies, not speed; takes minutes.")
 @click.option("--model", default="cnn", show_default=True, help="For --accuracy: or resnet18.")
 @click.option("--epochs", default=20, show_default=True, help="For --accuracy.")
 @click.option("--seeds", default=3, show_default=True, help="For --accuracy.")

@@ -1,11 +1,11 @@
 """Our training against a bare torch loop with the same recipe: `python -m benchmarks.train_step`.
 
-The bare loop holds standardised float32 clips in memory and does only what is necessary: it gathers
-rows in the same order, uses bf16 autocast and channels-last where we do, the same AdamW and one
-cycle, and predicts the same few validation clips in float32 after each epoch. Ours runs whole
-epochs of `tuner.training.loop` from memory-mapped float16 features, including augmentation draws,
-sums, checks, metrics and checkpoint state. Both start from the same weights and must reach the same
-loss, which shows that they have done the same work.
+The bare loop holds standardised float32 clips in memory and does only what is necessary: it
+gathers rows in the same order, uses bf16 autocast and channels-last where we do, the same AdamW
+and one cycle, and predicts the same few validation clips in float32 after each epoch. Ours runs
+whole epochs of `tuner.training.loop` from memory-mapped float16 features, including augmentation
+draws, sums, checks, metrics and checkpoint state. Both start from the same weights and must reach
+the same loss, which shows that they have done the same work.
 """
 
 from __future__ import annotations
@@ -143,9 +143,7 @@ def expect_same_work(ours: float, bare: float) -> None:
 @click.option("--model", "models", multiple=True, default=("resnet18", "cnn"), show_default=True)
 @click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True)
 @click.option("--batch-size", default=32, show_default=True, help="Clips per step.")
-@click.option(
-    "--clips", type=int, help="Clips per epoch; a round is one epoch.  [default: by model]"
-)
+@click.option("--clips", type=int, help="Clips per round.  [default: by model]")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 def main(

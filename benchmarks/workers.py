@@ -175,9 +175,7 @@ def measure(
 @click.command()
 @click.option("--model", default="resnet18", show_default=True, help="resnet18 or cnn.")
 @click.option("--clips", default=EPOCH_CLIPS, show_default=True, help="Clips per epoch.")
-@click.option(
-    "--batch-size", default=32, show_default=True, help="Clips per batch, over all workers."
-)
+@click.option("--batch-size", default=32, show_default=True, help="Clips per batch.")
 @click.option("--rounds", default=9, show_default=True, help="Interleaved rounds.")
 def main(model: str, clips: int, batch_size: int, rounds: int) -> None:
     """Print paired ratios as JSON."""

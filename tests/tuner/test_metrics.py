@@ -11,7 +11,7 @@ from tuner.training import metrics
 
 
 @pytest.fixture
-def answers():
+def predictions():
     """Clips of 40 tracks, three to five a track, four classes; some wrong."""
     rng = np.random.default_rng(1)
     track = np.repeat(np.arange(40), rng.integers(3, 6, size=40))
@@ -40,8 +40,8 @@ def scores_of_scikit_learn(truth, predicted) -> dict[str, float]:
     }
 
 
-def test_evaluation_equals_scikit_learn(answers) -> None:
-    track, track_label, y, p = answers
+def test_evaluation_equals_scikit_learn(predictions) -> None:
+    track, track_label, y, p = predictions
     found = metrics.evaluation(sums_of([(track, y, p)], 40, 4), track_label)
     mean = np.stack([p[track == t].mean(0) for t in range(40)])
     won = np.stack([np.bincount(p[track == t].argmax(1), minlength=4) for t in range(40)])
@@ -57,8 +57,8 @@ def test_evaluation_equals_scikit_learn(answers) -> None:
     assert len({found[f"{way}f1_macro"] for way in ("", "hard_", "clip_")}) == 3
 
 
-def test_votes_of_tracks_equal_those_of_each_track_alone(answers) -> None:
-    track, _, y, p = answers
+def test_votes_of_tracks_equal_those_of_each_track_alone(predictions) -> None:
+    track, _, y, p = predictions
     sums = sums_of([(track, y, p)], 41, 4)  # the last track has no clip
     each = [p[track == t].astype(np.float32) for t in range(40)]
     np.testing.assert_array_equal(sums.soft_votes()[:40], [metrics.soft_votes(c) for c in each])
@@ -70,9 +70,9 @@ def test_votes_of_tracks_equal_those_of_each_track_alone(answers) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_any_number_of_workers_in_any_order_reports_the_same_bits(
-    answers, workers: int, order: int
+    predictions, workers: int, order: int
 ) -> None:
-    track, track_label, y, p = answers
+    track, track_label, y, p = predictions
     once = metrics.evaluation(sums_of([(track, y, p)], 40, 4), track_label)
     rng = np.random.default_rng(order)
     shuffled = rng.permutation(len(y))
@@ -87,8 +87,8 @@ def test_any_number_of_workers_in_any_order_reports_the_same_bits(
     assert metrics.evaluation(first, track_label) == once
 
 
-def test_answers_that_are_not_finite_make_the_losses_so(answers) -> None:
-    track, track_label, y, p = answers
+def test_answers_that_are_not_finite_make_the_losses_so(predictions) -> None:
+    track, track_label, y, p = predictions
     p = p.copy()
     p[5, 2] = np.nan
     found = metrics.evaluation(sums_of([(track, y, p)], 40, 4), track_label)

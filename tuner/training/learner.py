@@ -16,8 +16,6 @@ from tuner.training.optim import build_optimizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
-
     from tuner.models import Classifier
     from tuner.training.feed import Batch, Feed, Workers
     from tuner.training.recipe import Recipe
@@ -53,7 +51,7 @@ class Learner:
     average: Average | None
     class_weights: torch.Tensor | None
     autocast: torch.autocast
-    network: nn.Module
+    network: Callable[[torch.Tensor], torch.Tensor]
 
     @classmethod
     def create(
@@ -79,7 +77,14 @@ class Learner:
         train = self.recipe.train
         network = self.workers.wrap(self.classifier.network, train.sync_batch_norm)
         # The classifier keeps the module that is not compiled, and so the names of its weights.
-        self.network = _compiled(network) if train.compile else network
+        self.network = torch.compile(network) if train.compile else network
+
+    def freeze_body(self, frozen: bool) -> None:
+        """Switch the gradients of the body off or on, except for weights that never learn."""
+        for group in self.optimizer.param_groups:
+            if group["part"] == "body":
+                for parameter in group["params"]:
+                    parameter.requires_grad_(not frozen)
 
     def step(self, batch: Batch, rate: float) -> torch.Tensor:
         """Update the weights from one batch.
@@ -146,12 +151,6 @@ class Learner:
             logits, y, weight=self.class_weights, reduction="sum",
             label_smoothing=self.recipe.train.label_smoothing,
         )  # fmt: skip
-
-
-def _compiled(network: nn.Module) -> nn.Module:
-    compiled = torch.compile(network)
-    assert isinstance(compiled, torch.nn.Module)
-    return compiled
 
 
 def _class_weights(feed: Feed, device: torch.device) -> torch.Tensor:

@@ -26,8 +26,6 @@ from tuner.training.recipe import is_better
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import nn
-
     from tuner.models import Classifier
     from tuner.training.feed import Feed, Workers
     from tuner.training.recipe import Recipe
@@ -95,18 +93,6 @@ def _train_epoch(learner: Learner, feed: Feed, number: int, phase: _Phase) -> fl
     return float(sums[0] / sums[1].clamp_min(1))
 
 
-class _Freezer:
-    """A switch for the gradients of the body; weights that never learn stay as they are."""
-
-    def __init__(self, network: nn.Module) -> None:
-        body = network.get_submodule("body").parameters()
-        self._learns = [parameter for parameter in body if parameter.requires_grad]
-
-    def set(self, frozen: bool) -> None:
-        for parameter in self._learns:
-            parameter.requires_grad_(not frozen)
-
-
 def _share_statistics(learner: Learner) -> None:
     """Copy the batch-norm statistics of rank 0 to all workers, so that they evaluate one model."""
     workers, network = learner.workers, learner.classifier.network
@@ -144,7 +130,6 @@ def epochs(
         DivergedError: The loss of a step, or a metric, is not finite.
     """
     learner = Learner.create(classifier, feed, recipe, workers)
-    freezer = _Freezer(classifier.network)
     best: dict[str, float] | None = None
     best_epoch = 0
     if resume is not None:
@@ -153,7 +138,7 @@ def epochs(
     phase: _Phase | None = None
     for number in range(1 if resume is None else resume.epoch + 1, recipe.train.epochs + 1):
         if phase != (phase := _Phase.of(number, recipe)):
-            freezer.set(phase.frozen)
+            learner.freeze_body(phase.frozen)
             learner.wrap()
         # Dropout draws from torch's global generator. It is seeded in every epoch, so that a
         # resumed epoch draws the same numbers.
@@ -203,7 +188,7 @@ def find_rate(
             recipe, optim=recipe.optim.model_copy(update={"lr": high, "body_lr": None})
         )
         learner = Learner.create(copy.deepcopy(classifier), feed, recipe, workers)
-        _Freezer(learner.classifier.network).set(recipe.train.freeze_epochs > 0)
+        learner.freeze_body(recipe.train.freeze_epochs > 0)
         learner.wrap()
         learner.classifier.train()
         batches = chain.from_iterable(feed.train(number) for number in count(1))
