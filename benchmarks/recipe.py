@@ -115,7 +115,7 @@ def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str,
     import torch
 
     from benchmarks import training
-    from tuner.models import Classifier, build_network
+    from tuner.models.layers import Classifier
     from tuner.training import loop
 
     workers = training.alone("cpu")
@@ -123,7 +123,7 @@ def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str,
     for seed in range(seeds):
         for precision in PRECISIONS:
             torch.manual_seed(seed)
-            network = build_network(model, len(arrays.labels), training.MODELS[model])
+            network = training.MODELS[model].build(len(arrays.labels))
             feed = training.make_feed(arrays, BATCH_SIZE, workers, seed)
             recipe = training.make_recipe(epochs, precision, peak_lr=3e-3, seed=seed)
             classifier = Classifier(network, arrays.mean, arrays.std)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from tuner.models import Classifier, build_network
+from tuner.models.backbone import Backbone
+from tuner.models.cnn import Cnn
+from tuner.models.layers import Classifier
 from tuner.training import loop
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from tuner.models import ModelSettings
     from tuner.training.feed import Feed, Workers
     from tuner.training.settings import Precision
 
@@ -30,9 +33,9 @@ NUM_LABELS = 10
 # One validation clip per class: a loop has to validate, but the benchmarks are about training.
 NUM_VAL = NUM_LABELS
 # Without dropout, which would draw differently on each side, their losses can be compared.
-MODELS: Mapping[str, Mapping[str, Any]] = {
-    "resnet18": {},
-    "cnn": {"blocks": 4, "channels": 16, "dropout": 0.0},
+MODELS: Mapping[str, ModelSettings] = {
+    "resnet18": Backbone(name="resnet18"),
+    "cnn": Cnn(blocks=4, channels=16, dropout=0.0),
 }
 PEAK_LR, WEIGHT_DECAY = 1e-3, 1e-2
 SEED = 0
@@ -81,7 +84,7 @@ def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) ->
 def make_network(model: str) -> nn.Module:
     """Return a network of `MODELS`, with the same weights on every call."""
     torch.manual_seed(SEED)
-    return build_network(model, NUM_LABELS, MODELS[model])
+    return MODELS[model].build(NUM_LABELS)
 
 
 def make_feed(arrays: Arrays, batch_size: int, workers: Workers, seed: int = SEED) -> ArrayFeed:

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.settings import KINDS, FeatureSpec
 from tests.readme_tree import BEGIN, END, PACKAGES, README, ROOT, tree
-from tuner.models import ROWS
+from tuner.models import MODELS
 
 GUIDES = [ROOT / "docs" / "user-guide.md", ROOT / "docs" / "decisions.md"]
 PAGES = [README, *GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -133,8 +133,8 @@ def built_column() -> dict[str, tuple[str, str]]:
 def test_table_names_every_model_and_front_end_that_is_built() -> None:
     table = built_column()
     models, missing = next(row for part, row in table.items() if part.startswith("models"))
-    assert set(re.findall(r"`(\w+)`", models)) == set(ROWS)
-    assert not set(re.findall(r"\w+", missing)) & set(ROWS)
+    assert set(re.findall(r"`(\w+)`", models)) == set(MODELS)
+    assert not set(re.findall(r"\w+", missing)) & set(MODELS)
     kinds, missing = next(row for part, row in table.items() if part.startswith("front ends"))
     assert set(re.findall(r"`(\w+)`", kinds)) == set(KINDS)
     assert not set(re.findall(r"\w+", missing)) & set(KINDS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.audio.sandbox import Decoder
-    from tuner.models import Classifier
+    from tuner.models.layers import Classifier
     from tuner.training.bundle import Bundle
 
 Vote = Literal["soft", "hard"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from pipelines.settings import NUM_SONG_FEATURES
 from tuner.models.forest import Forest
-from tuner.training.forest_fitting import _tree
+from tuner.models.forest_network import tree_of
 
 NUM_TREES, MAX_DEPTH = 40, 9
 
@@ -27,8 +28,9 @@ def grow(num_labels: int) -> tuple[RandomForestClassifier, np.ndarray]:
     return forest.fit(x, y), x
 
 
-def planted(forest: RandomForestClassifier, num_labels: int) -> Forest:
+def planted(forest: RandomForestClassifier, num_labels: int) -> Any:
     """The same forest as a network in evaluation mode."""
-    network = Forest(num_labels, num_trees=len(forest.estimators_), max_depth=forest.max_depth)
-    network.body.take([_tree(t.tree_, forest.classes_, num_labels) for t in forest.estimators_])
+    settings = Forest(num_trees=len(forest.estimators_), max_depth=forest.max_depth)
+    network: Any = settings.build(num_labels)
+    network.body.take([tree_of(t.tree_, forest.classes_, num_labels) for t in forest.estimators_])
     return network.eval()

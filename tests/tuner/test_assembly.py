@@ -11,7 +11,7 @@ import torch
 from pipelines.storage import Folder
 from tuner.config import loads
 from tuner.errors import StudyError
-from tuner.models import build_network
+from tuner.models.backbone import Backbone
 from tuner.training.checkpoint import newest_checkpoint
 from tuner.training.feed import Alone
 from tuner.training.recipe import Crops
@@ -71,7 +71,7 @@ def test_only_the_final_fit_learns_from_validation_tracks(features: str) -> None
 
 def test_training_starts_from_the_weights_that_are_named(features: str, tmp_path: Path) -> None:
     torch.manual_seed(77)
-    body = build_network("resnet18", 3, {}).get_submodule("body").state_dict()
+    body = Backbone().build(3).get_submodule("body").state_dict()
     safetensors.torch.save_file(body, tmp_path / "own.safetensors")
     config = loads(
         f"name: s\nmodel: {{name: resnet18, weights: {tmp_path / 'own.safetensors'}}}\n"

@@ -12,6 +12,7 @@ import torch
 
 from pipelines.settings import ClipSpec, FeatureSpec, Kind
 from tuner.errors import CheckpointError
+from tuner.models.cnn import Cnn
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.recipe import Crops
 
@@ -24,7 +25,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     """A small exported model."""
-    model = {"name": "cnn", "blocks": 2, "channels": 4}
+    model = Cnn(blocks=2, channels=4)
     bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(n_mels=16), Crops(), model)
     return save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
 
@@ -59,7 +60,7 @@ def test_an_exported_model_has_as_many_rows_as_its_features(
     feature = FeatureSpec(
         kind, 8000, n_fft=128, hop_length=64, n_mels=16, n_mfcc=8, n_lags=40
     )  # fmt: skip
-    model = {"name": "cnn", "blocks": 2, "channels": 4}
+    model = Cnn(blocks=2, channels=4)
     bundle = Bundle(("a", "b"), ClipSpec(0.5), feature, Crops(), model)
     weights = bundle.classifier().state_dict()
     assert weights["mean"].shape == weights["std"].shape == (rows, 1)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from pipelines.errors import SpecError
 from pipelines.settings import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
 from tuner.config import (
-    Cnn,
     ColumnSplit,
     Experiment,
     Space,
@@ -30,6 +29,7 @@ from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
 from tuner.config.specs import feature_set_key, feature_spec, split_spec
 from tuner.config.yaml_text import Scalar
 from tuner.errors import ConfigError, SpaceError
+from tuner.models.cnn import Cnn
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
 NESTED = """

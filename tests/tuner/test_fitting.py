@@ -20,9 +20,8 @@ from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tests.tuner.recipes import make_recipe, vary
-from tuner.models import Classifier
-from tuner.models.cnn import Cnn
 from tuner.models.forest import Forest
+from tuner.models.layers import Classifier
 from tuner.predict import predict_file
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows, open_arrays
@@ -30,7 +29,7 @@ from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 from tuner.training.evaluation import clip_probabilities
 from tuner.training.feed import Alone, Workers
-from tuner.training.forest_fitting import epochs
+from tuner.training.fit_at_once import epochs
 from tuner.training.loop import Epoch
 from tuner.training.recipe import Crops, Recipe
 
@@ -68,8 +67,8 @@ def feed_of(arrays: Arrays, workers: Workers) -> ArrayFeed:
 
 
 def classifier_of(arrays: Arrays, **knobs: float) -> Classifier:
-    network = Forest(len(arrays.labels), **{**KNOBS, **knobs})  # type: ignore[arg-type]
-    return Classifier(network, arrays.mean, arrays.std)
+    settings = Forest.model_validate({**KNOBS, **knobs})
+    return Classifier(settings.build(len(arrays.labels)), arrays.mean, arrays.std)
 
 
 def fit(arrays: Arrays, settings: Recipe = RECIPE, **knobs: float) -> tuple[Classifier, Epoch]:
@@ -226,13 +225,6 @@ def test_two_workers_have_one_forest_and_the_metrics_of_one() -> None:
         assert all(torch.equal(weights[k], v) for k, v in alone.checkpoint.weights.items())
 
 
-def test_a_network_that_learns_by_gradients_is_refused() -> None:
-    arrays = songs()
-    classifier = Classifier(Cnn(3, blocks=2, channels=2), arrays.mean, arrays.std)
-    with pytest.raises(TypeError, match=r"Cnn is not fitted but trained"):
-        next(epochs(classifier, feed_of(arrays, Alone(CPU)), RECIPE, Alone(CPU)))
-
-
 def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     tracks = write_tones(tmp_path / "tones", per_class=8, seconds=0.8)
     clip = ClipSpec(0.5, 2)
@@ -246,8 +238,7 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     classifier, epoch = fit(arrays)
     # low, mid and high tones: brightness tells them apart
     assert epoch.metrics["val_accuracy"] >= 0.8
-    model = {"name": "forest", **KNOBS}
-    bundle = Bundle(arrays.labels, clip, feature, Crops(), model)
+    bundle = Bundle(arrays.labels, clip, feature, Crops(), Forest.model_validate(KNOBS))
     loaded = load_bundle(save_bundle(tmp_path / "model", bundle, epoch.checkpoint.weights))
     stored = answers(classifier, arrays, "test")
     paths = {r["track_id"]: r["path"] for r in built.feature_set.tracks().to_pylist()}

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from sklearn.ensemble import RandomForestClassifier
-from torch import nn
 
 from pipelines.settings import ClipSpec, FeatureSpec
-from tests.contracts import NUM_LABELS, ModelContract
-from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
+from tests.tuner.forests import grow, planted
 from tuner.errors import CheckpointError
-from tuner.models import Classifier, build_network
-from tuner.models.forest import Forest, Tree
+from tuner.models.forest import Forest
+from tuner.models.forest_network import Tree
+from tuner.models.layers import Classifier
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.recipe import Crops
 
 F = 16
+
+
+def network_of(num_labels: int, **sizes: int) -> Any:
+    return Forest(**sizes).build(num_labels)  # type: ignore[arg-type]
 
 
 def stump(feature: int, threshold: float, low: list[float], high: list[float]) -> Tree:
@@ -39,39 +44,13 @@ def songs(*rows: list[float]) -> torch.Tensor:
     return x
 
 
-class TestForest(ModelContract):
-    learns_by_gradient = False
-
-    @pytest.fixture
-    def name(self) -> str:
-        return "forest"
-
-    @pytest.fixture
-    def parameters(self) -> dict:
-        return {"num_trees": NUM_TREES, "max_depth": MAX_DEPTH}
-
-    @pytest.fixture
-    def feature(self) -> FeatureSpec:
-        return FeatureSpec("song")
-
-    @pytest.fixture
-    def shapes(self) -> list[tuple[int, int]]:
-        return [(F, 1)]
-
-    @pytest.fixture
-    def network(self, name, parameters) -> nn.Module:
-        network = build_network(name, NUM_LABELS, parameters)
-        network.load_state_dict(planted(grow(NUM_LABELS)[0], NUM_LABELS).state_dict())
-        return network
-
-
 @pytest.fixture(scope="module")
 def grown() -> tuple[RandomForestClassifier, np.ndarray]:
     return grow(5)
 
 
 def test_two_stumps_by_hand() -> None:
-    network = Forest(2, num_trees=2, max_depth=1)
+    network = network_of(2, num_trees=2, max_depth=1)
     network.body.take([stump(0, 1.5, [1, 0], [0, 1]), stump(1, -2, [0.25, 0.75], [0.5, 0.5])])
     answers = network(songs([1.5, -2], [1.5, -1.9], [1.6, -2], [9, 9])).exp()
     # a row takes the first answer of a tree up to its threshold, and the trees' mean
@@ -80,7 +59,7 @@ def test_two_stumps_by_hand() -> None:
 
 
 def test_all_classes_are_alike_before_it_is_grown() -> None:
-    answers = Forest(4, num_trees=3)(torch.randn(2, 1, F, 1)).softmax(1)
+    answers = network_of(4, num_trees=3)(torch.randn(2, 1, F, 1)).softmax(1)
     torch.testing.assert_close(answers, torch.full((2, 4), 0.25))
 
 
@@ -116,7 +95,7 @@ def test_answers_are_those_of_scikit_learn_at_and_beside_every_threshold(grown) 
 @pytest.mark.parametrize("threshold", [0.1, -0.1, 1 / 3, 1e-30, 16_777_217.0, 0.5, 0.0])
 def test_thresholds_between_two_float32_numbers_part_them(threshold: float) -> None:
     # 0.1 is above its nearest float32 and 1/3 below: rounding to nearest would send one wrong
-    network = Forest(2, num_trees=1, max_depth=1)
+    network = network_of(2, num_trees=1, max_depth=1)
     network.body.take([stump(0, threshold, [1, 0], [0, 1])])
     near = np.float32(threshold)
     values = [np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(2e38))]
@@ -133,7 +112,7 @@ def test_a_class_without_training_rows_gets_nothing(grown) -> None:
 
 
 def test_nothing_is_impossible_nor_infinite() -> None:
-    network = Forest(2, num_trees=1, max_depth=1)
+    network = network_of(2, num_trees=1, max_depth=1)
     network.body.take([stump(0, 0.0, [1, 0], [0, 1])])
     logits = network(songs([0.0], [1.0]))
     assert logits.isfinite().all()
@@ -143,14 +122,14 @@ def test_nothing_is_impossible_nor_infinite() -> None:
 @pytest.mark.parametrize("shape", [(2, 1, F, 2), (2, 1, F - 1, 1), (2, F, 1)])
 def test_other_features_are_refused(shape) -> None:
     with pytest.raises(ValueError, match=r"takes the 16 numbers of a song"):
-        Forest(2, num_trees=1)(torch.zeros(shape))
+        network_of(2, num_trees=1)(torch.zeros(shape))
 
 
 # A whole classifier on disk -----------------------------------------------------------------
 
 
 def bundle_of(forest: RandomForestClassifier) -> tuple[Bundle, Classifier]:
-    model = {"name": "forest", "num_trees": len(forest.estimators_), "max_depth": 9}
+    model = Forest(num_trees=len(forest.estimators_), max_depth=9)
     labels = ("a", "b", "c", "d", "e")
     bundle = Bundle(labels, ClipSpec(), FeatureSpec("song"), Crops(), model)
     mean, std = np.full(F, 0.25, np.float32), np.full(F, 2, np.float32)
@@ -232,14 +211,14 @@ def missing(state):
         (too_few_shares, r"shares is torch.float32\["),
         (another_class, r", 6\], not torch.float32\["),
         (another_tree, r"roots is torch.int32\[41\], not torch.int32\[40\]"),
-        (a_child_outside, "branches has numbers that are not from 0 to"),
-        (a_child_before, "branches has numbers that are not from 0 to"),
-        (a_root_outside, "roots has numbers that are not from 0 to"),
-        (a_feature_outside, "feature has numbers that are not from 0 to 15"),
-        (no_number, "threshold holds values that are no finite numbers"),
-        (no_probability, "shares holds values that are no finite numbers"),
-        (negative, "shares has rows that are no probabilities"),
-        (half, "shares has rows that are no probabilities"),
+        (a_child_outside, "branches has numbers outside 0 to"),
+        (a_child_before, "branches has numbers outside 0 to"),
+        (a_root_outside, "roots has numbers outside 0 to"),
+        (a_feature_outside, "feature has numbers outside 0 to 15"),
+        (no_number, "threshold holds values that are not finite"),
+        (no_probability, "shares holds values that are not finite"),
+        (negative, "shares has rows that are not probabilities"),
+        (half, "shares has rows that are not probabilities"),
         (no_nodes, "0 nodes in 40 trees"),
         (scalars, r"roots is torch.int32\[\]"),
         (too_many_nodes, "40921 nodes in 40 trees of depth 9"),
@@ -260,7 +239,7 @@ def test_a_state_that_could_not_have_been_grown_is_refused(grown, tmp_path, dama
 
 
 def test_a_path_in_circles_ends(grown) -> None:
-    network = Forest(2, num_trees=1, max_depth=16)
+    network = network_of(2, num_trees=1, max_depth=16)
     state = network.state_dict()
     state["body.branches"] = torch.tensor([[1, 1], [0, 0]], dtype=torch.int32)
     for name in ("feature", "threshold"):
@@ -271,6 +250,6 @@ def test_a_path_in_circles_ends(grown) -> None:
 
 
 def test_trees_of_other_sizes_are_refused() -> None:
-    network = Forest(2, num_trees=2, max_depth=1)
+    network = network_of(2, num_trees=2, max_depth=1)
     with pytest.raises(ValueError, match=r"roots is torch.int32\[1\], not torch.int32\[2\]"):
         network.body.take([stump(0, 0.0, [1, 0], [0, 1])])

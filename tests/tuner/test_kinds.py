@@ -16,7 +16,7 @@ from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import Experiment, Space, loads
 from tuner.config.specs import feature_spec
-from tuner.models.classifier import MIN_STD
+from tuner.models.layers import MIN_STD
 from tuner.predict import predict_file
 from tuner.study.features import pipeline_settings
 from tuner.training.arrays import DeviceFrontEnd, open_arrays

@@ -10,8 +10,8 @@ import torch
 
 from tests.tuner.recipes import make_recipe, vary
 from tuner.errors import DivergedError
-from tuner.models import Classifier
 from tuner.models.cnn import Cnn
+from tuner.models.layers import Classifier
 from tuner.training.augment import draw
 from tuner.training.evaluation import clip_probabilities
 from tuner.training.feed import Alone, Batch, Partner
@@ -78,7 +78,7 @@ class ListFeed:
 
 def classifier() -> Classifier:
     torch.manual_seed(0)
-    network = Cnn(2, blocks=2, channels=4, dropout=0.3)
+    network = Cnn(blocks=2, channels=4, dropout=0.3).build(2)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 
@@ -188,7 +188,7 @@ class Recorded(Alone):
 def first_gradients(rank: int, size: int) -> list[torch.Tensor]:
     """Gradients of the first step of a worker, for a network without norms and dropout."""
     torch.manual_seed(0)
-    network = Cnn(2, blocks=2, channels=4, dropout=0.0, batch_norm=False)
+    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=False).build(2)
     model = Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
     feed = SumFeed(count=16, batch=16, rank=rank, size=size)
     recipe = vary(RECIPE, epochs=1, name="sgd", lr=1e-9, momentum=0.0)
@@ -215,7 +215,7 @@ def test_a_resumed_run_remembers_a_best_epoch_before_the_stop() -> None:
 def first_step(recipe: Recipe, batch_norm: bool = False) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of a step on 16 clips, without dropout."""
     torch.manual_seed(0)
-    network = Cnn(2, blocks=2, channels=4, dropout=0.0, batch_norm=batch_norm)
+    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=batch_norm).build(2)
     model = Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
     feed = ListFeed(count=16, batch=16)
     learner = Learner.create(model, feed, recipe, Alone(CPU))

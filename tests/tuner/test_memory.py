@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from tuner.models import build_network
-from tuner.models.memory import training_bytes
+from tuner.models import MODELS
+from tuner.study.preflight import training_bytes
 
 KNOWN = {
     "cnn": (1, 64, 40),
@@ -62,7 +62,7 @@ def kept_by_a_real_step(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_estimate_is_what_a_real_step_keeps(name) -> None:
-    network = build_network(name, 3, {})
+    network = MODELS[name](name=name).build(3)
     estimate = training_bytes(network, KNOWN[name], batch_size=3)
     real = kept_by_a_real_step(network, (3, *KNOWN[name]))
     assert estimate.activations == pytest.approx(real, rel=0.01)

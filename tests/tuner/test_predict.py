@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from pipelines.audio.sandbox import Decoder
 from pipelines.features import transform
 from pipelines.settings import ClipSpec, FeatureSpec
+from tuner.models.cnn import Cnn
 from tuner.predict import audio_files, load_model, main, predict_file
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.evaluation import evaluate
@@ -40,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clip=ClipSpec(clip_seconds=0.5, clips_per_track=CLIPS),
         feature=FeatureSpec(sample_rate=RATE, n_fft=512, hop_length=256, n_mels=24),
         crops=Crops(10),
-        model={"name": "cnn", "blocks": 2, "channels": 4},
+        model=Cnn(blocks=2, channels=4),
     )
     torch.manual_seed(1)
     classifier = bundle.classifier()

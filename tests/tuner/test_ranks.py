@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from tests.tuner.recipes import make_recipe
-from tuner.models import Classifier
 from tuner.models.cnn import Cnn
+from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows
 from tuner.training.evaluation import validate
@@ -61,7 +61,7 @@ def arrays(num_clips: int) -> Arrays:
 
 def classifier() -> Classifier:
     torch.manual_seed(1)
-    network = Cnn(K, blocks=2, channels=4)
+    network = Cnn(blocks=2, channels=4).build(K)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 

@@ -13,6 +13,7 @@ from pipelines.features import transform
 from pipelines.settings import ClipSpec, FeatureSpec, Kind, num_samples
 from tests.tuner.studies import Script
 from tuner.errors import UsageError
+from tuner.models.cnn import Cnn
 from tuner.tracking import open_tracker
 from tuner.tracking.export import WaveformModel
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
@@ -35,7 +36,7 @@ def make_bundle(folder: Path, seed: int = 0, kind: Kind = "logmel") -> Path:
         clip=ClipSpec(clip_seconds=0.5, clips_per_track=4),
         feature=FeatureSpec(kind, 8000, n_fft=512, hop_length=256, n_mels=24, n_lags=32),
         crops=Crops(10),  # two crops of the clip's 16 frames
-        model={"name": "cnn", "blocks": 2, "channels": 4},
+        model=Cnn(blocks=2, channels=4),
     )
     torch.manual_seed(seed)
     classifier = bundle.classifier()

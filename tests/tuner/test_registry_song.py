@@ -14,7 +14,9 @@ from pipelines.features.song import song_features
 from pipelines.settings import ClipSpec, FeatureSpec
 from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
 from tests.tuner.studies import Script
-from tuner.models import Classifier
+from tuner.models.conv1d import Conv1d
+from tuner.models.forest import Forest
+from tuner.models.layers import Classifier
 from tuner.predict import Vote, predict_file
 from tuner.tracking import open_tracker
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
@@ -31,7 +33,7 @@ MEAN, STD = np.linspace(0, 15, 16, dtype=np.float32), np.linspace(1, 4, 16, dtyp
 
 
 def song_bundle(folder: Path) -> Path:
-    model = {"name": "forest", "num_trees": NUM_TREES, "max_depth": MAX_DEPTH}
+    model = Forest(num_trees=NUM_TREES, max_depth=MAX_DEPTH)
     feature = FeatureSpec("song", RATE, n_fft=512, hop_length=256)
     bundle = Bundle(LABELS, ClipSpec(0.5, 4), feature, Crops(), model)
     classifier = Classifier(planted(grow(3)[0], 3), MEAN, STD)
@@ -39,7 +41,7 @@ def song_bundle(folder: Path) -> Path:
 
 
 def waveform_bundle(folder: Path) -> Path:
-    model = {"name": "conv1d", "depth": 5, "channels": 8}
+    model = Conv1d(depth=5, channels=8)
     crops = Crops(CLIP // 2)
     bundle = Bundle(LABELS, ClipSpec(CLIP / RATE, 4), FeatureSpec("waveform", RATE), crops, model)
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ import torch
 
 from tuner.config import loads
 from tuner.errors import WeightsError
-from tuner.models import build_network
+from tuner.models.backbone import Backbone
 from tuner.study.context import with_absolute_weights
 from tuner.study.preflight import check_weights, memory_of
 
@@ -37,7 +37,7 @@ def space_with(weights: Path) -> str:
 
 
 def test_weights_that_fit_are_taken_and_others_named(tmp_path: Path) -> None:
-    whole = build_network("resnet18", 3, {}).get_submodule("body").state_dict()
+    whole = Backbone().build(3).get_submodule("body").state_dict()
     safetensors.torch.save_file(whole, tmp_path / "whole.safetensors")
     check_weights(loads(space_with(tmp_path / "whole.safetensors")))
     del whole["conv1.weight"]
@@ -74,15 +74,11 @@ def test_memory_is_that_of_what_a_worker_holds_at_once(settings, clips, frames) 
         f"name: s\nmodel: {{name: cnn, blocks: 2, channels: 8, batch_norm: false}}\n{settings}"
     ).template
     found = memory_of(experiment)
-    parameters = sum(p.numel() for p in build_network("cnn", 2, _cnn()).parameters())
+    parameters = sum(p.numel() for p in experiment.model.build(2).parameters())
     assert found.weights == found.gradients == 4 * parameters
     pixels = 64 * frames
     least = 4 * clips * pixels * (1 + 8)
     assert least < found.activations < 4 * least
-
-
-def _cnn() -> dict:
-    return {"blocks": 2, "channels": 8, "batch_norm": False}
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tuner.errors import WeightsError
-from tuner.models.torch_hub import read_published
+from tuner.models.weights import read_published
 
 NAME = "some_model.pth"
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tests.tuner.recipes import make_recipe, vary
-from tuner.models import Classifier
 from tuner.models.cnn import Cnn
+from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, SplitRows
 from tuner.training.feed import Alone, Workers
@@ -58,7 +58,7 @@ def feed(workers: Workers) -> ArrayFeed:
 
 def classifier(case: str) -> Classifier:
     torch.manual_seed(0)
-    network = Cnn(K, blocks=2, channels=4, dropout=0.0, batch_norm=case != PARTS)
+    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=case != PARTS).build(K)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 

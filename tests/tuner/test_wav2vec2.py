@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -10,11 +11,10 @@ import torch
 import torchaudio
 from torch import nn
 
-from pipelines.settings import FeatureSpec
-from tests.contracts import ModelContract
 from tests.tuner.tones import tells_apart
-from tuner.errors import UsageError, WeightsError
-from tuner.models.wav2vec2 import PUBLISHED, SAMPLE_RATE_HZ, Wav2Vec2
+from tuner.errors import WeightsError
+from tuner.models.wav2vec2 import NUM_LAYERS, SAMPLE_RATE_HZ, Wav2Vec2
+from tuner.models.wav2vec2_network import PUBLISHED
 
 BUNDLES = {
     "base": torchaudio.pipelines.WAV2VEC2_BASE,
@@ -22,27 +22,13 @@ BUNDLES = {
 }
 
 
-class TestTiny(ModelContract):
-    @pytest.fixture
-    def name(self) -> str:
-        return "wav2vec2"
-
-    @pytest.fixture
-    def parameters(self) -> dict:
-        return {"size": "tiny", "pool": "concat", "dropout": 0.0}
-
-    @pytest.fixture
-    def feature(self) -> FeatureSpec:
-        return FeatureSpec(kind="waveform", sample_rate=16_000)
-
-    @pytest.fixture
-    def shapes(self) -> list[tuple[int, int]]:
-        return [(1, 2_000), (1, 4_001), (1, 321), (1, 1)]
+def network_of(size: str, **settings) -> Any:
+    return Wav2Vec2.model_validate({"size": size, **settings}).build(3)
 
 
-def tiny(**parameters) -> Wav2Vec2:
+def tiny(**settings) -> Any:
     torch.manual_seed(0)
-    return Wav2Vec2(3, size="tiny", **parameters)
+    return network_of("tiny", **settings)
 
 
 def torchaudio_tiny(seed: int, aux_num_out: int | None = None) -> nn.Module:
@@ -80,7 +66,7 @@ def by_hand(
 )
 def test_parameters_of_the_published_sizes(size, expected, millions) -> None:
     with torch.device("meta"):
-        network = Wav2Vec2(10, size=size)
+        network = network_of(size)
     assert parameters_of(network.body) == expected
     assert millions * 0.99 < expected / 1e6 < millions
 
@@ -94,7 +80,7 @@ def test_tiny_is_below_a_million_parameters() -> None:
 def test_the_architecture_is_that_of_the_published_weights(size) -> None:
     bundle = BUNDLES[size]
     with torch.device("meta"):
-        ours = Wav2Vec2(10, size=size).body.model
+        ours = network_of(size).body.model
         published = torchaudio.models.wav2vec2_model(**bundle._params)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {
         k: v.shape for k, v in published.state_dict().items()
@@ -149,11 +135,6 @@ def test_weights_of_another_size_are_refused(tmp_path) -> None:
         tiny(weights=str(tmp_path / "w.safetensors"))
 
 
-def test_tiny_has_no_published_weights() -> None:
-    with pytest.raises(WeightsError, match="wav2vec2 tiny; they are for base and large"):
-        tiny(weights="pretrained")
-
-
 def test_pretrained_reads_the_published_file_and_never_starts_at_random(
     tmp_path, monkeypatch
 ) -> None:
@@ -162,7 +143,7 @@ def test_pretrained_reads_the_published_file_and_never_starts_at_random(
     file.parent.mkdir(parents=True)
     torch.save({"encoder.transformer.layer_norm.weight": torch.ones(768)}, file)
     with torch.device("meta"), pytest.raises(WeightsError, match=r"pretrained, for .*missing"):
-        Wav2Vec2(3, size="base", weights="pretrained")
+        network_of("base", weights="pretrained")
 
 
 @pytest.mark.slow
@@ -174,7 +155,7 @@ def test_pretrained_gives_the_features_of_torchaudios_bundle(tmp_path, monkeypat
     file.parent.mkdir(parents=True)
     torch.manual_seed(3)
     torch.save(torchaudio.models.wav2vec2_model(**bundle._params).state_dict(), file)
-    ours = Wav2Vec2(3, size="base", weights="pretrained").eval()
+    ours = network_of("base", weights="pretrained").eval()
     x = torch.randn(1, SAMPLE_RATE_HZ)
     with torch.no_grad():
         frames, _ = bundle.get_model()(x)
@@ -241,9 +222,11 @@ def test_a_copy_keeps_its_own_frozen_parts() -> None:
     assert parameters_of(twin, learning_only=True) == LAYER + HEAD
 
 
-def test_more_layers_than_there_are_is_refused() -> None:
-    with pytest.raises(UsageError, match="trainable_layers: 4: this size has 3"):
-        tiny(trainable_layers=4)
+def test_sizes_have_as_many_layers_as_the_settings_say() -> None:
+    for size, layers in NUM_LAYERS.items():
+        with torch.device("meta"):
+            network = network_of(size)
+        assert len(network.body.model.encoder.transformer.layers) == layers
 
 
 def test_training_draws_no_number_to_drop_layers() -> None:

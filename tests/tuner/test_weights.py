@@ -19,7 +19,8 @@ from torch import nn
 
 from pipelines.settings import ClipSpec, FeatureSpec
 from tuner.errors import WeightsError
-from tuner.models import Classifier, build_network
+from tuner.models.backbone import Backbone
+from tuner.models.layers import Classifier
 from tuner.models.weights import load_into, read_weights
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.recipe import Crops
@@ -45,8 +46,8 @@ def colour_network(name: str, **options) -> Any:
     return network.eval()
 
 
-def backbone(name: str, num_labels: int = 3, **parameters) -> Any:
-    return build_network(name, num_labels, parameters).eval()
+def backbone(name: str, num_labels: int = 3, **settings) -> Any:
+    return Backbone(name=name, **settings).build(num_labels).eval()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -82,7 +83,9 @@ def test_half_precision_is_summed_in_full(tmp_path: Path) -> None:
 def test_an_exported_model_gives_its_body(tmp_path: Path) -> None:
     first = backbone("convnext_atto", 5, pool="max")
     classifier = Classifier(first, np.full(64, -30, np.float32), np.full(64, 9, np.float32))
-    bundle = Bundle(tuple("abcde"), ClipSpec(), FeatureSpec(), Crops(), {"name": "convnext_atto"})
+    bundle = Bundle(
+        tuple("abcde"), ClipSpec(), FeatureSpec(), Crops(), Backbone(name="convnext_atto")
+    )
     save_bundle(tmp_path, bundle, classifier.state_dict())
     weights = str(tmp_path / "model.safetensors")
     second = backbone("convnext_atto", pool="max", weights=weights)
@@ -222,8 +225,8 @@ def test_without_cache_and_network_there_are_two_remedies(offline, cache, monkey
 @pytest.mark.slow
 def test_the_environment_of_the_hub_is_respected(tmp_path: Path) -> None:
     code = (
-        "from tuner.models import build_network; "
-        "build_network('resnet18', 3, {'weights': 'pretrained'})"
+        "from tuner.models.backbone import Backbone; "
+        "Backbone(name='resnet18', weights='pretrained').build(3)"
     )
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     env.pop("HF_HUB_CACHE", None)

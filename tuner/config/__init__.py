@@ -1,16 +1,6 @@
 """A space file, from YAML text to a typed space that samples experiments."""
 
 from tuner.config.load import load, loads
-from tuner.config.model_blocks import (
-    MODELS,
-    PRETRAINED,
-    Backbone,
-    Cnn,
-    Conv1d,
-    Forest,
-    Model,
-    Wav2Vec2,
-)
 from tuner.config.overrides import as_override
 from tuner.config.schema import (
     METRIC_MODES,
@@ -31,20 +21,13 @@ from tuner.training.settings import Augment, Optim, Train
 
 __all__ = [
     "METRIC_MODES",
-    "MODELS",
-    "PRETRAINED",
     "Augment",
-    "Backbone",
-    "Cnn",
     "ColumnSplit",
     "Confirm",
-    "Conv1d",
     "Data",
     "Experiment",
     "FeatureVariant",
     "Features",
-    "Forest",
-    "Model",
     "Optim",
     "Resources",
     "Sample",
@@ -54,7 +37,6 @@ __all__ = [
     "Space",
     "Split",
     "Train",
-    "Wav2Vec2",
     "as_override",
     "load",
     "loads",

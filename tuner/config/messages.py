@@ -6,10 +6,10 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from tuner.config.model_blocks import MODELS
 from tuner.config.ranges import KINDS
 from tuner.config.schema import METRIC_MODES, Experiment, block_at
 from tuner.config.yaml_text import shorten, write_scalar
+from tuner.models import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

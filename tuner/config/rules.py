@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING
 
 from pipelines.errors import SpecError
 from pipelines.settings import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
 from pipelines.settings.block import Rule
-from tuner.config.model_blocks import MODELS, SPECTROGRAMS
 from tuner.config.rule import KIND, specs_of
 from tuner.config.schema import METRIC_MODES, ColumnSplit, ShareSplit
 from tuner.config.specs import split_spec
 from tuner.config.training_rules import TRAINING_ADVICE, TRAINING_RULES
+from tuner.models import SPECTROGRAMS, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tuner.config.schema import Experiment, Features
+    from tuner.models import ModelSettings
 
 
 def _group(e: Experiment) -> str | None:
@@ -109,12 +110,22 @@ def _clip_covers_fft(e: Experiment) -> str | None:
 
 
 def _takes(e: Experiment) -> str | None:
-    """Whether the model can be given these features."""
-    takes = MODELS[e.model.name].takes
+    takes = e.model.takes
     if e.front_end.kind in takes:
         return None
     known = " or ".join([", ".join(takes[:-1]), takes[-1]] if takes[1:] else takes)
     return f"{e.model.name} takes {known}, not {e.front_end.kind}; write kind: auto"
+
+
+def _of_model(model: type[ModelSettings], rule: Rule) -> Rule:
+    """Apply a model's rule where an experiment has that model."""
+
+    @wraps(rule.check)
+    def check(e: Experiment) -> str | None:
+        message: str | None = rule.check(e.model, e.features) if type(e.model) is model else None
+        return message
+
+    return Rule((*rule.paths, "model.name"), check)
 
 
 def _grace(e: Experiment) -> str | None:
@@ -152,6 +163,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("search.mode", "search.metric"), _mode),
     Rule(("features.kind", "model.name"), _takes),
     *TRAINING_RULES,
+    *(_of_model(model, rule) for model in TABLE for rule in model.rules),
 )
 """What must hold for every experiment of a space."""
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema,
 
 from pipelines.settings import MAX_RATE_HZ, MIN_RATE_HZ
 from pipelines.settings.block import Block
-from tuner.config.model_blocks import MODELS, SPECTROGRAMS, Model
+from tuner.models import MODELS, SPECTROGRAMS, Model
 from tuner.training.settings import Augment, Optim, Train
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -233,7 +233,7 @@ class Experiment(Block):
         """The features block with ``kind: auto`` settled by the model."""
         if self.features.kind != "auto":
             return self.features
-        return self.features.model_copy(update={"kind": MODELS[self.model.name].takes[0]})
+        return self.features.model_copy(update={"kind": self.model.takes[0]})
 
     @property
     def stored_features(self) -> Features:

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pipelines.settings import ClipSpec, FeatureSpec
-    from tuner.config.model_blocks import Model
     from tuner.config.ranges import Range
     from tuner.config.tree import Path, Tree
     from tuner.config.yaml_text import Mark, Scalar
     from tuner.errors import Problem
+    from tuner.models import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Space:
             variants.setdefault(key, variant)
         return tuple(variants.values())
 
-    def models(self) -> tuple[Model, ...]:
+    def models(self) -> tuple[ModelSettings, ...]:
         """List the models of this space, each once; their numbers are at the lower ends."""
         drawn = every_draw(self.tree, _model_values)
         return tuple(dict.fromkeys(Experiment.model_validate(d.values).model for d in drawn))

@@ -71,12 +71,12 @@ def feature_set_key(experiment: Experiment) -> tuple[ClipSpec, FeatureSpec]:
 
 
 def what_is_read(experiment: Experiment) -> dict[str, Any]:
-    """The settings that change what a trial learns; two trials that agree in them are the same.
+    """Return the settings that change what a trial learns; trials that agree in them are the same.
 
-    A forest is fitted at once on one row of numbers for each track, so that it reads nothing of
-    optimizer, augmentation and most of training, and of the clips only which audio they are from.
+    A model that fits at once sees the features and whether classes are balanced, and nothing of
+    the optimizer, the augmentation and the rest of training.
     """
-    if experiment.model.name != "forest":
+    if not experiment.model.fits_at_once:
         return experiment.model_dump(mode="json", exclude={"resources"})
     return {
         "model": experiment.model.model_dump(mode="json"),

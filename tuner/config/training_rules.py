@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.settings import feature_shape
 from pipelines.settings.block import Rule
-from tuner.config.model_blocks import PRETRAINED, SPECTROGRAMS
 from tuner.config.rule import KIND, specs_of
+from tuner.models import SPECTROGRAMS
 
 if TYPE_CHECKING:
     from tuner.config.schema import Experiment
-
-WAV2VEC2_RATE_HZ = 16_000
-WAV2VEC2_LAYERS = {"tiny": 3, "base": 12, "large": 24}
 
 
 def _crop(e: Experiment) -> str | None:
@@ -89,7 +85,7 @@ def _gpu_fraction(e: Experiment) -> str | None:
 
 def _parts(e: Experiment) -> str | None:
     per_worker, parts = e.train.batch_size // e.resources.workers, e.train.accumulate
-    if e.model.name == "forest" or e.train.batch_size % e.resources.workers:
+    if e.model.fits_at_once or e.train.batch_size % e.resources.workers:
         return None
     if per_worker < 2:
         return f"batch_size {e.train.batch_size} must give each worker at least 2 clips"
@@ -105,44 +101,6 @@ def _time_shift(e: Experiment) -> str | None:
     if e.augment.time_shift <= (seconds := e.train.crop_seconds or e.data.clip_seconds):
         return None
     return f"time_shift {e.augment.time_shift:g} is longer than what the model sees, {seconds:g} s"
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).expanduser().is_file()
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown user, a NUL
-        return False
-
-
-def _weights(e: Experiment) -> str | None:
-    weights = getattr(e.model, "weights", None)
-    if weights is None:
-        return None
-    if weights != PRETRAINED:
-        if _is_file(weights):
-            return None
-        return f"{weights}: no such file; write `pretrained`, a safetensors file, or null"
-    if e.model.name != "wav2vec2":
-        return None
-    if e.model.size == "tiny":
-        return "there are no published weights of size tiny; write null, a file, or another size"
-    return None
-
-
-def _trainable_layers(e: Experiment) -> str | None:
-    if e.model.name != "wav2vec2" or e.model.trainable_layers is None:
-        return None
-    layers = WAV2VEC2_LAYERS[e.model.size]
-    if e.model.trainable_layers <= layers:
-        return None
-    return f"size {e.model.size} has {layers} layers, not {e.model.trainable_layers}"
-
-
-def _weights_rate(e: Experiment) -> str | None:
-    rate = e.features.sample_rate
-    if e.model.name != "wav2vec2" or e.model.weights is None or rate == WAV2VEC2_RATE_HZ:
-        return None
-    return f"trained weights of wav2vec2 are for sample_rate {WAV2VEC2_RATE_HZ}, not {rate}"
 
 
 TRAINING_RULES: tuple[Rule, ...] = (
@@ -176,9 +134,6 @@ TRAINING_RULES: tuple[Rule, ...] = (
     Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
     Rule(("train.accumulate", "train.batch_size", "resources.workers", "model.name"), _parts),
     Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
-    Rule(("model.weights", "model.name", "model.size"), _weights),
-    Rule(("model.trainable_layers", "model.size", "model.name"), _trainable_layers),
-    Rule(("features.sample_rate", "model.weights", "model.name"), _weights_rate),
 )
 """What must hold for every experiment of a space."""
 
@@ -213,8 +168,10 @@ def _spectrograms_only(e: Experiment) -> str | None:
     return f"has no effect with {e.front_end.kind}; only spectrograms have frames and rows"
 
 
-def _forest(e: Experiment) -> str | None:
-    return None if e.model.name != "forest" else "has no effect with a forest"
+def _fits_at_once(e: Experiment) -> str | None:
+    if not e.model.fits_at_once:
+        return None
+    return f"has no effect with {e.model.name}, which is fitted at once"
 
 
 def _crop_where(e: Experiment) -> str | None:
@@ -223,7 +180,7 @@ def _crop_where(e: Experiment) -> str | None:
     return "has no effect without crop_seconds"
 
 
-_UNREAD_BY_FORESTS = (
+_UNREAD_AT_ONCE = (
     "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
     "train.label_smoothing",
 )  # fmt: skip
@@ -235,7 +192,7 @@ TRAINING_ADVICE: tuple[Rule, ...] = (
     Rule(("optim.warmup_share", "optim.schedule"), _warmup),
     Rule(("augment.polarity", *KIND), _polarity),
     *(Rule((f"augment.{name}", *KIND), _spectrograms_only) for name in _MASKS),
-    *(Rule((name, "model.name"), _forest) for name in _UNREAD_BY_FORESTS),
+    *(Rule((name, "model.name"), _fits_at_once) for name in _UNREAD_AT_ONCE),
     Rule(("train.crop_where", "train.crop_seconds"), _crop_where),
     Rule(("train.eval_crops", "train.crop_seconds"), _crop_where),
 )

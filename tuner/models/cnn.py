@@ -1,80 +1,63 @@
-"""A stack of convolution blocks in the manner of VGG, sized by hyperparameters."""
+"""A VGG-like stack of convolution blocks, sized by its settings."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
-from torch import nn
+from pydantic import Field
 
-from tuner.models.pooling import GlobalPool, Pool
+from tuner.models.settings import SPECTROGRAMS, WHOLE, Dropout, ModelSettings, Pool
 
-Activation = Literal["relu", "gelu", "silu"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU,
-}  # fmt: skip
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def _convolution(
-    c_in: int, c_out: int, kernel_size: int, activation: Activation, batch_norm: bool
-) -> list[nn.Module]:
-    return [
-        # The norm's shift replaces the convolution's bias.
-        nn.Conv2d(c_in, c_out, kernel_size, padding=kernel_size // 2, bias=not batch_norm),
-        *([nn.BatchNorm2d(c_out)] if batch_norm else []),
-        ACTIVATIONS[activation](),
-    ]
+class Cnn(ModelSettings):
+    """VGG-like stack of convolution blocks, trained from scratch."""
 
+    takes: ClassVar[tuple[str, ...]] = SPECTROGRAMS
 
-class Cnn(nn.Module):
-    """Convolution blocks that halve both axes and double the channels, pooling, a dense head.
+    name: Literal["cnn"] = Field("cnn", description="Model name.")
+    blocks: int = Field(4, ge=2, le=5, description="Convolution blocks; each halves the map.")
+    convolutions: int = Field(1, ge=1, le=3, description="Convolutions in each block.")
+    channels: int = Field(
+        16, ge=1, le=512, description="Channels of the first block; each next one has twice that."
+    )
+    kernel_size: Annotated[Literal[3, 5, 7], WHOLE] = Field(
+        3, description="Side of the square convolution kernels."
+    )
+    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Non-linearity.")
+    batch_norm: bool = Field(True, description="Batch normalisation after each convolution.")
+    pool: Pool = "avg"
+    dropout: Dropout = 0.2
+    hidden: int = Field(
+        0, ge=0, le=8192, description="Width of a dense layer before the output; 0 for none."
+    )
 
-    Args:
-        num_labels: classes ``k``.
-        blocks: number of convolution blocks.
-        convolutions: convolutions of each block.
-        channels: channels of the first block; each next one has twice as many.
-        kernel_size: side of the square kernels, odd.
-        activation: after each convolution and dense layer.
-        batch_norm: normalise each convolution's output.
-        pool: how frequency and time are pooled before the head.
-        dropout: share of pooled features dropped in training.
-        hidden: width of a dense layer before the output; 0 for none.
-    """
+    def build(self, num_labels: int) -> nn.Module:
+        """Stack the blocks, which halve both axes and double the channels, and the head."""
+        from torch import nn
 
-    def __init__(  # noqa: PLR0913 - the knobs of a model row are its arguments
-        self,
-        num_labels: int,
-        *,
-        blocks: int = 4,
-        convolutions: int = 1,
-        channels: int = 16,
-        kernel_size: int = 3,
-        activation: Activation = "relu",
-        batch_norm: bool = True,
-        pool: Pool = "avg",
-        dropout: float = 0.2,
-        hidden: int = 0,
-    ) -> None:
-        super().__init__()
-        widths = [1, *(channels * 2**i for i in range(blocks))]
-        stack: list[nn.Module] = []
+        from tuner.models.layers import GlobalPool, in_two_parts
+
+        activation = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}[self.activation]
+        widths = [1, *(self.channels * 2**i for i in range(self.blocks))]
+        body: list[nn.Module] = []
         for c_in, c_out in pairwise(widths):
             block: list[nn.Module] = []
-            for before in (c_in, *[c_out] * (convolutions - 1)):
-                block += _convolution(before, c_out, kernel_size, activation, batch_norm)
-            # ceil_mode: five halvings of a short clip never reach zero frames.
-            stack.append(nn.Sequential(*block, nn.MaxPool2d(2, ceil_mode=True)))
-        self.body = nn.Sequential(*stack, GlobalPool(pool))
-        width = widths[-1] * (2 if pool == "concat" else 1)
-        dense: list[nn.Module] = [nn.Dropout(dropout)]
-        if hidden:
-            dense += [nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Dropout(dropout)]
-            width = hidden
-        self.head = nn.Sequential(*dense, nn.Linear(width, num_labels))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[b, 1, f, m]`` to logits ``float[b, k]``."""
-        logits: torch.Tensor = self.head(self.body(x))
-        return logits
+            for before in (c_in, *[c_out] * (self.convolutions - 1)):
+                side = self.kernel_size
+                bias = not self.batch_norm  # the norm's shift replaces it
+                block.append(nn.Conv2d(before, c_out, side, padding=side // 2, bias=bias))
+                block += [nn.BatchNorm2d(c_out)] if self.batch_norm else []
+                block.append(activation())
+            # ceil_mode: five halvings of a short clip must not end at zero frames.
+            body.append(nn.Sequential(*block, nn.MaxPool2d(2, ceil_mode=True)))
+        width = widths[-1] * (2 if self.pool == "concat" else 1)
+        head: list[nn.Module] = [nn.Dropout(self.dropout)]
+        if self.hidden:
+            head += [nn.Linear(width, self.hidden), activation(), nn.Dropout(self.dropout)]
+            width = self.hidden
+        head.append(nn.Linear(width, num_labels))
+        return in_two_parts(nn.Sequential(*body, GlobalPool(self.pool)), nn.Sequential(*head))

@@ -1,9 +1,14 @@
-"""Published weights from a safetensors file: reading it, and matching it to a module by name."""
+"""Trained weights: read from a safetensors file or torch hub, matched to a module by name."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import urllib.request
+import uuid
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -16,27 +21,30 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-# The first bytes of what torch.save has written: a zip archive since torch 1.6, a pickle before.
+# The first bytes of a file of torch.save: a zip archive since torch 1.6, a pickle before.
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 # In an exported model the network's body stands beside its head and the standardisation.
 BODY = "network.body."
-SHOWN = 4
+MAX_SHOWN = 4
+TIMEOUT_SECONDS = 20.0
+"""How long a server may be silent."""
+_OTHER_WAY = "or write `weights: FILE` with a safetensors file"
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, on the CPU, by name.
+    """Read all tensors of a safetensors file, on the CPU, by name.
 
     Raises:
-        WeightsError: there is no such file, it is a pickle, or it is not a safetensors file.
+        WeightsError: The file is missing, a pickle, or not a safetensors file.
     """
     file = Path(path).expanduser()
     try:
         with file.open("rb") as content:
             start = content.read(9)
-        # A safetensors file begins with eight bytes of a number, which may look like anything.
+        # A safetensors file begins with a number of eight bytes, which may look like anything.
         if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
             raise WeightsError(
-                f"{file}: this is a pickle, which can run any program while it is read, so only "
+                f"{file}: this is a pickle, which can run any program while it is read; only "
                 "safetensors files are loaded"
             )
         return safetensors.torch.load_file(file)
@@ -47,10 +55,10 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def body_weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of a network's body, with the names they have inside it.
+    """Return the weights of a network's body, under the names they have inside it.
 
-    From a model that a study has exported this takes the body and leaves the classifier and the
-    standardisation; any other file is taken to hold a body and comes back as it is.
+    For a model exported by a study this drops the classifier and the standardisation. Any other
+    file is assumed to hold a body and comes back unchanged.
     """
     own = {k.removeprefix(BODY): v for k, v in tensors.items() if k.startswith(BODY)}
     return own or dict(tensors)
@@ -60,13 +68,12 @@ def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str)
     """Copy tensors into a module's parameters and buffers of the same names, all or nothing.
 
     Args:
-        module: gets the values, in its own types and on its own device.
-        tensors: one for each entry of the module's state, no more and no less.
-        what: file and architecture, for the error.
+        module: Receives the values, in its own types and on its own device.
+        tensors: One for each entry of the module's state, no more and no less.
+        what: File and architecture, for the error.
 
     Raises:
-        WeightsError: names the first tensors that are missing, not known to the module, or of
-            another shape.
+        WeightsError: Names the first tensors that are missing, unexpected, or of another shape.
     """
     state = module.state_dict()
     shapes = [
@@ -80,7 +87,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str)
             ("missing", [name for name in state if name not in tensors]),
             ("not part of it", sorted(name for name in tensors if name not in state)),
             ("of another shape", shapes),
-            ("no finite numbers", _broken(tensors)),
+            ("not finite", _not_finite(tensors)),
         )
         if names
     ]
@@ -89,8 +96,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str)
     module.load_state_dict(dict(tensors))
 
 
-def _broken(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Tensors with values that are no numbers; whole numbers always are."""
+def _not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of tensors with NaN or infinity."""
     return [
         name for name, value in tensors.items()
         if value.is_floating_point() and not bool(torch.isfinite(value).all())
@@ -99,5 +106,71 @@ def _broken(tensors: Mapping[str, torch.Tensor]) -> list[str]:
 
 def _first(names: Iterable[str]) -> str:
     every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
+    more = f" and {len(every) - MAX_SHOWN} more" if len(every) > MAX_SHOWN else ""
+    return ", ".join(every[:MAX_SHOWN]) + more
+
+
+def read_published(
+    address: str, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Mapping[str, torch.Tensor]:
+    """Read the state dict at an address, on the CPU, from torch hub's cache or the network.
+
+    The file is a pickle. torch's weights-only reader runs no code that the file asks for.
+
+    Args:
+        address: Address of a ``.pth`` file; its last part is the name in the cache.
+        timeout_seconds: How long the server may be silent.
+
+    Raises:
+        WeightsError: The file is neither cached nor reachable, or holds no weights.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    if not file.is_file():
+        _fetch(address, file, timeout_seconds)
+    try:
+        # By default this function runs whatever code the pickle asks for.
+        state: Any = torch.hub.load_state_dict_from_url(
+            address, model_dir=str(file.parent), map_location="cpu", weights_only=True
+        )
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a broken pickle raises anything
+        raise _no_weights(file) from error
+    if not (isinstance(state, dict) and all(torch.is_tensor(v) for v in state.values())):
+        raise _no_weights(file)
+    return state
+
+
+def _no_weights(file: Path) -> WeightsError:
+    return WeightsError(
+        f"{file}: damaged, or it holds something else than weights and is not loaded; remove it "
+        f"to fetch it again, {_OTHER_WAY}"
+    )
+
+
+def _fetch(address: str, file: Path, timeout_seconds: float) -> None:
+    """Download ``address`` to ``file``, completely or not at all.
+
+    torch.hub's own function waits without limit for a silent server, keeps the remains of a
+    broken connection, and prints to standard output.
+    """
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            urllib.request.urlopen(address, timeout=timeout_seconds) as answer,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(answer, target, 1 << 20)
+            received, expected = target.tell(), answer.headers.get("Content-Length")
+        if expected is not None and received != int(expected):
+            raise OSError(f"the connection broke after {received:,} of {int(expected):,} bytes")
+        partial.replace(file)
+    except (OSError, HTTPException) as error:
+        raise WeightsError(
+            f"weights: pretrained: {address} cannot be fetched: {error}; put that file at {file}, "
+            f"{_OTHER_WAY}"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the file or its folder may not exist
+            partial.unlink()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from tuner.config import PRETRAINED
 from tuner.config.specs import feature_set_key
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.models import PRETRAINED
 from tuner.trials import schedule
 from tuner.trials.plan import Plan, Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split

@@ -1,46 +1,163 @@
-"""The models of a space before training: can their weights be had, what memory do they take."""
+"""Checks before training starts: weights that can be loaded, and the memory of a training step."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 
 from pipelines.settings import feature_shape
 from tuner.config.specs import clip_spec, feature_spec
-from tuner.models import build_network
-from tuner.models.memory import training_bytes
 
 if TYPE_CHECKING:
-    from tuner.config import Experiment, Space
-    from tuner.models.memory import MemoryEstimate
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-PROBE_LABELS = 2  # the classifier is left out of published weights, so its size does not matter
+    from torch import nn
+
+    from tuner.config import Experiment, Space
+
+PROBE_LABELS = 2  # published weights come without a classifier, so its size does not matter
+ADAMW_SLOTS = 2
+"""Numbers that AdamW keeps for each weight: the means of its gradient and of the square."""
+# Clips of the real step that replaces an estimate; batch norm needs more than one.
+TRIED_CLIPS = 2
 
 
 def check_weights(space: Space) -> None:
-    """Build each model of a space that starts from trained weights, once.
+    """Check that pretrained weights are available before starting anything.
 
-    What cannot be had or does not fit is found before anything is started, and what was fetched
-    lies in the cache for the trials.
+    Builds each model of the space that starts from weights, so what is downloaded is cached for
+    the trials.
 
     Raises:
-        WeightsError: names the weights and the remedies.
+        WeightsError: Names the weights and the remedies.
     """
     for model in space.models():
-        parameters = model.model_dump(exclude={"name"})
-        if parameters.get("weights") is not None:
-            build_network(model.name, PROBE_LABELS, parameters)
+        if model != model.without_weights():
+            model.build(PROBE_LABELS)
 
 
 def memory_of(experiment: Experiment) -> MemoryEstimate:
-    """The memory of one training step of an experiment, on each of its workers.
+    """Estimate the memory of one training step on each worker of an experiment.
 
-    An estimate in the precision of the weights; with bf16 the activations take about half.
+    The estimate is for the precision of the weights; with bf16 the activations take about half.
     """
     train, features = experiment.train, experiment.front_end
     rows, frames = feature_shape(clip_spec(experiment.data), feature_spec(features))
     if train.crop_seconds is not None and features.kind != "song":
         frames = min(frames, features.frames(train.crop_seconds))
-    parameters = experiment.model.model_dump(exclude={"name", "weights"})
     clips = train.batch_size // (experiment.resources.workers * train.accumulate)
-    network = build_network(experiment.model.name, PROBE_LABELS, parameters)
+    network = experiment.model.without_weights().build(PROBE_LABELS)
     return training_bytes(network, (1, rows, frames), max(clips, 1))
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a training step holds at the end of its forward pass.
+
+    Attributes:
+        weights: Parameters and buffers.
+        gradients: Gradients of the trainable parameters.
+        optimizer: Optimizer state of the trainable parameters.
+        activations: The batch, the logits, and what the backward pass needs beside the weights.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """The sum of the four, without workspace of kernels and rounding by the allocator."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def training_bytes(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    batch_size: int,
+    optimizer_slots: int = ADAMW_SLOTS,
+) -> MemoryEstimate:
+    """Estimate the memory of one training step of a network in the precision of its weights.
+
+    The network runs forward on torch's fake tensors, which have shapes but no values. They claim
+    to be on the CPU, so torch picks the kernels of a real device; with plain meta tensors it
+    picks an attention that keeps the whole score matrix, half as much again for a long input.
+    autograd reports each tensor that it keeps for the backward pass, and each storage is counted
+    once. Mixed precision keeps at best half of the activations. If the network has an operation
+    that fake tensors lack, two clips run on the CPU instead and their activations are scaled to
+    the batch.
+
+    Args:
+        network: Takes ``float[b, *input_shape]``; neither its state nor its mode changes.
+        input_shape: Shape of one clip, ``[1, f, m]``.
+        batch_size: Number of clips in a step on one device.
+        optimizer_slots: Numbers that the optimizer keeps for each weight: 0 for SGD, 1 with
+            momentum, 2 for AdamW.
+    """
+    learning = sum(_size(p) for p in network.parameters() if p.requires_grad)
+    try:
+        activations = _activations(network, (batch_size, *input_shape), real=False)
+    except RuntimeError:  # an operation is missing, or a shape depends on values
+        tried = _activations(network, (TRIED_CLIPS, *input_shape), real=True)
+        activations = -(-tried * batch_size // TRIED_CLIPS)
+    return MemoryEstimate(
+        weights=sum(_size(t) for t in (*network.parameters(), *network.buffers())),
+        gradients=learning,
+        optimizer=optimizer_slots * learning,
+        activations=activations,
+    )
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _activations(network: nn.Module, shape: tuple[int, ...], *, real: bool) -> int:
+    """Return the bytes that a forward pass keeps, batch included, without the network's state."""
+    # Hold the storages themselves: the address of a freed one would be used again.
+    kept: dict[int, torch.UntypedStorage] = {}
+    with _training(network), torch.random.fork_rng(devices=[]), _world(real):
+        # Copies keep the statistics of batch norms unchanged.
+        state: dict[str, torch.Tensor] = {
+            name: (
+                t.detach().clone() if real else torch.empty_like(t, device="cpu")
+            ).requires_grad_(t.requires_grad)
+            for name, t in (*network.named_parameters(), *network.named_buffers())
+        }
+        own = {t.untyped_storage()._cdata for t in state.values()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = storage
+            return tensor
+
+        x = keep(torch.zeros(shape))
+        with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+            keep(functional_call(network, state, (x,)))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _world(real: bool) -> AbstractContextManager[object]:
+    # Non-fake inputs are constants that are neither parameter nor buffer.
+    return nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def _training(network: nn.Module) -> Iterator[None]:
+    """Switch to training mode, and restore each module's own mode afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -16,7 +16,7 @@ from tuner.training.evaluation import clip_probabilities
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tuner.models import Classifier
+    from tuner.models.layers import Classifier
 
 EXTRA_FILES = "extra_files"  # MLflow's folder for files beside the model
 

@@ -13,9 +13,10 @@ import torch
 from pipelines.errors import PipelineError
 from pipelines.settings import ClipSpec, FeatureSpec, feature_shape
 from pipelines.storage import Folder
-from tuner.config import MODELS, Features
+from tuner.config import Features
 from tuner.errors import CheckpointError
-from tuner.models import Classifier, build_network
+from tuner.models import MODELS, ModelSettings
+from tuner.models.layers import Classifier
 from tuner.training.checkpoint import DAMAGE, tensor_bytes
 from tuner.training.recipe import Crops
 
@@ -37,7 +38,7 @@ class Bundle:
         clip: How tracks are cut into clips.
         feature: Front end.
         crops: Crops of a clip that vote.
-        model: Model block of the space file, including its name.
+        model: Settings of the model.
         from_stored_samples: True if the features it learned from were made from float16 samples,
             as feature sets store them; prediction then rounds its samples too.
         origin: Where it comes from (study, trial, feature set, validation metrics), for people.
@@ -47,14 +48,13 @@ class Bundle:
     clip: ClipSpec
     feature: FeatureSpec
     crops: Crops
-    model: dict[str, Any]
+    model: ModelSettings
     from_stored_samples: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
 
     def classifier(self) -> Classifier:
         """Return an untrained classifier of this architecture."""
-        parameters = parameters_of(self.model, from_weights=False)
-        network = build_network(self.model["name"], len(self.labels), parameters)
+        network = self.model.without_weights().build(len(self.labels))
         ones = np.ones(feature_shape(self.clip, self.feature)[0], np.float32)
         return Classifier(network, ones * 0, ones)
 
@@ -64,27 +64,14 @@ class Bundle:
         return feature_shape(self.clip, self.feature)[1]
 
 
-def parameters_of(model: Mapping[str, Any], *, from_weights: bool) -> dict[str, Any]:
-    """Return the arguments of a model's row, from its block in a space file.
-
-    Args:
-        model: Model block, including its name.
-        from_weights: Whether to load the weights that the block names; a model whose trained state
-            is loaded afterwards needs none.
-    """
-    left_out = {"name"} if from_weights else {"name", "weights"}
-    return {key: value for key, value in model.items() if key not in left_out}
-
-
 def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
     """Write an exported model; ``bundle.json`` last, so that its existence means complete."""
     content = tensor_bytes(weights)
     digest = hashlib.sha256(content).hexdigest()
     files = Folder(folder)
     files.write_bytes(MODEL, content)
-    files.write_json(
-        BUNDLE, {"version": FORMAT_VERSION, **asdict(bundle), "sha256": {MODEL: digest}}
-    )
+    description = {**asdict(bundle), "model": bundle.model.model_dump()}
+    files.write_json(BUNDLE, {"version": FORMAT_VERSION, **description, "sha256": {MODEL: digest}})
     return folder
 
 
@@ -128,23 +115,23 @@ def _read_description(files: Folder) -> tuple[Bundle, str]:
         raise CheckpointError(
             f"{files / BUNDLE}: unknown format version {version}, expected 1 or {FORMAT_VERSION}"
         )
-    labels, model = data["labels"], MODELS[data["model"]["name"]]
+    labels = data["labels"]
     if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
         raise ValueError("labels must be a list of names")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ValueError("labels must be at least two different names")
     if type(data.setdefault("from_stored_samples", False)) is not bool:
         raise ValueError("from_stored_samples must be true or false")
-    model.model_validate(data["model"])
+    model = MODELS[data["model"]["name"]].model_validate(data["model"])
     Features.model_validate(data["feature"])
     if data["feature"]["kind"] not in model.takes:
-        raise ValueError(f"{data['model']['name']} does not take {data['feature']['kind']}")
+        raise ValueError(f"{model.name} does not take {data['feature']['kind']}")
     bundle = Bundle(
         labels=tuple(labels),
         clip=ClipSpec(**data["clip"]),
         feature=FeatureSpec(**data["feature"]),
         crops=Crops(**data["crops"]),
-        model=data["model"],
+        model=model,
         from_stored_samples=data["from_stored_samples"],
         origin=data["origin"],
     )
@@ -160,7 +147,7 @@ def _check_weights(bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds values that are not finite")
-    if bundle.model["name"] == "forest":
+    if bundle.model.fits_at_once:
         return  # its size depends on its weights, and it checks them itself
     with torch.device("meta"):
         expected = {name: one.shape for name, one in bundle.classifier().state_dict().items()}

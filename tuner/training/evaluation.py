@@ -11,7 +11,7 @@ from tuner.training import metrics
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tuner.models import Classifier
+    from tuner.models.layers import Classifier
     from tuner.training.feed import Batch, Feed, Workers
     from tuner.training.recipe import Crops, Recipe
 

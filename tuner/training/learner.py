@@ -16,7 +16,7 @@ from tuner.training.optim import build_optimizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tuner.models import Classifier
+    from tuner.models.layers import Classifier
     from tuner.training.feed import Batch, Feed, Workers
     from tuner.training.recipe import Recipe
 

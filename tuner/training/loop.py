@@ -26,7 +26,7 @@ from tuner.training.recipe import is_better
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tuner.models import Classifier
+    from tuner.models.layers import Classifier
     from tuner.training.feed import Feed, Workers
     from tuner.training.recipe import Recipe
 

@@ -11,10 +11,10 @@ import torch
 from pipelines.store.feature_set import open_feature_set
 from tuner.config.specs import feature_spec
 from tuner.errors import StudyError
-from tuner.models import Classifier, build_network
+from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget
 from tuner.training.arrays import Arrays, DeviceFrontEnd, cache_folder, open_arrays
-from tuner.training.bundle import Bundle, parameters_of
+from tuner.training.bundle import Bundle
 from tuner.training.recipe import Crops, Recipe
 
 if TYPE_CHECKING:
@@ -75,14 +75,12 @@ def assemble(
     if stage == "final":
         arrays = arrays.learning_from_validation()
     recipe = _recipe(experiment, arrays.x.shape[2], seed)
-    model = experiment.model.model_dump()
+    model = experiment.model
     torch.manual_seed(seed)  # torch initialises weights from its global generator
-    network = build_network(
-        model["name"], len(arrays.labels), parameters_of(model, from_weights=from_weights)
-    )
+    network = (model if from_weights else model.without_weights()).build(len(arrays.labels))
     cache_bytes = cache_budget(workers.device, experiment.resources.gpus_per_worker)
     feed = ArrayFeed(arrays, recipe, workers, cache_bytes)
-    if feed.steps_per_epoch == 0 and model["name"] != "forest":
+    if feed.steps_per_epoch == 0 and not model.fits_at_once:
         raise StudyError(
             f"{feed.train_counts.sum()} training clips are too few for one batch of "
             f"{workers.size} worker(s)"

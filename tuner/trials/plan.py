@@ -40,8 +40,8 @@ class Proposal:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs of the full budget; a forest is grown in one."""
-        if self.experiment.model.name == "forest":
+        """Number of epochs of the full budget; a model that fits at once has one."""
+        if self.experiment.model.fits_at_once:
             return 1
         return self.experiment.train.epochs
 

@@ -10,8 +10,7 @@ import torch
 from pipelines.storage import Folder
 from tuner.config import Experiment
 from tuner.errors import CheckpointError, DivergedError
-from tuner.training import forest_fitting as fitting
-from tuner.training import loop
+from tuner.training import fit_at_once, loop
 from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
 from tuner.training.lr_finder import RangeTest
@@ -140,8 +139,7 @@ def _train_once(
         feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
     if resume is not None:
         yield {"epoch": resume.epoch, **resume.metrics}
-    # A forest is fitted at once; everything else learns step by step.
-    fits = fitting if spec.experiment.model.name == "forest" else loop
+    fits = fit_at_once if spec.experiment.model.fits_at_once else loop
     if fits is loop and recipe.optim.lr == "find":
         rate = _found_rate(folder, replace(parts, recipe=recipe, feed=feed), workers)
         recipe = replace(recipe, optim=recipe.optim.model_copy(update={"lr": rate}))

@@ -1,0 +1,181 @@
+"""A timm network with pooling and a linear head, from random, published or given weights."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+import timm
+import torch
+from huggingface_hub import constants
+from torch import nn
+from torch.nn import functional as F
+
+from tuner.errors import WeightsError
+from tuner.models.architectures import ARCHITECTURES
+from tuner.models.layers import pooled
+from tuner.models.settings import PRETRAINED
+from tuner.models.weights import body_weights, load_into, read_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuner.models.settings import Pool
+
+# Files that timm looks for, in its order.
+FILES = ("model.safetensors", "pytorch_model.bin")
+# The hub's client tries each file six times with growing pauses, 46 s without a network. One
+# request before it, with this limit in seconds, settles the question sooner.
+REACH_SECONDS = 5.0
+REASON_LENGTH = 300
+
+
+class BackboneNetwork(nn.Module):
+    """A timm network split into ``body`` (features) and ``head`` (dropout, linear).
+
+    ``body`` keeps timm's own names, so published weights fit it. Pooling happens between timm's
+    feature maps and whatever timm does after its own pooling (nothing, or a norm or a further
+    convolution on the pooled vector), so one set of weights fits all three kinds of pooling. A
+    transformer is pooled over the tokens of its patches, without the class token.
+
+    Args:
+        num_labels: Number of classes ``k``.
+        name: Key of `ARCHITECTURES`.
+        drop_rate: Share of pooled features dropped before the output.
+        pool: Pooling over frequency and time.
+        weights: None for random initial weights, ``pretrained`` for those that timm publishes,
+            or the path of a safetensors file.
+
+    Raises:
+        WeightsError: The weights are missing, or do not fit.
+    """
+
+    def __init__(
+        self, num_labels: int, *, name: str, drop_rate: float, pool: Pool, weights: str | None
+    ) -> None:
+        super().__init__()
+        self.architecture = ARCHITECTURES[name]
+        self.pool = pool
+        self.body = _body(name, weights)
+        width = int(self.body.head_hidden_size) * (2 if pool == "concat" else 1)  # type: ignore[arg-type]
+        self.head = nn.Sequential(nn.Dropout(drop_rate), nn.Linear(width, num_labels))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``float[b, 1, f, m]`` to pooled features ``float[b, w]``."""
+        if self.architecture.time_first:
+            x = x.transpose(2, 3)
+        short = [max(self.architecture.smallest_side - side, 0) for side in x.shape[2:]]
+        if any(short):
+            x = F.pad(x, (0, short[1], 0, short[0]))  # zero is the mean of a standardised row
+        body: Any = self.body
+        maps = body.forward_features(x)
+        if self.architecture.tokens:
+            patches = maps[:, body.num_prefix_tokens :]  # [b, n, c]
+            return torch.cat(pooled(patches.transpose(1, 2)[..., None], self.pool), dim=1)
+        # timm's own pooling of a map of one pixel changes nothing.
+        return torch.cat(
+            [body.forward_head(part[:, :, None, None]) for part in pooled(maps, self.pool)], dim=1
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``float[b, 1, f, m]`` to logits ``float[b, k]``."""
+        logits: torch.Tensor = self.head(self.features(x))
+        return logits
+
+
+def _body(name: str, weights: str | None) -> nn.Module:
+    """Create a network with one input channel and no classifier, with its initial weights."""
+    architecture = ARCHITECTURES[name]
+    timm_name = architecture.timm_name or name
+    options = {"in_chans": 1, **architecture.options}
+    if weights == PRETRAINED:
+        return _published(name, timm_name, options, architecture.published)
+    body: nn.Module = timm.create_model(timm_name, num_classes=0, **options)
+    if weights is not None:
+        _load_file(body, weights, name)
+    return body
+
+
+def _load_file(body: Any, path: str, name: str) -> None:
+    """Load a file's weights without its classifier, and turn a stem for colours into one channel.
+
+    Raises:
+        WeightsError: The file cannot be read, or holds the weights of something else.
+    """
+    tensors = body_weights(read_weights(path))
+    for layer in _names(body.pretrained_cfg["classifier"]):
+        for suffix in ("weight", "bias"):
+            tensors.pop(f"{layer}.{suffix}", None)
+    for layer in _names(body.pretrained_cfg["first_conv"]):
+        stem = tensors.get(f"{layer}.weight")
+        # Summed over colours, the stem responds to one channel as the file's stem responds to
+        # three copies of it.
+        if stem is not None and stem.ndim == 4 and stem.shape[1] == 3:
+            tensors[f"{layer}.weight"] = stem.float().sum(dim=1, keepdim=True)
+    load_into(body, tensors, f"{path}: {name}")
+
+
+def _names(layers: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (layers,) if isinstance(layers, str) else layers
+
+
+def _published(
+    name: str, timm_name: str, options: Mapping[str, Any], record: Mapping[str, Any]
+) -> nn.Module:
+    """Create a network without a classifier that has timm's published weights.
+
+    timm sums the three channels of a published stem into one.
+
+    Args:
+        name: Name in the space file, for the error.
+        timm_name: Name in timm.
+        options: Arguments of ``timm.create_model``.
+        record: Overrides of timm's record of its published weights.
+
+    Raises:
+        WeightsError: The weights are neither cached nor reachable, or belong to another network.
+    """
+    hub_id = record.get("hf_hub_id") or timm.get_pretrained_cfg(timm_name).hf_hub_id
+    cached = _cached(hub_id)
+    # Another loader, for files outside the hub, would take precedence over a file.
+    overlay = {**record, "file": cached, "custom_load": False} if cached else dict(record)
+    try:
+        if cached is None:
+            # Ask the hub for a sign of life; with HF_HUB_OFFLINE its client refuses.
+            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
+        # The classifier is created and dropped again: timm loads only a complete network
+        # strictly, and tensors missing from the file would stay random in an incomplete one.
+        body: Any = timm.create_model(
+            timm_name, pretrained=True, pretrained_cfg_overlay=overlay, **options,
+            **({"num_classes": 0} if record.get("num_classes") == 0 else {}),
+        )  # fmt: skip
+    except Exception as error:  # any of the hub's clients may be at work
+        raise WeightsError(_remedies(name, hub_id, cached, error)) from error
+    body.reset_classifier(0)
+    whole: nn.Module = body
+    return whole
+
+
+def _cached(hub_id: str) -> str | None:
+    for file in FILES:
+        path = huggingface_hub.try_to_load_from_cache(hub_id, file)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def _remedies(name: str, hub_id: str, cached: str | None, error: Exception) -> str:
+    why = textwrap.shorten(str(error), REASON_LENGTH) or type(error).__name__
+    if cached:
+        what = f"{name}: {cached} cannot be loaded as the published weights {hub_id}: {why}"
+    else:
+        what = (
+            f"{name}: the published weights {hub_id} are not in the cache "
+            f"{constants.HF_HUB_CACHE} and cannot be fetched: {why}"
+        )
+    return (
+        f"{what}\nTwo remedies: run `hf download {hub_id}` on a machine with network and bring "
+        "its cache here (HF_HOME names its folder on both), or give the weights as a safetensors "
+        "file: `weights: FILE`"
+    )

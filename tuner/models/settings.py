@@ -1,0 +1,112 @@
+"""The base class of all models: a model is one class of settings that can build its network."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from pipelines.settings.block import Block, Rule
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import nn
+
+SPECTROGRAMS = ("logmel", "stft", "mfcc", "tempogram")
+PRETRAINED = "pretrained"
+"""In place of a file: the weights that the library behind a model publishes for it."""
+
+# Types of settings that several models have.
+Pool: TypeAlias = Annotated[
+    Literal["avg", "max", "concat"],
+    Field(description="Pooling before the classifier: average, maximum, or both side by side."),
+]
+Dropout: TypeAlias = Annotated[
+    float, Field(ge=0, le=0.9, description="Dropout before the classifier.")
+]
+Weights: TypeAlias = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        description="Initial weights: null for random ones, `pretrained` for those published for "
+        "the model, or a safetensors file.",
+    ),
+]
+
+
+def _refuse_float(value: Any) -> Any:
+    """Refuse 3.0 for 3, as pydantic's strict integers do; its literals accept it."""
+    if isinstance(value, float):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+WHOLE = BeforeValidator(_refuse_float)
+
+
+class ModelSettings(Block):
+    """Settings of a model, and all that the program knows about it.
+
+    A subclass adds fields, the class attributes below and `build`, and stands in the table of
+    `tuner.models`. Every command that reads a space file imports it, so torch and the network are
+    imported inside `build`.
+
+    Attributes:
+        takes: Kinds of features that the model takes, the default first.
+        fits_at_once: True if the network has a method `fit` that learns from all training clips
+            in one call, instead of in epochs of gradient steps. Such a model reads nothing of
+            ``optim``, ``augment`` and ``train`` but the balance of classes, and its weights may
+            have any size.
+        rules: Checks that involve several settings. Each check takes the model and the features
+            block of the experiment.
+        name: Name of the model in a space file.
+    """
+
+    takes: ClassVar[tuple[str, ...]]
+    fits_at_once: ClassVar[bool] = False
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    name: str
+
+    @abstractmethod
+    def build(self, num_labels: int) -> nn.Module:
+        """Return the network: ``float[b, 1, f, m]`` to logits ``float[b, num_labels]``.
+
+        Its parameters belong to two submodules: ``body`` gives pooled features, ``head`` gives
+        logits.
+
+        Raises:
+            WeightsError: The initial weights are missing, or do not fit.
+        """
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        """Return the names under which a space file asks for this class, and what each is."""
+        summary = (cls.__doc__ or "").partition("\n")[0].removesuffix(".")
+        return dict.fromkeys(get_args(cls.model_fields["name"].annotation), summary)
+
+    def without_weights(self) -> Self:
+        """Return these settings with random initial weights, to be replaced by a trained state."""
+        if "weights" not in type(self).model_fields:
+            return self
+        return self.model_copy(update={"weights": None})
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user, a NUL byte
+        return False
+
+
+def _weights_exist(model: Any, _: Any) -> str | None:
+    if model.weights in (None, PRETRAINED) or _is_file(model.weights):
+        return None
+    return f"{model.weights}: no such file; write `pretrained`, a safetensors file, or null"
+
+
+WEIGHTS_EXIST = Rule(("model.weights",), _weights_exist)
