@@ -23,8 +23,8 @@ import pyarrow.parquet
 
 from benchmarks.paired import compare, machine, pin_threads, summary
 from benchmarks.recordings import write_recordings
-from pipelines.build.decode_pass import decode_piece
-from pipelines.build.feature_sets import build
+from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.decode import decode_batch
 from pipelines.build.ray_pass import local_ray
 from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
@@ -32,9 +32,8 @@ from pipelines.sources.catalog import read_catalog
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipelines.build.decode import Job, Piece
+    from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
     from pipelines.sources.tracks import Catalog
-    from pipelines.verdicts import Verdict
 
 CLIP, FEATURE, SPLIT = ClipSpec(clips_per_track=10), FeatureSpec(), SplitSpec()
 NUM_PROCESSES = 2
@@ -44,22 +43,22 @@ PACKAGES = ("librosa", "numpy", "pyarrow", "ray", "scipy", "soundfile", "soxr")
 def ours(catalog: Catalog, out: Path) -> None:
     """The whole build: digests, decode, features, duplicates, splits, Parquet."""
     shutil.rmtree(out, ignore_errors=True)
-    build(catalog, out, CLIP, FEATURE, SPLIT)
+    build_sets(catalog, out, [(CLIP, FEATURE)], SPLIT)
 
 
 def plain(catalog: Catalog, out: Path) -> None:
-    """The same work on the same pieces, with a process pool in the place of Ray Data."""
+    """Build from the same batches with a process pool instead of Ray Data."""
     shutil.rmtree(out, ignore_errors=True)
-    build(catalog, out, CLIP, FEATURE, SPLIT, decode=decode_in_pool)
+    build_sets(catalog, out, [(CLIP, FEATURE)], SPLIT, BuildOptions(decode=decode_in_pool))
 
 
 def decode_in_pool(
-    job: Job, pending: Sequence[Piece]
-) -> Iterator[tuple[Piece, dict[int, list[Verdict]]]]:
-    """`decode_on_cluster` without a cluster."""
+    job: DecodeJob, batches: Sequence[DecodeBatch]
+) -> Iterator[tuple[DecodeBatch, Verdicts]]:
+    """Decode batches without a cluster."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(NUM_PROCESSES, mp_context=spawn) as pool:
-        yield from zip(pending, pool.map(partial(decode_piece, job=job), pending), strict=True)
+        yield from zip(batches, pool.map(partial(decode_batch, job=job), batches), strict=True)
 
 
 def with_librosa(catalog: Catalog, out: Path) -> None:
@@ -102,7 +101,7 @@ def _librosa_chunk(out: str, number: int, paths: list[str]) -> None:
 
 def unchanged(catalog_of: Path, out: Path) -> None:
     """The same call on the same files: the catalog is read, sizes and times are compared."""
-    if not build(read_catalog(catalog_of), out, CLIP, FEATURE, SPLIT).reused:
+    if not build_sets(read_catalog(catalog_of), out, [(CLIP, FEATURE)], SPLIT)[0].reused:
         raise AssertionError("the feature set was built again")
 
 

@@ -90,8 +90,8 @@ def measure(
 
 def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
     """Build the features of a demo dataset in this process."""
-    from pipelines.build.decode_pass import decode_here
-    from pipelines.build.feature_sets import build
+    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.decode import decode_here
     from pipelines.demo.dataset import write_demo
     from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog
@@ -100,8 +100,9 @@ def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
     manifest = write_demo(folder / "demo", num_tracks)
     split = SplitSpec(train=0.9 - VAL_SHARE, val=VAL_SHARE, test=0.1)
     clip = ClipSpec(clips_per_track=CLIPS_PER_TRACK)
-    built = build(
-        read_catalog(manifest), folder / "sets", clip, FeatureSpec(), split, decode=decode_here
+    options = BuildOptions(decode=decode_here)
+    [built] = build_sets(
+        read_catalog(manifest), folder / "sets", [(clip, FeatureSpec())], split, options
     )
     return open_arrays(built.feature_set.path, folder / "cache")
 

@@ -1,10 +1,10 @@
-"""Every error that making a feature set can end in.
+"""Errors raised while building a feature set.
 
 ```
 PipelineError                 exit 1
 ├── SpecError                 exit 2   a clip, feature or split setting that cannot work
 ├── CatalogError              exit 2   the data as listed cannot be used
-├── SplitError                exit 2   the groups cannot be put on three sides
+├── SplitError                exit 2   the groups do not allow a train, validation and test split
 ├── AudioRejected                      one file is not used: code and detail (never ends a build)
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
@@ -37,13 +37,13 @@ class SpecError(PipelineError):
 
 
 class CatalogError(PipelineError):
-    """The data as listed cannot be used: nothing there, one class, a bad manifest."""
+    """The data as listed cannot be used: no audio, a single class, a faulty manifest."""
 
     exit_code = 2
 
 
 class SplitError(PipelineError):
-    """The groups of a class cannot be put on the training, validation and test side."""
+    """A class has too few groups for a train, validation and test split."""
 
     exit_code = 2
 
@@ -52,13 +52,13 @@ class AudioRejected(PipelineError):  # noqa: N818  # a verdict, not a fault of t
     """One audio file is not used.
 
     Attributes:
-        code: the reason, `E_...`, as in the table of reason codes.
-        detail: what was wrong with this file, in words.
-        passing: another try may end otherwise, whatever the code.
+        code: Reason ``E_...``, as in the table of reason codes.
+        detail: Description of what is wrong with this file.
+        passing: True if another try may end differently, whatever the code.
     """
 
     def __init__(self, code: str, detail: str, passing: bool = False) -> None:
-        super().__init__(code, detail, passing)  # all in args, so that it crosses processes whole
+        super().__init__(code, detail, passing)  # all in args, so that pickling keeps them
         self.code = code
         self.detail = detail
         self.passing = passing
@@ -72,7 +72,7 @@ class StoreError(PipelineError):
 
 
 class BuildError(PipelineError):
-    """The build was stopped: too many files were rejected, or a class lost all its files."""
+    """The build stopped because too many files were rejected or a class lost all its files."""
 
 
 class UnsupportedStorageError(PipelineError):
@@ -89,10 +89,10 @@ class UnsupportedStorageError(PipelineError):
 
 
 class StorageFullError(PipelineError):
-    """No room is left (or the quota is used up) where something had to be written.
+    """The disk is full, or the quota is used up.
 
     Attributes:
-        path: the place that is full.
+        path: Path that could not be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -107,7 +107,7 @@ class StorageFullError(PipelineError):
 
 
 def is_storage_full(error: BaseException) -> bool:
-    """Whether an error says that a disk is full or a quota used up."""
+    """Return True if an error says that a disk is full or a quota is used up."""
     return isinstance(error, StorageFullError) or (
         isinstance(error, OSError) and error.errno in _NO_ROOM
     )

@@ -3,7 +3,7 @@
 Today a folder lies on a disk of this machine or on one that all nodes mount. What reads and writes
 state asks for nothing that an object store could not do as well: whole files, folders that appear
 complete or not at all, a log that grows at its end. Node-local scratch and caches (memory maps,
-temporary files) do not belong to the storage and use `Path`.
+temporary files) do not belong to the storage and use ``Path``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,39 +85,48 @@ class Folder:
         return (self.path / name).read_bytes()
 
     def read_text(self, name: str) -> str:
-        """Read a UTF-8 file; errors as `read_bytes`, and `ValueError` if it is not UTF-8."""
+        """Read a UTF-8 file; raise ``ValueError`` if it is not UTF-8, else as ``read_bytes``."""
         return self.read_bytes(name).decode()
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file; errors as `read_text`, and `ValueError` if it is not JSON."""
+        """Read a JSON file; raise ``ValueError`` if it is not JSON, else as ``read_bytes``."""
         return json.loads(self.read_bytes(name))
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file so that readers, and a restart after a crash, find the old one or the new.
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Write a file at a scratch path; it replaces the old one when the block succeeds.
+
+        Readers, and a restart after a crash, find the old file or the new one.
+
+        Yields:
+            Path on this machine for the new content.
 
         Raises:
             StorageFullError: No room left; the old file is untouched.
             OSError: The folder cannot be written.
         """
         target = self.path / name
-        with _full_disk_named(target):
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        with full_disk_named(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            building = target.with_name(f".{target.name}.{os.getpid()}")
             try:
-                with building.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                building.replace(target)
+                yield scratch
+                _sync(scratch)
+                scratch.replace(target)
             finally:
-                building.unlink(missing_ok=True)
+                scratch.unlink(missing_ok=True)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file with the guarantees and errors of ``writing``."""
+        with self.writing(name) as scratch:
+            scratch.write_bytes(content)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a UTF-8 file as `write_bytes` does."""
+        """Write a UTF-8 file with the guarantees and errors of ``writing``."""
         self.write_bytes(name, text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file as `write_bytes` does."""
+        """Write a JSON file with the guarantees and errors of ``writing``."""
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False))
 
     def remove(self, name: str = "") -> None:
@@ -129,28 +139,38 @@ class Folder:
 
     # -- whole folders
 
+    def create(self) -> None:
+        """Create the folder with its parents unless it exists."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
     @contextmanager
     def building(self, name: str) -> Iterator[Path]:
-        """Fill a folder beside its place and move it there when the block ends without an error.
+        """Fill a scratch folder; it replaces the old folder when the block succeeds.
+
+        A folder of the final name is complete, because everything in it is made durable first.
+        One process at a time may build a name: what a killed one left behind is removed.
 
         Yields:
-            An empty scratch folder on this machine. Everything in it is made durable first, so a
-            folder of the final name is complete; one that was there before is replaced.
+            An empty scratch folder on this machine.
 
         Raises:
-            StorageFullError: No room left; what was there before is untouched.
+            StorageFullError: No room left; the old folder is untouched.
         """
         target = self.path / name
-        scratch = target.with_name(f".building-{target.name}-{os.getpid()}")
+        scratch, old = (target.with_name(f".{use}-{target.name}") for use in ("building", "old"))
         shutil.rmtree(scratch, ignore_errors=True)
         try:
-            with _full_disk_named(target):
+            with full_disk_named(target):
                 scratch.mkdir(parents=True)
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
                     _sync(path)
-                _replace_folder(scratch, target)
+                shutil.rmtree(old, ignore_errors=True)
+                if target.exists():  # no system call swaps two folders
+                    target.rename(old)
+                scratch.rename(target)
                 _sync(target.parent)
+                shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -207,7 +227,7 @@ class Log:
         Raises:
             StorageFullError: The disk is full.
         """
-        with _full_disk_named(self.path):
+        with full_disk_named(self.path):
             self._file.write(content)
             os.fsync(self._file.fileno())
 
@@ -217,24 +237,28 @@ class Log:
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota into an error that names the path."""
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn a full disk or quota, however deep in a chain of errors, into one that names a path.
+
+    Raises:
+        StorageFullError: The disk is full or the quota is used up.
+    """
     try:
         yield
-    except OSError as error:
-        if is_storage_full(error):
+    except StorageFullError:
+        raise
+    except BaseException as error:
+        if any(is_storage_full(cause) for cause in _causes(error)):
             raise StorageFullError(path) from error
         raise
 
 
-def _replace_folder(source: Path, target: Path) -> None:
-    """Move a folder to a place where another one may be: no system call swaps two folders."""
-    old = target.with_name(f".old-{target.name}-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    source.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _sync(path: Path) -> None:

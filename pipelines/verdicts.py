@@ -1,4 +1,4 @@
-"""What decoding said of each file: the record, and its table on disk."""
+"""The verdict on each file after decoding: the record, and its table on disk."""
 
 from __future__ import annotations
 
@@ -7,31 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
+    import pyarrow
     from numpy.typing import NDArray
 
-Kind = Literal["ok", "flagged", "quarantined"]
+    from pipelines.storage import Folder
 
-_SCHEMA = pyarrow.schema(
-    [
-        ("track_id", pyarrow.string()),
-        ("key", pyarrow.string()),
-        ("code", pyarrow.string()),
-        ("detail", pyarrow.string()),
-        ("flags", pyarrow.list_(pyarrow.string())),
-        ("seconds", pyarrow.float64()),
-        ("num_clips", pyarrow.int32()),
-        ("pcm_digest", pyarrow.string()),
-        ("signature", pyarrow.list_(pyarrow.uint32())),
-        ("tags", pyarrow.string()),
-    ]
-)
+Kind = Literal["ok", "flagged", "quarantined"]
 
 
 def _no_signature() -> NDArray[np.uint32]:
@@ -40,20 +25,21 @@ def _no_signature() -> NDArray[np.uint32]:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What became of one file, or of one segment of it.
+    """The outcome of decoding one file, or one segment of it.
 
     Attributes:
-        track_id: the track.
-        key: of the bytes and all else that the verdict depends on; empty when the bytes could
-            not be read, so that nothing can be taken over from it.
-        code: why the file is not used, `E_...`; empty when it is used.
-        detail: the same in words.
-        flags: remarks `W_...` on a file that is used all the same, sorted.
-        seconds: length that was decoded.
-        num_clips: rows that were made of it.
-        pcm_digest: of the decoded samples; empty when not used.
-        signature: uint32[any], for finding near copies; empty when not used.
-        tags: artist, album and title, where the file has them.
+        track_id: Track that was decoded.
+        key: Hash of the bytes and everything else the verdict depends on; empty if the bytes
+            could not be read, so that nothing can be reused.
+        code: Reason why the file is not used, ``E_...``; empty if it is used.
+        detail: The reason in words.
+        flags: Remarks ``W_...`` on a file that is used, sorted.
+        seconds: Decoded length.
+        num_clips: Number of rows made from it.
+        pcm_digest: Digest of the decoded samples; empty if the file is not used.
+        signature: uint32[any], acoustic fingerprint for finding near copies; empty if the file
+            is not used.
+        tags: Artist, album and title, if the file has them.
     """
 
     track_id: str
@@ -69,12 +55,12 @@ class Verdict:
 
     @property
     def used(self) -> bool:
-        """Whether the file has rows in the feature set."""
+        """True if the file has rows in the feature set."""
         return not self.code
 
     @property
     def kind(self) -> Kind:
-        """ok, flagged (used, with a remark) or quarantined (not used)."""
+        """The verdict in a word: ok, flagged (used with a remark) or quarantined (not used)."""
         if self.code:
             return "quarantined"
         return "flagged" if self.flags else "ok"
@@ -85,55 +71,58 @@ class Verdict:
         return self.code or " ".join(self.flags)
 
 
-def save_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Writes the table; it is there whole or not at all."""
+def save_verdicts(folder: Folder, name: str, verdicts: Iterable[Verdict]) -> None:
+    """Write a table of verdicts atomically."""
+    import pyarrow.parquet
+
+    schema = _schema()
     rows = [
-        {
-            "track_id": verdict.track_id,
-            "key": verdict.key,
-            "code": verdict.code,
-            "detail": verdict.detail,
-            "flags": verdict.flags,
-            "seconds": verdict.seconds,
-            "num_clips": verdict.num_clips,
-            "pcm_digest": verdict.pcm_digest,
-            "signature": verdict.signature,
-            "tags": json.dumps(dict(verdict.tags), ensure_ascii=True),
-        }
+        {column: getattr(verdict, column) for column in schema.names}
+        | {"tags": json.dumps(dict(verdict.tags), ensure_ascii=True)}
         for verdict in verdicts
     ]
-    partial = path.with_name(f"{path.name}.partial")
-    table = pyarrow.Table.from_pylist(rows, schema=_SCHEMA)
-    pyarrow.parquet.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with folder.writing(name) as path:
+        table = pyarrow.Table.from_pylist(rows, schema=schema)
+        pyarrow.parquet.write_table(table, path, compression="zstd")
 
 
-def load_verdicts(path: Path) -> list[Verdict]:
-    """Reads the table, in its order.
+def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
+    """Read a table of verdicts in its order.
 
     Raises:
-        OSError, pyarrow.ArrowInvalid: Nothing readable is there.
+        OSError, pyarrow.ArrowInvalid: The table is missing or unreadable.
     """
-    table = pyarrow.parquet.read_table(path, schema=_SCHEMA).combine_chunks()
-    columns = {
-        name: table.column(name).to_pylist() for name in _SCHEMA.names if name != "signature"
-    }
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(folder.local(name), schema=_schema()).combine_chunks()
     signatures = [
         cell.values.to_numpy() if cell.is_valid else _no_signature()
         for cell in table.column("signature")
     ]
+    rows = table.drop_columns(["signature"]).to_pylist()
     return [
         Verdict(
-            track_id=columns["track_id"][row],
-            key=columns["key"][row],
-            code=columns["code"][row],
-            detail=columns["detail"][row],
-            flags=tuple(columns["flags"][row]),
-            seconds=columns["seconds"][row],
-            num_clips=columns["num_clips"][row],
-            pcm_digest=columns["pcm_digest"][row],
-            signature=signatures[row],
-            tags=json.loads(columns["tags"][row]),
+            **row | {"flags": tuple(row["flags"]), "tags": json.loads(row["tags"])},
+            signature=signature,
         )
-        for row in range(table.num_rows)
+        for row, signature in zip(rows, signatures, strict=True)
     ]
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow
+
+    return pyarrow.schema(
+        [
+            ("track_id", pyarrow.string()),
+            ("key", pyarrow.string()),
+            ("code", pyarrow.string()),
+            ("detail", pyarrow.string()),
+            ("flags", pyarrow.list_(pyarrow.string())),
+            ("seconds", pyarrow.float64()),
+            ("num_clips", pyarrow.int32()),
+            ("pcm_digest", pyarrow.string()),
+            ("signature", pyarrow.list_(pyarrow.uint32())),
+            ("tags", pyarrow.string()),
+        ]
+    )

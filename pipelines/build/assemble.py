@@ -1,45 +1,27 @@
-"""Rows and decisions to the files of a finished feature set."""
+"""Write a finished feature set: apply the split decisions and merge the decoded rows."""
 
 from __future__ import annotations
 
 import datetime
 import os
-import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.writer import (
-    Entry,
-    PartPlan,
-    commit,
-    plan_parts,
-    reject_rows,
-    write_part,
-    write_rejects,
-    write_tracks,
-)
+from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects, write_tracks
 from pipelines.settings import FORMAT_VERSION, SPLITS, Split, SplitSpec, feature_shape
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import printable, shown
-from pipelines.store.feature_set import (
-    DECODED,
-    REJECTS,
-    TRACKS,
-    FeatureSet,
-    file_digest,
-    open_feature_set,
-)
-from pipelines.store.manifest import Counts, Manifest, PartFile, Reason
+from pipelines.storage import Folder
+from pipelines.store.feature_set import DECODED, TRACKS, FeatureSet, file_digest, open_feature_set
+from pipelines.store.manifest import MANIFEST, Counts, Manifest, PartFile, Reason, manifest_text
 from pipelines.verdicts import save_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from pipelines.build.decode import Output
-    from pipelines.build.reuse import Rows
+    from pipelines.build.reuse import DecodedTrack
     from pipelines.sources.tracks import Catalog, Track
     from pipelines.splits.decide import Decision
     from pipelines.verdicts import Verdict
@@ -52,78 +34,81 @@ def assemble(
     output: Output,
     split: SplitSpec,
     decision: Decision,
-    rows: Mapping[str, Rows],
-    final: Path,
+    decoded: Mapping[str, DecodedTrack],
+    target: Folder,
 ) -> FeatureSet:
-    """Writes the rows of the used tracks in their order on their sides and finishes the set.
+    """Write the rows of all used tracks, grouped by split, and commit the feature set.
 
     Args:
-        catalog: the listed tracks.
-        output: what the set is made with.
-        split: how tracks were put on sides.
-        decision: what becomes of each track.
-        rows: track_id -> where the rows of each used track lie.
-        final: where the set goes; its name is the fingerprint.
+        catalog: Listed tracks.
+        output: Settings of the set.
+        split: Split settings.
+        decision: Decision on each track.
+        decoded: track_id -> decoded track with its rows.
+        target: Folder of the set; its name is the fingerprint.
 
     Raises:
         OSError: Something cannot be written.
     """
-    building = final.with_name(f"{final.name}.partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     shape = feature_shape(output.clip, output.feature)
-    entries = _entries(decision, rows)
-    parts = _write_parts(building, plan_parts(entries, shape))
-    write_tracks(building, _track_rows(catalog.tracks, decision))
-    judged = ((track, decision.verdicts[track.track_id]) for track in catalog.tracks)
-    write_rejects(building / REJECTS, reject_rows(judged))
-    save_verdicts(building / DECODED, (decision.decoded[t.track_id] for t in catalog.tracks))
-    manifest = Manifest(
-        version=FORMAT_VERSION,
-        fingerprint=final.name,
-        labels=tuple(sorted({printable(track.label) for track in decision.used})),
-        clip=output.clip,
-        feature=output.feature,
-        split=split,
-        shape=shape,
-        tracks=_counts(decision.verdicts.values()),
-        verdicts=_counts_of_classes(catalog.tracks, decision),
-        reasons=_reasons(catalog.tracks, decision),
-        ignored=catalog.ignored,
-        unlisted=len(catalog.unlisted),
-        clips={side: sum(entry.num_rows for entry in entries[side]) for side in SPLITS},
-        classes=_classes(decision),
-        group_source=decision.group_source,
-        leakage=decision.leakage,
-        parts=tuple(parts),
-        tables={name: file_digest(building / name) for name in (TRACKS, DECODED)},
-        source=printable_root(catalog.root),
-        layout=catalog.layout,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-    commit(building, final, manifest)
-    return open_feature_set(final)
+    splits = _split_tracks(decision, decoded)
+    tracks = catalog.tracks
+    with target.parent.building(target.name) as scratch:
+        folder = Folder(scratch)
+        parts = _write_parts(folder, plan_parts(splits, shape), shape)
+        write_tracks(folder, _track_rows(tracks, decision))
+        write_rejects(folder, ((track, decision.verdicts[track.track_id]) for track in tracks))
+        save_verdicts(folder, DECODED, (decision.decoded[track.track_id] for track in tracks))
+        manifest = Manifest(
+            version=FORMAT_VERSION,
+            fingerprint=target.name,
+            labels=tuple(sorted({printable(track.label) for track in decision.used})),
+            clip=output.clip,
+            feature=output.feature,
+            split=split,
+            shape=shape,
+            tracks=_counts(decision.verdicts.values()),
+            verdicts=_counts_of_classes(tracks, decision),
+            reasons=_reasons(tracks, decision),
+            ignored=catalog.ignored,
+            unlisted=len(catalog.unlisted),
+            clips={name: sum(track.num_rows for track in splits[name]) for name in SPLITS},
+            classes=_classes(decision),
+            group_source=decision.group_source,
+            leakage=decision.leakage,
+            parts=tuple(parts),
+            tables={name: file_digest(folder.local(name)) for name in (TRACKS, DECODED)},
+            source=printable_root(catalog.root),
+            layout=catalog.layout,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        folder.write_text(MANIFEST, manifest_text(manifest))
+    return open_feature_set(target)
 
 
-def _entries(decision: Decision, rows: Mapping[str, Rows]) -> dict[Split, list[Entry]]:
-    """The tracks of each side; a track whose clips have sides of their own is on several."""
-    entries: dict[Split, list[Entry]] = {side: [] for side in SPLITS}
+def _split_tracks(
+    decision: Decision, decoded: Mapping[str, DecodedTrack]
+) -> dict[Split, list[SplitTrack]]:
+    """List the tracks of each split; if clips are split one by one, a track is in several."""
+    found: dict[Split, list[SplitTrack]] = {split: [] for split in SPLITS}
     for track in decision.used:
-        where = decision.sides[track.track_id]
-        label, place = printable(track.label), rows[track.track_id]
+        where = decision.splits[track.track_id]
+        label, rows = printable(track.label), decoded[track.track_id]
         if isinstance(where, str):
-            entries[where].append(Entry(track.track_id, label, place))
+            found[where].append(SplitTrack(rows, label))
             continue
-        for side in SPLITS:
-            if clips := tuple(n for n, clip_side in enumerate(where) if clip_side == side):
-                entries[side].append(Entry(track.track_id, label, place, clips))
-    return entries
+        for split in SPLITS:
+            if clips := tuple(number for number, of_clip in enumerate(where) if of_clip == split):
+                found[split].append(SplitTrack(rows, label, clips))
+    return found
 
 
-def _write_parts(folder: Path, plans: Sequence[PartPlan]) -> list[PartFile]:
-    """Several files at a time: Arrow encodes and compresses without the interpreter's lock."""
+def _write_parts(
+    folder: Folder, parts: Mapping[str, Sequence[SplitTrack]], shape: tuple[int, int]
+) -> list[PartFile]:
+    """Write several files at a time: Arrow encodes and compresses without holding the GIL."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(partial(write_part, folder), plans))
+        return list(threads.map(lambda path: write_part(folder, path, parts[path], shape), parts))
 
 
 def _track_rows(tracks: Sequence[Track], decision: Decision) -> list[dict[str, Any]]:
@@ -131,7 +116,7 @@ def _track_rows(tracks: Sequence[Track], decision: Decision) -> list[dict[str, A
     for track in tracks:
         verdict = decision.verdicts[track.track_id]
         group = decision.groups.get(track.track_id) if verdict.used else None
-        where = decision.sides.get(track.track_id)
+        where = decision.splits.get(track.track_id)
         rows.append(
             {
                 "track_id": track.track_id,
@@ -175,11 +160,11 @@ def _reasons(tracks: Sequence[Track], decision: Decision) -> dict[str, Reason]:
     }
 
 
-def _classes(decision: Decision) -> dict[str, dict[str, int]]:
+def _classes(decision: Decision) -> dict[str, dict[Split, int]]:
     count: Counter[tuple[str, str]] = Counter()
     for track in decision.used:
-        where = decision.sides[track.track_id]
-        for side in {where} if isinstance(where, str) else set(where):
-            count[track.label, side] += 1
+        where = decision.splits[track.track_id]
+        for split in {where} if isinstance(where, str) else set(where):
+            count[track.label, split] += 1
     labels = sorted({track.label for track in decision.used})
-    return {printable(label): {side: count[label, side] for side in SPLITS} for label in labels}
+    return {printable(label): {name: count[label, name] for name in SPLITS} for label in labels}

@@ -1,268 +1,300 @@
-"""Feature sets that are not there yet: what can be taken over, what must be decoded, the rest."""
+"""Build the feature sets of a catalog, or find those that exist."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+import importlib.util
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import filelock
-
-from pipelines.build.progress import Progress
-from pipelines.errors import BuildError, SplitError
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec, rendering
-from pipelines.sources.checksums import COLUMNS as CHECKSUMS
-from pipelines.sources.files import printable_root
-from pipelines.store.feature_set import find_feature_set
+from pipelines.errors import BuildError, SpecError, SplitError, StoreError
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec, fingerprint, problems, rendering
+from pipelines.sources.content import content_digest, digests, root_key
+from pipelines.sources.files import EXTRA_EXTENSIONS
+from pipelines.splits.decide import Tolerance
+from pipelines.storage import Folder, full_disk_named
+from pipelines.store.feature_set import FeatureSet, find_feature_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipelines.build.decode import Job, Output, Piece, Task
-    from pipelines.build.reuse import Done
-    from pipelines.sources.tracks import Catalog, Track
-    from pipelines.splits.tolerance import Tolerance
-    from pipelines.store.feature_set import FeatureSet
+    from pipelines.build.decode import DecodeBatch, DecodeJob, Output, Verdicts
+    from pipelines.build.reuse import DecodedTrack
+    from pipelines.sources.tracks import Catalog
     from pipelines.verdicts import Verdict
 
-    Specs = tuple[ClipSpec, FeatureSpec]
-    Report = Callable[[Progress], None]
-    # a piece and its verdicts for each output, in any order
-    DecodePass = Callable[[Job, Sequence[Piece]], Iterator[tuple[Piece, dict[int, list[Verdict]]]]]
+    # Yields each batch with the verdicts on its tracks, in any order.
+    DecodePass = Callable[
+        [DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]
+    ]
+
+Specs = tuple[ClipSpec, FeatureSpec]
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be built.
+class BuildProgress:
+    """Counts at one moment of a build.
 
     Attributes:
-        catalog: the tracks.
-        keys: track_id -> `track_keys`.
-        digests: path -> digest of the bytes that the keys were made of.
-        split: how tracks are put on sides.
-        out: the folder of the feature sets.
-        verify: trust no size and no time of change.
-        tolerance: how much may be lost.
-        decode: runs pieces of work; called when there is something to decode.
+        files: Files with a verdict, including those of earlier builds.
+        listed: All files.
+        rejected: Files that are not used.
+        clips: Rows made so far, over all feature sets of the build.
+        resumed: Files of earlier builds, which are not decoded again.
     """
 
-    catalog: Catalog
-    keys: Mapping[str, str]
-    digests: Mapping[str, str]
-    split: SplitSpec
-    out: Path
-    verify: bool
-    tolerance: Tolerance
-    decode: DecodePass
+    files: int
+    listed: int
+    rejected: int
+    clips: int
+    resumed: int
 
 
 @dataclass(frozen=True)
-class Built:
-    """A feature set, and how much of it was there.
+class BuildOptions:
+    """Options of a build that do not change the resulting feature sets.
 
     Attributes:
-        feature_set: the finished set.
-        resumed_tracks: tracks whose rows earlier builds had made.
-        reused: somebody else finished the whole set while this build waited.
+        tolerance: Amount of data that may be lost.
+        verify: Whether to read all source files and all finished rows again and to rebuild
+            whatever is damaged.
+        decode: Decode pass; Ray Data on the connected cluster by default.
+        progress: Callback for progress.
+    """
+
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    verify: bool = False
+    decode: DecodePass | None = None
+    progress: Callable[[BuildProgress], None] | None = None
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished feature set and the work it took.
+
+    Attributes:
+        feature_set: Finished set.
+        resumed_tracks: Number of tracks whose rows earlier builds had made.
+        reused: True if the whole set existed and nothing was built.
     """
 
     feature_set: FeatureSet
-    resumed_tracks: int
+    resumed_tracks: int = 0
     reused: bool = False
 
 
-def root_key(catalog: Catalog) -> str:
-    """A file name for what belongs to one data set, the same when a key in its URI changes."""
-    root = printable_root(catalog.root).encode()
-    return hashlib.blake2b(root, digest_size=8).hexdigest()
+def build_sets(
+    catalog: Catalog,
+    out: Path,
+    specs: Sequence[Specs],
+    split: SplitSpec,
+    options: BuildOptions = BuildOptions(),  # frozen
+) -> list[BuildResult]:
+    """Build several feature sets of one catalog, or return those that exist.
 
-
-def track_keys(catalog: Catalog, digests: Mapping[str, str]) -> dict[str, str]:
-    """For each track that can be read, a hash of all that its verdict and its rows come from.
-
-    Args:
-        catalog: the tracks.
-        digests: path -> digest of the file's bytes.
-
-    Returns:
-        track_id -> 32 hex digits.
-    """
-    return {
-        track.track_id: _key(track, content)
-        for track in catalog.tracks
-        if (content := digests.get(track.path))
-    }
-
-
-def _key(track: Track, content: str) -> str:
-    name = track.path.rpartition("/")[2]
-    suffix = name.rpartition(".")[2].lower() if "." in name else ""  # W_EXT depends on it
-    checksums = [track.columns.get(column, "") for column in CHECKSUMS]
-    parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums])
-    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
-
-
-def build_missing(order: Order, places: Mapping[Path, Specs], report: Report) -> dict[Path, Built]:
-    """Builds feature sets of one catalog.
+    Each track is decoded once for all sets that share a sample rate. It is not decoded at all if
+    an interrupted build or a finished feature set below ``out`` has its rows. If two processes
+    build the same set at a time, one builds and the other waits for it.
 
     Args:
-        order: what they share.
-        places: where each goes, and what it is made with.
-        report: called now and then.
+        catalog: Tracks.
+        out: Folder of feature sets; each is written to ``<out>/<fingerprint>``.
+        specs: Clip and feature settings of each set.
+        split: Split settings; all sets have the same split.
+        options: Options that do not change the resulting feature sets.
 
     Returns:
-        For each place what is there now.
+        The sets in the order of ``specs``.
 
     Raises:
-        SplitError: The groups cannot be put on three sides.
+        SpecError: Settings cannot work together.
+        SplitError: A class has too few groups for a train, validation and test split.
         BuildError: Too many files were rejected, or a class lost all of its files.
+        StoreError: ``out`` cannot be written to.
         StorageFullError: No room left.
     """
-    from pipelines.build.writer import storage_errors
-    from pipelines.splits.decide import check_splits
-
-    check_splits(order.catalog, order.split)
-    with storage_errors(order.out), ExitStack() as locks:
-        stagings = {path: _staging(order, *specs) for path, specs in places.items()}
-        for staging in sorted(
-            set(stagings.values())
-        ):  # in one order, so that none waits in a ring
-            staging.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(filelock.FileLock(staging.with_suffix(".lock")))
-            staging.mkdir(exist_ok=True)
-        for path in sorted(places):  # the same set may be built from a copy of the data
-            lock = order.out / ".staging" / f"{path.name}.lock"
-            locks.enter_context(filelock.FileLock(lock))
-        # whoever held a lock may have built the same
-        found = {path: find_feature_set(path, digests=order.verify) for path in places}
-        built = {path: Built(there, 0, reused=True) for path, there in found.items() if there}
-        if left := {path: specs for path, specs in places.items() if path not in built}:
-            built |= _build_locked(order, left, stagings, report)
-        for staging in stagings.values():
-            shutil.rmtree(staging, ignore_errors=True)
-    return built
+    for clip, feature in specs:
+        if faults := problems(clip, feature):
+            raise SpecError("; ".join(f"{field}: {text}" for field, text in faults))
+    folder = Folder.at(out).resolved()
+    with _unwritable_named(folder):
+        folder.create()
+        known = digests(catalog, folder / ".digests", trust_cache=not options.verify)
+    content = content_digest(catalog, known)
+    if _reads_more(catalog):
+        content += "+ffmpeg"
+    targets = [folder / fingerprint(content, *spec, split) for spec in specs]
+    built = _finished(targets, options)
+    if missing := {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}:
+        built |= _Build(catalog, folder, split, options, known).run(missing)
+    return [built[target] for target in targets]
 
 
-def _staging(order: Order, clip: ClipSpec, feature: FeatureSpec) -> Path:
-    name = f"{root_key(order.catalog)}-{rendering(clip, feature)}"
-    return order.out / ".staging" / name
+@contextmanager
+def _unwritable_named(out: Folder) -> Iterator[None]:
+    try:
+        with full_disk_named(out.path):
+            yield
+    except OSError as error:
+        raise StoreError(f"feature sets cannot be written to {out}: {error.strerror}") from error
 
 
-def _build_locked(
-    order: Order, places: Mapping[Path, Specs], stagings: Mapping[Path, Path], report: Report
-) -> dict[Path, Built]:
-    from pipelines.build.assemble import assemble
-    from pipelines.build.decode import Job, Output
-    from pipelines.splits.decide import decide
-
-    outputs = tuple(Output(*specs, stagings[path]) for path, specs in places.items())
-    ready = [_ready(order, output) for output in outputs]
-    resumed = [len(done) for done in ready]
-    _decode_rest(order, Job(order.catalog.root, outputs), ready, report)
-    built, copies = {}, None
-    for path, output, done, count in zip(places, outputs, ready, resumed, strict=True):
-        verdicts = {track: one.verdict for track, one in done.items()}
-        try:
-            decision = decide(order.catalog, verdicts, order.split, order.tolerance, copies)
-        except (BuildError, SplitError) as error:
-            raise type(error)(f"{error}\n{_list_rejects(order, verdicts, path)}") from error
-        copies = decision.copies  # the same for all sets, whose sides must not differ
-        rows = {track: one.rows for track, one in done.items() if one.rows is not None}
-        feature_set = assemble(order.catalog, output, order.split, decision, rows, path)
-        built[path] = Built(feature_set, count)
-    return built
+def _reads_more(catalog: Catalog) -> bool:
+    """Return True if the extra ``m4a`` is installed and the data has files that need it."""
+    if not importlib.util.find_spec("av"):
+        return False
+    suffixes = {f".{track.path.rpartition('.')[2].lower()}" for track in catalog.tracks}
+    return not suffixes.isdisjoint(EXTRA_EXTENSIONS)
 
 
-def _list_rejects(order: Order, verdicts: Mapping[str, Verdict], path: Path) -> str:
-    """Writes down which files are bad when there will be no feature set that says so."""
-    from pipelines.build.writer import reject_rows, write_rejects
-    from pipelines.splits.decide import with_listing
-
-    listed = with_listing(order.catalog, verdicts)
-    rows = reject_rows((track, listed[track.track_id]) for track in order.catalog.tracks)
-    file = path.with_name(f"{path.name}.rejects.csv")
-    write_rejects(file, rows)
-    return f"The {len(rows)} files that cannot be read or used: {file}"
+def _finished(targets: Iterable[Folder], options: BuildOptions) -> dict[Folder, BuildResult]:
+    found = {target: find_feature_set(target, digests=options.verify) for target in targets}
+    return {target: BuildResult(there, reused=True) for target, there in found.items() if there}
 
 
-def _ready(order: Order, output: Output) -> dict[str, Done]:
-    """The tracks that need not be decoded for an output, by track_id."""
-    from pipelines.build.reuse import staged, stored
+@dataclass(frozen=True)
+class _Build:
+    """The part of ``build_sets`` that builds missing sets.
 
-    name = rendering(output.clip, output.feature)
-    pool = stored(order.out, name) | staged(output.staging)
-    return {
-        track: replace(done, verdict=replace(done.verdict, track_id=track))
-        for track, key in order.keys.items()
-        if (done := pool.get(key)) and track not in order.catalog.rejected
-    }
+    Attributes:
+        catalog: Tracks.
+        out: Folder of feature sets.
+        split: Split settings.
+        options: Options of the build.
+        digests: path -> digest of the file's bytes.
+    """
 
+    catalog: Catalog
+    out: Folder
+    split: SplitSpec
+    options: BuildOptions
+    digests: Mapping[str, str]
 
-def _decode_rest(order: Order, job: Job, ready: Sequence[dict[str, Done]], report: Report) -> None:
-    """Decodes what is missing and adds it to `ready`."""
-    from pipelines.build.decode import pieces, verdicts_file
-    from pipelines.build.reuse import of_piece
+    def run(self, missing: Mapping[Folder, Specs]) -> dict[Folder, BuildResult]:
+        """Build each missing set, or wait for another process that builds it."""
+        from pipelines.build.decode import Output
+        from pipelines.splits.decide import check_splits
 
-    tasks = _tasks(order, ready)
-    tally = _Tally(order.catalog, ready, len(tasks))
-    report(tally.progress())
-    if not tasks:
-        return
-    for piece, verdicts in order.decode(job, pieces(tasks)):
-        for number, of_output in verdicts.items():
-            table = verdicts_file(job.outputs[number], piece.name)
-            done = of_piece(table, of_output)
-            ready[number].update({one.verdict.track_id: one for one in done})
-            tally.add(number, done)
-        report(tally.progress())
+        check_splits(self.catalog, self.split)
+        stagings = self.out / ".staging"
+        data_set = root_key(self.catalog)
+        outputs = {
+            target: Output(*spec, stagings / f"{data_set}-{rendering(*spec)}")
+            for target, spec in missing.items()
+        }
+        with full_disk_named(self.out.path), ExitStack() as locks:
+            # Always in this order, so that two builds never wait for each other. The set has a
+            # lock of its own, because it may be built from a copy of the data.
+            names = sorted({output.staging.name for output in outputs.values()})
+            for name in (*names, *sorted(target.name for target in outputs)):
+                locks.enter_context(stagings.lock(f"{name}.lock"))
+            built = _finished(outputs, self.options)  # by the process that held the locks
+            if left := {t: output for t, output in outputs.items() if t not in built}:
+                built |= self._build(left)
+            for output in outputs.values():
+                output.staging.remove()
+        return built
 
+    def _build(self, outputs: Mapping[Folder, Output]) -> dict[Folder, BuildResult]:
+        from pipelines.build.assemble import assemble
+        from pipelines.build.decode import DecodeJob
+        from pipelines.build.reuse import track_keys
+        from pipelines.splits.decide import decide
 
-def _tasks(order: Order, ready: Sequence[Mapping[str, Done]]) -> list[Task]:
-    from pipelines.build.decode import Task
+        job = DecodeJob(self.catalog.root, tuple(outputs.values()))
+        keys = track_keys(self.catalog, self.digests)
+        decoded = self._reusable(job, keys)
+        num_resumed = [len(tracks) for tracks in decoded]
+        self._decode_rest(job, keys, decoded)
+        built, copies = {}, None
+        for (target, output), tracks, count in zip(
+            outputs.items(), decoded, num_resumed, strict=True
+        ):
+            verdicts = {name: track.verdict for name, track in tracks.items()}
+            try:
+                decision = decide(
+                    self.catalog, verdicts, self.split, self.options.tolerance, copies
+                )
+            except (BuildError, SplitError) as error:
+                raise type(error)(f"{error}\n{self._list_rejects(target, verdicts)}") from error
+            copies = decision.copies  # the same for all sets, so that their splits are equal
+            found = assemble(self.catalog, output, self.split, decision, tracks, target)
+            built[target] = BuildResult(found, count)
+        return built
 
-    tasks = []
-    for track in order.catalog.tracks:
-        if track.track_id in order.catalog.rejected:
-            continue
-        lacking = tuple(n for n, done in enumerate(ready) if track.track_id not in done)
-        if lacking:
-            key = order.keys.get(track.track_id, "")
-            tasks.append(Task(track, key, lacking, order.digests.get(track.path, "")))
-    return tasks
+    def _reusable(self, job: DecodeJob, keys: Mapping[str, str]) -> list[dict[str, DecodedTrack]]:
+        """Find the tracks that need not be decoded again: track_id -> track, for each output."""
+        from pipelines.build.reuse import staged_tracks, stored_tracks
 
+        reusable = []
+        for output in job.outputs:
+            output.staging.create()
+            stored = stored_tracks(self.out, rendering(output.clip, output.feature))
+            found = stored | staged_tracks(output.staging)
+            reusable.append(
+                {
+                    name: replace(track, verdict=replace(track.verdict, track_id=name))
+                    for name, key in keys.items()
+                    if (track := found.get(key)) and name not in self.catalog.rejected
+                }
+            )
+        return reusable
 
-class _Tally:
-    """Counts of a build, kept piece by piece."""
-
-    def __init__(
-        self, catalog: Catalog, ready: Sequence[Mapping[str, Done]], num_tasks: int
+    def _decode_rest(
+        self,
+        job: DecodeJob,
+        keys: Mapping[str, str],
+        decoded: Sequence[dict[str, DecodedTrack]],
     ) -> None:
-        self._listed = len(catalog.tracks)
-        self._judged = len(catalog.rejected)
-        self._resumed = self._listed - self._judged - num_tasks
-        self._files = [0] * len(ready)
-        self._rejected = [0] * len(ready)
-        self._clips = 0
-        for number, done in enumerate(ready):
-            self.add(number, done.values())
+        """Decode what is missing and add it to ``decoded``."""
+        from pipelines.build.decode import batch_name, decode_batches, decode_tasks
+        from pipelines.build.ray_pass import decode_on_cluster
+        from pipelines.build.reuse import batch_tracks
 
-    def add(self, output: int, done: Iterable[Done]) -> None:
-        """Counts tracks that an output has got."""
-        for one in done:
-            self._files[output] += 1
-            self._rejected[output] += not one.verdict.used
-            self._clips += one.verdict.num_clips
+        tasks = decode_tasks(self.catalog, keys, self.digests, decoded)
+        report = self.options.progress or (lambda progress: None)
+        done = self._start(len(tasks), decoded)
+        report(done)
+        decode = self.options.decode or decode_on_cluster
+        for batch, found in decode(job, decode_batches(tasks)) if tasks else ():
+            for number, verdicts in found.items():
+                staging = job.outputs[number].staging
+                tracks = batch_tracks(staging, batch_name(batch), verdicts)
+                decoded[number].update({track.verdict.track_id: track for track in tracks})
+            done = replace(
+                done,
+                files=done.files + len(batch),
+                rejected=done.rejected + _most_rejected(found.values()),
+                clips=done.clips
+                + sum(v.num_clips for verdicts in found.values() for v in verdicts),
+            )
+            report(done)
 
-    def progress(self) -> Progress:
-        """The counts as they are now."""
-        return Progress(
-            files=min(self._files) + self._judged,
-            listed=self._listed,
-            rejected=max(self._rejected) + self._judged,
-            clips=self._clips,
-            resumed=self._resumed,
+    def _start(
+        self, num_tasks: int, decoded: Sequence[Mapping[str, DecodedTrack]]
+    ) -> BuildProgress:
+        listed, judged = len(self.catalog.tracks), len(self.catalog.rejected)
+        verdicts = [[track.verdict for track in tracks.values()] for tracks in decoded]
+        return BuildProgress(
+            files=listed - num_tasks,
+            listed=listed,
+            rejected=judged + _most_rejected(verdicts),
+            clips=sum(verdict.num_clips for found in verdicts for verdict in found),
+            resumed=listed - judged - num_tasks,
         )
+
+    def _list_rejects(self, target: Folder, verdicts: Mapping[str, Verdict]) -> str:
+        """List the bad files beside the feature set that will not exist."""
+        from pipelines.build.writer import write_rejects
+        from pipelines.splits.decide import with_listing
+
+        name, judged = f"{target.name}.rejects.csv", with_listing(self.catalog, verdicts)
+        tracks = ((track, judged[track.track_id]) for track in self.catalog.tracks)
+        count = write_rejects(self.out, tracks, name)
+        return f"The {count} files that cannot be read or used: {self.out.local(name)}"
+
+
+def _most_rejected(verdicts: Iterable[Iterable[Verdict]]) -> int:
+    """Count the rejected tracks of the output that rejected most."""
+    return max(sum(not verdict.used for verdict in of_output) for of_output in verdicts)

@@ -1,9 +1,10 @@
-"""What a build tells a person: progress lines and the summary at the end."""
+"""Terminal output of a build: progress lines and the final summary."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipelines.settings import SPLITS
@@ -11,7 +12,7 @@ from pipelines.settings import SPLITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pipelines.build.progress import Progress
+    from pipelines.build.building import BuildProgress
     from pipelines.store.feature_set import FeatureSet
     from pipelines.store.manifest import Manifest
 
@@ -20,28 +21,28 @@ _EXAMPLES = 3
 
 def progress_lines(
     stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-) -> Callable[[Progress], None]:
-    """A progress function for a build: one line redrawn on a terminal, else a line now and then.
+) -> Callable[[BuildProgress], None]:
+    """Return a progress callback: it redraws one line on a terminal, else prints one every 5 s.
 
     Args:
-        stream: where to write; standard error by default.
-        clock: seconds from any moment on.
+        stream: Output stream; standard error by default.
+        clock: Monotonic clock in seconds.
     """
     out = stream or sys.stderr
     live = out.isatty()
     pause = 0.2 if live else 5.0
     begun = clock()
     last = -pause
-    start: int | None = None  # files that were done before
-    first: tuple[float, int] | None = None  # when the first fresh ones came, and how many
+    start: int | None = None  # files of earlier builds
+    first: tuple[float, int] | None = None  # time of the first new files, and files until then
 
-    def show(progress: Progress) -> None:
+    def show(progress: BuildProgress) -> None:
         nonlocal last, first, start
         now = clock() - begun
         left = progress.listed - progress.files
         start = progress.files if start is None else start
         if first is None and progress.files > start:
-            first = now, progress.files  # the start of processes says nothing of the rate
+            first = now, progress.files  # the rate leaves out the start of processes
         if left and now - last < pause:
             return
         last = now
@@ -49,7 +50,7 @@ def progress_lines(
         parts = [f"{progress.files}/{progress.listed} files", f"{progress.clips} clips"]
         parts.append(f"{progress.rejected} rejected")
         if progress.resumed:
-            parts.append(f"{progress.resumed} taken over")
+            parts.append(f"{progress.resumed} reused")
         if rate > 0:
             parts.append(f"{rate:.0f} files/s")
         if rate > 0 and left:
@@ -64,19 +65,13 @@ def progress_lines(
 
 
 def as_data(feature_set: FeatureSet, seconds: float, resumed_tracks: int) -> dict[str, Any]:
-    """The result of a build for other programs."""
+    """Return the result of a build as JSON data for other programs."""
     manifest = feature_set.manifest
-    tracks = manifest.tracks
     return {
         "path": str(feature_set.path),
         "fingerprint": manifest.fingerprint,
         "labels": list(manifest.labels),
-        "tracks": {
-            "listed": tracks.listed,
-            "ok": tracks.ok,
-            "flagged": tracks.flagged,
-            "quarantined": tracks.quarantined,
-        },
+        "tracks": asdict(manifest.tracks),
         "clips": dict(manifest.clips),
         "seconds": round(seconds, 3),
         "resumed_tracks": resumed_tracks,
@@ -84,27 +79,27 @@ def as_data(feature_set: FeatureSet, seconds: float, resumed_tracks: int) -> dic
 
 
 def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
-    """The result of a build for a person: classes by side and verdict, reasons, the audit.
+    """Describe the result of a build: classes by split and verdict, reasons, leakage audit.
 
     Args:
-        feature_set: the finished set.
-        notes: what reading the data set had to say.
+        feature_set: Finished set.
+        notes: Further lines.
     """
     manifest = feature_set.manifest
     tracks = manifest.tracks
     lines = [*_table(manifest), ""]
     lines.append(
         f"{tracks.listed} files: {tracks.ok} ok, {tracks.flagged} used with a remark, "
-        f"{tracks.quarantined} not used"
+        f"{tracks.quarantined} skipped"
     )
     lines += _reasons(manifest, "W_") + _reasons(manifest, "E_")
     if manifest.tracks.quarantined:
         lines.append(f"  all of them: {feature_set.path / 'rejects.csv'}")
     if manifest.ignored:
-        lines.append(f"{manifest.ignored} other files ignored: not audio by their names")
+        lines.append(f"{manifest.ignored} other files ignored (no audio file extension)")
     if manifest.unlisted:
-        where = "lie in no class folder" if manifest.layout == "folders" else "have no row"
-        lines.append(f"{manifest.unlisted} audio files {where} and are not used (W_UNLISTED)")
+        where = "are in no class folder" if manifest.layout == "folders" else "have no row"
+        lines.append(f"{manifest.unlisted} audio files {where} and were skipped (W_UNLISTED)")
     lines += notes
     lines.append(f"groups: {manifest.group_source}")
     lines += _audit(manifest)
@@ -113,16 +108,16 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
 
 
 def _table(manifest: Manifest) -> Iterator[str]:
-    """Tracks of each class by side, and its files by verdict."""
+    """Yield a table of classes: tracks by split, files by verdict."""
     names = {label: label or "(no label)" for label in manifest.verdicts}
     width = max(len("class"), len("clips"), *(len(name) for name in names.values()))
-    heads = [*SPLITS, "ok", "flagged", "not used"]
+    heads = [*SPLITS, "ok", "flagged", "skipped"]
     yield f"{'class':<{width}}  " + " ".join(f"{head:>8}" for head in heads)
     for label, counts in manifest.verdicts.items():
-        sides = [manifest.classes.get(label, {}).get(side, 0) for side in SPLITS]
-        cells = [*sides, counts.ok, counts.flagged, counts.quarantined]
+        tracks = [manifest.classes.get(label, {}).get(split, 0) for split in SPLITS]
+        cells = [*tracks, counts.ok, counts.flagged, counts.quarantined]
         yield f"{names[label]:<{width}}  " + " ".join(f"{cell:>8}" for cell in cells)
-    clips = " ".join(f"{manifest.clips[side]:>8}" for side in SPLITS)
+    clips = " ".join(f"{manifest.clips[split]:>8}" for split in SPLITS)
     yield f"{'clips':<{width}}  {clips}"
 
 
@@ -139,19 +134,19 @@ def _reasons(manifest: Manifest, prefix: str) -> list[str]:
 def _audit(manifest: Manifest) -> list[str]:
     leakage = manifest.leakage
     if leakage.clip_split:
-        lines = ["LEAKY: clips of one recording are on several sides; for comparison only"]
+        lines = ["LEAKY: clips of one recording are in several splits; for comparison only"]
     elif leakage.passed:
-        lines = ["no group and no recording is on two sides"]
+        lines = ["no group and no recording appears in more than one split"]
         if leakage.dropped:
-            lines[0] += f"; {leakage.dropped} left out for that, with E_LEAK"
+            lines[0] += f"; {leakage.dropped} tracks dropped for that (E_LEAK)"
     else:
         lines = [
             f"LEAK: {leakage.groups_shared} groups, {leakage.exact_duplicates_shared} exact and "
-            f"{leakage.near_duplicates_shared} near copies are on two sides of the split; scores "
-            "will be too good"
+            f"{leakage.near_duplicates_shared} near copies appear in more than one split; "
+            "scores will be too good"
         ]
     if leakage.label_conflicts:
-        lines.append(f"{leakage.label_conflicts} pairs of copies carry different labels")
+        lines.append(f"{leakage.label_conflicts} pairs of copies have different labels")
     lines += [f"  {kind}: {detail}" for kind, detail in leakage.examples[:_EXAMPLES]]
     return lines
 

@@ -1,4 +1,4 @@
-"""A few tracks to their rows and verdicts, as one finished piece of work on disk."""
+"""Decode batches of tracks: the work of one process, kept on disk as rows and verdicts."""
 
 from __future__ import annotations
 
@@ -7,62 +7,63 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow
 
-from pipelines.build.reuse import PIECE_ROWS, PIECE_VERDICTS
+from pipelines.build.reuse import BATCH_ROWS, BATCH_VERDICTS
 from pipelines.errors import AudioRejected
 from pipelines.settings import ClipSpec, FeatureSpec, feature_shape
-from pipelines.sources.checksums import check
+from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import Track, printable
 from pipelines.store.schema import rows_schema
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pipelines.audio import Decoded
     from pipelines.audio.sandbox import Decoder
     from pipelines.features import Extracted
+    from pipelines.sources.tracks import Catalog
+    from pipelines.storage import Folder
 
-# A piece: large enough that starting it costs little, small enough that little is lost with it.
+# Large enough that starting a batch costs little, small enough that losing one costs little.
 _MAX_TRACKS = 48
-_MIN_PIECES = 24
+_MIN_BATCHES = 24
 
-# Another try may end otherwise, so nothing is taken over from these.
+# Another try may end differently, so these verdicts are never reused.
 _PASSING = frozenset({"E_MISSING", "E_PERM", "E_CHANGED", "E_UNSUPPORTED"})
 
 
 @dataclass(frozen=True)
 class Output:
-    """One feature set in the making.
+    """One feature set to be built.
 
     Attributes:
-        clip: how clips are cut.
-        feature: how they are transformed.
-        staging: the folder where finished pieces are kept until all are there.
+        clip: Clip settings.
+        feature: Feature settings.
+        staging: Folder that keeps finished decode batches until all are done.
     """
 
     clip: ClipSpec
     feature: FeatureSpec
-    staging: Path
+    staging: Folder
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodeTask:
     """One track that some outputs have no rows of.
 
     Attributes:
-        track: the track.
-        key: of its bytes and all else that its verdict depends on.
-        outputs: numbers of the outputs that lack it.
-        digest: of the file's bytes when the key was made; empty when they could not be read.
+        track: Track to decode.
+        key: Hash of its bytes and everything else its verdict depends on.
+        outputs: Indices of the outputs that need it.
+        digest: Digest of the file's bytes when the key was made; empty if unreadable.
     """
 
     track: Track
@@ -71,109 +72,126 @@ class Task:
     digest: str = ""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Tracks that one process takes at once, under a name that other pieces do not have."""
-
-    name: str
-    tasks: tuple[Task, ...]
+# Tracks that one process decodes together, and the verdicts on them for each output.
+DecodeBatch = tuple[DecodeTask, ...]
+Verdicts = dict[int, list[Verdict]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all pieces of one build share.
+class DecodeJob:
+    """Everything that the batches of one build share.
 
     Attributes:
-        root: the data set's folder or URI.
-        outputs: the feature sets; each track is decoded once for all that share a sample rate.
+        root: Folder or URI of the data set.
+        outputs: Feature sets; a track is decoded once for all that share a sample rate.
     """
 
     root: str
     outputs: tuple[Output, ...]
 
 
-def pieces(tasks: Sequence[Task]) -> list[Piece]:
-    """Cuts the work into pieces, in order and the same in every run."""
-    size = max(1, min(_MAX_TRACKS, len(tasks) // _MIN_PIECES))
-    cut = [tuple(tasks[i : i + size]) for i in range(0, len(tasks), size)]
-    return [Piece(_name(part), part) for part in cut]
+def decode_tasks(
+    catalog: Catalog,
+    keys: Mapping[str, str],
+    digests: Mapping[str, str],
+    decoded: Sequence[Collection[str]],
+) -> list[DecodeTask]:
+    """List the tracks that some output lacks.
+
+    Args:
+        catalog: Tracks.
+        keys: track_id -> key of the track.
+        digests: path -> digest of the file's bytes.
+        decoded: Ids of the tracks that each output has.
+    """
+    tasks = []
+    for track in catalog.tracks:
+        name = track.track_id
+        lacking = tuple(number for number, names in enumerate(decoded) if name not in names)
+        if lacking and name not in catalog.rejected:
+            digest = digests.get(track.path, "")
+            tasks.append(DecodeTask(track, keys.get(name, ""), lacking, digest))
+    return tasks
 
 
-def _name(tasks: Iterable[Task]) -> str:
+def decode_batches(tasks: Sequence[DecodeTask]) -> list[DecodeBatch]:
+    """Cut the tasks into batches, in order and the same in every run."""
+    size = max(1, min(_MAX_TRACKS, len(tasks) // _MIN_BATCHES))
+    return [tuple(tasks[start : start + size]) for start in range(0, len(tasks), size)]
+
+
+def batch_name(batch: DecodeBatch) -> str:
+    """Return the name of a batch's files, which no other batch has."""
     digest = hashlib.blake2b(digest_size=12)
-    for task in tasks:
+    for task in batch:
         digest.update(f"{task.track.track_id} {task.key} {task.outputs}\n".encode())
     return digest.hexdigest()
 
 
-def verdicts_file(output: Output, name: str) -> Path:
-    """Where the verdicts of a finished piece lie; its rows are in the Arrow file beside."""
-    return output.staging / f"{name}{PIECE_VERDICTS}"
+def decode_here(
+    job: DecodeJob, batches: Sequence[DecodeBatch]
+) -> Iterator[tuple[DecodeBatch, Verdicts]]:
+    """Decode batches one after the other in this process, without Ray."""
+    for batch in batches:
+        yield batch, decode_batch(batch, job)
 
 
-def run_piece(job: Job, piece: Piece, decoder: Decoder) -> dict[int, list[Verdict]]:
-    """Decodes, cuts and transforms the tracks of a piece and keeps the results in staging.
+def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
+    """Decode, cut and transform the tracks of a batch and keep the results in staging.
 
     Args:
-        job: what all pieces share.
-        piece: the tracks of this one.
-        decoder: decodes away from this process.
+        batch: Tracks to decode.
+        job: Settings that all batches share.
 
     Returns:
-        For each output that lacked tracks, their verdicts in order.
+        For each output that needs tracks of the batch, their verdicts in order.
 
     Raises:
         OSError: A staging folder cannot be written.
     """
-    numbers = sorted({number for task in piece.tasks for number in task.outputs})
-    verdicts: dict[int, list[Verdict]] = {number: [] for number in numbers}
+    name = batch_name(batch)
+    numbers = sorted({number for task in batch for number in task.outputs})
+    verdicts: Verdicts = {number: [] for number in numbers}
     with ExitStack() as stack:
-        files = {number: _Staged(stack, job.outputs[number], piece.name) for number in numbers}
-        for task in piece.tasks:
-            for number, (verdict, rows) in _run(job, task, decoder):
+        files = {number: _rows_file(stack, job.outputs[number], name) for number in numbers}
+        for task in batch:
+            for number, verdict, rows in _decode_task(job, task):
                 verdicts[number].append(verdict)
                 if rows is not None:
-                    files[number].write(rows)
+                    _write_rows(*files[number], rows)
+    # Written last, so that a table of verdicts means that the rows are complete.
     for number in numbers:
-        files[number].finish(verdicts[number])
+        save_verdicts(job.outputs[number].staging, name + BATCH_VERDICTS, verdicts[number])
     return verdicts
 
 
-class _Staged:
-    """The files of one piece for one output: rows first, then the verdicts that vouch for them."""
-
-    def __init__(self, stack: ExitStack, output: Output, name: str) -> None:
-        self._schema = rows_schema(feature_shape(output.clip, output.feature))
-        self._verdicts = verdicts_file(output, name)
-        self._rows = self._verdicts.with_suffix(PIECE_ROWS)
-        self._partial = self._rows.with_suffix(".partial")
-        sink = stack.enter_context(pyarrow.OSFile(str(self._partial), "wb"))
-        self._file = stack.enter_context(pyarrow.ipc.new_file(sink, self._schema))
-
-    def write(self, rows: Extracted) -> None:
-        """Adds the rows of one track."""
-        features = rows.features
-        storage = pyarrow.FixedSizeListArray.from_arrays(
-            pyarrow.array(features.reshape(-1)), features[0].size
-        )
-        tensor = self._schema.field("features").type
-        columns = [
-            pyarrow.array(np.arange(len(features), dtype=np.int32)),
-            pyarrow.array(rows.start_s),
-            pyarrow.ExtensionArray.from_storage(tensor, storage),
-        ]
-        self._file.write_batch(pyarrow.record_batch(columns, schema=self._schema))
-
-    def finish(self, verdicts: Sequence[Verdict]) -> None:
-        """Moves the rows to their place and writes the verdicts; the files are closed by then."""
-        self._partial.replace(self._rows)
-        save_verdicts(self._verdicts, verdicts)
+def _rows_file(stack: ExitStack, output: Output, name: str) -> tuple[pyarrow.Schema, Any]:
+    schema = rows_schema(feature_shape(output.clip, output.feature))
+    path = stack.enter_context(output.staging.writing(name + BATCH_ROWS))
+    sink = stack.enter_context(pyarrow.OSFile(str(path), "wb"))
+    return schema, stack.enter_context(pyarrow.ipc.new_file(sink, schema))
 
 
-def _run(
-    job: Job, task: Task, decoder: Decoder
-) -> Iterator[tuple[int, tuple[Verdict, Extracted | None]]]:
-    """One track: for each output that lacks it the verdict, and the rows if it is used."""
+def _write_rows(schema: pyarrow.Schema, file: Any, rows: Extracted) -> None:
+    """Append the rows of one track as a record batch."""
+    features = rows.features
+    storage = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(features.reshape(-1)), features[0].size
+    )
+    columns = [
+        pyarrow.array(np.arange(len(features), dtype=np.int32)),
+        pyarrow.array(rows.start_s),
+        pyarrow.ExtensionArray.from_storage(schema.field("features").type, storage),
+    ]
+    file.write_batch(pyarrow.record_batch(columns, schema=schema))
+
+
+def _decode_task(
+    job: DecodeJob, task: DecodeTask
+) -> Iterator[tuple[int, Verdict, Extracted | None]]:
+    """Yield the verdict, and the rows if the track is used, for each output that needs it."""
+    from pipelines.duplicates import signature as signature_of
+
     by_rate: dict[int, list[int]] = {}
     for number in task.outputs:
         by_rate.setdefault(job.outputs[number].feature.sample_rate, []).append(number)
@@ -181,37 +199,29 @@ def _run(
     signature: NDArray[np.uint32] | None = None
     for rate, numbers in by_rate.items():
         try:
-            sound = _decode(job.root, task, rate, decoder)
+            sound = _decode(job.root, task, rate)
         except AudioRejected as error:
-            refused = replace(
-                base,
-                key="" if error.passing or error.code in _PASSING else task.key,
-                code=error.code,
-                detail=printable(error.detail),
-            )
-            for number in numbers:
-                yield number, (refused, None)
+            key = "" if error.passing or error.code in _PASSING else task.key
+            rejected = replace(base, key=key, code=error.code, detail=printable(error.detail))
+            yield from ((number, rejected, None) for number in numbers)
             continue
         if signature is None:
-            from pipelines.duplicates import signature as signature_of
-
             signature = signature_of(sound.samples, rate)
         for number in numbers:
-            yield number, _extract(base, sound, signature, job.outputs[number])
+            yield number, *_extract(base, sound, signature, job.outputs[number])
 
 
-def _decode(root: str, task: Task, rate: int, decoder: Decoder) -> Decoded:
+def _decode(root: str, task: DecodeTask, rate: int) -> Decoded:
     from pipelines.audio import Window
 
     files, track = _files(root), task.track
     fd = files.open(track.path)
     try:
-        check(fd, track.columns)
-        window = Window(track.start_s, track.end_s)
-        sound = decoder.decode(fd, track.path, rate, window)
+        check_listed(fd, track.columns)
+        sound = _decoder().decode(fd, track.path, rate, Window(track.start_s, track.end_s))
     finally:
         os.close(fd)
-    # rows must not be kept under the key of other bytes; the file is in memory by now
+    # Rows must not be kept under the key of other bytes. The file is in memory by now.
     if task.digest and files.digest(track.path) != task.digest:
         raise AudioRejected("E_CHANGED", "the file changed during the build; build again")
     return sound
@@ -237,3 +247,11 @@ def _extract(
 
 
 _files = cache(files_at)
+
+
+@cache
+def _decoder() -> Decoder:
+    """Return the decoder of this process, which serves many batches."""
+    from pipelines.audio.sandbox import Decoder
+
+    return Decoder()

@@ -1,4 +1,4 @@
-"""A function over many items on the cluster, as a Ray Data graph."""
+"""Decode on a Ray cluster: many items through one function, as a Ray Data graph."""
 
 from __future__ import annotations
 
@@ -14,32 +14,52 @@ from pipelines.errors import BuildError, PipelineError, StorageFullError, is_sto
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# Items that wait at a worker. Ray Data's driver looks around every 0.1 to 0.2 s; a worker without
-# a queue stands idle for as long after each item (docs/decisions.md).
+    from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+
+# Items queued at a worker. Ray Data's driver polls every 0.1 to 0.2 s; a worker without a queue
+# would be idle for as long after each item (docs/decisions.md).
 _QUEUE = 4
-# Workers die of something outside of this program (memory, a node that goes); what dies three
-# times in a row will die again.
+# Workers die for reasons outside this program (memory, a lost node). If they die three times in
+# a row, they would die again.
 _TRIES = 3
+
+
+def decode_on_cluster(
+    job: DecodeJob, batches: Sequence[DecodeBatch]
+) -> Iterator[tuple[DecodeBatch, Verdicts]]:
+    """Decode batches with Ray Data on the connected cluster; rows stay in staging.
+
+    Yields:
+        A batch and its verdicts for each output, in the order in which batches finish.
+
+    Raises:
+        BuildError: The workers die again and again.
+        StorageFullError: No room is left in a staging folder.
+    """
+    from pipelines.build.decode import decode_batch
+
+    for number, verdicts in run_all(decode_batch, batches, job):
+        yield batches[number], verdicts
 
 
 def run_all(
     work: Callable[[Any, Any], Any], items: Sequence[Any], shared: object
 ) -> Iterator[tuple[int, Any]]:
-    """Calls `work(item, shared)` for each item on the cluster, one item a processor at a time.
+    """Call ``work(item, shared)`` for each item on the cluster, one item per processor at a time.
 
-    Items of a worker that dies are given to others.
+    Other workers take over the items of a worker that dies.
 
     Args:
-        work: a function of an importable module.
-        items: what can be pickled and is small; large things belong on disk.
-        shared: what all items share.
+        work: Function of an importable module.
+        items: Small picklable items; large data belongs on disk.
+        shared: Second argument of every call.
 
     Yields:
-        The number of the item and the result, in the order in which they end.
+        The number of the item and the result, in the order in which items finish.
 
     Raises:
-        PipelineError: As `work` raises it. BuildError when workers die again and again,
-            StorageFullError when no room is left where something had to be written.
+        PipelineError: ``work`` raised it; BuildError if workers die again and again,
+            StorageFullError if a disk is full.
     """
     import ray
 
@@ -65,9 +85,9 @@ def _run_once(
 ) -> Iterator[tuple[int, Any]]:
     import ray.data
 
-    # Set here and not at import: the caller's own use of Ray Data keeps its settings.
+    # Set here and not at import, so that the caller's own use of Ray Data keeps its settings.
     with warnings.catch_warnings():
-        # copying touches every field, and the deprecated ones speak up
+        # Copying touches every field, and the deprecated ones warn.
         warnings.simplefilter("ignore", DeprecationWarning)
         context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -80,7 +100,7 @@ def _run_once(
     )
     with ray.data.DataContext.current(context), _quiet("ray.data"):
         with warnings.catch_warnings():
-            # the way to say max_restarts goes away with Ray 2.64, and has no other yet
+            # Ray 2.64 removes this way to set max_restarts, and has no replacement yet.
             warnings.simplefilter("ignore", DeprecationWarning)
             data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Worker,
@@ -88,11 +108,11 @@ def _run_once(
                 compute=pool,
                 num_cpus=1,
                 fn_constructor_args=(work, shared),
-                # Ray complains on the terminal about actors that it would restart
+                # Ray warns on the terminal about actors that it would restart.
                 max_restarts=0,
             )
         for row in data.iter_rows():
-            # made by our own workers a moment ago; it lies nowhere that a user could reach
+            # Our own workers pickled it a moment ago, out of reach of any user.
             result = pickle.loads(row["result"])
             if isinstance(result, PipelineError):
                 raise result
@@ -100,16 +120,16 @@ def _run_once(
 
 
 class _Worker:
-    """What Ray runs on each block of items."""
+    """The function that Ray runs on each block of items."""
 
     def __init__(self, work: Callable[[Any, Any], Any], shared: object) -> None:
         self._work = work
         self._shared = shared
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Columns `number` and `item` to `number` and `result`.
+        """Turn the columns ``number`` and ``item`` into ``number`` and ``result``.
 
-        An error that is meant for the user travels as a result: Ray would wrap it.
+        An error meant for the user is returned as a result, because Ray would wrap it.
         """
         return {
             "number": list(batch["number"]),
@@ -129,8 +149,8 @@ class _Worker:
 
 @contextmanager
 def local_ray() -> Iterator[None]:
-    """Ray on this machine, or the cluster that RAY_ADDRESS names, for one build."""
-    # Decided before Ray is loaded: it reads these once.
+    """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build."""
+    # Set before Ray is imported, because it reads these once.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -149,7 +169,7 @@ def local_ray() -> Iterator[None]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Silences a logger; what goes wrong comes back as an exception."""
+    """Silence a logger; failures come back as exceptions."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,8 +1,9 @@
-"""Rows that earlier work left behind: of builds that were stopped, of finished feature sets."""
+"""Reuse rows from interrupted builds and from finished feature sets."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+import json
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Self
@@ -12,193 +13,205 @@ import pyarrow.parquet
 
 from pipelines.errors import StoreError
 from pipelines.settings import SPLITS, rendering
-from pipelines.store.feature_set import DECODED, FeatureSet, is_complete, open_feature_set
+from pipelines.sources.content import CHECKSUMS
+from pipelines.store.feature_set import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Verdict, load_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
-PIECE_ROWS = ".arrow"
-PIECE_VERDICTS = ".parquet"
+    from pipelines.sources.tracks import Catalog, Track
+    from pipelines.storage import Folder
+
+BATCH_ROWS = ".arrow"
+BATCH_VERDICTS = ".parquet"
 COLUMNS = ["clip", "start_s", "features"]
 _MAX_OPEN = 8
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Where the rows of one track lie.
+class DecodedTrack:
+    """A decoded track: its verdict, and where its rows are if it is used.
 
     Attributes:
-        file: an Arrow file of a piece, or a Parquet file of a feature set.
-        first: the number of the batch in the former, of the first row in the latter.
-        count: rows.
+        verdict: Verdict on the track; ``num_clips`` is the number of rows.
+        file: Arrow file of a decode batch or Parquet file of a feature set; None if the track
+            is not used.
+        first: Index of the track's record batch in an Arrow file, or of its first row in a
+            Parquet file.
     """
-
-    file: Path
-    first: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Done:
-    """A track that need not be decoded again: its verdict, and its rows if it is used."""
 
     verdict: Verdict
-    rows: Rows | None
+    file: Path | None = None
+    first: int = 0
 
 
-def staged(folder: Path) -> dict[str, Done]:
-    """Tracks of the finished pieces in a staging folder, by key.
+def track_keys(catalog: Catalog, digests: Mapping[str, str]) -> dict[str, str]:
+    """Hash everything that the verdict and the rows of a track depend on.
 
-    The verdicts of a piece are written after its rows, so that they vouch for them.
+    Args:
+        catalog: Tracks.
+        digests: path -> digest of the file's bytes.
+
+    Returns:
+        track_id -> 32 hex digits, for each track that can be read.
     """
-    found: dict[str, Done] = {}
-    for table in sorted(folder.glob(f"*{PIECE_VERDICTS}")):
+    return {
+        track.track_id: _key(track, content)
+        for track in catalog.tracks
+        if (content := digests.get(track.path))
+    }
+
+
+def _key(track: Track, content: str) -> str:
+    name = track.path.rpartition("/")[2]
+    suffix = name.rpartition(".")[2].lower() if "." in name else ""  # W_EXT depends on it
+    checksums = [track.columns.get(column, "") for column in CHECKSUMS]
+    parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums])
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+
+def staged_tracks(staging: Folder) -> dict[str, DecodedTrack]:
+    """Find the tracks of finished decode batches in a staging folder, by key.
+
+    The verdicts of a batch are written after its rows, so a table of verdicts means that the
+    rows are complete.
+    """
+    found: dict[str, DecodedTrack] = {}
+    for table in staging.names(f"*{BATCH_VERDICTS}"):
+        name = table.removesuffix(BATCH_VERDICTS)
         try:
-            verdicts = load_verdicts(table)
-            with pyarrow.memory_map(str(table.with_suffix(PIECE_ROWS))) as source:
+            verdicts = load_verdicts(staging, table)
+            with pyarrow.memory_map(str(staging.local(name + BATCH_ROWS))) as source:
                 num_batches = pyarrow.ipc.open_file(source).num_record_batches
         except (OSError, ValueError):
             continue
-        if num_batches != sum(verdict.used for verdict in verdicts):
-            continue
-        found |= {done.verdict.key: done for done in of_piece(table, verdicts) if done.verdict.key}
+        if num_batches == sum(verdict.used for verdict in verdicts):
+            found |= _by_key(batch_tracks(staging, name, verdicts))
     return found
 
 
-def of_piece(table: Path, verdicts: list[Verdict]) -> list[Done]:
-    """The tracks of one piece: its Arrow file has a batch for each used track, in order."""
-    rows = table.with_suffix(PIECE_ROWS)
-    found, batch = [], 0
+def batch_tracks(staging: Folder, name: str, verdicts: Iterable[Verdict]) -> list[DecodedTrack]:
+    """Locate the tracks of a decode batch, whose Arrow file has a record batch per used track."""
+    file, number, found = staging.local(name + BATCH_ROWS), 0, []
     for verdict in verdicts:
-        place = Rows(rows, batch, verdict.num_clips) if verdict.used else None
-        batch += verdict.used
-        found.append(Done(verdict, place))
+        found.append(
+            DecodedTrack(verdict, file, number) if verdict.used else DecodedTrack(verdict)
+        )
+        number += verdict.used
     return found
 
 
-def stored(out: Path, name: str) -> dict[str, Done]:
-    """Tracks of all finished feature sets below `out` whose rendering has this name, by key.
+def stored_tracks(out: Folder, name: str) -> dict[str, DecodedTrack]:
+    """Find the tracks of all finished feature sets with a given feature key, by track key.
 
-    Every byte of such a set is compared with its digest first: damage must not be copied into a
-    new set, whose digests would vouch for it.
+    Every byte of such a set is compared with its digest first. Damage must not be copied into a
+    new set, because the digests of that set would confirm it.
     """
-    found: dict[str, Done] = {}
-    folders = (path for path in out.iterdir() if "." not in path.name and is_complete(path))
-    for folder in sorted(folders):
+    found: dict[str, DecodedTrack] = {}
+    for folder in (out / entry for entry in out.names() if "." not in entry):
         try:
             feature_set = open_feature_set(folder)
             manifest = feature_set.manifest
-            # with clips split one by one the rows of a track are torn apart
+            # a split of single clips scatters the rows of a track
             if rendering(manifest.clip, manifest.feature) != name or manifest.split.unit == "clip":
                 continue
             feature_set.verify(digests=True)
-            found |= _of_feature_set(feature_set)
+            found |= _tracks_of(feature_set)
         except (StoreError, OSError, ValueError):
-            continue  # what is damaged or of another version is made anew
+            continue  # sets that are unfinished, damaged or of another version are rebuilt
     return found
 
 
-def _of_feature_set(feature_set: FeatureSet) -> dict[str, Done]:
-    places = dict(_places(feature_set))
-    found = {}
-    for verdict in load_verdicts(feature_set.path / DECODED):
-        rows = places.get(verdict.track_id)
-        # a usable copy of another track has no rows in the set, and must be decoded if needed
-        if verdict.key and (rows is not None or not verdict.used):
-            found[verdict.key] = Done(verdict, rows)
-    return found
-
-
-def _places(feature_set: FeatureSet) -> Iterator[tuple[str, Rows]]:
+def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
+    places: dict[str, tuple[Path, int]] = {}
     for split in SPLITS:
         for part in feature_set.parts(split):
-            path = feature_set.path / part.path
+            path = feature_set.folder.local(part.path)
             column = pyarrow.parquet.read_table(path, columns=["track_id"]).column(0)
-            first: dict[str, int] = {}
-            count: dict[str, int] = defaultdict(int)
             for row, track in enumerate(column.to_pylist()):
-                first.setdefault(track, row)
-                count[track] += 1
-            for track, row in first.items():
-                yield track, Rows(path, row, count[track])
+                places.setdefault(track, (path, row))
+    # A usable track without rows is the copy of another one; decode it again if it is needed.
+    return _by_key(
+        DecodedTrack(verdict, *places.get(verdict.track_id, ()))
+        for verdict in load_verdicts(feature_set.folder, DECODED)
+        if verdict.track_id in places or not verdict.used
+    )
+
+
+def _by_key(tracks: Iterable[DecodedTrack]) -> dict[str, DecodedTrack]:
+    return {track.verdict.key: track for track in tracks if track.verdict.key}
 
 
 class RowReader:
-    """Reads rows from where they lie.
+    """Reader for the rows of decoded tracks.
 
-    Quick when the rows of each file are asked for in its order, as they are when one order of
-    tracks is put on other sides: a few files stay open, each with the row group it read last.
+    It is fast if the rows of each file are read in the order of that file, as in a build that
+    only changes the split: a few files stay open, each with the row group it read last.
     """
 
     def __init__(self) -> None:
-        self._open: dict[Path, _Piece | _Part] = {}
+        self._open: dict[Path, _BatchFile | _PartFile] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._open.values():
             file.close()
 
-    def read(self, rows: Rows) -> pyarrow.Table:
-        """The columns clip, start_s and features of the rows of one track."""
-        file = self._open.pop(rows.file, None)
+    def read(self, track: DecodedTrack) -> pyarrow.Table:
+        """Read the columns clip, start_s and features of a used track."""
+        path = track.file
+        if path is None:
+            raise ValueError(f"the track {track.verdict.track_id} has no rows")
+        file = self._open.pop(path, None)
         if file is None:
             if len(self._open) == _MAX_OPEN:
                 oldest = next(iter(self._open))
                 self._open.pop(oldest).close()
-            file = (_Piece if rows.file.suffix == PIECE_ROWS else _Part)(rows.file)
-        self._open[rows.file] = file  # at the end: used last
-        return file.read(rows)
+            file = (_BatchFile if path.suffix == BATCH_ROWS else _PartFile)(path)
+        self._open[path] = file  # at the end: used last
+        return file.read(track.first, track.verdict.num_clips)
 
 
-class _Piece:
-    """An open Arrow file with one batch for each track."""
+class _BatchFile:
+    """An open Arrow file with one record batch for each track."""
 
     def __init__(self, path: Path) -> None:
         self._source = pyarrow.memory_map(str(path))
         self._batches = pyarrow.ipc.open_file(self._source)
 
-    def read(self, rows: Rows) -> pyarrow.Table:
-        return pyarrow.Table.from_batches([self._batches.get_batch(rows.first)])
+    def read(self, number: int, count: int) -> pyarrow.Table:
+        return pyarrow.Table.from_batches([self._batches.get_batch(number)])
 
     def close(self) -> None:
         self._source.close()
 
 
-class _Part:
-    """An open Parquet file of a feature set; keeps the row group that was read last."""
+class _PartFile:
+    """An open Parquet file of a feature set that keeps the row group it read last."""
 
     def __init__(self, path: Path) -> None:
         self._file = pyarrow.parquet.ParquetFile(path)
-        sizes = [
-            self._file.metadata.row_group(number).num_rows
-            for number in range(self._file.num_row_groups)
-        ]
-        self._ends = list(accumulate(sizes))
-        self._starts = [end - size for end, size in zip(self._ends, sizes, strict=True)]
-        self._read: tuple[int, pyarrow.Table] | None = None
+        groups = range(self._file.num_row_groups)
+        sizes = [self._file.metadata.row_group(number).num_rows for number in groups]
+        self._starts = [0, *accumulate(sizes)]
+        self._last: tuple[int, pyarrow.Table] | None = None
 
-    def read(self, rows: Rows) -> pyarrow.Table:
+    def read(self, first: int, count: int) -> pyarrow.Table:
         parts = []
-        for number, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
-            low, high = max(rows.first, start), min(rows.first + rows.count, end)
+        for number, start in enumerate(self._starts[:-1]):
+            low, high = max(first, start), min(first + count, self._starts[number + 1])
             if low < high:
                 parts.append(self._group(number).slice(low - start, high - low))
         return pyarrow.concat_tables(parts)
 
     def _group(self, number: int) -> pyarrow.Table:
-        if self._read is None or self._read[0] != number:
-            self._read = number, self._file.read_row_group(number, columns=COLUMNS)
-        return self._read[1]
+        if self._last is None or self._last[0] != number:
+            self._last = number, self._file.read_row_group(number, columns=COLUMNS)
+        return self._last[1]
 
     def close(self) -> None:
         self._file.close()

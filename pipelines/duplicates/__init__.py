@@ -1,7 +1,6 @@
-"""Copies of one recording: a fingerprint of each track, and the pairs that agree."""
+"""Copies of one recording: an acoustic fingerprint of each track, and the pairs that match."""
 
-from pipelines.duplicates.exact import exact_pairs
-from pipelines.duplicates.fingerprint import signature
-from pipelines.duplicates.search import near_pairs
+from pipelines.duplicates.acoustic_fingerprint import signature
+from pipelines.duplicates.search import exact_pairs, near_pairs
 
 __all__ = ["exact_pairs", "near_pairs", "signature"]

@@ -1,4 +1,4 @@
-"""Whether two fingerprints are of one recording: how far they agree at an offset."""
+"""Compare two acoustic fingerprints at a time offset."""
 
 from __future__ import annotations
 
@@ -6,44 +6,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.duplicates.fingerprint import WAVE_HOP, WAVE_RATE_HZ
+from pipelines.duplicates.acoustic_fingerprint import WAVE_HOP, WAVE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from pipelines.duplicates.fingerprint import Fingerprint
+    from pipelines.duplicates.acoustic_fingerprint import AcousticFingerprint
 
-# Cosine of the clear signs, which count -1 and 1, the others 0. Measured (docs/decisions.md):
-# copies reach 0.67 and more, the closest two tracks of one artist of the demo dataset 0.52.
+# Cosine of the clear signs, which count as -1 and 1, the others as 0. Measured
+# (docs/decisions.md): copies reach at least 0.67, the two most similar tracks of one artist of
+# the demo dataset 0.52.
 MIN_COSINE = 0.58
 MIN_SHORT_COSINE = 0.45
 MIN_QUARTER_COSINE = 0.4  # in three quarters out of four
 
-_MIN_CLEAR = 32  # bits; fewer say nothing
-_MIN_SHARED = 0.5  # of the clear signs of each recording, that lie where the other one is too
+_MIN_CLEAR = 32  # bits; fewer are no evidence
+_MIN_SHARED = 0.5  # share of the clear signs of each recording that overlap the other one
 
-# Seconds that are loud in both recordings, and how far the waveforms must agree there. Of spoken
-# digits by one speaker the closest two of 4.5 million pairs agree by 0.75, copies by 0.83.
+# Seconds that are loud in both recordings, and the required correlation of the waveforms. Of
+# spoken digits by one speaker, the closest of 4.5 million pairs reach 0.75, copies 0.83.
 _WAVE_SECONDS = (0.5, 1.5, 3.0)
 _MIN_WAVE = (0.78, 0.5, 0.3)
-_SLACK = 3 * WAVE_HOP // 2  # samples by which the offset of the frames may be wrong
-_HALF_STEP = np.sinc(np.arange(-3.5, 4))  # weights of eight values for the middle of them
+_SLACK = 3 * WAVE_HOP // 2  # samples by which the offset in frames may be wrong
+_HALF_STEP = np.sinc(np.arange(-3.5, 4))  # weights of eight values for their midpoint
 
 
-def same_recording(a: Fingerprint, b: Fingerprint, offsets: Iterable[int]) -> bool:
-    """Whether two recordings are copies of one, at one of some offsets.
+def same_recording(a: AcousticFingerprint, b: AcousticFingerprint, offsets: Iterable[int]) -> bool:
+    """Decide whether two acoustic fingerprints match at one of some time offsets.
 
-    Most of the clear signs must agree over all that the recordings share, and over three of its
-    quarters each, so that a loop that two pieces have in common is not enough. Short sounds have
-    few signs, and those of two takes of a word can agree as well as those of copies do; there
-    the waveforms must correlate, which those of takes do not.
+    Most of the clear signs must agree over the whole overlap, and over three of its quarters
+    each, so that a loop shared by two pieces is not enough. Short sounds have few signs, and two
+    takes of a word can agree as well as copies do. Their waveforms must correlate, which those of
+    different takes do not.
 
     Args:
-        a: one fingerprint.
-        b: the other.
-        offsets: frames: frame i of `a` is compared with frame i + offset of `b`.
+        a: One fingerprint.
+        b: The other.
+        offsets: Offsets in frames: frame i of ``a`` is compared with frame i + offset of ``b``.
     """
     cosine, offset = max((agreement(a, b, offset), offset) for offset in offsets)
     if not (a.num_blocks and b.num_blocks):
@@ -54,13 +55,13 @@ def same_recording(a: Fingerprint, b: Fingerprint, offsets: Iterable[int]) -> bo
     return correlation >= float(np.interp(seconds, _WAVE_SECONDS, _MIN_WAVE))
 
 
-def agreement(a: Fingerprint, b: Fingerprint, offset: int) -> float:
-    """Cosine of the clear signs of two recordings at an offset, 0 where they share too little.
+def agreement(a: AcousticFingerprint, b: AcousticFingerprint, offset: int) -> float:
+    """Return the cosine of the clear signs at an offset, 0 if the overlap is too small.
 
     Args:
-        a: one fingerprint.
-        b: the other.
-        offset: frames: frame i of `a` is compared with frame i + offset of `b`.
+        a: One fingerprint.
+        b: The other.
+        offset: Frames; frame i of ``a`` is compared with frame i + offset of ``b``.
     """
     counts = _shared(a, b, offset).sum(axis=1, dtype=np.int64)
     for shared, whole in zip(counts[:2].tolist(), (a, b), strict=True):
@@ -69,24 +70,24 @@ def agreement(a: Fingerprint, b: Fingerprint, offset: int) -> float:
     return float(_cosine(counts))
 
 
-def quarter_agreement(a: Fingerprint, b: Fingerprint, offset: int) -> float:
-    """The cosine that three quarters of what two recordings share reach, each for itself.
+def quarter_agreement(a: AcousticFingerprint, b: AcousticFingerprint, offset: int) -> float:
+    """Return the cosine that three quarters of the overlap reach, each on its own.
 
     Args:
-        a: one fingerprint.
-        b: the other.
-        offset: as for `agreement`.
+        a: One fingerprint.
+        b: The other.
+        offset: Frames, as for ``agreement``.
     """
     counts = _shared(a, b, offset)
-    # equal numbers of clear signs, not of frames, which may be silent
+    # Quarters by the number of clear signs, because frames may be silent.
     done = np.cumsum(counts[0] + counts[1].astype(np.int64))
     cuts = np.searchsorted(done, done[-1] * np.arange(4) / 4)
     quarters = _cosine(np.add.reduceat(counts, cuts, axis=1, dtype=np.int64))
     return float(np.sort(quarters)[1])
 
 
-def _shared(a: Fingerprint, b: Fingerprint, offset: int) -> NDArray[np.uint8]:
-    """uint8[4, frames]: bits clear in a, in b, in both; clear in both and different."""
+def _shared(a: AcousticFingerprint, b: AcousticFingerprint, offset: int) -> NDArray[np.uint8]:
+    """Count bits per frame, uint8[4, frames]: clear in a, in b, in both; both and different."""
     start = max(0, -offset)
     stop = max(start, min(len(a.signs), len(b.signs) - offset))
     here, there = slice(start, stop), slice(start + offset, stop + offset)
@@ -104,21 +105,23 @@ def _cosine(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return cosine
 
 
-def wave_agreement(a: Fingerprint, b: Fingerprint, offset: int) -> tuple[float, float]:
-    """Correlation of the signs of two waveforms, at the best shift close to an offset.
+def wave_agreement(
+    a: AcousticFingerprint, b: AcousticFingerprint, offset: int
+) -> tuple[float, float]:
+    """Correlate the signs of two waveforms at the best shift close to an offset.
 
     Args:
-        a: fingerprint of a short sound.
-        b: the other one.
-        offset: frames, as for `agreement`.
+        a: Acoustic fingerprint of a short sound.
+        b: The other.
+        offset: Frames, as for ``agreement``.
 
     Returns:
-        (share of samples that agree less share of those that do not, at either polarity, -1 if
-        the loud parts do not meet; seconds that are loud in both).
+        (share of samples that agree minus share of those that differ, at either polarity, -1 if
+        the loud parts do not overlap; seconds that are loud in both).
     """
     from scipy.fft import irfft, next_fast_len, rfft
 
-    wave_a, wave_b = a.waveform, b.waveform  # of each, signs and where it is loud
+    wave_a, wave_b = a.waveform, b.waveform  # signs and loudness of each
     (_, length_a), (_, length_b) = wave_a.shape, wave_b.shape
     size = next_fast_len(length_a + length_b, real=True)
     spectra = np.conj(rfft(wave_a, size, axis=1)) * rfft(wave_b, size, axis=1)
@@ -130,8 +133,8 @@ def wave_agreement(a: Fingerprint, b: Fingerprint, offset: int) -> tuple[float, 
     if len(lags) < len(_HALF_STEP) or not enough.any():
         return -1.0, 0.0
     agree, meet = agree[lags % size], meet[lags % size]
-    # by the arcsine law the correlation of the waveforms follows from that of their signs, and
-    # between samples it can be interpolated
+    # The arcsine law gives the correlation of the waveforms from that of their signs, and the
+    # correlation of waveforms can be interpolated between samples.
     signs = np.where(enough, agree / np.maximum(meet, 1), 0)
     waves = np.sin(np.pi / 2 * np.clip(signs, -1, 1))
     between = np.convolve(waves, _HALF_STEP, "valid")

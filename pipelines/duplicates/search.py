@@ -1,36 +1,37 @@
-"""Pairs of tracks that may be copies, found without comparing each with each."""
+"""Find duplicate pairs without comparing every track with every other."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.duplicates.acoustic_fingerprint import HOP, RATE_HZ, frames_of, unpack
 from pipelines.duplicates.agreement import same_recording
-from pipelines.duplicates.fingerprint import HOP, RATE_HZ, frames_of, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-# Copies are found that start up to 2 s earlier or later; coders add a little silence of their own.
+# Finds copies that start up to 2 s earlier or later; coders add a little silence of their own.
 MAX_OFFSET = round(2.4 * RATE_HZ / HOP)  # frames
 
 _NUM_TABLES = 4
 _MIN_KEY_BITS = 14
 _MAX_KEY_BITS = 28
-_MIN_CLEAR = 10  # bits; frames with fewer are silent or stationary and look all the same
-_MAX_ENTRIES = 2_000_000  # a table; of more frames a sample is taken
-_MAX_LINKS = 24  # from an entry to the next ones of its key
+_MIN_CLEAR = 10  # bits; frames with fewer are silent or stationary and look alike
+_MAX_ENTRIES = 2_000_000  # in a table; more frames are sampled
+_MAX_LINKS = 24  # from an entry to the next entries with its key
 _SHORT_FRAMES = 200
 
-# The look at the surroundings of two equal frames, before whole recordings are compared.
+# Surroundings of two equal frames, compared before whole recordings are.
 _AROUND = np.arange(-24, 25, 2)  # frames
 _MIN_AROUND_COSINE = 0.45
 _CHUNK = 40_000
 
-# A table is sorted as one number for each entry: key, time, track, from the highest bit down.
+# A table entry is one number for sorting: key, time, track, from the highest bit down.
 _KEY_AT, _TIME_AT = np.uint64(32), np.uint64(21)
 _MAX_TRACKS = 2**21
 
@@ -38,20 +39,20 @@ _ALL_BITS, _NO_BITS = np.uint32(0xFFFFFFFF), np.uint32(0)
 
 
 def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, str]]:
-    """Pairs of tracks that are one recording: coded with loss, louder, shifted, resampled.
+    """Find pairs of tracks that are one recording: coded with loss, louder, shifted, resampled.
 
-    Frames of two tracks that agree on a subset of their bits, at nearly the same time, make a
-    candidate; the recordings are then compared as a whole (`same_recording`). When more than 25
-    tracks hold the same recording, not every two of them need be listed, but they hang together.
+    Two tracks are candidates if frames at nearly the same time agree on a subset of their bits.
+    Their whole recordings are then compared (``same_recording``). If more than 25 tracks are the
+    same recording, some pairs of them may be missing, but all are connected.
 
     Args:
-        signatures: track -> what `signature` made of it.
+        signatures: track -> its ``signature``.
 
     Returns:
         Pairs (a, b) with a < b, in order; the same for every order of the tracks.
 
     Raises:
-        ValueError: There are more tracks than an index holds.
+        ValueError: There are more tracks than an index can hold.
     """
     tracks = sorted(signatures)
     if len(tracks) > _MAX_TRACKS:
@@ -71,8 +72,23 @@ def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, 
     return found
 
 
+def exact_pairs(digests: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Find tracks whose decoded samples are equal.
+
+    Args:
+        digests: track -> digest of its samples.
+
+    Returns:
+        Pairs (first, other) for each set of equal tracks, in order.
+    """
+    same: dict[str, list[str]] = defaultdict(list)
+    for track, digest in sorted(digests.items()):
+        same[digest].append(track)
+    return sorted((tracks[0], other) for tracks in same.values() for other in tracks[1:])
+
+
 class _Frames:
-    """The frames of all tracks, one after the other."""
+    """The frames of all tracks, one track after the other."""
 
     def __init__(self, signatures: Sequence[NDArray[np.uint32]]) -> None:
         parts = [frames_of(words) for words in signatures]
@@ -81,7 +97,7 @@ class _Frames:
         self.starts = np.cumsum([0, *(part.shape[1] for part in parts)])
 
     def candidates(self) -> NDArray[np.int64]:
-        """int64[C, 3]: tracks a < b and the offset of b's frames, in order, each once."""
+        """Return int64[C, 3]: tracks a < b and the offset of b's frames, sorted and unique."""
         lengths = np.diff(self.starts)
         every = np.arange(len(lengths))
         short = every[lengths <= _SHORT_FRAMES]
@@ -97,7 +113,7 @@ class _Frames:
         return np.stack([a, b, offset - MAX_OFFSET], axis=1)
 
     def _entries(self, tracks: NDArray[np.int64], table: int) -> NDArray[np.uint64]:
-        """Sorted: key, time, track in one number for each frame that can be told from others."""
+        """Return sorted entries (key, time, track in one number) of the distinctive frames."""
         num_frames = int(np.diff(self.starts)[tracks].sum())
         mask = _mask(table, num_frames)
         sample = max(1, -(-num_frames // _MAX_ENTRIES))
@@ -108,7 +124,7 @@ class _Frames:
             keep = np.bitwise_count(self.clear[part]) >= _MIN_CLEAR
             keep[1:] &= key[1:] != key[:-1]
             if sample > 1:
-                # chosen by content, so that copies keep the same frames; 2^32 / golden ratio mixes
+                # Chosen by content, so that copies keep the same frames; 2^32 / golden ratio.
                 keep &= (key * np.uint32(2654435769) >> np.uint32(12)) % sample == 0
             time = np.flatnonzero(keep).astype(np.uint64)
             keys = key[keep].astype(np.uint64)
@@ -118,7 +134,7 @@ class _Frames:
         return entries
 
     def _agreeing(self, links: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The codes of those links whose surroundings agree too."""
+        """Return the codes of those links whose surroundings agree too."""
         a, b, time_a, time_b = links
         offset = time_b - time_a
         code = (a * (len(self.starts) - 1) + b) * (2 * MAX_OFFSET + 1) + offset + MAX_OFFSET
@@ -127,7 +143,7 @@ class _Frames:
         return code[np.concatenate(good)] if good else code
 
     def _look(self, links: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each of int64[4, L] links has the same sound around it on both sides."""
+        """Tell which of the int64[4, L] links have the same sound around both frames."""
         track_a, track_b, time_a, time_b = links[:, :, np.newaxis]
         at_a, inside_a = self._places(track_a, time_a + _AROUND)
         at_b, inside_b = self._places(track_b, time_b + _AROUND)
@@ -147,13 +163,13 @@ class _Frames:
     def _places(
         self, track: NDArray[np.int64], time: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where frames lie, and which of them the track has; the others are given place 0."""
+        """Return positions of frames, and which ones the track has; the others get position 0."""
         inside = (time >= 0) & (time < self.starts[track + 1] - self.starts[track])
         return np.where(inside, self.starts[track] + time, 0), inside
 
 
 def _mask(table: int, num_frames: int) -> np.uint32:
-    """Neighbouring bits, as many as make chance meetings about as rare as frames are many."""
+    """Select neighbouring bits, enough that chance matches are as rare as frames are many."""
     bits = min(max(int(num_frames).bit_length() + 1, _MIN_KEY_BITS), _MAX_KEY_BITS)
     low = (1 << bits) - 1
     turn = 32 * table // _NUM_TABLES
@@ -161,7 +177,7 @@ def _mask(table: int, num_frames: int) -> np.uint32:
 
 
 def _links(entries: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """int64[4, L]: tracks a < b and times of two entries with one key and close times."""
+    """Yield int64[4, L]: tracks a < b and times of two entries with one key and close times."""
     key = (entries >> _KEY_AT).astype(np.uint32)
     time = (entries >> _TIME_AT).astype(np.int64) & (2**11 - 1)
     track = entries.astype(np.int64) & (_MAX_TRACKS - 1)

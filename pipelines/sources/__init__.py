@@ -1,1 +1,1 @@
-"""Where audio comes from: data sets as they lie on disk or at a URI, as a table of tracks."""
+"""Data sets on disk or at a URI, read as a table of tracks."""

@@ -1,22 +1,15 @@
-"""A data set as it lies on disk or at a URI to a table of tracks."""
+"""Read a data set on disk or at a URI as a table of tracks."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipelines.errors import CatalogError
-from pipelines.sources.content import content_digest, digests
-from pipelines.sources.files import (
-    EXTENSIONS,
-    files_at,
-    is_uri,
-    local_path,
-    printable_root,
-    split_uri,
-)
+from pipelines.sources.files import files_at, is_uri, local_path, printable_root, split_uri
 from pipelines.sources.layouts.esc50 import TABLE as ESC50_TABLE
 from pipelines.sources.layouts.esc50 import read_esc50
 from pipelines.sources.layouts.fma import FOLDERS as FMA_FOLDERS
@@ -25,26 +18,13 @@ from pipelines.sources.layouts.fma import read_fma
 from pipelines.sources.layouts.folders import read_folders
 from pipelines.sources.layouts.gtzan import gtzan_base, read_gtzan
 from pipelines.sources.layouts.manifest import read_manifest
-from pipelines.sources.layouts.rows import Listed, colliding, name_tracks
 from pipelines.sources.listing import SUFFIXES
-from pipelines.sources.tracks import Catalog, Layout, Track, locate, printable, track_id
+from pipelines.sources.tracks import Catalog, Layout, colliding, name_tracks, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipelines.sources.files import Files
-
-__all__ = [
-    "EXTENSIONS",
-    "LAYOUTS",
-    "Catalog",
-    "Track",
-    "content_digest",
-    "digests",
-    "locate",
-    "read_catalog",
-    "track_id",
-]
 
 LAYOUTS: tuple[Layout, ...] = ("folders", "manifest", "esc50", "esc10", "gtzan", "fma")
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
@@ -53,22 +33,22 @@ MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 def read_catalog(
     source: str | Path, layout: Layout | Literal["auto"] = "auto", label: str = "label"
 ) -> Catalog:
-    """Reads a data set.
+    """Read a data set.
 
     Args:
-        source: a folder, a manifest file (paths in it are relative to its folder), or a
-            file-system URI of either.
-        layout: how it lies there. `auto` takes the first that fits: a manifest file, a folder
-            with manifest.csv, .tsv or .parquet, ESC-50, FMA, GTZAN, one folder for each class.
-        label: the column of a manifest that holds the class.
+        source: Folder, manifest file (its paths are relative to its folder), or a file-system
+            URI of either.
+        layout: Layout of the data set. ``auto`` uses the first that fits: a manifest file, a
+            folder with manifest.csv, .tsv or .parquet, ESC-50, FMA, GTZAN, one folder per class.
+        label: Manifest column with the class.
 
     Raises:
-        CatalogError: There is nothing, no audio, one class only, another layout than the one
-            asked for, or the manifest is faulty.
+        CatalogError: There is no data, no audio, a single class or another layout, or the
+            manifest is faulty.
         PipelineError: A remote storage does not answer.
     """
     if layout != "auto" and layout not in LAYOUTS:
-        raise CatalogError(f"layout must be auto or one of {', '.join(LAYOUTS)}, not {layout!r}")
+        raise CatalogError(f"layout must be auto or one of {', '.join(LAYOUTS)}, got {layout!r}")
     files, manifest = _place(source)
     subset = None
     if layout in ("auto", "fma") and (fma := _fma_subset(files)):
@@ -78,22 +58,19 @@ def read_catalog(
         layout = "manifest" if manifest else _recognised(files)
     if label != "label" and layout != "manifest":
         raise CatalogError(
-            f"label {label!r} would be a column of a manifest, and "
+            f"label {label!r} must be a column of a manifest, but "
             f"{printable_root(files.root)} is read as {layout}; name the manifest file"
         )
-    listed = _read(files, layout, manifest or subset, label)
-    tracks, rejected = name_tracks(listed.rows)
+    catalog = _read(files, layout, manifest or subset, label)
+    tracks, rejected = name_tracks(catalog.tracks)
     _require_two_classes(files, layout, {t.label for t in tracks if t.track_id not in rejected})
     remarks = dict.fromkeys(colliding(tracks), ("W_NAME_COLLISION",))
-    notes = (*listed.notes, *_alike(track.label for track in tracks))
-    return Catalog(
-        files.root, tracks, listed.layout, listed.columns, listed.ignored, listed.unlisted,
-        rejected, remarks, notes,
-    )  # fmt: skip
+    notes = (*catalog.notes, *_alike(track.label for track in tracks))
+    return replace(catalog, tracks=tracks, rejected=rejected, remarks=remarks, notes=notes)
 
 
 def _place(source: str | Path) -> tuple[Files, str | None]:
-    """Where the files are, and the name of the manifest when it is one that is given."""
+    """Return the files, and the name of the manifest if the source is one."""
     text = os.fspath(source)
     if is_uri(text) and (local := local_path(text)) is None:
         folder, name = split_uri(text)
@@ -102,7 +79,7 @@ def _place(source: str | Path) -> tuple[Files, str | None]:
     path = Path(local) if is_uri(text) else Path(text).expanduser()  # type: ignore[arg-type]
     if not path.exists():
         raise CatalogError(
-            f"nothing at {printable(text)}; write a folder with one folder per class, or a "
+            f"nothing at {printable(text)}; give a folder with one folder per class, or a "
             "manifest file"
         )
     path = path.resolve()
@@ -110,7 +87,7 @@ def _place(source: str | Path) -> tuple[Files, str | None]:
         return files_at(str(path)), None
     if path.suffix.lower() not in SUFFIXES:
         raise CatalogError(
-            f"{printable(text)} is a file, but not a manifest: {', '.join(SUFFIXES)} are read"
+            f"{printable(text)} is not a manifest, expected one of {', '.join(SUFFIXES)}"
         )
     return files_at(str(path.parent)), path.name
 
@@ -127,7 +104,7 @@ def _recognised(files: Files) -> Layout:
 
 
 def _fma_subset(files: Files) -> tuple[Files, str] | None:
-    """The folder above, and the name, when a subset of FMA itself is the source."""
+    """Return the parent folder and the name of the subset if the source is a subset of FMA."""
     above, name = split_uri(files.root) if is_uri(files.root) else os.path.split(files.root)
     if name not in FMA_FOLDERS:
         return None
@@ -135,8 +112,8 @@ def _fma_subset(files: Files) -> tuple[Files, str] | None:
     return (whole, name) if whole.stamp(FMA_TABLE) is not None else None
 
 
-def _read(files: Files, layout: Layout, given: str | None, label: str) -> Listed:
-    """Args: given: the manifest, or the subset of FMA, when the source names one."""
+def _read(files: Files, layout: Layout, given: str | None, label: str) -> Catalog:
+    """Read a layout; ``given`` is the manifest or the subset of FMA that the source names."""
     if layout == "fma":
         return read_fma(files, given)
     if given is not None and layout != "manifest":
@@ -145,7 +122,7 @@ def _read(files: Files, layout: Layout, given: str | None, label: str) -> Listed
         name = given or _manifest_in(files)
         if name is None:
             raise CatalogError(
-                f"{printable_root(files.root)} holds none of {', '.join(MANIFEST_NAMES)}"
+                f"{printable_root(files.root)} has none of {', '.join(MANIFEST_NAMES)}"
             )
         return read_manifest(files, name, label)
     if layout == "esc50" or layout == "esc10":
@@ -154,8 +131,8 @@ def _read(files: Files, layout: Layout, given: str | None, label: str) -> Listed
         base = gtzan_base(files)
         if base is None:
             raise CatalogError(
-                f"{printable_root(files.root)} is not GTZAN: genres/blues/blues.00001.wav and "
-                "the like were looked for; as ordinary folders it is the layout folders"
+                f"{printable_root(files.root)} is not GTZAN, which has files such as "
+                "genres/blues/blues.00001.wav; use the layout folders for ordinary folders"
             )
         return read_gtzan(files, base)
     return read_folders(files)
@@ -168,20 +145,20 @@ def _manifest_in(files: Files) -> str | None:
 def _require_two_classes(files: Files, layout: Layout, labels: set[str]) -> None:
     if len(labels) >= 2:
         return
-    need = "one folder for each class" if layout == "folders" else "two values of the label"
-    has = f"one class only, {labels.pop()!r}" if labels else "no row that can be used"
+    need = "one folder per class" if layout == "folders" else "two values of the label"
+    has = f"a single class ({labels.pop()!r})" if labels else "no usable row"
     raise CatalogError(
         f"{printable_root(files.root)} has {has}; at least two classes are needed: {need}"
     )
 
 
 def _alike(labels: Iterable[str]) -> list[str]:
-    """A line for each set of classes whose names differ in case only."""
+    """Write a line for each set of classes whose names differ only in case."""
     alike: dict[str, set[str]] = defaultdict(set)
     for label in set(labels):
         alike[label.casefold()].add(label)
     return [
-        f"the classes {' and '.join(repr(name) for name in sorted(names))} differ in case only"
+        f"the classes {' and '.join(repr(name) for name in sorted(names))} differ only in case"
         for _, names in sorted(alike.items())
         if len(names) > 1
     ]

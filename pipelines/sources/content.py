@@ -1,30 +1,36 @@
-"""Digests of the bytes of a data set: of each file, and one over listing and files."""
+"""Digests and checksums of the files of a data set, and one digest over listing and files."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import os
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pipelines.errors import StorageFullError, is_storage_full
-from pipelines.sources.files import files_at
+from pipelines.errors import AudioRejected
+from pipelines.sources.files import files_at, printable_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pipelines.sources.files import Stamp
     from pipelines.sources.tracks import Catalog, Track
+    from pipelines.storage import Folder
 
+# Columns of a listing with checksums.
+CHECKSUMS = ("sha256", "sha1", "md5")
+# Lists shorten their checksums; eight bytes are enough to detect damage.
+_MIN_DIGITS = 16
+
+_BLOCK_BYTES = 1 << 20
 _CACHE_VERSION = 2
-_THREADS = 4  # hashing leaves the interpreter lock free; more only queue at the disk
+_THREADS = 4  # hashing releases the GIL; more threads would only queue at the disk
 
-# A file can change again within one tick of its time stamp: what was written so shortly before it
-# was hashed is hashed once more by the next call. File systems tick every 2 s at the slowest.
+# A file can change again within one tick of its time stamp, so the next call hashes a recently
+# written file once more. File systems tick every 2 s at the slowest.
 _SETTLED_NS = 2_000_000_000
 
 # path -> [size, mtime_ns, digest]
@@ -32,24 +38,24 @@ _Hashes = dict[str, list[int | str]]
 
 
 def digests(
-    catalog: Catalog, cache_file: Path | None = None, *, trust_cache: bool = True
+    catalog: Catalog, cache: Folder | None = None, *, trust_cache: bool = True
 ) -> dict[str, str]:
-    """The digest of each file of a data set.
+    """Return the digest of each file of a data set.
 
-    Local files: XXH3 of the bytes, which is not meant to withstand forgery. Remote files: of
-    size and time of change, and nothing is fetched.
+    For local files it is the XXH3 of the bytes, which does not withstand forgery. For remote
+    files it covers size and modification time, and nothing is fetched.
 
     Args:
-        catalog: the data set.
-        cache_file: digests of an earlier call; a file with the same size and time of change is
-            not read again. Written back when something is new.
-        trust_cache: False reads every file, whatever the cache says.
+        catalog: Data set.
+        cache: Folder with digests of earlier calls: a file with the same size and modification
+            time is not read again.
+        trust_cache: Whether to use the cache; False reads every file.
 
     Returns:
-        path -> 32 hex digits. A file that cannot be read is left out.
+        path -> 32 hex digits. Files that cannot be read are left out.
 
     Raises:
-        StorageFullError: No room for the cache file.
+        StorageFullError: No room for the cache.
         PipelineError: A remote storage does not answer.
     """
     files = files_at(catalog.root)
@@ -59,7 +65,8 @@ def digests(
         from pipelines.sources.files.remote import stamp_digest
 
         return {path: stamp_digest(path, stamp) for path, stamp in stamps.items()}
-    known = _load(cache_file)
+    cache_name = f"{root_key(catalog)}.json"
+    known = _load(cache, cache_name)
     found: dict[str, str] = {}
     fresh: _Hashes = {}
     pending = []
@@ -78,22 +85,29 @@ def digests(
             found[path] = digest
             if _is_settled(stamps[path], now_ns):
                 fresh[path] = [*stamps[path], digest]
-    if cache_file is not None and fresh != known:
-        _save(cache_file, fresh)
+    if cache is not None and fresh != known:
+        data = {"version": _CACHE_VERSION, "hashes": fresh}
+        cache.write_text(cache_name, json.dumps(data, ensure_ascii=True))
     return found
 
 
+def root_key(catalog: Catalog) -> str:
+    """Return a file name for one data set, which does not depend on the secrets in its URI."""
+    root = printable_root(catalog.root).encode()
+    return hashlib.blake2b(root, digest_size=8).hexdigest()
+
+
 def content_digest(catalog: Catalog, digests: Mapping[str, str]) -> str:
-    """Digest over path, label, columns, segment and bytes of every track.
+    """Return a digest over path, label, columns, segment and bytes of every track.
 
     A file that cannot be read counts as missing, so that the digest changes when it appears.
 
     Args:
-        catalog: the data set.
-        digests: of its files, by path.
+        catalog: Data set.
+        digests: path -> digest of the file.
 
     Returns:
-        32 hex digits, independent of the order of the tracks and of where the root lies.
+        32 hex digits, independent of the order of the tracks and the location of the root.
     """
     lines = [_line(track, digests.get(track.path, "missing")) for track in catalog.tracks]
     total = hashlib.blake2b(digest_size=16)
@@ -114,27 +128,45 @@ def _is_settled(stamp: Stamp, now_ns: int) -> bool:
     return abs(now_ns - stamp[1]) > _SETTLED_NS
 
 
-def _load(cache_file: Path | None) -> _Hashes:
-    if cache_file is None:
-        return {}
-    # an unreadable cache costs time and nothing else
+def _load(cache: Folder | None, name: str) -> _Hashes:
+    # an unreadable cache only costs time
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads(cache_file.read_bytes())
+        data = cache.read_json(name) if cache else {}
         if data["version"] == _CACHE_VERSION and isinstance(data["hashes"], dict):
             return data["hashes"]
     return {}
 
 
-def _save(cache_file: Path, hashes: _Hashes) -> None:
-    # a name of its own, since two builds may save at once
-    partial = cache_file.with_name(f"{cache_file.name}.{uuid.uuid4().hex}.partial")
-    text = json.dumps({"version": _CACHE_VERSION, "hashes": hashes}, ensure_ascii=True)
-    try:
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="ascii")
-        partial.replace(cache_file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        if is_storage_full(error):
-            raise StorageFullError(cache_file) from error
-        raise
+def check_listed(fd: int, columns: Mapping[str, str]) -> None:
+    """Compare the bytes of an open file with the checksums in its row of the listing.
+
+    Args:
+        fd: Open file; its position is not moved.
+        columns: Columns of the row; ``sha256``, ``sha1`` and ``md5`` hold hex digits, at least
+            the first 16, or nothing.
+
+    Raises:
+        AudioRejected: E_CHECKSUM, with both values.
+    """
+    for name in CHECKSUMS:
+        listed = columns.get(name, "").strip().lower()
+        if not listed:
+            continue
+        if len(listed) < _MIN_DIGITS or set(listed) - set("0123456789abcdef"):
+            raise AudioRejected(
+                "E_CHECKSUM", f"{name} {listed!r} is not {_MIN_DIGITS} or more hex digits"
+            )
+        found = _checksum(fd, name)
+        if not found.startswith(listed):
+            raise AudioRejected(
+                "E_CHECKSUM", f"{name} is {found[: len(listed)]}, {listed} is listed"
+            )
+
+
+def _checksum(fd: int, name: str) -> str:
+    digest = hashlib.new(name, usedforsecurity=False)
+    position = 0
+    while block := os.pread(fd, _BLOCK_BYTES, position):
+        digest.update(block)
+        position += len(block)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A table file, CSV or Parquet, to rows of text."""
+"""Read a table file, CSV or Parquet, as rows of text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.errors import AudioRejected, CatalogError
 from pipelines.sources.files import as_stream, printable_file, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from pipelines.sources.files import Files
 
@@ -29,10 +29,10 @@ class Table:
     """A table that lists audio files.
 
     Attributes:
-        shown: what it is called in messages.
-        columns: names, in order.
-        rows: one mapping of column to text for each row.
-        lines: where each row ends in the file: lines of a CSV, rows of Parquet, from 1.
+        shown: Name of the table in messages.
+        columns: Names of the columns in order.
+        rows: Column -> text, for each row.
+        lines: Last line of each row in a CSV, row number in Parquet, from 1.
     """
 
     shown: str
@@ -42,16 +42,16 @@ class Table:
 
 
 def read_table(files: Files, name: str, wanted: Sequence[str], hint: str = "") -> Table:
-    """Reads a table.
+    """Read a table.
 
-    CSV is read as UTF-8 with or without a byte order mark; the delimiter is the comma, the
-    semicolon or the tab, whichever the header line uses most.
+    CSV is UTF-8 with or without a byte order mark; the delimiter is the comma, semicolon or tab,
+    whichever the header line has most of.
 
     Args:
-        files: where it lies.
-        name: its path there; .csv, .tsv or .parquet.
-        wanted: columns that it must have.
-        hint: what to do when one of them is missing.
+        files: Files with the table.
+        name: Path of the table there; .csv, .tsv or .parquet.
+        wanted: Required columns.
+        hint: Remedy for a missing column.
 
     Raises:
         CatalogError: The file is missing or unreadable, a wanted column is missing, it has no
@@ -72,7 +72,7 @@ def read_table(files: Files, name: str, wanted: Sequence[str], hint: str = "") -
 
 
 def shown_few(items: Sequence[object]) -> str:
-    """The first few of many."""
+    """Return the first few of many."""
     text = ", ".join(str(item) for item in items[:_MAX_SHOWN])
     return f"{text} and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else text
 
@@ -127,7 +127,7 @@ def _read_parquet(files: Files, name: str, shown: str) -> Table:
 
 
 def _text(cell: Any) -> str:
-    """A cell as CSV would hold it; whole numbers that a missing cell made floats are whole."""
+    """Return a cell as in a CSV, without the decimals that a missing cell gives whole numbers."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, float) and cell.is_integer():
@@ -139,17 +139,16 @@ def _text(cell: Any) -> str:
 
 def _check_columns(table: Table, wanted: Sequence[str], hint: str) -> None:
     if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
-        raise CatalogError(f"{table.shown} names a column twice: {', '.join(twice)}")
+        raise CatalogError(f"{table.shown} has duplicate columns: {', '.join(twice)}")
     missing = [name for name in wanted if name not in table.columns]
     if not missing:
         return
-    close = {name: difflib.get_close_matches(name, _lower(table.columns), 1) for name in missing}
-    meant = "".join(f"; is {hits[0]!r} meant as {name}?" for name, hits in close.items() if hits)
-    raise CatalogError(
-        f"{table.shown} has no column {' and '.join(missing)}: wanted {', '.join(wanted)}; found "
-        f"{', '.join(table.columns)}{meant}{hint and f'; {hint}'}"
+    lowered = {name.lower(): name for name in table.columns}
+    close = {name: difflib.get_close_matches(name, lowered, 1) for name in missing}
+    meant = "".join(
+        f"; is {lowered[hits[0]]!r} the column {name}?" for name, hits in close.items() if hits
     )
-
-
-def _lower(columns: Iterable[str]) -> list[str]:
-    return [name.lower() for name in columns]
+    raise CatalogError(
+        f"{table.shown} has no column {' and '.join(missing)}: expected {', '.join(wanted)}; "
+        f"found {', '.join(table.columns)}{meant}{hint and f'; {hint}'}"
+    )

@@ -1,36 +1,40 @@
-"""The table of tracks, and where each file lies."""
+"""The table of tracks: a name for each row of a listing, and verdicts on the listing alone."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import unicodedata
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
-
-from pipelines.errors import AudioRejected
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 Layout = Literal["folders", "manifest", "esc50", "esc10", "gtzan", "fma"]
 
-# One for all tracks without columns: a million empty mappings would be 64 MB.
+# Cells without a value, as table programs write them. Not ``no``, ``none`` or ``null``: these are
+# words, and words can be classes.
+_NO_LABEL = frozenset({"", "nan"})
+_MISSING_LABEL = "the listing gives no class for it"
+
+# Shared by all tracks without columns: a million empty mappings would take 64 MB.
 _NO_COLUMNS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One row to be judged: a file, or a segment of one.
+    """One row of a listing: a file, or a segment of one.
 
     Attributes:
         track_id: 16 hex digits from the path and the segment; the same on every machine.
-        path: below the catalog's root, with forward slashes.
-        label: its class; empty when the listing gives none, and then the track is rejected.
-        columns: all other columns of the manifest.
-        start_s: where the segment starts in the file, seconds.
-        end_s: where it ends; None means the end of the file.
+        path: Path below the catalog's root, with forward slashes.
+        label: Class; empty if the listing gives none, and then the track is rejected.
+        columns: All other columns of the manifest.
+        start_s: Start of the segment in the file, seconds.
+        end_s: End of the segment, seconds; None for the end of the file.
     """
 
     track_id: str
@@ -40,9 +44,22 @@ class Track:
     start_s: float = 0.0
     end_s: float | None = None
 
+    @classmethod
+    def listed(
+        cls,
+        path: str,
+        label: str,
+        columns: Mapping[str, str] = _NO_COLUMNS,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+    ) -> Self:
+        """Make the track of one row of a listing."""
+        label = "" if label.casefold() in _NO_LABEL else label
+        return cls(track_id(path, start_s, end_s), path, label, columns, start_s, end_s)
+
     @property
     def whole(self) -> bool:
-        """Whether the track is a whole file."""
+        """True if the track is a whole file."""
         return self.start_s == 0 and self.end_s is None
 
 
@@ -51,16 +68,16 @@ class Catalog:
     """All tracks of a data set, ordered by path and segment.
 
     Attributes:
-        root: the absolute folder that the paths are relative to, or a file-system URI. A URI may
-            hold a secret: show `pipelines.sources.files.printable_root` of it instead.
-        tracks: every listed row, once; the usable ones have at least two classes.
-        layout: how the data set lies on disk.
-        columns: columns of the listing beside path, label and segment.
-        ignored: files that are no candidates: by name not audio, hidden, pipes and devices.
-        unlisted: audio files that the listing does not name, or that lie in no class folder.
-        rejected: track_id -> (code, detail): verdicts known from the listing alone.
-        remarks: track_id -> flags known from the listing alone.
-        notes: what else a person should know of the listing, a line each.
+        root: Absolute folder that the paths are relative to, or a file-system URI. A URI may
+            hold a secret: show ``pipelines.sources.files.printable_root`` of it instead.
+        tracks: Every listed row once; the usable ones have at least two classes.
+        layout: Layout of the data set.
+        columns: Columns of the listing besides path, label and segment.
+        ignored: Number of files that are no candidates: hidden, pipes, devices, no audio name.
+        unlisted: Audio files that the listing does not name, or that are in no class folder.
+        rejected: track_id -> (code, detail): verdicts from the listing alone.
+        remarks: track_id -> flags from the listing alone.
+        notes: Further lines about the listing for people.
     """
 
     root: str = field(repr=False)
@@ -75,20 +92,20 @@ class Catalog:
 
 
 def track_id(path: str, start_s: float = 0.0, end_s: float | None = None) -> str:
-    """A stable name for a relative path and a segment of the file.
+    """Return a stable name for a relative path and a segment of the file.
 
     Returns:
         16 hex digits, equal for every Unicode form of the path.
     """
     name = normal_form(path)
     if start_s or end_s is not None:
-        # no path holds a zero byte, so that a segment never has the name of another file
+        # No path holds a zero byte, so a segment never has the name of another file.
         name = f"{name}\0{float(start_s)!r}\0{None if end_s is None else float(end_s)!r}"
     return hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def normal_form(path: str) -> str:
-    """A relative path with one spelling: Unicode composed, no `.` and no double slash."""
+    """Normalise a relative path: composed Unicode, no ``.`` and no double slash."""
     if not path.isascii():
         path = unicodedata.normalize("NFC", path)
     if "//" in path or "./" in path or path.endswith(("/", ".")):
@@ -96,8 +113,90 @@ def normal_form(path: str) -> str:
     return path
 
 
+def name_tracks(
+    rows: Iterable[Track],
+) -> tuple[tuple[Track, ...], dict[str, tuple[str, str]]]:
+    """Give each listed row a name of its own, whatever the order of the rows.
+
+    If a row is repeated exactly, or with other columns but the same class, the first one is used
+    and the others are E_DUP_ROW. All rows of a file (or segment) with several classes are
+    E_LABEL_CONFLICT. A row without a class is E_LABEL.
+
+    Returns:
+        One track for each row, ordered by path and segment; and track_id -> (code, detail) of
+        those that cannot be used.
+    """
+    by_name: dict[str, list[Track]] = defaultdict(list)
+    for row in rows:
+        by_name[row.track_id].append(row)
+    tracks: list[Track] = []
+    rejected: dict[str, tuple[str, str]] = {}
+    for same in by_name.values():
+        named = _named_apart(same) if len(same) > 1 else same
+        if len(same) > 1 or not same[0].label:
+            rejected |= _judged_repeats(named)
+        tracks += named
+    tracks.sort(key=_order)
+    return tuple(tracks), rejected
+
+
+def colliding(tracks: Iterable[Track]) -> set[str]:
+    """Find tracks whose path equals another except for case or Unicode form."""
+    first: dict[str, str] = {}
+    twice: set[str] = set()
+    tracks = list(tracks)
+    for track in tracks:
+        key = _folded(track.path)
+        if first.setdefault(key, track.path) != track.path:
+            twice.add(key)
+    return {track.track_id for track in tracks if twice and _folded(track.path) in twice}
+
+
+def _order(track: Track) -> tuple[str, float, float, str]:
+    end_s = float("inf") if track.end_s is None else track.end_s
+    return track.path, track.start_s, end_s, track.track_id
+
+
+def _folded(path: str) -> str:
+    return normal_form(path).casefold()
+
+
+def _named_apart(rows: Sequence[Track]) -> list[Track]:
+    """Give rows of one name different names: the first keeps it, the others get their own."""
+
+    def key(row: Track) -> tuple[bool, str, str, str]:
+        columns = json.dumps(sorted(row.columns.items()))
+        return row.path != normal_form(row.path), row.path, row.label, columns
+
+    tracks = []
+    for number, row in enumerate(sorted(rows, key=key)):
+        text = json.dumps([row.track_id, *key(row), number])
+        own = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        tracks.append(replace(row, track_id=own) if number else row)
+    return tracks
+
+
+def _judged_repeats(tracks: Sequence[Track]) -> dict[str, tuple[str, str]]:
+    verdicts: dict[str, tuple[str, str]] = {}
+    kept: dict[str, Track] = {}
+    labels: dict[str, set[str]] = defaultdict(set)
+    for track in tracks:
+        if track.label:
+            labels[track.path].add(track.label)
+    for track in tracks:
+        if not track.label:
+            verdicts[track.track_id] = ("E_LABEL", _MISSING_LABEL)
+        elif len(classes := labels[track.path]) > 1:
+            named = " and as ".join(repr(label) for label in sorted(classes))
+            verdicts[track.track_id] = ("E_LABEL_CONFLICT", f"listed as {named}")
+        elif (first := kept.setdefault(track.path, track)) is not track:
+            other = "" if first.columns == track.columns else ", with other columns"
+            verdicts[track.track_id] = ("E_DUP_ROW", f"listed before{other}")
+    return verdicts
+
+
 def shown(track: Track) -> str:
-    """The path of a track for people, with its segment if it is not a whole file."""
+    """Return the path of a track for people, with its segment if it is not a whole file."""
     path = printable(track.path)
     if track.whole:
         return path
@@ -105,40 +204,6 @@ def shown(track: Track) -> str:
     return f"{path} [{track.start_s:g} s to {end}]"
 
 
-def leads_out(path: str) -> bool:
-    """Whether a listed path is absolute, climbs with `..` or cannot be a path at all."""
-    return path.startswith("/") or "\0" in path or (".." in path and ".." in path.split("/"))
-
-
-def locate(root: str | Path, path: str) -> Path:
-    """The file of a track below a local root.
-
-    Args:
-        root: the catalog's root, absolute and free of links.
-        path: the track's path.
-
-    Raises:
-        AudioRejected: E_PATH_ESCAPE when the path or a link on it leads out of the root,
-            E_MISSING when nothing is there, E_PERM when a folder on the way is closed.
-    """
-    if leads_out(path):
-        raise AudioRejected("E_PATH_ESCAPE", f"{path!r} leads out of the data folder")
-    try:
-        real = os.path.realpath(f"{os.fspath(root)}/{path}", strict=True)
-    except PermissionError as error:
-        raise AudioRejected("E_PERM", "no permission to reach the file") from error
-    except OSError as error:
-        raise AudioRejected("E_MISSING", "no such file, or a link that leads nowhere") from error
-    if not is_below(real, os.fspath(root)):
-        raise AudioRejected("E_PATH_ESCAPE", f"a link leads out of the data folder, to {real}")
-    return Path(real)
-
-
-def is_below(real: str, root: str) -> bool:
-    """Whether an absolute path without links lies in a folder, or is that folder."""
-    return real == root or real.startswith(root if root.endswith("/") else f"{root}/")
-
-
 def printable(text: str) -> str:
-    """Text that UTF-8 can hold: bytes of a file name that are not UTF-8 become escapes."""
+    """Return text that is valid UTF-8: other bytes of a file name become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

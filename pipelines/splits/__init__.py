@@ -1,1 +1,1 @@
-"""Splits that can be trusted: groups, assignment, audit of what leaks."""
+"""Trustworthy splits: groups, assignment, leakage audit."""

@@ -1,4 +1,4 @@
-"""Whole groups to three sides: a greedy start, improved by single moves."""
+"""Arrange whole groups in three splits: a greedy start, improved by single moves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NUM_SIDES = 3
-_ORDERS = 12  # orders of groups that are tried; the best result counts
+NUM_SPLITS = 3
+_ORDERS = 12  # orders of groups to try; the best result counts
 _EMPTY_PENALTY = 1e3  # above any sum of squared shares
 _DIGITS = 9  # costs are compared rounded, so that ties break alike on every processor
 _MAX_MOVES = 2000
@@ -22,34 +22,34 @@ _MAX_MOVES = 2000
 def arrange(
     names: Sequence[str], sizes: NDArray[np.float64], shares: NDArray[np.float64], seed: int
 ) -> NDArray[np.int64]:
-    """Puts whole groups on sides; the best of several orders, each improved by single moves.
+    """Assign whole groups to splits: the best of several orders, each improved by single moves.
 
     Args:
-        names: of the groups, sorted; ties are broken by a hash of them and the seed.
+        names: Names of the groups, sorted; a hash of name and seed breaks ties.
         sizes: float64[G, K], tracks of each class in each group.
-        shares: float64[3], asked of each class.
-        seed: another seed, another arrangement.
+        shares: float64[3], wanted share of each split in every class.
+        seed: Seed of the arrangement.
 
     Returns:
-        int64[G], 0 to 2: the side of each group.
+        int64[G], 0 to 2: the split of each group.
     """
     best, best_cost = np.zeros(len(names), dtype=np.int64), np.inf
     floor = _lowest_cost(sizes.sum(axis=0), shares)
     for attempt in range(_ORDERS):
         order = _order(names, sizes, seed, attempt)
-        sides = _improve(sizes, shares, _greedy(sizes, shares, order), order)
-        cost = float(_cost(sizes.T @ np.eye(NUM_SIDES)[sides], shares))
+        splits = _improve(sizes, shares, _greedy(sizes, shares, order), order)
+        cost = float(_cost(sizes.T @ np.eye(NUM_SPLITS)[splits], shares))
         if cost < best_cost:
-            best, best_cost = sides, cost
+            best, best_cost = splits, cost
         if best_cost <= floor:
             break
     return best
 
 
 def whole_numbers(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole numbers that add up to a total, as near to its shares as can be.
+    """Divide a total into whole numbers as close to the shares as possible.
 
-    The largest remainders are rounded up; of equal ones, the first.
+    The largest remainders are rounded up, the first of equal ones.
     """
     wanted = np.round(total * shares, _DIGITS)
     counts = np.floor(wanted).astype(np.int64)
@@ -59,13 +59,13 @@ def whole_numbers(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _lowest_cost(totals: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
-    """What no arrangement can be better than: each class cut to the track."""
+    """Return a lower bound of the cost: each class divided to the track."""
     counts = np.array([whole_numbers(round(float(total)), shares) for total in totals])
     return float(_cost(counts.astype(np.float64), shares))
 
 
 def _order(names: Sequence[str], sizes: NDArray[np.float64], seed: int, attempt: int) -> list[int]:
-    """Groups by a keyed hash, large ones first so that small ones can level out."""
+    """Order groups by a keyed hash, large ones first, so that small ones fill the gaps."""
     key = f"{seed}:{attempt}".encode()
 
     def rank(i: int) -> tuple[float, bytes]:
@@ -76,7 +76,7 @@ def _order(names: Sequence[str], sizes: NDArray[np.float64], seed: int, attempt:
 
 
 def _cost(counts: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distance from the shares asked for: float[..., K, 3] counts -> float[...]."""
+    """Return the squared distance from the wanted shares: float[..., K, 3] -> float[...]."""
     totals = counts.sum(axis=-1, keepdims=True)
     gap = np.square(counts / totals - shares).sum(axis=(-1, -2))
     empty = (counts < 0.5).sum(axis=(-1, -2))
@@ -86,48 +86,48 @@ def _cost(counts: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[n
 def _greedy(
     sizes: NDArray[np.float64], shares: NDArray[np.float64], order: Sequence[int]
 ) -> NDArray[np.int64]:
-    """Each group goes where the classes it holds lack most of their target."""
+    """Assign each group to the split that most lacks the classes of the group."""
     totals = sizes.sum(axis=0)
-    want = totals[:, np.newaxis] * shares  # K x 3, still to be filled
-    sides = np.zeros(len(sizes), dtype=np.int64)
+    want = totals[:, np.newaxis] * shares  # K x 3, tracks still missing
+    splits = np.zeros(len(sizes), dtype=np.int64)
     for i in order:
         held = sizes[i] > 0
-        # change of the squared gap if the group went to each side
+        # change of the squared gap if the group went to each split
         after = np.square(want[held] - sizes[i, held, np.newaxis]) - np.square(want[held])
         change = (after / np.square(totals[held])[:, np.newaxis]).sum(axis=0)
-        sides[i] = int(np.argmin(np.round(change, _DIGITS)))
-        want[:, sides[i]] -= sizes[i]
-    return sides
+        splits[i] = int(np.argmin(np.round(change, _DIGITS)))
+        want[:, splits[i]] -= sizes[i]
+    return splits
 
 
 def _improve(
     sizes: NDArray[np.float64],
     shares: NDArray[np.float64],
-    sides: NDArray[np.int64],
+    splits: NDArray[np.int64],
     order: Sequence[int],
 ) -> NDArray[np.int64]:
-    """Moves the one group that helps most, until none does."""
-    sides = sides.copy()
-    counts = sizes.T @ np.eye(NUM_SIDES)[sides]
+    """Move the group that helps most, until no move helps."""
+    splits = splits.copy()
+    counts = sizes.T @ np.eye(NUM_SPLITS)[splits]
     ranked = np.array(order)
     for _ in range(_MAX_MOVES):
         cost = float(_cost(counts, shares))
         best = (cost, -1, -1)
-        for side in range(3):
-            movable = ranked[sides[ranked] != side]
+        for split in range(NUM_SPLITS):
+            movable = ranked[splits[ranked] != split]
             if not len(movable):
                 continue
             trial = np.repeat(counts[np.newaxis], len(movable), axis=0)
-            trial[np.arange(len(movable)), :, sides[movable]] -= sizes[movable]
-            trial[:, :, side] += sizes[movable]
+            trial[np.arange(len(movable)), :, splits[movable]] -= sizes[movable]
+            trial[:, :, split] += sizes[movable]
             costs = _cost(trial, shares)
             lowest = int(np.argmin(costs))
             if costs[lowest] < best[0]:
-                best = (float(costs[lowest]), int(movable[lowest]), side)
+                best = (float(costs[lowest]), int(movable[lowest]), split)
         if best[1] < 0:
             break
-        _, moved, side = best
-        counts[:, sides[moved]] -= sizes[moved]
-        counts[:, side] += sizes[moved]
-        sides[moved] = side
-    return sides
+        _, moved, split = best
+        counts[:, splits[moved]] -= sizes[moved]
+        counts[:, split] += sizes[moved]
+        splits[moved] = split
+    return splits

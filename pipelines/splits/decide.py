@@ -1,4 +1,4 @@
-"""Verdicts on single files to decisions on the whole: copies, groups, sides, the audit."""
+"""Decide on all tracks together: copies, groups, splits, the leakage audit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipelines.duplicates import exact_pairs, near_pairs
-from pipelines.errors import BuildError
+from pipelines.errors import BuildError, SpecError
 from pipelines.sources.tracks import printable, shown
 from pipelines.splits.assign import (
-    TrackInfo,
     assign_clip_splits,
     assign_splits,
-    given_sides,
+    given_splits,
     outside_split,
-    require_sides_left,
+    require_splits_left,
 )
 from pipelines.splits.groups import assign_groups
 from pipelines.splits.leakage import audit, judge_copies, leaking
@@ -27,11 +26,29 @@ if TYPE_CHECKING:
     from pipelines.settings import Split, SplitSpec
     from pipelines.sources.tracks import Catalog, Track
     from pipelines.splits.groups import Pair
-    from pipelines.splits.leakage import Leak, Leakage
-    from pipelines.splits.tolerance import Tolerance
+    from pipelines.splits.leakage import Leakage
 
-# Files that are left out and yet are not bad: nothing of the data set is lost with them.
+# Skipped files that are not bad: the data set loses nothing with them.
 _HARMLESS = frozenset({"E_DUP", "E_DUP_ROW", "E_LEAK", "E_SPLIT"})
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The amount of data that a build may lose before it stops.
+
+    Attributes:
+        max_bad_share: Largest share of bad files among the listed ones.
+        drop_lost_classes: Whether to continue without a class that lost all of its files.
+    """
+
+    max_bad_share: float = 0.2
+    drop_lost_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_share <= 1:
+            raise SpecError(
+                f"max_bad_share must be from 0 to 1, got {self.max_bad_share:g}; 5 % is 0.05"
+            )
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,8 @@ class Copies:
     """Pairs of tracks that are the same recording.
 
     Attributes:
-        exact: with equal samples.
-        near: that sound the same all the same.
+        exact: Pairs with equal samples.
+        near: Pairs with different samples of one recording.
     """
 
     exact: tuple[Pair, ...]
@@ -49,17 +66,17 @@ class Copies:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of every listed track.
+    """The decision on every listed track.
 
     Attributes:
-        verdicts: track_id -> its verdict, for each listed track.
-        decoded: the same before tracks were compared with others; what a later build takes over.
-        used: the tracks that have rows in the feature set, in the catalog's order.
-        groups: track_id -> group, of the used tracks.
-        group_source: what the groups came from, in words.
-        sides: track_id -> the side of the track, or of each of its clips.
-        copies: the pairs found.
-        leakage: what is on two sides.
+        verdicts: track_id -> verdict, for each listed track.
+        decoded: track_id -> verdict before tracks were compared, for reuse by later builds.
+        used: Tracks that have rows in the feature set, in the catalog's order.
+        groups: track_id -> group, for the used tracks.
+        group_source: Description of where the groups come from.
+        splits: track_id -> split of the track, or of each of its clips.
+        copies: Pairs of copies.
+        leakage: Findings of the audit.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -67,23 +84,23 @@ class Decision:
     used: tuple[Track, ...]
     groups: Mapping[str, str]
     group_source: str
-    sides: Mapping[str, Split] | Mapping[str, tuple[Split, ...]]
+    splits: Mapping[str, Split] | Mapping[str, tuple[Split, ...]]
     copies: Copies
     leakage: Leakage
 
 
 def check_splits(catalog: Catalog, spec: SplitSpec) -> None:
-    """Tries the split on all listed tracks, before any audio is decoded.
+    """Try the split on all listed tracks before decoding any audio.
 
     Raises:
-        SplitError: It cannot work with every file good.
+        SplitError: The split fails even if every file is good.
     """
     listed = [track for track in catalog.tracks if track.track_id not in catalog.rejected]
     outside = outside_split(listed, spec)
     tracks = [track for track in listed if track.track_id not in outside]
     if spec.unit == "group" and not spec.group.startswith("tag:"):
-        infos = _infos(tracks, assign_groups(tracks, spec).names)
-        _leaks(infos, assign_splits(infos, spec), spec, Copies((), ()))
+        groups = assign_groups(tracks, spec).names
+        _leaks(tracks, groups, assign_splits(tracks, groups, spec), spec, Copies((), ()))
 
 
 def decide(
@@ -93,26 +110,30 @@ def decide(
     tolerance: Tolerance,
     copies: Copies | None = None,
 ) -> Decision:
-    """Decides on every listed track.
+    """Decide on every listed track.
 
     Args:
-        catalog: the listed tracks.
-        decoded: a verdict for each track that the catalog has not rejected.
-        spec: how tracks are put on sides.
-        tolerance: how much may be lost.
-        copies: pairs found for another feature set of the same tracks; None to look for them.
+        catalog: Listed tracks.
+        decoded: track_id -> verdict, for each track that the catalog has not rejected.
+        spec: Split settings.
+        tolerance: Amount of data that may be lost.
+        copies: Pairs found for another feature set of the same tracks; None to search for them.
 
     Raises:
         BuildError: Too many files are bad, or a class lost all of its files.
-        SplitError: The groups that are left cannot be put on three sides.
+        SplitError: A class has too few groups left for a train, validation and test split.
     """
     verdicts = with_listing(catalog, decoded)
     _require_enough(catalog.tracks, verdicts, tolerance.max_bad_share)
     _reject(verdicts, outside_split(_used(catalog, verdicts), spec))
-    exact = copies.exact if copies else _exact_copies(_used(catalog, verdicts), verdicts)
-    given = given_sides(_used(catalog, verdicts), spec)
-    _reject(verdicts, judge_copies(_used(catalog, verdicts), exact, given))
-    copies = copies or Copies(exact, _near_copies(_used(catalog, verdicts), verdicts))
+    used = _used(catalog, verdicts)
+    digests = {track.track_id: verdicts[track.track_id].pcm_digest for track in used}
+    exact = copies.exact if copies else tuple(exact_pairs(digests))
+    _reject(verdicts, judge_copies(used, exact, given_splits(used, spec)))
+    used = _used(catalog, verdicts)
+    if copies is None:
+        signatures = {track.track_id: verdicts[track.track_id].signature for track in used}
+        copies = Copies(exact, tuple(near_pairs(signatures)))
     if not tolerance.drop_lost_classes:
         _require_classes(catalog.tracks, verdicts)
     for pair in copies.near:
@@ -121,34 +142,36 @@ def decide(
                 flags = {*verdicts[track].flags, "W_NEAR_DUP"}
                 verdicts[track] = replace(verdicts[track], flags=tuple(sorted(flags)))
 
-    used = _used(catalog, verdicts)
     tags = {track.track_id: verdicts[track.track_id].tags for track in used}
     groups = assign_groups(used, spec, [*copies.exact, *copies.near], tags)
-    infos = _infos(used, groups.names)
-    sides: dict[str, Split] | dict[str, tuple[Split, ...]]
-    leaks: dict[str, Leak] = {}
+    splits: dict[str, Split] | dict[str, tuple[Split, ...]]
+    leaks: dict[str, str] = {}
+    num_val = 0
     if spec.unit == "clip":
         num_clips = {track.track_id: verdicts[track.track_id].num_clips for track in used}
-        sides = assign_clip_splits(infos, num_clips, spec)
+        splits = assign_clip_splits(used, num_clips, spec)
     else:
-        given_or_drawn = assign_splits(infos, spec)
-        leaks = _leaks(infos, given_or_drawn, spec, copies)
-        sides = {name: side for name, side in given_or_drawn.items() if name not in leaks}
-    _reject(verdicts, {name: ("E_LEAK", leak.detail) for name, leak in leaks.items()})
+        assigned = assign_splits(used, groups.names, spec)
+        leaks = _leaks(used, groups.names, assigned, spec, copies)
+        num_val = sum(assigned[name] == "val" for name in leaks)
+        splits = {name: split for name, split in assigned.items() if name not in leaks}
+    _reject(verdicts, {name: ("E_LEAK", detail) for name, detail in leaks.items()})
+    used = _used(catalog, verdicts)
+    leakage = audit(used, groups.names, splits, copies.exact, copies.near)
     return Decision(
         verdicts=verdicts,
         decoded=verdicts | dict(decoded),
-        used=tuple(_used(catalog, verdicts)),
-        groups={name: group for name, group in groups.names.items() if name not in leaks},
+        used=tuple(used),
+        groups={track.track_id: groups.names[track.track_id] for track in used},
         group_source=groups.source,
-        sides=sides,
+        splits=splits,
         copies=copies,
-        leakage=_audit(infos, sides, copies, leaks),
+        leakage=replace(leakage, dropped=len(leaks), dropped_val=num_val),
     )
 
 
 def reasons_table(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> str:
-    """A line for each reason of rejection: code, number of files, an example."""
+    """Return a line for each reason of rejection: code, number of files, an example."""
     example: dict[str, str] = {}
     count: Counter[str] = Counter()
     for track in tracks:
@@ -162,7 +185,7 @@ def reasons_table(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> s
 
 
 def with_listing(catalog: Catalog, decoded: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """Every listed track with its verdict so far; remarks of the listing are added."""
+    """Return the verdict so far on every listed track, including remarks from the listing."""
     verdicts = {}
     for track in catalog.tracks:
         name = track.track_id
@@ -187,45 +210,18 @@ def _reject(verdicts: dict[str, Verdict], found: Mapping[str, tuple[str, str]]) 
 
 
 def _leaks(
-    infos: Sequence[TrackInfo], sides: Mapping[str, Split], spec: SplitSpec, copies: Copies
-) -> dict[str, Leak]:
-    """Tracks that are left out so that nothing leaks; none unless the spec asks for it."""
+    tracks: Sequence[Track],
+    groups: Mapping[str, str],
+    splits: Mapping[str, Split],
+    spec: SplitSpec,
+    copies: Copies,
+) -> dict[str, str]:
+    """Find the tracks to drop so that nothing leaks; none unless the settings ask for it."""
     if spec.leaks != "drop":
         return {}
-    found = leaking(infos, sides, copies.exact, copies.near)
-    require_sides_left(infos, sides, found)
+    found = leaking(tracks, groups, splits, copies.exact, copies.near)
+    require_splits_left(tracks, splits, found)
     return found
-
-
-def _audit(
-    infos: Sequence[TrackInfo],
-    sides: Mapping[str, Split] | Mapping[str, tuple[Split, ...]],
-    copies: Copies,
-    leaks: Mapping[str, Leak],
-) -> Leakage:
-    """What is on two sides now, and how much was left out for it."""
-    left = [track for track in infos if track.track_id not in leaks]
-    found = audit(left, sides, copies.exact, copies.near)
-    num_val = sum(leak.side == "val" for leak in leaks.values())
-    return replace(found, dropped=len(leaks), dropped_val=num_val)
-
-
-def _exact_copies(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> tuple[Pair, ...]:
-    names = [track.track_id for track in tracks]
-    return tuple(exact_pairs({name: verdicts[name].pcm_digest for name in names}))
-
-
-def _near_copies(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> tuple[Pair, ...]:
-    """Pairs of tracks whose exact copies have gone."""
-    names = [track.track_id for track in tracks]
-    return tuple(near_pairs({name: verdicts[name].signature for name in names}))
-
-
-def _infos(tracks: Sequence[Track], groups: Mapping[str, str]) -> list[TrackInfo]:
-    return [
-        TrackInfo(track.track_id, track.label, groups[track.track_id], track.columns, shown(track))
-        for track in tracks
-    ]
 
 
 def _require_enough(
@@ -235,7 +231,7 @@ def _require_enough(
     if bad > max_bad_share * len(tracks):
         raise BuildError(
             f"{bad} of {len(tracks)} files cannot be used, more than the {max_bad_share:.0%} "
-            f"that are allowed:\n{reasons_table(tracks, verdicts)}\n"
+            f"allowed:\n{reasons_table(tracks, verdicts)}\n"
             "Repair or remove these files, or allow more: max_bad_share (--max-bad-share)."
         )
 
@@ -247,6 +243,6 @@ def _require_classes(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -
         names = ", ".join(repr(printable(label)) for label in sorted(lost))
         raise BuildError(
             f"no file of {names} can be used:\n{reasons_table(tracks, verdicts)}\n"
-            "Repair the files, or leave the class out: remove it from the data "
+            "Repair the files, or remove the class from the data "
             "(pipelines.build: --drop-lost-classes)."
         )

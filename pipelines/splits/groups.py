@@ -1,4 +1,4 @@
-"""Which tracks belong together and may not be on two sides of a split."""
+"""Groups of tracks that belong together and must stay in one split."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pipelines.settings import SplitSpec
     from pipelines.sources.tracks import Track
 
-# The manifest columns that `auto` takes, best first.
+# Manifest columns that ``auto`` uses, best first.
 AUTO_COLUMNS = ("group", "artist")
-MIN_GROUPS = 3  # one for each side
-# `auto` takes artists from tags when at least this share of the tracks names one: below, most
-# groups would be single tracks anyway, and the few large ones would only look like a rule.
+MIN_GROUPS = 3  # one for each split
+# ``auto`` uses artist tags if at least this share of the tracks has one. Below it, most groups
+# would be single tracks anyway, and the few large ones would only look like a rule.
 MIN_TAGGED_SHARE = 0.8
 
-# What stands in a tag when nobody knew.
+# Tags that programs write for an unknown name.
 _PLACEHOLDERS = frozenset(
     {
         *("", "-", "?", "none", "n/a", "na", "null", "unknown", "<unknown>", "[unknown]"),
@@ -34,7 +34,7 @@ _PLACEHOLDERS = frozenset(
     }
 )
 
-# Before the ids of tracks that are not grouped: sorts last, so that it never names a group.
+# Prefix for the ids of tracks outside the data; sorts last, so that it never names a group.
 _LAST = "\U0010ffff"
 
 Pair = tuple[str, str]
@@ -47,7 +47,7 @@ class Groups:
 
     Attributes:
         names: track_id -> name of its group.
-        source: what they come from, in words.
+        source: Description of where the groups come from.
     """
 
     names: Mapping[str, str]
@@ -60,25 +60,26 @@ def assign_groups(
     copies: Iterable[Pair] = (),
     tags: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Groups:
-    """The group of each track.
+    """Assign each track to a group.
 
-    `auto` takes the first of these that is there: the column `group`, the column `artist`, the
-    artist in the files' tags (when at least 80 % of the tracks name one and each class has at
-    least three), the file. With `auto` and `track`, groups that hold copies of one recording or
-    segments of one file are joined. With a rule that the spec names (a column, `tag:`, `path:`),
-    groups are as the rule says, and what is shared over a border is left to the audit.
+    ``auto`` uses the first source that exists: the column ``group``, the column ``artist``, the
+    artist in the files' tags (if at least 80 % of the tracks have one and each class has at
+    least three), the file. With ``auto`` and ``track``, groups that share a recording or a file
+    are joined. With an explicit rule (a column, ``tag:``, ``path:``), the rule decides, and the
+    audit reports what two splits share.
 
     Args:
-        tracks: the tracks.
-        spec: where groups come from.
-        copies: pairs of track_ids that are the same recording; ids of other tracks join too.
-        tags: track_id -> the file's tags `artist` and `album`, where it has them.
+        tracks: Tracks.
+        spec: Split settings with the source of the groups.
+        copies: Pairs of ids of tracks that are the same recording; ids of unused tracks join
+            groups too.
+        tags: track_id -> tags ``artist`` and ``album`` of the file, if it has them.
 
     Returns:
-        The groups. A track that the rule says nothing of is a group of its own.
+        The groups. A track that the rule does not cover is a group of its own.
 
     Raises:
-        SplitError: The spec names a column that the manifest does not have.
+        SplitError: The settings name a column that the manifest does not have.
     """
     kind, _, rule = spec.group.partition(":")
     if spec.group == "auto":
@@ -99,7 +100,7 @@ def assign_groups(
 
 
 def count_groups(tracks: Sequence[Track], names: Mapping[str, str]) -> dict[str, int]:
-    """Distinct groups of each class, classes in order."""
+    """Count the distinct groups of each class, classes in order."""
     found: dict[str, set[str]] = {}
     for track in tracks:
         found.setdefault(track.label, set()).add(names[track.track_id])
@@ -107,7 +108,7 @@ def count_groups(tracks: Sequence[Track], names: Mapping[str, str]) -> dict[str,
 
 
 def require_groups(counts: Mapping[str, int]) -> None:
-    """Refuses classes that cannot be on all three sides.
+    """Check that every class has enough groups for a train, validation and test split.
 
     Raises:
         SplitError: A class has fewer than three groups; the text lists all classes.
@@ -124,14 +125,14 @@ def require_groups(counts: Mapping[str, int]) -> None:
     raise SplitError(
         f"{_plural(len(short), 'class has', 'classes have')} fewer than {MIN_GROUPS} groups: "
         f"{', '.join(short)}\n" + "\n".join(table) + "\n"
-        "Training, validation and test each need a group of their own from every class. Add "
-        "recordings of other groups to these classes, leave the classes out, or name the column "
-        "that tells recordings apart as the group (`track`: every file for itself)."
+        "Train, validation and test each need a group of their own from every class. Add "
+        "recordings of other groups to these classes, remove the classes, or name a column that "
+        "tells recordings apart as the group (`track`: one group per file)."
     )
 
 
 def joined_names(names: Iterable[str], pairs: Iterable[Pair]) -> dict[str, str]:
-    """Union-find: each name to the smallest name that it is connected with."""
+    """Map each name to the smallest name that it is connected with (union-find)."""
     parent = {name: name for name in names}
 
     def root(name: str) -> str:
@@ -171,13 +172,13 @@ def _automatic(
 def _joined(
     tracks: Sequence[Track], names: _Names, copies: Iterable[Pair], source: str
 ) -> tuple[_Names, str]:
-    """Joins groups that share a recording or a file; says so in the source."""
+    """Join groups that share a recording or a file, and say so in the source."""
     full = {track.track_id: names.get(track.track_id) or _own(track) for track in tracks}
     known = set(full.values())
-    # all segments of a file (and the file itself, if it is listed too) stand beside the first one
+    # All segments of a file, and the file itself if it is listed too, join the first one.
     first: dict[str, str] = {}
     segments = [(track.track_id, first.setdefault(track.path, track.track_id)) for track in tracks]
-    # a copy that is not used itself still ties together the tracks that are like it
+    # A copy that is not used itself still connects the tracks that are like it.
     pairs = [
         (full.get(a, f"{_LAST}{a}"), full.get(b, f"{_LAST}{b}")) for a, b in [*copies, *segments]
     ]
@@ -199,7 +200,7 @@ def _require_column(tracks: Sequence[Track], column: str) -> None:
     if column not in columns:
         raise SplitError(
             f"group: the data has no column {column!r}; it has "
-            f"{', '.join(columns) or 'no columns beside path and label'}; write one of these, "
+            f"{', '.join(columns) or 'only path and label'}; write one of these, "
             "auto, track, tag:artist, tag:album or path: and a regular expression"
         )
 
@@ -210,7 +211,7 @@ def _from_tags(tracks: Sequence[Track], tags: Mapping[str, Mapping[str, str]], t
 
 
 def _normal(name: str) -> str:
-    """One spelling of a tag; empty for placeholders."""
+    """Normalise the spelling of a tag; return an empty text for placeholders."""
     name = " ".join(unicodedata.normalize("NFC", name).casefold().split())
     return "" if name in _PLACEHOLDERS else name
 
@@ -222,12 +223,12 @@ def _from_paths(tracks: Sequence[Track], rule: str) -> _Names:
 
 
 def _own(track: Track) -> str:
-    """The group of a track of which nothing is known: its file."""
+    """Return the group of a track about which nothing is known: its file."""
     return f"track:{track.track_id if track.whole else track_id(track.path)}"
 
 
 def _alone(tracks: Sequence[Track], names: Mapping[str, str]) -> str:
-    """What a source says of tracks that its rule does not reach."""
+    """Describe the tracks that a rule does not cover."""
     lacking = len(tracks) - len(names)
     if not lacking:
         return ""

@@ -1,4 +1,4 @@
-"""A finished feature set on disk: opening, reading, verifying."""
+"""A finished feature set on disk: its files and columns, reading and verifying them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xxhash
 
 from pipelines.errors import StoreError
 from pipelines.settings import SPLITS, Split
-from pipelines.store.manifest import Manifest, PartFile, is_complete, read_manifest
+from pipelines.store.manifest import MANIFEST, Manifest, PartFile, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,18 +17,11 @@ if TYPE_CHECKING:
 
     import pyarrow
 
-__all__ = [
-    "FeatureSet",
-    "Manifest",
-    "file_digest",
-    "find_feature_set",
-    "is_complete",
-    "open_feature_set",
-]
+    from pipelines.storage import Folder
 
 TRACKS = "tracks.parquet"
 REJECTS = "rejects.csv"
-DECODED = "decoded.parquet"  # for later builds, which take over what has not changed
+DECODED = "decoded.parquet"  # verdicts from which later builds reuse what has not changed
 
 _BLOCK_BYTES = 1 << 20
 
@@ -37,116 +30,107 @@ _BLOCK_BYTES = 1 << 20
 class FeatureSet:
     """A finished feature set on disk."""
 
-    path: Path
+    folder: Folder
     manifest: Manifest
 
+    @property
+    def path(self) -> Path:
+        """Path of the folder."""
+        return self.folder.local()
+
     def tracks(self) -> pyarrow.Table:
-        """One row for each listed file: id, path, label, group, split and its verdict."""
+        """Read the table of tracks: id, path, label, group, split and verdict of each file."""
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(self.path / TRACKS)
+        return pyarrow.parquet.read_table(self.folder.local(TRACKS))
 
     def parts(self, split: Split) -> list[PartFile]:
-        """The Parquet files of one side, in order."""
-        from pipelines.store.schema import part_prefix
-
+        """List the Parquet files of one split in order."""
         return [part for part in self.manifest.parts if part.path.startswith(part_prefix(split))]
 
     def batches(self, split: Split) -> Iterator[pyarrow.RecordBatch]:
-        """The clips of one side in their stable order, one row group at a time.
+        """Read the clips of one split in their stable order, one row group at a time.
 
         Yields:
             track_id, clip (number within its track), start_s, label, features (fixed-shape
-            tensor float16[F, M]; `column.to_numpy_ndarray()` is float16[rows, F, M]).
+            tensor float16[F, M]; ``column.to_numpy_ndarray()`` is float16[rows, F, M]).
         """
         import pyarrow.parquet
 
         for part in self.parts(split):
-            with pyarrow.parquet.ParquetFile(self.path / part.path) as file:
+            with pyarrow.parquet.ParquetFile(self.folder.local(part.path)) as file:
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group).combine_chunks()
-                    yield from table.to_batches()
+                    yield from file.read_row_group(group).combine_chunks().to_batches()
 
     def verify(self, *, digests: bool = False) -> None:
-        """Checks that all files are there with the rows that the manifest counts.
+        """Check that all files exist with the number of rows that the manifest records.
 
         Args:
-            digests: read every byte too, and compare with what was written.
+            digests: Whether to read every byte too and compare its digest.
 
         Raises:
-            StoreError: Something is missing or differs; all of it is listed.
+            StoreError: Something is missing or differs; the text lists all of it.
         """
-        faults = [
-            fault for part in self.manifest.parts if (fault := self._part_fault(part, digests))
+        manifest = self.manifest
+        wanted: list[tuple[str, int, int | None, str | None]] = [
+            (part.path, part.rows, part.bytes, part.digest) for part in manifest.parts
         ]
+        for name in (TRACKS, DECODED):
+            wanted.append((name, manifest.tracks.listed, None, manifest.tables.get(name)))
+        faults = [fault for file in wanted if (fault := self._fault(*file, digests))]
         for split in SPLITS:
             rows = sum(part.rows for part in self.parts(split))
-            if rows != self.manifest.clips[split]:
-                faults.append(f"{split}: {rows} rows, {self.manifest.clips[split]} expected")
-        for name in (TRACKS, DECODED):
-            if fault := self._table_fault(name, digests):
-                faults.append(fault)
+            if rows != manifest.clips[split]:
+                faults.append(f"{split}: {rows} rows, expected {manifest.clips[split]}")
         if faults:
             raise StoreError(
-                f"the feature set {self.path} is damaged; build it again with --verify:\n"
+                f"the feature set {self.folder} is damaged; build it again with --verify:\n"
                 + "\n".join(f"  {fault}" for fault in faults)
             )
 
-    def _part_fault(self, part: PartFile, digests: bool) -> str | None:
+    def _fault(
+        self, name: str, rows: int, size: int | None, digest: str | None, digests: bool
+    ) -> str | None:
         import pyarrow.parquet
 
-        path = self.path / part.path
+        path = self.folder.local(name)
         try:
-            size = path.stat().st_size
-            rows = pyarrow.parquet.read_metadata(path).num_rows
-            changed = digests and file_digest(path) != part.digest
+            found_size = path.stat().st_size
+            found_rows = pyarrow.parquet.read_metadata(path).num_rows
+            changed = digests and file_digest(path) != digest
         except (OSError, pyarrow.ArrowInvalid) as error:
-            return f"{part.path}: {error}"
-        if (size, rows) != (part.bytes, part.rows):
-            return (
-                f"{part.path}: {rows} rows in {size} bytes, {part.rows} in {part.bytes} expected"
-            )
-        return f"{part.path}: its bytes are not those that were written" if changed else None
-
-    def _table_fault(self, name: str, digests: bool) -> str | None:
-        import pyarrow.parquet
-
-        try:
-            rows = pyarrow.parquet.read_metadata(self.path / name).num_rows
-            changed = digests and file_digest(self.path / name) != self.manifest.tables[name]
-        except (OSError, KeyError, pyarrow.ArrowInvalid) as error:
             return f"{name}: {error}"
-        listed = self.manifest.tracks.listed
-        if rows != listed:
-            return f"{name}: {rows} rows, {listed} expected"
+        if found_rows != rows or size not in (None, found_size):
+            wanted = f"{rows} rows" if size is None else f"{rows} rows in {size} bytes"
+            return f"{name}: {found_rows} rows in {found_size} bytes, expected {wanted}"
         return f"{name}: its bytes are not those that were written" if changed else None
 
 
-def open_feature_set(path: Path) -> FeatureSet:
-    """Opens a finished feature set.
+def open_feature_set(folder: Folder) -> FeatureSet:
+    """Open a finished feature set.
 
     Raises:
-        StoreError: Nothing is there, the set was not finished, or another version wrote it.
+        StoreError: The set is missing or unfinished, or another version wrote it.
     """
-    return FeatureSet(path, read_manifest(path))
+    return FeatureSet(folder, read_manifest(folder))
 
 
-def find_feature_set(path: Path, *, digests: bool = False) -> FeatureSet | None:
-    """The finished feature set at a place, or None.
+def find_feature_set(folder: Folder, *, digests: bool = False) -> FeatureSet | None:
+    """Return the finished feature set in a folder, or None.
 
     Args:
-        path: the place.
-        digests: read every byte, and take a damaged set for none.
+        folder: Folder of the set.
+        digests: Whether to read every byte and return None for a damaged set.
 
     Raises:
         StoreError: Another version wrote it, or its manifest is damaged.
     """
-    if not is_complete(path):
+    if not folder.exists(MANIFEST):  # written last
         return None
     if not digests:
-        return open_feature_set(path)
+        return open_feature_set(folder)
     try:
-        found = open_feature_set(path)
+        found = open_feature_set(folder)
         found.verify(digests=True)
     except StoreError:
         return None
@@ -154,9 +138,14 @@ def find_feature_set(path: Path, *, digests: bool = False) -> FeatureSet | None:
 
 
 def file_digest(path: Path) -> str:
-    """XXH3 over the bytes of a file, 32 hex digits: for damage, not against forgery."""
+    """Return the XXH3 digest of a file, 32 hex digits: against damage, not against forgery."""
     digest = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def part_prefix(split: Split) -> str:
+    """Return the prefix of the paths of one split's Parquet files."""
+    return f"clips/split={split}/"

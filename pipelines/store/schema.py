@@ -1,13 +1,8 @@
-"""The columns of a feature set's Parquet files, and of the rows on their way there."""
+"""Columns of the Parquet files of a feature set, and of decoded rows before the split."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pyarrow
-
-if TYPE_CHECKING:
-    from pipelines.settings import Split
 
 TRACKS_SCHEMA = pyarrow.schema(
     [
@@ -28,7 +23,7 @@ TRACKS_SCHEMA = pyarrow.schema(
 
 
 def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:
-    """Clips of one track before they have a side: number, place, float16[F, M]."""
+    """Return the columns of decoded clips before the split: number, start, float16[F, M]."""
     tensor = pyarrow.fixed_shape_tensor(pyarrow.float16(), list(shape))
     return pyarrow.schema(
         [("clip", pyarrow.int32()), ("start_s", pyarrow.float64()), ("features", tensor)]
@@ -36,7 +31,7 @@ def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:
 
 
 def clips_schema(shape: tuple[int, int]) -> pyarrow.Schema:
-    """The columns of a clip; features are Arrow's own fixed-shape tensors, float16[F, M]."""
+    """Return the columns of stored clips; features are fixed-shape tensors, float16[F, M]."""
     rows = rows_schema(shape)
     return pyarrow.schema(
         [
@@ -47,8 +42,3 @@ def clips_schema(shape: tuple[int, int]) -> pyarrow.Schema:
             rows.field("features"),
         ]
     )
-
-
-def part_prefix(split: Split) -> str:
-    """How paths of the Parquet files of one side begin."""
-    return f"clips/split={split}/"

@@ -1,10 +1,14 @@
-"""Data sets on disk for tests of catalogs: empty files, manifests, what became of the rows."""
+"""Data sets on disk for tests: empty files, manifests, verdicts on rows, one feature set."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from pipelines.build.building import BuildOptions, BuildResult, build_sets
+from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.tracks import Catalog
+from pipelines.splits.decide import Tolerance
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -26,4 +30,21 @@ def codes(catalog: Catalog) -> list[tuple[str, str, str]]:
     """Path, label and code of each track, in order."""
     return [
         (t.path, t.label, catalog.rejected.get(t.track_id, ("", ""))[0]) for t in catalog.tracks
+    ]
+
+
+def build(
+    catalog: Catalog,
+    out: Path,
+    clip: ClipSpec,
+    feature: FeatureSpec,
+    split: SplitSpec,
+    max_bad_share: float = 0.2,
+    drop_lost_classes: bool = False,
+    **options: Any,
+) -> BuildResult:
+    """Build one feature set."""
+    tolerance = Tolerance(max_bad_share, drop_lost_classes)
+    return build_sets(catalog, out, [(clip, feature)], split, BuildOptions(tolerance, **options))[
+        0
     ]

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.build.__main__ import main
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import build
-from pipelines.build.progress import Progress
+from pipelines.build.building import BuildProgress
+from pipelines.build.decode import decode_here
 from pipelines.errors import SpecError, SplitError
 from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
 from pipelines.store.feature_set import open_feature_set
+from tests.pipelines.data_sets import build
 from tuner.trials.cluster import Cluster
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
@@ -48,11 +49,11 @@ class TestBuild:
         root = make_folder(per_class=6)
         (root / "hum" / "empty.wav").write_bytes(b"")
         catalog = read_catalog(root)
-        seen: list[Progress] = []
-        result = build(catalog, tmp_path / "out", *SPECS, seen.append)
+        seen: list[BuildProgress] = []
+        result = build(catalog, tmp_path / "out", *SPECS, progress=seen.append)
         assert (result.reused, result.resumed_tracks) == (False, 0)
-        assert seen[0] == Progress(files=0, listed=13, rejected=0, clips=0, resumed=0)
-        assert seen[-1] == Progress(files=13, listed=13, rejected=1, clips=36, resumed=0)
+        assert seen[0] == BuildProgress(files=0, listed=13, rejected=0, clips=0, resumed=0)
+        assert seen[-1] == BuildProgress(files=13, listed=13, rejected=1, clips=36, resumed=0)
         result.feature_set.verify()
         assert result.feature_set.manifest.tracks.quarantined == 1
         assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
@@ -171,7 +172,7 @@ def test_a_killed_command_goes_on_and_no_row_is_lost_or_doubled(
     result = json.loads(done.stdout.splitlines()[-1])
     assert 0 < result["resumed_tracks"] < 120
     assert sum(result["clips"].values()) == 120 * 10
-    found = open_feature_set(Path(result["path"]))
+    found = open_feature_set(Folder(Path(result["path"])))
     found.verify(digests=True)
     catalog = read_catalog(root)
     specs = (ClipSpec(0.4), FEATURE, SplitSpec())

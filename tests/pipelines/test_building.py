@@ -1,4 +1,4 @@
-"""What a build takes over from earlier ones, without Ray: the pieces are run in this process."""
+"""Reuse of earlier builds, without Ray: batches are decoded in this process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from pipelines.build.building import track_keys
+from pipelines.build.building import BuildOptions, BuildProgress, build_sets
 from pipelines.build.console import summary
-from pipelines.build.decode import Job, Piece
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import build, build_sets
-from pipelines.build.progress import Progress
+from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts, decode_here
+from pipelines.build.reuse import track_keys
 from pipelines.errors import BuildError, StoreError
 from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.tracks import Catalog, Track
 from pipelines.store.feature_set import FeatureSet
-from pipelines.verdicts import Verdict
+from tests.pipelines.data_sets import build
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
 SPECS = (CLIP, FEATURE, SplitSpec())
 
 DECODING = threading.Lock()
-Pass = Iterator[tuple[Piece, dict[int, list[Verdict]]]]
+Pass = Iterator[tuple[DecodeBatch, Verdicts]]
 
 
 class Watched:
@@ -46,10 +44,10 @@ class Watched:
         self.outputs: list[tuple[int, ...]] = []
         self._stop_after = stop_after
 
-    def __call__(self, job: Job, pending: Sequence[Piece]) -> Pass:
-        for done in decode_here(job, list(itertools.islice(pending, self._stop_after))):
-            self.paths += [task.track.path for task in done[0].tasks]
-            self.outputs += [task.outputs for task in done[0].tasks]
+    def __call__(self, job: DecodeJob, batches: Sequence[DecodeBatch]) -> Pass:
+        for done in decode_here(job, list(itertools.islice(batches, self._stop_after))):
+            self.paths += [task.track.path for task in done[0]]
+            self.outputs += [task.outputs for task in done[0]]
             yield done
         if self._stop_after is not None:
             raise KeyboardInterrupt
@@ -139,7 +137,9 @@ def test_sets_of_one_rate_share_the_decoding_and_all_share_the_sides(
         (CLIP, FeatureSpec(sample_rate=4000, n_fft=128, hop_length=64, n_mels=10)),
     ]
     watched = Watched()
-    results = build_sets(catalog, tmp_path / "out", specs, SplitSpec(), decode=watched)
+    results = build_sets(
+        catalog, tmp_path / "out", specs, SplitSpec(), BuildOptions(decode=watched)
+    )
     assert sorted(watched.paths) == [track.path for track in catalog.tracks]
     assert set(watched.outputs) == {(0, 1, 2)}
     sides = []
@@ -154,7 +154,7 @@ def test_sets_of_one_rate_share_the_decoding_and_all_share_the_sides(
     # one set more later: only this one is made
     more = [*specs, (ClipSpec(clip_seconds=0.3, clips_per_track=1), FEATURE)]
     watched = Watched()
-    again = build_sets(catalog, tmp_path / "out", more, SplitSpec(), decode=watched)
+    again = build_sets(catalog, tmp_path / "out", more, SplitSpec(), BuildOptions(decode=watched))
     assert [result.reused for result in again] == [True, True, True, False]
     assert set(watched.outputs) == {(0,)}
 
@@ -251,7 +251,7 @@ def test_leaks_that_are_dropped_cost_no_decoding_and_have_a_set_of_their_own(
     kept = {key: row for key, row in contents(leaky.feature_set).items() if ".wav" in key[0]}
     assert contents(honest.feature_set) == kept
     shown = summary(honest.feature_set)
-    assert "no group and no recording is on two sides; 1 left out for that, with E_LEAK" in shown
+    assert "no group and no recording appears in more than one split; 1 tracks dropped" in shown
 
     # and back: what was left out has rows in the other set
     watched = Watched()
@@ -299,10 +299,10 @@ def test_clips_split_one_by_one_are_marked_as_leaky(
 def test_progress_counts_up_to_all_files(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(per_class=6)
     (root / "hum" / "empty.wav").write_bytes(b"")
-    seen: list[Progress] = []
-    build(read_catalog(root), tmp_path / "out", *SPECS, seen.append, decode=decode_here)
-    assert seen[0] == Progress(files=0, listed=13, rejected=0, clips=0, resumed=0)
-    assert seen[-1] == Progress(files=13, listed=13, rejected=1, clips=36, resumed=0)
+    seen: list[BuildProgress] = []
+    build(read_catalog(root), tmp_path / "out", *SPECS, progress=seen.append, decode=decode_here)
+    assert seen[0] == BuildProgress(files=0, listed=13, rejected=0, clips=0, resumed=0)
+    assert seen[-1] == BuildProgress(files=13, listed=13, rejected=1, clips=36, resumed=0)
     assert [one.files for one in seen] == sorted(one.files for one in seen)
 
 
@@ -351,7 +351,7 @@ def test_a_build_that_stops_leaves_a_list_of_what_is_bad(
 
 
 @pytest.mark.parametrize("name", ["part", "decoded.parquet"])
-def test_damaged_rows_are_not_taken_over(
+def test_damaged_rows_are_not_reused(
     make_folder: Callable[..., Path], tmp_path: Path, name: str
 ) -> None:
     catalog = read_catalog(make_folder(per_class=6))
@@ -401,9 +401,9 @@ def test_a_file_that_changes_during_the_build_is_not_used_and_tried_again(
     victim = root / "hum/take 0.wav"
     before = victim.read_bytes()
 
-    def swap(job: Job, pending: Sequence[Piece]) -> Pass:
+    def swap(job: DecodeJob, batches: Sequence[DecodeBatch]) -> Pass:
         victim.write_bytes((root / "hiss/take 0.wav").read_bytes())
-        yield from decode_here(job, pending)
+        yield from decode_here(job, batches)
 
     found = build(read_catalog(root), tmp_path / "out", *SPECS, decode=swap).feature_set
     reasons = {row["path"]: row["reason"] for row in found.tracks().to_pylist() if row["reason"]}
@@ -431,7 +431,7 @@ def test_two_copies_of_a_folder_build_one_set_at_a_time(
     made[0].feature_set.verify(digests=True)
 
 
-def in_turn(job: Job, pending: Sequence[Piece]) -> Pass:
+def in_turn(job: DecodeJob, batches: Sequence[DecodeBatch]) -> Pass:
     """The decoder of this process is for one thread."""
     with DECODING:
-        yield from decode_here(job, pending)
+        yield from decode_here(job, batches)

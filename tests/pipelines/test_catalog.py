@@ -103,15 +103,15 @@ class TestFolders:
             touch(tmp_path, f"{NFC}/1.ogg", f"{NFD}/2.ogg", "Rock/3.ogg", "rock/4.ogg")
         )
         assert {t.label for t in catalog.tracks} == {NFC, "Rock", "rock"}
-        assert catalog.notes == ("the classes 'Rock' and 'rock' differ in case only",)
+        assert catalog.notes == ("the classes 'Rock' and 'rock' differ only in case",)
 
     @pytest.mark.parametrize(
         ("names", "word"),
         [
             ((), "no audio below"),
             (("a/notes.txt",), "no audio below"),
-            (("1.wav", "2.wav"), "no folder for a class"),
-            (("a/1.wav", "a/2.wav"), "one class only, 'a'"),
+            (("1.wav", "2.wav"), "no class folder"),
+            (("a/1.wav", "a/2.wav"), "a single class \\('a'\\)"),
         ],
     )
     def test_what_cannot_be_used(self, tmp_path: Path, names: tuple[str, ...], word: str) -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from pipelines.build import console
-from pipelines.build.progress import Progress
+from pipelines.build.building import BuildProgress
 
 
 def test_the_rate_leaves_out_the_start_and_what_was_taken_over() -> None:
@@ -13,13 +13,13 @@ def test_the_rate_leaves_out_the_start_and_what_was_taken_over() -> None:
     out = io.StringIO()
     show = console.progress_lines(out, lambda: next(moments))
     for files in (100, 140, 160, 200):
-        show(Progress(files=files, listed=200, rejected=3, clips=10 * files, resumed=100))
+        show(BuildProgress(files=files, listed=200, rejected=3, clips=10 * files, resumed=100))
     lines = out.getvalue().splitlines()
-    assert lines[0] == "100/200 files, 1000 clips, 3 rejected, 100 taken over"
-    assert lines[1] == "140/200 files, 1400 clips, 3 rejected, 100 taken over"
+    assert lines[0] == "100/200 files, 1000 clips, 3 rejected, 100 reused"
+    assert lines[1] == "140/200 files, 1400 clips, 3 rejected, 100 reused"
     # 20 files in the 10 s since the first ones came; 40 are left
-    assert lines[2].endswith("100 taken over, 2 files/s, 20 s left")
-    assert lines[3].endswith("200/200 files, 2000 clips, 3 rejected, 100 taken over, 3 files/s")
+    assert lines[2].endswith("100 reused, 2 files/s, 20 s left")
+    assert lines[3].endswith("200/200 files, 2000 clips, 3 rejected, 100 reused, 3 files/s")
 
 
 @pytest.mark.parametrize(

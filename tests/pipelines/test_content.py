@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import xxhash
 
 from pipelines.sources.content import content_digest, digests
 from pipelines.sources.tracks import Catalog, Track
+from pipelines.storage import Folder
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 
@@ -75,7 +75,7 @@ def test_a_missing_file_counts_as_missing(catalog: Catalog) -> None:
 
 
 def test_unchanged_files_are_not_read_again(catalog: Catalog, tmp_path: Path) -> None:
-    cache = tmp_path / "cache" / "hashes.json"
+    cache = Folder(tmp_path / "cache")
     before = digests(catalog, cache)
     path = Path(catalog.root) / "a"
     path.write_bytes(b"Z" * path.stat().st_size)
@@ -93,16 +93,18 @@ def test_unchanged_files_are_not_read_again(catalog: Catalog, tmp_path: Path) ->
 def test_a_cache_that_cannot_be_used_costs_time_only(
     catalog: Catalog, tmp_path: Path, text: str
 ) -> None:
-    cache = tmp_path / "hashes.json"
-    cache.write_text(text)
-    assert digests(catalog, cache) == digests(catalog)
-    assert json.loads(cache.read_text())["hashes"].keys() == {"a", "b"}
+    cache = Folder(tmp_path / "cache")
+    before = digests(catalog, cache)
+    [name] = cache.names()
+    cache.write_text(name, text)
+    assert digests(catalog, cache) == before
+    assert cache.read_json(name)["hashes"].keys() == {"a", "b"}
 
 
 def test_a_file_that_was_just_written_is_hashed_once_more(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "hashes.json"
+    cache = Folder(tmp_path / "cache")
     path = Path(catalog.root) / "a"
     path.write_bytes(b"1" * 1000)
     stamp = path.stat().st_mtime_ns
@@ -114,7 +116,7 @@ def test_a_file_that_was_just_written_is_hashed_once_more(
 
 
 def test_a_link_out_of_the_data_is_not_read(catalog: Catalog, tmp_path: Path) -> None:
-    cache = tmp_path / "hashes.json"
+    cache = Folder(tmp_path / "cache")
     (tmp_path / "secret").write_bytes(b"s" * 1000)
     os.utime(tmp_path / "secret", ns=(LONG_AGO_NS, LONG_AGO_NS))
     (Path(catalog.root) / "a").unlink()

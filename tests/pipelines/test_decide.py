@@ -13,8 +13,7 @@ from pipelines.duplicates import signature
 from pipelines.errors import BuildError, SplitError
 from pipelines.settings import SplitSpec
 from pipelines.sources.tracks import Catalog, Track
-from pipelines.splits.decide import Decision, check_splits, decide
-from pipelines.splits.tolerance import Tolerance
+from pipelines.splits.decide import Decision, Tolerance, check_splits, decide
 from pipelines.verdicts import Verdict
 
 
@@ -52,7 +51,7 @@ def test_near_copies_are_one_group_on_one_side_and_flagged() -> None:
         decision = decide(found, made, SplitSpec(seed=seed), Tolerance())
         assert decision.copies.near == (("a0", "a5"),)
         assert decision.groups["a0"] == decision.groups["a5"]
-        assert decision.sides["a0"] == decision.sides["a5"]
+        assert decision.splits["a0"] == decision.splits["a5"]
         assert {name for name, one in decision.verdicts.items() if one.flags} == {"a0", "a5"}
         assert decision.verdicts["a0"].flags == ("W_NEAR_DUP",)
         assert decision.leakage.passed
@@ -110,7 +109,7 @@ class TestLeaks:
         assert leakage.examples == ()
         left = {track.track_id for track in found.tracks} - {"a7", "b3"}
         assert {track.track_id for track in decision.used} == left
-        assert decision.sides.keys() == decision.groups.keys() == left
+        assert decision.splits.keys() == decision.groups.keys() == left
         assert decision.decoded["a7"].used, "another split may use it"
 
     def test_a_group_on_two_sides_goes_and_copies_join_groups_where_auto_says_so(self) -> None:
@@ -146,7 +145,7 @@ class TestLeaks:
         made = near(found, a7=6)  # both in training
         plain = decide(found, made, self.REPORT, Tolerance())
         decision = decide(found, made, self.DROP, Tolerance())
-        assert decision.sides == plain.sides
+        assert decision.splits == plain.splits
         assert decision.leakage == plain.leakage
 
     def test_a_side_that_becomes_empty_is_told(self) -> None:

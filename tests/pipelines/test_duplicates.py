@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.duplicates import exact_pairs, near_pairs, signature
+from pipelines.duplicates.acoustic_fingerprint import unpack
 from pipelines.duplicates.agreement import agreement, wave_agreement
-from pipelines.duplicates.fingerprint import unpack
 
 RATE = 22050
 

@@ -22,7 +22,8 @@ from pipelines.sources.files import (
     read_all,
     split_uri,
 )
-from pipelines.sources.tracks import locate, printable, track_id
+from pipelines.sources.files.local import locate
+from pipelines.sources.tracks import printable, track_id
 
 
 def touch(root: Path, *names: str) -> Path:

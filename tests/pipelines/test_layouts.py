@@ -11,7 +11,7 @@ import pytest
 from pipelines.errors import CatalogError
 from pipelines.settings import SplitSpec
 from pipelines.sources.catalog import read_catalog
-from pipelines.splits.assign import given_sides, outside_split
+from pipelines.splits.assign import given_splits, outside_split
 from tests.pipelines.data_sets import touch
 
 
@@ -41,7 +41,7 @@ class TestEsc50:
         ]
         assert catalog.unlisted == ("audio/extra.wav",)
         spec = SplitSpec(column="fold", val_values=("4",), test_values=("5",))
-        assert Counter(given_sides(catalog.tracks, spec).values()) == {"train": 3, "test": 1}
+        assert Counter(given_splits(catalog.tracks, spec).values()) == {"train": 3, "test": 1}
 
     def test_its_subset(self, root: Path) -> None:
         catalog = read_catalog(root, "esc10")
@@ -75,7 +75,7 @@ class TestGtzan:
         )
         assert Counter(t.label for t in catalog.tracks) == dict.fromkeys(gtzan.gtzan_genres, 100)
         spec = SplitSpec(column="split")
-        sides = given_sides(catalog.tracks, spec)
+        sides = given_splits(catalog.tracks, spec)
         # the sizes that the authors of the filtered split publish
         assert Counter(sides.values()) == {"train": 443, "val": 197, "test": 290}
         outside = outside_split(catalog.tracks, spec)
@@ -134,7 +134,7 @@ class TestFma:
             "artist_name": "Ünï",
             "album": "1",
         }
-        sides = given_sides(catalog.tracks, SplitSpec(column="split"))
+        sides = given_splits(catalog.tracks, SplitSpec(column="split"))
         assert list(sides.values()) == ["train", "val", "test"]
 
     def test_a_larger_subset_holds_the_smaller_ones(self, root: Path) -> None:
@@ -176,7 +176,7 @@ class TestFma:
     @pytest.mark.parametrize(
         ("text", "word"),
         [
-            ("track_id,genre\n2,Rock\n", "header must take three lines"),
+            ("track_id,genre\n2,Rock\n", "header must have three lines"),
             ("\n".join(HEADER) + "\nx,,,,,training,small,Rock,\n", "'x' is not a track number"),
             ("\n".join(HEADER) + "\n2,,,,,training,large,Rock,\n", "lists no track of fma_small"),
             ("\n".join(HEADER) + "\n2,,,\n", "not a readable table"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import CatalogError
 from pipelines.sources.catalog import read_catalog
-from pipelines.sources.layouts.rows import Row, name_tracks
+from pipelines.sources.tracks import Track, name_tracks
 from tests.pipelines.data_sets import codes, touch, write
 
 NFC, NFD = (unicodedata.normalize(form, "é.wav") for form in ("NFC", "NFD"))
@@ -49,7 +49,7 @@ class TestManifest:
             read_catalog(tmp_path)
         assert [t.label for t in read_catalog(tmp_path, "folders").tracks] == ["a", "b"]
         assert [t.label for t in read_catalog(tmp_path, label="origin").tracks] == ["x", "y"]
-        with pytest.raises(CatalogError, match="'origin' would be a column"):
+        with pytest.raises(CatalogError, match="'origin' must be a column"):
             read_catalog(tmp_path, "folders", label="origin")
 
     def test_parquet(self, tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ class TestManifest:
             ("", ["empty", "path,label"]),
             ("path,label\n", ["no rows"]),
             ("file,label\n1.wav,a\n", ["no column path", "found file, label"]),
-            ("Path,label\n1.wav,a\n", ["no column path", "'path' meant"]),
-            ("path,label,label\n1.wav,a,b\n", ["names a column twice: label"]),
+            ("Path,label\n1.wav,a\n", ["no column path", "is 'Path' the column path?"]),
+            ("path,label,label\n1.wav,a,b\n", ["duplicate columns: label"]),
             ("path,label\n,a\n2.wav,b\n", ["no path in 1 rows: 2"]),
             ("path,label\n1.wav,a\n2.wav,b,c\n", ["other than 2 cells: 3"]),
             ('path,label\n"1.wav,a\n', ["line 2"]),
-            ("path,label\n1.wav,a\n2.wav,a\n", ["one class only"]),
-            ("path,label\n1.wav,\n2.wav,\n", ["no row that can be used"]),
+            ("path,label\n1.wav,a\n2.wav,a\n", ["a single class ('a')"]),
+            ("path,label\n1.wav,\n2.wav,\n", ["no usable row"]),
             (b"path,label\n1.wav,caf\xe9\n", ["not UTF-8", "byte 20"]),
             ("path,label\n1.wav," + "a" * 10_000_000, ["line 2", "field larger"]),
             ("path,label\n1.wav,a\0\n", ["line 2"]),
@@ -161,7 +161,7 @@ class TestManifest:
         write(tmp_path, "path,label\n1.wav,a\n2.wav,b\n", "elsewhere.csv")
         root = touch(tmp_path / "data", "1.wav")
         (root / "manifest.csv").symlink_to(tmp_path / "elsewhere.csv")
-        with pytest.raises(CatalogError, match="no folder for a class"):
+        with pytest.raises(CatalogError, match="no class folder"):
             read_catalog(root, "folders")
         with pytest.raises(CatalogError, match="leads out"):
             read_catalog(root)
@@ -184,7 +184,9 @@ listed_rows = st.lists(
 def test_every_row_is_a_track_and_its_name_and_verdict_do_not_depend_on_the_order(
     rows: list, shuffle: random.Random
 ) -> None:
-    listed = [Row(path, label, columns, *segment) for path, label, columns, segment in rows]
+    listed = [
+        Track.listed(path, label, columns, *segment) for path, label, columns, segment in rows
+    ]
     tracks, rejected = name_tracks(listed)
     assert len(tracks) == len(listed) == len({t.track_id for t in tracks})
     assert sorted((t.path, t.label, t.start_s) for t in tracks) == sorted(

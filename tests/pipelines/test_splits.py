@@ -13,10 +13,9 @@ from pipelines.settings import Split, SplitSpec
 from pipelines.settings.splits import split_key
 from pipelines.sources.tracks import Track
 from pipelines.splits.assign import (
-    TrackInfo,
     assign_clip_splits,
     assign_splits,
-    given_sides,
+    given_splits,
     outside_split,
 )
 from pipelines.splits.leakage import audit
@@ -24,10 +23,22 @@ from pipelines.splits.leakage import audit
 SIDES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 
 
-def infos(sizes: dict[str, list[int]]) -> list[TrackInfo]:
+def grouped(name: str, label: str, group: str) -> Track:
+    return Track(name, f"{name}.wav", label, {"group": group})
+
+
+def groups_of(tracks: list[Track]) -> dict[str, str]:
+    return {track.track_id: track.columns["group"] for track in tracks}
+
+
+def assigned(tracks: list[Track], spec: SplitSpec = SplitSpec()) -> dict[str, Split]:  # noqa: B008
+    return assign_splits(tracks, groups_of(tracks), spec)
+
+
+def tracks_of(sizes: dict[str, list[int]]) -> list[Track]:
     """Tracks of classes whose groups have the given sizes."""
     return [
-        TrackInfo(f"{label}{group}-{n}", label, f"{label}{group}")
+        grouped(f"{label}{group}-{n}", label, f"{label}{group}")
         for label, counts in sizes.items()
         for group, count in enumerate(counts)
         for n in range(count)
@@ -53,13 +64,13 @@ def test_whole_groups_every_class_everywhere_in_any_order(
     seed: int,
     shuffle: random.Random,
 ) -> None:
-    tracks = infos(sizes)
+    tracks = tracks_of(sizes)
     spec = SplitSpec(train=shares[0], val=shares[1], test=shares[2], seed=seed)
-    sides = assign_splits(tracks, spec)
+    sides = assigned(tracks, spec)
     assert sides.keys() == {track.track_id for track in tracks}
-    assert audit(tracks, sides).groups_shared == 0
+    assert audit(tracks, groups_of(tracks), sides).groups_shared == 0
     count = Counter((track.label, sides[track.track_id]) for track in tracks)
-    groups = {(track.label, sides[track.track_id], track.group) for track in tracks}
+    groups = {(track.label, sides[track.track_id], track.columns["group"]) for track in tracks}
     held = Counter((label, side) for label, side, _ in groups)
     for label, counts in sizes.items():
         largest = max(counts)
@@ -71,24 +82,22 @@ def test_whole_groups_every_class_everywhere_in_any_order(
             assert gap <= (2 / 3 * largest if has_two else 2 * largest) + 1e-6
     mixed = list(tracks)
     shuffle.shuffle(mixed)
-    assert assign_splits(mixed, spec) == sides
+    assert assigned(mixed, spec) == sides
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_groups_that_hold_several_classes(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    tracks = [
-        TrackInfo(str(n), "abc"[rng.integers(3)], f"g{rng.integers(15)}") for n in range(150)
-    ]
-    sides = assign_splits(tracks, SplitSpec())
-    assert audit(tracks, sides).passed
+    tracks = [grouped(str(n), "abc"[rng.integers(3)], f"g{rng.integers(15)}") for n in range(150)]
+    sides = assigned(tracks)
+    assert audit(tracks, groups_of(tracks), sides).passed
     assert len({(track.label, sides[track.track_id]) for track in tracks}) == 9
 
 
 @pytest.mark.parametrize("count", [20, 100, 1000])
 def test_single_tracks_meet_the_shares_to_the_track(count: int) -> None:
-    tracks = infos({"a": [1] * count, "b": [1] * count})
-    sides = assign_splits(tracks, SplitSpec())
+    tracks = tracks_of({"a": [1] * count, "b": [1] * count})
+    sides = assigned(tracks)
     for label in "ab":
         got = Counter(sides[track.track_id] for track in tracks if track.label == label)
         assert got == {side: round(share * count) for side, share in SIDES.items()}
@@ -96,44 +105,43 @@ def test_single_tracks_meet_the_shares_to_the_track(count: int) -> None:
 
 def test_six_speakers_with_all_words_go_four_one_one() -> None:
     tracks = [
-        TrackInfo(f"{speaker}{word}{take}", str(word), f"speaker{speaker}")
+        grouped(f"{speaker}{word}{take}", str(word), f"speaker{speaker}")
         for speaker in range(6)
         for word in range(10)
         for take in range(5)
     ]
-    sides = assign_splits(tracks, SplitSpec())
-    got = Counter({track.group: sides[track.track_id] for track in tracks}.values())
+    sides = assigned(tracks)
+    got = Counter({track.columns["group"]: sides[track.track_id] for track in tracks}.values())
     assert got == {"train": 4, "val": 1, "test": 1}
 
 
 def test_the_split_is_the_same_on_every_machine() -> None:
     # Written down once; order of groups comes from a keyed hash and not from Python's.
-    tracks = infos({"a": [2, 2, 2, 2, 2, 2], "b": [1, 1, 1, 4, 4, 4]})
+    tracks = tracks_of({"a": [2, 2, 2, 2, 2, 2], "b": [1, 1, 1, 4, 4, 4]})
     by_group = {
-        t.group: side
-        for t, side in zip(tracks, assign_splits(tracks, SplitSpec()).values(), strict=True)
+        t.columns["group"]: side for t, side in zip(tracks, assigned(tracks).values(), strict=True)
     }
     assert "".join(by_group[group][1] for group in sorted(by_group)) == "arerrreaarrr"
 
 
 def test_another_seed_gives_another_split() -> None:
-    tracks = infos({"a": [1] * 40, "b": [1] * 40})
-    splits = [assign_splits(tracks, SplitSpec(seed=seed)) for seed in range(4)]
+    tracks = tracks_of({"a": [1] * 40, "b": [1] * 40})
+    splits = [assigned(tracks, SplitSpec(seed=seed)) for seed in range(4)]
     assert all(splits[0] != other for other in splits[1:])
 
 
 def test_a_class_with_few_groups_is_named_with_the_remedy() -> None:
     with pytest.raises(SplitError, match="rare") as caught:
-        assign_splits(infos({"common": [1] * 9, "rare": [5, 5]}), SplitSpec())
+        assigned(tracks_of({"common": [1] * 9, "rare": [5, 5]}))
     text = str(caught.value)
     assert "2   too few" in text
     assert "Add recordings" in text
 
 
 class TestGivenSplit:
-    def given_tracks(self, values: list[str]) -> list[TrackInfo]:
+    def given_tracks(self, values: list[str]) -> list[Track]:
         return [
-            TrackInfo(f"{label}{n}", label, f"{label}{n}", {"fold": value})
+            Track(f"{label}{n}", f"{label}{n}.wav", label, {"fold": value})
             for label in "ab"
             for n, value in enumerate(values)
         ]
@@ -141,7 +149,7 @@ class TestGivenSplit:
     def test_folds_are_honoured(self) -> None:
         tracks = self.given_tracks(["1", "2", "3", "4", "5"])
         spec = SplitSpec(column="fold", val_values=("4",), test_values=("5",))
-        sides = assign_splits(tracks, spec)
+        sides = assign_splits(tracks, {}, spec)
         assert {t.columns["fold"]: sides[t.track_id] for t in tracks} == {
             "1": "train",
             "2": "train",
@@ -152,13 +160,13 @@ class TestGivenSplit:
 
     def test_words_are_honoured(self) -> None:
         tracks = self.given_tracks(["training", "Validation", "test"])
-        sides = assign_splits(tracks, SplitSpec(column="fold"))
+        sides = assign_splits(tracks, {}, SplitSpec(column="fold"))
         assert [sides[t.track_id] for t in tracks[:3]] == ["train", "val", "test"]
 
     @pytest.mark.parametrize(
         ("values", "spec", "word"),
         [
-            (["1", "2"], SplitSpec(column="fold"), "'1', which is none of"),
+            (["1", "2"], SplitSpec(column="fold"), "unknown value '1'"),
             (["train", "test"], SplitSpec(column="fold"), "'a' has none in val"),
             (["train", "test"], SplitSpec(column="part"), "no column 'part'"),
         ],
@@ -167,17 +175,17 @@ class TestGivenSplit:
         self, values: list[str], spec: SplitSpec, word: str
     ) -> None:
         with pytest.raises(SplitError, match=word):
-            assign_splits(self.given_tracks(values), spec)
+            assign_splits(self.given_tracks(values), {}, spec)
 
     def test_an_empty_cell_or_a_word_for_it_is_no_side(self) -> None:
         tracks = self.given_tracks(["1", "2", "3", "", "unused", " Excluded"])
         spec = SplitSpec(column="fold", val_values=("2",), test_values=("3",))
-        sides = assign_splits(tracks, spec)
-        assert sides == given_sides(tracks, spec)
+        sides = assign_splits(tracks, {}, spec)
+        assert sides == given_splits(tracks, spec)
         assert {t.columns["fold"] for t in tracks if t.track_id in sides} == {"1", "2", "3"}
         # a value that the spec names is a side whatever it says
         named = SplitSpec(column="fold", val_values=("unused",), test_values=("3",))
-        assert assign_splits(tracks, named)["a4"] == "val"
+        assert assign_splits(tracks, {}, named)["a4"] == "val"
 
     def test_what_a_given_split_leaves_out_has_a_verdict(self) -> None:
         tracks = [
@@ -186,8 +194,8 @@ class TestGivenSplit:
         ]
         verdicts = outside_split(tracks, SplitSpec(column="split"))
         assert verdicts == {
-            "r": ("E_SPLIT", "the column 'split' puts it on no side: 'unused'"),
-            "s": ("E_SPLIT", "the column 'split' puts it on no side: ''"),
+            "r": ("E_SPLIT", "the column 'split' assigns it to no split: 'unused'"),
+            "s": ("E_SPLIT", "the column 'split' assigns it to no split: ''"),
         }
         assert outside_split(tracks, SplitSpec()) == {}
         with pytest.raises(SplitError, match="no column 'fold'"):
@@ -209,7 +217,7 @@ class TestClips:
         shuffle: random.Random,
     ) -> None:
         tracks = [
-            TrackInfo(f"{label}{n}", label, f"{label}{n}")
+            grouped(f"{label}{n}", label, f"{label}{n}")
             for label, counts in sizes.items()
             for n in range(len(counts))
         ]
@@ -229,18 +237,18 @@ class TestClips:
         assert assign_clip_splits(mixed, num_clips, spec) == sides
 
     def test_clips_of_one_track_are_on_several_sides(self) -> None:
-        tracks = infos({"a": [1] * 10, "b": [1] * 10})
+        tracks = tracks_of({"a": [1] * 10, "b": [1] * 10})
         num_clips = {track.track_id: 10 for track in tracks}
         first = assign_clip_splits(tracks, num_clips, SplitSpec(unit="clip"))
         assert sum(len(set(on)) > 1 for on in first.values()) > 15
         other = assign_clip_splits(tracks, num_clips, SplitSpec(unit="clip", seed=1))
         assert first != other
-        report = audit(tracks, first)
+        report = audit(tracks, groups_of(tracks), first)
         assert (report.clip_split, report.passed) == (True, False)
 
     def test_too_few_clips(self) -> None:
         with pytest.raises(SplitError, match="class 'a' has 2 clips"):
-            assign_clip_splits(infos({"a": [1, 1]}), {"a0-0": 1, "a1-0": 1}, SplitSpec())
+            assign_clip_splits(tracks_of({"a": [1, 1]}), {"a0-0": 1, "a1-0": 1}, SplitSpec())
 
 
 class TestSpec:

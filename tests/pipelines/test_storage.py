@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import StorageFullError, UnsupportedStorageError
-from pipelines.storage import Folder
+from pipelines.storage import Folder, full_disk_named
 
 
 def listed(folder: Path) -> list[str]:
@@ -57,6 +57,48 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageFullError, match="where"), Folder.at(tmp_path).building("where"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert listed(tmp_path) == []
+
+
+def test_a_full_disk_is_named_however_deep_it_was_met() -> None:
+    def deep() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("task failed") from error
+
+    with (
+        pytest.raises(StorageFullError, match="/some/where"),
+        full_disk_named(Path("/some/where")),
+    ):
+        deep()
+    with pytest.raises(KeyError), full_disk_named(Path("/some/where")):
+        raise KeyError("other")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    with folder.writing("x") as scratch:
+        scratch.write_text("old")
+        assert not folder.exists("x")
+    with pytest.raises(TypeError), folder.writing("x") as scratch:
+        scratch.write_bytes("half")  # type: ignore[arg-type]
+    assert (folder.read_text("x"), listed(tmp_path)) == ("old", ["x"])
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from pipelines.storage import Folder\n"
+        "with Folder.at(sys.argv[1]).building('model') as scratch:\n"
+        "    (scratch / 'first').write_text('1')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60)
+    assert Folder.at(tmp_path).names() == []
+    with Folder.at(tmp_path).building("model") as scratch:
+        (scratch / "second").write_text("2")
+    assert listed(tmp_path) == ["model"]
+    assert listed(tmp_path / "model") == ["second"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

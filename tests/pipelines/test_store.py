@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import build
+from pipelines.build.decode import decode_here
 from pipelines.errors import BuildError, SplitError, StoreError
 from pipelines.features import transform
 from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
 from pipelines.store.feature_set import FeatureSet, find_feature_set, open_feature_set
+from tests.pipelines.data_sets import build
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
@@ -150,7 +151,7 @@ class TestOpening:
         return made(make_folder(per_class=3), tmp_path / "out")
 
     def test_the_manifest_comes_back_as_it_was(self, found: FeatureSet) -> None:
-        again = open_feature_set(found.path).manifest
+        again = open_feature_set(found.folder).manifest
         assert again == found.manifest
         assert (again.clip, again.feature, again.split) == (CLIP, FEATURE, SplitSpec())
         assert again.labels == ("hiss", "hum")
@@ -160,14 +161,14 @@ class TestOpening:
         data = json.loads(path.read_text())
         del data["split"]["leaks"], data["leakage"]["dropped"], data["leakage"]["dropped_val"]
         path.write_text(json.dumps(data))
-        assert open_feature_set(found.path).manifest == found.manifest
+        assert open_feature_set(found.folder).manifest == found.manifest
 
     def test_nothing_there_or_not_finished(self, found: FeatureSet, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"pipelines\.build"):
-            open_feature_set(tmp_path / "gone")
+            open_feature_set(Folder(tmp_path / "gone"))
         (found.path / "manifest.json").unlink()
         with pytest.raises(StoreError, match="not finished"):
-            open_feature_set(found.path)
+            open_feature_set(found.folder)
 
     @pytest.mark.parametrize(
         ("change", "word"), [({"version": 99}, "version 99"), ({"clips": None}, "damaged")]
@@ -178,10 +179,10 @@ class TestOpening:
         path = found.path / "manifest.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         with pytest.raises(StoreError, match=word):
-            open_feature_set(found.path)
+            open_feature_set(found.folder)
         path.write_text("{")
         with pytest.raises(StoreError, match="cannot be read"):
-            open_feature_set(found.path)
+            open_feature_set(found.folder)
 
     def test_verify_finds_what_is_missing_or_cut(self, found: FeatureSet) -> None:
         found.verify()
@@ -201,5 +202,5 @@ class TestOpening:
         part.write_bytes(data)
         with pytest.raises(StoreError, match=f"{part.name}.*not those that were written"):
             found.verify(digests=True)
-        assert find_feature_set(found.path) is not None
-        assert find_feature_set(found.path, digests=True) is None
+        assert find_feature_set(found.folder) is not None
+        assert find_feature_set(found.folder, digests=True) is None

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import build
+from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.decode import decode_here
 from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
@@ -225,7 +225,9 @@ def test_a_track_with_clips_on_several_sides_has_a_number_on_each(tmp_path: Path
     split = SplitSpec(unit="clip", train=0.5, val=0.25, test=0.25)
     clip = ClipSpec(clip_seconds=0.3, clips_per_track=4)
     feature = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=16)
-    found = build(tracks, tmp_path / "out", clip, feature, split, decode=decode_here).feature_set
+    options = BuildOptions(decode=decode_here)
+    [built] = build_sets(tracks, tmp_path / "out", [(clip, feature)], split, options)
+    found = built.feature_set
     mapped = open_arrays(found.path, tmp_path / "cache")
 
     label_of = {track.track_id: track.label for track in tracks.tracks}

@@ -13,8 +13,8 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import build_sets
+from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.decode import decode_here
 from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
@@ -231,7 +231,7 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     feature = FeatureSpec("song", 16_000, n_fft=512, hop_length=256)
     (built,) = build_sets(
         read_catalog(tracks), tmp_path / "sets", [(clip, feature)],
-        SplitSpec(train=0.5, val=0.25, test=0.25), decode=decode_here,
+        SplitSpec(train=0.5, val=0.25, test=0.25), BuildOptions(decode=decode_here),
     )  # fmt: skip
     arrays = open_arrays(built.feature_set.path, tmp_path / "cache")
     assert arrays.x.shape == (24, 16, 1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import BuildResult, build_sets
+from pipelines.build.building import BuildOptions, BuildResult, build_sets
+from pipelines.build.decode import decode_here
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
@@ -88,7 +88,7 @@ def built(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, B
     specs = [pipeline_settings(one.data, one.stored_features) for one in kinds.values()]
     results = build_sets(
         read_catalog(tracks), tmp_path_factory.mktemp("sets"), [one[:2] for one in specs],
-        specs[0][2], decode=decode_here,
+        specs[0][2], BuildOptions(decode=decode_here),
     )  # fmt: skip
     return {one.feature_set.manifest.feature.kind: one for one in results}
 

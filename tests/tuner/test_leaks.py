@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.build.decode_pass import decode_here
-from pipelines.build.feature_sets import build_sets
+from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.decode import decode_here
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tuner.config import Space, loads
@@ -54,7 +54,8 @@ def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, An
     """What the first stage tells the user, and what it records."""
     data = wanted.template.data
     clip, feature, split = pipeline_settings(data, wanted.template.front_end)
-    build_sets(read_catalog(source), out, [(clip, feature)], split, decode=decode_here)
+    options = BuildOptions(decode=decode_here)
+    build_sets(read_catalog(source), out, [(clip, feature)], split, options)
     told: list[str] = []
     records: list[dict[str, Any]] = []
     study = SimpleNamespace(

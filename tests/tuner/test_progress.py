@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from pipelines.build.progress import Progress as BuildProgress
+from pipelines.build.building import BuildProgress
 from tests.tuner.test_selection import trial
 from tuner.report.terminal import Progress
 

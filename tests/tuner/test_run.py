@@ -75,7 +75,7 @@ def no_label(folder: Path, wav: Path) -> Path:
     [
         (missing, ["nothing at", "nowhere"]),
         (empty, ["no audio below"]),
-        (one_class, ["one class only", "'techno'"]),
+        (one_class, ["a single class", "'techno'"]),
         (one_group, ["fewer than 3 groups: a", "too few"]),
         (no_label, ["no column label", "found path, genre"]),
     ],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from pipelines.build.progress import Progress as BuildProgress
+    from pipelines.build.building import BuildProgress
     from tuner.ledger.journal import Record
 
 # A log file wants a line now and then, not one a file.

@@ -15,8 +15,7 @@ from tuner.ledger import selection
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pipelines.build.feature_sets import BuildResult
-    from pipelines.build.progress import Progress
+    from pipelines.build.building import BuildProgress, BuildResult
     from pipelines.storage import Folder
     from pipelines.store.feature_set import FeatureSet
     from tuner.config import Space
@@ -107,24 +106,23 @@ def build_features(study: Context) -> None:
 
 
 def build_all(
-    space: Space, source: str | Path, folder: Path, progress: Callable[[Progress], None]
+    space: Space, source: str | Path, folder: Path, progress: Callable[[BuildProgress], None]
 ) -> dict[tuple[ClipSpec, FeatureSpec], BuildResult]:
     """Build the missing feature sets of the space under ``folder``.
 
     Raises:
         PipelineError: The data cannot be used, or the disk is full.
     """
-    from pipelines.build.feature_sets import build_sets
+    from pipelines.build.building import BuildOptions, build_sets
     from pipelines.sources.catalog import read_catalog
+    from pipelines.splits.decide import Tolerance
 
     # Neither the split nor the share of bad files can be a range, so all sets have the same.
     data = space.template.data
     settings = [pipeline_settings(v.data, v.features) for v in space.feature_variants()]
     wanted = [(clip, feature) for clip, feature, _ in settings]
-    built = build_sets(
-        read_catalog(source), folder, wanted, settings[0][2], progress,
-        max_bad_share=data.max_bad_share,
-    )  # fmt: skip
+    options = BuildOptions(Tolerance(data.max_bad_share), progress=progress)
+    built = build_sets(read_catalog(source), folder, wanted, settings[0][2], options)
     return dict(zip(wanted, built, strict=True))
 
 

@@ -20,6 +20,7 @@ import torch
 
 from pipelines.features import front_end as front_end_module
 from pipelines.settings import SPLITS, FeatureSpec, feature_shape, rendering
+from pipelines.storage import Folder
 from pipelines.store.feature_set import FeatureSet, open_feature_set
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def open_arrays(
         pipelines.errors.StoreError: The feature set is incomplete.
         OSError: The cache folder cannot be written.
     """
-    source = open_feature_set(feature_set)
+    source = open_feature_set(Folder(feature_set))
     name = source.manifest.fingerprint
     if front_end is not None:
         name += f"-{rendering(source.manifest.clip, front_end.feature)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pipelines.storage import Folder
 from pipelines.store.feature_set import open_feature_set
 from tuner.config.specs import feature_spec
 from tuner.errors import StudyError
@@ -87,7 +88,7 @@ def assemble(
         )
     bundle = Bundle(
         labels=arrays.labels,
-        clip=open_feature_set(Path(feature_set)).manifest.clip,
+        clip=open_feature_set(Folder(Path(feature_set))).manifest.clip,
         feature=feature,
         crops=recipe.crops,
         model=model,

@@ -1,18 +1,18 @@
-"""The files of a data set, wherever its root is: opened safely, stamped, listed."""
+"""The files of a data set, wherever its root is: listing, stamps, safe opening."""
 
 from __future__ import annotations
 
 from pipelines.sources.files.contract import (
     EXTENSIONS,
     EXTRA_EXTENSIONS,
-    Entry,
     Files,
+    FoundFile,
     Stamp,
     as_stream,
     is_audio_name,
     read_all,
 )
-from pipelines.sources.files.local import LocalFiles
+from pipelines.sources.files.local import LocalFiles, is_below, locate
 from pipelines.sources.files.uri import (
     is_uri,
     local_path,
@@ -24,15 +24,17 @@ from pipelines.sources.files.uri import (
 __all__ = [
     "EXTENSIONS",
     "EXTRA_EXTENSIONS",
-    "Entry",
     "Files",
+    "FoundFile",
     "LocalFiles",
     "Stamp",
     "as_stream",
     "files_at",
     "is_audio_name",
+    "is_below",
     "is_uri",
     "local_path",
+    "locate",
     "printable_file",
     "printable_root",
     "read_all",
@@ -41,14 +43,14 @@ __all__ = [
 
 
 def files_at(root: str) -> Files:
-    """The files below a root.
+    """Return the files below a root.
 
     Args:
-        root: a folder, or a URI that pyarrow knows: `s3://bucket/folder`, `gs://`, `abfs://`,
-            `file://`.
+        root: Folder, or a URI that pyarrow knows: ``s3://bucket/folder``, ``gs://``, ``abfs://``,
+            ``file://``.
 
     Raises:
-        CatalogError: The URI cannot be understood.
+        CatalogError: The URI is invalid.
     """
     if not is_uri(root):
         return LocalFiles(root)

@@ -1,25 +1,25 @@
-"""The files below a local folder: no link leads out, nothing but regular files is opened."""
+"""The files below a local folder: no link leads out, and only regular files are opened."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected, CatalogError
-from pipelines.sources.files.contract import Entry, Stamp
-from pipelines.sources.tracks import leads_out, locate, printable
+from pipelines.sources.files.contract import FoundFile, Stamp, leads_out
+from pipelines.sources.tracks import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
-# Folders that operating systems leave on disks and in archives; nothing in them is the user's.
+# Folders that operating systems leave on disks and in archives, without data of the user.
 _SYSTEM_FOLDERS = frozenset(
     {"lost+found", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"}
 )
-# Says something of this process and nothing of the file.
+# Errors of this process, not of the file.
 _OUR_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _BLOCK_BYTES = 1 << 20
 _NOT_REGULAR = "a folder, pipe, socket or device, not a regular file"
@@ -34,13 +34,13 @@ class LocalFiles:
         self.root = os.path.realpath(root)
 
     def open(self, path: str) -> int:
-        """See `Files.open`."""
+        """See ``Files.open``."""
         real = locate(self.root, path)
         try:
-            # looked at before it is opened, since opening a device can do something
+            # Checked before it is opened, because opening a device can have effects.
             if not stat.S_ISREG(os.lstat(real).st_mode):
                 raise AudioRejected("E_NOT_AUDIO", _NOT_REGULAR)
-            # no link at the end, and never a wait for the writer of a pipe
+            # O_NOFOLLOW: no link at the end. O_NONBLOCK: never wait for the writer of a pipe.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(real, flags)
         except PermissionError as error:
@@ -55,7 +55,7 @@ class LocalFiles:
         return fd
 
     def stamp(self, path: str) -> Stamp | None:
-        """See `Files.stamp`; follows links and reads nothing."""
+        """See ``Files.stamp``; follows links and reads nothing."""
         if leads_out(path):
             return None
         try:
@@ -65,11 +65,11 @@ class LocalFiles:
         return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
     def stamps(self, paths: Iterable[str]) -> dict[str, Stamp]:
-        """See `Files.stamps`."""
+        """See ``Files.stamps``."""
         return {path: found for path in paths if (found := self.stamp(path)) is not None}
 
     def digest(self, path: str) -> str | None:
-        """XXH3 of the bytes, 128 bits; None when they cannot be read or change meanwhile."""
+        """Return the XXH3 of the bytes, 128 bits; None if unreadable or changed meanwhile."""
         import xxhash
 
         try:
@@ -89,17 +89,17 @@ class LocalFiles:
         same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
         return total.hexdigest() if same else None
 
-    def scan(self) -> Iterator[Entry]:
-        """See `Files.scan`; holds one name at a time, however large a folder is."""
+    def scan(self) -> Iterator[FoundFile]:
+        """See ``Files.scan``; holds one name at a time, however large a folder is."""
         pending = [""]
         while pending:
             under = pending.pop()
             try:
                 entries = os.scandir(f"{self.root}/{under}")
             except PermissionError:
-                yield Entry(under, "closed")
+                yield FoundFile(under, "closed")
                 continue
-            except OSError:  # gone since it was found
+            except OSError:  # deleted since it was found
                 continue
             with entries:
                 for entry in entries:
@@ -110,7 +110,7 @@ class LocalFiles:
                         yield _entry(path, entry)
 
     def folders(self, under: str = "") -> set[str]:
-        """See `Files.folders`."""
+        """See ``Files.folders``."""
         try:
             with os.scandir(f"{self.root}/{under}") as entries:
                 return {entry.name for entry in entries if entry.is_dir()}
@@ -118,21 +118,50 @@ class LocalFiles:
             raise CatalogError(f"no permission to list {printable(self.root)}") from error
 
 
+def locate(root: str | Path, path: str) -> Path:
+    """Find the file of a track below a local root.
+
+    Args:
+        root: Root of the catalog, absolute and without links.
+        path: Path of the track.
+
+    Raises:
+        AudioRejected: E_PATH_ESCAPE if the path or a link on it leads out of the root, E_MISSING
+            if nothing is there, E_PERM if a folder on the way cannot be read.
+    """
+    if leads_out(path):
+        raise AudioRejected("E_PATH_ESCAPE", f"{path!r} leads out of the data folder")
+    try:
+        real = os.path.realpath(f"{os.fspath(root)}/{path}", strict=True)
+    except PermissionError as error:
+        raise AudioRejected("E_PERM", "no permission to reach the file") from error
+    except OSError as error:
+        raise AudioRejected("E_MISSING", "no such file, or a link that leads nowhere") from error
+    if not is_below(real, os.fspath(root)):
+        raise AudioRejected("E_PATH_ESCAPE", f"a link leads out of the data folder, to {real}")
+    return Path(real)
+
+
+def is_below(real: str, root: str) -> bool:
+    """Return True if an absolute path without links is a folder or lies in it."""
+    return real == root or real.startswith(root if root.endswith("/") else f"{root}/")
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
-def _entry(path: str, entry: os.DirEntry[str]) -> Entry:
+def _entry(path: str, entry: os.DirEntry[str]) -> FoundFile:
     if _is_hidden(entry.name):
-        return Entry(path, "other")
+        return FoundFile(path, "other")
     try:
         status = entry.stat()
-    except OSError:  # a link to nothing: listed, so that it is rejected with a reason
-        return Entry(path, "file")
+    except OSError:  # a broken link is listed, so that it is rejected with a reason
+        return FoundFile(path, "file")
     if stat.S_ISDIR(status.st_mode):
-        return Entry(path, "linked")
+        return FoundFile(path, "linked")
     return (
-        Entry(path, "file", status.st_size)
+        FoundFile(path, "file", status.st_size)
         if stat.S_ISREG(status.st_mode)
-        else Entry(path, "other")
+        else FoundFile(path, "other")
     )

@@ -1,4 +1,4 @@
-"""The files below a file-system URI, fetched into memory one at a time."""
+"""The files below a file-system URI, each fetched into memory when it is opened."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import AudioRejected, CatalogError, PipelineError
-from pipelines.sources.files.contract import Entry, Stamp
+from pipelines.sources.files.contract import FoundFile, Stamp, leads_out
 from pipelines.sources.files.uri import printable_root, quoted
-from pipelines.sources.tracks import leads_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MAX_FETCHED_BYTES = 2 << 30
 _BLOCK_BYTES = 8 << 20  # most recordings are one request
-_THREADS = 16  # requests at a time: each waits for the network, not for a processor
-_FEW_FILES = 64  # so many are asked for one by one; more cost less as one listing
+_THREADS = 16  # concurrent requests: each waits for the network, not for a processor
+_FEW_FILES = 64  # up to this number, single requests are cheaper than one listing
 
 
 class RemoteFiles:
     """The files below a URI that pyarrow's file systems know.
 
-    Size and time of change stand for the content: object stores give a new time to each write,
-    and a data set is not downloaded to find out that it did not change.
+    Size and modification time identify the content: object stores give each write a new time,
+    and no data set is downloaded just to find out that it did not change.
 
     Attributes:
-        root: the URI; may hold a secret.
+        root: URI; may hold a secret.
     """
 
     remote = True
@@ -43,10 +42,10 @@ class RemoteFiles:
     @staticmethod
     @functools.lru_cache(maxsize=8)  # connecting costs several requests
     def at(root: str) -> RemoteFiles:
-        """The files of a URI, connected to once in each process.
+        """Return the files of a URI; each process connects once.
 
         Raises:
-            CatalogError: The URI cannot be understood.
+            CatalogError: The URI is invalid.
         """
         import pyarrow
         import pyarrow.fs
@@ -54,18 +53,18 @@ class RemoteFiles:
         try:
             file_system, base = pyarrow.fs.FileSystem.from_uri(quoted(root))
         except (pyarrow.ArrowException, OSError) as error:
-            # the message quotes the URI, and with it a secret: `from None` keeps it out of sight
+            # The message quotes the URI with its secret; ``from None`` hides it.
             reason = type(error).__name__ if "://" in str(error) else str(error)
             raise CatalogError(
                 f"cannot use {printable_root(root)}: {reason}; write for example "
                 "s3://bucket/folder?region=eu-central-1"
             ) from None
         if not base.strip("/"):
-            raise CatalogError(f"{printable_root(root)} names no bucket")
+            raise CatalogError(f"{printable_root(root)} has no bucket")
         return RemoteFiles(root, file_system, base)
 
     def open(self, path: str, max_bytes: int = MAX_FETCHED_BYTES) -> int:
-        """See `Files.open`; the bytes are in memory, and gone when the descriptor is closed."""
+        """See ``Files.open``; the bytes are in memory until the descriptor is closed."""
         if leads_out(path):
             raise AudioRejected("E_PATH_ESCAPE", f"{path!r} leads out of the data folder")
         fd = _anonymous_file()
@@ -75,7 +74,7 @@ class RemoteFiles:
                 if size > max_bytes:
                     detail = f"{size} bytes; files of at most {max_bytes} bytes are fetched"
                     raise AudioRejected("E_TOO_LONG", detail)
-                # one request cannot mix two versions of a file, several can
+                # Several requests can mix two versions of a file, one request cannot.
                 before = self._info(path) if size > _BLOCK_BYTES else None
                 copied = _copy(source, fd, size)
             if copied != size or (before is not None and self._info(path) != before):
@@ -87,7 +86,7 @@ class RemoteFiles:
         return fd
 
     def stamp(self, path: str) -> Stamp | None:
-        """See `Files.stamp`; one request."""
+        """See ``Files.stamp``; one request."""
         if leads_out(path):
             return None
         try:
@@ -96,7 +95,7 @@ class RemoteFiles:
             return None
 
     def stamps(self, paths: Iterable[str]) -> dict[str, Stamp]:
-        """See `Files.stamps`; many files are found in one listing of the root."""
+        """See ``Files.stamps``; many files are found in one listing of the root."""
         wanted = set(paths)
         if len(wanted) > _FEW_FILES:
             infos = self._list(recursive=True)
@@ -106,18 +105,18 @@ class RemoteFiles:
             return {path: stamp for path, stamp in found if stamp is not None}
 
     def digest(self, path: str) -> str | None:
-        """Of size and time of change; nothing is fetched."""
+        """Return a digest of size and modification time; nothing is fetched."""
         stamp = self.stamp(path)
         return None if stamp is None else stamp_digest(path, stamp)
 
-    def scan(self) -> Iterator[Entry]:
-        """See `Files.scan`."""
+    def scan(self) -> Iterator[FoundFile]:
+        """See ``Files.scan``."""
         for path, stamp in self._regular(self._list(recursive=True)):
             hidden = any(part.startswith(".") for part in path.split("/"))
-            yield Entry(path, "other" if hidden else "file", stamp[0])
+            yield FoundFile(path, "other" if hidden else "file", stamp[0])
 
     def folders(self, under: str = "") -> set[str]:
-        """See `Files.folders`."""
+        """See ``Files.folders``."""
         import pyarrow.fs
 
         infos = self._list(under, recursive=False)
@@ -159,7 +158,7 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def _storage_errors(self) -> Iterator[None]:
-        """Tells what is known of a file from what is known of the storage."""
+        """Turn errors about one file into verdicts, and others into errors of the storage."""
         try:
             yield
         except FileNotFoundError as error:
@@ -181,9 +180,9 @@ class RemoteFiles:
 
 
 def stamp_digest(path: str, stamp: Stamp) -> str:
-    """The digest that stands for the content of a remote file: 32 hex digits.
+    """Return the digest that identifies the content of a remote file: 32 hex digits.
 
-    Many files have one size, and times may be whole seconds, so the path belongs to it.
+    Many files have the same size, and times may be whole seconds, so the path is included.
     """
     import xxhash
 
@@ -203,7 +202,7 @@ def _anonymous_file() -> int:
 
 
 def _copy(source: Any, fd: int, size: int) -> int:
-    """Copies so many bytes, or what there is; returns their number."""
+    """Copy up to ``size`` bytes and return their number."""
     copied = 0
     while copied < size and (block := source.read(min(_BLOCK_BYTES, size - copied))):
         copied += len(block)

@@ -1,4 +1,4 @@
-"""File-system URIs: what they stand for, and how they may be shown."""
+"""File-system URIs: their parts, and how to show them without secrets."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipelines.sources.tracks import printable
 
-# Options of a URI that say where the storage is, and not who asks.
+# Options of a URI that address the storage and hold no secret.
 _SAFE_OPTIONS = frozenset({"endpoint_override", "scheme", "region", "allow_bucket_creation"})
 
 
 def is_uri(source: str) -> bool:
-    """Whether a source is a file-system URI and not a path."""
+    """Return True if a source is a file-system URI and not a path."""
     scheme, mark, _ = source.partition("://")
     return bool(mark) and scheme.isascii() and scheme.replace("+", "").isalnum()
 
 
 def local_path(uri: str) -> str | None:
-    """The path that a `file://` URI stands for; None for others."""
+    """Return the path of a ``file://`` URI; None for other URIs."""
     parts = urlsplit(uri)
     return unquote(parts.path) if parts.scheme == "file" else None
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """A URI to that of its folder and the name of its last part."""
+    """Split a URI into that of its folder and the name of its last part."""
     parts = urlsplit(uri)
     folder, _, name = parts.path.rstrip("/").rpartition("/")
     return urlunsplit(parts._replace(path=folder)), unquote(name)
 
 
 def quoted(uri: str) -> str:
-    """A URI as a person writes it to one that a parser takes: spaces and Unicode escaped."""
+    """Escape spaces and Unicode in a URI that a person wrote."""
     return quote(uri, safe="%:/?#[]@!$&'()*+,;=~")
 
 
 def printable_root(root: str) -> str:
-    """A root that may be shown and written down: a URI without its user, password and keys."""
+    """Return a root that may be shown and stored: a URI without user, password and keys."""
     if not is_uri(root):
         return printable(root)
     parts = urlsplit(root)
@@ -46,6 +46,6 @@ def printable_root(root: str) -> str:
 
 
 def printable_file(root: str, path: str) -> str:
-    """A file below a root as it may be shown: without the options of a URI."""
+    """Return the address of a file that may be shown: without the options of a URI."""
     place = printable_root(root).partition("?")[0] if is_uri(root) else printable(root)
     return f"{place}/{printable(path)}"

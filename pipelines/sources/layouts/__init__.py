@@ -1,1 +1,1 @@
-"""How data sets lie on disk: one module for each layout, rows of a listing out of each."""
+"""Layouts of data sets on disk: one module per layout, each of which returns a catalog."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.errors import CatalogError
 from pipelines.sources.layouts.manifest import finish_listing
-from pipelines.sources.layouts.rows import Listed, Row
 from pipelines.sources.listing import read_table
+from pipelines.sources.tracks import Catalog, Track
 
 if TYPE_CHECKING:
     from pipelines.sources.files import Files
@@ -16,18 +16,18 @@ TABLE = "meta/esc50.csv"
 _WANTED = ("filename", "fold", "category", "esc10", "src_file")
 
 
-def read_esc50(files: Files, subset: Literal["esc50", "esc10"] = "esc50") -> Listed:
-    """Lists the rows of meta/esc50.csv, files in audio/.
+def read_esc50(files: Files, subset: Literal["esc50", "esc10"] = "esc50") -> Catalog:
+    """List the rows of meta/esc50.csv, whose files are in audio/.
 
-    The category is the class, src_file (the recording on Freesound that a clip was cut from) the
-    group, and the column `fold` holds the official folds 1 to 5.
+    The category is the class, src_file (the recording on Freesound that a clip was cut from) is
+    the group, and the column ``fold`` holds the official folds 1 to 5.
 
     Raises:
         CatalogError: The table is missing or faulty, or no row belongs to ESC-10.
     """
     table = read_table(files, TABLE, _WANTED)
-    rows = [
-        Row(
+    tracks = [
+        Track.listed(
             f"audio/{row['filename']}",
             row["category"],
             {"group": row["src_file"], "fold": row["fold"]},
@@ -35,8 +35,9 @@ def read_esc50(files: Files, subset: Literal["esc50", "esc10"] = "esc50") -> Lis
         for row in table.rows
         if subset == "esc50" or row["esc10"].lower() == "true"
     ]
-    if not rows:
+    if not tracks:
         raise CatalogError(f"{table.shown}: no row has True in the column esc10")
-    listed = Listed(subset, rows, ("group", "fold"), ignored=len(table.rows) - len(rows))
-    # the other forty classes of ESC-10 are left out on purpose and are not to be told of
-    return finish_listing(files, listed) if subset == "esc50" else listed
+    ignored = len(table.rows) - len(tracks)
+    catalog = Catalog(files.root, tuple(tracks), subset, ("group", "fold"), ignored)
+    # ESC-10 leaves out the other forty classes on purpose, so they are not reported.
+    return finish_listing(files, catalog) if subset == "esc50" else catalog

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import AudioRejected, CatalogError
 from pipelines.sources.files import as_stream, printable_file, printable_root
-from pipelines.sources.layouts.rows import Listed, Row
+from pipelines.sources.tracks import Catalog, Track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 METADATA = "fma_metadata"
 TABLE = f"{METADATA}/tracks.csv"
-# Folder of audio -> values of set.subset that it holds: each subset contains the smaller ones.
+# Folder of audio -> values of set.subset in it: each subset contains the smaller ones.
 FOLDERS = {
     "fma_full": ("small", "medium", "large"),
     "fma_large": ("small", "medium", "large"),
     "fma_medium": ("small", "medium"),
     "fma_small": ("small",),
 }
-_SIDES = {"training": "train", "validation": "val", "test": "test"}
+_SPLITS = {"training": "train", "validation": "val", "test": "test"}
 _COLUMNS = {
     "set.split": "split",
     "set.subset": "subset",
@@ -37,27 +37,27 @@ _WANTED = ("track_id", "track.genre_top", *_COLUMNS)
 _BLOCK_BYTES = 16 << 20  # biographies of artists make long rows
 
 
-def read_fma(files: Files, folder: str | None = None) -> Listed:
-    """Lists the tracks of the largest subset whose folder is there.
+def read_fma(files: Files, folder: str | None = None) -> Catalog:
+    """List the tracks of the largest subset whose folder exists.
 
-    track.genre_top is the class, `split` the official split, `artist` the number of the artist.
-    Tracks without a genre_top are not listed and are counted.
+    track.genre_top is the class, ``split`` the official split, ``artist`` the artist's number.
+    Tracks without a genre_top are counted but not listed.
 
     Args:
-        files: the folder with fma_metadata and fma_small, fma_medium, fma_large or fma_full.
-        folder: one of these; None takes the largest that is there.
+        files: Folder with fma_metadata and fma_small, fma_medium, fma_large or fma_full.
+        folder: Name of one of these; None for the largest that exists.
 
     Raises:
-        CatalogError: The table is missing or faulty, or no folder with audio is there.
+        CatalogError: The table is missing or faulty, or there is no folder with audio.
     """
     if folder is None:
         folder = next((name for name in FOLDERS if name in files.folders()), None)
     if folder is None:
         raise CatalogError(
-            f"{printable_root(files.root)} holds fma_metadata and no audio: put "
+            f"{printable_root(files.root)} holds fma_metadata but no audio; put "
             f"{' or '.join(sorted(FOLDERS))} beside it"
         )
-    rows: list[Row] = []
+    tracks: list[Track] = []
     num_without = 0
     for cells in _read_tracks(files):
         if cells["set.subset"] not in FOLDERS[folder]:
@@ -66,14 +66,16 @@ def read_fma(files: Files, folder: str | None = None) -> Listed:
             num_without += 1
             continue
         columns = {name: cells[key] for key, name in _COLUMNS.items()}
-        columns["split"] = _SIDES.get(columns["split"], columns["split"])
-        rows.append(Row(_audio_path(folder, cells["track_id"]), cells["track.genre_top"], columns))
-    if not rows:
+        columns["split"] = _SPLITS.get(columns["split"], columns["split"])
+        path = _audio_path(folder, cells["track_id"])
+        tracks.append(Track.listed(path, cells["track.genre_top"], columns))
+    if not tracks:
         raise CatalogError(f"{printable_file(files.root, TABLE)} lists no track of {folder}")
     note = f"{num_without} tracks of {folder} have no top genre and are not listed"
-    return Listed(
+    return Catalog(
+        files.root,
+        tuple(tracks),
         "fma",
-        rows,
         tuple(_COLUMNS.values()),
         ignored=num_without,
         notes=(note,) if num_without else (),
@@ -86,7 +88,7 @@ def _audio_path(folder: str, number: str) -> str:
 
 
 def _read_tracks(files: Files) -> Iterator[dict[str, str]]:
-    """The wanted columns of tracks.csv, whose header takes three lines."""
+    """Read the wanted columns of tracks.csv, whose header has three lines."""
     import pyarrow
     import pyarrow.csv
 
@@ -96,7 +98,7 @@ def _read_tracks(files: Files) -> Iterator[dict[str, str]]:
             names = _header(stream)
             if missing := [name for name in _WANTED if name not in names]:
                 raise CatalogError(
-                    f"{shown} has no column {', '.join(missing)}; its header must take three "
+                    f"{shown} has no column {', '.join(missing)}; its header must have three "
                     "lines, as published in fma_metadata.zip"
                 )
             table = _parsed(stream, names)
@@ -112,7 +114,7 @@ def _read_tracks(files: Files) -> Iterator[dict[str, str]]:
 
 
 def _header(stream: BinaryIO) -> list[str]:
-    """Reads three lines: groups of columns, columns, and the name of the first column."""
+    """Read three lines: groups of columns, columns, and the name of the first column."""
     lines = [stream.readline().decode("utf-8-sig", "replace") for _ in range(3)]
     upper, lower, index = (next(csv.reader(io.StringIO(line)), []) for line in lines)
     joined = [f"{a}.{b}" for a, b in zip(upper, lower, strict=False)]

@@ -1,4 +1,4 @@
-"""Layout: one folder for each class, audio at any depth below it."""
+"""Layout: one folder per class, with audio at any depth below it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,36 @@ from pipelines.sources.files import (
     as_stream,
     files_at,
     is_audio_name,
+    is_below,
     printable_file,
     printable_root,
 )
-from pipelines.sources.layouts.rows import Listed, Row
-from pipelines.sources.tracks import is_below
+from pipelines.sources.tracks import Catalog, Track
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pipelines.sources.files import Entry, Files
+    from pipelines.sources.files import Files, FoundFile
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = range(100, 1024)  # a git-LFS pointer is smaller than 1024 bytes
-_NO_COLUMNS: Mapping[str, str] = {}
 
 
-def read_folders(files: Files, under: str = "") -> Listed:
-    """Lists the audio below a folder; the name of a folder, in NFC, is the class.
+def read_folders(files: Files, under: str = "") -> Catalog:
+    """List the audio below a folder; the name of a folder, in NFC, is the class.
 
-    Not listed and counted: hidden files, pipes, sockets and devices, names that are not audio,
-    git-LFS pointers, links to folders that hold no audio or lead back into the data. Audio
-    beside the class folders has no class, and is told as unlisted.
+    These are counted but not listed: hidden files, pipes, sockets and devices, names that are
+    not audio, git-LFS pointers, links to folders that hold no audio or lead back into the data.
+    Audio beside the class folders has no class and is reported as unlisted.
 
     Args:
-        files: the data set.
-        under: the folder below its root that holds the class folders; empty for the root.
+        files: Data set.
+        under: Folder below its root that holds the class folders; empty for the root.
 
     Raises:
-        CatalogError: A folder cannot be listed, a link to a folder holds audio, or there is no
-            audio in a folder for a class.
+        CatalogError: A folder cannot be listed, a link to a folder holds audio, or no class
+            folder has audio.
     """
     prefix = f"{under}/" if under else ""
-    rows: list[Row] = []
+    tracks: list[Track] = []
     loose: list[str] = []
     ignored = num_pointers = num_links = 0
     labels: dict[str, str] = {}
@@ -62,35 +59,37 @@ def read_folders(files: Files, under: str = "") -> Listed:
             loose.append(entry.path)
         else:
             label = labels.setdefault(folder, unicodedata.normalize("NFC", folder))
-            rows.append(Row(entry.path, label, _NO_COLUMNS))
+            tracks.append(Track.listed(entry.path, label))
     notes = _notes(num_pointers, num_links)
-    if not rows:
+    if not tracks:
         raise _nothing(files, under, len(loose), ignored, notes)
     ignored += num_pointers + num_links
-    return Listed("folders", rows, (), ignored, tuple(sorted(loose)), notes)
+    return Catalog(
+        files.root, tuple(tracks), "folders", (), ignored, tuple(sorted(loose)), notes=notes
+    )
 
 
 def _class_folder(path: str, prefix: str) -> str | None:
-    """The folder that a file belongs to as to a class; None when it lies in none."""
+    """Return the class folder of a file; None if it is in none."""
     if not path.startswith(prefix):
         return None
     folder, mark, _ = path[len(prefix) :].partition("/")
     return folder if mark else None
 
 
-def _is_pointer(files: Files, entry: Entry) -> bool:
+def _is_pointer(files: Files, entry: FoundFile) -> bool:
     try:
         with as_stream(files, entry.path) as stream:
             return stream.read(len(_POINTER)) == _POINTER
-    except AudioRejected:  # listed, and rejected with this reason when it is decoded
+    except AudioRejected:  # decoding rejects it with this reason
         return False
 
 
 def _refuse_audio_behind(files: Files, path: str) -> None:
-    """A class behind a link would be lost without a word."""
+    """Refuse a link to a folder with audio, because its class would be lost silently."""
     target = os.path.realpath(f"{files.root}/{path}")
     if is_below(target, files.root):
-        return  # listed where it lies
+        return  # its files are listed anyway
     if any(e.kind == "file" and is_audio_name(e.path) for e in files_at(target).scan()):
         raise CatalogError(
             f"{printable_file(files.root, path)} is a link to a folder with audio, and links to "
@@ -103,10 +102,10 @@ def _notes(num_pointers: int, num_links: int) -> tuple[str, ...]:
     notes = []
     if num_pointers:
         notes.append(
-            f"{num_pointers} files are git-LFS pointers without their audio: git lfs pull"
+            f"{num_pointers} files are git-LFS pointers without their audio; run git lfs pull"
         )
     if num_links:
-        notes.append(f"{num_links} links to folders were not followed; no audio is lost by that")
+        notes.append(f"{num_links} links to folders were not followed; no audio is lost")
     return tuple(notes)
 
 
@@ -123,7 +122,7 @@ def _nothing(
     place = printable_file(files.root, under) if under else printable_root(files.root)
     if num_loose:
         return CatalogError(
-            f"{place} holds {num_loose} audio files and no folder for a class; put each class "
+            f"{place} holds {num_loose} audio files and no class folder; put each class "
             "into a folder of its own, or write a manifest.csv with the columns path,label"
         )
     return CatalogError(

@@ -1,17 +1,18 @@
-"""Layout: GTZAN as published, with the split that is free of its known faults."""
+"""Layout: GTZAN as published, with the fault-filtered split."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pipelines.sources.layouts.folders import read_folders
-from pipelines.sources.layouts.rows import Listed
 
 if TYPE_CHECKING:
     from pipelines.sources.files import Files
+    from pipelines.sources.tracks import Catalog
 
-# The archive of the author, the copy that most people have, and either one opened.
+# The author's archive, the copy that most people have, and the genre folders themselves.
 BASES = ("genres", "genres_original", "")
 _GENRES = frozenset(
     {
@@ -19,13 +20,13 @@ _GENRES = frozenset(
         *("jazz", "metal", "pop", "reggae", "rock"),
     }
 )
-_FEW_GENRES = 2  # some keep a part of the ten only
+_FEW_GENRES = 2  # some people keep only a part of the ten
 _EXTENSIONS = ("wav", "au", "mp3")
 UNUSED = "unused"
 
 
 def gtzan_base(files: Files) -> str | None:
-    """The folder with the genres, below the root; None when this is not GTZAN."""
+    """Return the folder with the genres, below the root; None if this is not GTZAN."""
     above = files.folders()
     for base in BASES:
         if base in above or not base:
@@ -42,26 +43,26 @@ def _has_excerpts(files: Files, prefix: str, genre: str) -> bool:
     return any(files.stamp(name) is not None for name in names)
 
 
-def read_gtzan(files: Files, base: str) -> Listed:
-    """Lists genres[_original]/<genre>/<genre>.00000.wav or .au.
+def read_gtzan(files: Files, base: str) -> Catalog:
+    """List genres[_original]/<genre>/<genre>.00000.wav or .au.
 
-    The column `split` holds train, val or test for the 930 tracks of the fault-filtered split
-    (443, 197, 290; torchaudio ships the lists), and `unused` for all others: they are known to
-    be repeated, distorted or mislabelled, or the artist is on another side.
+    The column ``split`` holds train, val or test for the 930 tracks of the fault-filtered split
+    (443, 197, 290; torchaudio ships the lists), and ``unused`` for all others: they are known to
+    be repeated, distorted or mislabelled, or their artist is in another split.
 
     Raises:
-        CatalogError: As `read_folders`.
+        CatalogError: See ``read_folders``.
     """
     from torchaudio.datasets import gtzan
 
-    sides = {
+    splits = {
         **dict.fromkeys(gtzan.filtered_train, "train"),
         **dict.fromkeys(gtzan.filtered_valid, "val"),
         **dict.fromkeys(gtzan.filtered_test, "test"),
     }
-    listed = read_folders(files, base)
-    rows = [
-        row._replace(columns={"split": sides.get(PurePosixPath(row.path).stem, UNUSED)})
-        for row in listed.rows
-    ]
-    return Listed("gtzan", rows, ("split",), listed.ignored, listed.unlisted, listed.notes)
+    catalog = read_folders(files, base)
+    tracks = tuple(
+        replace(track, columns={"split": splits.get(PurePosixPath(track.path).stem, UNUSED)})
+        for track in catalog.tracks
+    )
+    return replace(catalog, layout="gtzan", tracks=tracks, columns=("split",))

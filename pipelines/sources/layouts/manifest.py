@@ -1,18 +1,18 @@
-"""Layout: a manifest with the columns path and label, and what else is known."""
+"""Layout: a manifest with the columns path, label and others."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pipelines.errors import CatalogError
 from pipelines.sources.files import is_audio_name
-from pipelines.sources.layouts.rows import Listed, Row
 from pipelines.sources.listing import Table, read_table, shown_few
-from pipelines.sources.tracks import normal_form
+from pipelines.sources.tracks import Catalog, Track, normal_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,69 +20,65 @@ if TYPE_CHECKING:
     from pipelines.sources.files import Files
 
 SEGMENT = ("start_s", "end_s")
-# The folder of a manifest may be a whole disk: a search for files without a row ends here.
+# Limit of the search for files without a row: the folder of a manifest may be a whole disk.
 _MAX_SEARCHED = 200_000
 
 
-def read_manifest(files: Files, name: str, label: str = "label") -> Listed:
-    """Lists the rows of a manifest.
+def read_manifest(files: Files, name: str, label: str = "label") -> Catalog:
+    """List the rows of a manifest.
 
     Args:
-        files: the folder of the manifest; its paths are relative to it.
-        name: the manifest's name there.
-        label: the column that holds the class.
+        files: Folder of the manifest; its paths are relative to it.
+        name: Name of the manifest there.
+        label: Column with the class.
 
     Raises:
-        CatalogError: As `read_table`; a row without a path, or start_s and end_s that are no
-            segment (seconds, end_s > start_s >= 0; an empty cell is the start or end of the
-            file). A row without a class is not an error here: it becomes E_LABEL.
+        CatalogError: See ``read_table``; also for a row without a path, or an invalid segment
+            (seconds, end_s > start_s >= 0; an empty cell is the start or end of the file). A row
+            without a class is no error here, because it becomes E_LABEL.
     """
     hint = (
-        "name the column of the classes (--label COLUMN), or take the folders as classes "
+        "name the column of the classes (--label COLUMN), or use the folders as classes "
         "(--layout folders)"
     )
     table = read_table(files, name, ("path", label), hint)
     others = tuple(c for c in table.columns if c not in ("path", label, *SEGMENT))
     segments = _segments(table)
     paths = _paths(files, table)
-    rows = [
-        Row(path, row[label], {column: row[column] for column in others}, *segment)
+    tracks = tuple(
+        Track.listed(path, row[label], {column: row[column] for column in others}, *segment)
         for path, row, segment in zip(paths, table.rows, segments, strict=True)
-    ]
-    return finish_listing(files, Listed("manifest", rows, others))
+    )
+    return finish_listing(files, Catalog(files.root, tracks, "manifest", others))
 
 
-def finish_listing(files: Files, listed: Listed) -> Listed:
-    """Compares a listing with the folder it lies in, where that is local.
+def finish_listing(files: Files, catalog: Catalog) -> Catalog:
+    """Compare a listing with its folder, if that is local.
 
-    Audio files without a row are told; a row whose file has another Unicode form of the same
-    name (archives from macOS) is led to it.
+    Audio files without a row are reported. If the file of a row exists under another Unicode
+    form of its name (archives from macOS), the row gets that path.
     """
     if files.remote:
-        return listed
-    names = {row.path for row in listed.rows}
+        return catalog
+    names = {track.path for track in catalog.tracks}
     found = list(itertools.islice(files.scan(), _MAX_SEARCHED))
     spare = {e.path for e in found if e.kind == "file" and is_audio_name(e.path)} - names
-    notes = list(listed.notes)
+    notes = catalog.notes
     if len(found) == _MAX_SEARCHED:
-        notes.append(f"only {_MAX_SEARCHED} files were searched for audio without a row")
+        notes += (f"only {_MAX_SEARCHED} files were searched for audio without a row",)
     forms = _other_forms(spare, names)
-    rows = listed.rows
+    tracks = catalog.tracks
     if forms and (moved := {p: forms[p] for p in forms if files.stamp(p) is None}):
-        rows = [row._replace(path=moved.get(row.path, row.path)) for row in rows]
+        tracks = tuple(
+            replace(track, path=moved[track.path]) if track.path in moved else track
+            for track in tracks
+        )
         spare -= set(moved.values())
-    return Listed(
-        listed.layout,
-        rows,
-        listed.columns,
-        listed.ignored,
-        unlisted=tuple(sorted(spare)),
-        notes=tuple(notes),
-    )
+    return replace(catalog, tracks=tracks, unlisted=tuple(sorted(spare)), notes=notes)
 
 
 def _other_forms(spare: Iterable[str], names: set[str]) -> dict[str, str]:
-    """Listed paths to files that are called the same in another Unicode form."""
+    """Map listed paths to files with the same name in another Unicode form."""
     by_form = {normal_form(path): path for path in spare if not path.isascii()}
     if not by_form:
         return {}
@@ -99,7 +95,7 @@ def _paths(files: Files, table: Table) -> list[str]:
 
 
 def _spelled(files: Files, path: str) -> str:
-    """A path with forward slashes and nothing that means nothing."""
+    """Normalise a path: forward slashes, no empty parts."""
     if "\\" in path and (files.remote or not os.path.lexists(f"{files.root}/{path}")):
         path = path.replace("\\", "/")  # written on Windows
     if "//" in path or "./" in path or path.endswith(("/", ".")):
@@ -134,5 +130,5 @@ def _segment(start: str, end: str) -> tuple[float, float | None] | None:
         return None
     if end and not math.isfinite(end_s):
         return None
-    # a NaN fails both comparisons; -0.0 becomes 0.0
+    # NaN fails both comparisons; adding 0.0 turns -0.0 into 0.0.
     return (start_s + 0.0, end_s if end else None) if 0 <= start_s < end_s else None

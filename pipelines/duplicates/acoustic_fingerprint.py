@@ -1,4 +1,4 @@
-"""The sound of a recording in a few kilobytes that survive lossy coding, gain and offsets."""
+"""Acoustic fingerprints: a few kilobytes that survive lossy coding, gain and offsets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The rate that every fingerprint is made at: the lowest that audio is decoded to.
+# Sample rate of all acoustic fingerprints: the lowest that audio is decoded to.
 RATE_HZ = 4000
 HOP = 128  # samples: 31.25 frames a second
 MAX_SECONDS = 60.0
@@ -23,33 +23,33 @@ _NUM_BANDS = 33
 _F_MIN_HZ = 300.0
 _F_MAX_HZ = 1850.0
 _FRAMES_AT_ONCE = 64  # so that a block of spectra stays in the processor's cache
-_FLOOR_DB = 40.0  # below the loudest frame; under it coders and dither put what they like
+_FLOOR_DB = 40.0  # below the loudest frame; quieter content depends on coder and dither
 _CLEAR_DB = 2.0  # a smaller difference may have the other sign in a copy
 _SILENCE_DB = -130.0  # of full scale: below the noise of 16 bits in one band
 
 # Short sounds need their waveform too (pipelines.duplicates.agreement). It is kept at twice the
-# rate, so that a copy that lies between the samples still has the same signs.
+# rate, so that a copy shifted by a fraction of a sample still has the same signs.
 WAVE_RATE_HZ = 2 * RATE_HZ
 WAVE_HOP = 2 * HOP
 _SHORT_BLOCKS = 94  # of HOP samples: 3 s
 _LOUD_DB = 30.0  # below the loudest block
-_HUM_SAMPLES = 161  # a moving average of 20 ms takes away what lies below 50 Hz
+_HUM_SAMPLES = 161  # a moving average over 20 ms, subtracted to remove content below 50 Hz
 
 _HEADER = 3  # words
 _WAVE_WORDS = WAVE_HOP // 32  # a block
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """What a signature holds.
+class AcousticFingerprint:
+    """The content of a signature.
 
     Attributes:
-        signs: uint32[F], a bit for each of 32 pairs of neighbouring bands.
-        clear: uint32[F], the bits of `signs` that copies agree on.
-        first_block: where the waveform starts, in blocks of HOP samples.
-        wave: uint32[8 B], signs of the waveform at WAVE_RATE_HZ; empty for all but short sounds.
-        loud: uint32[ceil(B / 32)], the blocks of it that are not silence.
-        num_blocks: B.
+        signs: uint32[F], one bit for each of 32 pairs of neighbouring bands.
+        clear: uint32[F], the bits of ``signs`` that copies agree on.
+        first_block: Start of the waveform, in blocks of HOP samples.
+        num_blocks: Number of blocks B of the waveform.
+        wave: uint32[8 B], signs of the waveform at WAVE_RATE_HZ; empty except for short sounds.
+        loud: uint32[ceil(B / 32)], blocks of the waveform that are not silent.
     """
 
     signs: NDArray[np.uint32]
@@ -61,28 +61,28 @@ class Fingerprint:
 
     @property
     def waveform(self) -> NDArray[np.float32]:
-        """float32[2, WAVE_HOP * B]: signs -1 and 1; 1 where it is loud. 0 where it is not."""
+        """float32[2, WAVE_HOP * B]: signs -1 and 1, and 1 where it is loud; 0 in silence."""
         blocks = _bits(self.loud, self.num_blocks)
         loud = np.repeat(blocks, WAVE_HOP).astype(np.float32)
         return np.stack([np.where(_bits(self.wave, len(loud)), loud, -loud), loud])
 
 
 def signature(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint32]:
-    """The fingerprint of a recording, which does not depend on its rate or level.
+    """Compute the acoustic fingerprint of a recording, which ignores its rate and level.
 
     After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): for 33
     bands from 300 to 1850 Hz, the sign of the difference between neighbouring bands and between
-    frames 128 ms apart, here of levels in dB. Beside each sign stands whether it is clear, more
-    than 2 dB away from zero, so that copies can be compared on what they must agree on. Digital
-    silence and what lies 40 dB below the loudest frame have no clear sign. Of sounds that last
-    less than 3 s the signs of the waveform are kept too, at 8 kHz.
+    frames 128 ms apart, here of levels in dB. Each sign has a bit that says whether it is clear,
+    that is more than 2 dB away from zero, so that copies are compared on the signs they must
+    share. Digital silence, and content 40 dB below the loudest frame, has no clear sign. Sounds
+    shorter than 3 s keep the signs of the waveform too, at 8 kHz.
 
     Words: F, first block, B, signs[F], clear[F], wave[8 B], loud[ceil(B / 32)]; bits start at
     the lowest. 30 s take 7.5 kB, 60 s and more take 15 kB, a second of speech 1.3 kB.
 
     Args:
-        samples: float32[T], mono, any length; the first 60 s are taken.
-        sample_rate: Hz, from 4000 on.
+        samples: float32[T], mono, any length; the first 60 s are used.
+        sample_rate: Hz, at least 4000.
 
     Returns:
         uint32[3 + 2 F + 8 B + ceil(B / 32)].
@@ -98,25 +98,25 @@ def signature(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint
     return np.concatenate([header, signs, clear, _packed(wave), _packed(loud)])
 
 
-def unpack(words: NDArray[np.uint32]) -> Fingerprint:
-    """Takes a signature apart; the inverse of its layout."""
+def unpack(words: NDArray[np.uint32]) -> AcousticFingerprint:
+    """Unpack a signature."""
     frames, first_block, blocks = words[:_HEADER].tolist()
     ends = np.cumsum([_HEADER, frames, frames, _WAVE_WORDS * blocks]).tolist()
     signs, clear, wave = (words[i:j] for i, j in pairwise(ends))
-    return Fingerprint(signs, clear, first_block, blocks, wave, words[ends[-1] :])
+    return AcousticFingerprint(signs, clear, first_block, blocks, wave, words[ends[-1] :])
 
 
 def frames_of(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """uint32[2, F], a view: `signs` and `clear` of a signature."""
+    """Return ``signs`` and ``clear`` of a signature as a view, uint32[2, F]."""
     frames = int(words[0])
     return words[_HEADER : _HEADER + 2 * frames].reshape(2, frames)
 
 
 def _frames(samples: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Signs and which of them are clear, one word each a frame; frames are centred on hops."""
+    """Return signs and clear bits, one word of each per frame; frames are centred on hops."""
     from scipy.fft import rfft
 
-    # frames before the first are silent, so that the first ones have something to differ from
+    # Silent frames before the first one, so that the first ones have a predecessor.
     padded = np.pad(samples, (_WINDOW // 2 + _LAG * HOP, _WINDOW // 2 + HOP))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::HOP]
     window, first_bin, weights = _front_end()
@@ -137,7 +137,7 @@ def _frames(samples: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[n
 
 @cache
 def _front_end() -> tuple[NDArray[np.float32], int, NDArray[np.float32]]:
-    """Window, first bin, and the share of each bin in each band: float32[bins, bands]."""
+    """Return window, first bin, and the share of each bin in each band: float32[bins, bands]."""
     window = np.hanning(_WINDOW)
     window /= window.sum() / 2  # the power of a sine is then the square of its amplitude
     edges = np.geomspace(_F_MIN_HZ, _F_MAX_HZ, _NUM_BANDS + 1)
@@ -153,7 +153,7 @@ def _front_end() -> tuple[NDArray[np.float32], int, NDArray[np.float32]]:
 def _wave(
     samples: NDArray[np.float32],
 ) -> tuple[int, NDArray[np.bool_], NDArray[np.bool_]]:
-    """First block, signs and loud blocks from the first to the last loud one, if that is short."""
+    """Return first block, signs and loud blocks between the loud ends of a short sound."""
     import soxr
 
     nothing = (0, np.zeros(0, np.bool_), np.zeros(0, np.bool_))
@@ -174,7 +174,7 @@ def _wave(
 
 
 def _packed(bits: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """Bits in words, the first one lowest; filled up with zeros."""
+    """Pack bits into words, lowest bit first, padded with zeros."""
     packed = np.packbits(bits.reshape(-1), bitorder="little")
     return np.pad(packed, (0, -len(packed) % 4)).view("<u4").astype(np.uint32, copy=False)
 
