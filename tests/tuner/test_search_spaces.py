@@ -19,6 +19,7 @@ import yaml
 from tuner.config import Experiment, Space, load, loads
 from tuner.config.json_schema import space_schema
 from tuner.config.ranges import Range
+from tuner.config.settings_page import settings_page
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -255,6 +256,11 @@ def test_the_json_schema_is_sound_and_current():
     )
     hint = "run: python -m tuner.config > search_spaces/space.schema.json"
     assert printed.stdout.decode() == SCHEMA.read_text(), hint
+
+
+def test_the_page_of_settings_is_current():
+    hint = "run: python -m tuner.config page > docs/settings.md"
+    assert settings_page() == (ROOT / "docs" / "settings.md").read_text(), hint
 
 
 @pytest.mark.parametrize(

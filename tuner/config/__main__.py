@@ -1,4 +1,4 @@
-"""Prints the JSON schema: ``python -m tuner.config > search_spaces/space.schema.json``."""
+"""Prints the JSON schema of space files; with ``page``, the documentation page of all settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import sys
 
 from tuner.config.json_schema import space_schema
+from tuner.config.settings_page import settings_page
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(space_schema(), indent=2) + "\n")
+    page = sys.argv[1:] == ["page"]
+    sys.stdout.write(settings_page() if page else json.dumps(space_schema(), indent=2) + "\n")

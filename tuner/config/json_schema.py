@@ -13,7 +13,11 @@ def space_schema() -> dict[str, Any]:
     """Make the schema (draft 2020-12): the experiment, with ranges wherever they are allowed."""
     schema = Experiment.model_json_schema()
     definitions = schema["$defs"]
-    blocks = [name for block in RANGE_BLOCKS for name in _definitions(schema["properties"][block])]
+    blocks = [
+        name
+        for block in RANGE_BLOCKS
+        for name in names_of_definitions(schema["properties"][block])
+    ]
     for name in dict.fromkeys(blocks):
         _allow_range(definitions[name]["properties"], list(definitions[name]["properties"]))
     _allow_range(definitions["Data"]["properties"], [path[-1] for path in RANGE_SETTINGS])
@@ -32,7 +36,7 @@ def _allow_range(properties: dict[str, Any], names: list[str]) -> None:
         properties[name] = {"anyOf": [setting, {"$ref": "#/$defs/Range"}], **kept}
 
 
-def _definitions(setting: dict[str, Any]) -> list[str]:
+def names_of_definitions(setting: dict[str, Any]) -> list[str]:
     """Return the names of the definitions that a block can have."""
     references = [setting, *setting.get("oneOf", [])]
     return [r["$ref"].rpartition("/")[2] for r in references if "$ref" in r]
