@@ -81,7 +81,9 @@ class CachedClips:
             return self._mapped_crops(rows, starts, width)
         x = torch.empty((len(rows), self.mapped.shape[1], width), device=self.device)
         for chosen, crops in ((is_cached, self._cached_crops), (~is_cached, self._mapped_crops)):
-            x[self._indices(np.flatnonzero(chosen))] = crops(rows[chosen], starts[chosen], width)
+            x[_on_device(np.flatnonzero(chosen), self.device)] = crops(
+                rows[chosen], starts[chosen], width
+            )
         return x
 
     def whole(self, at: slice) -> torch.Tensor:
@@ -93,7 +95,13 @@ class CachedClips:
     def _cached_crops(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], width: int
     ) -> torch.Tensor:
-        return _cut(self.cached[self._indices(rows)], self._indices(starts), width).float()
+        x = self.cached[_on_device(rows, self.device)]
+        if width < x.shape[2]:
+            at = _on_device(starts, self.device)[:, None] + torch.arange(
+                width, device=self.device
+            )  # [b, w]
+            x = x.gather(2, at[:, None].expand(-1, x.shape[1], -1))
+        return x.float()
 
     def _mapped_crops(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], width: int
@@ -104,17 +112,6 @@ class CachedClips:
             pairs = zip(rows, starts, strict=True)
             chosen = np.stack([self.mapped[row, :, at : at + width] for row, at in pairs])
         return torch.from_numpy(chosen).to(self.device).float()
-
-    def _indices(self, values: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
-
-def _cut(x: torch.Tensor, starts: torch.Tensor, width: int) -> torch.Tensor:
-    """Cut crops ``float[b, f, width]`` that start at ``int64[b]`` from ``float[b, f, m]``."""
-    if width == x.shape[2]:
-        return x
-    at = starts[:, None] + torch.arange(width, device=x.device)
-    return x.gather(2, at[:, None].expand(-1, x.shape[1], -1))
 
 
 @dataclass(frozen=True)
@@ -244,4 +241,8 @@ class ArrayFeed:
         return self._clips.crops(rows, crop_start, self._crop_frames)
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.workers.device)
+        return _on_device(values, self.workers.device)
+
+
+def _on_device(values: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)

@@ -45,31 +45,21 @@ class Epoch:
     checkpoint: Checkpoint
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """Consecutive epochs that train the same weights; the schedule runs once through them."""
+def _rates(recipe: Recipe, number: int, steps_per_epoch: int) -> list[float]:
+    """Return the learning rate of each step of an epoch.
 
-    first_epoch: int
-    last_epoch: int
-    frozen: bool
-
-    @classmethod
-    def of(cls, number: int, recipe: Recipe) -> _Phase:
-        """Return the phase of an epoch."""
-        num_frozen = recipe.train.freeze_epochs
-        if number <= num_frozen:
-            return cls(1, num_frozen, frozen=True)
-        return cls(num_frozen + 1, recipe.train.epochs, frozen=False)
-
-    def rates(self, number: int, steps_per_epoch: int, recipe: Recipe) -> list[float]:
-        """Return the learning rate of each step of an epoch."""
-        total = (self.last_epoch - self.first_epoch + 1) * steps_per_epoch
-        first = (number - self.first_epoch) * steps_per_epoch
-        steps = range(first, first + steps_per_epoch)
-        return [learning_rate(recipe.optim, step, total) for step in steps]
+    The schedule runs once through the epochs with a frozen body, and once through the others.
+    """
+    frozen, total = recipe.train.freeze_epochs, recipe.train.epochs
+    before, num_epochs = (0, frozen) if number <= frozen else (frozen, total - frozen)
+    first = (number - 1 - before) * steps_per_epoch
+    return [
+        learning_rate(recipe.optim, step, num_epochs * steps_per_epoch)
+        for step in range(first, first + steps_per_epoch)
+    ]
 
 
-def _train_epoch(learner: Learner, feed: Feed, number: int, phase: _Phase) -> float:
+def _train_epoch(learner: Learner, feed: Feed, number: int) -> float:
     """Train for one epoch and return the mean loss over the clips of all workers.
 
     Raises:
@@ -81,7 +71,7 @@ def _train_epoch(learner: Learner, feed: Feed, number: int, phase: _Phase) -> fl
     # Read after the epoch only: all workers must end together, and reading a number from a GPU at
     # every step would stall it.
     broken = torch.zeros(steps, device=workers.device)
-    rates = phase.rates(number, steps, learner.recipe)
+    rates = _rates(learner.recipe, number, steps)
     for step, (batch, rate) in enumerate(zip(feed.train(number), rates, strict=True)):
         loss = learner.step(batch, rate)
         broken[step] = ~torch.isfinite(loss)
@@ -135,15 +125,15 @@ def epochs(
     if resume is not None:
         _restore(learner, resume)
         best_epoch, best = resume.best.get("epoch", 0), resume.best.get("metrics")
-    phase: _Phase | None = None
+    frozen: bool | None = None
     for number in range(1 if resume is None else resume.epoch + 1, recipe.train.epochs + 1):
-        if phase != (phase := _Phase.of(number, recipe)):
-            learner.freeze_body(phase.frozen)
+        if frozen != (frozen := number <= recipe.train.freeze_epochs):
+            learner.freeze_body(frozen)
             learner.wrap()
         # Dropout draws from torch's global generator. It is seeded in every epoch, so that a
         # resumed epoch draws the same numbers.
         torch.manual_seed(recipe.seed * 1_000_003 + number * 1009 + workers.rank)
-        loss = _train_epoch(learner, feed, number, phase)
+        loss = _train_epoch(learner, feed, number)
         if workers.size > 1 and not recipe.train.sync_batch_norm:
             _share_statistics(learner)
         averaged = learner.average.swapped(classifier.network) if learner.average else None
