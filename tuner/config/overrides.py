@@ -84,8 +84,7 @@ def _entries(
     """Return the entries of a block that an override can change one by one."""
     if isinstance(node, yaml.MappingNode):
         entries: list[tuple[yaml.Node, yaml.Node]] = node.value
-        keys = [key.value for key, _ in entries if isinstance(key, yaml.ScalarNode)]
-        kinds = [key for key in keys if key in KINDS]
+        kinds = [key.value for key, _ in entries if key.value in KINDS]
         if not (above and kinds):
             return entries
         what = f"a {kinds[0]} range"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import yaml
 
 from tuner.config.ranges import KINDS, Options, make_range
 from tuner.config.tree import Block, Invalid, Items, Leaf, Open
-from tuner.config.yaml_text import ScalarError, mark_of, read_scalar, read_string, shorten
-from tuner.errors import ConfigError, Problem, SpaceError
+from tuner.config.yaml_text import ScalarError, mark_of, read_scalar, shorten
+from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,6 @@ _WHERE_RANGES_CAN_BE = (
     f"in {', '.join(RANGE_BLOCKS)} and for {', '.join('.'.join(path) for path in RANGE_SETTINGS)}"
 )
 MAX_OPTIONS = 1_000
-MAX_KEY = 200
 
 
 def read_tree(root: yaml.MappingNode) -> tuple[Block, list[Problem]]:
@@ -40,9 +39,6 @@ def read_tree(root: yaml.MappingNode) -> tuple[Block, list[Problem]]:
     Returns:
         The tree, and the problems of its scalars, keys and ranges; each of them leaves an invalid
         leaf in the tree.
-
-    Raises:
-        ConfigError: A key is invalid, so that nothing can be said of what it holds.
     """
     reader = _Reader()
     entries = reader.entries(root, "")
@@ -64,7 +60,7 @@ class _Reader:
         """Return the values of a mapping by key, each with the place of its key."""
         found: Entries = {}
         for key_node, value in node.value:
-            key, mark = self.key(key_node), mark_of(key_node)
+            key, mark = key_node.value, mark_of(key_node)
             if key in found:
                 first = found[key][0].line
                 message = f"duplicate key, first on line {first}; remove one of them"
@@ -72,24 +68,6 @@ class _Reader:
             else:
                 found[key] = (mark, value)
         return found
-
-    def key(self, node: yaml.Node) -> str:
-        """Return a key, a string as written: ``on:`` is the key ``on``."""
-        if not isinstance(node, yaml.ScalarNode) or node.tag:
-            self.give_up(node, "invalid key; a key is a plain word without a tag or brackets")
-        if node.value == "<<" and not node.style:
-            self.give_up(node, "merge keys (<<) are not supported; write the settings out")
-        try:
-            key = read_string(node.value)
-        except ScalarError as error:
-            self.give_up(node, str(error))
-        if len(key) > MAX_KEY:
-            message = f"invalid key of {len(key)} characters, {shorten(key)!r}; at most {MAX_KEY}"
-            self.give_up(node, message)
-        return key
-
-    def give_up(self, node: yaml.Node, message: str) -> NoReturn:
-        raise ConfigError([*self.problems, mark_of(node).problem("", message)])
 
     def block(self, entries: Entries, mark: Mark, path: Path, name: str) -> Block:
         made = {
@@ -198,7 +176,7 @@ def _labels(items: Sequence[yaml.Node]) -> list[str]:
     seen: Counter[str] = Counter()
     for index, item in enumerate(items):
         entries = item.value if isinstance(item, yaml.MappingNode) else []
-        values = {key.value: value for key, value in entries if isinstance(key, yaml.ScalarNode)}
+        values = {key.value: value for key, value in entries}
         named = values.get("name", values.get("kind"))
         label = _string(named) or str(index)
         seen[label] += 1

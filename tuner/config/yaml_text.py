@@ -13,7 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import yaml
 from yaml.composer import Composer, ComposerError
@@ -23,6 +23,7 @@ from tuner.errors import ConfigError, Problem
 Scalar: TypeAlias = bool | int | float | str | None
 
 MAX_DEPTH: Final = 24  # a space file needs about 8
+MAX_KEY: Final = 200
 MAX_NODES: Final = 5_000  # with aliases expanded; a large space has 500
 _UNPRINTABLE = re.compile(
     r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
@@ -87,6 +88,8 @@ class _Composer(Composer):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
         event = self.peek_event()
+        if isinstance(parent, yaml.MappingNode) and index is None:
+            _check_key(event)
         if isinstance(event, yaml.AliasEvent):
             node: Any = super().compose_node(parent, index)
             if id(node) not in self.extents:
@@ -122,8 +125,21 @@ class _Composer(Composer):
         return ""
 
 
-def _refuse(event: yaml.Event, message: str) -> None:
+def _refuse(event: yaml.Event, message: str) -> NoReturn:
     raise ComposerError(None, None, message, event.start_mark)  # type: ignore[arg-type]  # libyaml's
+
+
+def _check_key(event: yaml.Event) -> None:
+    """Refuse any key but a word; it is a string as written, so ``on:`` is the key ``on``."""
+    if not isinstance(event, yaml.ScalarEvent) or event.anchor or event.tag not in (None, "!"):
+        _refuse(event, "a key must be a plain word without tag, anchor or brackets")
+    elif event.value == "<<" and not event.style:
+        _refuse(event, "merge keys (<<) are not supported; write the settings out")
+    elif len(event.value) > MAX_KEY:
+        shown = repr(shorten(event.value))
+        _refuse(event, f"a key of {len(event.value)} characters, {shown}; at most {MAX_KEY}")
+    elif found := _UNSAFE.search(event.value):
+        _refuse(event, f"a key with the control character U+{ord(found[0]):04X}")
 
 
 def compose(text: str, file: str) -> yaml.Node | None:
