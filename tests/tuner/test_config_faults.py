@@ -1,10 +1,12 @@
-"""Bad space files: each fault has its place, its value and what was meant."""
+"""Invalid space files: each problem is reported with its place, its value and a remedy."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,9 +18,9 @@ from tuner.errors import ConfigError
 
 N = "name: x\n"
 M = "model: {name: cnn}\n"
-P = N + M  # a sound file of two lines; what follows starts on line 3
+P = N + M  # a valid file of two lines; what follows starts on line 3
 
-# A document, and all of its problems: "line:col: path" and words of the message.
+# A document and all of its problems: "line:col: path" and a part of the message.
 FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     # --- the text
     "duplicate key": ("name: a\nname: b\n" + M, [("2:1: name", "duplicate key, first on line 1")]),
@@ -66,6 +68,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "name: !!python/object/apply:os.system [ls]\n" + M,
         [("1:7: name", "python/object/apply:os.system' is not supported")],
     ),
+    "tag of everything": ("!!map\n" + P, [("1:1", "org,2002:map' is not supported")]),
     "custom tag": (
         "name: !include /etc/passwd\n" + M,
         [("1:7: name", "'!include' is not supported")],
@@ -579,7 +582,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+# Each line is nested 20 deep and contains the line before.
+DEEP_ALIASES = "a0: &a0 x\n" + "".join(
+    f"a{i}: &a{i} {'[' * 20}*a{i - 1}{']' * 20}\n" for i in range(1, 20)
+)
+
 HOSTILE: dict[str, tuple[str, str]] = {
+    "deep aliases": (DEEP_ALIASES, "nested deeper than 24"),
     "bomb": (BOMB, "more than 5000 values"),
     "brackets": ("[" * 100_000, "nested deeper than 24"),
     "braces": ("{a: " * 50_000, "nested deeper than 24"),
@@ -642,7 +651,7 @@ MARKS = st.sampled_from([": ", ", ", *"[]{}|\t'", "\n", "\n  ", "- ", "# ", "? "
 
 
 def outcome(text: str, overrides: Sequence[str] = ()) -> Space | ConfigError:
-    """The space, or the error whose problems all have a place; anything else escapes."""
+    """Return the space or the error; anything else escapes."""
     try:
         return loads(text, overrides=overrides)
     except ConfigError as error:
@@ -668,6 +677,18 @@ def test_random_token_soup_raises_nothing_but_config_errors(text):
 def test_random_text_raises_nothing_but_config_errors(text):
     check_outcome(outcome(text))
     check_outcome(outcome(P + f"data: {{root: {text}}}"))
+
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+SHIPPED = [file.read_text() for file in SPACES.glob("*.yaml")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SHIPPED), st.one_of(WORDS, MARKS, st.text(max_size=2)), st.data())
+def test_mutated_space_files_raise_nothing_but_config_errors(text, piece, data):
+    pieces = re.findall(r"[\w.]+|\s+|[^\w\s]", text)
+    pieces[data.draw(st.integers(0, len(pieces) - 1))] = piece
+    check_outcome(outcome("".join(pieces)))
 
 
 VALUES = st.recursive(

@@ -66,6 +66,10 @@ class Open:
     mark: Mark = field(compare=False)
     argument_marks: tuple[Mark, ...] = field(compare=False)
 
+    def branch(self, value: Scalar) -> Tree | None:
+        """Return the alternative that ``value`` labels, or None for a plain value."""
+        return self.branches.get(value) if isinstance(value, str) else None
+
 
 Tree: TypeAlias = Leaf | Items | Block | Open
 Choose: TypeAlias = "Callable[[Open], Scalar]"
@@ -90,13 +94,45 @@ class Origin:
     kind: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
-    """One pass through a tree: plain values, what was drawn, and where each was written."""
+    """One pass through a tree.
 
-    values: Any = None
-    params: dict[str, Scalar] = field(default_factory=dict)
-    origins: dict[tuple[str | int, ...], Origin] = field(default_factory=dict)
+    Attributes:
+        tree: The tree.
+        values: Plain values of all settings.
+        params: Drawn values by the names of their parameters, in the order of the file.
+    """
+
+    tree: Block
+    values: Any
+    params: dict[str, Scalar]
+
+    def locate(self, path: Sequence[str | int]) -> Origin | None:
+        """Return where a setting of the experiment was written, or None if it was not."""
+        tree: Tree = self.tree
+        shown, key_mark, rest = "", tree.mark, list(path)
+        while True:
+            if isinstance(tree, Open):
+                value = self.params[tree.name]
+                if branch := tree.branch(value):
+                    shown, tree = f"{tree.name}.{value}", branch
+                    continue
+                marks = zip(tree.range.arguments, tree.argument_marks, strict=True)
+                mark = next((mark for argument, mark in marks if argument == value), tree.mark)
+                return None if rest else Origin(tree.name, key_mark, mark, kind=tree.range.kind)
+            if not rest:
+                valid = not (isinstance(tree, Leaf) and isinstance(tree.value, Invalid))
+                return Origin(shown, key_mark, tree.mark, valid)
+            key = rest.pop(0)
+            if isinstance(tree, Block) and key in tree.entries:
+                key_mark, tree = tree.key_marks[str(key)], tree.entries[str(key)]
+            elif isinstance(tree, Items) and isinstance(key, int):
+                tree = tree.items[key]
+                key_mark = tree.mark
+            else:
+                return None
+            shown = f"{shown}.{key}" if shown else str(key)
 
 
 def draw(tree: Block, choose: Choose) -> Draw:
@@ -107,36 +143,19 @@ def draw(tree: Block, choose: Choose) -> Draw:
         choose: Function that returns a value of an open setting. It is called in the order of
             the file, and only for the ranges of the alternatives that were taken.
     """
-    result = Draw()
-    result.values = _draw(tree, (), Origin("", tree.mark, tree.mark), choose, result)
-    return result
+    params: dict[str, Scalar] = {}
 
+    def value_of(part: Tree) -> Any:
+        if isinstance(part, Open):
+            value = params[part.name] = choose(part)
+            return value_of(branch) if (branch := part.branch(value)) else value
+        if isinstance(part, Leaf):
+            return part.value
+        if isinstance(part, Items):
+            return [value_of(item) for item in part.items]
+        return {key: value_of(entry) for key, entry in part.entries.items()}
 
-def _draw(
-    tree: Tree, at: tuple[str | int, ...], origin: Origin, choose: Choose, result: Draw
-) -> Any:
-    if isinstance(tree, Open):
-        value = result.params[tree.name] = choose(tree)
-        branch = tree.branches.get(value) if isinstance(value, str) else None
-        if branch is not None:
-            inner = Origin(f"{tree.name}.{value}", origin.key_mark, branch.mark)
-            return _draw(branch, at, inner, choose, result)
-        places = zip(tree.range.arguments, tree.argument_marks, strict=True)
-        mark = next((mark for argument, mark in places if argument == value), tree.mark)
-        result.origins[at] = Origin(tree.name, origin.key_mark, mark, kind=tree.range.kind)
-        return value
-    valid = not (isinstance(tree, Leaf) and isinstance(tree.value, Invalid))
-    result.origins[at] = Origin(origin.path, origin.key_mark, tree.mark, valid)
-    if isinstance(tree, Leaf):
-        return tree.value
-
-    def inside(key: str | int, entry: Tree, key_mark: Mark) -> Any:
-        path = f"{origin.path}.{key}" if origin.path else str(key)
-        return _draw(entry, (*at, key), Origin(path, key_mark, entry.mark), choose, result)
-
-    if isinstance(tree, Items):
-        return [inside(index, item, item.mark) for index, item in enumerate(tree.items)]
-    return {key: inside(key, entry, tree.key_marks[key]) for key, entry in tree.entries.items()}
+    return Draw(tree, value_of(tree), params)
 
 
 def every_draw(tree: Block, values_of: Callable[[Open], Sequence[Scalar]]) -> Iterator[Draw]:
@@ -235,5 +254,5 @@ def write(tree: Tree) -> str:
 
 def _options(tree: Open) -> Iterator[str]:
     for argument in tree.range.arguments:
-        branch = tree.branches.get(argument) if isinstance(argument, str) else None
-        yield write_scalar(argument) if branch is None else write(branch)
+        branch = tree.branch(argument)
+        yield write(branch) if branch else write_scalar(argument)

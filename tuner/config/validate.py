@@ -158,9 +158,11 @@ def _values_to_try(range_: Range) -> Sequence[Scalar]:
 
 def _collect(error: Mapping[str, Any], drawn: Draw, findings: Findings) -> None:
     """Add one error of pydantic to the problems, unless it is there or its value was invalid."""
+    if len(findings.problems) > MAX_PROBLEMS:
+        return
     path = _path_in(drawn.values, error)
     origin = _origin(path, drawn)
-    if not origin.valid or len(findings.problems) > MAX_PROBLEMS:
+    if not origin.valid:
         return
     fault, shown = error["type"], origin.path
     # A range of numbers has one fault of a kind, however many of its values show it.
@@ -193,9 +195,9 @@ def _path_in(values: Any, error: Mapping[str, Any]) -> _Loc:
 
 
 def _origin(path: _Loc, drawn: Draw) -> Origin:
-    while path not in drawn.origins and path:
-        path = path[:-1]
-    return drawn.origins[path]
+    """Locate a setting, or the innermost written block around it."""
+    found = (drawn.locate(path[:size]) for size in range(len(path), -1, -1))
+    return next(origin for origin in found if origin)
 
 
 def _value_at(values: Any, path: _Loc) -> Any:
@@ -262,7 +264,7 @@ def _leave_out(values: Any, path: _Loc) -> None:
 
 def _place(rule: Rule, drawn: Draw) -> tuple[Mark, str]:
     """Locate a fault: at the first range of a rule, else its first written setting, else block."""
-    found = [drawn.origins.get(tuple(dotted.split("."))) for dotted in rule.paths]
+    found = [drawn.locate(dotted.split(".")) for dotted in rule.paths]
     written = sorted(filter(None, found), key=lambda origin: origin.kind is None)
     if written:
         return written[0].mark, written[0].path
@@ -274,7 +276,7 @@ def _advise(tree: Block, rule: Rule, findings: Findings) -> None:
     path = tuple(rule.paths[0].split("."))
     advice: dict[Mark, Problem | None] = {}  # None: the setting has an effect
     for drawn in _draws_for(tree, rule):
-        origin = drawn.origins.get(path)
+        origin = drawn.locate(path)
         if origin is None or _is_plain_default(path, origin, drawn):
             continue
         experiment, _ = _repaired(drawn)
