@@ -16,7 +16,7 @@ from tuner.config.schema import (
     Split,
 )
 from tuner.config.space import FeatureVariant, Sample, Space
-from tuner.config.specs import what_is_read
+from tuner.config.specs import effective_settings
 from tuner.training.settings import Augment, Optim, Train
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "Split",
     "Train",
     "as_override",
+    "effective_settings",
     "load",
     "loads",
-    "what_is_read",
 ]

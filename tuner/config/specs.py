@@ -70,7 +70,7 @@ def feature_set_key(experiment: Experiment) -> tuple[ClipSpec, FeatureSpec]:
     return clip_spec(experiment.data), feature_spec(experiment.stored_features)
 
 
-def what_is_read(experiment: Experiment) -> dict[str, Any]:
+def effective_settings(experiment: Experiment) -> dict[str, Any]:
     """Return the settings that change what a trial learns; trials that agree in them are the same.
 
     A model that fits at once sees the features and whether classes are balanced, and nothing of

@@ -91,9 +91,16 @@ class ModelSettings(Block):
 
     def without_weights(self) -> Self:
         """Return these settings with random initial weights, to be replaced by a trained state."""
-        if "weights" not in type(self).model_fields:
+        if getattr(self, "weights", None) is None:
             return self
         return self.model_copy(update={"weights": None})
+
+    def with_absolute_weights(self) -> Self:
+        """Return these settings for workers in another folder: a path of weights is absolute."""
+        weights = getattr(self, "weights", None)
+        if weights in (None, PRETRAINED):
+            return self
+        return self.model_copy(update={"weights": str(Path(weights).expanduser().resolve())})
 
 
 def _is_file(path: str) -> bool:

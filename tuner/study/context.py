@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -11,7 +10,6 @@ import ray
 from tuner.config.specs import feature_set_key
 from tuner.errors import StudyError
 from tuner.ledger import selection
-from tuner.models import PRETRAINED
 from tuner.trials import schedule
 from tuner.trials.plan import Plan, Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
@@ -19,7 +17,7 @@ from tuner.trials.trial import TrialSpec
 
 if TYPE_CHECKING:
     from pipelines.settings import ClipSpec, FeatureSpec
-    from tuner.config import Experiment, Space
+    from tuner.config import Space
     from tuner.ledger.journal import Ledger, Record
     from tuner.ledger.paths import StudyPaths
     from tuner.report.terminal import Progress
@@ -87,9 +85,8 @@ class Context:
         """Return what the processes of a trial need to know."""
         # Resources may change when a study resumes, also for its unfinished trials.
         resources = self.space.template.resources
-        experiment = with_absolute_weights(trial.experiment).model_copy(
-            update={"resources": resources}
-        )
+        model = trial.experiment.model.with_absolute_weights()
+        experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})
         path = self.feature_paths[feature_set_key(experiment)]
         return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path)
 
@@ -157,13 +154,3 @@ class Context:
                 f"cannot predict {split} with the trained trials: {reason}"
             ) from error
         return predictions
-
-
-def with_absolute_weights(experiment: Experiment) -> Experiment:
-    """Make the path of a weights file absolute: workers start in another folder."""
-    weights = getattr(experiment.model, "weights", None)
-    if weights is None or weights == PRETRAINED:
-        return experiment
-    absolute = str(Path(weights).expanduser().resolve())
-    model = experiment.model.model_copy(update={"weights": absolute})
-    return experiment.model_copy(update={"model": model})

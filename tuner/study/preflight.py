@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 PROBE_LABELS = 2  # published weights come without a classifier, so its size does not matter
 ADAMW_SLOTS = 2
-"""Numbers that AdamW keeps for each weight: the means of its gradient and of the square."""
+"""Numbers that AdamW keeps for each weight: the means of its gradient and of the square.
+
+The estimate assumes AdamW; SGD keeps fewer.
+"""
 # Clips of the real step that replaces an estimate; batch norm needs more than one.
 TRIED_CLIPS = 2
 
@@ -83,7 +86,6 @@ def training_bytes(
     network: nn.Module,
     input_shape: Sequence[int],
     batch_size: int,
-    optimizer_slots: int = ADAMW_SLOTS,
 ) -> MemoryEstimate:
     """Estimate the memory of one training step of a network in the precision of its weights.
 
@@ -99,8 +101,6 @@ def training_bytes(
         network: Takes ``float[b, *input_shape]``; neither its state nor its mode changes.
         input_shape: Shape of one clip, ``[1, f, m]``.
         batch_size: Number of clips in a step on one device.
-        optimizer_slots: Numbers that the optimizer keeps for each weight: 0 for SGD, 1 with
-            momentum, 2 for AdamW.
     """
     learning = sum(_size(p) for p in network.parameters() if p.requires_grad)
     try:
@@ -111,7 +111,7 @@ def training_bytes(
     return MemoryEstimate(
         weights=sum(_size(t) for t in (*network.parameters(), *network.buffers())),
         gradients=learning,
-        optimizer=optimizer_slots * learning,
+        optimizer=ADAMW_SLOTS * learning,
         activations=activations,
     )
 
