@@ -27,15 +27,15 @@ Vote = Literal["soft", "hard"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one file.
+    """The prediction for one file.
 
     Attributes:
-        path: as it was given.
-        label: the class with the most votes; None when the file could not be read.
-        probabilities: share of each class, most probable first; empty when there is no label.
-        clips: number of clips that voted.
-        vote: how the clips' answers were put together.
-        error: why there is no label.
+        path: Path as it was given.
+        label: The class with the most votes; None if the file could not be read.
+        probabilities: Share of each class, most probable first; empty without a label.
+        clips: Number of clips that voted.
+        vote: How the predictions of the clips were combined.
+        error: Reason for a missing label.
     """
 
     path: str
@@ -47,17 +47,17 @@ class Prediction:
 
 
 def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
-    """A model by name, by run, or from an exported folder.
+    """Load a model by name, by run, or from an exported folder.
 
     Args:
         reference: ``models:/name@champion``, ``models:/name/3``, ``runs:/ID``, a run's id, or a
             folder that holds ``bundle.json``.
-        tracking_uri: where names and runs are looked up; not used for a folder.
+        tracking_uri: MLflow store that knows names and runs; not used for a folder.
 
     Raises:
-        UsageError: there is no such model.
-        TrackingError: the store cannot be used.
-        CheckpointError: the model is damaged.
+        UsageError: There is no such model.
+        TrackingError: The store cannot be used.
+        CheckpointError: The model is damaged.
     """
     from tuner.training.bundle import load_bundle
 
@@ -71,7 +71,7 @@ def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
 
 
 def _check_form(reference: str) -> None:
-    """Tell a mistyped folder from a name or a run before anything is opened."""
+    """Refuse what is neither a folder, a name nor a run before anything is opened."""
     from tuner.errors import UsageError
 
     is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
@@ -89,17 +89,17 @@ def predict_file(
     vote: Vote = "soft",
     decoder: Decoder | None = None,
 ) -> Prediction:
-    """Decode, cut, transform, classify and vote, with the functions that trained the model.
+    """Decode, cut, transform, classify and vote, with the functions used in training.
 
-    A file that cannot be read gives a prediction without a label that says why.
+    If the file cannot be read, the prediction has no label and says why.
 
     Args:
-        path: the file.
-        bundle: how features are made, and the class names.
-        classifier: in evaluation mode.
-        vote: how the clips' answers are put together.
-        decoder: the process that decodes, so that a file that crashes it costs no more than
-            itself; without one, this process decodes.
+        path: The audio file.
+        bundle: Feature settings and class names of the model.
+        classifier: The model, in evaluation mode.
+        vote: How to combine the predictions of the clips.
+        decoder: A separate process that decodes, so that a file that crashes it costs only its
+            own prediction; without one, this process decodes.
     """
     import torch
 
@@ -117,22 +117,22 @@ def predict_file(
     samples = as_stored(decoded.samples) if bundle.from_stored_samples else decoded.samples
     made = extract(samples, bundle.clip, bundle.feature)
     features = torch.from_numpy(made.features).float()
-    answers = clip_probabilities(classifier, features, bundle.crops).numpy()
-    votes = metrics.soft_votes(answers) if vote == "soft" else metrics.hard_votes(answers)
-    ranked = _ranked(votes, answers)
+    clips = clip_probabilities(classifier, features, bundle.crops).numpy()
+    votes = metrics.soft_votes(clips) if vote == "soft" else metrics.hard_votes(clips)
+    ranked = _ranked(votes, clips)
     shares = {bundle.labels[i]: float(votes[i]) for i in ranked}
-    return Prediction(str(path), next(iter(shares)), shares, len(answers), vote)
+    return Prediction(str(path), next(iter(shares)), shares, len(clips), vote)
 
 
 def _ranked(votes: NDArray[np.float64], clips: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Classes by votes; among equal ones the more probable, then the first, as in evaluation."""
+    """Rank the classes by votes; ties go to the more probable, then to the first class."""
     import numpy as np
 
     return np.lexsort((-clips.mean(0), -votes))
 
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The paths, with each folder replaced by the audio files under it, sorted."""
+    """Replace each folder among the paths by the audio files below it, sorted."""
     from pipelines.sources.files import EXTENSIONS
 
     for path in paths:
@@ -150,20 +150,22 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
 )
 @click.option(
     "--vote", type=click.Choice(["soft", "hard"]), default="soft", show_default=True,
-    help="Mean of the clips' probabilities, or share of clips won.",
+    help="Average the clips' probabilities, or count the clips each class wins.",
 )  # fmt: skip
 @click.option(
     "--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K",
-    help="Classes shown for each file.",
+    help="Number of classes to show for each file.",
 )  # fmt: skip
 @click.option(
     "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
 )
 @click.option(
     "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
-    metavar="DIR", help="Where studies are kept.",
+    metavar="DIR", help="Folder of the studies.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each file and line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per file, each on a line."
+)
 def main(
     model: str,
     files: tuple[Path, ...],
@@ -171,7 +173,7 @@ def main(
     storage: Path,
     **shown: Any,
 ) -> None:
-    """Say what is heard in each FILE; a folder stands for the audio files in it.
+    """Classify each FILE; for a folder, all audio files in it.
 
     \b
     MODEL is one of

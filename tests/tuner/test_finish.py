@@ -10,9 +10,9 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from tests.tuner.answering import LABELS, Study, all_splits
+from tuner.ledger.summary import Registration
 from tuner.study import finish
 from tuner.study.ensemble import compare_ensembles
-from tuner.tracking.registry import Registration
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from tuner.errors import UsageError
 from tuner.models.cnn import Cnn
 from tuner.tracking import open_tracker
 from tuner.tracking.export import WaveformModel
-from tuner.tracking.registry import ModelFacts, fetch_bundle, register
+from tuner.tracking.fetch import fetch_bundle
+from tuner.tracking.registry import ModelFacts, register
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.evaluation import clip_probabilities
 from tuner.training.recipe import Crops
@@ -75,7 +76,7 @@ def test_a_model_of_stored_samples_rounds_those_it_is_given(tmp_path: Path) -> N
 
 
 def test_a_leak_refuses_the_registration(tmp_path: Path) -> None:
-    leak = "LEAKY: clips of one recording are on several sides (data.split is clip)"
+    leak = "LEAKY: clips of one recording are in several splits (data.split is clip)"
     facts = dataclasses.replace(FACTS, leak=leak)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     done = register(uri, "any", tmp_path, "leaky", facts)

@@ -1,4 +1,4 @@
-"""Reports: what stands on the page and in the tables, for studies whose numbers are known."""
+"""The report page and its tables, for studies whose numbers are known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from pipelines.storage import Folder
 from tests.tuner.studies import CONFUSION, LABELS, Script, finished_study
-from tuner.report import figures, write_report
+from tuner.ledger.summary import summarise
+from tuner.report import figures
+from tuner.report.page import write_report
+
+
+def report(records: list[dict], folder: Path, how_to_open: str | None = None) -> None:
+    write_report(summarise(records), Folder.at(folder), how_to_open)
 
 
 class Reader(HTMLParser):
@@ -41,18 +48,18 @@ def read(folder: Path) -> Reader:
 
 
 def test_page_says_who_won_by_how_much_and_the_test_score(tmp_path: Path) -> None:
-    assert write_report(finished_study(), tmp_path) == tmp_path / "report.html"
+    report(finished_study(), tmp_path)
     text = read(tmp_path).text
     # t1 reaches 0.9 * (1 - e^-2.5) = 0.8261, t0 0.8 * (1 - e^-2.5) = 0.7343
     assert "trial t1, val_f1_macro 0.826; best other 0.734 (+0.092)" in text
     assert "0.781 95 % interval 0.610 to 0.910" in text
     assert "Leakage audit passed" in text
-    assert "57 tracks ok, 2 used with a remark, 1 not used, of 60 listed" in text
+    assert "of 60 tracks, 57 are ok, 2 used with a remark and 1 skipped" in text
     assert "models:/quick@champion FILE" in text
 
 
 def test_page_is_one_file(tmp_path: Path) -> None:
-    write_report(finished_study(), tmp_path)
+    report(finished_study(), tmp_path)
     page = read(tmp_path)
     assert page.loads
     assert all(address.startswith("data:image/png;base64,") for address in page.loads)
@@ -60,7 +67,7 @@ def test_page_is_one_file(tmp_path: Path) -> None:
 
 
 def test_per_class_table_agrees_with_scikit_learn(tmp_path: Path) -> None:
-    write_report(finished_study(), tmp_path)
+    report(finished_study(), tmp_path)
     truth = [i for i, row in enumerate(CONFUSION) for n in row for _ in range(n)]
     answer = [j for row in CONFUSION for j, n in enumerate(row) for _ in range(n)]
     text = read(tmp_path).text
@@ -77,7 +84,7 @@ def test_text_from_users_is_escaped(tmp_path: Path) -> None:
             record["labels"] = ["<img src=x onerror=alert(1)>", "house & co", "techno"]
         if record["kind"] == "trial_end" and record["error"]:
             record["error"] = "<script>alert(2)</script>"
-    write_report(records, tmp_path)
+    report(records, tmp_path)
     page = read(tmp_path)
     assert "script" not in page.tags
     assert "x" not in page.loads
@@ -86,12 +93,12 @@ def test_text_from_users_is_escaped(tmp_path: Path) -> None:
 
 
 def test_a_leak_is_said_first(tmp_path: Path) -> None:
-    write_report(finished_study(passed=False), tmp_path)
+    report(finished_study(passed=False), tmp_path)
     text = read(tmp_path).text
-    assert "Reasons for doubt" in text
+    assert "Read this score with care" in text
     assert "Leakage audit LEAKY 2 shared groups, 0 equal tracks, 1 near-duplicates" in text
-    words = "LEAKY: 2 groups, 1 pair of near-duplicates on two sides of the split"
-    assert f"The data is {words}." in text
+    words = "LEAKY: 2 groups, 1 pair of near-duplicates in more than one split"
+    assert f"The data is {words};" in text
     assert "near: a (test) = b<i> (train)" in text
 
 
@@ -100,10 +107,10 @@ def test_clips_split_one_by_one_are_called_leaky(tmp_path: Path) -> None:
     for record in records:
         if record["kind"] == "features":
             record["features"][0]["leakage"]["clip_split"] = True
-    write_report(records, tmp_path)
+    report(records, tmp_path)
     text = read(tmp_path).text
     assert "Leakage audit LEAKY clips were split one by one" in text
-    assert "clips of one recording are on several sides (data.split is clip)" in text
+    assert "clips of one recording are in several splits (data.split is clip)" in text
 
 
 def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None:
@@ -111,7 +118,7 @@ def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None
     for record in records:
         if record["kind"] == "trial":
             record["params"] = {"=cmd": "@SUM(1)", "optim.lr": -0.5}
-    write_report(records, tmp_path)
+    report(records, tmp_path)
     with (tmp_path / "leaderboard.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["rank"], row["trial_id"]) for row in rows] == [
@@ -123,20 +130,20 @@ def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None
 
 
 def test_votes_are_shown_beside_the_winner(tmp_path: Path) -> None:
-    write_report(finished_study(), tmp_path)
+    report(finished_study(), tmp_path)
     text = read(tmp_path).text
     assert "None of these rows was used to choose anything" in text
     head = "val macro F1 test macro F1 95 % interval test accuracy 95 % interval models"
     assert head in text
     assert (
         "winner, hard vote over clips 0.800 0.733 0.633 to 0.833 0.743 0.500 to 0.950 "
-        "t1-s2 (resnet18) soft vote of the 2 confirmed models 0.830 0.801 0.701 to 0.901 0.811 "
+        "t1-s2 (resnet18) soft vote of the confirmed models 0.830 0.801 0.701 to 0.901 0.811 "
         "0.500 to 0.950 t1-s2 (resnet18), t0-s1 (cnn) fusion of the best model of each family "
         "0.850 0.822"
     ) in text
     assert (
-        "t1-s2 (resnet18) x 0.62, t2 (cnn) x 0.38 on 17 validation and 17 test tracks that all "
-        "know; 4 left out"
+        "t1-s2 (resnet18) x 0.62, t2 (cnn) x 0.38 on the 17 validation and 17 test tracks that "
+        "all models have; 4 left out"
     ) in text
 
 
@@ -145,18 +152,18 @@ def test_a_vote_that_could_not_be_taken_is_said(tmp_path: Path) -> None:
     for record in records:
         if record["kind"] == "ensemble":
             record |= {"rows": record["rows"][:2], "problems": ["fusion: t2 has <no> checkpoint"]}
-    write_report(records, tmp_path)
+    report(records, tmp_path)
     assert "fusion: t2 has <no> checkpoint" in read(tmp_path).text
 
 
 def test_scores_are_shown_per_track_and_per_clip(tmp_path: Path) -> None:
-    write_report(finished_study(), tmp_path)
+    report(finished_study(), tmp_path)
     text = read(tmp_path).text
     accuracy = sum(CONFUSION[i][i] for i in range(3)) / sum(map(sum, CONFUSION))
     assert f"tracks, soft vote {accuracy:.3f} 0.782 0.781 0.555" in text
     assert "tracks, hard vote 0.744 0.733" in text
     assert "clips 0.700 0.666" in text
-    assert "95 % interval 0.620 to 0.930; 19 tracks, looked at once" in text
+    assert "95 % interval 0.620 to 0.930; 19 tracks, evaluated once" in text
 
 
 def test_a_study_of_an_older_version_has_a_report(tmp_path: Path) -> None:
@@ -166,7 +173,7 @@ def test_a_study_of_an_older_version_has_a_report(tmp_path: Path) -> None:
             old = ("f1_macro", "accuracy", "clip_f1_macro", "ci95", "tracks")
             record["metrics"] = {name: record["metrics"][name] for name in old}
             del record["clip_confusion"], record["classes"]
-    write_report(records, tmp_path)
+    report(records, tmp_path)
     text = read(tmp_path).text
     assert "clips 0.700" in text
     assert "Votes and ensembles" not in text
@@ -179,13 +186,13 @@ LOSSES: list[float | None] = [2.3, 2.2, 1.5, 9.0, None]
 
 @pytest.mark.parametrize("trial_id", ["t1-s2", "t1"])  # the run whose weights were taken, or first
 def test_the_learning_rate_finder_of_the_winner_is_drawn(tmp_path: Path, trial_id: str) -> None:
-    write_report(UNTESTED, tmp_path)
+    report(UNTESTED, tmp_path)
     assert "Learning-rate finder" not in read(tmp_path).text
     assert not (tmp_path / "figures" / "lr_finder.png").exists()
     path = tmp_path / "trials" / trial_id / "lr_finder.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"rates": RATES, "losses": LOSSES, "suggestion": 1e-3}))
-    write_report(UNTESTED, tmp_path)
+    report(UNTESTED, tmp_path)
     assert "Learning-rate finder of the winner" in read(tmp_path).text
     drawn = (tmp_path / "figures" / "lr_finder.png").read_bytes()
     assert drawn == figures.learning_rates(RATES, LOSSES, 1e-3)
@@ -197,7 +204,7 @@ def test_a_finder_that_is_not_whole_is_left_out(tmp_path: Path, content: str) ->
     path = tmp_path / "trials" / "t1-s2" / "lr_finder.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    write_report(UNTESTED, tmp_path)
+    report(UNTESTED, tmp_path)
     assert "Learning-rate finder" not in read(tmp_path).text
 
 
@@ -206,10 +213,10 @@ def test_one_seed_reads_well(tmp_path: Path) -> None:
     for record in records:
         if record["kind"] == "confirmed":
             record["seeds"] = 1
-    write_report(records, tmp_path)
+    report(records, tmp_path)
     text = read(tmp_path).text
-    assert "Trained again with one other random seed: val_f1_macro 0.790" in text
-    assert "The winner was trained again with one other random seed only" in text
+    assert "Trained again with one new seed: val_f1_macro 0.790" in text
+    assert "The winner was trained again with a single new seed" in text
 
 
 KINDS = [
@@ -222,13 +229,13 @@ KINDS = [
 def test_a_study_has_a_report_after_every_step(tmp_path: Path, kind: str) -> None:
     records = finished_study()
     first = next(i for i, record in enumerate(records) if record["kind"] == kind)
-    write_report(records[: first + 1], tmp_path)
+    report(records[: first + 1], tmp_path)
     assert "quick" in read(tmp_path).text
 
 
 def test_figures_are_png_and_the_same_each_time(tmp_path: Path) -> None:
-    write_report(finished_study(), tmp_path / "a")
-    write_report(finished_study(), tmp_path / "b")
+    report(finished_study(), tmp_path / "a")
+    report(finished_study(), tmp_path / "b")
     for name in ("history.png", "confusion_matrix.png"):
         first = (tmp_path / "a" / "figures" / name).read_bytes()
         assert first.startswith(b"\x89PNG")
@@ -242,13 +249,13 @@ def test_study_without_a_successful_trial(tmp_path: Path) -> None:
     script.trial("t0", 0)
     script.end("t0", "failed", 0.0, 0)
     script.add("study_end", status="failed", seconds={"total": 1.0})
-    write_report(script.records, tmp_path)
+    report(script.records, tmp_path)
     assert "no trial has succeeded" in read(tmp_path).text
 
 
 def test_the_line_that_opens_the_trials_is_on_the_page(tmp_path: Path) -> None:
     line = "mlflow ui --backend-store-uri sqlite:////a&b/m.db  # then open http://x/#/y?z=1"
-    write_report(finished_study(), tmp_path, line)
+    report(finished_study(), tmp_path, line)
     assert " ".join(line.split()) in read(tmp_path).text
-    write_report(finished_study(), tmp_path)
+    report(finished_study(), tmp_path)
     assert "mlflow ui" not in read(tmp_path).text

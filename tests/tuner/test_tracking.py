@@ -16,13 +16,39 @@ import pytest
 
 from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
-from tuner.tracking import MemoryTracker, MlflowTracker, Patience, Tracker, open_tracker, redact
+from tuner.ledger.summary import summarise
+from tuner.tracking import MlflowTracker, Patience, Tracker, open_tracker
 from tuner.tracking.note import MAX_LINE, note
-from tuner.tracking.store import how_to_open
+from tuner.tracking.projection import Projection
+from tuner.tracking.store import how_to_open, redact
 
-QUICK = Patience(
-    batch_seconds=0.05, flush_seconds=20.0, first_retry_seconds=0.05, close_attempts=2
-)
+QUICK = Patience(batch_seconds=0.05, retry_seconds=0.05, flush_seconds=20.0)
+
+
+class MemoryTracker:
+    """A tracker without a store."""
+
+    uri, how_to_open = "memory:", None
+
+    def __init__(self) -> None:
+        self.projection = Projection()
+        self.record = self.projection.apply
+
+    @property
+    def parent_run_id(self) -> str | None:
+        return None if self.projection.parent is None else self.projection.parent.tags["study_id"]
+
+    def run_id(self, trial_id: str) -> str | None:
+        return trial_id if trial_id in self.projection.trials else None
+
+    def publish(self, folder: Path) -> None:
+        pass
+
+    def flush(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +278,6 @@ def test_the_printed_line_names_this_store_and_the_page_of_this_experiment(stora
         f"mlflow ui --backend-store-uri sqlite:///{storage}/mlflow.db  # then open "
         "http://127.0.0.1:5000/#/experiments/2/runs?workflowType=machine_learning"
     )
-    assert MemoryTracker().how_to_open is None
 
 
 @pytest.mark.parametrize(
@@ -303,7 +328,7 @@ def test_a_killed_driver_leaves_nothing_double(storage: Path, killed_after: int)
     first.close()
 
 
-def test_a_lost_store_is_made_anew_from_the_ledger(
+def test_a_lost_store_is_rebuilt_from_the_ledger(
     storage: Path, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
 ) -> None:
     records = finished_study()
@@ -390,9 +415,26 @@ def test_a_locked_database_never_holds_up_the_study(storage: Path) -> None:
         assert time.monotonic() - start < 0.5
         time.sleep(0.3)
         other.rollback()
-    tracker.flush()
+    assert tracker.flush()
     assert rows(storage, "select count(*) from runs") == [(8,)]
     tracker.close()
+
+
+def test_a_store_that_does_not_answer_holds_up_nobody_at_the_end(
+    storage: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = mlflow_tracker(storage, patience=Patience(0.05, 0.05, flush_seconds=0.2))
+    with contextlib.closing(sqlite3.connect(storage / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for record in finished_study():
+            tracker.record(record)
+        start = time.monotonic()
+        assert tracker.run_id("t0") is None
+        assert not tracker.flush()
+        tracker.close()
+        assert time.monotonic() - start < 5
+        other.rollback()
+    assert "the same command will store it" in caplog.text
 
 
 class Server:
@@ -471,7 +513,7 @@ class TestNote:
         records = finished_study(passed=passed)
         for record in records:
             record.update(changes.get(record["kind"], {}))
-        return note(records)
+        return note(summarise(records))
 
     def confirmed(self, *means: tuple[str, float]) -> dict[str, Any]:
         return {
@@ -482,22 +524,23 @@ class TestNote:
 
     def test_one_confirmed_configuration_is_compared_in_the_search(self) -> None:
         assert self.note_of().startswith(
-            "**Winner: t1 (resnet18)**, mean val_f1_macro 0.790 over 2 seeds. "
-            "Search: val_f1_macro 0.826, 0.092 better than the runner-up t0 (0.734), "
+            "**Winner: t1 (resnet18)**, mean val_f1_macro 0.790 over 2 seeds; "
+            "search: val_f1_macro 0.826, 0.092 better than the runner-up t0 (0.734), "
             "0.092 better than the median of 3 trials (0.734).\n\n"
             "**Test: macro F1 0.781**, 95 % interval 0.610 to 0.910, accuracy 0.789, "
-            "19 tracks, looked at once.\n\n"
-            "Beside the winner, not used to choose: soft vote of 2 models: test macro F1 0.801, "
-            "accuracy 0.811; fusion of 2 models: test macro F1 0.822, accuracy 0.832.\n\n"
+            "19 tracks, evaluated once.\n\n"
+            "For comparison, not used to choose: soft vote of the confirmed models (2): "
+            "test macro F1 0.801, accuracy 0.811; fusion of the best model of each family (2): "
+            "test macro F1 0.822, accuracy 0.832.\n\n"
         )
         alone = self.note_of(ensemble={"rows": [vote(*row) for row in VOTES[:2]]})
-        assert "Beside" not in alone
+        assert "For comparison" not in alone
 
     @pytest.mark.parametrize(
         ("means", "expected"),
         [
-            ((("t1", 0.79), ("t0", 0.77)), "seeds, 0.020 better than the runner-up t0 (0.770)."),
-            ((("t0", 0.85), ("t1", 0.8499)), "seeds, level with the runner-up t1 (0.850)."),
+            ((("t1", 0.79), ("t0", 0.77)), "seeds, 0.020 better than the runner-up t0 (0.770);"),
+            ((("t0", 0.85), ("t1", 0.8499)), "seeds, level with the runner-up t1 (0.850);"),
             ((("t2", 0.85), ("t1", 0.7)), "0.253, 0.481 worse than the median of 3 trials"),
         ],
     )
@@ -519,23 +562,21 @@ class TestNote:
 
     def test_it_says_whether_the_score_can_be_trusted(self) -> None:
         page = self.note_of()
-        assert (
-            "Trust: leakage audit passed; interval of 0.30 is wide: 19 test tracks are few" in page
-        )
-        assert "; 1 of 60 tracks not usable." in page
+        assert "audit passed; interval of 0.30 is wide, with only 19 test tracks;" in page
+        assert "; 1 of 60 files skipped." in page
         features = next(r for r in finished_study() if r["kind"] == "features")["features"]
         features[0]["tracks"]["quarantined"] = 0
-        assert "; all 60 tracks usable." in self.note_of(features={"features": features})
+        assert "; all 60 files usable." in self.note_of(features={"features": features})
         test = next(r for r in finished_study() if r["kind"] == "test")
         narrow = {"metrics": {**test["metrics"], "ci95": [0.75, 0.81], "tracks": 900}}
         assert "interval of 0.06 is narrow, 900 test tracks" in self.note_of(test=narrow)
         assert (
-            "**LEAKY: 2 groups, 1 pair of near-duplicates on two sides of the split**: the"
+            "**LEAKY: 2 groups, 1 pair of near-duplicates in more than one split**: the"
             in self.note_of(passed=False)
         )
         page = self.note_of(confirmed={"seeds": 1})
-        assert "repeated with one other seed only" in page
-        assert "**, val_f1_macro 0.790 with another seed. Search: " in page
+        assert "repeated with one new seed only" in page
+        assert "**, val_f1_macro 0.790 with one new seed; search: " in page
 
     def test_the_configuration_has_one_short_line_for_each_value(self) -> None:
         params = {"model": "cnn", "optim.lr": 0.0040812386, "a": [1, None], "long": "x" * 300}
@@ -551,4 +592,5 @@ class TestNote:
         script.study()
         script.features()
         script.add("study_end", status="failed", seconds={"total": 1.0})
-        assert note(script.records).startswith("No trial has succeeded.\n\nTrust: leakage audit")
+        page = note(summarise(script.records))
+        assert page.startswith("No trial has succeeded.\n\nTrust: leakage audit")

@@ -1,7 +1,1 @@
-"""The report of a study: one page that says who won and whether to believe it, and tables."""
-
-from __future__ import annotations
-
-from tuner.report.page import write_report
-
-__all__ = ["write_report"]
+"""A study for people: in the terminal, and as a report page with figures and tables."""

@@ -1,4 +1,4 @@
-"""Figures of a study, drawn on canvases of their own; no state of pyplot is touched."""
+"""Figures of a study as PNG, drawn without pyplot and its global state."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 
 DPI = 110
 INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"
-MAX_NUMBERED = 20  # classes up to which each cell shows its number
+MAX_NUMBERED = 20  # with more classes, cells show no numbers
 
 
 def _figure(width_inch: float, height_inch: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    for edge in ("top", "right"):
+        axes.spines[edge].set_visible(False)
     axes.tick_params(colors=INK, labelsize=9)
     return figure, axes
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # no Software tag and no date: the same study gives the same bytes
     with warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes; the page's tables have them.
+        # Characters that the font lacks appear as boxes; the tables of the page show them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Without a software tag and a date, the same study gives the same bytes.
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
-    """PNG of counts ``[k, k]``: truth in rows, answers in columns, colour by share of the row."""
+    """Draw counts ``[k, k]``: true classes in rows, predictions in columns, shaded by row."""
     k = len(labels)
-    side = min(max(3.4, 1.6 + 0.55 * k), 16)
-    figure, axes = _figure(side + 0.9, side)
+    size_inch = min(max(3.4, 1.6 + 0.55 * k), 16)
+    figure, axes = _figure(size_inch + 0.9, size_inch)
     rows = counts.sum(1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -57,8 +57,8 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
     names = [name if len(name) <= 18 else name[:17] + "…" for name in labels]
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(ticks, names, fontsize=size)
-    axes.set_xlabel("answer", color=INK)
-    axes.set_ylabel("truth", color=INK)
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("true", color=INK)
     if k <= MAX_NUMBERED:
         for (i, j), count in np.ndenumerate(counts):
             if count:
@@ -73,10 +73,9 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
 def learning_rates(
     rates: Sequence[float], losses: Sequence[float | None], suggestion: float | None
 ) -> bytes:
-    """PNG of a learning-rate finder: loss over rate on a log axis, the rate it suggests marked.
+    """Draw a learning-rate finder: loss over rate on a log axis, with the suggested rate.
 
-    Losses that are no finite numbers are left out; those after the model has diverged are cut off
-    at the top.
+    Non-finite losses are left out; losses after the model has diverged are cut off at the top.
     """
     points = [
         (rate, loss)
@@ -104,7 +103,7 @@ def learning_rates(
 
 
 def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
-    """PNG of a metric over epochs, one line for each search trial, the winner's in colour."""
+    """Draw a metric over epochs, one line for each search trial, the winner in colour."""
     figure, axes = _figure(7.2, 3.4)
     marks = {"stopped": "|", "failed": "x"}
     for row in rows:

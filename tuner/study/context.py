@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuner.config import Space
     from tuner.ledger.journal import Ledger, Record
     from tuner.ledger.paths import StudyPaths
-    from tuner.report.terminal import Progress
+    from tuner.report.terminal import Terminal
     from tuner.tracking import Tracker
     from tuner.trials.cluster import Cluster
 
@@ -46,7 +46,7 @@ class Context:
     cluster: Cluster
     ledger: Ledger
     tracker: Tracker
-    progress: Progress
+    progress: Terminal
     feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
 
     @property

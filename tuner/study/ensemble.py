@@ -15,6 +15,7 @@ import numpy as np
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.ledger.summary import VOTES
 from tuner.study.refit import winning_run
 from tuner.training import metrics
 
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 
 ROUNDS = 50  # of greedy selection, so that weights are multiples of 0.02 or coarser
 SPLITS = ("val", "test")
-IN_WORDS = {
-    "winner_soft": "the winner, soft vote over clips",
-    "winner_hard": "the winner, hard vote over clips",
-    "top_k": "soft vote of the confirmed models",
-    "fusion": "fusion of the best model of each family",
-}
 
 
 def compare_ensembles(study: Context) -> None:
@@ -47,16 +42,16 @@ def compare_ensembles(study: Context) -> None:
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for name, members in _compositions(study):
-        study.progress.status(f"scoring {IN_WORDS[name]}")
+        study.progress.status(f"scoring {VOTES[name].title}")
         try:
             rows.append(_row(study, name, members))
         except StudyError as error:
-            problems.append(f"{IN_WORDS[name]}: {error}")
+            problems.append(f"{VOTES[name].title}: {error}")
             continue
-        if name in ("top_k", "fusion"):
+        if VOTES[name].metric:
             test = rows[-1]["test"]
             study.progress.say(
-                f"beside the winner: {IN_WORDS[name]}, test macro F1 {test['f1_macro']:.3f}, "
+                f"beside the winner: {VOTES[name].title}, test macro F1 {test['f1_macro']:.3f}, "
                 f"accuracy {test['accuracy']:.3f}"
             )
     study.record("ensemble", rows=rows, problems=problems)

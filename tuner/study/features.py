@@ -10,7 +10,7 @@ from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec, problems
 from pipelines.sources.files import is_uri
 from tuner.config.specs import clip_spec, feature_spec, split_spec
 from tuner.errors import StudyError, StudyExistsError, UsageError
-from tuner.ledger import selection
+from tuner.ledger.trust import leak_in_words, worst_leakage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,7 +144,7 @@ def _in_words(described: list[dict[str, Any]]) -> str:
     """Return the line that the user reads about the feature sets."""
     first = described[0]
     tracks, clips = first["tracks"], first["clips"]
-    leak = selection.leak_in_words(selection.worst_leakage(described))
+    leak = leak_in_words(worst_leakage(described))
     dropped = dropped_in_words(first["leakage"])  # the same in all sets, like the splits
     rejected = f", {tracks['quarantined']} rejected" if tracks["quarantined"] else ""
     return (

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tuner.ledger import selection
+from tuner.ledger.summary import Registration, summarise
+from tuner.ledger.trust import Evaluation, leak_in_words
 from tuner.study.refit import final_run
 from tuner.tracking import registry
 from tuner.training import metrics
 from tuner.trials.predictions import export_bundle
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from tuner.ledger.selection import TrialRow
     from tuner.study.context import Context
 
@@ -31,10 +29,10 @@ def test_winner(study: Context) -> None:
     k = len(labels)
     low, high = metrics.bootstrap_interval(found.truth, found.predicted, metrics.f1_macro, k)
     by_accuracy = metrics.bootstrap_interval(found.truth, found.predicted, metrics.accuracy, k)
-    measured = {
-        name: v for name, v in found.metrics.items() if math.isfinite(v)
-    }  # NaN is invalid JSON
+    # NaN is invalid JSON.
+    measured = {name: v for name, v in found.metrics.items() if math.isfinite(v)}
     counts = metrics.confusion(found.truth, found.predicted, k)
+    evaluation = Evaluation(measured, labels, counts, found.clip_confusion)
     tracks = "\n".join(sorted(found.track_ids))
     study.record(
         "test",
@@ -47,7 +45,7 @@ def test_winner(study: Context) -> None:
         },
         confusion=counts.tolist(),
         clip_confusion=found.clip_confusion.tolist(),
-        classes=_classes(counts, labels),
+        classes=evaluation.classes_to_json(),
         labels=labels,
         # Two scores are comparable if they were reached on the same tracks.
         split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
@@ -56,16 +54,6 @@ def test_winner(study: Context) -> None:
         f"test: macro F1 {measured['f1_macro']:.3f} (95 % {low:.3f} to {high:.3f}), "
         f"accuracy {measured['accuracy']:.3f} on {len(found.truth)} tracks"
     )
-
-
-def _classes(counts: NDArray[np.int64], labels: list[str]) -> list[dict[str, Any]]:
-    """Return the scores of each class from counts of tracks ``[k, k]``."""
-    precision, recall, f1 = (values.tolist() for values in metrics.per_class(counts))
-    return [
-        {"label": label, "precision": precision[i], "recall": recall[i], "f1": f1[i],
-         "tracks": int(counts[i].sum())}
-        for i, label in enumerate(labels)
-    ]  # fmt: skip
 
 
 def register_winner(study: Context) -> None:
@@ -79,7 +67,9 @@ def register_winner(study: Context) -> None:
     row = final_run(study)
     final_id = _record_final_run(study, row)
     test = study.required("test")
-    leakage = selection.summary(list(study.ledger.records()))["leakage"]
+    summary = summarise(list(study.ledger.records()))
+    assert summary.test is not None
+    assert summary.leakage is not None
     spec = study.spec(row)
     # Not from the ledger: the storage may have moved since.
     fingerprint = Path(spec.feature_set).name
@@ -97,19 +87,19 @@ def register_winner(study: Context) -> None:
         fingerprint=fingerprint,
         test_split=test["split_digest"],
         test_f1_macro=test["metrics"]["f1_macro"],
-        leak="" if leakage["passed"] else selection.leak_in_words(leakage),
+        leak="" if summary.leakage.passed else leak_in_words(summary.leakage),
     )
     done = registry.register(
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts
     )
-    reason = reason_of(done, is_guessing=selection.is_guessing(test))
+    reason = reason_of(done, is_guessing=summary.test.is_guessing)
     study.record(
         "registered", name=done.name, version=done.version, alias=done.alias, reason=reason
     )
     study.progress.say(f"registered: {reason}")
 
 
-def reason_of(done: registry.Registration, is_guessing: bool) -> str:
+def reason_of(done: Registration, is_guessing: bool) -> str:
     """Return why a model was registered or not, with a note if it only guesses."""
     if done.version is None or not is_guessing:
         return done.reason

@@ -13,6 +13,8 @@ from torch.func import functional_call
 
 from pipelines.settings import feature_shape
 from tuner.config.specs import clip_spec, feature_spec
+from tuner.report.terminal import one_line
+from tuner.trials.samplers import random_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,3 +163,28 @@ def _training(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def plan_lines(space: Space) -> Iterator[str]:
+    """Describe what a run of the space would do, without starting anything."""
+    template = space.template
+    search, confirm, resources = template.search, template.confirm, template.resources
+    yield f"study        {space.name}"
+    yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
+    if search.budget is not None:
+        yield f"             none starts or runs on after {search.budget}"
+    then = ", then a final fit on train and val" if confirm.refit else ""
+    yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
+    yield f"feature sets {len(space.feature_variants())}"
+    yield (
+        f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
+        f"{resources.gpus_per_worker:g} GPU"
+    )
+    yield "example configurations, with the memory of one training step:"
+    sampler = random_sampler(space)
+    for _ in range(3):
+        if (proposal := sampler.propose()) is not None:
+            mebibytes = memory_of(proposal.experiment).total / 2**20
+            name = proposal.experiment.model.name
+            model = "" if "model" in proposal.params else f"model={name} "
+            yield f"  {mebibytes:5.0f} MiB  {model}{one_line(proposal.params)}"

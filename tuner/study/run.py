@@ -10,8 +10,9 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tuner import report
 from tuner.errors import StudyExistsError, UsageError
+from tuner.ledger.summary import summarise
+from tuner.report.page import write_report
 from tuner.study.confirm import confirm_best
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.features import build_features
@@ -137,5 +138,5 @@ def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:
 
 def publish(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> None:
     """Write the report and upload it to the tracker; safe to repeat at any time."""
-    report.write_report(list(ledger.records()), paths.folder.local(), tracker.how_to_open)
+    write_report(summarise(list(ledger.records())), paths.folder, tracker.how_to_open)
     tracker.publish(paths.folder.local())

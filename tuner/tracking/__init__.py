@@ -6,9 +6,44 @@ restart, and the runs come out the same. Only the driver of a study tracks.
 
 from __future__ import annotations
 
-from tuner.tracking.memory import MemoryTracker
-from tuner.tracking.mlflow_tracker import MlflowTracker, Patience, open_tracker
-from tuner.tracking.projection import Tracker
-from tuner.tracking.store import redact
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["MemoryTracker", "MlflowTracker", "Patience", "Tracker", "open_tracker", "redact"]
+from tuner.tracking.mlflow_tracker import MlflowTracker, Patience, open_tracker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tuner.ledger.journal import Record
+
+__all__ = ["MlflowTracker", "Patience", "Tracker", "open_tracker"]
+
+
+class Tracker(Protocol):
+    """Where ledger records are shown."""
+
+    @property
+    def uri(self) -> str:
+        """Address of the store; it may hold a password."""
+
+    @property
+    def how_to_open(self) -> str | None:
+        """One line that shows the runs to a person; None when nothing keeps them."""
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """Run of the study; None while the store cannot be reached."""
+
+    def run_id(self, trial_id: str) -> str | None:
+        """Return the run of a trial; None while the store cannot be reached."""
+
+    def record(self, record: Record) -> None:
+        """Show one record; records come in ledger order and never wait for the store."""
+
+    def publish(self, folder: Path) -> None:
+        """Show the files of a study's folder, and those of its ``figures``, on the parent run."""
+
+    def flush(self) -> bool:
+        """Wait until all records are stored; return False if that failed or took too long."""
+
+    def close(self) -> None:
+        """Flush and release the store."""

@@ -1,9 +1,8 @@
-"""A trained classifier in MLflow's model layout: waveforms or songs in, probabilities out."""
+"""A trained classifier in MLflow's model layout, from waveforms or songs to probabilities."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
 
     from tuner.models.layers import Classifier
 
-EXTRA_FILES = "extra_files"  # MLflow's folder for files beside the model
+EXTRA_FILES = "extra_files"  # MLflow's name of the folder for files beside the model
 
 
 class WaveformModel(torch.nn.Module):
-    """Front end, classifier and mean over crops in one module that `torch.export` takes.
+    """Front end, classifier and mean over crops in one module that `torch.export` accepts.
 
     Args:
-        bundle: says how features are made and cropped.
-        classifier: in evaluation mode.
+        bundle: Defines how features are made and cropped.
+        classifier: The classifier, in evaluation mode.
     """
 
     def __init__(self, bundle: Bundle, classifier: Classifier) -> None:
@@ -37,7 +36,7 @@ class WaveformModel(torch.nn.Module):
         self.rounds = bundle.from_stored_samples
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Clips ``float32[n, l]`` at the bundle's rate to probabilities ``float32[n, k]``."""
+        """Map clips ``float32[n, l]`` at the bundle's rate to probabilities ``float32[n, k]``."""
         if self.rounds:
             largest = torch.finfo(torch.float16).max
             waveform = waveform.clamp(-largest, largest).half().float()  # as pipelines' as_stored
@@ -47,10 +46,10 @@ class WaveformModel(torch.nn.Module):
 
 
 class SongModel(torch.nn.Module):
-    """Classifier of the numbers of whole tracks; these cannot be made from clips of them.
+    """Classifier of features of whole tracks, which cannot be computed from their clips.
 
     Args:
-        classifier: of features of kind `song`, in evaluation mode.
+        classifier: A classifier of features of kind ``song``, in evaluation mode.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -58,67 +57,55 @@ class SongModel(torch.nn.Module):
         self.classifier = classifier
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Tracks ``float32[n, 16, 1]`` to probabilities ``float32[n, k]``."""
-        # As above; one row for a track, so there is no mean over clips or crops.
+        """Turn tracks ``float32[n, 16, 1]`` into probabilities ``float32[n, k]``."""
+        # Rounded as above. A track has one row, so there is no mean over clips or crops.
         probabilities: torch.Tensor = self.classifier(numbers.half().float()).softmax(-1)
         return probabilities
 
 
-@dataclass(frozen=True)
-class _Program:
-    """What is exported, and what it is given.
+def _program(
+    bundle: Bundle, classifier: Classifier
+) -> tuple[torch.nn.Module, tuple[int, ...], str]:
+    """Return the program from a model's input to probabilities.
 
-    Attributes:
-        module: ``float32[n, *shape]`` to probabilities ``float32[n, k]``.
-        shape: of one clip, or of the numbers of one track.
-        takes: the input, in words for people.
+    Returns:
+        The module, the shape of one clip or of one track's features, and a description of the
+        input for people.
     """
-
-    module: torch.nn.Module
-    shape: tuple[int, ...]
-    takes: str
-
-
-def _program(bundle: Bundle, classifier: Classifier) -> _Program:
-    """The whole way from what a bundle's features are made of to probabilities."""
     rate = bundle.feature.sample_rate
     if bundle.feature.kind == "song":
-        names = ", ".join(SONG_FEATURES)
-        return _Program(
-            SongModel(classifier).eval(),
-            feature_shape(bundle.clip, bundle.feature),
-            f"numbers of whole tracks at {rate} Hz, as pipelines.features.extract makes them, in "
-            f"the units of pipelines.features.song: {names}",
+        shape = feature_shape(bundle.clip, bundle.feature)
+        takes = (
+            f"features of whole tracks at {rate} Hz, made by pipelines.features.extract in the "
+            f"units of pipelines.features.song: {', '.join(SONG_FEATURES)}"
         )
+        return SongModel(classifier).eval(), shape, takes
     length = num_samples(bundle.clip, bundle.feature)
-    return _Program(
-        WaveformModel(bundle, classifier).eval(),
-        (length,),
-        f"one-channel clips of {length} samples at {rate} Hz, full scale at 1",
-    )
+    takes = f"one-channel clips of {length} samples at {rate} Hz, full scale at 1"
+    return WaveformModel(bundle, classifier).eval(), (length,), takes
 
 
 def save_mlflow_model(
     bundle: Bundle, classifier: Classifier, bundle_folder: Path, path: Path, logged: Any
 ) -> None:
-    """Write the model in MLflow's layout, as pt2 program with the bundle's files beside it."""
+    """Write the model in MLflow's layout: a pt2 program with the bundle's files beside it."""
     import mlflow
     import mlflow.pytorch
     import numpy as np
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    exported = _program(bundle, classifier)
+    module, shape, takes = _program(bundle, classifier)
     float32 = np.dtype("float32")
     # Unnamed tensors: named ones would reach the model as a dict, which PyTorch models refuse.
     signature = ModelSignature(
-        Schema([TensorSpec(float32, (-1, *exported.shape))]),
+        Schema([TensorSpec(float32, (-1, *shape))]),
         Schema([TensorSpec(float32, (-1, len(bundle.labels)))]),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch.export remarks on its own internals
+        warnings.simplefilter("ignore", UserWarning)  # torch.export warns about its own internals
         mlflow.pytorch.save_model(
-            exported.module,
+            module,
             str(path),
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,
@@ -127,15 +114,15 @@ def save_mlflow_model(
                 model_id=logged.model_id,
             ),
             signature=signature,
-            # two clips: a batch of one would be taken for a constant
-            input_example=np.zeros((2, *exported.shape), "float32"),
-            # given, because to infer them MLflow would run the model in another process
+            # Two clips: torch.export would take a batch of one for a constant.
+            input_example=np.zeros((2, *shape), "float32"),
+            # To infer these, MLflow would run the model in another process.
             pip_requirements=[
                 f"mlflow=={mlflow.__version__}",
                 f"torch=={torch.__version__.partition('+')[0]}",
                 f"numpy=={np.__version__}",
             ],
             extra_files=[str(bundle_folder / MODEL), str(bundle_folder / BUNDLE)],
-            metadata={"takes": exported.takes},
+            metadata={"takes": takes},
             serialization_format="pt2",
         )

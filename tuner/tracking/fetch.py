@@ -1,4 +1,4 @@
-"""From a reference to a registered model or a run to its bundle on this machine."""
+"""Fetch the bundle behind a reference to a registered model or a run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
     """Copy the bundle of a registered model or of a run into a folder.
 
     Args:
-        tracking_uri: tracking URI; a SQLite file must exist, none is made.
+        tracking_uri: Tracking URI; a missing SQLite file is not created.
         reference: ``models:/name@alias``, ``models:/name/version``, ``runs:/ID`` or a run's id;
-            the run of a study stands for its winner.
-        into: an existing folder.
+            the run of a study means its winner.
+        into: An existing folder.
 
     Raises:
-        UsageError: there is no such model; says which there are.
-        TrackingError: the store cannot be used.
+        UsageError: There is no such model; lists the registered ones.
+        TrackingError: The store cannot be used.
     """
     file = store.database_file(tracking_uri)
     if file is not None and not file.is_file():
         raise UsageError(
             f"{reference}: no tracking database at {file}; give --storage DIR of the study, "
-            "--tracking-uri, or the study's folder model/ in place of the reference"
+            "--tracking-uri, or the study's folder model/ instead of the reference"
         )
     client = store.connect(tracking_uri)
     import mlflow.artifacts
@@ -53,14 +53,14 @@ def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
             )
         except (MlflowException, OSError) as error:
             raise UsageError(
-                f"{reference}: its files at {store.redact(source)} cannot be read, or it is no "
-                f"model of this program: {store.reason(error)}"
+                f"{reference}: its files at {store.redact(source)} cannot be read, or it is not "
+                f"a model of this program: {store.reason(error)}"
             ) from error
     return Path(found)
 
 
 def _source(client: Any, reference: str) -> str | None:
-    """Folder of the model behind a reference; None when the run has none."""
+    """Return the folder of the model behind a reference; None if the run has none."""
     if match := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", reference):
         version = client.get_model_version_by_alias(*match.groups())
     elif match := re.fullmatch(r"models:/([^/@]+)/(\d+)", reference):
@@ -87,6 +87,6 @@ def _source_of_run(client: Any, run_id: str) -> str | None:
 
 
 def _registered(client: Any) -> str:
-    """The models there are, in words."""
+    """List the registered models, for a message."""
     names = [model.name for model in client.search_registered_models(max_results=50)]
     return f"registered models: {', '.join(names)}" if names else "no model is registered"

@@ -1,81 +1,87 @@
-"""A study in one Markdown page: which trial won, by how much, is it true, what to run next."""
+"""A study in one Markdown page for MLflow: who won, by how much, is it true, what to run next."""
 
 from __future__ import annotations
 
 import json
-import statistics
 from typing import TYPE_CHECKING, Any
 
-from tuner.ledger import selection
+from tuner.ledger.summary import VOTES
+from tuner.ledger.trust import WIDE_INTERVAL, leak_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from tuner.ledger.journal import Record
+    from tuner.ledger.summary import Summary
 
 MAX_LINE = 90  # characters; a longer line in a block pushes the metrics out of MLflow's page
 
 
-def note(records: Sequence[Record]) -> str:
-    """The note for a study's records so far; MLflow's page shows its first lines unopened."""
-    facts = selection.summary(records)
-    if facts["best"] is None:
-        parts = ["No trial has succeeded.", *_trust(facts)]
-    else:
-        rows = selection.trial_rows(records)
-        search = next(r for r in records if r["kind"] == "study")["config"]["search"]
-        winner = _winner(facts, rows, search["metric"], search["mode"] == "max")
-        params = _block(rows[facts["best"]["trial_id"]].params)
-        parts = [
-            winner, *_test(facts), *_beside(facts), *_trust(facts), params, *_next(facts),
-        ]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
+def note(summary: Summary) -> str:
+    """Return the note for a study so far; MLflow's page shows its first lines unopened."""
+    return "\n\n".join(_paragraphs(summary)) + "\n"
 
 
-def _winner(
-    facts: dict[str, Any], rows: dict[str, selection.TrialRow], metric: str, maximise: bool
-) -> str:
-    """Who won, and how far before the runner-up and the median trial."""
-    best, confirm = facts["best"], facts["confirm"]
-    trial_id = best["trial_id"]
-    ranked = [
-        (row.trial_id, value)
-        for row in selection.leaderboard(rows.values(), metric, maximise)
-        if (value := row.value(metric)) is not None
+def _paragraphs(summary: Summary) -> Iterator[str]:
+    if summary.winner is None:
+        yield "No trial has succeeded."
+        yield from _trust(summary)
+        return
+    yield f"**Winner: {summary.winner.trial.trial_id} ({summary.winner.trial.model})**, " + (
+        "; ".join(_margins(summary)) + "."
+    )
+    if summary.test:
+        scores, (low, high) = summary.test.metrics, summary.test.metrics["ci95"]
+        refit = ", by a final fit on training and validation tracks" if summary.is_refit else ""
+        yield (
+            f"**Test: macro F1 {scores['f1_macro']:.3f}**, 95 % interval {low:.3f} to {high:.3f}, "
+            f"accuracy {scores['accuracy']:.3f}, {_counted(scores['tracks'], 'track')}, evaluated "
+            f"once{refit}."
+        )
+    others = [
+        f"{VOTES[row['name']].title} ({len(row['members'])}): "
+        f"test macro F1 {row['test']['f1_macro']:.3f}, accuracy {row['test']['accuracy']:.3f}"
+        for row in summary.votes
+        if VOTES[row["name"]].metric
     ]
-    own = dict(ranked)[trial_id]
-    others = [one for one in ranked if one[0] != trial_id]
-    found = [f"**Winner: {trial_id} ({best['config']['model']['name']})**"]
-    if confirm:
-        rivals = [(c["trial_id"], c["mean"]) for c in confirm["top"] if c["trial_id"] != trial_id]
-        mean = confirm["mean"]
-        found.append(
-            (
-                f", mean {metric} {mean:.3f} over {confirm['seeds']} seeds"
-                if confirm["seeds"] > 1
-                else f", {metric} {mean:.3f} with another seed"
-            )
-            + (f", {_against(mean, rivals[0], 'runner-up', maximise)}" if rivals else "")
-        )
-        others = [] if rivals else others
-    found.append(f"{'. Search:' if confirm else ', search:'} {metric} {own:.3f}")
     if others:
-        found.append(f", {_against(own, others[0], 'runner-up', maximise)}")
-    if len(ranked) > 1:
-        middle = statistics.median(value for _, value in ranked)
+        yield f"For comparison, not used to choose: {'; '.join(others)}."
+    yield from _trust(summary)
+    yield _block(summary.winner.trial.params)
+    if summary.registered.reason:
+        yield f"Registration: {summary.registered.reason}"
+    if summary.model_address:
+        yield f"```\npython -m tuner.predict {summary.model_address} FILE\n```"
+
+
+def _margins(summary: Summary) -> Iterator[str]:
+    """Compare the winner with the runner-up and the median trial."""
+    metric, winner, confirm = summary.metric, summary.winner, summary.confirm
+    assert winner is not None
+    if confirm:
+        seeds = f"over {confirm.seeds} seeds" if confirm.seeds > 1 else "with one new seed"
+        rival = f", {_against(summary, confirm.mean, *confirm.rival)}" if confirm.rival else ""
+        yield f"{'mean ' if confirm.seeds > 1 else ''}{metric} {confirm.mean:.3f} {seeds}{rival}"
+    if winner.value is None:
+        return
+    found = [f"search: {metric} {winner.value:.3f}"]
+    if (other := summary.runner_up) and other.value is not None:
+        if not (confirm and confirm.rival):
+            found.append(_against(summary, winner.value, other.trial.trial_id, other.value))
+        assert summary.median is not None
+        num_ranked = sum(row.rank is not None for row in summary.board)
         found.append(
-            f", {_compared(own, middle, maximise)} the median of {len(ranked)} trials "
-            f"({middle:.3f})"
+            f"{_compared(summary, winner.value, summary.median)} the median of {num_ranked} "
+            f"trials ({summary.median:.3f})"
         )
-    return "".join(found) + "."
+    yield ", ".join(found)
 
 
-def _against(own: float, rival: tuple[str, float], name: str, maximise: bool) -> str:
-    return f"{_compared(own, rival[1], maximise)} the {name} {rival[0]} ({rival[1]:.3f})"
+def _against(summary: Summary, own: float, rival: str, value: float) -> str:
+    return f"{_compared(summary, own, value)} the runner-up {rival} ({value:.3f})"
 
 
-def _compared(own: float, other: float, maximise: bool) -> str:
-    lead = own - other if maximise else other - own
+def _compared(summary: Summary, own: float, other: float) -> str:
+    lead = summary.lead(own, other)
     if abs(lead) < 0.0005:  # shown with three digits
         return "level with"
     return f"{abs(lead):.3f} {'better' if lead > 0 else 'worse'} than"
@@ -85,56 +91,29 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _test(facts: dict[str, Any]) -> list[str]:
-    test = facts["test"]
-    if not test:
-        return []
-    low, high = test["ci95"]
-    refit = bool(facts["confirm"] and facts["confirm"]["refit"])
-    return [
-        f"**Test: macro F1 {test['f1_macro']:.3f}**, 95 % interval {low:.3f} to {high:.3f}, "
-        f"accuracy {test['accuracy']:.3f}, {_counted(test['tracks'], 'track')}, looked at once"
-        + (", by a final fit on training and validation tracks." if refit else ".")
-    ]
-
-
-def _beside(facts: dict[str, Any]) -> list[str]:
-    """What several models answer together; nothing was chosen by it."""
-    names = {"top_k": "soft vote of", "fusion": "fusion of"}
-    found = [
-        f"{names[row['name']]} {_counted(len(row['members']), 'model')}: "
-        f"test macro F1 {row['test']['f1_macro']:.3f}, accuracy {row['test']['accuracy']:.3f}"
-        for row in facts["ensembles"]
-        if row["name"] in names
-    ]
-    return [f"Beside the winner, not used to choose: {'; '.join(found)}."] if found else []
-
-
-def _trust(facts: dict[str, Any]) -> list[str]:
-    """Whether the scores can be believed: leakage, number of test tracks, seeds, lost files."""
-    if not facts["features"]:
-        return []
-    leak, tracks, test = facts["leakage"], facts["features"][0]["tracks"], facts["test"]
-    found = (
-        ["leakage audit passed"]
-        if leak["passed"]
-        else [f"**{selection.leak_in_words(leak)}**: the scores cannot be trusted"]
-    )
+def _trust(summary: Summary) -> Iterator[str]:
+    """Say if the scores can be believed: leakage, test tracks, seeds, skipped files."""
+    leakage, test, confirm = summary.leakage, summary.test, summary.confirm
+    if leakage is None:
+        return
+    found = ["leakage audit passed"]
+    if not leakage.passed:
+        found = [f"**{leak_in_words(leakage)}**: the scores cannot be trusted"]
     if test:
-        low, high = test["ci95"]
-        few = f"wide: {_counted(test['tracks'], 'test track')} are few"
-        enough = f"narrow, {_counted(test['tracks'], 'test track')}"
-        is_wide = high - low > selection.WIDE_INTERVAL
-        found.append(f"interval of {high - low:.2f} is {few if is_wide else enough}")
-    if facts["confirm"] and facts["confirm"]["seeds"] < 2:
-        found.append("repeated with one other seed only")
-    lost, listed = tracks["quarantined"], _counted(tracks["listed"], "track")
-    found.append(f"{lost} of {listed} not usable" if lost else f"all {listed} usable")
-    return [f"Trust: {'; '.join(found)}."]
+        width = test.metrics["ci95"][1] - test.metrics["ci95"][0]
+        tracks = _counted(test.metrics["tracks"], "test track")
+        verdict = f"wide, with only {tracks}" if width > WIDE_INTERVAL else f"narrow, {tracks}"
+        found.append(f"interval of {width:.2f} is {verdict}")
+    if confirm and confirm.seeds < 2:
+        found.append("repeated with one new seed only")
+    files = summary.features[0]["tracks"]
+    skipped, listed = files["quarantined"], _counted(files["listed"], "file")
+    found.append(f"{skipped} of {listed} skipped" if skipped else f"all {listed} usable")
+    yield f"Trust: {'; '.join(found)}."
 
 
 def _block(params: dict[str, Any]) -> str:
-    """Sampled values, one short line each."""
+    """Return the sampled values, one short line each."""
     lines = [f"{name}: {_value(value)}" for name, value in params.items()]
     cut = [f"{line[: MAX_LINE - 3]}..." if len(line) > MAX_LINE else line for line in lines]
     return "\n".join(["```yaml", *cut, "```"])
@@ -144,14 +123,3 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _next(facts: dict[str, Any]) -> list[str]:
-    done = facts["registered"]
-    if not done["reason"]:
-        return []
-    parts = [f"Registration: {done['reason']}"]
-    if done["version"]:
-        reference = f"@{done['alias']}" if done["alias"] else f"/{done['version']}"
-        parts.append(f"```\npython -m tuner.predict models:/{done['name']}{reference} FILE\n```")
-    return parts

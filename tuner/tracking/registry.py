@@ -1,21 +1,159 @@
-"""Registered models: what a study leaves for others to use.
+"""Register a study's winner as a model version, and as champion if it beats the current one.
 
 A version holds the model twice: as a ``torch.export`` program from waveform to probabilities,
-which serving loads and which holds no pickle, and as bundle with safetensors, which prediction and
-fine-tuning load.
+which serving loads and which holds no pickle, and as a bundle with safetensors, which prediction
+and fine-tuning load.
 """
 
 from __future__ import annotations
 
-from tuner.tracking.export import WaveformModel
-from tuner.tracking.fetch import fetch_bundle
-from tuner.tracking.promote import CHAMPION, ModelFacts, Registration, register
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-__all__ = [
-    "CHAMPION",
-    "ModelFacts",
-    "Registration",
-    "WaveformModel",
-    "fetch_bundle",
-    "register",
-]
+from tuner.ledger.summary import Registration
+from tuner.tracking import store
+from tuner.tracking.export import save_mlflow_model
+from tuner.training.bundle import load_bundle
+
+CHAMPION = "champion"
+MODEL_NAME = "model"  # name of the logged model on its run
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts that decide on registration and are kept with the version.
+
+    Attributes:
+        study: Name of the study.
+        trial_id: The trial that trained the weights.
+        fingerprint: Fingerprint of the feature set.
+        test_split: Digest of the tracks the model was tested on.
+        test_f1_macro: Macro F1 on these tracks.
+        leak: Description of a leak between the splits; empty if the audit passed.
+    """
+
+    study: str
+    trial_id: str
+    fingerprint: str
+    test_split: str
+    test_f1_macro: float
+    leak: str
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags of a version, with numbers in full precision."""
+        facts = asdict(self)
+        leak, f1_macro = facts.pop("leak"), facts.pop("test_f1_macro")
+        return {
+            **facts, "test_f1_macro": repr(float(f1_macro)),
+            "leakage_passed": str(not leak).lower(),
+        }  # fmt: skip
+
+
+def register(
+    tracker_uri: str, run_id: str | None, bundle_folder: Path, name: str, facts: ModelFacts
+) -> Registration:
+    """Register an exported model once for its run; make it champion if it is better.
+
+    If the study leaks, the model is not registered. The alias goes to the first version, and
+    later to a version with a higher macro F1 than the champion on the same test tracks.
+
+    Args:
+        tracker_uri: Tracking URI.
+        run_id: MLflow run of the model; None if tracking could not store it.
+        bundle_folder: The exported bundle.
+        name: Name of the registered model.
+        facts: Facts that decide on registration.
+
+    Raises:
+        TrackingError: The store cannot be used.
+        CheckpointError: The bundle cannot be read.
+    """
+    if facts.leak:
+        reason = (
+            f"not registered: the leakage audit found the data {facts.leak}, so the score cannot "
+            "be trusted; correct data.group or data.split"
+        )
+        return Registration(name, None, None, reason)
+    client = store.connect(tracker_uri)
+    with store.explained(tracker_uri):
+        if run_id is None:
+            raise OSError("the runs of the study are not stored yet")
+        present = _version_of_run(client, name, run_id)
+        version = present or _create_version(client, run_id, bundle_folder, name, facts)
+        aliases = client.get_registered_model(name).aliases
+        held = None if CHAMPION not in aliases else int(aliases[CHAMPION])
+        champion = None if held is None else client.get_model_version(name, str(held))
+        is_better, why = _compare(facts, version, champion)
+        if not is_better:
+            uri = store.redact(tracker_uri)
+            move = (
+                f'python -c "from mlflow import MlflowClient; MlflowClient({uri!r})'
+                f'.set_registered_model_alias({name!r}, {CHAMPION!r}, {version})"'
+            )
+            reason = f"{name} version {version}, without alias: {why}; to make it champion: {move}"
+            return Registration(name, version, None, reason)
+        if held != version:
+            client.set_registered_model_alias(name, CHAMPION, str(version))
+    return Registration(name, version, CHAMPION, f"{name} version {version} is {CHAMPION}: {why}")
+
+
+def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]:
+    """Decide if a version becomes champion; return the reason as well."""
+    if champion is None:
+        return True, "the first version of this model"
+    if int(champion.version) == version:
+        return True, "it already was"
+    other = f"the champion, version {champion.version},"
+    if champion.tags.get("test_split") != facts.test_split:
+        return False, f"{other} was tested on other tracks, so the two scores cannot be compared"
+    its = float(champion.tags["test_f1_macro"])
+    scores = (
+        f"test macro F1 {facts.test_f1_macro:.4f} against {its:.4f} of version {champion.version}"
+    )
+    if facts.test_f1_macro > its:
+        return True, f"{scores} on the same tracks"
+    return False, f"{scores} on the same tracks is not better"
+
+
+def _version_of_run(client: Any, name: str, run_id: str) -> int | None:
+    """Return the version that was already registered for a run."""
+    for version in client.search_model_versions(f"name = '{name}'", max_results=1000):
+        if version.run_id == run_id:
+            return int(version.version)
+    return None
+
+
+def _create_version(
+    client: Any, run_id: str, bundle_folder: Path, name: str, facts: ModelFacts
+) -> int:
+    """Log the model on its run and create a version of it.
+
+    These are the steps of ``mlflow.pytorch.log_model``, which needs the process-wide tracking URI
+    and an active run, and would write the run's metrics a second time.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    bundle, classifier = load_bundle(bundle_folder)
+    experiment_id = client.get_run(run_id).info.experiment_id
+    tags = facts.tags()
+    logged = client.create_logged_model(
+        experiment_id, name=MODEL_NAME, source_run_id=run_id, tags=tags
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        save_mlflow_model(bundle, classifier, bundle_folder, path, logged)
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_model_artifacts(logged.model_id, str(path))
+    client.finalize_logged_model(logged.model_id, "READY")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(
+        name, logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
+    )
+    return int(made.version)

@@ -1,9 +1,8 @@
-"""Bring the runs of one study in an MLflow store to what they shall be."""
+"""Bring the runs of one study in an MLflow store up to its projection."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TrackingError
@@ -13,67 +12,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tuner.tracking.projection import Measured, Run
+    from tuner.tracking.projection import Projection, Run
 
-# Limits of one log_batch call (mlflow/utils/validation.py).
-MAX_METRICS = 1000
-MAX_PARAMS = 100
-MAX_TAGS = 100
-
-# A run's tag: so many of its metrics are stored. A replay skips them.
+# Tag of an ended run: the number of its metrics that are stored. A replay skips them.
 NUM_STORED = "metrics_stored"
 
 _log = logging.getLogger("tuner.tracking")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What one run shall be at the moment an attempt starts.
+class _Stored:
+    """What the store is known to hold of one run.
 
-    Attributes:
-        key: the trial's id, "" for the study.
-        run: the run; it may grow meanwhile, so what changes is copied here.
-        tags: all of them.
-        num_metrics: so many of the run's metrics.
-        status: as MLflow names it.
-        end_ms: None while it runs.
+    Args:
+        run: The run as MLflow returned it.
     """
 
-    key: str
-    run: Run
-    tags: dict[str, str]
-    num_metrics: int
-    status: str
-    end_ms: int | None
-
-
-@dataclass
-class _Stored:
-    """What the store is known to hold of one run."""
-
-    run_id: str
-    status: str
-    end_ms: int | None
-    tags: dict[str, str]
-    params: dict[str, str]
-    num_metrics: int = 0
-    refused: bool = False
+    def __init__(self, run: Any) -> None:
+        self.run_id: str = run.info.run_id
+        self.status, self.end_ms = run.info.status, run.info.end_time
+        self.tags, self.params = dict(run.data.tags), dict(run.data.params)
+        self.num_metrics = int(self.tags.get(NUM_STORED, "0"))
+        self.is_refused = False
 
 
 class StudyRuns:
     """The runs of one study in a store; all methods can be called again after they failed.
 
     Args:
-        client: an ``MlflowClient``.
-        uri: of its store.
-        experiment: name of the experiment; created when it is missing.
-        artifact_root: where files go when the store is a database.
+        client: An ``MlflowClient``.
+        uri: URI of its store.
+        experiment: Name of the experiment; created if it is missing.
+        artifact_root: Folder for files when the store is a database.
 
     Attributes:
-        experiment_id: of the experiment that holds the runs.
+        experiment_id: Id of the experiment that holds the runs.
 
     Raises:
-        TrackingError: the experiment cannot be used.
+        TrackingError: The experiment cannot be used.
     """
 
     def __init__(self, client: Any, uri: str, experiment: str, artifact_root: Path) -> None:
@@ -81,52 +56,54 @@ class StudyRuns:
         with store.explained(uri):
             self.experiment_id = self._find_experiment(experiment, artifact_root)
         self._stored: dict[str, _Stored] = {}
-        self._searched = False
+        self._is_searched = False
+        self._is_described = False
 
     def run_id(self, key: str) -> str | None:
-        """Run of a trial, or of the study for ""; None before it is stored."""
+        """Return the run of a trial, or of the study for ""; None before it is stored."""
         stored = self._stored.get(key)
         return None if stored is None else stored.run_id
 
-    def doubt(self) -> None:
-        """An answer may have been lost: look again before anything is created."""
-        self._searched = False
+    def distrust(self) -> None:
+        """Search the store again before anything is created: an answer may have been lost."""
+        self._is_searched = False
 
-    def send(self, wanted: list[Wanted]) -> None:
-        """Store the study, which comes first, and its trials."""
-        if wanted and not self._searched:
-            self._search(wanted[0].run.tags["study_id"])
-        for want in wanted:
-            if want.key not in self._stored:
-                self._stored[want.key] = self._create(want)
-            self._update(want, self._stored[want.key])
-
-    def describe(self, experiment_tags: dict[str, str], space_yaml: str) -> None:
-        """Tag the experiment and put the space file on the study's run."""
-        for key, value in experiment_tags.items():
-            self._client.set_experiment_tag(self.experiment_id, key, value)
-        if space_yaml:
-            self._client.log_text(self._stored[""].run_id, space_yaml, "space.yaml")
+    def send(self, projection: Projection) -> None:
+        """Store everything that is new: the study first, then its trials."""
+        if projection.parent is None:
+            return
+        if not self._is_searched:
+            self._search(projection.parent.tags["study_id"])
+        for key, run in {"": projection.parent, **projection.trials}.items():
+            if key not in self._stored:
+                self._stored[key] = self._create(key, run)
+            self._update(run, self._stored[key])
+        if not self._is_described:
+            for name, value in projection.experiment_tags.items():
+                self._client.set_experiment_tag(self.experiment_id, name, value)
+            if projection.space_yaml:
+                run_id = self._stored[""].run_id
+                self._client.log_text(run_id, projection.space_yaml, "space.yaml")
+            self._is_described = True
 
     def add_file(self, path: Path, into: str | None) -> None:
-        """Copy a file to the study's run; one that has gone meanwhile is passed over."""
+        """Copy a file to the study's run; a file that has been removed is skipped."""
         if path.is_file():
             self._client.log_artifact(self._stored[""].run_id, str(path), into)
 
     def _find_experiment(self, name: str, artifact_root: Path) -> str:
-        """Id of the experiment; created when there is none of this name.
+        """Return the id of the experiment, created if there is none of this name.
 
         Raises:
-            TrackingError: the experiment was deleted; MLflow keeps its name.
+            TrackingError: The experiment was deleted; MLflow keeps its name.
         """
         from mlflow.exceptions import MlflowException
 
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            is_server = self._uri.startswith(("http://", "https://"))
-            place = None if is_server else (artifact_root / name).as_uri()
+            location = None if store.is_server(self._uri) else (artifact_root / name).as_uri()
             try:
-                return str(self._client.create_experiment(name, artifact_location=place))
+                return str(self._client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
                 found = self._client.get_experiment_by_name(name)  # another process was first
                 if found is None:
@@ -139,21 +116,15 @@ class StudyRuns:
         return str(found.experiment_id)
 
     def _search(self, study_id: str) -> None:
-        """Learn which runs of the study are in the store."""
+        """Find the runs of the study that the store already holds."""
         parent = next(self._runs_with("study_id", study_id), None)
         found = {} if parent is None else {"": parent}
         if parent is not None:
             for run in self._runs_with("mlflow.parentRunId", parent.info.run_id):
-                # Of doubles that other programs made, the oldest one is taken.
+                # Other programs may have made duplicates; the oldest is used.
                 found.setdefault(run.data.tags.get("trial_id", run.info.run_id), run)
-        for key, run in found.items():
-            if key not in self._stored:
-                number = run.data.tags.get(NUM_STORED, "")
-                self._stored[key] = _Stored(
-                    run.info.run_id, run.info.status, run.info.end_time, dict(run.data.tags),
-                    dict(run.data.params), int(number) if number.isdigit() else 0,
-                )  # fmt: skip
-        self._searched = True
+        self._stored = {key: _Stored(run) for key, run in found.items()} | self._stored
+        self._is_searched = True
 
     def _runs_with(self, tag: str, value: str) -> Iterator[Any]:
         quoted = value.replace("'", "\\'")
@@ -171,56 +142,51 @@ class StudyRuns:
             if not token:
                 return
 
-    def _create(self, want: Wanted) -> _Stored:
-        tags = dict(want.tags)
-        if want.key:
+    def _create(self, key: str, run: Run) -> _Stored:
+        tags = dict(run.tags)
+        if key:
             tags["mlflow.parentRunId"] = self._stored[""].run_id
-        run = self._client.create_run(
-            self.experiment_id, start_time=want.run.start_ms, tags=tags, run_name=want.run.name
+        return _Stored(
+            self._client.create_run(self.experiment_id, run.start_ms, tags, run_name=run.name)
         )
-        return _Stored(run.info.run_id, run.info.status, None, tags, {})
 
-    def _update(self, want: Wanted, stored: _Stored) -> None:
-        """Send what the store lacks of one run: numbers first, the state last."""
+    def _update(self, run: Run, stored: _Stored) -> None:
+        """Send what the store lacks of one run: values first, the state last."""
         from mlflow.exceptions import MlflowException
 
-        if stored.refused:
+        if stored.is_refused:
             return
         try:
-            self._send_values(want, stored)
-            if want.status == "RUNNING":
-                if stored.status != "RUNNING":
-                    self._client.update_run(stored.run_id, status="RUNNING")
-                    stored.status, stored.end_ms = "RUNNING", None
-            elif (want.status, want.end_ms) != (stored.status, stored.end_ms):
-                self._client.set_terminated(stored.run_id, want.status, want.end_ms)
-                stored.status, stored.end_ms = want.status, want.end_ms
+            self._send_values(run, stored)
+            if (run.status, run.end_ms) == (stored.status, stored.end_ms):
+                return
+            if run.status != "RUNNING":
+                self._client.set_terminated(stored.run_id, run.status, run.end_ms)
+            elif stored.status != "RUNNING":
+                self._client.update_run(stored.run_id, status="RUNNING")
+            stored.status, stored.end_ms = run.status, run.end_ms
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            # Trying again would fail for ever and keep all other runs from being stored.
-            stored.refused = True
-            _log.warning("MLflow refuses run %s: %s", want.run.name, store.reason(error))
+            # It would be refused every time, and no other run would ever be stored.
+            stored.is_refused = True
+            _log.warning("MLflow refuses run %s: %s", run.name, store.reason(error))
 
-    def _send_values(self, want: Wanted, stored: _Stored) -> None:
+    def _send_values(self, run: Run, stored: _Stored) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        params = {k: v for k, v in want.run.params.items() if stored.params.get(k) != v}
-        for part in _parts([Param(k, v) for k, v in params.items()], MAX_PARAMS):
-            self._client.log_batch(stored.run_id, params=part)
+        params = {k: v for k, v in run.params.items() if stored.params.get(k) != v}
+        tags = {k: v for k, v in run.tags.items() if stored.tags.get(k) != v}
+        metrics = run.metrics[stored.num_metrics :]
+        self._client.log_batch(
+            stored.run_id,
+            [Metric(*measured) for measured in metrics],
+            [Param(*item) for item in params.items()],
+            [RunTag(*item) for item in tags.items()],
+        )
         stored.params |= params
-        new: list[Measured] = want.run.metrics[stored.num_metrics : want.num_metrics]
-        for part in _parts([Metric(*measured) for measured in new], MAX_METRICS):
-            self._client.log_batch(stored.run_id, metrics=part)
-        stored.num_metrics = max(stored.num_metrics, want.num_metrics)
-        tags = {k: v for k, v in want.tags.items() if stored.tags.get(k) != v}
-        if want.status != "RUNNING" and stored.tags.get(NUM_STORED) != str(stored.num_metrics):
-            tags[NUM_STORED] = str(stored.num_metrics)
-        for part in _parts([RunTag(k, v) for k, v in tags.items()], MAX_TAGS):
-            self._client.log_batch(stored.run_id, tags=part)
         stored.tags |= tags
-
-
-def _parts(values: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
+        stored.num_metrics += len(metrics)
+        if run.status != "RUNNING" and stored.tags.get(NUM_STORED) != str(stored.num_metrics):
+            stored.tags[NUM_STORED] = str(stored.num_metrics)
+            self._client.set_tag(stored.run_id, NUM_STORED, stored.num_metrics)

@@ -1,4 +1,4 @@
-"""Open an MLflow store in seconds, or say in plain words why it cannot be used."""
+"""Open an MLflow store within seconds, or explain why it cannot be used."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SQLITE = "sqlite:///"
-LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` answers unless it is told otherwise
-SCHEMA_TIMEOUT_SECONDS = 60.0  # another process makes the schema, which takes 2 s
+LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
+SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s
 
-# MLflow's client repeats a request seven times over four minutes, creation of runs included, which
-# makes double runs when only the answer was lost. The tracker repeats by itself, and looks first.
+# MLflow's client repeats a request seven times over four minutes. It also repeats the creation of
+# a run, which makes duplicates if only the answer was lost. The tracker repeats by itself, and
+# searches for the run first.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -34,27 +35,31 @@ ENVIRONMENT = {
 
 
 def redact(text: str) -> str:
-    """A text without user names and passwords of the addresses in it."""
+    """Remove user names and passwords from the addresses in a text."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
+def is_server(uri: str) -> bool:
+    """Return True for the address of a tracking server, False for a database."""
+    return uri.startswith(("http://", "https://"))
+
+
 def how_to_open(uri: str, experiment_id: str) -> str:
-    """What a person does to see an experiment's runs, in one line that a shell takes as it is.
+    """Return one line that shows an experiment's runs, ready for a shell.
 
     A server has a UI at its own address; for a database the line starts one.
     """
-    is_server = uri.startswith(("http://", "https://"))
-    server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server else LOCAL_UI
-    # Without its last part the page is one for language models, that hides the trials; the tag
-    # mlflow.experimentKind does not change that (MLflow 3.17).
+    server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server(uri) else LOCAL_UI
+    # Without the workflow type, MLflow opens its page for language models, which hides the trials;
+    # the tag mlflow.experimentKind does not change that (MLflow 3.17).
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    if is_server:
+    if is_server(uri):
         return page
     return f"mlflow ui --backend-store-uri {shlex.quote(redact(uri))}  # then open {page}"
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when a store does not answer, refuses, or is damaged."""
+    """Return the errors that MLflow raises if a store does not answer, refuses, or is damaged."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -62,15 +67,15 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def reason(error: BaseException) -> str:
-    """The first lines of an error, without credentials."""
-    if "Max retries exceeded" in str(error):  # urllib3's words for a server that is not there
+    """Return the first lines of an error, without credentials."""
+    if "Max retries exceeded" in str(error):  # urllib3's words for a server that is down
         return "it does not answer"
     return redact(" ".join(str(error).split()))[:300]
 
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn failures of a store into `TrackingError` with what to do."""
+    """Turn failures of a store into a `TrackingError` that says what to do."""
     try:
         yield
     except failures() as error:
@@ -79,13 +84,13 @@ def explained(uri: str) -> Iterator[None]:
 
 
 def _advice(uri: str, error: Exception) -> str:
-    """What the user can do about a failure, as the end of a sentence; empty when nobody knows."""
+    """Return a remedy for a failure, as the end of a sentence; empty if none is known."""
     if "out-of-date database schema" in str(error):
         return f"; run: mlflow db upgrade {redact(uri)}"
     if uri.startswith(SQLITE):
         is_damage = "database" in str(error) and "locked" not in str(error)
-        return "; move the file away, and the same command makes it anew" if is_damage else ""
-    if uri.startswith(("http://", "https://")):
+        return "; move the file away, and the same command recreates it" if is_damage else ""
+    if is_server(uri):
         return (
             "; start the server, correct MLFLOW_TRACKING_URI (and MLFLOW_TRACKING_USERNAME and "
             "_PASSWORD), or unset it to track in a local file"
@@ -94,32 +99,32 @@ def _advice(uri: str, error: Exception) -> str:
 
 
 def database_file(uri: str) -> Path | None:
-    """The file of a SQLite address, None for other stores."""
+    """Return the file of a SQLite address; None for other stores."""
     if not uri.startswith(SQLITE):
         return None
     return Path(uri.removeprefix(SQLITE).partition("?")[0])
 
 
 def connect(uri: str) -> Any:
-    """An ``MlflowClient`` whose store answered.
+    """Return an ``MlflowClient`` for a store that has answered.
 
-    A SQLite file is made with its schema if it is not there, by one process at a time, and keeps a
+    If a SQLite file is missing, one process at a time creates it with its schema. It keeps a
     write-ahead log, so that the MLflow UI can read while a study writes.
 
     Raises:
-        TrackingError: the store cannot be used; says what to do.
+        TrackingError: The store cannot be used; says what to do.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     scheme = uri.partition(":")[0] if "://" in uri or uri.startswith("file:") else "file"
     if scheme == "file":
         raise TrackingError(
-            f"tracking store {redact(uri)}: MLflow has no file store any more; write "
+            f"tracking store {redact(uri)}: MLflow no longer supports file stores; use "
             "sqlite:///PATH/mlflow.db or the address of a server"
         )
     from mlflow import MlflowClient
 
-    # MLflow announces each step of making the schema.
+    # MLflow logs each step of creating the schema.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with explained(uri):
@@ -131,7 +136,7 @@ def connect(uri: str) -> Any:
 
 
 def _open_database(uri: str) -> None:
-    """Make sure that a database answers: MLflow itself would try for an hour."""
+    """Check that a database answers, and prepare a SQLite file; MLflow would retry for an hour."""
     import sqlalchemy
     from mlflow import MlflowClient
 
@@ -150,5 +155,5 @@ def _open_database(uri: str) -> None:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.Error as error:
-            raise OSError(f"no usable database ({error})") from error
+            raise OSError(f"not a usable database ({error})") from error
         MlflowClient(uri).search_experiments(max_results=1)

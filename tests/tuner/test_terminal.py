@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipelines.build.building import BuildProgress
 from tests.tuner.test_selection import trial
-from tuner.report.terminal import Progress
+from tuner.report.terminal import Terminal
 
 
 class Clock:
@@ -20,12 +20,12 @@ class Clock:
         return self.now
 
 
-def watch(terminal: bool, width: int = 100) -> tuple[Progress, io.StringIO, Clock]:
+def watch(is_terminal: bool, width: int = 100) -> tuple[Terminal, io.StringIO, Clock]:
     text, clock = io.StringIO(), Clock()
     console = Console(
-        file=text, force_terminal=terminal, width=width, highlight=False, no_color=True
+        file=text, force_terminal=is_terminal, width=width, highlight=False, no_color=True
     )
-    return Progress("val_f1_macro", console, clock), text, clock
+    return Terminal("val_f1_macro", console, clock), text, clock
 
 
 def records() -> list[dict]:
@@ -38,12 +38,12 @@ def records() -> list[dict]:
 
 
 def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
-    progress, text, clock = watch(terminal=False)
-    with progress:
-        progress.stage("search", 3)
+    terminal, text, clock = watch(is_terminal=False)
+    with terminal:
+        terminal.stage("search", 3)
         for record in records():
             clock.now += 1
-            progress.record(record)
+            terminal.record(record)
     lines = text.getvalue().splitlines()
     assert lines[0] == "[   0.0 s] search: 3 trials, starting"
     assert len(lines) == 2
@@ -52,24 +52,24 @@ def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
 
 
 def test_a_log_is_not_flooded_by_a_line_for_each_file() -> None:
-    progress, text, clock = watch(terminal=False)
-    with progress:
+    terminal, text, clock = watch(is_terminal=False)
+    with terminal:
         for done in range(1000):
             clock.now += 0.01  # ten seconds in all
-            progress.files(BuildProgress(done, 1000, 3, 10 * done, 7))
+            terminal.files(BuildProgress(done, 1000, 3, 10 * done, 7))
     lines = text.getvalue().splitlines()
     assert 2 <= len(lines) <= 3
-    assert lines[0].endswith("features: 0 of 1000 files, 0 clips, 3 rejected, 7 taken over")
+    assert lines[0].endswith("features: 0 of 1000 files, 0 clips, 3 rejected, 7 reused")
 
 
 def test_a_terminal_shows_running_trials_and_is_left_clean() -> None:
-    progress, text, _ = watch(terminal=True)
-    with progress:
-        progress.stage("search", 3)
+    terminal, text, _ = watch(is_terminal=True)
+    with terminal:
+        terminal.stage("search", 3)
         for record in records()[:-1]:
-            progress.record(record)
+            terminal.record(record)
         shown = Console(file=io.StringIO(), width=100, no_color=True)
-        shown.print(progress._render())
+        shown.print(terminal.render())
         table = shown.file.getvalue()  # type: ignore[attr-defined]
         assert "t000-abc" in table
         assert "2/8" in table
@@ -78,11 +78,11 @@ def test_a_terminal_shows_running_trials_and_is_left_clean() -> None:
 
 
 def test_a_failed_trial_says_why() -> None:
-    progress, text, _ = watch(terminal=False)
+    terminal, text, _ = watch(is_terminal=False)
     failed = trial("t1", "search", [], "failed", error="out of memory")
     failed[0]["config"] = {"train": {"epochs": 8}}
-    with progress:
+    with terminal:
         for record in failed:
-            progress.record(record)
+            terminal.record(record)
     assert "failed" in text.getvalue()
     assert "out of memory" in text.getvalue()

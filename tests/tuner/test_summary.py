@@ -1,0 +1,149 @@
+"""The result of a study worked out from its ledger: winner, scores, doubts, leakage."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tuner.studies import finished_study
+from tests.tuner.test_selection import STUDY, trial
+from tuner.ledger.summary import Summary, summarise
+from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
+
+
+def summary_of(records: list[dict]) -> Summary:
+    return summarise([{"time_ms": 0, **record} for record in records])
+
+
+CONFIRMED = {
+    "kind": "confirmed", "winner": {"trial_id": "t0", "run_trial_id": "c1a"}, "top": [],
+    "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5],
+}  # fmt: skip
+
+
+def test_a_study_in_progress_shows_its_best_trial() -> None:
+    found = summary_of(STUDY).to_json()
+    assert found["best"]["trial_id"] == "t1"
+    assert found["best"]["val"] == {"f1_macro": 0.7, "accuracy": 0.7}
+    assert found["test"] is None
+    assert found["confirm"] is None
+
+
+def test_the_confirmed_configuration_is_the_winner() -> None:
+    found = summary_of([*STUDY, CONFIRMED]).to_json()
+    assert found["best"]["trial_id"] == "t0"
+    assert found["confirm"] == {
+        "top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5], "refit": False,
+    }  # fmt: skip
+
+
+def test_the_board_is_ranked_and_compared_with_its_median() -> None:
+    found = summary_of([*STUDY, CONFIRMED])
+    ranks = [(row.rank, row.trial.trial_id, row.is_winner) for row in found.board]
+    assert ranks == [
+        (1, "t1", False), (2, "t2", False), (3, "t0", True), (None, "t3", False),
+        (None, "t4", False),
+    ]  # fmt: skip
+    assert found.runner_up is not None
+    assert found.runner_up.trial.trial_id == "t1"
+    assert found.median == 0.7  # of 0.7, 0.7 and 0.5
+    assert found.lead(0.5, 0.7) == pytest.approx(-0.2)
+
+
+def test_a_tested_final_fit_is_marked() -> None:
+    again = trial("refit-c1a", "final", [1.0], parent="c1a")
+    tested = end_of_study([[3, 1], [1, 3]], [0.5, 0.9])[2]
+    found = summary_of([*STUDY, CONFIRMED, *again, tested])
+    assert found.is_refit
+    assert found.counts == summary_of(STUDY).counts
+
+
+def test_json_has_the_test_and_the_votes() -> None:
+    records = finished_study()
+    found = summarise(records).to_json()
+    test = next(r for r in records if r["kind"] == "test")
+    assert found["test"] == {**test["metrics"], "classes": test["classes"]}
+    assert [row["name"] for row in found["ensembles"]] == [
+        "winner_soft", "winner_hard", "top_k", "fusion",
+    ]  # fmt: skip
+    earlier = summarise([r for r in records if r["kind"] != "ensemble"])
+    assert earlier.to_json()["ensembles"] == []
+
+
+def end_of_study(confusion: list[list[int]], ci95: list[float], passed: bool = True) -> list[dict]:
+    """The last records of a study with the given test result."""
+    hits, total = sum(row[i] for i, row in enumerate(confusion)), sum(map(sum, confusion))
+    leakage = {"groups_shared": int(not passed), "near_duplicates_shared": 0, "passed": passed}
+    sets = [{"fingerprint": "f", "path": "p", "tracks": {}, "clips": {}, "leakage": leakage}]
+    return [
+        {"kind": "features", "features": sets},
+        {**CONFIRMED, "seeds": 3},
+        {"kind": "test", "confusion": confusion, "labels": ["a", "b"], "trial_id": "refit-c1a",
+         "metrics": {"ci95": ci95, "tracks": total, "accuracy": hits / total}},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (end_of_study([[90, 10], [10, 90]], [0.85, 0.94]), []),
+        # All right on four tracks: the bootstrap's interval is a point, and says nothing.
+        (
+            end_of_study([[2, 0], [0, 2]], [1.0, 1.0]),
+            ["only 4 test tracks (2 in the smallest class)"],
+        ),
+        (
+            end_of_study([[50, 10], [1, 2]], [0.7, 0.85]),
+            ["only 63 test tracks (3 in the smallest class)", "no better than guessing"],
+        ),
+        (end_of_study([[60, 40], [40, 60]], [0.45, 0.75]), ["0.30 wide"]),
+        (end_of_study([[50, 0], [50, 0]], [0.3, 0.35]), ["no better than guessing"]),
+        (
+            end_of_study([[90, 10], [10, 90]], [0.85, 0.94], passed=False),
+            ["LEAKY: 1 group in more than one split"],
+        ),
+    ],
+)
+def test_doubts_are_those_that_the_numbers_give(records, words) -> None:
+    found = list(summary_of([STUDY[0], *records]).doubts())
+    assert len(found) == len(words), found
+    for text, word in zip(found, words, strict=True):
+        assert word in text
+
+
+def test_a_single_new_seed_is_a_doubt() -> None:
+    records = end_of_study([[90, 10], [10, 90]], [0.85, 0.94])
+    (doubt,) = summary_of([STUDY[0], *records, {**CONFIRMED, "seeds": 1}]).doubts()
+    assert doubt.startswith("the winner was trained again with a single new seed")
+
+
+def test_a_leak_in_any_feature_set_is_a_leak() -> None:
+    clean = {"groups_shared": 0, "near_duplicates_shared": 0, "passed": True}  # an old ledger's
+    leaky = {
+        "groups_shared": 0, "near_duplicates_shared": 2, "exact_duplicates_shared": 1,
+        "label_conflicts": 3, "dropped": 2, "clip_split": False, "passed": False,
+    }  # fmt: skip
+    empty = {"fingerprint": "f", "path": "p", "tracks": {}, "clips": {}}
+    sets = [{**empty, "leakage": one} for one in (clean, leaky)]
+    found = summary_of([STUDY[0], {"kind": "features", "features": sets}])
+    assert found.to_json()["leakage"] == leaky
+    assert leak_in_words(worst_leakage(sets)) == (
+        "LEAKY: 1 pair of equal tracks, 2 pairs of near-duplicates in more than one split"
+    )
+    (_, conflicts) = found.doubts()
+    assert conflicts.startswith("3 pairs of copies of one recording have different labels")
+
+
+def test_a_split_by_clips_is_named() -> None:
+    leaky = {"groups_shared": 9, "near_duplicates_shared": 0, "clip_split": True, "passed": False}
+    worst = worst_leakage([{"leakage": leaky}])
+    assert "LEAKY: clips of one recording are in several splits" in leak_in_words(worst)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "expected"),
+    [([[50, 10], [1, 2]], True), ([[50, 1], [9, 3]], False), ([[50, 0], [3, 0]], True)],
+)
+def test_guessing(confusion: list[list[int]], expected: bool) -> None:
+    # 52 of 63 right against 60 by the commonest class; 53 against 51; 50 against 50
+    test = end_of_study(confusion, [0.1, 0.9])[2]
+    assert Evaluation.of(test).is_guessing is expected

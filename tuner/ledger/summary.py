@@ -1,0 +1,299 @@
+"""The result of a study, worked out once from its ledger for everything that shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tuner.ledger import selection
+from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pipelines.splits.leakage import Leakage
+    from tuner.ledger.journal import Record
+    from tuner.ledger.selection import TrialRow
+
+
+FEATURE_SET_KEYS = ("fingerprint", "path", "tracks", "clips")
+
+
+class Vote(NamedTuple):
+    """One way to combine predictions after the winner is fixed.
+
+    Attributes:
+        title: Its name for people.
+        metric: Its name in MLflow metrics; None for votes of the winner alone.
+    """
+
+    title: str
+    metric: str | None = None
+
+
+VOTES = {
+    "winner_soft": Vote("winner, soft vote over clips"),
+    "winner_hard": Vote("winner, hard vote over clips"),
+    "top_k": Vote("soft vote of the confirmed models", "ensemble"),
+    "fusion": Vote("fusion of the best model of each family", "fusion"),
+}
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One search trial on the leaderboard.
+
+    Attributes:
+        rank: Position from 1; None without a value.
+        trial: The trial.
+        value: The study's metric at the trial's best epoch.
+        is_winner: True for the confirmed configuration, or the best one before confirmation.
+    """
+
+    rank: int | None
+    trial: TrialRow
+    value: float | None
+    is_winner: bool
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The winner's score over new seeds.
+
+    Attributes:
+        trial_id: The winning configuration's search trial.
+        run_trial_id: The confirmation run whose weights were kept.
+        top: Each confirmed configuration with its values and their mean, best first.
+        seeds: Number of seeds.
+        mean: Mean of the study's metric over the seeds.
+        ci95: Interval over validation tracks; None for metrics that do not count tracks.
+        refit: True if the tested model is a final fit on training and validation tracks.
+    """
+
+    trial_id: str
+    run_trial_id: str
+    top: list[dict[str, Any]]
+    seeds: int
+    mean: float
+    ci95: list[float] | None
+    refit: bool
+
+    @property
+    def rival(self) -> tuple[str, float] | None:
+        """Trial and mean of the best other configuration."""
+        others = (one for one in self.top if one["trial_id"] != self.trial_id)
+        return next(((one["trial_id"], one["mean"]) for one in others), None)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Outcome of registering a model; without a version it was not registered."""
+
+    name: str | None = None
+    version: int | None = None
+    alias: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study's result so far; parts are None until their stage has finished.
+
+    Attributes:
+        study: Name of the study.
+        metric: The metric that trials are ranked by.
+        maximise: True if larger is better.
+        reference: Scores that others reported on this data.
+        status: How the study ended, or ``running``.
+        time_ms: Time of the newest record.
+        features: The study's feature sets: files by verdict, and clips by split.
+        leakage: The worst of their audits.
+        counts: Search and confirmation trials by how they ended, and in total.
+        trials: Search trials in the order they started.
+        board: Search trials, ranked; those without a value come last.
+        median: Median value of the ranked trials.
+        confirm: The confirmation.
+        test: The evaluation on the test split.
+        votes: Scores of the votes in `VOTES`, as recorded.
+        problems: Reasons why a vote is missing.
+        registered: What became of the model.
+        seconds: Duration of each stage, over all runs of the study.
+    """
+
+    study: str
+    metric: str
+    maximise: bool
+    reference: str | None
+    status: str
+    time_ms: int
+    features: list[dict[str, Any]]
+    leakage: Leakage | None
+    counts: dict[str, int]
+    trials: list[TrialRow]
+    board: list[BoardRow]
+    median: float | None
+    confirm: Confirmation | None
+    test: Evaluation | None
+    votes: list[dict[str, Any]]
+    problems: list[str]
+    registered: Registration
+    seconds: dict[str, float] | None
+
+    @property
+    def winner(self) -> BoardRow | None:
+        """The confirmed configuration, or the best one so far; None if no trial succeeded."""
+        return next((row for row in self.board if row.is_winner), None)
+
+    @property
+    def runner_up(self) -> BoardRow | None:
+        """The best search trial besides the winner."""
+        others = (row for row in self.board if not row.is_winner and row.value is not None)
+        return next(others, None)
+
+    @property
+    def is_refit(self) -> bool:
+        """True if the tested model is a final fit."""
+        return self.confirm is not None and self.confirm.refit
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every file was used and every trial succeeded."""
+        # Tracks that were dropped because data.leaks asks for it do not count.
+        dropped = self.leakage.dropped if self.leakage else 0
+        skipped = any(one["tracks"]["quarantined"] > dropped for one in self.features)
+        return not skipped and not self.counts["failed"]
+
+    @property
+    def model_address(self) -> str | None:
+        """Address of the registered model for prediction; None if it was not registered."""
+        if not self.registered.version:
+            return None
+        alias, version = self.registered.alias, self.registered.version
+        return f"models:/{self.registered.name}" + (f"@{alias}" if alias else f"/{version}")
+
+    def lead(self, own: float, other: float) -> float:
+        """Return how much better one value of the metric is than another."""
+        return own - other if self.maximise else other - own
+
+    def doubts(self) -> Iterator[str]:
+        """Find reasons to doubt the score in the study's own numbers."""
+        if self.leakage and not self.leakage.passed:
+            yield (
+                f"the data is {leak_in_words(self.leakage)}; the scores do not show how well "
+                "other recordings would be recognised, and the model was not registered"
+            )
+        if self.leakage and self.leakage.label_conflicts:
+            yield (
+                f"{self.leakage.label_conflicts} pairs of copies of one recording have different "
+                "labels; no model can get all of them right"
+            )
+        if self.test:
+            yield from self.test.doubts()
+        if self.confirm and self.confirm.seeds < 2:
+            yield (
+                "the winner was trained again with a single new seed, so the spread between seeds "
+                "is unknown (confirm.seeds)"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of ``tuner.run --json``, except those that the tracker knows."""
+        confirm, best = self.confirm, None
+        if (winner := self.winner) and (reached := winner.trial.best):
+            best = {
+                "trial_id": winner.trial.trial_id,
+                "config": winner.trial.recorded_config,
+                "params": winner.trial.params,
+                "val": {
+                    name: reached["metrics"][f"val_{name}"] for name in ("f1_macro", "accuracy")
+                },
+            }
+        audit = (
+            "groups_shared", "exact_duplicates_shared", "near_duplicates_shared",
+            "label_conflicts", "dropped", "clip_split", "passed",
+        )  # fmt: skip
+        of_confirm = ("top", "seeds", "mean", "ci95", "refit")
+        return {
+            "study": self.study,
+            "reference": self.reference,
+            "features": self.features,
+            "trials": self.counts,
+            "best": best,
+            "confirm": confirm and {name: getattr(confirm, name) for name in of_confirm},
+            "test": self.test and {**self.test.metrics, "classes": self.test.classes_to_json()},
+            "ensembles": self.votes,
+            "leakage": self.leakage and {key: getattr(self.leakage, key) for key in audit},
+            "registered": dataclasses.asdict(self.registered),
+            "seconds": self.seconds,
+        }  # fmt: skip
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """Work out the result of a study from its ledger so far."""
+    newest: dict[str, Record] = {record["kind"]: record for record in records}
+    rows = selection.trial_rows(records)
+    config = newest["study"]["config"]
+    metric, maximise = config["search"]["metric"], config["search"]["mode"] == "max"
+    trials = [row for row in rows.values() if row.stage == "search"]
+    confirm = _confirmation(newest, rows)
+    board = _board(trials, metric, maximise, confirm.trial_id if confirm else None)
+    values = [row.value for row in board if row.value is not None]
+    sets = newest.get("features", {}).get("features", [])
+    ensemble, registered = newest.get("ensemble", {}), newest.get("registered")
+    return Summary(
+        study=newest["study"]["study"],
+        metric=metric,
+        maximise=maximise,
+        reference=config.get("reference"),
+        status=newest.get("study_end", {}).get("status", "running"),
+        time_ms=records[-1]["time_ms"],
+        features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],
+        leakage=worst_leakage(sets) if sets else None,
+        counts=selection.counts(rows.values()),
+        trials=trials,
+        board=board,
+        median=statistics.median(values) if values else None,
+        confirm=confirm,
+        test=Evaluation.of(newest["test"]) if "test" in newest else None,
+        votes=ensemble.get("rows", []),
+        problems=ensemble.get("problems", []),
+        registered=Registration(
+            registered["name"], registered["version"], registered["alias"], registered["reason"]
+        )
+        if registered
+        else Registration(),
+        seconds=newest.get("study_end", {}).get("seconds"),
+    )
+
+
+def _board(
+    trials: list[TrialRow], metric: str, maximise: bool, winner: str | None
+) -> list[BoardRow]:
+    ranked = selection.leaderboard(trials, metric, maximise)
+    if winner is None and ranked:
+        winner = ranked[0].trial_id
+    return [
+        BoardRow(rank, row, row.value(metric), row.trial_id == winner)
+        for rank, row in [
+            *enumerate(ranked, start=1),
+            *((None, row) for row in trials if row not in ranked),
+        ]
+    ]
+
+
+def _confirmation(
+    newest: Mapping[str, Record], rows: Mapping[str, TrialRow]
+) -> Confirmation | None:
+    if (found := newest.get("confirmed")) is None:
+        return None
+    tested = rows.get(newest.get("test", {}).get("trial_id", ""))
+    return Confirmation(
+        trial_id=found["winner"]["trial_id"],
+        run_trial_id=found["winner"]["run_trial_id"],
+        top=found["top"],
+        seeds=found["seeds"],
+        mean=found["mean"],
+        ci95=found["ci95"],
+        refit=tested is not None and tested.stage == "final",
+    )

@@ -1,0 +1,144 @@
+"""Reasons to trust or doubt a study's score: the test's own numbers and the leakage audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from pipelines.splits.leakage import Leakage
+from tuner.training import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from tuner.ledger.journal import Record
+
+# Below these a bootstrap over tracks says too little; rules of thumb, not theory.
+FEW_TRACKS = 30
+FEW_OF_A_CLASS = 5
+WIDE_INTERVAL = 0.2
+MAX_EXAMPLES = 20  # of leaks
+
+
+class ClassRow(NamedTuple):
+    """Test scores of one class, counted in tracks."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    tracks: int
+    mistaken_for: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The winner's single evaluation on the test split.
+
+    Attributes:
+        metrics: All scores by name, with ``ci95``, ``accuracy_ci95`` and ``tracks``.
+        labels: Class names.
+        confusion: Tracks by true and predicted class, ``[k, k]``.
+        clip_confusion: The same for clips; None in ledgers of early versions.
+    """
+
+    metrics: Mapping[str, Any]
+    labels: list[str]
+    confusion: NDArray[np.int64]
+    clip_confusion: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Read the evaluation from its ledger record."""
+        clips = record.get("clip_confusion")
+        counts = np.array(record["confusion"])
+        return cls(
+            record["metrics"], record["labels"], counts, None if clips is None else np.array(clips)
+        )
+
+    @property
+    def classes(self) -> Iterator[ClassRow]:
+        """Scores of each class, and the class it is most often mistaken for."""
+        scores = (values.tolist() for values in metrics.per_class(self.confusion))
+        wrong = self.confusion - np.diag(np.diag(self.confusion))
+        for i, (precision, recall, f1) in enumerate(zip(*scores, strict=True)):
+            worst = int(wrong[i].argmax())
+            mistaken = f"{self.labels[worst]} ({wrong[i, worst]})" if wrong[i, worst] else ""
+            tracks = int(self.confusion[i].sum())
+            yield ClassRow(self.labels[i], precision, recall, f1, tracks, mistaken)
+
+    def classes_to_json(self) -> list[dict[str, Any]]:
+        """Return the scores of each class as the ledger and ``tuner.run --json`` hold them."""
+        keys = ("label", "precision", "recall", "f1", "tracks")
+        return [{key: getattr(row, key) for key in keys} for row in self.classes]
+
+    @property
+    def commonest_share(self) -> float:
+        """Share of the test tracks that belong to the most common class."""
+        return float(self.confusion.sum(1).max() / self.confusion.sum())
+
+    @property
+    def is_guessing(self) -> bool:
+        """True if predicting the most common class would be right at least as often."""
+        return bool(self.metrics["accuracy"] <= self.commonest_share)
+
+    def doubts(self) -> Iterator[str]:
+        """Find reasons to doubt the score in its own numbers."""
+        low, high = self.metrics["ci95"]
+        tracks, rarest = self.metrics["tracks"], self.confusion.sum(1).min()
+        if tracks < FEW_TRACKS or rarest < FEW_OF_A_CLASS:
+            yield (
+                f"only {tracks} test tracks ({rarest} in the smallest class); expect the score to "
+                "move with different tracks"
+            )
+        elif high - low > WIDE_INTERVAL:
+            yield f"the test interval is {high - low:.2f} wide, from only {tracks} test tracks"
+        if self.is_guessing:
+            yield (
+                "no better than guessing: always predicting the most common class is right for "
+                f"{self.commonest_share:.0%} of the test tracks, the model for "
+                f"{self.metrics['accuracy']:.0%}"
+            )
+
+
+def worst_leakage(sets: Sequence[Mapping[str, Any]]) -> Leakage:
+    """Return the largest count over all feature sets; passed only if each set passed."""
+    audits = [Leakage(**one["leakage"]) for one in sets]
+    counted = (
+        "groups_shared", "near_duplicates_shared", "exact_duplicates_shared", "label_conflicts",
+        "dropped", "dropped_val",
+    )  # fmt: skip
+    worst: dict[str, Any] = {name: max(getattr(a, name) for a in audits) for name in counted}
+    examples = dict.fromkeys(pair for audit in audits for pair in audit.examples)
+    return Leakage(
+        **worst,
+        passed=all(audit.passed for audit in audits),
+        clip_split=any(audit.clip_split for audit in audits),
+        examples=tuple(examples)[:MAX_EXAMPLES],
+    )
+
+
+def leak_in_words(leakage: Leakage) -> str:
+    """Describe an audit: ``passed``, or an alarm that counts what leaks."""
+    if leakage.passed:
+        return "passed"
+    if leakage.clip_split:
+        return "LEAKY: clips of one recording are in several splits (data.split is clip)"
+    found = [
+        f"{number} {one if number == 1 else many}"
+        for number, one, many in (
+            (leakage.groups_shared, "group", "groups"),
+            (leakage.exact_duplicates_shared, "pair of equal tracks", "pairs of equal tracks"),
+            (
+                leakage.near_duplicates_shared,
+                "pair of near-duplicates",
+                "pairs of near-duplicates",
+            ),
+        )
+        if number
+    ]
+    return f"LEAKY: {', '.join(found)} in more than one split"
