@@ -1,4 +1,4 @@
-"""Each failure that the doctor knows is provoked for real, and must be named with a remedy."""
+"""Every failure that the doctor knows is provoked for real and must be reported with a remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import free_ports
-from tuner.doctor import machine, services, software, torch_family
+from tuner.doctor import environment, software, torch_family
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -48,8 +48,8 @@ def fake_family(folder: Path, **sources: str) -> dict[str, str]:
 
 
 def test_cuda_torchaudio_beside_cpu_torch(tmp_path: Path) -> None:
-    environment = fake_family(tmp_path, torchaudio=f"raise OSError({LOADS_NOT!r})")
-    check = torch_family.check_torch(torch_family.probe(environment), CONSTRAINTS)
+    variables = fake_family(tmp_path, torchaudio=f"raise OSError({LOADS_NOT!r})")
+    check = torch_family.check_torch(torch_family.probe(variables), CONSTRAINTS)
     assert check.status == "FAIL"
     said = "is a CUDA build and does not load beside CPU-only torch 2.11.0+here"
     assert said in check.detail
@@ -59,12 +59,12 @@ def test_cuda_torchaudio_beside_cpu_torch(tmp_path: Path) -> None:
 
 
 def test_torchvision_beside_another_cuda_torch(tmp_path: Path) -> None:
-    environment = fake_family(
+    variables = fake_family(
         tmp_path,
         torch=HEALTHY_TORCH.replace("CUDA", "'13.0'"),
         torchvision="raise RuntimeError('operator torchvision::nms does not exist')",
     )
-    check = torch_family.check_torch(torch_family.probe(environment), CONSTRAINTS)
+    check = torch_family.check_torch(torch_family.probe(variables), CONSTRAINTS)
     assert check.status == "FAIL"
     assert "torchvision 0.26.0 does not load beside torch 2.11.0+here" in check.detail
     assert "nms does not exist" in check.detail
@@ -81,24 +81,24 @@ def test_torchvision_beside_another_cuda_torch(tmp_path: Path) -> None:
     ],
 )
 def test_other_broken_families(tmp_path: Path, name: str, source: str, says: str) -> None:
-    answers = torch_family.probe(fake_family(tmp_path, **{name: source}))
-    check = torch_family.check_torch(answers, CONSTRAINTS)
+    findings = torch_family.probe(fake_family(tmp_path, **{name: source}))
+    check = torch_family.check_torch(findings, CONSTRAINTS)
     assert check.status == "FAIL"
     assert says in check.detail
     assert PINS in check.remedy
 
 
 def test_family_that_fits(tmp_path: Path) -> None:
-    answers = torch_family.probe(fake_family(tmp_path))
-    assert torch_family.check_torch(answers, CONSTRAINTS).status == "ok"
-    assert torch_family.check_bf16(answers).detail == "native on the CPU"
+    findings = torch_family.probe(fake_family(tmp_path))
+    assert torch_family.check_torch(findings, CONSTRAINTS).status == "ok"
+    assert torch_family.check_bf16(findings).detail == "native on the CPU"
 
 
 def test_driver_without_a_device_torch_sees(tmp_path: Path) -> None:
     (tmp_path / "version").write_text("NVRM version: 470")
-    answers: torch_family.Answers = {"devices": {"gpus": []}}
-    assert torch_family.check_gpu(answers, tmp_path / "version").status == "warn"
-    assert torch_family.check_gpu(answers, tmp_path / "missing").status == "ok"
+    findings: torch_family.Findings = {"devices": {"gpus": []}}
+    assert torch_family.check_gpu(findings, tmp_path / "version").status == "warn"
+    assert torch_family.check_gpu(findings, tmp_path / "missing").status == "ok"
     seen = torch_family.check_gpu({"devices": {"gpus": ["H100", "H100"]}})
     assert seen.detail == "2 CUDA: H100, H100"
 
@@ -113,7 +113,7 @@ def test_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     check = software.check_packages("needy")
     assert check.status == "FAIL"
-    assert "ray is 2.60.0, wanted is <1" in check.detail
+    assert "ray is 2.60.0, expected <1" in check.detail
     assert "no-such-thing-at-all is missing" in check.detail
     assert "absent" not in check.detail
     assert software.check_packages("not-installed-here").status == "FAIL"
@@ -137,7 +137,7 @@ def test_m4a_is_read_where_its_extra_is_installed() -> None:
 
 @pytest.mark.parametrize(
     ("installed", "status", "says"),
-    [(True, "warn", "PyAV 99.0 does not read it: libavcodec.so"), (False, "ok", "not read")],
+    [(True, "warn", "PyAV 99.0 cannot read it: libavcodec.so"), (False, "ok", "not read")],
 )
 def test_m4a_without_a_working_extra(
     tmp_path: Path, installed: bool, status: str, says: str
@@ -168,33 +168,33 @@ def test_m4a_without_a_working_extra(
 
 def test_ray_address() -> None:
     (closed,) = free_ports(1)
-    check = services.check_ray({"RAY_ADDRESS": f"127.0.0.1:{closed}"})
+    check = environment.check_ray({"RAY_ADDRESS": f"127.0.0.1:{closed}"})
     assert check.status == "FAIL"
     assert "refused" in check.detail
     assert "ray dashboard" in check.remedy
-    assert services.check_ray({"RAY_ADDRESS": "somewhere"}).status == "FAIL"
-    assert services.check_ray({}).status == "ok"
+    assert environment.check_ray({"RAY_ADDRESS": "somewhere"}).status == "FAIL"
+    assert environment.check_ray({}).status == "ok"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         for address in (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/"):
-            assert services.check_ray({"RAY_ADDRESS": address}).status == "ok"
+            assert environment.check_ray({"RAY_ADDRESS": address}).status == "ok"
 
 
 def test_token_that_others_can_read(tmp_path: Path) -> None:
     token = tmp_path / ".ray" / "auth_token"
     home = {"HOME": str(tmp_path)}
-    assert services.check_token(home).status == "ok"
-    assert services.check_token({**home, "RAY_ADDRESS": "10.0.0.1:6379"}).status == "warn"
+    assert environment.check_token(home).status == "ok"
+    assert environment.check_token({**home, "RAY_ADDRESS": "10.0.0.1:6379"}).status == "warn"
     token.parent.mkdir()
     token.write_text("secret-value")
     token.chmod(0o644)
-    check = services.check_token(home)
+    check = environment.check_token(home)
     assert check.status == "warn"
     assert "644" in check.detail
     assert check.remedy == f"chmod 600 {token}"
     assert "secret-value" not in check.line()
     token.chmod(0o600)
-    assert services.check_token({"RAY_AUTH_TOKEN_PATH": str(token)}).status == "ok"
+    assert environment.check_token({"RAY_AUTH_TOKEN_PATH": str(token)}).status == "ok"
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -219,11 +219,11 @@ def server() -> Iterator[str]:
 
 
 def test_tracking_server(server: str, tmp_path: Path) -> None:
-    assert services.check_tracking(f"http://{server}", tmp_path).status == "ok"
-    other = services.check_tracking(f"http://{server}/not-mlflow", tmp_path)
+    assert environment.check_tracking(f"http://{server}", tmp_path).status == "ok"
+    other = environment.check_tracking(f"http://{server}/not-mlflow", tmp_path)
     assert (other.status, "404" in other.detail) == ("FAIL", True)
     (closed,) = free_ports(1)
-    check = services.check_tracking(f"http://ann:secret@127.0.0.1:{closed}", tmp_path)
+    check = environment.check_tracking(f"http://ann:secret@127.0.0.1:{closed}", tmp_path)
     assert check.status == "FAIL"
     assert "does not answer" in check.detail
     assert "unset it" in check.remedy
@@ -231,33 +231,33 @@ def test_tracking_server(server: str, tmp_path: Path) -> None:
 
 
 def test_tracking_file(tmp_path: Path) -> None:
-    assert services.check_tracking(None, tmp_path / "not" / "yet").status == "ok"
+    assert environment.check_tracking(None, tmp_path / "not" / "yet").status == "ok"
     # a path below a file can never be made, whoever asks
     (tmp_path / "file").write_text("")
-    check = services.check_tracking(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path)
+    check = environment.check_tracking(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path)
     assert (check.status, "cannot be written" in check.detail) == ("FAIL", True)
 
 
 def test_room(tmp_path: Path) -> None:
     usage = os.statvfs(tmp_path)
     free = usage.f_bavail * usage.f_frsize
-    assert machine.check_room("storage", tmp_path / "new", free // 2, 1).status == "ok"
-    assert machine.check_room("storage", tmp_path, free * 2, free // 2).status == "warn"
-    check = machine.check_room("storage", tmp_path, free * 4, free * 2)
+    assert environment.check_room("storage", tmp_path / "new", free // 2, 1).status == "ok"
+    assert environment.check_room("storage", tmp_path, free * 2, free // 2).status == "warn"
+    check = environment.check_room("storage", tmp_path, free * 4, free * 2)
     assert (check.status, "free some space" in check.remedy) == ("FAIL", True)
     (tmp_path / "file").write_text("")
-    assert machine.check_room("storage", tmp_path / "file" / "new", 2, 1).status == "FAIL"
-    assert machine.check_shared_memory(tmp_path, free * 2).status == "warn"
-    assert machine.check_shared_memory(tmp_path / "none").status == "ok"
+    assert environment.check_room("storage", tmp_path / "file" / "new", 2, 1).status == "FAIL"
+    assert environment.check_shared_memory(tmp_path, free * 2).status == "warn"
+    assert environment.check_shared_memory(tmp_path / "none").status == "ok"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_busy_port(host: str) -> None:
     with socket.create_server((host, 0)) as busy:
         port = busy.getsockname()[1]
-        check = machine.check_port(port, "the UI", "use another")
+        check = environment.check_port(port, "the UI", "use another")
     assert check.line() == f"warn port {port}: busy; the UI - use another"
-    assert machine.check_port(port, "the UI", "use another").status == "ok"
+    assert environment.check_port(port, "the UI", "use another").status == "ok"
 
 
 @pytest.mark.timeout(180)
@@ -266,9 +266,9 @@ def test_command_line_tells_by_its_exit_code(tmp_path: Path) -> None:
     healthy = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     sick = {**healthy, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{closed}"}
     command = [sys.executable, "-m", "tuner.doctor", "--storage", str(tmp_path / "results")]
-    for environment, code in ((healthy, 0), (sick, 1)):
+    for variables, code in ((healthy, 0), (sick, 1)):
         done = subprocess.run(
-            [*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True,
+            [*command, "--json"], cwd=ROOT, env=variables, capture_output=True, text=True,
             timeout=150,
         )  # fmt: skip
         found = json.loads(done.stdout.splitlines()[-1])

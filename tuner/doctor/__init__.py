@@ -1,1 +1,30 @@
-"""What this machine lacks for a study: ``python -m tuner.doctor``."""
+"""Checks of this machine before a study: ``python -m tuner.doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "warn", "FAIL"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Result of one check.
+
+    Attributes:
+        name: What was checked.
+        status: FAIL if a study would not run.
+        detail: What was found.
+        remedy: What to do; empty if there is nothing to do.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """Return the result as one line of text."""
+        remedy = f" - {self.remedy}" if self.remedy else ""
+        return f"{self.status:4} {self.name}: {self.detail}{remedy}"

@@ -1,4 +1,4 @@
-"""The command line: every check, a line each."""
+"""The command line ``python -m tuner.doctor``: one line for each check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tuner.doctor.check import Check
+    from tuner.doctor import Check
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     default="results",
     show_default=True,
     metavar="DIR",
-    help="Where results will be kept.",
+    help="Folder for the results.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(storage: Path, as_json: bool) -> None:
-    """Say what this machine lacks for a study; exit code 1 when something does not work.
+    """Check that this machine can run a study; exit with 1 if something does not work.
 
     \b
     python -m tuner.doctor
@@ -45,29 +45,29 @@ def main(storage: Path, as_json: bool) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def all_checks(storage: Path, environment: Mapping[str, str]) -> Iterator[Check]:
-    """Every check, each done when it is asked for."""
-    from tuner.doctor import machine, services, software, torch_family
+def all_checks(storage: Path, variables: Mapping[str, str]) -> Iterator[Check]:
+    """Run the checks one by one."""
+    from tuner.doctor import environment, software, torch_family
     from tuner.training.arrays import cache_folder
 
     yield software.check_packages()
-    answers = torch_family.probe()
+    findings = torch_family.probe()
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
-    yield torch_family.check_torch(answers, constraints)
-    yield torch_family.check_gpu(answers)
-    yield torch_family.check_bf16(answers)
+    yield torch_family.check_torch(findings, constraints)
+    yield torch_family.check_gpu(findings)
+    yield torch_family.check_bf16(findings)
     yield software.check_audio()
     yield software.check_m4a()
-    yield services.check_ray(environment)
-    yield services.check_token(environment)
-    yield services.check_tracking(environment.get("MLFLOW_TRACKING_URI"), storage)
-    yield machine.check_room("storage", storage)
-    yield machine.check_room("array cache", cache_folder())
-    yield machine.check_shared_memory()
-    remedy = "nothing to do: Ray takes the next free port, and a study does not need this one"
-    yield machine.check_port(8265, "Ray's dashboard", remedy)
+    yield environment.check_ray(variables)
+    yield environment.check_token(variables)
+    yield environment.check_tracking(variables.get("MLFLOW_TRACKING_URI"), storage)
+    yield environment.check_room("storage", storage)
+    yield environment.check_room("array cache", cache_folder())
+    yield environment.check_shared_memory()
+    remedy = "nothing to do: Ray takes the next free port, and studies do not need this one"
+    yield environment.check_port(8265, "Ray's dashboard", remedy)
     remedy = "if it is not MLflow's, open it with `mlflow ui --port 5001`"
-    yield machine.check_port(5000, "the MLflow UI", remedy)
+    yield environment.check_port(5000, "the MLflow UI", remedy)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the installed packages and audio formats are those that the program needs."""
+"""Checks of the installed packages and of the audio formats they can read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import tempfile
 from importlib import metadata
 from typing import TYPE_CHECKING, BinaryIO
 
-from tuner.doctor.check import Check, Status
+from tuner.doctor import Check, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PACKAGE = "audio-tuner"
-# format and subtype of libsndfile; sample rate in Hz that the codec takes
+# Format and subtype as libsndfile names them; a sample rate in Hz that the codec accepts.
 CODECS: dict[str, tuple[str, str | None, int]] = {
     "wav": ("WAV", None, 44100),
     "flac": ("FLAC", None, 44100),
@@ -24,34 +24,36 @@ CODECS: dict[str, tuple[str, str | None, int]] = {
 
 
 def check_packages(distribution: str = PACKAGE) -> Check:
-    """Whether the installed packages are those that a distribution asks for."""
+    """Check that the packages required by a distribution are installed in the right versions."""
     from packaging.requirements import Requirement
 
     try:
-        every = [Requirement(text) for text in metadata.requires(distribution) or ()]
+        requirements = [Requirement(text) for text in metadata.requires(distribution) or ()]
     except metadata.PackageNotFoundError:
         remedy = "run `make env`, or pip install -c constraints.txt -e ."
-        return Check("packages", "FAIL", f"{distribution} is not installed here", remedy)
-    # without those of the extras
-    asked = [r for r in every if r.marker is None or r.marker.evaluate({"extra": ""})]
+        return Check("packages", "FAIL", f"{distribution} is not installed", remedy)
+    # Extras are optional.
+    required = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
     wrong = []
-    for requirement in asked:
+    for requirement in required:
         try:
-            have = metadata.version(requirement.name)
+            installed = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             wrong.append(f"{requirement.name} is missing")
             continue
-        if not requirement.specifier.contains(have, prereleases=True):
-            wrong.append(f"{requirement.name} is {have}, wanted is {requirement.specifier}")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} is {installed}, expected {requirement.specifier}")
     if wrong:
         return Check("packages", "FAIL", "; ".join(wrong), "pip install -c constraints.txt -e .")
     shown = ", ".join(f"{name} {metadata.version(name)}" for name in ("ray", "mlflow", "torch"))
     python = ".".join(map(str, sys.version_info[:3]))
-    return Check("packages", "ok", f"Python {python}, {shown}; {len(asked)} as asked for")
+    return Check(
+        "packages", "ok", f"Python {python}, {shown}; {len(required)} required packages match"
+    )
 
 
 def check_audio(codecs: Mapping[str, tuple[str, str | None, int]] = CODECS) -> Check:
-    """Whether libsndfile reads the usual formats: each is written and read in memory."""
+    """Check that libsndfile reads the usual formats, by writing and reading each in memory."""
     import io
 
     import numpy as np
@@ -70,19 +72,19 @@ def check_audio(codecs: Mapping[str, tuple[str, str | None, int]] = CODECS) -> C
     library = f"libsndfile {soundfile.__libsndfile_version__}"
     if broken:
         status: Status = "FAIL" if "wav" in broken else "warn"
-        remedy = "pip install --force-reinstall soundfile, whose wheels bring libsndfile"
+        remedy = "pip install --force-reinstall soundfile (its wheels include libsndfile)"
         return Check("audio", status, f"{library} lacks {' '.join(broken)}", remedy)
     return Check("audio", "ok", f"{library} reads {' '.join(codecs)}")
 
 
 def check_m4a() -> Check:
-    """Whether AAC in MP4 can be read: a tone is written and decoded as a build would do it."""
+    """Check that AAC in MP4 can be read, by decoding a tone with the code of a build."""
     remedy = f"pip install -c constraints.txt '{PACKAGE}[m4a]'"
     try:
         version = metadata.version("av")
     except metadata.PackageNotFoundError:
-        detail = "not read (PyAV is not installed, which is optional): M4A, AAC and WMA files are"
-        return Check("m4a", "ok", f"{detail} left out with a reason", remedy)
+        detail = "not read (optional PyAV is not installed); M4A, AAC and WMA files are rejected"
+        return Check("m4a", "ok", detail, remedy)
     from pipelines.audio import decode_fd
     from pipelines.errors import AudioRejected
 
@@ -91,12 +93,12 @@ def check_m4a() -> Check:
             _write_m4a(file)
             decode_fd(file.fileno(), "tone.m4a", 22050)
         except (ImportError, AudioRejected, OSError, ValueError) as error:
-            return Check("m4a", "warn", f"PyAV {version} does not read it: {error}", remedy)
+            return Check("m4a", "warn", f"PyAV {version} cannot read it: {error}", remedy)
     return Check("m4a", "ok", f"PyAV {version} reads it")
 
 
 def _write_m4a(file: BinaryIO) -> None:
-    """A tone of a second as AAC in MP4."""
+    """Write a tone of one second as AAC in MP4."""
     import av
     import numpy as np
 

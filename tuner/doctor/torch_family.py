@@ -1,4 +1,4 @@
-"""Whether torch, torchaudio and torchvision load, belong together and see the hardware."""
+"""Checks that torch, torchaudio and torchvision load, match and see the hardware."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.doctor.check import Check
+from tuner.doctor import Check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Answers = dict[str, dict[str, Any]]
+Findings = dict[str, dict[str, Any]]
 
 FAMILY = ("torch", "torchaudio", "torchvision")
 IMPORT_TIMEOUT_SECONDS = 120.0  # the first import after an installation reads gigabytes
-# In a process of its own, as a pair that does not fit may end it; a line of JSON a finding.
+# Runs in its own process, which a mismatched pair may crash; prints one line of JSON a finding.
 TORCH_PROBE = """
 import importlib, json, sys
 def say(**found): print(json.dumps(found), flush=True)
@@ -44,8 +44,8 @@ say(name="devices", gpus=[torch.cuda.get_device_name(i) for i in gpus],
 """
 
 
-def probe(environment: Mapping[str, str] | None = None) -> Answers:
-    """What importing torch and its companions in another process gave, by name."""
+def probe(environment: Mapping[str, str] | None = None) -> Findings:
+    """Import torch and its companions in another process; return what it found, by name."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", TORCH_PROBE],
@@ -55,15 +55,15 @@ def probe(environment: Mapping[str, str] | None = None) -> Answers:
     except subprocess.TimeoutExpired:
         return {"torch": {"error": f"no answer within {IMPORT_TIMEOUT_SECONDS:.0f} seconds"}}
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    answers: Answers = {line.pop("name"): line for line in lines}
+    findings: Findings = {line.pop("name"): line for line in lines}
     if done.returncode != 0:
-        missing = next((name for name in FAMILY if name not in answers), "torch")
-        answers[missing] = {"error": f"the import ended the process ({done.returncode})"}
-    return answers
+        missing = next((name for name in FAMILY if name not in findings), "torch")
+        findings[missing] = {"error": f"the import ended the process ({done.returncode})"}
+    return findings
 
 
 def reinstall_command(constraints: Path) -> str:
-    """How to install torch, torchaudio and torchvision anew, as one family."""
+    """Return the command that reinstalls torch, torchaudio and torchvision together."""
     wanted = "torch==2.11.* torchaudio==2.11.* torchvision==0.26.*"
     if constraints.is_file():
         pins = dict(line.split("==") for line in constraints.read_text().split())
@@ -71,14 +71,14 @@ def reinstall_command(constraints: Path) -> str:
     return f"pip install --force-reinstall {wanted}  (all three from the default index)"
 
 
-def check_torch(answers: Answers, constraints: Path) -> Check:
-    """Whether torch, torchaudio and torchvision load, and belong together."""
+def check_torch(findings: Findings, constraints: Path) -> Check:
+    """Check that torch, torchaudio and torchvision load and are of one release."""
     remedy = f"reinstall all three from the default index: {reinstall_command(constraints)}"
-    torch = answers.get("torch", {"error": "no answer"})
+    torch = findings.get("torch", {"error": "no answer"})
     if "error" in torch:
         return Check("torch", "FAIL", f"torch does not load: {torch['error']}", remedy)
     for name in FAMILY[1:]:
-        found = answers.get(name, {"error": "no answer"})
+        found = findings.get(name, {"error": "no answer"})
         if "error" not in found:
             continue
         beside = f"{name} {_version(name)} does not load beside torch {torch['version']}"
@@ -89,10 +89,10 @@ def check_torch(answers: Answers, constraints: Path) -> Check:
             )
         first = found["error"].strip().splitlines()[0]
         return Check("torch", "FAIL", f"{beside} ({first})", remedy)
-    versions = {name: answers[name]["version"] for name in FAMILY}
+    versions = {name: findings[name]["version"] for name in FAMILY}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
     major, minor = _numbers(versions["torch"])
-    # torchaudio is numbered as torch is; torchvision began 15 minor releases before torch 2.0
+    # torchaudio shares torch's numbers; torchvision was at 0.15 when torch was at 2.0.
     expected = ((major, minor), (major, minor), (0, minor + 15))
     if tuple(_numbers(version) for version in versions.values()) != expected:
         return Check("torch", "FAIL", f"{shown} are of different releases", remedy)
@@ -110,22 +110,26 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def check_gpu(answers: Answers, driver: Path = Path("/proc/driver/nvidia/version")) -> Check:
-    """Which GPUs torch can use."""
-    gpus = answers.get("devices", {}).get("gpus", [])
+def check_gpu(findings: Findings, driver: Path = Path("/proc/driver/nvidia/version")) -> Check:
+    """Report the GPUs that torch can use."""
+    gpus = findings.get("devices", {}).get("gpus", [])
     if gpus:
         return Check("gpu", "ok", f"{len(gpus)} CUDA: {', '.join(gpus)}")
     if driver.exists():
-        remedy = "update the NVIDIA driver, or reinstall torch as `torch` above says"
-        return Check("gpu", "warn", "there is an NVIDIA driver, but torch sees no device", remedy)
+        remedy = (
+            "update the NVIDIA driver, or reinstall torch with the command of the check `torch`"
+        )
+        return Check(
+            "gpu", "warn", "an NVIDIA driver is installed, but torch sees no device", remedy
+        )
     return Check("gpu", "ok", "none; trials run on the CPU")
 
 
-def check_bf16(answers: Answers) -> Check:
-    """Whether bfloat16 is multiplied in hardware, on GPU or CPU."""
-    found = answers.get("devices", {})
-    if found.get("gpu_bf16"):
+def check_bf16(findings: Findings) -> Check:
+    """Report whether the GPU or the CPU multiplies bfloat16 in hardware."""
+    devices = findings.get("devices", {})
+    if devices.get("gpu_bf16"):
         return Check("bfloat16", "ok", "native on the GPU")
-    if found.get("cpu_bf16"):
+    if devices.get("cpu_bf16"):
         return Check("bfloat16", "ok", "native on the CPU")
     return Check("bfloat16", "ok", "not native; `train.precision: auto` computes in float32")

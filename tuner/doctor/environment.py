@@ -1,0 +1,147 @@
+"""Checks of what a study needs around it: disks, shared memory, ports, Ray and MLflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.doctor import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ANSWER_TIMEOUT_SECONDS = 3.0
+GIB = 2**30
+
+
+def nearest(folder: Path) -> Path:
+    """Return the folder, or its closest parent that exists."""
+    folder = folder.absolute()
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def writable(folder: Path) -> bool:
+    """Return True if a folder can be written, or created if it does not exist."""
+    existing = nearest(folder)
+    return existing.is_dir() and os.access(existing, os.W_OK)
+
+
+def check_room(
+    name: str, folder: Path, wanted_bytes: int = 10 * GIB, needed_bytes: int = GIB
+) -> Check:
+    """Check that a folder can be written, or created, and that its disk has room."""
+    if not writable(folder):
+        return Check(name, "FAIL", f"{folder} cannot be written", "choose another folder")
+    free = shutil.disk_usage(nearest(folder)).free
+    detail = f"{free / GIB:.1f} GiB free at {folder}"
+    if free >= wanted_bytes:
+        return Check(name, "ok", detail)
+    remedy = (
+        f"{wanted_bytes / GIB:.0f} GiB are recommended; free some space, or choose another folder"
+    )
+    return Check(name, "FAIL" if free < needed_bytes else "warn", detail, remedy)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm"), wanted_bytes: int = 2 * GIB) -> Check:
+    """Check that Ray's object store fits into shared memory."""
+    if not folder.exists():
+        return Check("shared memory", "ok", f"no {folder} on this system")
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / GIB:.1f} GiB free at {folder}"
+    if free >= wanted_bytes:
+        return Check("shared memory", "ok", detail)
+    remedy = "Ray falls back to the slower disk; start containers with --shm-size=2g or more"
+    return Check("shared memory", "warn", detail, remedy)
+
+
+def check_port(port: int, purpose: str, remedy: str) -> Check:
+    """Check that a port is free on the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return Check(f"port {port}", "warn", f"busy; {purpose}", remedy)
+    return Check(f"port {port}", "ok", f"free for {purpose}")
+
+
+def check_ray(environment: Mapping[str, str]) -> Check:
+    """Check that the cluster at RAY_ADDRESS answers."""
+    address = environment.get("RAY_ADDRESS", "")
+    if address in ("", "local", "auto"):
+        return Check(
+            "ray",
+            "ok",
+            f"RAY_ADDRESS is {address or 'not set: a study starts Ray on this machine'}",
+        )
+    host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
+    if not host or not port.isdigit():
+        remedy = "write host:port, or unset it"
+        return Check("ray", "FAIL", f"RAY_ADDRESS={address} is not host:port", remedy)
+    try:
+        target = (host.strip("[]"), int(port))
+        socket.create_connection(target, timeout=ANSWER_TIMEOUT_SECONDS).close()
+    except OSError as error:
+        remedy = "start the cluster, open the tunnel with `ray dashboard`, or unset RAY_ADDRESS"
+        return Check("ray", "FAIL", f"nothing answers at RAY_ADDRESS={address} ({error})", remedy)
+    return Check("ray", "ok", f"{address} answers")
+
+
+def check_token(environment: Mapping[str, str]) -> Check:
+    """Check that Ray's access token exists if needed, and that only its owner can read it."""
+    default = Path(environment.get("HOME", "~")).expanduser() / ".ray" / "auth_token"
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or default)
+    if environment.get("RAY_AUTH_TOKEN"):
+        return Check("ray token", "ok", "in RAY_AUTH_TOKEN")
+    if not path.exists():
+        if environment.get("RAY_ADDRESS", "") in ("", "local"):
+            return Check("ray token", "ok", "none yet; the first local study creates one")
+        remedy = f"copy the cluster's token to {path} and chmod 600 it"
+        return Check(
+            "ray token",
+            "warn",
+            f"{path} is missing; the cluster may refuse the connection",
+            remedy,
+        )
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        detail = f"{path} has mode {mode:03o}: other users can run code on your cluster"
+        return Check("ray token", "warn", detail, f"chmod 600 {path}")
+    return Check("ray token", "ok", str(path))
+
+
+def check_tracking(uri: str | None, storage: Path) -> Check:
+    """Check that the MLflow server answers, or that its database can be written."""
+    from tuner.tracking.store import database_file, redact
+
+    uri = uri or f"sqlite:///{storage / 'mlflow.db'}"
+    if uri.startswith(("http://", "https://")):
+        return _check_server(uri, redact(uri))
+    file = database_file(uri)
+    if file is None:
+        return Check("mlflow", "ok", f"{redact(uri)} (not tested)")
+    if not (os.access(file, os.W_OK) if file.exists() else writable(file.parent)):
+        remedy = "fix its permissions, or set MLFLOW_TRACKING_URI to another store"
+        return Check("mlflow", "FAIL", f"{file} cannot be written", remedy)
+    return Check("mlflow", "ok", f"{file} can be written")
+
+
+def _check_server(uri: str, shown: str) -> Check:
+    import requests
+
+    try:
+        url = f"{uri.rstrip('/')}/health"
+        status = requests.get(url, timeout=ANSWER_TIMEOUT_SECONDS).status_code
+    except requests.RequestException as error:
+        remedy = (
+            "start the server, correct MLFLOW_TRACKING_URI, or unset it to track in a local file"
+        )
+        return Check("mlflow", "FAIL", f"{shown} does not answer ({type(error).__name__})", remedy)
+    if status != 200:
+        remedy = "check that it is an MLflow server, and check the user name and password"
+        return Check("mlflow", "FAIL", f"{shown}/health answers {status}", remedy)
+    return Check("mlflow", "ok", f"{shown} answers")
