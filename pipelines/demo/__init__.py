@@ -1,8 +1,7 @@
 """The built-in demo dataset: electronic music made by arithmetic.
 
-`lines` and `genres` say what is played, `artists` who plays it, `synth` and `mixing` how it
-sounds, `compose` puts a track together, `rendering` writes tracks to files on all processors,
-and `dataset` adds the manifest.
+`genres` tells what is played, `synth` makes the sounds, `tracks` turns an artist and a song into
+samples, and `dataset` writes audio files and their manifest.
 """
 
 from pipelines.demo.dataset import write_demo

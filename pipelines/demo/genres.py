@@ -1,12 +1,75 @@
-"""The five sub-genres of the demo dataset, as frozen rows of musical facts."""
+"""The five sub-genres of the demo dataset: tables of drum patterns, sounds, lines and habits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+Waveform = Literal["saw", "square", "sine"]
+
+STEPS = 32  # sixteenths in two bars; every pattern is repeated up to this length
+
+
+@dataclass(frozen=True)
+class Drums:
+    """A drum pattern, a character per sixteenth: ``x`` loud, ``o`` soft, ``.`` rest."""
+
+    kick: str
+    snare: str
+    closed_hat: str
+    open_hat: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """The notes of a bass or lead.
+
+    Attributes:
+        rhythms: Patterns to choose from; ``x`` and ``o`` start a note as in ``Drums``, ``-``
+            holds it.
+        semitones: Notes to choose from, above the root.
+    """
+
+    rhythms: tuple[str, ...]
+    semitones: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Settings of the voice for one bass or lead sound.
+
+    Attributes:
+        waveform: Shape of the oscillators.
+        octave: Octaves above the root note of the track.
+        cutoff_hz: Lowest and highest cutoff of the low-pass filter.
+        chord: Semitones of the notes that sound together.
+        detune_cents: Distance of two oscillators from each note; 0 for a single oscillator.
+        resonance: Quality factor of the filter; 0.7 has no peak.
+        attack_s: Time in which a note becomes loud.
+        decay_s: Time constant with which it falls to ``sustain``; the filter closes twice as fast.
+        sustain: Level held until the note is released, 0 to 1.
+        lfo_per_beat: Choice of filter sweeps per beat; if empty, the filter follows the decay.
+        vibrato_cents: Depth of a slow vibrato.
+        drive: Gain before soft clipping.
+        echo: Level of echoes three sixteenths apart, 0 to 1.
+    """
+
+    waveform: Waveform
+    octave: int
+    cutoff_hz: tuple[float, float]
+    chord: tuple[int, ...] = (0,)
+    detune_cents: float = 0.0
+    resonance: float = 0.7
+    attack_s: float = 0.003
+    decay_s: float = 0.15
+    sustain: float = 0.5
+    lfo_per_beat: tuple[float, ...] = ()
+    vibrato_cents: float = 0.0
+    drive: float = 1.0
+    echo: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -15,132 +78,132 @@ class Genre:
 
     Attributes:
         label: Name of the class.
-        facts: What tells it apart, in a sentence.
-        tempo_bpm: Range of its tempo in beats per minute.
-        swing: Range of the delay of every second sixteenth, as a share of a sixteenth.
-        pump: Range of the depth by which the kick ducks bass and lead, 0 to 1.
-        drums: Weight of each key of ``DRUMS``.
-        basses: Weight of each key of ``BASSES``.
-        leads: Weight of each key of ``LEADS``.
-        neighbour: Label of the sub-genre that it borrows from and is confused with.
-        artists: Names of the (invented) artists.
+        ranges: Ranges of its artists' tempo in BPM, of their swing (delay of every second
+            sixteenth, in sixteenths) and of their pump (how far the kick ducks the bass and lead).
+        drums: Weights of keys of ``DRUMS``.
+        basses: Weights of keys of ``LINES`` and ``PATCHES``.
+        leads: Weights of keys of ``LINES`` and ``PATCHES``.
+        artists: Invented names.
     """
 
     label: str
-    facts: str
-    tempo_bpm: tuple[float, float]
-    swing: tuple[float, float]
-    pump: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
     drums: Mapping[str, float]
     basses: Mapping[str, float]
     leads: Mapping[str, float]
-    neighbour: str
     artists: tuple[str, ...]
 
 
+DRUMS: Mapping[str, Drums] = {
+    "offbeat": Drums("x...", "....x...", ".o", "..x."),
+    "sixteenths": Drums("x...", "..........o.....", "xo", "."),
+    "driving": Drums("x...", "....x...", "o", "..x."),
+    "broken": Drums("x.....x...x.....", "....x...", "ooxo", "......x........."),
+    "two_step": Drums("x.........x.....", "....x...", "x.o.", "."),
+    "breakbeat": Drums("x.x.......xx....", "....x..o.o..x..o", "x.x.", "..............x."),
+    "half_time": Drums("x...............x.....x...x.....", "........x.......", "x...o.x.", "."),
+}
+
+_MINOR = (0, 3, 5, 7, 10)  # the pentatonic scale
+
+LINES: Mapping[str, Line] = {
+    "pluck": Line(("..x.", "x..x..x...x..x..", "..x..xo...x..x.o"), _MINOR),
+    "rumble": Line((".oxo", "..x-")),
+    "pulse": Line(("xo", "x.xo..x.xo.x..x."), (0, 0, 0, 12)),
+    "rolling": Line((".xox", ".xxx"), (0, 0, 0, 0, 0, 1)),
+    "reese": Line(("x-------------x-", "x-----x---------x-------------x-"), _MINOR),
+    "sub": Line(("x-----..x-..x-..", "x-------....x-..x-----x-........"), _MINOR),
+    "wobble": Line(("x-------", "x---------..x-x-"), _MINOR),
+    "chord_stab": Line(("...x..x......x..", "..x....x..x.......x....x......x."), (0, 0, 0, 5)),
+    "pad": Line(("x---------------",), (0, 5, 8)),
+    "ping": Line(("x.......x..x....", "...x.....x......", "x..............."), (0, 0, 1, 7, 10)),
+    "drone": Line(("x-------------------------------",)),
+    "acid": Line(("xoxxo.xo", "x.xox.oxx.xoo.xo", "xoo"), (0, 0, 3, 12, 1)),
+    "arpeggio": Line(("xo", "xo.xo.xo.xo.xo.x"), (0, 3, 7, 12, 15)),
+    "siren": Line(("x-------........................", "........x---x---"), (0, 7, 10)),
+    "growl": Line(("....x---....x-x-", "x---..x-........"), (0, 1, 12)),
+}
+
+_STAB, _PAD = (0, 3, 7, 10), (0, 3, 7)  # minor seventh and minor chord
+
+PATCHES: Mapping[str, Patch] = {
+    "pluck": Patch("saw", 0, (120, 1400), decay_s=0.2, sustain=0.2),
+    "rumble": Patch("sine", 0, (90, 400), decay_s=0.3, sustain=0.6, drive=4.0),
+    "pulse": Patch("square", 0, (140, 900), sustain=0.3),
+    "rolling": Patch("saw", 0, (150, 2400), decay_s=0.07, sustain=0.1),
+    "reese": Patch("saw", 0, (180, 900), detune_cents=18, sustain=1.0, lfo_per_beat=(0.125, 0.25)),
+    "sub": Patch("sine", 0, (200, 500), sustain=0.9, drive=1.8),
+    "wobble": Patch("saw", 0, (110, 2600), resonance=2, sustain=1.0, lfo_per_beat=(1, 2, 3)),
+    "chord_stab": Patch("saw", 2, (400, 4000), _STAB, 6, sustain=0.1, echo=0.3),
+    "pad": Patch("saw", 2, (300, 1800), _PAD, 9, attack_s=0.4, decay_s=1.0, sustain=1.0),
+    "ping": Patch("sine", 3, (900, 6000), decay_s=0.06, sustain=0.05, drive=2.0, echo=0.6),
+    "drone": Patch("square", 1, (250, 2500), (0, 7), 5, 3.0, sustain=1.0, lfo_per_beat=(0.25,)),
+    "acid": Patch("saw", 1, (200, 3500), resonance=7.0, decay_s=0.2, drive=2.0),
+    "arpeggio": Patch("saw", 2, (500, 6000), (0,), 7, decay_s=0.08, sustain=0.1, echo=0.35),
+    "siren": Patch("square", 2, (700, 3000), attack_s=0.05, vibrato_cents=180, echo=0.5),
+    "growl": Patch("square", 1, (250, 5000), (0, 12), 14, 4.0, lfo_per_beat=(2, 3, 4), drive=4.0),
+}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
 GENRES: tuple[Genre, ...] = (
+    # A kick on every beat, open hats between the beats, swing, plucked bass, chord stabs.
     Genre(
         label="house",
-        facts="118 to 130 BPM: a kick on every beat, claps on two and four, open hats between the "
-        "beats, swing, plucked bass and minor chord stabs.",
-        tempo_bpm=(118.0, 130.0),
-        swing=(0.05, 0.3),
-        pump=(0.3, 0.8),
-        drums={"four_floor_offbeat": 0.8, "four_floor_sixteenths": 0.12, "broken_kick": 0.08},
-        basses={"pluck": 0.75, "sub": 0.1, "pulse": 0.15},
-        leads={"chord_stab": 0.65, "pad": 0.2, "arpeggio": 0.05, "acid": 0.1},
-        neighbour="techno",
-        artists=(
-            "Amber Quay",
-            "Corner Lantern",
-            "Mira Salt",
-            "Paper Terrace",
-            "The Late Ferry",
-            "Velour Tram",
+        ranges={"tempo_bpm": (118, 130), "swing": (0.05, 0.3), "pump": (0.3, 0.8)},
+        drums={"offbeat": 0.72, "sixteenths": 0.2, "broken": 0.08},
+        basses={"pluck": 0.68, "pulse": 0.15, "sub": 0.09, "rumble": 0.08},
+        leads={"chord_stab": 0.6, "pad": 0.2, "acid": 0.1, "ping": 0.1},
+        artists=_names(
+            "Amber Quay, Corner Lantern, Mira Salt, Paper Terrace, The Late Ferry, Velour Tram"
         ),
     ),
+    # A kick on every beat, sixteenth hats, few claps, a rumble between the kicks, drones, pings.
     Genre(
         label="techno",
-        facts="126 to 142 BPM: a kick on every beat, sixteenth hats, few claps, a low rumble or "
-        "pulse between the kicks, drones and single pings with long echoes.",
-        tempo_bpm=(126.0, 142.0),
-        swing=(0.0, 0.12),
-        pump=(0.4, 0.9),
-        drums={"four_floor_sixteenths": 0.75, "broken_kick": 0.12, "four_floor_offbeat": 0.13},
-        basses={"rumble": 0.6, "pulse": 0.3, "rolling": 0.1},
-        leads={"ping": 0.5, "drone": 0.35, "acid": 0.1, "chord_stab": 0.05},
-        neighbour="psytrance",
-        artists=(
-            "Anode Park",
-            "Gantry Nine",
-            "Ilse Kran",
-            "Null Meridian",
-            "Oxide Choir",
-            "Stahlwasser",
+        ranges={"tempo_bpm": (126, 142), "swing": (0.0, 0.12), "pump": (0.4, 0.9)},
+        drums={"sixteenths": 0.68, "offbeat": 0.12, "driving": 0.1, "broken": 0.1},
+        basses={"rumble": 0.55, "pulse": 0.25, "rolling": 0.2},
+        leads={"ping": 0.45, "drone": 0.3, "acid": 0.15, "chord_stab": 0.1},
+        artists=_names(
+            "Anode Park, Gantry Nine, Ilse Kran, Null Meridian, Oxide Choir, Stahlwasser"
         ),
     ),
+    # A kick on every beat with short bass notes between the kicks, acid lines, fast arpeggios.
     Genre(
         label="psytrance",
-        facts="136 to 148 BPM: a kick on every beat and three short bass notes between the kicks, "
-        "hats between the beats, resonant acid lines and fast arpeggios.",
-        tempo_bpm=(136.0, 148.0),
-        swing=(0.0, 0.03),
-        pump=(0.2, 0.6),
-        drums={
-            "four_floor_driving": 0.8,
-            "four_floor_sixteenths": 0.12,
-            "four_floor_offbeat": 0.08,
-        },
-        basses={"rolling": 0.8, "pulse": 0.2},
-        leads={"acid": 0.42, "arpeggio": 0.45, "siren": 0.05, "drone": 0.08},
-        neighbour="techno",
-        artists=(
-            "Astral Moss",
-            "Fractal Heron",
-            "Kite Over Goa",
-            "Luma Spores",
-            "Ninth Orbit",
-            "Vimana Drift",
+        ranges={"tempo_bpm": (136, 148), "swing": (0.0, 0.03), "pump": (0.2, 0.6)},
+        drums={"driving": 0.7, "sixteenths": 0.2, "offbeat": 0.1},
+        basses={"rolling": 0.75, "pulse": 0.15, "rumble": 0.1},
+        leads={"acid": 0.4, "arpeggio": 0.4, "drone": 0.1, "siren": 0.05, "ping": 0.05},
+        artists=_names(
+            "Astral Moss, Fractal Heron, Kite Over Goa, Luma Spores, Ninth Orbit, Vimana Drift"
         ),
     ),
+    # Kicks on one and the and of three, snares on two and four, or a chopped break; reese, pads.
     Genre(
         label="drum_and_bass",
-        facts="166 to 178 BPM: kicks on one and the and of three with snares on two and four, or "
-        "a chopped break, over a detuned reese or sub bass and wide pads.",
-        tempo_bpm=(166.0, 178.0),
-        swing=(0.0, 0.12),
-        pump=(0.1, 0.5),
-        drums={"two_step": 0.55, "breakbeat": 0.37, "half_time": 0.08},
-        basses={"reese": 0.65, "sub": 0.25, "wobble": 0.1},
-        leads={"pad": 0.6, "siren": 0.2, "chord_stab": 0.1, "growl": 0.1},
-        neighbour="dubstep",
-        artists=(
-            "Breakwater Kid",
-            "Dusk Harrier",
-            "Fathom Twelve",
-            "Marsh Signal",
-            "Rook & Tallow",
-            "Sable Run",
+        ranges={"tempo_bpm": (166, 178), "swing": (0.0, 0.12), "pump": (0.1, 0.5)},
+        drums={"two_step": 0.5, "breakbeat": 0.35, "half_time": 0.15},
+        basses={"reese": 0.6, "sub": 0.25, "wobble": 0.15},
+        leads={"pad": 0.5, "siren": 0.2, "growl": 0.2, "chord_stab": 0.1},
+        artists=_names(
+            "Breakwater Kid, Dusk Harrier, Fathom Twelve, Marsh Signal, Rook & Tallow, Sable Run"
         ),
     ),
+    # Felt at half the speed: one snare in the middle of the bar, a bass whose filter wobbles.
     Genre(
         label="dubstep",
-        facts="136 to 144 BPM felt at half the speed: one snare in the middle of the bar, sparse "
-        "kicks, a bass whose filter wobbles in step with the beat, growls and sirens.",
-        tempo_bpm=(136.0, 144.0),
-        swing=(0.0, 0.2),
-        pump=(0.1, 0.5),
-        drums={"half_time": 0.85, "broken_kick": 0.1, "two_step": 0.05},
-        basses={"wobble": 0.65, "sub": 0.25, "reese": 0.1},
-        leads={"growl": 0.5, "siren": 0.3, "pad": 0.1, "ping": 0.1},
-        neighbour="drum_and_bass",
-        artists=(
-            "Basalt Youth",
-            "Cinder Block Choir",
-            "Deep Ordnance",
-            "Low Tide Tenant",
-            "Moth Cathedral",
-            "Tremor Vale",
+        ranges={"tempo_bpm": (136, 144), "swing": (0.0, 0.2), "pump": (0.1, 0.5)},
+        drums={"half_time": 0.78, "two_step": 0.12, "broken": 0.1},
+        basses={"wobble": 0.6, "sub": 0.25, "reese": 0.15},
+        leads={"growl": 0.45, "siren": 0.3, "pad": 0.15, "ping": 0.1},
+        artists=_names(
+            "Basalt Youth, Cinder Block Choir, Deep Ordnance, "
+            "Low Tide Tenant, Moth Cathedral, Tremor Vale"
         ),
     ),
 )
