@@ -9,6 +9,7 @@ from pipelines.settings import feature_shape
 from pipelines.settings.block import Rule
 from tuner.config.rule import KIND, specs_of
 from tuner.models import SPECTROGRAMS
+from tuner.training import settings
 
 if TYPE_CHECKING:
     from tuner.config.schema import Experiment
@@ -24,12 +25,6 @@ def _crop(e: Experiment) -> str | None:
         return None
     clip = f"{e.data.clip_seconds:g} s"
     return f"crop_seconds {crop:g} is longer than a clip, {clip}; write less, or a longer clip"
-
-
-def _mixup(e: Experiment) -> str | None:
-    if e.augment.mixup == 0 or e.train.batch_size % 2 == 0:
-        return None
-    return f"batch_size {e.train.batch_size} is odd, but mixup pairs clips; make it even"
 
 
 def _time_mask(e: Experiment) -> str | None:
@@ -61,12 +56,6 @@ def _freq_mask(e: Experiment) -> str | None:
         return None
     name = "freq_mask" if e.augment.freq_mask >= rows else "freq_shift"
     return f"{name} {widest} must be below {_ROWS[e.front_end.kind]}, {rows}"
-
-
-def _freeze(e: Experiment) -> str | None:
-    if e.train.freeze_epochs < e.train.epochs:
-        return None
-    return f"freeze_epochs {e.train.freeze_epochs} must be below epochs, {e.train.epochs}"
 
 
 def _batch_per_worker(e: Experiment) -> str | None:
@@ -104,8 +93,8 @@ def _time_shift(e: Experiment) -> str | None:
 
 
 TRAINING_RULES: tuple[Rule, ...] = (
+    *settings.TRAINING_RULES,
     Rule(("train.crop_seconds", "data.clip_seconds", "features.sample_rate", *KIND), _crop),
-    Rule(("train.batch_size", "augment.mixup"), _mixup),
     Rule(
         (
             "augment.time_mask",
@@ -130,30 +119,11 @@ TRAINING_RULES: tuple[Rule, ...] = (
         _freq_mask,
     ),
     Rule(("augment.time_shift", "train.crop_seconds", "data.clip_seconds"), _time_shift),
-    Rule(("train.freeze_epochs", "train.epochs"), _freeze),
     Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
     Rule(("train.accumulate", "train.batch_size", "resources.workers", "model.name"), _parts),
     Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
 )
 """What must hold for every experiment of a space."""
-
-
-def _momentum(e: Experiment) -> str | None:
-    if e.optim.name in ("sgd", "rmsprop"):
-        return None
-    return f"has no effect with {e.optim.name}; only sgd and rmsprop have a momentum"
-
-
-def _cycles(e: Experiment) -> str | None:
-    if e.optim.schedule == "cyclical":
-        return None
-    return f"has no effect with schedule: {e.optim.schedule}; only cyclical has cycles"
-
-
-def _warmup(e: Experiment) -> str | None:
-    if e.optim.schedule in ("constant", "cosine"):
-        return None
-    return f"has no effect with schedule: {e.optim.schedule}, which rises by itself"
 
 
 def _polarity(e: Experiment) -> str | None:
@@ -174,12 +144,6 @@ def _fits_at_once(e: Experiment) -> str | None:
     return f"has no effect with {e.model.name}, which is fitted at once"
 
 
-def _crop_where(e: Experiment) -> str | None:
-    if e.train.crop_seconds is not None:
-        return None
-    return "has no effect without crop_seconds"
-
-
 _UNREAD_AT_ONCE = (
     "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
     "train.label_smoothing",
@@ -187,13 +151,9 @@ _UNREAD_AT_ONCE = (
 _MASKS: tuple[str, ...] = ("time_mask", "freq_mask", "freq_shift")
 
 TRAINING_ADVICE: tuple[Rule, ...] = (
-    Rule(("optim.momentum", "optim.name"), _momentum),
-    Rule(("optim.cycles", "optim.schedule"), _cycles),
-    Rule(("optim.warmup_share", "optim.schedule"), _warmup),
+    *settings.TRAINING_ADVICE,
     Rule(("augment.polarity", *KIND), _polarity),
     *(Rule((f"augment.{name}", *KIND), _spectrograms_only) for name in _MASKS),
     *(Rule((name, "model.name"), _fits_at_once) for name in _UNREAD_AT_ONCE),
-    Rule(("train.crop_where", "train.crop_seconds"), _crop_where),
-    Rule(("train.eval_crops", "train.crop_seconds"), _crop_where),
 )
 """What is worth a warning at the first setting, when it is so wherever that setting is drawn."""

@@ -1,12 +1,12 @@
-"""The training settings of a space file, read by the training code as they are."""
+"""The training settings of a space file, as the training code reads them, with their rules."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Discriminator, Field, Tag
 
-from pipelines.settings.block import Block
+from pipelines.settings.block import Block, Rule
 
 OptimizerName = Literal[
     "adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "lamb", "lion", "adabound"
@@ -137,3 +137,62 @@ class Train(Block):
     )
     compile: bool = Field(False, description="Compile the network (torch.compile).")
     sync_batch_norm: bool = Field(True, description="Synchronise batch norm across workers.")
+
+
+class HasTraining(Protocol):
+    """An experiment, as far as the rules below look at it."""
+
+    optim: Optim
+    augment: Augment
+    train: Train
+
+
+def _even_batch(e: HasTraining) -> str | None:
+    if e.augment.mixup == 0 or e.train.batch_size % 2 == 0:
+        return None
+    return f"batch_size {e.train.batch_size} is odd, but mixup pairs clips; make it even"
+
+
+def _some_epochs_unfrozen(e: HasTraining) -> str | None:
+    if e.train.freeze_epochs < e.train.epochs:
+        return None
+    return f"freeze_epochs {e.train.freeze_epochs} must be below epochs, {e.train.epochs}"
+
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    Rule(("train.batch_size", "augment.mixup"), _even_batch),
+    Rule(("train.freeze_epochs", "train.epochs"), _some_epochs_unfrozen),
+)
+"""Rules within these blocks; each check takes an experiment."""
+
+
+def _momentum(e: HasTraining) -> str | None:
+    if e.optim.name in ("sgd", "rmsprop"):
+        return None
+    return f"has no effect with {e.optim.name}; only sgd and rmsprop have a momentum"
+
+
+def _cycles(e: HasTraining) -> str | None:
+    if e.optim.schedule == "cyclical":
+        return None
+    return f"has no effect with schedule: {e.optim.schedule}; only cyclical has cycles"
+
+
+def _warmup(e: HasTraining) -> str | None:
+    if e.optim.schedule in ("constant", "cosine"):
+        return None
+    return f"has no effect with schedule: {e.optim.schedule}, which has its own warm-up"
+
+
+def _cropped(e: HasTraining) -> str | None:
+    return "has no effect without crop_seconds" if e.train.crop_seconds is None else None
+
+
+TRAINING_ADVICE: tuple[Rule, ...] = (
+    Rule(("optim.momentum", "optim.name"), _momentum),
+    Rule(("optim.cycles", "optim.schedule"), _cycles),
+    Rule(("optim.warmup_share", "optim.schedule"), _warmup),
+    Rule(("train.crop_where", "train.crop_seconds"), _cropped),
+    Rule(("train.eval_crops", "train.crop_seconds"), _cropped),
+)
+"""Settings that have no effect beside others of these blocks: worth a warning."""
