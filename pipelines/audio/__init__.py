@@ -1,4 +1,4 @@
-"""Audio files to mono samples at one rate, or the reason why a file is not used."""
+"""Decode audio files to mono samples at one rate, or reject them with a reason."""
 
 from pipelines.audio.decoding import (
     MAX_CHANNELS,

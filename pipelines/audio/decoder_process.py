@@ -1,7 +1,7 @@
-"""The sandbox's child: open files come in over a socket, samples go out through shared memory.
+"""The decoder process: open files come in over a socket, samples go out in shared memory.
 
-Started by `pipelines.audio.sandbox` with the arguments SOCKET MEMORY BYTES CPU PARENT; it holds no
-state between two files.
+``pipelines.audio.sandbox`` starts it with the arguments SOCKET MEMORY BYTES CPU PARENT. It keeps
+no state between files.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ _MAX_FILES = 64  # descriptors
 _MAX_WRITTEN = 2**20  # bytes that decoders may write to standard error
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
-# What libmpg123 writes when it has lost a frame. It also writes about odd tags, which says
-# nothing about the sound.
+# Messages of libmpg123 about a lost frame. It also reports odd tags, which do not affect the
+# sound.
 _NOISE = re.compile(
     rb"Illegal Audio-MPEG-Header|resync|libmpg123/(layer|parse|getbits)[^\n]*error"
 )
 
-# Errors that say nothing of the file.
+# Errors of the machine, not of the file.
 _OF_THE_MACHINE = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def main(socket_fd: int, memory_fd: int, num_bytes: int, cpu_seconds: int, parent: int) -> None:
-    """Answers requests until the other end of the socket is closed.
+    """Answer requests until the other end closes the socket.
 
     Args:
-        socket_fd: a connected Unix socket of sequenced packets.
+        socket_fd: Connected Unix socket of sequenced packets.
         memory_fd: float32 samples, shared with the parent.
-        num_bytes: memory above what the process has when it starts.
-        cpu_seconds: processor time for one file, after which the kernel ends the process.
-        parent: process that started this one.
+        num_bytes: Memory limit above the size of the process at its start.
+        cpu_seconds: Processor time for one file, after which the kernel ends the process.
+        parent: Id of the process that started this one.
     """
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that call
+    if os.getppid() != parent:  # the parent died before that call
         return
     _limit(num_bytes)
     memory = mmap.mmap(memory_fd, 0)
@@ -85,7 +85,7 @@ def _answer(
     except MemoryError:
         return {"out_of_memory": True}
     except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:  # libraries make such errors of a file's content
+        if error.errno not in _OF_THE_MACHINE:  # libraries raise these for a file's content too
             return {"code": "E_DECODE", "detail": f"the decoder failed: {error}"[:_MAX_DETAIL]}
         return {"errno": error.errno, "detail": str(error)[:_MAX_DETAIL]}
     except Exception as error:  # noqa: BLE001  # one file, not the job
@@ -104,7 +104,7 @@ def _answer(
 
 
 def _take_noise() -> bool:
-    """Whether a decoder has complained on standard error, a file; empties it."""
+    """Return True if a decoder reported lost frames on standard error, a file; empty it."""
     with suppress(OSError):
         if size := os.fstat(2).st_size:
             text = os.pread(2, min(size, _MAX_WRITTEN), 0)
@@ -114,7 +114,7 @@ def _take_noise() -> bool:
 
 
 def _load_ffmpeg(fd: int, num_bytes: int) -> None:
-    """Loads PyAV for the first file that needs it, and not as memory of that file."""
+    """Load PyAV for the first file that needs it, without counting its memory for that file."""
     if "av" in sys.modules or demuxer(os.pread(fd, HEAD_BYTES, 0)) is None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)

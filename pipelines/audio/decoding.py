@@ -1,4 +1,4 @@
-"""One audio file to mono samples, or the reason why it is not used."""
+"""Decode one audio file to mono samples, or reject it with a reason."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.audio.levels import mostly_silent
-from pipelines.audio.opening import opened
+from pipelines.audio.opening import check_unchanged, open_regular, opened, stat_regular
 from pipelines.audio.reading import Window, read_span, span_of
-from pipelines.audio.regular import check_unchanged, open_regular, stat_regular
 from pipelines.audio.signatures import extension_fits
 from pipelines.audio.truncation import remarks, shortfall
 from pipelines.errors import AudioRejected
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipelines.audio.reading import Pass
-    from pipelines.audio.source import Source
+    from pipelines.audio.reading import Reading
+    from pipelines.audio.source import AudioSource
 
 MAX_CHANNELS = 32
 MIN_SECONDS = 0.05
@@ -36,15 +35,15 @@ class Decoded:
     """The sound of one file.
 
     Attributes:
-        samples: float32[T], mono, at the rate asked for.
-        flags: remarks `W_...` on a file that is used all the same, sorted.
+        samples: float32[T], mono, at the requested rate.
+        flags: Remarks ``W_...`` on a file that is used, sorted.
         pcm_digest: XXH3, 128 bits, of the mono samples before resampling and of their rate: equal
-            for exact copies, whatever lossless container they are in. Two different recordings
-            among n share one with probability n^2 / 2^129: 1.5e-27 for a million files. It is
-            no defence against someone who constructs a collision; all that they would gain is
-            that one of their own files is dropped as a copy of the other.
-        seconds: length of what was decoded.
-        tags: artist, album and title, where the file has them.
+            for exact copies in any lossless container. Among n recordings, two different ones
+            share a digest with probability n^2 / 2^129: 1.5e-27 for a million files. It does not
+            withstand a constructed collision, whose author would only lose one of their own
+            files as a copy of the other.
+        seconds: Length of the decoded part.
+        tags: Artist, album and title, if the file has them.
     """
 
     samples: NDArray[np.float32]
@@ -55,10 +54,7 @@ class Decoded:
 
 
 def decode(path: Path, sample_rate: int, window: Window = Window()) -> Decoded:  # noqa: B008
-    """Decodes a file at a path; a link is followed, anything but a regular file is refused.
-
-    Args, result and errors are those of `decode_fd`.
-    """
+    """Decode a regular file at a path, following links; see ``decode_fd``."""
     with open_regular(path) as fd:
         return decode_fd(fd, str(path), sample_rate, window)
 
@@ -70,20 +66,20 @@ def decode_fd(
     window: Window = Window(),  # noqa: B008  # frozen
     out: NDArray[np.float32] | None = None,
 ) -> Decoded:
-    """Decodes an open file to mono at one rate; equal weights for all channels.
+    """Decode an open file to mono at one rate, with equal weights for all channels.
 
-    Lengths in headers are claims: the file is read in blocks until it ends. At most
-    `window.max_seconds`, MAX_SAMPLES of the result and MAX_SOURCE_VALUES of the source (see
-    pipelines.audio.reading) are read (flag W_LONG). A mix in which the channels cancel is
-    replaced by the strongest channel (flag W_PHASE).
+    Lengths in headers are only claims, so the file is read in blocks until it ends, up to
+    ``window.max_seconds`` and the limits MAX_SAMPLES and MAX_SOURCE_VALUES of
+    pipelines.audio.reading (flag W_LONG). If the channels cancel in the mix, the strongest
+    channel replaces it (flag W_PHASE).
 
     Args:
-        fd: a regular file (or an anonymous one in memory), open for reading; it stays open, its
+        fd: Regular file (or an anonymous one in memory), open for reading; it stays open, and its
             position moves.
-        name: the file's name, whose ending is compared with the content.
-        sample_rate: Hz of the samples returned.
-        window: the part that is wanted.
-        out: float32[MAX_SAMPLES] that the samples are written to; the result is then a view of it.
+        name: Name of the file, whose extension is compared with the content.
+        sample_rate: Hz of the result.
+        window: Wanted part.
+        out: Buffer float32[MAX_SAMPLES] for the samples; the result is then a view of it.
 
     Raises:
         AudioRejected: The file is not used; the error carries the reason code.
@@ -106,7 +102,7 @@ def _decode(
         span = span_of(window, source, sample_rate)
         own = out is None
         if out is None:
-            out = np.empty(span.num_samples, np.float32)  # memory is taken up as it is filled
+            out = np.empty(span.num_samples, np.float32)  # memory is used only as it is filled
         weights = np.full(source.num_channels, 1.0 / source.num_channels, dtype=np.float32)
         read = read_span(source, weights, span, sample_rate, out)
         fault = _fault(fd, source, window, read)
@@ -120,7 +116,7 @@ def _decode(
             read = read_span(source, weights, span, sample_rate, out)
         flags.add("W_PHASE")
     read.levels.check_sound()
-    if own:  # give back what was not filled
+    if own:  # release the part that was not filled
         out.resize(read.num_samples, refcheck=False)
     samples = out[: read.num_samples]
     flags |= read.levels.flags()
@@ -136,7 +132,7 @@ def _decode(
     return Decoded(samples, tuple(sorted(flags)), read.digest, seconds, source.tags)
 
 
-def _check_limits(source: Source) -> None:
+def _check_limits(source: AudioSource) -> None:
     if not 1 <= source.num_channels <= MAX_CHANNELS:
         raise AudioRejected(
             "E_CHANNELS", f"{source.num_channels} channels; 1 to {MAX_CHANNELS} are read"
@@ -147,15 +143,15 @@ def _check_limits(source: Source) -> None:
         )
 
 
-def _fault(fd: int, source: Source, window: Window, read: Pass) -> tuple[str, str] | None:
-    """What is missing, for a file of which the end is wanted or was met too early."""
+def _fault(fd: int, source: AudioSource, window: Window, read: Reading) -> tuple[str, str] | None:
+    """Return the fault of a file that ends too early for the window."""
     if window.end_s is not None and not read.at_end:
         return None
     return shortfall(fd, source, read.position, at_end=read.at_end)
 
 
 def _check_length(
-    read: Pass, source: Source, window: Window, fault: tuple[str, str] | None
+    read: Reading, source: AudioSource, window: Window, fault: tuple[str, str] | None
 ) -> None:
     frames, rate = read.levels.frames, source.rate
     whole = window.start_s == 0.0

@@ -1,4 +1,4 @@
-"""A file opened through FFmpeg's libraries (PyAV, an extra), for what libsndfile does not read."""
+"""A file opened by FFmpeg's libraries (PyAV, an extra), for formats libsndfile cannot read."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# First bytes, FFmpeg's demuxer, name. The demuxer is always named, so that no content can make
-# FFmpeg take a file for a playlist that leads to other files.
+# Offset, first bytes, FFmpeg's demuxer, name. The demuxer is always given, so that no content can
+# make FFmpeg treat a file as a playlist that leads to other files.
 _DEMUXERS = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", "Windows Media (WMA or WMV)"),
     (0, b"\x1a\x45\xdf\xa3", "matroska", "Matroska or WebM"),
@@ -29,25 +29,25 @@ _DEMUXERS = (
 )
 _NAMES = {kind: name for _, _, kind, name in _DEMUXERS}
 
-# Demuxers that guess a length from the bit rate.
+# Demuxers that guess the length from the bit rate.
 _GUESSED_LENGTH = frozenset({"aac"})
 
 _LOSSLESS = frozenset({"alac", "flac", "wavpack", "tta"})
 _LOSSY = frozenset({"aac", "mp3", "opus", "vorbis", "wmav1", "wmav2", "ac3"})
 
-# Sample formats of FFmpeg, without the "p" of planar ones: scale to full scale 1.0, and offset.
+# Sample formats of FFmpeg, without the "p" of planar ones: scale to full scale 1.0, offset.
 _SCALES = {
     "u8": (2.0**-7, 128.0), "s16": (2.0**-15, 0.0), "s32": (2.0**-31, 0.0),
     "flt": (1.0, 0.0), "dbl": (1.0, 0.0),
 }  # fmt: skip
 
-_SEEK_FROM_SECONDS = 10.0  # nearer parts are reached by decoding, which is exact
+_SEEK_FROM_SECONDS = 10.0  # closer positions are reached by decoding, which is exact
 _LEAD_IN_SECONDS = 1.0
 _ABSURD_SECONDS = 1e8
 
 
 def demuxer(head: bytes) -> str | None:
-    """FFmpeg's name for the format of a file with these first bytes, if it is one for it."""
+    """Return FFmpeg's demuxer for a file with these first bytes; None if it is not for FFmpeg."""
     for offset, magic, kind, _ in _DEMUXERS:
         if head[offset : offset + len(magic)] == magic:
             return kind
@@ -55,18 +55,18 @@ def demuxer(head: bytes) -> str | None:
 
 
 class FfmpegSource:
-    """A `Source` over PyAV; a context manager that leaves the descriptor open."""
+    """An ``AudioSource`` over PyAV; a context manager that leaves the descriptor open."""
 
     timed = True
     trailing = False
     log = ""
 
     def __init__(self, fd: int, kind: str) -> None:
-        """Opens the first audio stream of the file.
+        """Open the first audio stream of the file.
 
         Args:
-            fd: a regular file, open for reading.
-            kind: what `demuxer` said.
+            fd: Regular file, open for reading.
+            kind: Result of ``demuxer``.
 
         Raises:
             AudioRejected: E_UNSUPPORTED without PyAV or without an audio stream, E_SUBTYPE,
@@ -81,7 +81,7 @@ class FfmpegSource:
                 "or convert the file to WAV, FLAC, OGG, Opus, MP3 or AIFF",
             ) from error
         self._fd = fd
-        # PyAV raises its own errors, and a few of Python's for what it does not expect
+        # PyAV raises its own errors, and some of Python's for unexpected content.
         self._failures: tuple[type[Exception], ...] = (
             av.FFmpegError, ValueError, EOFError, KeyError, OverflowError, OSError,
         )  # fmt: skip
@@ -134,7 +134,7 @@ class FfmpegSource:
         return int(max(0.0, min(seconds, _ABSURD_SECONDS)) * self.rate)
 
     def skip(self, frames: int) -> int:
-        """Moves forward from the start of the file; returns the position reached."""
+        """Move forward from the start of the file and return the position reached."""
         position = 0
         if frames > _SEEK_FROM_SECONDS * self.rate:
             position = self._seek(frames)
@@ -143,7 +143,7 @@ class FfmpegSource:
         return position
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """The next block, float32[t, num_channels], valid until the next call."""
+        """Read the next block, float32[t, num_channels], valid until the next call."""
         try:
             while len(self._held) == 0:
                 self._held = next(self._blocks)[0]
@@ -152,7 +152,7 @@ class FfmpegSource:
         except self._failures as error:
             if cut := unopened_shortfall(self._fd):
                 raise AudioRejected(*cut) from error
-            # a last packet that is cut in two
+            # At the end of the file, the last packet is cut.
             at_end = self._file.tell() >= os.fstat(self._fd).st_size
             code = "E_TRUNCATED" if at_end else "E_DECODE"
             raise AudioRejected(code, f"decoder error: {_text(error)}") from error
@@ -161,14 +161,14 @@ class FfmpegSource:
         return block
 
     def _seek(self, frames: int) -> int:
-        """Goes to a little before a frame; returns the position, by the clock of the stream."""
+        """Seek to shortly before a frame and return the position by the clock of the stream."""
         try:
             microseconds = int((frames / self.rate - _LEAD_IN_SECONDS) * 1e6)
             self._container.seek(microseconds)
             self._blocks = self._decoded()
             self._held, position = next(self._blocks)
         except StopIteration:
-            return frames  # behind the end
+            return frames  # beyond the end
         except self._failures as error:
             raise AudioRejected("E_DECODE", f"cannot seek: {_text(error)}") from error
         if position > frames:
@@ -176,7 +176,7 @@ class FfmpegSource:
         return position
 
     def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int]]:
-        """Blocks float32[t, c], each with the position of its first frame by the clock."""
+        """Yield blocks float32[t, c], each with the position of its first frame by the clock."""
         for frame in self._container.decode(self._stream):
             if frame.sample_rate != self.rate or frame.layout.nb_channels != self.num_channels:
                 raise AudioRejected("E_DECODE", "rate or channels change within the file")

@@ -1,4 +1,4 @@
-"""How loud a file is, measured block by block, and the verdicts that follow from it."""
+"""Levels of a file, measured block by block, and the verdicts that follow from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.audio.clicks import has_click
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
@@ -17,33 +16,39 @@ SILENT_PEAK = 1e-4  # -80 dB
 _ABSURD_PEAK = 64.0  # +36 dB: integers in a float file, or noise from a damaged one
 _LOSSY_OVERSHOOT = 1.41  # +3 dB, what a lossy decoder adds to loud music
 _CANCELLED_POWER = 1e-3  # mono mix 30 dB below its channels
-_CANCELLING_POWER = 1e-2  # of one block; the strongest channel is looked for in such blocks
+_CANCELLING_POWER = 1e-2  # of one block; such blocks decide which channel is the strongest
 _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 0.1
 _MOSTLY = 0.8
 _SILENCE_SECONDS = 0.05
 
-# The powers of single channels are measured on every n-th frame. They only say which of the
+# The powers of single channels are measured on every n-th frame. They only decide which of the
 # channels that cancel is the strongest.
 _THINNED = 16
+
+# Clicks: single samples that do not belong to the sound around them, as bit flips leave them.
+_MIN_JUMP = 0.1  # of full scale: a smaller one does not harm a spectrogram
+_OUTLIER = 4.0  # times the worst error of the same prediction nearby
+_REACH = 24  # samples on either side to compare a jump with
+_FLOOR = 2.0**-12  # so that an odd sample in exact silence only needs _MIN_JUMP
 
 
 class Levels:
     """Extremes and powers of the source samples of one file.
 
     Attributes:
-        frames: source frames measured.
-        peak: the largest magnitude in any channel.
-        num_clicks: blocks with a sample that does not belong.
+        frames: Source frames measured.
+        peak: Largest magnitude in any channel.
+        num_clicks: Blocks with a click.
     """
 
     def __init__(self, num_channels: int, *, lossy: bool) -> None:
-        """Starts at nothing.
+        """Start measuring.
 
         Args:
-            num_channels: of the source.
-            lossy: whether its coding overshoots full scale by itself, and smears single samples
-                so that looking for them is of no use.
+            num_channels: Channels of the source.
+            lossy: Whether its coding overshoots full scale by itself and smears single samples,
+                so that searching for clicks is useless.
         """
         self.frames = 0
         self.peak = 0.0
@@ -57,7 +62,7 @@ class Levels:
         self._channel_power = np.zeros(num_channels)
 
     def check(self, block: NDArray[np.float32]) -> None:
-        """Looks at a block before anything is computed from it.
+        """Check a block before anything is computed from it.
 
         Args:
             block: float32[t, c], not empty.
@@ -79,8 +84,8 @@ class Levels:
         self.peak = max(self.peak, peak)
 
     def add(self, block: NDArray[np.float32], mono: NDArray[np.float32]) -> None:
-        """Measures a checked block float32[t, c] and its mono mix float32[t]."""
-        if self._high - self._low < 2 * SILENT_PEAK:  # else it is known to be sound
+        """Measure a checked block float32[t, c] and its mono mix float32[t]."""
+        if self._high - self._low < 2 * SILENT_PEAK:  # otherwise it is known to have sound
             self._low = min(self._low, float(mono.min()))
             self._high = max(self._high, float(mono.max()))
         if not self._lossy:
@@ -97,9 +102,9 @@ class Levels:
             self._channel_power += np.einsum("tc,tc->c", thin, thin)
 
     def cancelled(self) -> int | None:
-        """The strongest channel when the mono mix cancels what the channels hold, else None."""
+        """Return the strongest channel if the channels cancel in the mono mix, else None."""
         num_channels = len(self._channel_power)
-        # the strongest channel has at least the mean power
+        # The strongest channel has at least the mean power.
         strongest = max(float(self._channel_power.max()) * _THINNED, self._power / num_channels)
         audible = self.frames > 0 and strongest / self.frames > SILENT_PEAK**2
         if num_channels > 1 and audible and self._mono_power < _CANCELLED_POWER * strongest:
@@ -107,7 +112,7 @@ class Levels:
         return None
 
     def check_sound(self) -> None:
-        """Looks at the whole file.
+        """Check the whole file.
 
         Raises:
             AudioRejected: E_SILENT or E_DC.
@@ -120,7 +125,7 @@ class Levels:
         raise AudioRejected("E_SILENT", f"silence: the peak is {self.peak:.2g} of full scale")
 
     def flags(self) -> set[str]:
-        """Remarks on a file that is used."""
+        """Return the remarks on a file that is used."""
         flags = set()
         if self.peak > (_LOSSY_OVERSHOOT if self._lossy else 1.0):
             flags.add("W_OVER")
@@ -132,7 +137,7 @@ class Levels:
 
 
 def mostly_silent(samples: NDArray[np.float32], sample_rate: int) -> bool:
-    """Whether more than four fifths of a file are silence.
+    """Return True if more than four fifths of a file are silent.
 
     Args:
         samples: float32[T], mono.
@@ -141,8 +146,43 @@ def mostly_silent(samples: NDArray[np.float32], sample_rate: int) -> bool:
     size = max(1, round(_SILENCE_SECONDS * sample_rate))
     num_pieces = len(samples) // size
     silent = 0
-    step = max(1, 65536 // size)  # pieces that stay in the cache
+    step = max(1, 65536 // size)  # a number of pieces that stays in the cache
     for first in range(0, num_pieces, step):
         pieces = samples[first * size : min(first + step, num_pieces) * size].reshape(-1, size)
         silent += int(np.count_nonzero(np.abs(pieces).max(axis=1) < SILENT_PEAK))
     return silent > _MOSTLY * num_pieces
+
+
+def has_click(mono: NDArray[np.float32]) -> bool:
+    """Return True if one sample jumps away from its neighbours and the next one jumps back.
+
+    A cubic through two samples on either side predicts the sample with the sharpest jump there
+    and back. It is a click if the prediction error is a tenth of full scale and four times any
+    prediction error nearby. The edge of a clip, an attack or the crackle of a record lasts
+    longer than one sample. Samples within _REACH of either end are ignored.
+
+    Args:
+        mono: float32[t], one block of a file.
+    """
+    if len(mono) < 2 * _REACH + 5:
+        return False
+    step = mono[1:] - mono[:-1]
+    if max(float(step.max()), -float(step.min())) < _MIN_JUMP:
+        return False
+    turn = step[1:] * step[:-1]
+    margin = _REACH + 1
+    at = int(turn[margin:-margin].argmin()) + margin + 1
+    around = mono[at - _REACH - 2 : at + _REACH + 3].astype(np.float64)
+    middle = _REACH + 2
+    predicted = _cubic(around)[middle - 2]
+    jump = abs(around[middle] - predicted)
+    around[middle] = predicted
+    misses = np.abs(around[2:-2] - _cubic(around))
+    return bool(jump > _MIN_JUMP and jump > _OUTLIER * max(float(misses.max()), _FLOOR))
+
+
+def _cubic(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Predict each sample except two at either end from its four neighbours."""
+    near = samples[1:-3] + samples[3:-1]
+    far = samples[:-4] + samples[4:]
+    return (4.0 * near - far) / 6.0

@@ -1,4 +1,4 @@
-"""What an MPEG audio file says around its frames: tags before them, their number, what follows."""
+"""Structure of an MPEG audio file: tags before its frames, their number, trailing bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SYNC = 0xFFE00000
 # From the start of a frame to its Xing tag: the header and the longest side information.
 _TO_TAG = 36
 
-_HIDDEN = 65536  # bytes that may stand in front of a frame that is to be found
+_HIDDEN = 65536  # bytes that may precede the first frame
 # By the bits of a frame header; 0 for a free or forbidden bit rate.
 _MPEG1_KILOBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
 _MPEG2_KILOBITS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
@@ -25,8 +25,8 @@ class LengthTag:
     """The Xing, Info or VBRI tag in the first frame.
 
     Attributes:
-        frames: number of MPEG frames; None when it is not given.
-        end: where in the file the last of them ends, to within one frame; None likewise.
+        frames: Number of MPEG frames; None if not given.
+        end: End of the last frame in the file, to within one frame; None if not given.
     """
 
     frames: int | None
@@ -34,7 +34,7 @@ class LengthTag:
 
 
 def tag_end(fd: int) -> int:
-    """Where the ID3v2 tags at the start of a file end, by their own sizes."""
+    """Return the end of the ID3v2 tags at the start of a file, by their own sizes."""
     position = 0
     for _ in range(_MAX_TAGS):
         head = os.pread(fd, 10, position)
@@ -46,7 +46,7 @@ def tag_end(fd: int) -> int:
 
 
 def length_tag(fd: int) -> LengthTag | None:
-    """The tag that counts the frames; without it the length is a guess from size and bit rate."""
+    """Read the tag with the number of frames; without it, decoders guess the length."""
     start = tag_end(fd)
     content = os.pread(fd, _SEARCHED, start)
     for name in (b"Xing", b"Info"):
@@ -62,7 +62,7 @@ def length_tag(fd: int) -> LengthTag | None:
 
 
 def more_audio(fd: int) -> bool:
-    """Whether frames of the same kind follow where the tag says that the stream ends."""
+    """Return True if frames of the same kind follow the end that the tag gives."""
     tag = length_tag(fd)
     if tag is None or tag.end is None:
         return False
@@ -75,15 +75,15 @@ def more_audio(fd: int) -> bool:
 
 
 def hidden_start(fd: int) -> int | None:
-    """Where the frames of layer III begin that have something else in front of them.
+    """Find the first layer III frame behind other bytes.
 
     Three frames in a row must follow each other by their own lengths.
 
     Args:
-        fd: the open file; its position is not moved.
+        fd: Open file; its position is not moved.
 
     Returns:
-        The place of the first frame behind the ID3 tags; None when there are no frames nearby.
+        Position of the first frame behind the ID3 tags; None if there are no frames nearby.
     """
     start = tag_end(fd)
     content = os.pread(fd, _HIDDEN, start)
@@ -105,7 +105,7 @@ def _frames_follow(content: bytes, at: int) -> bool:
 
 
 def _frame_bytes(word: int) -> int | None:
-    """Length of a layer III frame by its header; None when it is no such header."""
+    """Return the length of a layer III frame by its header; None for another header."""
     version, layer, rate_at = word >> 19 & 3, word >> 17 & 3, word >> 10 & 3
     if word & _SYNC != _SYNC or version == 1 or layer != 1 or rate_at == 3:
         return None
@@ -117,7 +117,7 @@ def _frame_bytes(word: int) -> int | None:
 
 
 def rubbish_in_front(fd: int) -> bool:
-    """Whether bytes that are neither a tag nor a frame come before the first frame."""
+    """Return True if bytes that are neither tag nor frame precede the first frame."""
     head = os.pread(fd, 4, tag_end(fd))
     return len(head) == 4 and _number(head, 0) & _SYNC != _SYNC
 

@@ -1,8 +1,10 @@
-"""A file to the decoder that reads it, or the reason why none does."""
+"""Open audio files: regular files only, each with the decoder that can read it."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,34 +12,34 @@ import soundfile
 
 from pipelines.audio.ffmpeg import FfmpegSource, demuxer
 from pipelines.audio.mpeg import hidden_start, tag_end
-from pipelines.audio.regular import hole
-from pipelines.audio.riff import refused_format
-from pipelines.audio.signatures import HEAD_BYTES, refusal
+from pipelines.audio.signatures import HEAD_BYTES, refusal, refused_format
 from pipelines.audio.sndfile import SndfileSource
 from pipelines.audio.truncation import unopened_shortfall
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from pipelines.audio.source import Source
+    from pipelines.audio.source import AudioSource
 
+_MAX_HOLES = 1000  # stretches to look at
 
-# Packed sound has no long stretches of zeros, and decoders take minutes over those. Containers of
-# plain samples may: silence that a file system does not store.
+# Compressed sound has no long stretches of zeros, and decoders would take minutes over them.
+# Containers of plain samples may have them: silence that a file system does not store.
 _HOLE_BYTES = 2**20
 _PLAIN = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff")
 
-# libsndfile's own, and what soundfile raises for answers that it does not know
+# Errors of libsndfile, and those of soundfile for results that it does not know.
 _FAILURES = (soundfile.LibsndfileError, TypeError, ValueError)
 
 
 @contextmanager
-def opened(fd: int) -> Iterator[Source]:
-    """Opens a regular file with libsndfile, or with FFmpeg's libraries if they are installed.
+def opened(fd: int) -> Iterator[AudioSource]:
+    """Open a regular file with libsndfile, or with FFmpeg's libraries if they are installed.
 
     Args:
-        fd: the file; it stays open.
+        fd: Open file; it stays open.
 
     Raises:
         AudioRejected: E_EMPTY, E_NOT_AUDIO, E_UNSUPPORTED, E_HEADER, E_TRUNCATED, E_CHANNELS,
@@ -56,7 +58,7 @@ def _source(fd: int) -> SndfileSource | FfmpegSource:
             "E_TRUNCATED", f"bytes {gap[0]} to {gap[1]} were never written: a broken download?"
         )
     if kind := demuxer(head):
-        # not offered to libsndfile, which takes some AAC for damaged MPEG layer III
+        # Not tried with libsndfile, which mistakes some AAC for damaged MPEG layer III.
         try:
             return FfmpegSource(fd, kind)
         except AudioRejected as error:
@@ -86,3 +88,85 @@ def _rejected(fd: int, code: str, detail: str) -> AudioRejected:
         elif (end := tag_end(fd)) > size:
             detail = f"the ID3 tag claims to be {end} bytes long"
     return AudioRejected(code, f"{detail} (the file has {size} bytes)")
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[int]:
+    """Open a regular file without ever waiting for it, because a FIFO would block.
+
+    Raises:
+        AudioRejected: E_PERM, E_MISSING or E_NOT_AUDIO.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise AudioRejected("E_PERM", "no permission to read the file") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+            raise
+        raise AudioRejected("E_MISSING", "no such file, or a link that leads nowhere") from error
+    try:
+        stat_regular(fd)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def stat_regular(fd: int) -> os.stat_result:
+    """Return the status of an open file before it is read.
+
+    Raises:
+        AudioRejected: E_NOT_AUDIO for a folder, pipe or device.
+    """
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise AudioRejected("E_NOT_AUDIO", "a folder, pipe or device, not a regular file")
+    return found
+
+
+def check_unchanged(fd: int, before: os.stat_result) -> None:
+    """Check that a file has not changed since before it was read.
+
+    Args:
+        fd: Open file.
+        before: Result of ``stat_regular``.
+
+    Raises:
+        AudioRejected: E_CHANGED.
+    """
+    after = os.fstat(fd)
+    for what, changed in (
+        ("grew or shrank", after.st_size != before.st_size),
+        ("was written to", after.st_mtime_ns != before.st_mtime_ns),
+        ("was deleted or replaced", before.st_nlink > 0 and after.st_nlink == 0),
+    ):
+        if changed:
+            raise AudioRejected("E_CHANGED", f"the file {what} while it was read")
+
+
+def hole(fd: int, num_bytes: int) -> tuple[int, int] | None:
+    """Find the first stretch of a file that was never written, as by an unfinished download.
+
+    Args:
+        fd: Open file; its position moves.
+        num_bytes: Length from which a hole counts.
+
+    Returns:
+        Begin and end; None if there is none, or if the file system cannot tell.
+    """
+    size = os.fstat(fd).st_size
+    begin = 0
+    for _ in range(_MAX_HOLES):
+        try:
+            begin = os.lseek(fd, begin, os.SEEK_HOLE)
+            end = os.lseek(fd, begin, os.SEEK_DATA) if begin < size else size
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # this file system cannot tell
+                return None
+            end = size  # the hole is the last thing in the file
+        if begin >= size:
+            return None
+        if end - begin >= num_bytes:
+            return begin, end
+        begin = end
+    return None

@@ -1,4 +1,4 @@
-"""One reading of a file, from its first wanted frame to its last: mixed, resampled, measured."""
+"""Read a part of a file in one pass: mix, resample and measure it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipelines.errors import AudioRejected
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipelines.audio.source import Source
+    from pipelines.audio.source import AudioSource
 
 MAX_SECONDS = 600.0
 
-# What one file may cost at most, whatever its header says and however well it is packed.
+# Limits for one file, whatever its header claims and however well it is compressed.
 MAX_SAMPLES = 2**25  # of the result: 128 MiB
-MAX_SOURCE_VALUES = 2**27  # samples of all channels that are decoded for it
+MAX_SOURCE_VALUES = 2**27  # decoded samples of all channels
 
-# Beyond any file: times are cut here before they become numbers of frames.
-_FOR_EVER_SECONDS = 1e9
+# Longer than any file: times are limited before they become numbers of frames.
+_LONGEST_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Window:
     """The part of a file that is wanted.
 
     Attributes:
-        start_s: where it begins, seconds from the start of the file.
-        end_s: where it ends; None for the end of the file.
-        max_seconds: where reading stops however much is wanted.
+        start_s: Start in the file, seconds.
+        end_s: End in the file, seconds; None for the end of the file.
+        max_seconds: Longest part to read.
     """
 
     start_s: float = 0.0
@@ -45,13 +45,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Span:
-    """Source frames to be read, and where reading stops if the file goes on.
+    """AudioSource frames to read.
 
     Attributes:
-        start: first frame.
-        num_frames: how many.
-        capped: whether that is less than was asked for, by a limit of ours.
-        num_samples: what they are at most, at the rate of the result.
+        start: First frame.
+        num_frames: Number of frames.
+        capped: True if a limit made that fewer than wanted.
+        num_samples: Upper bound of their number at the rate of the result.
     """
 
     start: int
@@ -61,15 +61,15 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one reading of a file gave.
+class Reading:
+    """The result of reading a part of a file.
 
     Attributes:
-        num_samples: of the result.
-        levels: of the source.
-        digest: of the mono samples before resampling, and of their rate.
-        position: the source frame where reading stopped.
-        at_end: whether that is the end of the file.
+        num_samples: Samples of the result.
+        levels: Levels of the source.
+        digest: Digest of the mono samples before resampling and of their rate.
+        position: AudioSource frame where reading stopped.
+        at_end: True if that is the end of the file.
     """
 
     num_samples: int
@@ -79,8 +79,8 @@ class Pass:
     at_end: bool
 
 
-def span_of(window: Window, source: Source, sample_rate: int) -> Span:
-    """The frames of a window, within the limits on what one file may cost.
+def span_of(window: Window, source: AudioSource, sample_rate: int) -> Span:
+    """Return the frames of a window within the limits for one file.
 
     Raises:
         AudioRejected: E_TOO_SHORT for a window that holds nothing.
@@ -88,11 +88,11 @@ def span_of(window: Window, source: Source, sample_rate: int) -> Span:
     start_s, end_s = window.start_s, np.inf if window.end_s is None else window.end_s
     if not 0.0 <= start_s < end_s:
         raise AudioRejected("E_TOO_SHORT", f"the segment from {start_s} to {end_s} s is empty")
-    start = round(min(start_s, _FOR_EVER_SECONDS) * source.rate)
-    end = round(min(end_s, 2 * _FOR_EVER_SECONDS) * source.rate)
+    start = round(min(start_s, _LONGEST_SECONDS) * source.rate)
+    end = round(min(end_s, 2 * _LONGEST_SECONDS) * source.rate)
     wanted = max(1, end - start)
     resampled = (MAX_SAMPLES - 2048) * source.rate // sample_rate
-    most = int(min(window.max_seconds, _FOR_EVER_SECONDS) * source.rate)
+    most = int(min(window.max_seconds, _LONGEST_SECONDS) * source.rate)
     limit = max(1, min(most, MAX_SOURCE_VALUES // source.num_channels, resampled))
     num_frames = min(wanted, limit)
     num_samples = num_frames * sample_rate // source.rate + 1024
@@ -100,20 +100,20 @@ def span_of(window: Window, source: Source, sample_rate: int) -> Span:
 
 
 def read_span(
-    source: Source,
+    source: AudioSource,
     weights: NDArray[np.float32],
     span: Span,
     sample_rate: int,
     out: NDArray[np.float32],
-) -> Pass:
-    """Reads, mixes, resamples and measures a part of a file.
+) -> Reading:
+    """Read, mix, resample and measure a part of a file.
 
     Args:
-        source: the file, just opened.
-        weights: float32[c], what each channel counts in the mix.
-        span: the part.
+        source: File, just opened.
+        weights: float32[c], weight of each channel in the mix.
+        span: Part to read.
         sample_rate: Hz of the result.
-        out: float32[span.num_samples] or longer, where the result goes.
+        out: float32[span.num_samples] or longer, buffer for the result.
 
     Raises:
         AudioRejected: E_DECODE, E_TRUNCATED, E_NONFINITE or E_RANGE.
@@ -143,7 +143,7 @@ def read_span(
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         filled = _append(out, filled, rest)
     at_end = levels.frames < span.num_frames or _ends_here(source)
-    return Pass(filled, levels, digest.hexdigest(), position, at_end)
+    return Reading(filled, levels, digest.hexdigest(), position, at_end)
 
 
 def _resample(resampler: soxr.ResampleStream, mono: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -157,8 +157,8 @@ def _append(out: NDArray[np.float32], filled: int, part: NDArray[np.float32]) ->
     return end
 
 
-def _ends_here(source: Source) -> bool:
+def _ends_here(source: AudioSource) -> bool:
     try:
         return len(source.read(1)) == 0
-    except AudioRejected:  # behind the part that is wanted
+    except AudioRejected:  # a fault behind the wanted part does not matter
         return False

@@ -1,4 +1,4 @@
-"""Decoding in a child process, so that a crash or a hang of the decoder costs one file."""
+"""Decode in a child process, so that a crash or a hang of the decoder costs one file."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.audio.decoding import Decoded
+from pipelines.audio.opening import open_regular, stat_regular
 from pipelines.audio.reading import MAX_SAMPLES, Window
-from pipelines.audio.regular import open_regular, stat_regular
 from pipelines.errors import AudioRejected, PipelineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_MESSAGE = 65536
-_TICK_SECONDS = 0.5  # how often a child that has not answered is looked at
+_TICK_SECONDS = 0.5  # interval of checks on a child that has not answered
 _START_SECONDS = 120.0
-_KEPT_BYTES = 16 * 2**20  # of shared memory, from one file to the next
+_KEPT_BYTES = 16 * 2**20  # shared memory kept from one file to the next
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may cost the child.
+    """Limits of the child process.
 
     Attributes:
-        num_bytes: memory above what the idle child has.
-        cpu_seconds: processor time. It does not pass while other processes are served, so a
-            busy machine fails no file. The longest file that is read takes a tenth of it.
-        wall_seconds: time without an answer, for a child that waits and does not compute.
-        num_files: files after which the child is replaced, so that no leak adds up.
+        num_bytes: Memory for one file, above the size of the idle child.
+        cpu_seconds: Processor time for one file. It does not pass while other processes run, so a
+            busy machine fails no file. The longest readable file takes a tenth of it.
+        wall_seconds: Time without an answer, for a child that waits instead of computing.
+        num_files: Files after which the child is replaced, so that leaks do not add up.
     """
 
     num_bytes: int = 256 * 2**20
@@ -51,20 +51,20 @@ class Limits:
     num_files: int = 1000
 
 
-class _Lost(Exception):  # noqa: N818  # the child is gone; says why
-    """The child ended, or was ended, before it answered."""
+class _Lost(Exception):  # noqa: N818  # the reason why the child is gone
+    """The child ended, or was killed, before it answered."""
 
 
 class _Hung(_Lost):
-    """It took too long over a file."""
+    """The child took too long for a file."""
 
 
 class Decoder:
-    """Decodes one file after the other in a child process that it keeps.
+    """A decoder that runs in a child process and serves one file after the other.
 
-    A context manager, for one thread at a time. The child starts with the first file. A file
-    that crashes it is tried once more in a fresh one if the child had decoded others before, since
-    a damaged process may fail on a good file: so the verdict depends on the file alone.
+    A context manager, for one thread at a time. The child starts with the first file. If a file
+    crashes a child that has decoded others before, it is tried once more in a new one, because a
+    damaged process may fail on a good file. So the verdict depends on the file alone.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -79,17 +79,17 @@ class Decoder:
 
     @property
     def pid(self) -> int | None:
-        """The child, if there is one."""
+        """Process id of the child, if there is one."""
         return self._child.pid if self._child else None
 
     def close(self) -> None:
-        """Ends the child; the next file would start another."""
+        """End the child; the next file starts another one."""
         if self._child is not None:
             self._child.close()
             self._child = None
 
     def decode_path(self, path: Path, sample_rate: int, window: Window = Window()) -> Decoded:  # noqa: B008
-        """Opens a regular file and decodes it; see `decode`."""
+        """Open a regular file and decode it; see ``decode``."""
         with open_regular(path) as fd:
             return self.decode(fd, str(path), sample_rate, window)
 
@@ -100,20 +100,20 @@ class Decoder:
         sample_rate: int,
         window: Window = Window(),  # noqa: B008  # frozen
     ) -> Decoded:
-        """Decodes an open file as `pipelines.audio.decode_fd` does.
+        """Decode an open file like ``pipelines.audio.decode_fd``.
 
-        One flag is seen only here: W_DECODE_NOISE, for MP3 files whose decoder complained.
+        Only this one gives the flag W_DECODE_NOISE, for MP3 files whose decoder lost frames.
 
         Args:
-            fd: a regular file, open for reading; it stays open, its position moves.
-            name: the file's name, whose ending is compared with the content.
-            sample_rate: Hz of the samples returned.
-            window: the part that is wanted.
+            fd: Regular file, open for reading; it stays open, and its position moves.
+            name: Name of the file, whose extension is compared with the content.
+            sample_rate: Hz of the result.
+            window: Wanted part.
 
         Raises:
-            AudioRejected: The file is not used; E_DECODE also when the decoder crashed, hung or
+            AudioRejected: The file is not used; E_DECODE also if the decoder crashed, hung or
                 ran out of memory.
-            PipelineError: No child can be started.
+            PipelineError: The child does not start.
         """
         stat_regular(fd)
         request = {
@@ -130,11 +130,11 @@ class Decoder:
             except _Lost as error:
                 self.close()
                 if not used or isinstance(error, _Hung):
-                    # what killed the child may have been the machine, so this is not kept
+                    # The machine may have killed the child, so this verdict is not reused.
                     raise AudioRejected("E_DECODE", str(error), passing=True) from error
             except AudioRejected:
                 raise
-            except BaseException:  # an interrupt: the answer is still to come
+            except BaseException:  # after an interrupt, the answer would still arrive
                 self.close()
                 raise
 
@@ -150,13 +150,13 @@ class Decoder:
 
 
 class _Child:
-    """One child process and the memory that it shares with this one."""
+    """One child process and the memory that it shares with this process."""
 
     def __init__(self, limits: Limits) -> None:
         self.num_files = 0
         self._limits = limits
         self._memory_fd = os.memfd_create("samples")
-        os.ftruncate(self._memory_fd, 4 * MAX_SAMPLES)  # taken up as it is filled
+        os.ftruncate(self._memory_fd, 4 * MAX_SAMPLES)  # memory is used only as it is filled
         self._memory = mmap.mmap(self._memory_fd, 0)
         self._stderr = os.memfd_create("stderr")
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)
@@ -180,7 +180,7 @@ class _Child:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([package, *(p or os.getcwd() for p in sys.path)]),  # noqa: PTH109
-            # one thread is all that the child needs, and each has a large stack
+            # The child needs only one thread, and each thread has a large stack.
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         }
         limits = self._limits
@@ -192,15 +192,15 @@ class _Child:
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
             pass_fds=(far.fileno(), self._memory_fd),
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
         )
 
     def is_alive(self) -> bool:
-        """Whether the process runs."""
+        """Return True if the process runs."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Ends the process and gives everything back."""
+        """End the process and release everything."""
         self._link.close()
         self._process.kill()
         self._process.wait()
@@ -209,10 +209,10 @@ class _Child:
         os.close(self._stderr)
 
     def decode(self, message: bytes, fd: int) -> Decoded:
-        """Sends a request with its file and waits for the answer.
+        """Send a request with its file and wait for the answer.
 
         Raises:
-            AudioRejected: The child's verdict.
+            AudioRejected: The child rejected the file.
             OSError: The child could not read the file.
             _Lost: There is no answer.
         """
@@ -246,11 +246,11 @@ class _Child:
         )
 
     def _wait(self, wall_seconds: float, cpu_seconds: float) -> bytes:
-        """The next message; ends a child that takes too long over it."""
+        """Receive the next message; kill a child that takes too long."""
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         last = time.monotonic() + wall_seconds
-        cpu_last = None  # most files are done before anyone looks
+        cpu_last = None  # most files are done before the first check
         tick_ms = 1000.0 * min(_TICK_SECONDS, wall_seconds / 4, cpu_seconds / 4)
         while not poll.poll(tick_ms):
             cpu_last = self._cpu_seconds() + cpu_seconds if cpu_last is None else cpu_last
@@ -266,16 +266,16 @@ class _Child:
         return message
 
     def _cpu_seconds(self) -> float:
-        """Processor time of the child until now."""
+        """Return the processor time of the child so far."""
         with suppress(OSError, ValueError, IndexError):
             fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="latin-1")
-            # the name, in parentheses, may hold spaces; utime and stime are fields 14 and 15
+            # The name, in parentheses, may have spaces; utime and stime are fields 14 and 15.
             utime, stime = fields.rpartition(")")[2].split()[11:13]
             return (int(utime) + int(stime)) / os.sysconf("SC_CLK_TCK")
         return 0.0
 
     def _end(self) -> str:
-        """How the child ended, in words; ends it if it runs."""
+        """Describe how the child ended; kill it if it runs."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5.0)
         if self._process.returncode is None:

@@ -1,21 +1,24 @@
-"""What a file is by its first bytes, for files that the decoder does not open."""
+"""The kind of a file by its first bytes, for files that the decoder cannot open."""
 
 from __future__ import annotations
 
+import os
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import PurePath
 
-# Containers that libsndfile reads: a file that starts so and does not open has a broken header.
+# First bytes of containers that libsndfile reads: such a file that does not open has a broken
+# header.
 _READABLE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"dns.", b"caff")
 _W64 = b"riff\x2e\x91\xcf\x11"
 _ID3 = b"ID3"
 
-# Enough of a file to know it by.
+# Number of bytes that identify a file.
 HEAD_BYTES = 4096
 
-# Audio or media that there is no decoder for.
+# Audio or media without a decoder here.
 _UNSUPPORTED = (
     (b"#!AMR", "AMR"),
     (b"MAC ", "Monkey's Audio"),
@@ -44,7 +47,7 @@ _OTHER = (
     (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to fetch the audio"),
 )
 
-# Extensions by the container that the decoder reports. W_EXT is raised outside of these.
+# Extensions by the container that the decoder reports; others get W_EXT.
 _EXTENSIONS = {
     "WAV": {".wav"},
     "WAVEX": {".wav"},
@@ -64,16 +67,27 @@ _EXTENSIONS = {
     "TTA": {".tta"},
 }
 
+# Format chunks of WAV files.
+_MAX_CHUNKS = 64  # no real WAV file has its format chunk behind more
+_MAX_CHANNELS = 1024  # libsndfile's own limit
+_MAX_RATE_HZ = 2**31 - 1
+
+_KNOWN = {
+    0x01: "PCM", 0x02: "MS ADPCM", 0x03: "float", 0x06: "A-law", 0x07: "mu-law",
+    0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0xFFFE: "extensible",
+}  # fmt: skip
+_NOT_READ = {0x50: "MPEG layer II", 0x55: "MP3", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA"}
+
 
 def refusal(head: bytes) -> tuple[str, str]:
-    """Why a file with these first bytes could not be opened.
+    """Explain why a file with these first bytes could not be opened.
 
     Args:
-        head: the first bytes of the file, a few hundred at least if it has them.
+        head: First bytes of the file, at least a few hundred if it has them.
 
     Returns:
-        The reason code and a text: E_HEADER for a broken header, E_UNSUPPORTED for audio
-        without a decoder here, E_NOT_AUDIO for the rest.
+        Reason code and text: E_HEADER for a broken header, E_UNSUPPORTED for audio without a
+        decoder here, E_NOT_AUDIO for the rest.
     """
     if head[:4] == b"RIFF" and head[8:12] not in (b"WAVE", b"") and len(head) >= 12:
         kind = head[8:12].decode("latin-1")
@@ -92,13 +106,13 @@ def refusal(head: bytes) -> tuple[str, str]:
 
 
 def extension_fits(path: PurePath, container: str) -> bool:
-    """Whether a file name ends as files of its container do; no extension always fits."""
+    """Return True if the extension suits the container, or if there is none."""
     known = _EXTENSIONS.get(container)
     return known is None or path.suffix == "" or path.suffix.lower() in known
 
 
 def _mp3_frame(head: bytes) -> bool:
-    # 11 sync bits, then a layer that is not the reserved one (AAC uses that)
+    # 11 sync bits, then a layer other than the reserved one, which AAC uses.
     return len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
 
 
@@ -113,3 +127,44 @@ def _describe(head: bytes) -> str:
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "looks like text"
     return "not an audio format that is known here"
+
+
+def refused_format(fd: int) -> tuple[str, str] | None:
+    """Explain why the format chunk of a RIFF file is unusable, or return None if it is valid.
+
+    Args:
+        fd: Open file; its position is not moved.
+
+    Returns:
+        Reason code (E_CHANNELS, E_RATE, E_SUBTYPE, E_HEADER) and text.
+    """
+    content = _format_chunk(fd)
+    if content is None:
+        return None
+    coding, num_channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", content)
+    if not 1 <= num_channels <= _MAX_CHANNELS:
+        return "E_CHANNELS", f"the header says {num_channels} channels"
+    if not 1 <= rate_hz <= _MAX_RATE_HZ:
+        return "E_RATE", f"the header says {rate_hz} Hz"
+    if coding not in _KNOWN:
+        name = _NOT_READ.get(coding, "unknown")
+        return "E_SUBTYPE", f"{name} coding (format tag 0x{coding:04X}); convert it to PCM"
+    if not 1 <= bits <= 64 and coding in (0x01, 0x03):
+        return "E_HEADER", f"the header says {bits} bits a sample"
+    return None
+
+
+def _format_chunk(fd: int) -> bytes | None:
+    if os.pread(fd, 4, 0) not in (b"RIFF", b"RF64"):
+        return None
+    position = 12
+    for _ in range(_MAX_CHUNKS):
+        head = os.pread(fd, 8, position)
+        if len(head) < 8:
+            return None
+        if head[:4] == b"fmt ":
+            content = os.pread(fd, 16, position + 8)
+            return content if len(content) == 16 else None
+        size = int.from_bytes(head[4:], "little")
+        position += 8 + size + size % 2
+    return None

@@ -1,4 +1,4 @@
-"""A file opened by libsndfile, read in blocks that never grow with what its header claims."""
+"""A file opened by libsndfile, read in blocks whose size ignores the claims of its header."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipelines.errors import AudioRejected
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# libsndfile turns these into float32 one sample at a time; numpy does it eight times faster, to
-# the same values. For the other codings libsndfile is as fast as anything.
+# libsndfile converts these to float32 one sample at a time; numpy does it eight times faster, with
+# the same values. For the other codings, libsndfile is fast enough.
 _INTEGERS = {"PCM_16": ("int16", 2.0**-15), "PCM_32": ("int32", 2.0**-31)}
 
 _PCM = frozenset({"PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "FLOAT", "DOUBLE"})
@@ -23,26 +23,26 @@ _ALAC = frozenset({"ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32"})
 _LOSSY = frozenset({"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})
 _SUBTYPES = _PCM | _ALAC | _LOSSY | {"ULAW", "ALAW"}
 
-# Decoders that start in the middle of a stream need some frames until they are exact.
+# Decoders that start in the middle of a stream need a lead-in before they are exact.
 _LEAD_IN_SECONDS = 1.0
 _EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"})
 
-# A FLAC file with more than this behind its sound holds another one; less may be a tag.
+# More bytes than this behind the sound of a FLAC file are another file; fewer may be a tag.
 _TAIL_BYTES = 65536
 
-# Above this the header of an AU or a streamed FLAC says that it does not know its length.
+# Lengths above this mean unknown, in the headers of AU and streamed FLAC.
 _UNKNOWN = 2**62
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no annotations
     """A file that is read from front to end.
 
-    soundfile seeks after every read of a seekable file; that fails on FLAC files whose header
-    is slightly wrong and which decode well.
+    soundfile seeks after every read of a seekable file. That fails on FLAC files that have a
+    slightly wrong header but decode well.
     """
 
     def seekable(self) -> bool:
-        """Always False, so that reading never seeks."""
+        """Return False, so that reading never seeks."""
         return False
 
 
@@ -70,18 +70,18 @@ class _Behind:
 
 
 class SndfileSource:
-    """A `Source` over libsndfile; a context manager that leaves the descriptor open."""
+    """An ``AudioSource`` over libsndfile; a context manager that leaves the descriptor open."""
 
     def __init__(self, fd: int, offset: int = 0) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            fd: a regular file, open for reading.
-            offset: where in it the sound file begins.
+            fd: Regular file, open for reading.
+            offset: Start of the sound file in it.
 
         Raises:
-            soundfile.LibsndfileError: It is not a file that libsndfile reads.
-            AudioRejected: E_SUBTYPE, for codings whose decoders are not to be trusted.
+            soundfile.LibsndfileError: libsndfile cannot read the file.
+            AudioRejected: E_SUBTYPE, for codings without a trustworthy decoder.
         """
         os.lseek(fd, 0, os.SEEK_SET)
         self._fd = fd
@@ -113,7 +113,7 @@ class SndfileSource:
         self._sound.close()
 
     def skip(self, frames: int) -> int:
-        """Moves forward from the start of the file; returns the position reached."""
+        """Move forward from the start of the file and return the position reached."""
         lead_in = 0 if self.container in _EXACT_SEEK else int(_LEAD_IN_SECONDS * self.rate)
         if frames > lead_in:
             try:
@@ -125,10 +125,10 @@ class SndfileSource:
         return self._position
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """The next block, float32[t, num_channels], valid until the next call."""
+        """Read the next block, float32[t, num_channels], valid until the next call."""
         wanted = min(frames, block_frames(self.num_channels))
         if self._position < self.claimed_frames < _UNKNOWN:
-            # up to the claimed end exactly, so that rubbish behind it costs no sound
+            # Stop exactly at the claimed end, so that trailing bytes cost no sound.
             wanted = min(wanted, self.claimed_frames - self._position)
         raw, scale = self._buffers()
         try:
@@ -154,8 +154,8 @@ class SndfileSource:
 
     def _rejected(self, error: soundfile.LibsndfileError) -> AudioRejected:
         text = f"decoder error after {self._position} frames: {error}"
-        # A FLAC frame with a wrong checksum is an 'unknown error'; other errors with the file
-        # read to its end mean that the end is missing.
+        # A FLAC frame with a wrong checksum is an 'unknown error'. Other errors at the end of the
+        # file mean that the rest is missing.
         at_end = os.lseek(self._fd, 0, os.SEEK_CUR) >= os.fstat(self._fd).st_size
         cut = self.container == "FLAC" and at_end and "unknown error" not in str(error)
         return AudioRejected("E_TRUNCATED" if cut else "E_DECODE", text)

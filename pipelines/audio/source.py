@@ -1,4 +1,4 @@
-"""An open file as a decoder reads it: what its header claims, and blocks of samples."""
+"""The interface to an open audio file: the claims of its header, and blocks of samples."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Samples of all channels in one block: it stays in the processor's cache over all passes.
+# Samples of all channels in one block, small enough to stay in the processor's cache.
 BLOCK_VALUES = 131072
 
 _TAGS = ("artist", "album", "title")
-_MAX_TAG = 500  # characters; a cover picture in a text field is no name
+_MAX_TAG = 500  # characters; longer fields are no names, for example cover pictures
 
 
-class Source(Protocol):
-    """One file, read from front to end.
+class AudioSource(Protocol):
+    """One audio file, read from front to end.
 
     Attributes:
-        container: the format, in the words of libsndfile where it reads it: "WAV", "OGG", ...
-        lossy: whether the coding is one that overshoots full scale and hides single samples.
+        container: Format, by libsndfile's name if it has one: "WAV", "OGG", ...
+        lossy: True if the coding overshoots full scale and smears single samples.
         rate: Hz.
-        num_channels: at least 1.
-        claimed_frames: the length that the header claims; not to be believed.
-        timed: whether that claim was made as a time, and is only about right.
-        log: what the decoder wrote about the header.
-        tags: artist, album and title, where the file has them.
-        trailing: whether something that is not sound was met behind the last claimed frame.
+        num_channels: At least 1.
+        claimed_frames: Length by the header, which may be wrong.
+        timed: True if the header gives the length as a time, which is only approximate.
+        log: Messages of the decoder about the header.
+        tags: Artist, album and title, if the file has them.
+        trailing: True if something other than sound follows the last claimed frame.
     """
 
     container: str
@@ -43,14 +43,14 @@ class Source(Protocol):
     trailing: bool
 
     def skip(self, frames: int) -> int:
-        """Moves forward from the start of the file; returns the position reached."""
+        """Move forward from the start of the file and return the position reached."""
         ...
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """The next block, float32[t, num_channels], valid until the next call.
+        """Read the next block, float32[t, num_channels], valid until the next call.
 
         Returns:
-            At most `frames` frames and at most BLOCK_VALUES samples; empty at the end.
+            At most ``frames`` frames and at most BLOCK_VALUES samples; empty at the end.
 
         Raises:
             AudioRejected: E_DECODE or E_TRUNCATED.
@@ -59,12 +59,12 @@ class Source(Protocol):
 
 
 def block_frames(num_channels: int) -> int:
-    """Frames of a block that keeps to BLOCK_VALUES."""
+    """Return the number of frames in a block of BLOCK_VALUES samples."""
     return max(1, BLOCK_VALUES // num_channels)
 
 
 def clean_tags(found: Mapping[str, str]) -> dict[str, str]:
-    """Artist, album and title out of all tags: printable, stripped, without empty ones."""
+    """Pick artist, album and title from all tags: printable, stripped, without empty ones."""
     lowered = {key.lower(): value for key, value in found.items()}
     kept = {}
     for name in _TAGS:

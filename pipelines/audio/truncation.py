@@ -1,52 +1,60 @@
-"""Whether a file holds less audio than it claims; decoders pass most cut files as whole."""
+"""Detect files with less audio than they claim; decoders accept most cut files as whole."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.audio.mpeg import length_tag, more_audio, rubbish_in_front
-from pipelines.audio.ogg import ogg_end
 
 if TYPE_CHECKING:
-    from pipelines.audio.source import Source
+    from pipelines.audio.source import AudioSource
 
-# libsndfile's log: bytes claimed by a chunk, and bytes there.
+# Lines of libsndfile's log: bytes claimed by a chunk, and bytes present.
 _CLAIM = re.compile(r"^\s*([A-Za-z][\w ]*?)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _BITS = re.compile(r"^\s*Bit Width\s*: (\d+)$", re.MULTILINE)
-# Lengths of chunks that lead out of the file, and two lengths that differ.
+# Chunks that end outside the file, and two lengths that differ.
 _CONTRADICTION = re.compile(r"past end error|Exiting parser|not equal to frame count")
 
-# Lengths that a program writes which streams and cannot go back to fill them in.
+# Lengths written by programs that stream and cannot go back to fill them in.
 _STREAMED = frozenset({0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF})
 
-# Claimed over present above which a length is a lie and not a lost tail.
+# Ratio of claimed to present above which a length is false rather than a tail lost.
 _ABSURD = 100
 
-_MAX_CHUNKS = 10_000  # that are looked at in a file that does not open
+_MAX_CHUNKS = 10_000  # chunks to look at in a file that does not open
 
 _MP3_FRAME = 1152
-# Frames that a decoder had to leave out of a file of which all bytes are there.
+# Share of frames that a decoder may skip in a file with all its bytes.
 _DAMAGED_SHARE = 0.1
 _MP3_MAX_FRAME_BYTES = 2881  # layer II at 384 kbit/s and 32 kHz, padded, rounded up
 
-# Share of a length in seconds by which a container of the FFmpeg kind may be wrong.
+# Possible error of a length that a container gives in seconds.
 _CLOCK_SLACK_SECONDS = 0.25
 
+OggEnd = Literal["whole", "cut", "damaged", "trailing"]
 
-def shortfall(fd: int, source: Source, position: int, *, at_end: bool) -> tuple[str, str] | None:
-    """Tells a file that was cut, or that claims far more than it has.
+_FIRST_PAGE = 2  # flags of an Ogg page (RFC 3533)
+_LAST_PAGE = 4
+_MAX_PAGES = 500_000  # more than a day
+_MAX_PAGE_BYTES = 27 + 255 + 255 * 255
+
+
+def shortfall(
+    fd: int, source: AudioSource, position: int, *, at_end: bool
+) -> tuple[str, str] | None:
+    """Detect a file that was cut, or that claims far more than it has.
 
     Args:
-        fd: the open file; its position is not moved.
-        source: what the decoder said of it.
-        position: the frame that the decoder has come to.
-        at_end: whether that is the end of the file.
+        fd: Open file; its position is not moved.
+        source: Decoder of the file.
+        position: Frame that the decoder has reached.
+        at_end: Whether that is the end of the file.
 
     Returns:
-        The reason code (E_TRUNCATED, E_CLAIM or E_DECODE) and a text, or None for a whole file.
-        An MP3 without a length tag that was cut between frames cannot be told from a whole one.
+        Reason code (E_TRUNCATED, E_CLAIM or E_DECODE) and text, or None for a whole file. An MP3
+        without a length tag that was cut between frames looks whole.
     """
     for name, claimed, present in _claims(source):
         if present < claimed and claimed not in _STREAMED:
@@ -66,14 +74,14 @@ def shortfall(fd: int, source: Source, position: int, *, at_end: bool) -> tuple[
     return _verdict(source.claimed_frames, position, text)
 
 
-def remarks(fd: int, source: Source, position: int, *, at_end: bool) -> set[str]:
-    """Flags for a file whose header or end is odd and whose audio is all there.
+def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
+    """Return flags for a file with an odd header or end but complete audio.
 
     Args:
-        fd: the open file; its position is not moved.
-        source: what the decoder said of it.
-        position: the frame that the decoder has come to.
-        at_end: whether that is the end of the file.
+        fd: Open file; its position is not moved.
+        source: Decoder of the file.
+        position: Frame that the decoder has reached.
+        at_end: Whether that is the end of the file.
     """
     flags = {"W_STREAMED"} if source.claimed_frames in _STREAMED else set()
     for match in _CLAIM.finditer(source.log):
@@ -82,14 +90,14 @@ def remarks(fd: int, source: Source, position: int, *, at_end: bool) -> set[str]
     if odd_bits or _CONTRADICTION.search(source.log):
         flags.add("W_HEADER")
     ogg = source.container == "OGG" and at_end
-    if source.trailing or (ogg and ogg_end(fd) == "trailing"):
+    if source.trailing or (ogg and _ogg_end(fd) == "trailing"):
         flags.add("W_TRAILING")
     if source.container == "MP3":
         flags |= _mp3_remarks(fd, source, position, at_end=at_end)
     return flags
 
 
-def _mp3_remarks(fd: int, source: Source, position: int, *, at_end: bool) -> set[str]:
+def _mp3_remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
     flags = set()
     if rubbish_in_front(fd):
         flags.add("W_HEADER")
@@ -102,19 +110,19 @@ def _mp3_remarks(fd: int, source: Source, position: int, *, at_end: bool) -> set
 
 
 def unopened_shortfall(fd: int) -> tuple[str, str] | None:
-    """As `shortfall`, for a file that does not open; so end cut CAF, MP4 and short Ogg files."""
+    """Detect a cut file that does not open, such as CAF, MP4 and short Ogg files."""
     head = os.pread(fd, 12, 0)
     if head[:4] == b"caff":
         return _caf_shortfall(fd)
     if head[4:8] == b"ftyp":
         return _mp4_shortfall(fd)
-    if head[:4] == b"OggS" and ogg_end(fd) == "cut":
+    if head[:4] == b"OggS" and _ogg_end(fd) == "cut":
         return "E_TRUNCATED", "the file ends without an end-of-stream page"
     return None
 
 
 def _caf_shortfall(fd: int) -> tuple[str, str] | None:
-    """Apple's layout: 8 bytes, then chunks of a four-letter type, an int64 size, the content."""
+    """Walk over Apple's chunks: after 8 bytes, a four-letter type, an int64 size, the content."""
     size = os.fstat(fd).st_size
     position = 8
     for _ in range(_MAX_CHUNKS):
@@ -132,7 +140,7 @@ def _caf_shortfall(fd: int) -> tuple[str, str] | None:
 
 
 def _mp4_shortfall(fd: int) -> tuple[str, str] | None:
-    """Boxes of a uint32 size that counts its own 8 bytes, and a four-letter type."""
+    """Walk over boxes: a uint32 size that includes its own 8 bytes, and a four-letter type."""
     size = os.fstat(fd).st_size
     position = 0
     for _ in range(_MAX_CHUNKS):
@@ -152,9 +160,9 @@ def _mp4_shortfall(fd: int) -> tuple[str, str] | None:
 
 
 def _ogg_shortfall(
-    fd: int, source: Source, position: int, *, at_end: bool
+    fd: int, source: AudioSource, position: int, *, at_end: bool
 ) -> tuple[str, str] | None:
-    end = ogg_end(fd)
+    end = _ogg_end(fd)
     if end == "cut":
         return "E_TRUNCATED", "the file ends without an end-of-stream page"
     if at_end and position < source.claimed_frames and source.claimed_frames not in _STREAMED:
@@ -166,10 +174,10 @@ def _ogg_shortfall(
 
 
 def _mp3_shortfall(
-    fd: int, source: Source, position: int, *, at_end: bool
+    fd: int, source: AudioSource, position: int, *, at_end: bool
 ) -> tuple[str, str] | None:
     tag = length_tag(fd)
-    if tag is None:  # the length is then a guess from bit rate and size
+    if tag is None:  # the claimed length is a guess from bit rate and size
         return None
     size = os.fstat(fd).st_size
     cut = tag.end is None or tag.end > size
@@ -187,15 +195,65 @@ def _mp3_shortfall(
 
 
 def _verdict(claimed: int, present: int, text: str) -> tuple[str, str]:
-    # a cut file keeps a part of its audio; a length of which nothing is there may be either
+    # A cut file keeps a part of its audio. If nothing is present, it may be either.
     lie = present > 0 and claimed > _ABSURD * present
     return ("E_CLAIM" if lie else "E_TRUNCATED"), text
 
 
-def _claims(source: Source) -> list[tuple[str, int, int]]:
+def _claims(source: AudioSource) -> list[tuple[str, int, int]]:
     # WAV and CAF, AIFF, AU; RF64 and W64 log only the outer size
     names = {"data", "SSND", "Data Size"}
     if source.container in ("RF64", "W64"):
         names |= {"Riff size", "riff"}
     found = _CLAIM.findall(source.log)
     return [(name, int(claimed), int(there)) for name, claimed, there in found if name in names]
+
+
+def _ogg_end(fd: int) -> OggEnd:
+    """Find out how an Ogg file ends by walking over its pages without reading their content.
+
+    Args:
+        fd: Open file; its position is not moved.
+
+    Returns:
+        "whole" if the last page has the end-of-stream flag; "cut" if no page has it; "damaged"
+        if the pages are interrupted but continue to an end; "trailing" if something follows the
+        end, a second stream or bytes that are no page.
+    """
+    size = os.fstat(fd).st_size
+    position, ended, began = 0, False, False
+    for _ in range(_MAX_PAGES):
+        if position >= size:
+            return "whole" if ended else "cut"
+        head = os.pread(fd, 27 + 255, position)
+        length = _page_length(head)
+        if head[:4] != b"OggS" and (ended or position):
+            return "trailing" if ended else _interrupted(fd, size)
+        if length is None or position + length > size:
+            return "trailing" if ended else "cut"
+        if head[5] & _FIRST_PAGE and began:  # a chain: the previous stream is over
+            return "trailing" if ended else "cut"
+        began = began or not head[5] & _FIRST_PAGE
+        ended = bool(head[5] & _LAST_PAGE)
+        position += length
+    # Too long to walk over: the last page decides.
+    return "whole" if _interrupted(fd, size) == "damaged" else "cut"
+
+
+def _page_length(head: bytes) -> int | None:
+    if len(head) < 27 or len(head) < 27 + head[26]:
+        return None
+    return 27 + head[26] + sum(head[27 : 27 + head[26]])
+
+
+def _interrupted(fd: int, size: int) -> OggEnd:
+    """Check whether a whole last page stands at the very end, behind bytes that are no page."""
+    start = max(0, size - _MAX_PAGE_BYTES)
+    tail = os.pread(fd, _MAX_PAGE_BYTES, start)
+    at = tail.rfind(b"OggS")
+    while at >= 0:
+        length = _page_length(tail[at : at + 27 + 255])
+        if length == len(tail) - at:
+            return "damaged" if tail[at + 5] & _LAST_PAGE else "cut"
+        at = tail.rfind(b"OggS", 0, at)
+    return "cut"
