@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeGuard
 
@@ -53,7 +53,7 @@ class Numbers:
     @property
     def arguments(self) -> tuple[float, ...]:
         """Arguments of the range in a space file."""
-        return (self.low, self.high)
+        return astuple(self)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -159,11 +159,6 @@ class Quantized(Numbers):
                 f"steps of {step} from {low} do not reach {high} (both ends belong to a range); "
                 f"write {reached} or {reached + step} as the upper end"
             )
-
-    @property
-    def arguments(self) -> tuple[float, ...]:
-        """Arguments of the range in a space file."""
-        return (self.low, self.high, self.step)
 
     @property
     def num_values(self) -> int:

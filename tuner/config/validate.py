@@ -45,10 +45,10 @@ _Loc = tuple["str | int", ...]
 
 @dataclass(slots=True)
 class Findings:
-    """Problems and warnings, by what makes two of them the same."""
+    """Problems and warnings, by place and what makes two of them the same there."""
 
-    problems: dict[tuple[Mark, str], Problem] = field(default_factory=dict)
-    warnings: dict[tuple[Mark, str], Problem] = field(default_factory=dict)
+    problems: dict[tuple[Mark, object], Problem] = field(default_factory=dict)
+    warnings: dict[tuple[Mark, object], Problem] = field(default_factory=dict)
 
 
 def check(tree: Block) -> Findings:
@@ -70,8 +70,7 @@ def check(tree: Block) -> Findings:
             if message := rule.check(experiment):
                 mark, path = _place(rule, drawn)
                 # One report per rule and place, not one per combination.
-                key = (mark, rule.check.__name__)
-                findings.problems.setdefault(key, mark.problem(path, message))
+                findings.problems.setdefault((mark, rule), mark.problem(path, message))
     for rule in ADVICE:
         _advise(tree, rule, findings)
     return findings
