@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.loopback import Loopback, cluster, free_ports
+from tuner.config import Resources
 from tuner.errors import UsageError
 from tuner.trials.cluster import Cluster, trials_at_once
 
@@ -68,6 +69,10 @@ def plain_environment(home: Path) -> dict[str, str]:
     return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
+def per_worker(cpus: int, gpus: float) -> Resources:
+    return Resources(cpus_per_worker=cpus, gpus_per_worker=gpus)
+
+
 @pytest.mark.parametrize(
     ("have", "per_trial", "expected"),
     [
@@ -84,15 +89,15 @@ def plain_environment(home: Path) -> dict[str, str]:
     ],
 )
 def test_trials_at_once(
-    have: tuple[float, float], per_trial: tuple[float, float], expected: int
+    have: tuple[float, float], per_trial: tuple[int, float], expected: int
 ) -> None:
-    assert trials_at_once(Cluster("a:1", *have, 1, True), *per_trial) == expected
+    assert trials_at_once(Cluster("a:1", *have, 1, True), per_worker(*per_trial)) == expected
 
 
-@pytest.mark.parametrize("per_trial", [(3.0, 0.0), (1.0, 1.5), (4.0, 2.0)])
-def test_trial_larger_than_the_cluster_is_refused(per_trial: tuple[float, float]) -> None:
+@pytest.mark.parametrize("per_trial", [(3, 0.0), (1, 1.5), (4, 2.0)])
+def test_trial_larger_than_the_cluster_is_refused(per_trial: tuple[int, float]) -> None:
     with pytest.raises(UsageError, match=r"lower resources\.workers") as refused:
-        trials_at_once(Cluster("a:1", 2, 1, 1, True), *per_trial)
+        trials_at_once(Cluster("a:1", 2, 1, 1, True), per_worker(*per_trial))
     assert refused.value.exit_code == 2
     asked = f"asks for {per_trial[0]:g} CPUs and {per_trial[1]:g} GPUs"
     assert asked in str(refused.value)

@@ -30,7 +30,7 @@ def test_winner(study: Context) -> None:
     low, high = metrics.bootstrap_interval(found.truth, found.predicted, metrics.f1_macro, k)
     by_accuracy = metrics.bootstrap_interval(found.truth, found.predicted, metrics.accuracy, k)
     # NaN is invalid JSON.
-    measured = {name: v for name, v in found.metrics.items() if math.isfinite(v)}
+    measured = {name: value for name, value in found.metrics.items() if math.isfinite(value)}
     counts = metrics.confusion(found.truth, found.predicted, k)
     evaluation = Evaluation(measured, labels, counts, found.clip_confusion)
     tracks = "\n".join(sorted(found.track_ids))

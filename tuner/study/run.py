@@ -19,7 +19,7 @@ from tuner.study.features import build_features
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.refit import refit_winner
 from tuner.study.search import search_space
-from tuner.trials import schedule
+from tuner.trials.cluster import trials_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 LOCK = "study.lock"
 # Settings that may change when a study resumes, because they do not affect its results.
 FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
+STAGES: dict[str, Callable[[Context], None]] = {
+    "features": build_features,
+    "search": search_space,
+    "confirm": confirm_best,
+    "refit": refit_winner,
+    "test": test_winner,
+    "register": register_winner,
+    "ensemble": compare_ensembles,
+}
 
 
 @contextmanager
@@ -90,26 +99,15 @@ def run(study: Context) -> None:
     Raises:
         TunerError, PipelineError: With a message for the user; the ledger keeps finished work.
     """
-    schedule.num_slots(study.space.template, study.cluster)  # refuses trials that cannot start
+    # Refuse trials that could never start.
+    trials_at_once(study.cluster, study.space.template.resources)
     seconds: dict[str, float] = {}
-
-    def timed(name: str, stage: Callable[[Context], None]) -> None:
-        start = time.monotonic()
-        try:
-            stage(study)
-        finally:
-            seconds[name] = time.monotonic() - start
-
-    start = time.monotonic()
     status = "failed"
     try:
-        timed("features", build_features)
-        timed("search", search_space)
-        timed("confirm", confirm_best)
-        refit_winner(study)
-        test_winner(study)
-        register_winner(study)
-        compare_ensembles(study)
+        with _timed(seconds, "total"):
+            for name, stage in STAGES.items():
+                with _timed(seconds, name):
+                    stage(study)
         status = "done"
     except SystemError as error:
         # If a signal handler raises inside Ray's compiled code, Ray raises a SystemError with that
@@ -124,9 +122,18 @@ def run(study: Context) -> None:
         status = "interrupted"
         raise
     finally:
-        seconds["total"] = time.monotonic() - start
         study.record("study_end", status=status, seconds=_added(study.ledger, seconds))
     publish(study.paths, study.ledger, study.tracker)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Measure how long the block takes, also if it raises."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[name] = time.monotonic() - start
 
 
 def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:

@@ -15,6 +15,8 @@ from tuner.errors import ClusterError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tuner.config import Resources
+
 # Poll interval of a Ray Train trial's controller, and so the latency of its reports (default 2).
 TRAIN_POLL_SECONDS = "0.25"
 # An autoscaler may take this long to start a node; a late worker group fails its trial.
@@ -230,12 +232,14 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def trials_at_once(cluster: Cluster, cpus_per_trial: float, gpus_per_trial: float) -> int:
+def trials_at_once(cluster: Cluster, resources: Resources) -> int:
     """Return how many trials fit the cluster at the same time, at least 1.
 
     Raises:
         UsageError: Not even one fits; it would wait without end.
     """
+    cpus_per_trial = resources.workers * resources.cpus_per_worker
+    gpus_per_trial = resources.workers * resources.gpus_per_worker
     if cpus_per_trial > cluster.num_cpus or gpus_per_trial > cluster.num_gpus:
         raise UsageError(
             f"one trial asks for {cpus_per_trial:g} CPUs and {gpus_per_trial:g} GPUs "
@@ -243,7 +247,7 @@ def trials_at_once(cluster: Cluster, cpus_per_trial: float, gpus_per_trial: floa
             f"{cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs; lower resources.workers, "
             "cpus_per_worker or gpus_per_worker"
         )
-    limits = [cluster.num_cpus // cpus_per_trial] if cpus_per_trial else []
+    limits = [cluster.num_cpus // cpus_per_trial]
     if gpus_per_trial:
         limits.append((cluster.num_gpus + 1e-9) // gpus_per_trial)
     return max(1, int(min(limits)))

@@ -127,20 +127,6 @@ def _trainable(experiment: Experiment) -> Any:
     return tune.with_resources(run_on_workers, tune.PlacementGroupFactory([{"memory": 1}]))
 
 
-def num_slots(experiment: Experiment, cluster: Cluster) -> int:
-    """Return how many trials of an experiment run at the same time.
-
-    Raises:
-        UsageError: A trial asks for more than the cluster has.
-    """
-    resources = experiment.resources
-    return trials_at_once(
-        cluster,
-        resources.workers * resources.cpus_per_worker,
-        resources.workers * resources.gpus_per_worker,
-    )
-
-
 def run(plan: Plan, cluster: Cluster) -> None:
     """Run the trials of a stage until all have ended.
 
@@ -159,7 +145,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
                 search_alg=_Searcher(recorder, str(plan.study)),
                 scheduler=build_scheduler(plan),
                 num_samples=plan.num_trials,
-                max_concurrent_trials=num_slots(plan.experiment, cluster),
+                max_concurrent_trials=trials_at_once(cluster, plan.experiment.resources),
                 # Starting a process and importing torch takes most of a short trial.
                 reuse_actors=plan.experiment.resources.workers == 1,
                 time_budget_s=plan.budget_seconds,

@@ -98,32 +98,32 @@ def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str
         StorageFullError: No room for a checkpoint; names the path.
     """
     folder = trial_folder(study, spec.trial_id)
-    halved = OutOfMemory.read(folder)
-    search = spec.experiment.search
+    note = OutOfMemory.read(folder)
     last_epoch = 0
-    while halved is None or not halved.again:
+    while note is None or not note.again:
         try:
-            for report in _train_once(folder, spec, workers, FACTOR if halved else 1):
+            for report in _train_once(folder, spec, workers, FACTOR if note else 1):
                 last_epoch = report["epoch"]
-                yield {**report, "note": str(halved)} if halved else report
+                yield {**report, "note": str(note)} if note else report
             return
         except DivergedError as error:
-            failed = {"epoch": error.epoch, "error": str(error)}
-            yield {**failed, search.metric: worst(search.mode == "max")}
+            yield _failure(spec, error.epoch, str(error))
             return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            again = halved is not None
-            halved = OutOfMemory(last_epoch + 1, reason_of(error), again)
-            halved.write(folder)
+            note = OutOfMemory(last_epoch + 1, reason_of(error), again=note is not None)
+            note.write(folder)
             if workers.size > 1:
                 raise  # the others wait for this worker; all start again, from the same file
-    failed = {
-        "epoch": halved.epoch,
-        "error": f"out of memory, with half the clips at once too: {halved.reason}",
-    }
-    yield {**failed, search.metric: worst(search.mode == "max")}
+    reason = f"out of memory, with half the clips at once too: {note.reason}"
+    yield _failure(spec, note.epoch, reason)
+
+
+def _failure(spec: TrialSpec, epoch: int, error: str) -> dict[str, Any]:
+    """Return the last report of a trial that failed, with the worst finite value."""
+    search = spec.experiment.search
+    return {"epoch": epoch, "error": error, search.metric: 0.0 if search.mode == "max" else 1e9}
 
 
 def _train_once(
@@ -162,11 +162,6 @@ def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
     if workers.rank == 0:
         folder.write_json(RANGE_TEST_FILE, asdict(test))
     return test.suggestion
-
-
-def worst(maximise: bool) -> float:
-    """Return the finite value of the metric for a trial that reached none."""
-    return 0.0 if maximise else 1e9
 
 
 def pick_device(gpus: float) -> torch.device:
