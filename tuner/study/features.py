@@ -63,8 +63,7 @@ def check_source(space: Space, source: str | Path) -> None:
     from pipelines.sources.catalog import read_catalog
     from pipelines.splits.decide import check_splits
 
-    data = space.template.data
-    split = split_spec(data.split, data.group, data.seed, data.leaks)
+    _, _, split = pipeline_settings(space.template.data, space.template.front_end)
     check_splits(read_catalog(source), split)
 
 
@@ -75,8 +74,7 @@ def check_settings(space: Space) -> None:
         UsageError: One of them is impossible; says why.
     """
     for variant in space.feature_variants():
-        clip, feature, _ = pipeline_settings(variant.data, variant.features)
-        for name, text in problems(clip, feature):
+        for name, text in problems(clip_spec(variant.data), feature_spec(variant.features)):
             raise UsageError(f"{space.file}: {name}: {text}")
 
 
