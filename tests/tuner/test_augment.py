@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tuner.recipes import make_recipe
+from tests.tuner.training_inputs import make_recipe
 from tuner.training.augment import Draws, corrupt_input, draw, vary_recording
 from tuner.training.recipe import Recipe
 

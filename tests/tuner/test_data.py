@@ -15,9 +15,9 @@ from pipelines.build.decode import decode_here
 from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
-from tests.tuner.recipes import make_recipe
+from tests.tuner.training_inputs import make_arrays, make_recipe
 from tuner.training.array_feed import ArrayFeed, cache_budget
-from tuner.training.arrays import Arrays, SplitRows, open_arrays
+from tuner.training.arrays import Arrays, open_arrays
 from tuner.training.feed import Alone
 from tuner.training.recipe import Crops
 
@@ -29,27 +29,8 @@ def arrays(num_train: int = 50) -> Arrays:
     n = num_train + 10
     x = np.broadcast_to(np.arange(n, dtype=np.float16)[:, None, None], (n, 4, 6)).copy()
     x += np.arange(6, dtype=np.float16) / 16
-    track = np.arange(n) // 2
-    splits = {
-        "train": SplitRows(0, num_train, 0, num_train // 2),
-        "val": SplitRows(num_train, num_train + 6, num_train // 2, num_train // 2 + 3),
-        "test": SplitRows(num_train + 6, n, num_train // 2 + 3, n // 2),
-    }
-    y = track % 3
-    ones = np.ones(4, np.float32)
-    return Arrays(
-        "f",
-        ("a", "b", "c"),
-        x,
-        y,
-        track,
-        tuple(map(str, range(n // 2))),
-        y[::2],
-        ones,
-        ones,
-        np.tile([2, 4], (n, 1)),
-        splits,
-    )
+    sound = np.tile([2, 4], (n, 1))
+    return make_arrays(x, np.arange(n) // 2 % 3, num_train, 6, clips_per_track=2, sound=sound)
 
 
 class OneOf(Alone):
@@ -213,13 +194,13 @@ def test_mapped_arrays_hold_the_rows_of_the_feature_set(tiny_features, tmp_path:
     before = written.stat().st_mtime_ns
     open_arrays(source.path, tmp_path / "cache")
     assert written.stat().st_mtime_ns == before
-    # One that a disk cut short is written anew.
+    # A truncated file is written again.
     whole = mapped.x[:].copy()
     written.write_bytes(written.read_bytes()[:5000])
     np.testing.assert_array_equal(open_arrays(source.path, tmp_path / "cache").x, whole)
 
 
-def test_a_track_with_clips_on_several_sides_has_a_number_on_each(tmp_path: Path) -> None:
+def test_a_track_with_clips_in_several_splits_has_a_number_in_each(tmp_path: Path) -> None:
     """The oracle is the rows of the set in their order: a new number where the track changes."""
     tracks = read_catalog(write_tones(tmp_path / "data", per_class=4, seconds=0.9))
     split = SplitSpec(unit="clip", train=0.5, val=0.25, test=0.25)
@@ -232,18 +213,18 @@ def test_a_track_with_clips_on_several_sides_has_a_number_on_each(tmp_path: Path
 
     label_of = {track.track_id: track.label for track in tracks.tracks}
     seen: list[str] = []
-    for side in SPLITS:
-        rows = mapped.splits[side]
-        ids = [i for b in found.batches(side) for i in b.column("track_id").to_pylist()]
-        on_side = list(dict.fromkeys(ids))
-        assert len(ids) == {"train": 24, "val": 12, "test": 12}[side]  # of 48 clips
-        assert mapped.track_ids[rows.first_track : rows.last_track] == tuple(on_side)
+    for split_name in SPLITS:
+        rows = mapped.splits[split_name]
+        ids = [i for b in found.batches(split_name) for i in b.column("track_id").to_pylist()]
+        in_split = list(dict.fromkeys(ids))
+        assert len(ids) == {"train": 24, "val": 12, "test": 12}[split_name]  # of 48 clips
+        assert mapped.track_ids[rows.first_track : rows.last_track] == tuple(in_split)
         numbers = mapped.track[rows.start : rows.stop] - rows.first_track
-        assert [on_side[number] for number in numbers] == ids
-        labels = [mapped.labels[i] for i in mapped.labels_of(side)]
-        assert labels == [label_of[track] for track in on_side]
-        seen += on_side
-    assert len(seen) > len(set(seen)), "no track is on two sides: the test says nothing"
+        assert [in_split[number] for number in numbers] == ids
+        labels = [mapped.labels[i] for i in mapped.labels_of(split_name)]
+        assert labels == [label_of[track] for track in in_split]
+        seen += in_split
+    assert len(seen) > len(set(seen)), "no track is in two splits, so the test says nothing"
     batches = list(ArrayFeed(mapped, make_recipe(), Alone(CPU)).evaluation("test"))
     num_tracks = len(mapped.labels_of("test"))
     assert sorted({n for b in batches for n in b.track.tolist()}) == list(range(num_tracks))

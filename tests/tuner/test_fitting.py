@@ -19,12 +19,12 @@ from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
-from tests.tuner.recipes import make_recipe, vary
+from tests.tuner.training_inputs import make_arrays, make_recipe, vary
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
 from tuner.predict import predict_file
 from tuner.training.array_feed import ArrayFeed
-from tuner.training.arrays import Arrays, SplitRows, open_arrays
+from tuner.training.arrays import Arrays, open_arrays
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 from tuner.training.evaluation import clip_probabilities
@@ -49,17 +49,8 @@ def songs() -> Arrays:
     numbers[:, 7, 0] += 30 * (y == 2)
     x = numbers.astype(np.float16)
     training = x[:TRAIN].astype(np.float64)
-    return Arrays(
-        fingerprint="f", labels=("a", "b", "c"), x=x, y=y, track=np.arange(n),
-        track_ids=tuple(map(str, range(n))), track_label=y,
-        mean=training.mean((0, 2)).astype(np.float32), std=training.std((0, 2)).astype(np.float32),
-        sound=np.zeros((n, 2), np.int64),
-        splits={
-            "train": SplitRows(0, TRAIN, 0, TRAIN),
-            "val": SplitRows(TRAIN, TRAIN + VAL, TRAIN, TRAIN + VAL),
-            "test": SplitRows(TRAIN + VAL, n, TRAIN + VAL, n),
-        },
-    )  # fmt: skip
+    mean, std = (measure(training, (0, 2)).astype(np.float32) for measure in (np.mean, np.std))
+    return make_arrays(x, y, TRAIN, VAL, mean=mean, std=std)
 
 
 def feed_of(arrays: Arrays, workers: Workers) -> ArrayFeed:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tuner.recipes import make_recipe, vary
+from tests.tuner.training_inputs import make_recipe, vary
 from tuner.errors import DivergedError
 from tuner.models.cnn import Cnn
 from tuner.models.layers import Classifier

@@ -177,8 +177,8 @@ def test_memory_is_that_of_what_a_worker_holds_at_once(settings, clips, frames) 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_compiled_network_learns_what_the_plain_one_learns() -> None:
-    from tests.tuner.recipes import vary
     from tests.tuner.test_loop import CPU, RECIPE, ListFeed, classifier
+    from tests.tuner.training_inputs import vary
     from tuner.training.feed import Alone
     from tuner.training.loop import epochs
 

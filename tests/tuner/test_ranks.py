@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.tuner.recipes import make_recipe
+from tests.tuner.training_inputs import make_arrays, make_recipe
 from tuner.models.cnn import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
-from tuner.training.arrays import Arrays, SplitRows
+from tuner.training.arrays import Arrays
 from tuner.training.evaluation import validate
 from tuner.training.feed import Alone
 from tuner.training.recipe import Crops
@@ -45,18 +45,9 @@ class GlooRank:
 def arrays(num_clips: int) -> Arrays:
     """Validation clips only, three of each track."""
     rng = np.random.default_rng(0)
-    track = np.arange(num_clips) // 3
-    num_tracks = int(track[-1]) + 1
-    label = rng.integers(0, K, num_tracks)
-    nothing = SplitRows(0, 0, 0, 0)
-    return Arrays(
-        fingerprint="0", labels=tuple("abcd"),
-        x=rng.normal(size=(num_clips, F, M)).astype(np.float16), y=label[track], track=track,
-        track_ids=tuple(map(str, range(num_tracks))), track_label=label,
-        mean=np.zeros(F, np.float32), std=np.ones(F, np.float32),
-        sound=np.tile([0, M - 1], (num_clips, 1)),
-        splits={"train": nothing, "val": SplitRows(0, num_clips, 0, num_tracks), "test": nothing},
-    )  # fmt: skip
+    y = np.repeat(rng.integers(0, K, num_clips // 3 + 1), 3)[:num_clips]
+    x = rng.normal(size=(num_clips, F, M)).astype(np.float16)
+    return make_arrays(x, y, num_train=0, num_val=num_clips, clips_per_track=3)
 
 
 def classifier() -> Classifier:

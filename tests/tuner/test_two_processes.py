@@ -11,11 +11,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tests.tuner.recipes import make_recipe, vary
+from tests.tuner.training_inputs import make_arrays, make_recipe, vary
 from tuner.models.cnn import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
-from tuner.training.arrays import Arrays, SplitRows
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs
 from tuner.trials.worker import ProcessGroup
@@ -44,15 +43,7 @@ def feed(workers: Workers) -> ArrayFeed:
     y = np.arange(n) % K
     x = rng.normal(size=(n, F, M)).astype(np.float16)
     x[y == 0, : F // 2] += 1
-    split = {
-        "train": SplitRows(0, TRAIN, 0, TRAIN), "val": SplitRows(TRAIN, n, TRAIN, n),
-        "test": SplitRows(n, n, n, n),
-    }  # fmt: skip
-    one = np.ones(F, np.float32)
-    arrays = Arrays(
-        "f", ("a", "b"), x, y, np.arange(n), tuple(map(str, range(n))), y, 0 * one, one,
-        np.tile([0, M - 1], (n, 1)), split,
-    )  # fmt: skip
+    arrays = make_arrays(x, y, TRAIN, n - TRAIN)
     return ArrayFeed(arrays, RECIPE, workers)
 
 
