@@ -41,11 +41,10 @@ def loads(source: str, file: str = "<text>", overrides: Sequence[str] = ()) -> S
     """Load the text of a space file; see ``load``."""
     root, faults = apply_overrides(_top(compose(source, file), file), overrides)
     tree, problems = read_tree(root)
-    findings = check(tree)
-    problems += [*faults, *findings.problems.values()]
-    if problems:
+    found, warnings = check(tree)
+    if problems := [*problems, *faults, *found]:
         raise ConfigError(_in_order(problems, file))
-    return Space(file, source, fill_defaults(tree), tuple(findings.warnings.values()))
+    return Space(file, source, fill_defaults(tree), tuple(warnings))
 
 
 def _read(path: Path, file: str) -> bytes:

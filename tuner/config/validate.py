@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
@@ -24,7 +23,6 @@ from tuner.config.tree import (
     open_settings,
     with_choices,
 )
-from tuner.config.yaml_text import Mark
 from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.settings.block import Rule
     from tuner.config.ranges import Range
     from tuner.config.tree import Draw, Open
-    from tuner.config.yaml_text import Scalar
+    from tuner.config.yaml_text import Mark, Scalar
 
 MAX_PROBLEMS: Final = 100
 MAX_GRID = 10_000
@@ -41,39 +39,32 @@ MAX_FEATURE_SETS = 32
 MAX_DRAWS_PER_RULE = 512
 MAX_VALUES_TRIED = 32  # of a range of integers; a longer one is tried at its ends
 _Loc = tuple["str | int", ...]
+Problems: TypeAlias = "dict[tuple[Mark, object], Problem]"  # by place and what is the same there
 
 
-@dataclass(slots=True)
-class Findings:
-    """Problems and warnings, by place and what makes two of them the same there."""
-
-    problems: dict[tuple[Mark, object], Problem] = field(default_factory=dict)
-    warnings: dict[tuple[Mark, object], Problem] = field(default_factory=dict)
-
-
-def check(tree: Block) -> Findings:
+def check(tree: Block) -> tuple[list[Problem], list[Problem]]:
     """Find everything that is wrong with a tree.
 
     Each setting is tried alone with every option, bound and (for short ranges of integers) value;
     each rule is tried with all combinations of the settings that it involves.
+
+    Returns:
+        The problems; and the warnings, if there is no problem.
     """
-    findings = Findings()
-    _check_sizes(tree, findings)
-    _check_settings(tree, findings)
-    if len(findings.problems) > MAX_PROBLEMS:
-        return findings
-    for rule in RULES:
-        for drawn in _draws_for(tree, rule):
-            experiment, broken = _repaired(drawn)
-            if experiment is None or any(_touches(path, rule) for path in broken):
-                continue
-            if message := rule.check(experiment):
+    problems: Problems = {}
+    _check_settings(tree, problems)
+    for rule in RULES if len(problems) <= MAX_PROBLEMS else ():
+        for drawn, message in _verdicts(tree, rule):
+            if message:
                 mark, path = _place(rule, drawn)
                 # One report per rule and place, not one per combination.
-                findings.problems.setdefault((mark, rule), mark.problem(path, message))
-    for rule in ADVICE:
-        _advise(tree, rule, findings)
-    return findings
+                problems.setdefault((mark, rule), mark.problem(path, message))
+    found = [*_sizes(tree), *problems.values()]
+    warnings: dict[tuple[Mark, str], Problem] = {}
+    for rule in ADVICE if not found else ():
+        for mark, path, message in _advice(tree, rule):
+            warnings.setdefault((mark, path), mark.problem(path, message))
+    return found, list(warnings.values())
 
 
 def to_experiment(drawn: Draw) -> Experiment:
@@ -93,57 +84,45 @@ def to_experiment(drawn: Draw) -> Experiment:
     return experiment
 
 
-def _check_sizes(tree: Block, findings: Findings) -> None:
-    """Count the combinations of ranges where all of them would be built or visited."""
+def _sizes(tree: Block) -> Iterator[Problem]:
+    """Count the combinations of ranges if all of them would be built or visited."""
     shaping = {key: tree.entries[key] for key in ("data", "features") if key in tree.entries}
     features = Block(shaping, tree.mark, tree.key_marks)
     why = "each feature set is built as a whole; use choice, grid, integer or quantized"
-    _refuse_continuous(features, why, findings)
-    num_sets = count_draws(features)
-    if num_sets is not None and num_sets > MAX_FEATURE_SETS:
-        mark = next(open_settings(features))[0].mark
-        message = (
-            f"the ranges make {num_sets} feature sets; at most {MAX_FEATURE_SETS} are allowed"
-        )
-        findings.problems[mark, "sets"] = mark.problem("features", message)
+    yield from _continuous(features, why)
+    if (num_sets := count_draws(features) or 0) > MAX_FEATURE_SETS:
+        message = f"the ranges make {num_sets} feature sets; at most {MAX_FEATURE_SETS} allowed"
+        yield next(open_settings(features))[0].mark.problem("features", message)
     search = tree.entries.get("search")
     algorithm = search.entries.get("algorithm") if isinstance(search, Block) else None
     if not isinstance(algorithm, Leaf) or algorithm.value != "grid":
         return
-    why = "the grid needs a list; use choice, grid or quantized"
-    _refuse_continuous(tree, why, findings)
-    num_points = count_draws(tree)
-    if num_points is not None and num_points > MAX_GRID:
+    yield from _continuous(tree, "the grid needs a list; use choice, grid or quantized")
+    if (num_points := count_draws(tree) or 0) > MAX_GRID:
         message = f"the grid has {num_points:,} points; at most {MAX_GRID:,} are allowed"
-        findings.problems[algorithm.mark, "grid"] = algorithm.mark.problem(
-            "search.algorithm", message
-        )
+        yield algorithm.mark.problem("search.algorithm", message)
 
 
-def _refuse_continuous(tree: Block, why: str, findings: Findings) -> None:
+def _continuous(tree: Block, why: str) -> Iterator[Problem]:
     for setting, _ in open_settings(tree):
         if setting.range.num_values is None:
             message = f"{setting.range.kind} is continuous, but {why}"
-            findings.problems[setting.mark, why] = setting.mark.problem(setting.name, message)
+            yield setting.mark.problem(setting.name, message)
 
 
-def _check_settings(tree: Block, findings: Findings) -> None:
-    for chosen in _one_at_a_time(tree):
+def _check_settings(tree: Block, problems: Problems) -> None:
+    tried: list[Mapping[str, Scalar]] = [{}]
+    for setting, context in open_settings(tree):
+        tried += [{**context, setting.name: value} for value in _values_to_try(setting.range)]
+    for chosen in tried:
         drawn = draw(tree, with_choices(chosen))
         try:
             Experiment.model_validate(drawn.values)
         except ValidationError as error:
             for item in error.errors(include_url=False):
-                _collect(item, drawn, findings)
-        if len(findings.problems) > MAX_PROBLEMS:
-            return
-
-
-def _one_at_a_time(tree: Block) -> Iterator[Mapping[str, Scalar]]:
-    yield {}
-    for setting, context in open_settings(tree):
-        for value in _values_to_try(setting.range):
-            yield {**context, setting.name: value}
+                if len(problems) > MAX_PROBLEMS:
+                    return
+                _collect(item, drawn, problems)
 
 
 def _values_to_try(range_: Range) -> Sequence[Scalar]:
@@ -155,10 +134,8 @@ def _values_to_try(range_: Range) -> Sequence[Scalar]:
     return (*range_.ends, *range_.values()[1:-1])  # a fault shows at an end first
 
 
-def _collect(error: Mapping[str, Any], drawn: Draw, findings: Findings) -> None:
+def _collect(error: Mapping[str, Any], drawn: Draw, problems: Problems) -> None:
     """Add one error of pydantic to the problems, unless it is there or its value was invalid."""
-    if len(findings.problems) > MAX_PROBLEMS:
-        return
     path = _path_in(drawn.values, error)
     origin = _origin(path, drawn)
     if not origin.valid:
@@ -167,15 +144,15 @@ def _collect(error: Mapping[str, Any], drawn: Draw, findings: Findings) -> None:
     # A range of numbers has one fault of a kind, however many of its values show it.
     is_one_range = origin.kind not in (None, "choice", "grid")
     place = origin.key_mark if is_one_range or fault == "extra_forbidden" else origin.mark
-    if (key := (place, f"{fault} {path[-1:]}")) in findings.problems:
+    if (key := (place, f"{fault} {path[-1:]}")) in problems:
         return
     if fault == "extra_forbidden":
         message = unknown_key(tuple(map(str, path)), _value_at(drawn.values, path[:-1]))
-        findings.problems[key] = place.problem(shown, message)
+        problems[key] = place.problem(shown, message)
         return
     if fault == "missing":
         shown = f"{shown}.{path[-1]}" if shown else str(path[-1])
-    findings.problems[key] = origin.mark.problem(shown, describe(error, path, origin.kind))
+    problems[key] = origin.mark.problem(shown, describe(error, path, origin.kind))
 
 
 def _path_in(values: Any, error: Mapping[str, Any]) -> _Loc:
@@ -205,6 +182,14 @@ def _value_at(values: Any, path: _Loc) -> Any:
     return values
 
 
+def _verdicts(tree: Block, rule: Rule) -> Iterator[tuple[Draw, str | None]]:
+    """Check a rule on every draw whose settings that the rule involves are valid."""
+    for drawn in _draws_for(tree, rule):
+        experiment, broken = _repaired(drawn)
+        if experiment and not any(_touches(path, rule) for path in broken):
+            yield drawn, rule.check(experiment)
+
+
 def _draws_for(tree: Block, rule: Rule) -> Iterator[Draw]:
     """Draw all combinations of the settings that a rule involves, or a sample of too many."""
 
@@ -223,12 +208,9 @@ def _draws_for(tree: Block, rule: Rule) -> Iterator[Draw]:
 
 def _touches(path: Sequence[str | int], rule: Rule) -> bool:
     """Return True if a rule involves a setting, or a block that holds the setting."""
-    for dotted in rule.paths:
-        pieces = dotted.split(".")
-        shorter = min(len(pieces), len(path))
-        if list(path[:shorter]) == pieces[:shorter]:
-            return True
-    return False
+    return any(
+        all(a == b for a, b in zip(path, dotted.split("."), strict=False)) for dotted in rule.paths
+    )
 
 
 def _repaired(drawn: Draw) -> tuple[Experiment | None, list[_Loc]]:
@@ -270,22 +252,19 @@ def _place(rule: Rule, drawn: Draw) -> tuple[Mark, str]:
     return _origin(tuple(rule.paths[0].split(".")), drawn).mark, rule.paths[0]
 
 
-def _advise(tree: Block, rule: Rule, findings: Findings) -> None:
+def _advice(tree: Block, rule: Rule) -> Iterator[tuple[Mark, str, str]]:
     """Warn at the first setting of a rule if the rule finds fault whenever it is drawn."""
     path = tuple(rule.paths[0].split("."))
-    advice: dict[Mark, Problem | None] = {}  # None: the setting has an effect
-    for drawn in _draws_for(tree, rule):
+    advice: dict[Mark, tuple[Mark, str, str] | None] = {}  # None: the setting has an effect
+    for drawn, message in _verdicts(tree, rule):
         origin = drawn.locate(path)
         if origin is None or _is_plain_default(path, origin, drawn):
             continue
-        experiment, _ = _repaired(drawn)
-        message = rule.check(experiment) if experiment else None
-        found = origin.mark.problem(origin.path, message) if message else None
-        if not found or origin.key_mark not in advice:
-            advice[origin.key_mark] = found
-    for problem in filter(None, advice.values()):
-        mark = Mark(problem.file, problem.line, problem.column)
-        findings.warnings.setdefault((mark, problem.path), problem)
+        if not message:
+            advice[origin.key_mark] = None
+        else:
+            advice.setdefault(origin.key_mark, (origin.mark, origin.path, message))
+    return filter(None, advice.values())
 
 
 def _is_plain_default(path: _Loc, origin: Origin, drawn: Draw) -> bool:
