@@ -1,4 +1,4 @@
-"""Forests for tests: grown by scikit-learn, and their trees as our network."""
+"""Random forests for tests: grown by scikit-learn, and as a network of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_TREES, MAX_DEPTH = 40, 9
 
 @lru_cache
 def grow(num_labels: int) -> tuple[RandomForestClassifier, np.ndarray]:
-    """A forest and the coarse rows ``float32[400, 16]`` it is from, which meet its thresholds."""
+    """Return a forest and its coarse training rows ``float32[400, 16]``, often at a threshold."""
     rng = np.random.default_rng(0)
     x = np.round(rng.normal(size=(400, NUM_SONG_FEATURES)) * 4).astype(np.float32) / 4
     score = x[:, 0] + x[:, 5] * x[:, 9] + rng.normal(size=400)
@@ -29,7 +29,7 @@ def grow(num_labels: int) -> tuple[RandomForestClassifier, np.ndarray]:
 
 
 def planted(forest: RandomForestClassifier, num_labels: int) -> Any:
-    """The same forest as a network in evaluation mode."""
+    """Return the same forest as a network in evaluation mode."""
     settings = Forest(num_trees=len(forest.estimators_), max_depth=forest.max_depth)
     network: Any = settings.build(num_labels)
     network.body.take([tree_of(t.tree_, forest.classes_, num_labels) for t in forest.estimators_])

@@ -1,4 +1,4 @@
-"""Ledger records of small studies, as the driver of a study writes them."""
+"""Ledger records of small studies, like those that a study writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFUSION = [[5, 1, 0], [0, 6, 0], [1, 2, 4]]
 
 
 class Script:
-    """Records with a clock that moves one second each."""
+    """Records with a clock that advances by one second for each."""
 
     def __init__(self, name: str = "quick", start_ms: int = 1_700_000_000_000) -> None:
         self.name, self.time_ms = name, start_ms
@@ -101,7 +101,7 @@ VOTES = [
 def vote(
     name: str, weights: dict[str, float], val: float, test: float, left_out: int
 ) -> dict[str, Any]:
-    """A row of the ensemble record; accuracy is macro F1 and a hundredth."""
+    """Return a row of the ensemble record; accuracy is macro F1 plus 0.01."""
     models = {"t1-s2": "resnet18", "t0-s1": "cnn", "t2": "cnn"}
     scores = {
         split: {
@@ -118,7 +118,7 @@ def vote(
 
 
 def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, Any]]:
-    """Search trials: two completed, one stopped, one failed; then all stages up to version 1."""
+    """Return a study with two completed, one stopped and one failed trial, up to version 1."""
     script = Script(name)
     script.study()
     script.features(passed)

@@ -1,4 +1,4 @@
-"""Joining and starting Ray, each in a process of its own; and how many trials fit."""
+"""Joining and starting Ray, in separate processes, and the number of trials that fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tuner.trials.cluster import Cluster, trials_at_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Prints what `connect` gave or raised, and what a worker finds in its environment.
+# Prints the result or the error of `connect`, and the environment of a worker.
 CONNECT = """
 import dataclasses, json, os, sys
 from tuner import errors
@@ -48,7 +48,7 @@ def connect(
     num_cpus: int | None = None,
     names: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Connect in another process, as a study would."""
+    """Connect in another process, like a study."""
     done = subprocess.run(
         [sys.executable, "-c", CONNECT, json.dumps([address, num_cpus, names])],
         cwd=ROOT,
@@ -64,7 +64,7 @@ def connect(
 
 
 def plain_environment(home: Path) -> dict[str, str]:
-    """Nothing that points to a running cluster, and a home without a token."""
+    """Return an environment without a running cluster and without a token."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
 
@@ -149,7 +149,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
 @pytest.mark.timeout(180)
 def test_joins_a_running_cluster(foreign: Loopback) -> None:
     found = connect(foreign.environment, foreign.address, names=("RAY_ADDRESS",))
-    # Ray names the host by its own address, where it was told 127.0.0.1
+    # Ray returns the host's own address instead of 127.0.0.1
     assert found.pop("address").endswith(foreign.address.removeprefix("127.0.0.1"))
     assert found == {
         "num_cpus": 1,
@@ -181,12 +181,12 @@ def test_wrong_token_is_refused_in_words(foreign: Loopback, tmp_path: Path, toke
 @pytest.mark.ray
 @pytest.mark.timeout(180)
 def test_a_jobs_own_environment_is_merged(foreign: Loopback) -> None:
-    """Ray hands a job's own to its driver in this variable, and by itself refuses conflicts."""
+    """Ray passes a job's environment to its driver in this variable, and refuses conflicts."""
     theirs = {"MINE": "1", "RAY_ADDRESS": "elsewhere:1", "PYTHONWARNINGS": "error"}
     environment = {
         **foreign.environment,
         "RAY_ADDRESS": foreign.address,
-        # what the job's processes, the driver among them, get of it
+        # the part that the processes of the job get, including the driver
         "PYTHONWARNINGS": "default",
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": theirs}}),
     }
@@ -200,7 +200,7 @@ def test_a_jobs_own_environment_is_merged(foreign: Loopback) -> None:
 def test_workers_that_the_autoscaler_may_start_count(foreign: Loopback, tmp_path: Path) -> None:
     """By hand from cluster.yaml: a head of 8 CPUs, and up to 4 workers of 8 CPUs and 1 GPU."""
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    # `ray up` writes it there in this form (ray/autoscaler/_private/commands.py)
+    # `ray up` writes it in this form (ray/autoscaler/_private/commands.py)
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
     found = connect({**foreign.environment, "HOME": str(tmp_path)}, foreign.address)
     assert (found["num_cpus"], found["num_gpus"]) == (40, 4)

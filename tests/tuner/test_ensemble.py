@@ -26,59 +26,61 @@ from tuner.training import metrics
 from tuner.trials.predictions import Predictions
 
 
-def random_answers(seed: int, s: int, t: int, k: int):
-    """Answers ``[s, t, k]`` of models of different skill, and the truth."""
+def random_predictions(seed: int, s: int, t: int, k: int):
+    """Return predictions ``[s, t, k]`` of models of different skill, and the truth."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, k, t)
     logits = rng.normal(size=(s, t, k)) * 2 + rng.uniform(0, 2, (s, 1, 1)) * np.eye(k)[truth]
     return np.exp(logits) / np.exp(logits).sum(2, keepdims=True), truth
 
 
-def loss(answers, truth) -> float:
-    return log_loss(truth, answers, labels=range(answers.shape[1]))
+def loss(predicted, truth) -> float:
+    return log_loss(truth, predicted, labels=range(predicted.shape[1]))
 
 
 def test_soft_vote_by_hand() -> None:
-    answers = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.6, 0.4]]])
-    np.testing.assert_allclose(soft_vote(answers, np.array([0.5, 0.5])), [[0.7, 0.3], [0.4, 0.6]])
-    np.testing.assert_allclose(soft_vote(answers, np.array([1.0, 0.0])), answers[0])
+    predicted = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.6, 0.4]]])
+    np.testing.assert_allclose(
+        soft_vote(predicted, np.array([0.5, 0.5])), [[0.7, 0.3], [0.4, 0.6]]
+    )
+    np.testing.assert_allclose(soft_vote(predicted, np.array([1.0, 0.0])), predicted[0])
 
 
 def test_selection_by_hand() -> None:
     # Two models that are right on different tracks: 0.8 and 0.2 on one, 0.2 and 0.8 on the other.
     # Alone each loses -(ln 0.8 + ln 0.2) / 2 = 0.916, together -ln 0.5 = 0.693. A third, worse
     # than both everywhere, is not taken.
-    answers = np.array([
+    predicted = np.array([
         [[0.8, 0.2], [0.8, 0.2]],
         [[0.2, 0.8], [0.2, 0.8]],
         [[0.1, 0.9], [0.9, 0.1]],
     ])  # fmt: skip
-    weights = select_weights(answers, np.array([0, 1]))
+    weights = select_weights(predicted, np.array([0, 1]))
     np.testing.assert_array_equal(weights, [0.5, 0.5, 0.0])
 
 
 def test_selection_equals_a_slow_search() -> None:
-    answers, truth = random_answers(3, 4, 30, 3)
+    predicted, truth = random_predictions(3, 4, 30, 3)
     added: list[int] = []
     path = []
     for _ in range(12):
-        tried = [loss(answers[[*added, i]].mean(0), truth) for i in range(4)]
+        tried = [loss(predicted[[*added, i]].mean(0), truth) for i in range(4)]
         added.append(int(np.argmin(tried)))
         path.append((min(tried), np.bincount(added, minlength=4) / len(added)))
     expected = min(path, key=lambda one: one[0])[1]
     assert np.count_nonzero(expected) > 1
-    np.testing.assert_allclose(select_weights(answers, truth, rounds=12), expected)
+    np.testing.assert_allclose(select_weights(predicted, truth, rounds=12), expected)
 
 
 def test_selection_is_near_the_best_of_all_mixtures() -> None:
-    answers, truth = random_answers(5, 3, 60, 4)
+    predicted, truth = random_predictions(5, 3, 60, 4)
     grid = [
         (a / 20, b / 20, (20 - a - b) / 20)
         for a, b in itertools.product(range(21), repeat=2)
         if a + b <= 20
     ]
-    best = min(loss(soft_vote(answers, np.array(w)), truth) for w in grid)
-    found = loss(soft_vote(answers, select_weights(answers, truth)), truth)
+    best = min(loss(soft_vote(predicted, np.array(w)), truth) for w in grid)
+    found = loss(soft_vote(predicted, select_weights(predicted, truth)), truth)
     assert found == pytest.approx(best, abs=2e-3)
 
 
@@ -88,12 +90,12 @@ def test_selection_is_near_the_best_of_all_mixtures() -> None:
     rounds=st.integers(1, 50),
 )  # fmt: skip
 def test_a_fusion_is_never_worse_on_validation_than_its_best_model(seed, s, t, k, rounds) -> None:
-    answers, truth = random_answers(seed, s, t, k)
-    weights = select_weights(answers, truth, rounds)
+    predicted, truth = random_predictions(seed, s, t, k)
+    weights = select_weights(predicted, truth, rounds)
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1)
-    best = min(loss(one, truth) for one in answers)
-    assert loss(soft_vote(answers, weights), truth) <= best + 1e-12
+    best = min(loss(one, truth) for one in predicted)
+    assert loss(soft_vote(predicted, weights), truth) <= best + 1e-12
 
 
 def test_tracks_are_matched_by_name() -> None:
@@ -153,8 +155,8 @@ def rows_of(study: Study) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in study.required("ensemble")["rows"]}
 
 
-def macro_f1(truth, answers) -> float:
-    return f1_score(truth, answers.argmax(1), average="macro")
+def macro_f1(truth, predicted) -> float:
+    return f1_score(truth, predicted.argmax(1), average="macro")
 
 
 def test_the_stage_scores_each_vote(study: Study) -> None:
@@ -172,7 +174,7 @@ def test_the_stage_scores_each_vote(study: Study) -> None:
         both = (soft + second[split].probabilities) / 2
         assert rows["top_k"][split]["f1_macro"] == pytest.approx(macro_f1(truth, both))
         assert rows["top_k"][split]["log_loss"] == pytest.approx(log_loss(truth, both))
-        # the forest's feature set lists its tracks the other way round
+        # the forest's feature set lists its tracks in reverse order
         fused = weights[0] * soft + weights[1] * forest[split].probabilities[::-1]
         assert rows["fusion"][split]["f1_macro"] == pytest.approx(macro_f1(truth, fused))
         assert rows["fusion"][split]["log_loss"] == pytest.approx(log_loss(truth, fused))
@@ -190,17 +192,17 @@ def test_the_stage_scores_each_vote(study: Study) -> None:
 def test_a_fusion_is_weighed_by_validation_alone(study: Study) -> None:
     """The forest is right on validation only, the network on the test tracks only."""
     for name, right in (("c0-1", "test"), ("t3", "val")):
-        for split, answers in study.predicted[name].items():
+        for split, predicted in study.predicted[name].items():
             shift = 0 if split == right else 1
-            sure = 0.9 * np.eye(3)[(answers.truth + shift) % 3] + 0.1 / 3
-            study.predicted[name][split] = replace(answers, probabilities=sure)
+            sure = 0.9 * np.eye(3)[(predicted.truth + shift) % 3] + 0.1 / 3
+            study.predicted[name][split] = replace(predicted, probabilities=sure)
     compare_ensembles(study)
     fusion = rows_of(study)["fusion"]
     assert [one["weight"] for one in fusion["members"]] == [0.0, 1.0]
     assert (fusion["val"]["f1_macro"], fusion["test"]["f1_macro"]) == (1.0, 0.0)
 
 
-def test_each_model_answers_each_split_once(study: Study) -> None:
+def test_each_model_predicts_each_split_once(study: Study) -> None:
     compare_ensembles(study)
     assert sorted(study.asked) == sorted(
         itertools.product(("c0-1", "c1-2", "t3"), ("val", "test"))
@@ -211,7 +213,7 @@ def test_each_model_answers_each_split_once(study: Study) -> None:
     assert len(study.asked) == 6
 
 
-def test_a_study_killed_in_the_middle_goes_on_with_the_predictions_it_has(study: Study) -> None:
+def test_a_study_killed_in_the_middle_continues_with_the_predictions_it_has(study: Study) -> None:
     class Killed(BaseException):
         pass
 
@@ -252,7 +254,7 @@ def test_damaged_predictions_are_computed_again(study: Study, tmp_path: Path) ->
         assert rows_of(again) == rows_of(study)
 
 
-def test_a_model_that_is_lost_leaves_the_other_votes(study: Study) -> None:
+def test_a_lost_model_leaves_the_other_votes(study: Study) -> None:
     del study.predicted["t3"]
     compare_ensembles(study)
     assert list(rows_of(study)) == ["winner_soft", "winner_hard", "top_k"]
@@ -260,7 +262,7 @@ def test_a_model_that_is_lost_leaves_the_other_votes(study: Study) -> None:
     assert problem.endswith("t3 has no checkpoint")
 
 
-def test_tracks_that_a_member_lacks_are_left_out_and_counted(study: Study) -> None:
+def test_tracks_unknown_to_a_member_are_skipped_and_counted(study: Study) -> None:
     full = study.predicted["t3"]["test"]
     study.predicted["t3"]["test"] = Predictions(
         full.track_ids[2:], full.truth[2:], full.probabilities[2:], full.hard[2:],

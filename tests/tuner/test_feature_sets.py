@@ -1,4 +1,4 @@
-"""Where a study's audio is, what is asked of it before a start, and what may be written of it."""
+"""A study's audio: its address without secrets, checks before the start, and the build."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ SHOWN = "s3://bucket/my%20music?region=eu-1"
         ("C://odd", "C://odd"),  # what a scheme is, pyarrow decides
     ],
 )
-def test_a_source_is_a_place_or_a_uri_as_it_was_given(root: str, source: str | Path) -> None:
+def test_a_source_is_a_path_or_a_uri_as_given(root: str, source: str | Path) -> None:
     assert data_source(root, Folder.at("results")) == source
 
 
-def test_specs_are_those_of_the_blocks() -> None:
+def test_pipeline_settings_follow_the_blocks() -> None:
     text = (
         "data: {clip_seconds: 2, clips_per_track: 3, short: repeat, group: track, seed: 5,"
         " split: clip}\nfeatures: {kind: mfcc, n_mels: 40, n_mfcc: 13}"
@@ -88,7 +88,7 @@ def test_nothing_that_a_study_writes_holds_the_secret_of_a_uri(place: str, tmp_p
     assert not [secret for secret in SECRETS if secret.encode() in shown]
 
 
-def test_a_space_without_a_secret_is_left_as_it_is() -> None:
+def test_a_space_without_a_secret_stays_as_it_is() -> None:
     for root in ("demo", "my music", "s3://bucket/music", "/srv/Müsik"):
         space = loads(f"{PLAIN}data: {{root: '{root}'}}  # mine\n")
         assert space.without_secrets() is space
@@ -120,7 +120,7 @@ def manifest(folder: Path, rows: list[str], header: str = "path,label,group") ->
     return folder / "manifest.csv"
 
 
-def test_rows_that_the_listing_rejects_are_no_groups(tmp_path: Path) -> None:
+def test_rows_that_the_listing_rejects_do_not_count_as_groups(tmp_path: Path) -> None:
     """Class `high` has three files, one of them listed with two classes: two groups are left."""
     rows = [f"{label} {n}.wav,{label},{label}{n}" for label in ("low", "mid") for n in range(3)]
     rows += [f"high {n}.wav,high,high{n}" for n in range(3)]

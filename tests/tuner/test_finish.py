@@ -1,4 +1,4 @@
-"""The one look at the test split, and what is said of the registered model."""
+"""The only test of the winner, and the reason given for its registration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_winner_is_scored_per_track_per_clip_and_per_class(study: Study) -> 
     assert [c["label"] for c in found["classes"]] == LABELS
 
 
-def test_the_winner_answers_the_test_tracks_once_in_the_life_of_a_study(study: Study) -> None:
+def test_the_winner_predicts_the_test_tracks_once_in_the_life_of_a_study(study: Study) -> None:
     finish.test_winner(study)
     finish.test_winner(study)
     compare_ensembles(study)
@@ -65,6 +65,6 @@ def test_scores_that_are_not_finite_do_not_break_the_ledger(study: Study) -> Non
         (None, True, "because"),
     ],
 )
-def test_a_model_that_guesses_is_registered_and_said_to(version, is_guessing, expected) -> None:
+def test_a_model_that_guesses_is_registered_with_a_note(version, is_guessing, expected) -> None:
     done = Registration("quick", version, None, "because")
     assert finish.reason_of(done, is_guessing) == expected

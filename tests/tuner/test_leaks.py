@@ -1,4 +1,4 @@
-"""What `data.leaks` does to the first stage of a study, with feature sets that are there."""
+"""Effects of `data.leaks` on the first stage of a study, with feature sets built before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def space(leaks: str) -> Space:
 
 
 def torn_copies(folder: Path) -> Path:
-    """Two classes with given sides; what one training track of `a` holds is in test, softer."""
+    """Write two classes with given splits; one training track of `a` is in test too, softer."""
     lines = ["path,label,side"]
     for number, name in enumerate(f"{label}{take}" for label in "ab" for take in range(5)):
         rng = np.random.default_rng(number)
@@ -51,7 +51,7 @@ def torn_copies(folder: Path) -> Path:
 
 
 def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, Any]]]:
-    """What the first stage tells the user, and what it records."""
+    """Return what the first stage tells the user, and what it records."""
     data = wanted.template.data
     clip, feature, split = pipeline_settings(data, wanted.template.front_end)
     options = BuildOptions(decode=decode_here)
@@ -97,6 +97,6 @@ def test_dropped_tracks_are_counted_by_their_split() -> None:
     assert dropped_in_words({"passed": True}) == "", "a set of an earlier version"
 
 
-def test_clips_split_one_by_one_cannot_be_mended() -> None:
+def test_a_split_by_clips_cannot_drop_its_leaks() -> None:
     with pytest.raises(ConfigError, match="write leaks: report"):
         loads(TEXT.replace("LEAKS", "drop").replace("{column: side}", "clip"))

@@ -1,4 +1,4 @@
-"""The final fit: what is trained again, what is tested then, and what happens when it fails."""
+"""The final fit: what it trains, what is tested after it, and what happens if it fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPACE = "name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 5}}\nconfirm: {{refit: 
 
 
 class Fitting(Study):
-    """A study that keeps what it is asked to train; the run ends as told."""
+    """A study that notes what it is asked to train, and whose final fit ends as given."""
 
     def __init__(
         self, folder: Path, wanted: str = "true", error: str | None = None, reached: float = 1.0
@@ -72,7 +72,7 @@ def test_the_winner_is_trained_again_with_its_seed_to_the_last_epoch(tmp_path: P
     assert len(study.trained) == 1, "a study that goes on trains it no second time"
 
 
-def test_nobody_asked_nothing_is_trained(tmp_path: Path) -> None:
+def test_without_refit_nothing_is_trained(tmp_path: Path) -> None:
     study = Fitting(tmp_path, "false")
     refit.refit_winner(study)
     assert not study.trained
@@ -84,20 +84,20 @@ def test_a_final_fit_that_fails_leaves_the_confirmed_winner(tmp_path: Path) -> N
     refit.refit_winner(study)
     assert refit.final_run(study).trial_id == "c0-1"
     assert any("the loss is not finite" in text for text in study.silent.said)
-    # the next run of the study tries again, as long as the test tracks are not read
+    # the next run of the study tries again unless the test has been read
     study.error = None
     refit.refit_winner(study)
     assert refit.final_run(study).trial_id == "refit-c0-1"
 
 
-def test_a_final_fit_that_knows_its_own_tracks_badly_is_not_taken(tmp_path: Path) -> None:
+def test_a_final_fit_that_predicts_its_own_tracks_badly_is_rejected(tmp_path: Path) -> None:
     study = Fitting(tmp_path, reached=0.5)
     refit.refit_winner(study)
     assert refit.final_run(study).trial_id == "c0-1"
     assert any("the winner stays" in text for text in study.silent.said)
 
 
-def test_after_the_test_nothing_is_trained_any_more(tmp_path: Path) -> None:
+def test_nothing_is_trained_after_the_test(tmp_path: Path) -> None:
     study = Fitting(tmp_path, error="no room")
     refit.refit_winner(study)
     finish.test_winner(study)
@@ -106,7 +106,7 @@ def test_after_the_test_nothing_is_trained_any_more(tmp_path: Path) -> None:
     assert study.asked == [("c0-1", "test")]
 
 
-def test_one_that_was_cut_off_is_continued(tmp_path: Path) -> None:
+def test_an_interrupted_final_fit_continues(tmp_path: Path) -> None:
     study = Fitting(tmp_path)
     study.record(
         "trial", trial_id="refit-c0-1", stage="final", ordinal=0, seed=7, params={},

@@ -21,7 +21,7 @@ ASHA = "name: s\nmodel: {name: cnn}\ntrain: {epochs: 8}\nscheduler: {reduction_f
 
 
 def tune_trial(name: str) -> Any:
-    """A trial as Tune knows it: each run of a study gives it a new id of Tune's."""
+    """Return a trial as Tune knows it: Tune gives it a new id in each run of a study."""
     return SimpleNamespace(trial_id=f"tune-{name}", config={"trial_id": name})
 
 
@@ -83,11 +83,13 @@ def test_a_resumed_study_decides_like_one_that_was_not_interrupted() -> None:
 
 
 def test_a_resumed_trial_counts_once_at_a_rung() -> None:
-    """The rung at epoch 2 holds 0.2; counted twice, the median would stop 0.25 after 0.3."""
+    """By hand: a trial stops below the median of the values that its rung holds."""
     decisions = Decisions(row("t0", [0.1, 0.2, 0.3], "running"))
     assert decisions.on("t0", 3, 0.3) == TrialScheduler.CONTINUE  # repeats its last epoch
     assert decisions.on("t1", 2, 0.3) == TrialScheduler.CONTINUE
     assert decisions.on("t2", 2, 0.25) == TrialScheduler.CONTINUE  # the median of 0.2 and 0.3
+    # Below 0.25, the median now; if 0.2 counted twice, it would be 0.225.
+    assert decisions.on("t3", 2, 0.23) == TrialScheduler.STOP
 
 
 def test_a_metric_to_minimise_stops_large_values() -> None:

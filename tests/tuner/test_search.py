@@ -1,4 +1,4 @@
-"""Samplers: reproducible, conditional, resumable; Optuna's words translated both ways."""
+"""Samplers: reproducible, conditional and resumable, with ranges converted for Optuna and back."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def drawn(proposer: Proposer, count: int) -> list[Proposal]:
 
 
 def row(proposal: Proposal, value: float | None = None, status: str = "completed") -> TrialRow:
-    """A proposal as the ledger of an earlier run tells it."""
+    """Return a proposal as a row of the ledger of an earlier run."""
     best = None if value is None else {"epoch": 1, "metrics": {"val_f1_macro": value}}
     return TrialRow(
         proposal.trial_id, "search", proposal.ordinal, proposal.seed, dict(proposal.params),
@@ -182,7 +182,6 @@ def test_tpe_learns() -> None:
 def test_a_resumed_tpe_knows_what_the_earlier_run_knew() -> None:
     before = run(build_sampler(tpe(50)), 30)
     values = [score(dict(proposal.params)) for proposal in before]
-    # Of a ledger: the value of a failed trial is missing.
     rows = [row(proposal, value) for proposal, value in zip(before, values, strict=True)]
     late = scores(run(build_sampler(tpe(50), rows), 20))
     fresh = scores(run(build_sampler(tpe(50, seed=1)), 8))
@@ -195,7 +194,7 @@ def test_a_resumed_study_does_not_draw_its_first_trials_again() -> None:
     more = run(build_sampler(tpe(20), rows), 3)
     assert [proposal.ordinal for proposal in more] == [3, 4, 5]
     assert all(proposal.params not in [one.params for one in first] for proposal in more)
-    # The same place in the same study gives the same draws.
+    # The same study resumed at the same place draws the same values.
     assert run(build_sampler(tpe(20), rows), 3) == more
 
 

@@ -71,7 +71,7 @@ def _compositions(study: Context) -> Iterator[tuple[str, list[TrialRow]]]:
         yield "top_k", confirmed
     families: dict[str, TrialRow] = {}
     for row in (*confirmed, *selection.leaderboard(rows.values(), study.metric, study.maximise)):
-        families.setdefault(row.experiment.model.name, row)
+        families.setdefault(row.model, row)
     if len(families) > 1:
         yield "fusion", list(families.values())
 
@@ -88,7 +88,7 @@ def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
     return {
         "name": name,
         "members": [
-            {"trial_id": row.trial_id, "model": row.experiment.model.name, "weight": weight}
+            {"trial_id": row.trial_id, "model": row.model, "weight": weight}
             for row, weight in zip(members, weights.tolist(), strict=True)
         ],
         **{
