@@ -52,7 +52,8 @@ def assemble(
     """
     shape = feature_shape(output.clip, output.feature)
     splits = _split_tracks(decision, decoded)
-    tracks = catalog.tracks
+    classes = Counter((track.label, name) for name in SPLITS for track in splits[name])
+    labels, tracks = sorted({label for label, _ in classes}), catalog.tracks
     with target.parent.building(target.name) as scratch:
         folder = Folder(scratch)
         parts = _write_parts(folder, plan_parts(splits, shape), shape)
@@ -62,7 +63,7 @@ def assemble(
         manifest = Manifest(
             version=FORMAT_VERSION,
             fingerprint=target.name,
-            labels=tuple(sorted({printable(track.label) for track in decision.used})),
+            labels=tuple(labels),
             clip=output.clip,
             feature=output.feature,
             split=split,
@@ -73,7 +74,7 @@ def assemble(
             ignored=catalog.ignored,
             unlisted=len(catalog.unlisted),
             clips={name: sum(track.num_rows for track in splits[name]) for name in SPLITS},
-            classes=_classes(decision),
+            classes={label: {name: classes[label, name] for name in SPLITS} for label in labels},
             group_source=decision.group_source,
             leakage=decision.leakage,
             parts=tuple(parts),
@@ -158,13 +159,3 @@ def _reasons(tracks: Sequence[Track], decision: Decision) -> dict[str, Reason]:
         code: Reason(len(found), tuple(found[:_MAX_EXAMPLES]))
         for code, found in sorted(paths.items())
     }
-
-
-def _classes(decision: Decision) -> dict[str, dict[Split, int]]:
-    count: Counter[tuple[str, str]] = Counter()
-    for track in decision.used:
-        where = decision.splits[track.track_id]
-        for split in {where} if isinstance(where, str) else set(where):
-            count[track.label, split] += 1
-    labels = sorted({track.label for track in decision.used})
-    return {printable(label): {name: count[label, name] for name in SPLITS} for label in labels}

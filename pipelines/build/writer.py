@@ -13,9 +13,15 @@ import pyarrow.parquet
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import printable, shown
-from pipelines.store.feature_set import REJECTS, TRACKS, file_digest, part_prefix
+from pipelines.store.feature_set import (
+    REJECTS,
+    TRACKS,
+    clips_schema,
+    file_digest,
+    part_prefix,
+    tracks_schema,
+)
 from pipelines.store.manifest import PartFile
-from pipelines.store.schema import TRACKS_SCHEMA, clips_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,8 +146,8 @@ def _labelled(track: SplitTrack, rows: pyarrow.Table, schema: pyarrow.Schema) ->
 
 
 def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
-    """Write tracks.parquet from one mapping per listed file, with the columns of TRACKS_SCHEMA."""
-    table = pyarrow.Table.from_pylist(list(rows), schema=TRACKS_SCHEMA)
+    """Write tracks.parquet from one mapping of ``tracks_schema`` columns per listed file."""
+    table = pyarrow.Table.from_pylist(list(rows), schema=tracks_schema())
     pyarrow.parquet.write_table(table, folder.local(TRACKS), compression="zstd")
 
 

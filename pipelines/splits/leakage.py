@@ -172,7 +172,13 @@ def judge_copies(
     verdicts: dict[str, tuple[str, str]] = {}
     for copies in sets.values():
         copies.sort(key=lambda track: _rank(track, given or {}))
-        verdicts.update(_conflicting(copies) or _repeated(copies))
+        for track in copies:
+            other = next((copy for copy in copies if copy.label != track.label), None)
+            if other:
+                detail = f"same samples as {shown(other)}, which is listed as {other.label!r}"
+                verdicts[track.track_id] = ("E_LABEL_CONFLICT", detail)
+            elif track is not copies[0]:
+                verdicts[track.track_id] = ("E_DUP", f"same samples as {shown(copies[0])}")
     return verdicts
 
 
@@ -190,22 +196,6 @@ def _behind(together: Sequence[Track], splits: Mapping[str, Split], tie: str) ->
 def _rank(track: Track, splits: Mapping[str, Split]) -> tuple[int, str, float, str]:
     rank = _RANK[splits.get(track.track_id)]
     return rank, track.path, track.start_s, track.track_id
-
-
-def _conflicting(copies: Sequence[Track]) -> dict[str, tuple[str, str]]:
-    if len({track.label for track in copies}) == 1:
-        return {}
-    verdicts = {}
-    for track in copies:
-        other = next(copy for copy in copies if copy.label != track.label)
-        detail = f"same samples as {shown(other)}, which is listed as {other.label!r}"
-        verdicts[track.track_id] = ("E_LABEL_CONFLICT", detail)
-    return verdicts
-
-
-def _repeated(copies: Sequence[Track]) -> dict[str, tuple[str, str]]:
-    detail = f"same samples as {shown(copies[0])}"
-    return {track.track_id: ("E_DUP", detail) for track in copies[1:]}
 
 
 def _through_copies(

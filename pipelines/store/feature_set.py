@@ -149,3 +149,51 @@ def file_digest(path: Path) -> str:
 def part_prefix(split: Split) -> str:
     """Return the prefix of the paths of one split's Parquet files."""
     return f"clips/split={split}/"
+
+
+def tracks_schema() -> pyarrow.Schema:
+    """Return the columns of tracks.parquet."""
+    import pyarrow
+
+    return pyarrow.schema(
+        [
+            ("track_id", pyarrow.string()),
+            ("path", pyarrow.string()),
+            ("start_s", pyarrow.float64()),
+            ("end_s", pyarrow.float64()),
+            ("label", pyarrow.string()),
+            ("group", pyarrow.string()),
+            ("split", pyarrow.string()),
+            ("verdict", pyarrow.string()),
+            ("reason", pyarrow.string()),
+            ("detail", pyarrow.string()),
+            ("seconds", pyarrow.float64()),
+            ("clips", pyarrow.int32()),
+        ]
+    )
+
+
+def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:
+    """Return the columns of decoded clips before the split: number, start, float16[F, M]."""
+    import pyarrow
+
+    tensor = pyarrow.fixed_shape_tensor(pyarrow.float16(), list(shape))
+    return pyarrow.schema(
+        [("clip", pyarrow.int32()), ("start_s", pyarrow.float64()), ("features", tensor)]
+    )
+
+
+def clips_schema(shape: tuple[int, int]) -> pyarrow.Schema:
+    """Return the columns of stored clips; features are fixed-shape tensors, float16[F, M]."""
+    import pyarrow
+
+    rows = rows_schema(shape)
+    return pyarrow.schema(
+        [
+            ("track_id", pyarrow.string()),
+            rows.field("clip"),
+            rows.field("start_s"),
+            ("label", pyarrow.string()),
+            rows.field("features"),
+        ]
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected, CatalogError
-from pipelines.sources.files.contract import FoundFile, Stamp, leads_out
+from pipelines.sources.files import FoundFile, Stamp, leads_out
 from pipelines.sources.tracks import printable
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import AudioRejected, CatalogError, PipelineError
-from pipelines.sources.files.contract import FoundFile, Stamp, leads_out
-from pipelines.sources.files.uri import printable_root, quoted
+from pipelines.sources.files import FoundFile, Stamp, leads_out, printable_root, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

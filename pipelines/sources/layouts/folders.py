@@ -12,10 +12,10 @@ from pipelines.sources.files import (
     as_stream,
     files_at,
     is_audio_name,
-    is_below,
     printable_file,
     printable_root,
 )
+from pipelines.sources.files.local import is_below
 from pipelines.sources.tracks import Catalog, Track
 
 if TYPE_CHECKING:
