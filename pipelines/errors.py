@@ -5,7 +5,7 @@ PipelineError                 exit 1
 ├── SpecError                 exit 2   a clip, feature or split setting that cannot work
 ├── CatalogError              exit 2   the data as listed cannot be used
 ├── SplitError                exit 2   the groups do not allow a train, validation and test split
-├── AudioRejected                      one file is not used: code and detail (never ends a build)
+├── AudioRejected                      one file is rejected: code and detail (never ends a build)
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
 ├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
@@ -49,7 +49,7 @@ class SplitError(PipelineError):
 
 
 class AudioRejected(PipelineError):  # noqa: N818  # a verdict, not a fault of the program
-    """One audio file is not used.
+    """One audio file is rejected.
 
     Attributes:
         code: Reason ``E_...``, as in the table of reason codes.

@@ -31,12 +31,12 @@ class Verdict:
         track_id: Track that was decoded.
         key: Hash of the bytes and everything else the verdict depends on; empty if the bytes
             could not be read, so that nothing can be reused.
-        code: Reason why the file is not used, ``E_...``; empty if it is used.
+        code: Reason for rejecting the file, ``E_...``; empty if it is used.
         detail: The reason in words.
         flags: Remarks ``W_...`` on a file that is used, sorted.
         seconds: Decoded length.
         num_clips: Number of rows made from it.
-        pcm_digest: Digest of the decoded samples; empty if the file is not used.
+        pcm_digest: Digest of the decoded samples; empty if the file is rejected.
         signature: uint32[any], acoustic fingerprint for finding near copies; empty if the file
             is not used.
         tags: Artist, album and title, if the file has them.
@@ -60,7 +60,7 @@ class Verdict:
 
     @property
     def kind(self) -> Kind:
-        """The verdict in a word: ok, flagged (used with a remark) or quarantined (not used)."""
+        """The verdict in a word: ok, flagged (used with a remark) or quarantined (rejected)."""
         if self.code:
             return "quarantined"
         return "flagged" if self.flags else "ok"

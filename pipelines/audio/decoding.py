@@ -82,7 +82,7 @@ def decode_fd(
         out: Buffer float32[MAX_SAMPLES] for the samples; the result is then a view of it.
 
     Raises:
-        AudioRejected: The file is not used; the error carries the reason code.
+        AudioRejected: The file is rejected; the error has the reason code.
     """
     before = stat_regular(fd)
     try:

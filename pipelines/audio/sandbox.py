@@ -111,7 +111,7 @@ class Decoder:
             window: Wanted part.
 
         Raises:
-            AudioRejected: The file is not used; E_DECODE also if the decoder crashed, hung or
+            AudioRejected: The file is rejected; E_DECODE also if the decoder crashed, hung or
                 ran out of memory.
             PipelineError: The child does not start.
         """

@@ -83,14 +83,7 @@ EXIT_SOME_REJECTED = 3
 @click.option("--drop-lost-classes", is_flag=True, help="Continue without classes that lost all.")
 @click.option("--verify", is_flag=True, help="Re-read all files; rebuild what is damaged.")
 @click.option("--json", "as_json", is_flag=True, help="Last line on stdout is a JSON object.")
-def main(
-    data: str,
-    out: Path,
-    layout: Any,
-    label: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options: Any) -> None:
     """Build the feature set of DATA: a folder, a manifest file, or a URI of either."""
     begun = time.monotonic()
     try:

@@ -39,7 +39,7 @@ class BuildProgress:
     Attributes:
         files: Files with a verdict, including those of earlier builds.
         listed: All files.
-        rejected: Files that are not used.
+        rejected: Files that are rejected.
         clips: Rows made so far, over all feature sets of the build.
         resumed: Files of earlier builds, which are not decoded again.
     """
@@ -242,10 +242,7 @@ class _Build:
         return reusable
 
     def _decode_rest(
-        self,
-        job: DecodeJob,
-        keys: Mapping[str, str],
-        decoded: Sequence[dict[str, DecodedTrack]],
+        self, job: DecodeJob, keys: Mapping[str, str], decoded: Sequence[dict[str, DecodedTrack]]
     ) -> None:
         """Decode what is missing and add it to ``decoded``."""
         from pipelines.build.decode import batch_name, decode_batches, decode_tasks

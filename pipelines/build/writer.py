@@ -154,7 +154,7 @@ def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
 def write_rejects(
     folder: Folder, judged: Iterable[tuple[Track, Verdict]], name: str = REJECTS
 ) -> int:
-    """List the tracks that are not used as CSV that a spreadsheet opens without running any of it.
+    """List the rejected tracks as CSV that a spreadsheet opens without running any of it.
 
     Returns:
         The number of these tracks.

@@ -150,9 +150,7 @@ def _front_end() -> tuple[NDArray[np.float32], int, NDArray[np.float32]]:
     return window.astype(np.float32), int(used[0]), weights.astype(np.float32)
 
 
-def _wave(
-    samples: NDArray[np.float32],
-) -> tuple[int, NDArray[np.bool_], NDArray[np.bool_]]:
+def _wave(samples: NDArray[np.float32]) -> tuple[int, NDArray[np.bool_], NDArray[np.bool_]]:
     """Return first block, signs and loud blocks between the loud ends of a short sound."""
     import soxr
 

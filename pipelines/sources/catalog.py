@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pipelines.errors import CatalogError
 from pipelines.sources.files import files_at, is_uri, local_path, printable_root, split_uri
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipelines.sources.files import Files
 
-LAYOUTS: tuple[Layout, ...] = ("folders", "manifest", "esc50", "esc10", "gtzan", "fma")
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 MANIFEST_NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 
 

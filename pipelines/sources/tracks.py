@@ -113,9 +113,7 @@ def normal_form(path: str) -> str:
     return path
 
 
-def name_tracks(
-    rows: Iterable[Track],
-) -> tuple[tuple[Track, ...], dict[str, tuple[str, str]]]:
+def name_tracks(rows: Iterable[Track]) -> tuple[tuple[Track, ...], dict[str, tuple[str, str]]]:
     """Give each listed row a name of its own, whatever the order of the rows.
 
     If a row is repeated exactly, or with other columns but the same class, the first one is used

@@ -146,9 +146,7 @@ def leaking(
 
 
 def judge_copies(
-    tracks: Sequence[Track],
-    exact: Iterable[Pair],
-    given: Mapping[str, Split] | None = None,
+    tracks: Sequence[Track], exact: Iterable[Pair], given: Mapping[str, Split] | None = None
 ) -> dict[str, tuple[str, str]]:
     """Return verdicts on tracks whose decoded samples are equal.
 
