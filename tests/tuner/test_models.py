@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import sklearn.ensemble  # noqa: F401 - slow to import; not within the time limit of a test
 import torch
 from torch import nn
 
