@@ -59,27 +59,21 @@ def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
         TrackingError: The store cannot be used.
         CheckpointError: The model is damaged.
     """
+    from tuner.errors import UsageError
     from tuner.training.bundle import load_bundle
 
     if Path(reference).is_dir():
         return load_bundle(Path(reference))
-    _check_form(reference)
-    from tuner.tracking.fetch import fetch_bundle
-
-    with tempfile.TemporaryDirectory() as folder:
-        return load_bundle(fetch_bundle(tracking_uri, reference, Path(folder)))
-
-
-def _check_form(reference: str) -> None:
-    """Refuse what is neither a folder, a name nor a run before anything is opened."""
-    from tuner.errors import UsageError
-
     is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
     if not (is_run or reference.startswith(("models:/", "runs:/"))):
         raise UsageError(
             f"{reference}: no such folder; MODEL is models:/NAME@champion, models:/NAME/3, "
             "runs:/ID, a run's id, or the folder model/ of a study"
         )
+    from tuner.tracking.fetch import fetch_bundle
+
+    with tempfile.TemporaryDirectory() as folder:
+        return load_bundle(fetch_bundle(tracking_uri, reference, Path(folder)))
 
 
 def predict_file(

@@ -45,34 +45,16 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 )
 @click.option("--name", metavar="N", help="Name of the study; default: the space file's.")
 @click.option(
-    "--storage",
-    default="results",
-    show_default=True,
-    metavar="DIR",
-    help="Folder for all results.",
+    "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."
 )
-@click.option(
-    "--set", "overrides", multiple=True, metavar="K=V", help="Override a setting; V is YAML."
-)
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Set a setting to YAML V.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of the search.")
-@click.option(
-    "--budget", metavar="TIME", help="End the search after a time such as 90s, 30m or 2h."
-)
+@click.option("--budget", metavar="TIME", help="End the search after 90s, 30m or 2h, say.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--print-config", is_flag=True, help="Show the resolved space file, and stop.")
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Refuse to start a new study; without it the command starts or continues one.",
-)
-@click.option(
-    "--address",
-    metavar="A",
-    help="A running Ray cluster; default: RAY_ADDRESS, else this machine.",
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="The last line on stdout is one JSON object."
-)
+@click.option("--resume", is_flag=True, help="Continue a study; fail instead of starting one.")
+@click.option("--address", metavar="A", help="Ray cluster; default: RAY_ADDRESS, else local.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 @click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
 def main(space: Path, **options: Any) -> None:
     """Search SPACE, confirm the best trials, test the winner once and register it.

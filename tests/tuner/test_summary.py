@@ -36,17 +36,11 @@ def test_the_confirmed_configuration_is_the_winner() -> None:
     }  # fmt: skip
 
 
-def test_the_board_is_ranked_and_compared_with_its_median() -> None:
+def test_the_runner_up_is_the_best_other_search_trial() -> None:
     found = summary_of([*STUDY, CONFIRMED])
-    ranks = [(row.rank, row.trial.trial_id, row.is_winner) for row in found.board]
-    assert ranks == [
-        (1, "t1", False), (2, "t2", False), (3, "t0", True), (None, "t3", False),
-        (None, "t4", False),
-    ]  # fmt: skip
-    assert found.runner_up is not None
-    assert found.runner_up.trial.trial_id == "t1"
+    assert [row.trial_id for row in found.ranked] == ["t1", "t2", "t0"]
+    assert found.runner_up is found.ranked[0]
     assert found.median == 0.7  # of 0.7, 0.7 and 0.5
-    assert found.lead(0.5, 0.7) == pytest.approx(-0.2)
 
 
 def test_a_tested_final_fit_is_marked() -> None:

@@ -42,23 +42,6 @@ VOTES = {
 
 
 @dataclass(frozen=True)
-class BoardRow:
-    """One search trial on the leaderboard.
-
-    Attributes:
-        rank: Position from 1; None without a value.
-        trial: The trial.
-        value: The study's metric at the trial's best epoch.
-        is_winner: True for the confirmed configuration, or the best one before confirmation.
-    """
-
-    rank: int | None
-    trial: TrialRow
-    value: float | None
-    is_winner: bool
-
-
-@dataclass(frozen=True)
 class Confirmation:
     """The winner's score over new seeds.
 
@@ -112,8 +95,8 @@ class Summary:
         leakage: The worst of their audits.
         counts: Search and confirmation trials by how they ended, and in total.
         trials: Search trials in the order they started.
-        board: Search trials, ranked; those without a value come last.
-        median: Median value of the ranked trials.
+        ranked: Search trials that have a value, best first.
+        winner: The confirmed configuration, or the best one so far; None if no trial succeeded.
         confirm: The confirmation.
         test: The evaluation on the test split.
         votes: Scores of the votes in `VOTES`, as recorded.
@@ -132,8 +115,8 @@ class Summary:
     leakage: Leakage | None
     counts: dict[str, int]
     trials: list[TrialRow]
-    board: list[BoardRow]
-    median: float | None
+    ranked: list[TrialRow]
+    winner: TrialRow | None
     confirm: Confirmation | None
     test: Evaluation | None
     votes: list[dict[str, Any]]
@@ -142,15 +125,20 @@ class Summary:
     seconds: dict[str, float] | None
 
     @property
-    def winner(self) -> BoardRow | None:
-        """The confirmed configuration, or the best one so far; None if no trial succeeded."""
-        return next((row for row in self.board if row.is_winner), None)
+    def runner_up(self) -> TrialRow | None:
+        """The best search trial besides the winner."""
+        return next((row for row in self.ranked if row is not self.winner), None)
 
     @property
-    def runner_up(self) -> BoardRow | None:
-        """The best search trial besides the winner."""
-        others = (row for row in self.board if not row.is_winner and row.value is not None)
-        return next(others, None)
+    def median(self) -> float:
+        """Median value of the ranked trials."""
+        return statistics.median(self.value(row) for row in self.ranked)
+
+    def value(self, trial: TrialRow) -> float:
+        """Return a ranked trial's value of the study's metric."""
+        value = trial.value(self.metric)
+        assert value is not None
+        return value
 
     @property
     def is_refit(self) -> bool:
@@ -172,10 +160,6 @@ class Summary:
             return None
         alias, version = self.registered.alias, self.registered.version
         return f"models:/{self.registered.name}" + (f"@{alias}" if alias else f"/{version}")
-
-    def lead(self, own: float, other: float) -> float:
-        """Return how much better one value of the metric is than another."""
-        return own - other if self.maximise else other - own
 
     def doubts(self) -> Iterator[str]:
         """Find reasons to doubt the score in the study's own numbers."""
@@ -200,11 +184,11 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the keys of ``tuner.run --json``, except those that the tracker knows."""
         confirm, best = self.confirm, None
-        if (winner := self.winner) and (reached := winner.trial.best):
+        if (winner := self.winner) and (reached := winner.best):
             best = {
-                "trial_id": winner.trial.trial_id,
-                "config": winner.trial.recorded_config,
-                "params": winner.trial.params,
+                "trial_id": winner.trial_id,
+                "config": winner.recorded_config,
+                "params": winner.params,
                 "val": {
                     name: reached["metrics"][f"val_{name}"] for name in ("f1_macro", "accuracy")
                 },
@@ -237,8 +221,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     metric, maximise = config["search"]["metric"], config["search"]["mode"] == "max"
     trials = [row for row in rows.values() if row.stage == "search"]
     confirm = _confirmation(newest, rows)
-    board = _board(trials, metric, maximise, confirm.trial_id if confirm else None)
-    values = [row.value for row in board if row.value is not None]
+    ranked = selection.leaderboard(trials, metric, maximise)
     sets = newest.get("features", {}).get("features", [])
     ensemble, registered = newest.get("ensemble", {}), newest.get("registered")
     return Summary(
@@ -252,8 +235,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         leakage=worst_leakage(sets) if sets else None,
         counts=selection.counts(rows.values()),
         trials=trials,
-        board=board,
-        median=statistics.median(values) if values else None,
+        ranked=ranked,
+        winner=rows.get(confirm.trial_id) if confirm else next(iter(ranked), None),
         confirm=confirm,
         test=Evaluation.of(newest["test"]) if "test" in newest else None,
         votes=ensemble.get("rows", []),
@@ -265,21 +248,6 @@ def summarise(records: Sequence[Record]) -> Summary:
         else Registration(),
         seconds=newest.get("study_end", {}).get("seconds"),
     )
-
-
-def _board(
-    trials: list[TrialRow], metric: str, maximise: bool, winner: str | None
-) -> list[BoardRow]:
-    ranked = selection.leaderboard(trials, metric, maximise)
-    if winner is None and ranked:
-        winner = ranked[0].trial_id
-    return [
-        BoardRow(rank, row, row.value(metric), row.trial_id == winner)
-        for rank, row in [
-            *enumerate(ranked, start=1),
-            *((None, row) for row in trials if row not in ranked),
-        ]
-    ]
 
 
 def _confirmation(

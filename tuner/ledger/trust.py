@@ -113,7 +113,7 @@ def worst_leakage(sets: Sequence[Mapping[str, Any]]) -> Leakage:
         "dropped", "dropped_val",
     )  # fmt: skip
     worst: dict[str, Any] = {name: max(getattr(a, name) for a in audits) for name in counted}
-    examples = dict.fromkeys(pair for audit in audits for pair in audit.examples)
+    examples = dict.fromkeys((kind, text) for audit in audits for kind, text in audit.examples)
     return Leakage(
         **worst,
         passed=all(audit.passed for audit in audits),

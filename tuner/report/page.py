@@ -17,6 +17,7 @@ from tuner.training.metrics import SCORES
 
 if TYPE_CHECKING:
     from pipelines.storage import Folder
+    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
 
 TEMPLATE = "page.html.jinja"
@@ -47,7 +48,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     page = environment.get_template(TEMPLATE).render(
         study=summary,
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
-        board=summary.board[:MAX_ROWS],
+        board=_board(summary),
+        max_rows=MAX_ROWS,
         score_names=list(SCORES),
         votes=VOTES,
         pictures={name: _inline(png) for name, png in pictures.items()},
@@ -61,12 +63,12 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
 
 def _figures(summary: Summary, folder: Folder) -> dict[str, bytes]:
     """Draw the figures that the study has data for, as PNG by name."""
-    winner = summary.winner.trial.trial_id if summary.winner else None
+    winner = summary.winner.trial_id if summary.winner else None
     drawn = {"history": figures.history(summary.trials, summary.metric, winner)}
     if test := summary.test:
         drawn["confusion_matrix"] = figures.confusion_matrix(test.confusion, test.labels)
-        if test.clip_confusion is not None:
-            drawn["confusion_clips"] = figures.confusion_matrix(test.clip_confusion, test.labels)
+        if (clips := test.clip_confusion) is not None:
+            drawn["confusion_clips"] = figures.confusion_matrix(clips, test.labels)
     if finder := _lr_finder(summary, folder):
         drawn["lr_finder"] = figures.learning_rates(**finder)
     return drawn
@@ -87,20 +89,25 @@ def _lr_finder(summary: Summary, folder: Folder) -> dict[str, Any] | None:
     return None
 
 
+def _board(summary: Summary) -> list[TrialRow]:
+    """Return all search trials, best first; those without a value come last."""
+    return [*summary.ranked, *(t for t in summary.trials if t.value(summary.metric) is None)]
+
+
 def _csv(summary: Summary) -> str:
     """Return all search trials as CSV, best first."""
+    board = _board(summary)
     # The model has a column of its own.
-    names = sorted({name for row in summary.board for name in row.trial.params} - {"model"})
+    names = sorted({name for trial in board for name in trial.params} - {"model"})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["rank", "trial_id", "model", "status", summary.metric, "best_epoch", "epochs"]
     writer.writerow([_cell(value) for value in (*head, *names, "error")])
-    for row in summary.board:
-        trial = row.trial
+    for rank, trial in enumerate(board, start=1):
         values = (
-            row.rank, trial.trial_id, trial.model, trial.status, row.value, trial.best_epoch,
-            len(trial.history), *(trial.params.get(name) for name in names),
-            trial.error or trial.note,
+            rank if rank <= len(summary.ranked) else None, trial.trial_id, trial.model,
+            trial.status, trial.value(summary.metric), trial.best_epoch, len(trial.history),
+            *(trial.params.get(name) for name in names), trial.error or trial.note,
         )  # fmt: skip
         writer.writerow([_cell(value) for value in values])
     return out.getvalue()

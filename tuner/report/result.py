@@ -46,9 +46,9 @@ def _facts(
 
 def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
     """Describe the winner's scores in the order they were measured."""
-    if (winner := summary.winner) and winner.trial.best:
-        f1 = winner.trial.best["metrics"]["val_f1_macro"]
-        yield "winner", f"{winner.trial.trial_id}  {one_line(winner.trial.params)}"
+    if (winner := summary.winner) and winner.best:
+        f1 = winner.best["metrics"]["val_f1_macro"]
+        yield "winner", f"{winner.trial_id}  {one_line(winner.params)}"
         of = f"best of {len(summary.trials)} trials, optimistic"
         yield "search", f"best validation macro F1 {f1:.3f} ({of})"
     if confirm := summary.confirm:

@@ -146,7 +146,8 @@ class MlflowTracker:
         """Send what is new, a batch at a time, until the tracker closes."""
         projection = Projection()
         folder: Path | None = None
-        is_new, due = False, 0.0
+        # Not at once: a replayed ledger would first show its runs as they began.
+        is_new, due = False, time.monotonic() + self._patience.batch_seconds
         while True:
             flush: Future[bool] | None = None
             with contextlib.suppress(queue.Empty):

@@ -26,7 +26,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
         yield "No trial has succeeded."
         yield from _trust(summary)
         return
-    yield f"**Winner: {summary.winner.trial.trial_id} ({summary.winner.trial.model})**, " + (
+    yield f"**Winner: {summary.winner.trial_id} ({summary.winner.model})**, " + (
         "; ".join(_margins(summary)) + "."
     )
     if summary.test:
@@ -46,7 +46,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     if others:
         yield f"For comparison, not used to choose: {'; '.join(others)}."
     yield from _trust(summary)
-    yield _block(summary.winner.trial.params)
+    yield _block(summary.winner.params)
     if summary.registered.reason:
         yield f"Registration: {summary.registered.reason}"
     if summary.model_address:
@@ -61,16 +61,13 @@ def _margins(summary: Summary) -> Iterator[str]:
         seeds = f"over {confirm.seeds} seeds" if confirm.seeds > 1 else "with one new seed"
         rival = f", {_against(summary, confirm.mean, *confirm.rival)}" if confirm.rival else ""
         yield f"{'mean ' if confirm.seeds > 1 else ''}{metric} {confirm.mean:.3f} {seeds}{rival}"
-    if winner.value is None:
-        return
-    found = [f"search: {metric} {winner.value:.3f}"]
-    if (other := summary.runner_up) and other.value is not None:
+    own = summary.value(winner)
+    found = [f"search: {metric} {own:.3f}"]
+    if other := summary.runner_up:
         if not (confirm and confirm.rival):
-            found.append(_against(summary, winner.value, other.trial.trial_id, other.value))
-        assert summary.median is not None
-        num_ranked = sum(row.rank is not None for row in summary.board)
+            found.append(_against(summary, own, other.trial_id, summary.value(other)))
         found.append(
-            f"{_compared(summary, winner.value, summary.median)} the median of {num_ranked} "
+            f"{_compared(summary, own, summary.median)} the median of {len(summary.ranked)} "
             f"trials ({summary.median:.3f})"
         )
     yield ", ".join(found)
@@ -81,7 +78,7 @@ def _against(summary: Summary, own: float, rival: str, value: float) -> str:
 
 
 def _compared(summary: Summary, own: float, other: float) -> str:
-    lead = summary.lead(own, other)
+    lead = own - other if summary.maximise else other - own
     if abs(lead) < 0.0005:  # shown with three digits
         return "level with"
     return f"{abs(lead):.3f} {'better' if lead > 0 else 'worse'} than"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.ledger.summary import VOTES, summarise
 from tuner.tracking.note import note
@@ -28,13 +28,8 @@ REFIT = "refit-"
 BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
 
 
-class Measured(NamedTuple):
-    """One value of a metric; MLflow stores equal ones once."""
-
-    key: str
-    value: float
-    time_ms: int
-    step: int
+# Name, value, Unix milliseconds, step; MLflow stores equal ones once.
+Measured = tuple[str, float, int, int]
 
 
 @dataclass
@@ -59,11 +54,11 @@ class Run:
             self.tags[key] = str(value)[:MAX_TAG]
 
     def measure(self, values: dict[str, Any], time_ms: int, step: int = 0) -> None:
-        """Add the values that are finite numbers; booleans and texts are skipped."""
+        """Add the values that are finite numbers and skip all others."""
         for key, value in values.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and math.isfinite(value):
-                self.metrics.append(Measured(key, float(value), time_ms, step))
+                self.metrics.append((key, float(value), time_ms, step))
 
 
 class Projection:
@@ -180,7 +175,7 @@ class Projection:
             run.measure({"best_epoch": best["epoch"], **_shown(record, values)}, time_ms)
         # Without a final fit, the final run repeats the one that was tested before.
         if self._tested and run.tags.get("parent_trial") == self._tested["trial_id"]:
-            run.measure(_test_values(self._tested), self._tested["time_ms"])
+            run.measure(_flat("test", self._tested["metrics"]), self._tested["time_ms"])
         if record["status"] == "stopped":
             run.tag("pruned", "true")
         run.tag("note", record.get("note"))
@@ -199,8 +194,8 @@ class Projection:
 
     def on_confirmed(self, record: Record, parent: Run) -> None:
         """Show the winner and its mean."""
-        values = {"confirmed_mean": record["mean"], **_ends("confirmed", record["ci95"])}
-        parent.measure(values, record["time_ms"])
+        scores = {key: record[key] for key in ("mean", "ci95")}
+        parent.measure(_flat("confirmed", scores), record["time_ms"])
         parent.tag("winner", record["winner"]["trial_id"])
 
     def on_test(self, record: Record, parent: Run) -> None:
@@ -208,7 +203,7 @@ class Projection:
         self._tested = record
         for run in (self.trials.get(record["trial_id"]), parent):
             if run is not None and run.tags["stage"] in ("final", "study"):
-                run.measure(_test_values(record), record["time_ms"])
+                run.measure(_flat("test", record["metrics"]), record["time_ms"])
 
     def on_registered(self, record: Record, parent: Run) -> None:
         """Show the registered version."""
@@ -221,9 +216,7 @@ class Projection:
         for row in record["rows"]:
             if (name := VOTES[row["name"]].metric) is not None:
                 for split in ("val", "test"):
-                    scores = {f"{split}_{name}_{key}": v for key, v in row[split].items()}
-                    scores |= _ends(f"{split}_{name}", row[split]["ci95"])
-                    parent.measure(scores, record["time_ms"])
+                    parent.measure(_flat(f"{split}_{name}", row[split]), record["time_ms"])
 
     def on_study_end(self, record: Record, parent: Run) -> None:
         """End all runs."""
@@ -244,12 +237,8 @@ def _shown(record: Record, metrics: dict[str, float]) -> dict[str, float]:
     return {key.replace("val_", "fitted_", 1): value for key, value in metrics.items()}
 
 
-def _test_values(record: Record) -> dict[str, Any]:
-    measured = {f"test_{name}": value for name, value in record["metrics"].items()}
-    return measured | _ends("test", record["metrics"]["ci95"])
-
-
-def _ends(prefix: str, interval: list[float] | None) -> dict[str, float]:
-    if not interval:
-        return {}
-    return {f"{prefix}_ci95_low": interval[0], f"{prefix}_ci95_high": interval[1]}
+def _flat(prefix: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Prefix the names of scores, and add the ends of their interval."""
+    low, high = scores["ci95"] or (None, None)
+    ends = {f"{prefix}_ci95_low": low, f"{prefix}_ci95_high": high}
+    return {f"{prefix}_{name}": value for name, value in scores.items()} | ends

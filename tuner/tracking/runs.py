@@ -31,7 +31,8 @@ class _Stored:
         self.run_id: str = run.info.run_id
         self.status, self.end_ms = run.info.status, run.info.end_time
         self.tags, self.params = dict(run.data.tags), dict(run.data.params)
-        self.num_metrics = int(self.tags.get(NUM_STORED, "0"))
+        number = self.tags.get(NUM_STORED, "")
+        self.num_metrics = int(number) if number.isdigit() else 0
         self.is_refused = False
 
 
@@ -129,7 +130,7 @@ class StudyRuns:
     def _runs_with(self, tag: str, value: str) -> Iterator[Any]:
         quoted = value.replace("'", "\\'")
         token: str | None = None
-        while True:
+        while token != "":
             page = self._client.search_runs(
                 [self.experiment_id],
                 f"tags.`{tag}` = '{quoted}'",
@@ -138,9 +139,7 @@ class StudyRuns:
                 page_token=token,
             )
             yield from page
-            token = page.token
-            if not token:
-                return
+            token = page.token or ""
 
     def _create(self, key: str, run: Run) -> _Stored:
         tags = dict(run.tags)
