@@ -26,7 +26,8 @@ from benchmarks.recordings import write_recordings
 from pipelines.build.building import BuildOptions, build_sets
 from pipelines.build.decode import decode_batch
 from pipelines.build.ray_pass import local_ray
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 
 if TYPE_CHECKING:

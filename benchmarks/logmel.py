@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipelines.settings import FeatureSpec
+    from pipelines.features import FeatureSpec
 
 RATE_HZ = 22_050
 SIZES = ((1024, 64), (2048, 128))  # n_fft, n_mels
@@ -30,8 +30,8 @@ def measure(n_fft: int, n_mels: int, rounds: int = 41) -> dict[str, Any]:
     """Times of all sides at one size, and the ratios that the goals are about."""
     import numpy as np
 
-    from pipelines.features import transform
-    from pipelines.settings import FeatureSpec
+    from pipelines.features import FeatureSpec
+    from pipelines.features.extract import transform
 
     rng = np.random.default_rng(0)
     clips = (0.1 * rng.standard_normal((10, 3 * RATE_HZ))).astype(np.float32)

@@ -19,7 +19,8 @@ from benchmarks.paired import machine, pin_threads
 from benchmarks.recordings import write_recordings
 from pipelines.build.building import build_sets
 from pipelines.build.ray_pass import local_ray
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 
 PACKAGES = ("numpy", "pyarrow", "ray", "soundfile")

@@ -93,7 +93,8 @@ def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.decode import decode_here
     from pipelines.demo.dataset import write_demo
-    from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog
     from tuner.training.arrays import open_arrays
 

@@ -56,7 +56,8 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_features(tones: Path, local_ray, tmp_path_factory: pytest.TempPathFactory):
     """The feature set of `tones`: two clips of half a second a track, 32 bands."""
     from pipelines.build.building import build_sets
-    from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog
 
     clip = ClipSpec(clip_seconds=0.5, clips_per_track=2)
@@ -71,13 +72,14 @@ def one_clip_features(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a feature set of 24 noisy tones, one clip of 16 bands each; made without Ray."""
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.decode import decode_here
-    from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog
 
     tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
     feature = FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16)
     split, options = SplitSpec(train=0.5, val=0.25, test=0.25), BuildOptions(decode=decode_here)
-    specs = [(ClipSpec(0.5, 1), feature)]
+    specs = [(ClipSpec(clip_seconds=0.5, clips_per_track=1), feature)]
     result = build_sets(tracks, tmp_path_factory.mktemp("sets"), specs, split, options)[0]
     return str(result.feature_set.path)
 

@@ -99,7 +99,7 @@ def predict_file(
 
     from pipelines.audio import decode
     from pipelines.errors import AudioRejected
-    from pipelines.features import as_stored, extract
+    from pipelines.features.extract import as_stored, extract
     from tuner.training import metrics
     from tuner.training.evaluation import clip_probabilities
 

@@ -14,7 +14,7 @@ from pipelines.audio.reading import Window, read_span, span_of
 from pipelines.audio.signatures import extension_fits
 from pipelines.audio.truncation import remarks, shortfall
 from pipelines.errors import AudioRejected
-from pipelines.settings import MAX_RATE_HZ, MIN_RATE_HZ
+from pipelines.features import MAX_RATE_HZ, MIN_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,27 +6,65 @@ import json
 import signal
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
+from pydantic import ValidationError
 
 from pipelines.build.building import BuildOptions, build_sets
-from pipelines.errors import PipelineError
-from pipelines.settings import KINDS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.errors import PipelineError, SpecError
+from pipelines.features import FeatureSpec
+from pipelines.settings import Block, ClipSpec, SplitSpec
 from pipelines.sources.catalog import LAYOUTS, read_catalog
 from pipelines.sources.tracks import printable
 from pipelines.splits.decide import Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
     from pipelines.build.building import BuildResult
     from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
 
 EXIT_SOME_REJECTED = 3
+
+_Settings = TypeVar("_Settings", bound=Block)
+
+
+def _options_of(*blocks: type[Block]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add an option for each setting, with its default and description."""
+    fields = [item for block in blocks for item in block.model_fields.items()]
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for name, field in reversed(fields):
+            default = "" if field.default == () else field.default
+            inner = get_args(field.annotation)  # of ``int | None``, or the words of a Literal
+            words = get_origin(field.annotation) is Literal
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                type=str if words else inner[0] if inner else field.annotation,
+                metavar=f"[{'|'.join(inner)}]" if words else None,
+                default=default,
+                show_default=default not in ("", None),
+                help=field.description,
+            )(command)
+        return command
+
+    return add
+
+
+def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
+    """Return the settings that the options give; lists are words separated by commas."""
+    values = {name: options[name] for name in block.model_fields}
+    for name, field in block.model_fields.items():
+        if field.default == ():
+            values[name] = tuple(filter(None, map(str.strip, values[name].split(","))))
+    try:
+        return block(**values)
+    except ValidationError as error:
+        faults = [f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        raise SpecError("; ".join(faults)) from None
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -40,45 +78,7 @@ EXIT_SOME_REJECTED = 3
     help="Layout of DATA.",
 )
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
-@click.option("--clip-seconds", default=3.0, show_default=True, help="Length of a clip.")
-@click.option("--clips-per-track", default=10, show_default=True, help="Clips of each track.")
-@click.option("--hop-seconds", type=float, help="Seconds between clips, instead of a number.")
-@click.option("--short", default="pad", show_default=True, help="Short tracks: pad or repeat.")
-@click.option("--kind", default="logmel", show_default=True, help=f"One of {', '.join(KINDS)}.")
-@click.option("--sample-rate", default=22050, show_default=True, help="Hz.")
-@click.option("--n-fft", default=1024, show_default=True, help="Samples in a Fourier frame.")
-@click.option("--win-length", type=int, help="Samples under the window. [default: n-fft]")
-@click.option("--hop-length", default=512, show_default=True, help="Samples between frames.")
-@click.option("--f-min", default=0.0, show_default=True, help="Lowest frequency, Hz.")
-@click.option("--f-max", type=float, help="Highest frequency, Hz. [default: half the rate]")
-@click.option("--n-mels", default=64, show_default=True, help="Mel bands.")
-@click.option("--n-mfcc", default=20, show_default=True, help="Cepstral coefficients.")
-@click.option("--n-lags", default=128, show_default=True, help="Rows of a tempogram.")
-@click.option(
-    "--group",
-    default="auto",
-    show_default=True,
-    help="auto, track, tag:artist, tag:album, path:REGEX, or a column.",
-)
-@click.option(
-    "--unit",
-    default="group",
-    show_default=True,
-    help="What is split: groups, or single clips (leaky, for comparison only): group or clip.",
-)
-@click.option("--train", default=0.70, show_default=True, help="Share of the training split.")
-@click.option("--val", default=0.15, show_default=True, help="Share of the validation split.")
-@click.option("--test", default=0.15, show_default=True, help="Share of the test split.")
-@click.option("--column", help="Manifest column with the split, instead of shares.")
-@click.option("--val-values", default="", help="Its values for validation: 4 or 4,5.")
-@click.option("--test-values", default="", help="Its values for test.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the split.")
-@click.option(
-    "--leaks",
-    default="report",
-    show_default=True,
-    help="Groups and copies in several splits: report them, or drop all but one split.",
-)
+@_options_of(ClipSpec, FeatureSpec, SplitSpec)
 @click.option("--max-bad-share", default=0.2, show_default=True, help="Most bad files allowed.")
 @click.option("--drop-lost-classes", is_flag=True, help="Continue without classes that lost all.")
 @click.option("--verify", is_flag=True, help="Re-read all files; rebuild what is damaged.")
@@ -87,7 +87,8 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     """Build the feature set of DATA: a folder, a manifest file, or a URI of either."""
     begun = time.monotonic()
     try:
-        clip, feature, split = _specs(options)
+        clip, feature = _settings(ClipSpec, options), _settings(FeatureSpec, options)
+        split = _settings(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
         result = build_sets(catalog, out, [(clip, feature)], split, _options(options))[0]
     except PipelineError as error:
@@ -119,19 +120,6 @@ def _reuse_notes(result: BuildResult, *, verify: bool) -> list[str]:
         listed = result.feature_set.manifest.tracks.listed
         return [f"{result.resumed_tracks} of {listed} tracks reused from earlier builds"]
     return []
-
-
-def _specs(options: Mapping[str, Any]) -> tuple[ClipSpec, FeatureSpec, SplitSpec]:
-    """Return the settings, whose fields have the names of the options."""
-    values = dict(options)
-    for name in ("val_values", "test_values"):
-        values[name] = tuple(filter(None, map(str.strip, values[name].split(","))))
-
-    def picked(spec: type[Any]) -> dict[str, Any]:
-        return {field.name: values[field.name] for field in fields(spec)}
-
-    clip = ClipSpec(**picked(ClipSpec))
-    return clip, FeatureSpec(**picked(FeatureSpec)), SplitSpec(**picked(SplitSpec))
 
 
 def _options(options: Mapping[str, Any]) -> BuildOptions:

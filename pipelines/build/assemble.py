@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects, write_tracks
-from pipelines.settings import FORMAT_VERSION, SPLITS, Split, SplitSpec, feature_shape
+from pipelines.features import FORMAT_VERSION
+from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import printable, shown
 from pipelines.storage import Folder
@@ -50,7 +51,7 @@ def assemble(
     Raises:
         OSError: Something cannot be written.
     """
-    shape = feature_shape(output.clip, output.feature)
+    shape = output.feature.shape(output.clip)
     splits = _split_tracks(decision, decoded)
     classes = Counter((track.label, name) for name in SPLITS for track in splits[name])
     labels, tracks = sorted({label for label, _ in classes}), catalog.tracks

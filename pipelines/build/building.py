@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipelines.errors import BuildError, SpecError, SplitError, StoreError
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec, fingerprint, problems, rendering
+from pipelines.errors import BuildError, SplitError, StoreError
+from pipelines.features import FeatureSpec, feature_key, fingerprint
+from pipelines.features.rules import check_front_end
+from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, check
 from pipelines.sources.content import content_digest, digests, root_key
 from pipelines.sources.files import EXTRA_EXTENSIONS
 from pipelines.splits.decide import Tolerance
@@ -115,8 +117,8 @@ def build_sets(
         StorageFullError: No room left.
     """
     for clip, feature in specs:
-        if faults := problems(clip, feature):
-            raise SpecError("; ".join(f"{field}: {text}" for field, text in faults))
+        check_front_end(clip, feature)
+    check(SPLIT_RULES, split)
     folder = Folder.at(out).resolved()
     with _unwritable_named(folder):
         folder.create()
@@ -180,7 +182,7 @@ class _Build:
         stagings = self.out / ".staging"
         data_set = root_key(self.catalog)
         outputs = {
-            target: Output(*spec, stagings / f"{data_set}-{rendering(*spec)}")
+            target: Output(*spec, stagings / f"{data_set}-{feature_key(*spec)}")
             for target, spec in missing.items()
         }
         with full_disk_named(self.out.path), ExitStack() as locks:
@@ -230,7 +232,7 @@ class _Build:
         reusable = []
         for output in job.outputs:
             output.staging.create()
-            stored = stored_tracks(self.out, rendering(output.clip, output.feature))
+            stored = stored_tracks(self.out, feature_key(output.clip, output.feature))
             found = stored | staged_tracks(output.staging)
             reusable.append(
                 {

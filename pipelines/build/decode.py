@@ -14,7 +14,6 @@ import pyarrow
 
 from pipelines.build.reuse import BATCH_ROWS, BATCH_VERDICTS
 from pipelines.errors import AudioRejected
-from pipelines.settings import ClipSpec, FeatureSpec, feature_shape
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import Track, printable
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
 
     from pipelines.audio import Decoded
     from pipelines.audio.sandbox import Decoder
-    from pipelines.features import Extracted
+    from pipelines.features import FeatureSpec
+    from pipelines.features.extract import Extracted
+    from pipelines.settings import ClipSpec
     from pipelines.sources.tracks import Catalog
     from pipelines.storage import Folder
 
@@ -166,7 +167,7 @@ def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
 
 
 def _rows_file(stack: ExitStack, output: Output, name: str) -> tuple[pyarrow.Schema, Any]:
-    schema = rows_schema(feature_shape(output.clip, output.feature))
+    schema = rows_schema(output.feature.shape(output.clip))
     path = stack.enter_context(output.staging.writing(name + BATCH_ROWS))
     sink = stack.enter_context(pyarrow.OSFile(str(path), "wb"))
     return schema, stack.enter_context(pyarrow.ipc.new_file(sink, schema))
@@ -230,7 +231,7 @@ def _decode(root: str, task: DecodeTask, rate: int) -> Decoded:
 def _extract(
     base: Verdict, sound: Decoded, signature: NDArray[np.uint32], output: Output
 ) -> tuple[Verdict, Extracted]:
-    from pipelines.features import extract
+    from pipelines.features.extract import extract
 
     rows = extract(sound.samples, output.clip, output.feature)
     flags = {*sound.flags, *(["W_PADDED"] if rows.padded else [])}

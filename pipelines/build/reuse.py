@@ -12,7 +12,8 @@ import pyarrow
 import pyarrow.parquet
 
 from pipelines.errors import StoreError
-from pipelines.settings import SPLITS, rendering
+from pipelines.features import feature_key
+from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
 from pipelines.store.feature_set import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Verdict, load_verdicts
@@ -114,8 +115,9 @@ def stored_tracks(out: Folder, name: str) -> dict[str, DecodedTrack]:
         try:
             feature_set = open_feature_set(folder)
             manifest = feature_set.manifest
+            same_rows = feature_key(manifest.clip, manifest.feature) == name
             # a split of single clips scatters the rows of a track
-            if rendering(manifest.clip, manifest.feature) != name or manifest.split.unit == "clip":
+            if not same_rows or manifest.split.unit == "clip":
                 continue
             feature_set.verify(digests=True)
             found |= _tracks_of(feature_set)

@@ -1,15 +1,28 @@
-"""Clips and tracks to features: spectrograms, cepstra, tempograms, samples, numbers of a song."""
+"""Audio features: the table of kinds, their settings, fingerprints and extraction."""
 
-from pipelines.features.extract import Extracted, as_stored, extract, front_end, transform
-from pipelines.features.song import SONG_FEATURES
-from pipelines.features.spectra import POWER_FLOOR
+from pipelines.features.fingerprint import FORMAT_VERSION, feature_key, fingerprint
+from pipelines.features.kinds import (
+    KINDS,
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
+    SPECTROGRAMS,
+    FeatureKind,
+    FeatureSpec,
+    FrontEnd,
+    Kind,
+)
 
+# Transforms are in modules of their own: a space file must load without NumPy.
 __all__ = [
-    "POWER_FLOOR",
-    "SONG_FEATURES",
-    "Extracted",
-    "as_stored",
-    "extract",
-    "front_end",
-    "transform",
+    "FORMAT_VERSION",
+    "KINDS",
+    "MAX_RATE_HZ",
+    "MIN_RATE_HZ",
+    "SPECTROGRAMS",
+    "FeatureKind",
+    "FeatureSpec",
+    "FrontEnd",
+    "Kind",
+    "feature_key",
+    "fingerprint",
 ]

@@ -1,4 +1,4 @@
-"""Waveform to clips of one length."""
+"""Cuts tracks into clips of one length."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Clips:
     """The clips of one track.
 
     Attributes:
-        samples: float32[N, L], one clip a row.
-        start_s: float64[N], where in the track each clip begins, seconds.
-        padded: the track was shorter than one clip and was filled up.
+        samples: float32[N, L], one clip per row.
+        start_s: float64[N], start of each clip in the track, in seconds.
+        padded: Whether the track was shorter than one clip and was padded.
     """
 
     samples: NDArray[np.float32]
@@ -29,29 +29,28 @@ class Clips:
 
 
 def cut(samples: NDArray[np.float32], sample_rate: int, spec: ClipSpec) -> Clips:
-    """Cuts a track into clips of `spec.clip_seconds`.
+    """Cut a track into clips of ``spec.clip_seconds``.
 
-    - By count: starts are evenly spaced from 0 to the last place where a whole clip fits,
-      rounded to samples; starts that fall together are taken once, so that a track barely longer
-      than a clip gives fewer. One clip a track is the middle one.
-    - By hop: a clip at every multiple of the hop that still fits whole. The tail after the last
-      one, always shorter than a hop, is left out.
-    - A track shorter than one clip gives one, filled with zeros behind it or with the track
-      again and again.
+    - By count: starts are evenly spaced from 0 to the last position where a whole clip fits,
+      rounded to samples. Equal starts give one clip, so a track barely longer than a clip gives
+      fewer. A single clip is taken from the middle.
+    - By hop: one clip at every multiple of the hop where a whole clip fits. The tail, always
+      shorter than a hop, is dropped.
+    - A track shorter than one clip gives one, padded with zeros at the end or repeated.
 
     Args:
         samples: float32[T], T at least 1.
-        sample_rate: Hz.
-        spec: the length, the number or the hop, and the rule for short tracks.
+        sample_rate: Sample rate, in Hz.
+        spec: Clip settings.
 
     Returns:
-        The clips, float32[N, L] with L = round(clip_seconds * sample_rate) and N at least 1.
+        Clips float32[N, L] with L = round(clip_seconds * sample_rate) and N at least 1.
 
     Raises:
         ValueError: The track has no samples.
     """
     if samples.ndim != 1 or samples.size == 0:
-        raise ValueError(f"a track must be float32[T] with T at least 1, not {samples.shape}")
+        raise ValueError(f"a track must be float32[T] with T at least 1, got {samples.shape}")
     length = round(spec.clip_seconds * sample_rate)
     if samples.size < length:
         filled = _fill(samples, length, spec)
@@ -65,7 +64,7 @@ def _starts(num_samples: int, length: int, sample_rate: int, spec: ClipSpec) -> 
     last = num_samples - length
     if spec.hop_seconds is not None:
         hop = spec.hop_seconds * sample_rate
-        # one more than can fit, so that the rounding of the last start decides
+        # one more than can fit; the rounding of the last start decides
         starts = np.rint(np.arange(int(last / hop) + 2) * hop).astype(np.int64)
         return np.asarray(np.unique(starts[starts <= last]))
     count = spec.clips_per_track or 1

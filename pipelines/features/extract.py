@@ -1,4 +1,4 @@
-"""One track to its stored features: which way each kind goes."""
+"""From the samples of a track to its stored features."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 from pipelines.errors import SpecError
 from pipelines.features.clips import cut
 from pipelines.features.song import song_features
-from pipelines.features.spectra import decibels
+from pipelines.features.spectra import MelBank, decibels
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from pipelines.settings import ClipSpec, FeatureSpec
+    from pipelines.features.kinds import FeatureSpec
+    from pipelines.settings import ClipSpec
 
-# Samples that go through the transform at once, in whole clips: they bound its memory.
+# Number of samples transformed at once, in whole clips; it bounds the memory of the transform.
 _SAMPLES_AT_ONCE = 2**21
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -30,9 +31,10 @@ class Extracted:
     """The features of one track.
 
     Attributes:
-        features: float16[N, F, M], one clip a row.
-        start_s: float64[N], where in the track each clip begins, seconds.
-        padded: the track was shorter than one clip (of `song`: than n_fft) and was filled up.
+        features: float16[N, F, M], one clip per row.
+        start_s: float64[N], start of each clip in the track, in seconds.
+        padded: Whether the track was shorter than one clip and was padded (whole-track features:
+            shorter than ``n_fft``).
     """
 
     features: NDArray[np.float16]
@@ -41,21 +43,21 @@ class Extracted:
 
 
 def extract(samples: NDArray[np.float32], clip: ClipSpec, feature: FeatureSpec) -> Extracted:
-    """Cuts one track and transforms its clips; of the kind `song`, the whole track at once.
+    """Cut one track and transform its clips, or the whole track if the kind asks for that.
 
     Args:
-        samples: float32[T], T at least 1, at the rate of `feature`.
-        clip: how the track is cut; not read for `song`, which gives one row for a track.
-        feature: what becomes of a clip.
+        samples: float32[T], T at least 1, at the rate of ``feature``.
+        clip: Clip settings; whole-track features ignore them and give one row per track.
+        feature: Front-end settings.
 
     Returns:
-        The features as they are stored; `transform` says with what error.
+        The features as they are stored; see ``transform`` for their error.
 
     Raises:
         ValueError: The track has no samples.
     """
-    if feature.kind == "song":
-        numbers = song_features(samples, feature).astype(np.float16)
+    if feature.row.column == "track":
+        numbers = song_features(samples, feature.sample_rate, feature.framing).astype(np.float16)
         padded = samples.size < feature.n_fft
         return Extracted(numbers[np.newaxis, :, np.newaxis], np.zeros(1), padded)
     clips = cut(samples, feature.sample_rate, clip)
@@ -63,44 +65,44 @@ def extract(samples: NDArray[np.float32], clip: ClipSpec, feature: FeatureSpec) 
 
 
 def transform(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float16]:
-    """Features of the clips of one track, as they are stored.
+    """Transform the clips of one track into features as they are stored.
 
     float16 holds 11 significant bits, so a stored value is off by at most 1/2048 of itself:
 
-    - `logmel`, `stft`: 1/32 dB for levels between 64 and 128 dB from full scale, 1/64 dB between
-      32 and 64, less nearer to it.
-    - `mfcc`: 1/8 between 256 and 512, which only coefficient 0 reaches (it is the mean level times
-      sqrt(n_mels)), 1/64 between 32 and 64.
-    - `tempogram`: 1/4096.
-    - `waveform`: 1/4096 of full scale for the loudest samples; the rounding noise lies at least
+    - ``logmel``, ``stft``: 1/32 dB for levels between 64 and 128 dB from full scale, 1/64 dB
+      between 32 and 64, less nearer to it.
+    - ``mfcc``: 1/8 between 256 and 512, which only coefficient 0 reaches (it is the mean level
+      times sqrt(n_mels)), 1/64 between 32 and 64.
+    - ``tempogram``: 1/4096.
+    - ``waveform``: 1/4096 of full scale for the loudest samples; the rounding noise lies at least
       66 dB below each sample down to -84 dB, and at 3e-8 of full scale below that. Samples beyond
-      65504 become that.
+      65504 are clipped.
 
     Args:
         clips: float32[N, L].
-        feature: any kind but `song`.
+        feature: Front-end settings of a kind made from clips.
 
     Returns:
-        float16[N, F, M] as `feature_shape` says.
+        float16[N, F, M], the shape given by ``FeatureSpec.shape``.
 
     Raises:
-        SpecError: The kind is `song`, which has no clips.
+        SpecError: The kind is made from whole tracks.
     """
-    _refuse_song(feature)
-    if feature.kind == "waveform":
+    _refuse_whole_track(feature)
+    if feature.row.column == "sample":
         return _halved(clips)[:, np.newaxis]
     step = max(1, _SAMPLES_AT_ONCE // clips.shape[1])
     parts = [
-        _above(decibels(clips[start : start + step], feature), feature).astype("f2", order="C")
+        _spectrogram(clips[start : start + step], feature).astype("f2", order="C")
         for start in range(0, len(clips), step)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def as_stored(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Samples as a feature set of the kind `waveform` gives them back: rounded to float16.
+    """Round samples to float16 and back, as in a feature set of the kind ``waveform``.
 
-    What was trained on features of stored samples is to be given features of such samples.
+    A model trained on features of stored samples must be given features of rounded samples.
     """
     return _halved(samples).astype(np.float32)
 
@@ -109,9 +111,10 @@ def _halved(samples: NDArray[np.float32]) -> NDArray[np.float16]:
     return samples.clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
 
 
-def _above(levels: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float32]:
-    """What is made of a spectrogram in decibels; torch is loaded only by kinds that need it."""
-    if feature.kind in ("logmel", "stft"):
+def _spectrogram(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float32]:
+    """float32[N, L] -> float32[N, F, M]; loads torch only for kinds with a head."""
+    levels = decibels(clips, feature.framing, _mel_bank(feature))
+    if feature.row.head is None:
         return levels
     import torch
 
@@ -121,31 +124,47 @@ def _above(levels: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.floa
 
 
 def front_end(feature: FeatureSpec) -> torch.nn.Module:
-    """Builds the module that turns waveforms into features, as `transform` does before rounding.
+    """Build the module that turns waveforms into features, like ``transform`` before rounding.
 
     Returns:
         A module float32[n, l] -> float32[n, f, m], in eval mode and without parameters, that
-        `torch.export` takes with n as a dynamic dimension.
+        ``torch.export`` takes with n as a dynamic dimension.
 
     Raises:
-        SpecError: The kind is `song`, which has no clips.
+        SpecError: The kind is made from whole tracks.
     """
-    from pipelines.features import modules
+    import torch
 
-    _refuse_song(feature)
-    return modules.build(feature)
+    from pipelines.features.modules import Decibels, OneRow
+
+    _refuse_whole_track(feature)
+    if feature.row.column == "sample":
+        return OneRow().eval()
+    parts: list[torch.nn.Module] = [Decibels(feature.framing, _mel_bank(feature))]
+    if feature.row.head is not None:
+        parts.append(feature.row.head(feature))
+    return torch.nn.Sequential(*parts).eval()
 
 
 @lru_cache(maxsize=8)
 def _head(feature: FeatureSpec) -> torch.nn.Module:
-    from pipelines.features import modules
+    assert feature.row.head is not None
+    return feature.row.head(feature)
 
-    return modules.head(feature)
+
+@lru_cache(maxsize=8)
+def _mel_bank(feature: FeatureSpec) -> MelBank | None:
+    """Return the mel bands of a front end; None for kinds made from Fourier bins."""
+    if "n_mels" not in feature.row.reads:
+        return None
+    return MelBank(
+        feature.sample_rate, feature.n_fft, feature.n_mels, feature.f_min, feature.highest_hz
+    )
 
 
-def _refuse_song(feature: FeatureSpec) -> None:
-    if feature.kind == "song":
+def _refuse_whole_track(feature: FeatureSpec) -> None:
+    if feature.row.column == "track":
         raise SpecError(
-            "features of kind song are numbers of a whole track, there is nothing to make from "
-            "single clips; use extract with the track's samples, or another kind"
+            f"features of kind {feature.kind} describe a whole track and cannot be made from "
+            "single clips; use extract with the samples of the track, or another kind"
         )

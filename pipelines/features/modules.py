@@ -1,4 +1,4 @@
-"""Front ends as modules: waveform in, features out, for `torch.export` inside a model."""
+"""Front ends as torch modules: the device form of features, which ``torch.export`` takes."""
 
 from __future__ import annotations
 
@@ -7,40 +7,24 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipelines.features.rhythm import onset_strength, tempogram
-from pipelines.features.spectra import POWER_FLOOR, hann_window, mel_bank
+from pipelines.features.spectra import POWER_FLOOR, hann_window
 
 if TYPE_CHECKING:
-    from pipelines.settings import FeatureSpec
-
-
-def build(spec: FeatureSpec) -> torch.nn.Module:
-    """The whole front end of any kind but `song`, in eval mode and without parameters."""
-    if spec.kind == "waveform":
-        return OneRow().eval()
-    return torch.nn.Sequential(Decibels(spec), head(spec)).eval()
-
-
-def head(spec: FeatureSpec) -> torch.nn.Module:
-    """What follows the spectrogram in decibels, float32[n, bands, m] -> float32[n, f, m]."""
-    if spec.kind == "mfcc":
-        return Cepstrum(spec.n_mels, spec.n_mfcc)
-    if spec.kind == "tempogram":
-        return Tempogram(spec.n_lags)
-    return torch.nn.Identity()
+    from pipelines.features.spectra import MelBank
+    from pipelines.settings import Framing
 
 
 class Decibels(torch.nn.Module):
-    """Waveform to power spectrogram in decibels; the definition is at `spectra.decibels`."""
+    """Waveform to power spectrogram in dB, as defined by ``spectra.decibels``."""
 
     window: torch.Tensor
     weights: torch.Tensor | None
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    def __init__(self, framing: Framing, bank: MelBank | None) -> None:
         super().__init__()
-        self.n_fft, self.hop_length = spec.n_fft, spec.hop_length
-        bank = mel_bank(spec)
+        self.n_fft, self.hop_length = framing.n_fft, framing.hop_length
         weights = None if bank is None else torch.from_numpy(bank.weights.T.copy())
-        self.register_buffer("window", torch.from_numpy(hann_window(spec).copy()))
+        self.register_buffer("window", torch.from_numpy(hann_window(framing).copy()))
         self.register_buffer("weights", weights)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -63,8 +47,9 @@ class Decibels(torch.nn.Module):
 class Cepstrum(torch.nn.Module):
     """Mel-frequency cepstral coefficients: the first rows of the orthonormal DCT-II over bands.
 
-    c[k] = s[k] sum_i x[i] cos(pi k (2 i + 1) / (2 F)), s[0] = sqrt(1 / F), else sqrt(2 / F), as
-    torchaudio and librosa do; unlike theirs, levels are not cut 80 dB below the loudest.
+    c[k] = s[k] sum_i x[i] cos(pi k (2 i + 1) / (2 F)), s[0] = sqrt(1 / F), else sqrt(2 / F), the
+    definition of torchaudio and librosa. Unlike theirs, levels are not clipped 80 dB below the
+    loudest.
     """
 
     basis: torch.Tensor
@@ -83,7 +68,7 @@ class Cepstrum(torch.nn.Module):
 
 
 class Tempogram(torch.nn.Module):
-    """Local autocorrelation of the onset strength; the definition is at `rhythm.tempogram`."""
+    """Local autocorrelation of the onset strength, as defined by ``rhythm.tempogram``."""
 
     def __init__(self, n_lags: int) -> None:
         super().__init__()
@@ -95,7 +80,7 @@ class Tempogram(torch.nn.Module):
 
 
 class OneRow(torch.nn.Module):
-    """The samples as they are, as features of one row."""
+    """The samples themselves, as features of one row."""
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """float32[n, l] -> float32[n, 1, l]."""

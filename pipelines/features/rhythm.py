@@ -1,24 +1,24 @@
-"""Onsets, and the periods in which they come back: tempogram and tempo."""
+"""Onset strength, tempogram and tempo."""
 
 from __future__ import annotations
 
 import torch
 
-# What an onset of a frame must reach to count, dB: a steady sound changes by less through the
-# rounding of float32, and normalisation would blow that up to a rhythm.
+# Smallest onset of a frame that counts, in dB. The rounding of float32 changes a steady sound by
+# less, and normalisation would blow that up to a rhythm.
 _ONSET_FLOOR_DB = 0.01
 
-_VALUES_AT_ONCE = 2**20  # in the windows of a track; with their spectra they need about 25 MB
+_VALUES_AT_ONCE = 2**20  # in the windows of a track; with their spectra they take about 25 MB
 
-# The prior of `tempo`, as in librosa.feature.tempo: log-normal around 120 beats a minute with a
-# standard deviation of one octave, and nothing from 320 beats a minute on.
+# The prior of ``tempo``, that of librosa.feature.tempo: log-normal around 120 BPM with a
+# standard deviation of one octave, cut off at 320.
 _USUAL_BPM = 120.0
 _MAX_BPM = 320.0
 _TEMPO_WINDOW_SECONDS = 8.0
 
 
 def onset_strength(levels: torch.Tensor) -> torch.Tensor:
-    """How much the levels rise from frame to frame: spectral flux in dB.
+    """Compute how much the levels rise from frame to frame: spectral flux in dB.
 
     o[t] = mean over bands of max(0, S[t] - S[t - 1]), o[0] = 0 (Böck and Widmer 2013, without
     their maximum filter). This is librosa.onset.onset_strength with center=False.
@@ -34,17 +34,17 @@ def onset_strength(levels: torch.Tensor) -> torch.Tensor:
 
 
 def tempogram(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
-    """Local autocorrelation of the onset strength (Grosche, Müller and Kurth 2010).
+    """Compute the local autocorrelation of the onset strength (Grosche, Müller and Kurth 2010).
 
     Around each frame t, w[i] = o[t - n_lags // 2 + i] hann[i] for i below n_lags, and
-    r[k] = sum_i w[i] w[i + k] / sum_i w[i]^2. Before its begin and behind its end the onset
-    strength goes to 0 in a straight line over n_lags // 2 frames. This is
-    librosa.feature.tempogram on the same onsets, with one difference: where they are all below
-    0.01 dB, r is divided as if they were 0.01 dB, so that a steady sound has no rhythm.
+    r[k] = sum_i w[i] w[i + k] / sum_i w[i]^2. Beyond both ends the onset strength falls to 0
+    linearly over n_lags // 2 frames. This is librosa.feature.tempogram on the same onsets, with
+    one difference: where all onsets are below 0.01 dB, r is divided as if they were 0.01 dB, so
+    that a steady sound has no rhythm.
 
     Args:
         onsets: float32[n, m] in dB.
-        n_lags: lags k from 0 to n_lags - 1 frames, and frames under the window.
+        n_lags: Number of lags k, from 0 frames on, and of frames under the window.
 
     Returns:
         float32[n, n_lags, m] from 0 to 1; row 0 is 1 wherever there are onsets.
@@ -53,18 +53,18 @@ def tempogram(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
 
 
 def tempo(onsets: torch.Tensor, sample_rate: int, hop_length: int) -> tuple[float, float]:
-    """The tempo of a whole track, and how clear it is.
+    """Estimate the tempo of a whole track, and how clear it is.
 
-    The lag with the highest log(1 + 1e6 r) + log prior, r the mean tempogram over windows of 8 s:
-    librosa.feature.tempo with its defaults, on the same onsets.
+    The tempo is the lag with the highest log(1 + 1e6 r) + log prior, where r is the mean
+    tempogram over windows of 8 s: librosa.feature.tempo with its defaults, on the same onsets.
 
     Args:
         onsets: float32[m] in dB.
-        sample_rate: Hz.
-        hop_length: samples between frames.
+        sample_rate: Sample rate, in Hz.
+        hop_length: Samples between frames.
 
     Returns:
-        Beats a minute, and how far r at that lag stands above the lowest r before it, 0 to 1.
+        Beats per minute, and how far r at that lag lies above the lowest r before it, 0 to 1.
         Both are 0 for a track without onsets.
     """
     n_lags = max(2, int(_TEMPO_WINDOW_SECONDS * sample_rate) // hop_length)
@@ -85,22 +85,24 @@ def tempo(onsets: torch.Tensor, sample_rate: int, hop_length: int) -> tuple[floa
 
 
 def _windows(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
-    """float32[n, m] -> float32[n, m, n_lags], a view: the frames around each frame."""
+    """float32[n, m] -> float32[n, m, n_lags], a view of the frames around each frame."""
     half = n_lags // 2
     ramp = torch.arange(half, dtype=onsets.dtype, device=onsets.device) / half
-    before, behind = onsets[:, :1] * ramp, onsets[:, -1:] * ramp.flip(0)
-    around = torch.cat((before, onsets, behind), dim=1)
+    before, after = onsets[:, :1] * ramp, onsets[:, -1:] * ramp.flip(0)
+    around = torch.cat((before, onsets, after), dim=1)
     return around.unfold(1, n_lags, 1)[:, : onsets.shape[1]]
 
 
 def _autocorrelation(windows: torch.Tensor) -> torch.Tensor:
-    """float32[..., k] -> float32[..., k], one for each lag, divided by that of lag 0."""
+    """float32[..., k] -> float32[..., k], one value per lag, divided by that of lag 0."""
     n_lags = windows.shape[-1]
     hann = torch.hann_window(n_lags, dtype=windows.dtype, device=windows.device)
-    spectrum = torch.fft.rfft(windows * hann, n=2 * n_lags)  # twice as long: no lag wraps around
+    spectrum = torch.fft.rfft(
+        windows * hann, n=2 * n_lags
+    )  # twice as long, so that no lag wraps around
     power = torch.view_as_real(spectrum).square().sum(-1)
     products = torch.fft.irfft(power, n=2 * n_lags)[..., :n_lags]
     least = _ONSET_FLOOR_DB**2 * hann.square().sum()
-    # rounding leaves some products a little below 0
+    # rounding leaves some products slightly below 0
     shares: torch.Tensor = products.clamp(min=0.0) / torch.maximum(products[..., :1], least)
     return shares

@@ -1,4 +1,4 @@
-"""Power spectra and spectrograms in decibels, in blocks that stay in the processor's cache."""
+"""Power spectra, mel bands and spectrograms in dB, in blocks that fit the processor's cache."""
 
 from __future__ import annotations
 
@@ -8,47 +8,100 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.features.mel import MelBank
-from pipelines.settings.fingerprint import frames_in
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from pipelines.settings import FeatureSpec
+    from pipelines.settings import Framing
 
 # -40 dB. In these units a full-scale sine reaches +48 dB at n_fft 1024, so this is 88 dB below it,
-# about where the noise of recordings lies. At torchaudio's usual floor of -100 dB digital silence
+# about where the noise of recordings lies. At torchaudio's usual floor of -100 dB, digital silence
 # and padding lie so far from all sound that standardised features hold little else.
 POWER_FLOOR = 1e-4
 
-# Samples in the frames of one block. Frames, spectra and powers of a full block are 2.5 MiB, about
-# one core's second-level cache. Each call of the FFT costs as much as 20 frames of it, so that
-# blocks of a quarter of this size take 15 % longer.
+# Samples in the frames of one block. Frames, spectra and powers of a full block take 2.5 MiB,
+# about one core's second-level cache. Each call of the FFT costs as much as 20 frames of it, so
+# that blocks of a quarter of this size take 15 % longer.
 _BLOCK_SAMPLES = 2**18
 _CACHE_LINE = 64  # bytes
 
+# Neighbouring mel bands that are summed in one matrix product. The product of a few bands with
+# the bins they cover has few zeros; fewer bands would make the product too small to be fast.
+_BANDS_AT_ONCE = 16
 
-def decibels(clips: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
-    """The spectrogram of each clip in decibels re full-scale power.
 
-    Frames centred on multiples of the hop with reflected ends; a periodic Hann window in the
-    middle of the frame; P = |FFT|^2; for kinds made from mel bands their sums (`MelBank`); then
-    10 log10(max(P, 1e-4)). `modules.Decibels` is the same for `torch.export`; this one takes a
-    third of its time.
+class MelBank:
+    """Triangular bands on the HTK mel scale, each with peak 1 (torchaudio's ``norm=None``).
+
+    mel = 2595 log10(1 + f / 700) (O'Shaughnessy, as in HTK). Edges are evenly spaced in mel from
+    ``f_min`` to ``f_max``; band i rises from edge i to edge i + 1 and falls to edge i + 2. Bin k
+    of the FFT is at k sample_rate / n_fft Hz.
+
+    Args:
+        sample_rate: Sample rate, in Hz.
+        n_fft: Length of the FFT.
+        n_mels: Number of bands.
+        f_min: Lower edge of the lowest band, in Hz.
+        f_max: Upper edge of the highest band, in Hz.
+
+    Attributes:
+        weights: float32[n_fft // 2 + 1, n_mels], computed in float64.
+        num_bands: Number of bands.
+    """
+
+    def __init__(
+        self, sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float
+    ) -> None:
+        lowest, highest = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in (f_min, f_max))
+        mels = np.linspace(lowest, highest, n_mels + 2)
+        edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+        bins_hz = np.arange(n_fft // 2 + 1)[:, np.newaxis] * sample_rate / n_fft
+        rise = (bins_hz - edges_hz[:-2]) / np.diff(edges_hz)[:-1]
+        fall = (edges_hz[2:] - bins_hz) / np.diff(edges_hz)[1:]
+        self.weights: NDArray[np.float32] = np.maximum(np.minimum(rise, fall), 0).astype("f4")
+        self.num_bands = n_mels
+        self._groups = list(self._split())
+
+    def sum_bands(self, power: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Sum the power of the bins of each band: power @ weights.
+
+        Args:
+            power: float32[B, n_fft // 2 + 1].
+            out: float32[B, n_mels], which is filled.
+        """
+        for bins, bands, weights in self._groups:
+            np.matmul(power[:, bins], weights, out=out[:, bands])
+
+    def _split(self) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+        for first in range(0, self.num_bands, _BANDS_AT_ONCE):
+            bands = slice(first, first + _BANDS_AT_ONCE)
+            used = np.flatnonzero(self.weights[:, bands].any(axis=1))
+            bins = slice(used[0], used[-1] + 1) if used.size else slice(0, 1)
+            yield bins, bands, np.ascontiguousarray(self.weights[bins, bands])
+
+
+def decibels(
+    clips: NDArray[np.float32], framing: Framing, bank: MelBank | None
+) -> NDArray[np.float32]:
+    """Compute the spectrogram of each clip in dB relative to full-scale power.
+
+    Frames are centred on multiples of the hop, with the ends reflected and a periodic Hann window
+    in the middle of the frame. P = |FFT|^2, summed over mel bands if there is a bank; then
+    10 log10(max(P, 1e-4)). ``modules.Decibels`` is the same for ``torch.export``; this function
+    takes a third of its time.
 
     Args:
         clips: float32[N, L], L above n_fft / 2.
-        spec: the front end.
+        framing: The frames.
+        bank: The mel bands; None for Fourier bins.
 
     Returns:
         float32[N, F, M] in dB: F mel bands, or n_fft // 2 + 1 Fourier bins, by M frames.
     """
-    bank = mel_bank(spec)
-    num_rows = spec.n_fft // 2 + 1 if bank is None else bank.num_bands
-    levels = np.empty((len(clips), frames_in(clips.shape[1], spec), num_rows), np.float32)
-    for clip, frames, power in power_blocks(clips, spec):
+    num_rows = framing.n_fft // 2 + 1 if bank is None else bank.num_bands
+    levels = np.empty((len(clips), framing.count(clips.shape[1]), num_rows), np.float32)
+    for clip, frames, power in power_blocks(clips, framing):
         if bank is None:
             levels[clip, frames] = power
         else:
@@ -60,24 +113,24 @@ def decibels(clips: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float3
 
 
 def power_blocks(
-    signals: NDArray[np.float32], spec: FeatureSpec
+    signals: NDArray[np.float32], framing: Framing
 ) -> Iterator[tuple[int, slice, NDArray[np.float32]]]:
-    """Goes through the frames of some signals, a block at a time.
+    """Go through the frames of some signals, one block at a time.
 
     Args:
         signals: float32[N, L], L above n_fft / 2.
-        spec: n_fft, win_length and hop_length.
+        framing: The frames.
 
     Yields:
         The signal's number, the slice of its frames, and their power spectra
-        float32[frames, n_fft // 2 + 1]. The array is used again for the next block.
+        float32[frames, n_fft // 2 + 1]. The next block reuses the array.
     """
     from scipy import fft
 
-    n_fft, edge = spec.n_fft, spec.n_fft // 2
-    window = hann_window(spec)
+    n_fft, edge = framing.n_fft, framing.n_fft // 2
+    window = hann_window(framing)
     reflected = np.empty(signals.shape[1] + 2 * edge, np.float32)
-    frames = np.lib.stride_tricks.sliding_window_view(reflected, n_fft)[:: spec.hop_length]
+    frames = np.lib.stride_tricks.sliding_window_view(reflected, n_fft)[:: framing.hop_length]
     block = _block_length(len(frames), n_fft)
     windowed = _aligned(block, n_fft)
     power = _aligned(block, edge + 1)
@@ -93,7 +146,7 @@ def power_blocks(
 
 
 def _aligned(*shape: int) -> NDArray[np.float32]:
-    """An empty array that begins at a cache line; a product into any other takes twice as long."""
+    """Return an empty array aligned to a cache line, which halves the time of products."""
     num_bytes = 4 * math.prod(shape)
     raw = np.empty(num_bytes + _CACHE_LINE, np.uint8)
     first = -raw.ctypes.data % _CACHE_LINE
@@ -103,12 +156,12 @@ def _aligned(*shape: int) -> NDArray[np.float32]:
 def reflect(
     signal: NDArray[np.float32], edge: int, out: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Mirrors a signal at its first and last sample, as `numpy.pad` does with mode `reflect`.
+    """Mirror a signal at its first and last sample, like ``numpy.pad`` with mode ``reflect``.
 
     Args:
         signal: float32[L], L above edge.
-        edge: samples to add on each side.
-        out: float32[L + 2 edge] that is filled and returned.
+        edge: Number of samples to add at each end.
+        out: float32[L + 2 edge], which is filled and returned.
     """
     end = edge + len(signal)
     out[edge:end] = signal
@@ -118,27 +171,18 @@ def reflect(
 
 
 @lru_cache(maxsize=8)
-def hann_window(spec: FeatureSpec) -> NDArray[np.float32]:
-    """The periodic Hann window of win_length samples in the middle of n_fft, float32[n_fft]."""
-    length = spec.win_length or spec.n_fft
-    left = (spec.n_fft - length) // 2
-    window = np.zeros(spec.n_fft, np.float32)
-    # the window of one sample is 1 by convention; the formula would say 0
+def hann_window(framing: Framing) -> NDArray[np.float32]:
+    """Return the periodic Hann window in the middle of a frame, float32[n_fft]."""
+    length = framing.win_length
+    left = (framing.n_fft - length) // 2
+    window = np.zeros(framing.n_fft, np.float32)
+    # the window of one sample is 1 by convention; the formula would give 0
     angle = 2 * np.pi * np.arange(length) / length
     window[left : left + length] = 0.5 - 0.5 * np.cos(angle) if length > 1 else 1.0
     return window
 
 
-@lru_cache(maxsize=8)
-def mel_bank(spec: FeatureSpec) -> MelBank | None:
-    """The mel bands of a front end; None for kinds that are made from Fourier bins."""
-    if spec.kind == "stft":
-        return None
-    f_max = spec.sample_rate / 2 if spec.f_max is None else spec.f_max
-    return MelBank(spec.sample_rate, spec.n_fft, spec.n_mels, spec.f_min, f_max)
-
-
 def _block_length(num_frames: int, n_fft: int) -> int:
-    """Frames of one block: as many as fit, and all blocks of a signal about alike."""
+    """Return the frames of one block: as many as fit, with all blocks of about the same size."""
     at_most = max(1, _BLOCK_SAMPLES // n_fft)
     return -(-num_frames // -(-num_frames // at_most))

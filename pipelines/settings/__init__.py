@@ -1,48 +1,31 @@
-"""What a feature set is made with: clips, features, splits, and the fingerprint over them."""
+"""Settings that pipelines and tuner share: their base class, clips and splits."""
 
-from pipelines.settings.clips import ClipSpec
-from pipelines.settings.features import (
-    KINDS,
-    MAX_RATE_HZ,
-    MIN_RATE_HZ,
-    NUM_SONG_FEATURES,
-    PARAMETERS,
-    FeatureSpec,
-    Kind,
-    empty_mel_bands,
+from pipelines.settings.block import Block, Rule, check
+from pipelines.settings.clips import CLIP_RULES, ClipSpec, Framing
+from pipelines.settings.splits import (
+    SPLIT_RULES,
+    SPLITS,
+    TAGS,
+    Group,
+    Leaks,
+    Share,
+    Split,
+    SplitSpec,
 )
-from pipelines.settings.fingerprint import (
-    FORMAT_VERSION,
-    feature_shape,
-    fingerprint,
-    frames_in,
-    num_frames,
-    num_samples,
-    problems,
-    rendering,
-)
-from pipelines.settings.splits import SPLITS, TAGS, Split, SplitSpec
 
 __all__ = [
-    "FORMAT_VERSION",
-    "KINDS",
-    "MAX_RATE_HZ",
-    "MIN_RATE_HZ",
-    "NUM_SONG_FEATURES",
-    "PARAMETERS",
+    "CLIP_RULES",
     "SPLITS",
+    "SPLIT_RULES",
     "TAGS",
+    "Block",
     "ClipSpec",
-    "FeatureSpec",
-    "Kind",
+    "Framing",
+    "Group",
+    "Leaks",
+    "Rule",
+    "Share",
     "Split",
     "SplitSpec",
-    "empty_mel_bands",
-    "feature_shape",
-    "fingerprint",
-    "frames_in",
-    "num_frames",
-    "num_samples",
-    "problems",
-    "rendering",
+    "check",
 ]

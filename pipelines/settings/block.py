@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.errors import SpecError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Block(BaseModel):
     """Settings that are frozen, reject unknown keys and infinity, and convert nothing silently."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,14 @@ class Rule:
 
     paths: tuple[str, ...]
     check: Callable[..., str | None]
+
+
+def check(rules: Iterable[Rule], *settings: Block) -> None:
+    """Check settings that did not come from a space file.
+
+    Raises:
+        SpecError: The settings break some of the rules; the message lists them all.
+    """
+    faults = [(rule.paths[0], fault) for rule in rules if (fault := rule.check(*settings))]
+    if faults:
+        raise SpecError("; ".join(f"{name}: {fault}" for name, fault in faults))

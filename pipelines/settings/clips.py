@@ -1,58 +1,71 @@
-"""How clips are cut from a track."""
+"""Settings that say how a track is cut into clips, and clips into frames."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pipelines.settings.refuse import refuse
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from pipelines.settings.block import Block, Rule
+
+
+class ClipSpec(Block):
+    """Clip settings: length, number, and what fills a short track."""
+
+    clip_seconds: float = Field(3.0, gt=0, le=600, description="Length of a clip, in seconds.")
+    clips_per_track: int | None = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="Clips of a track, evenly spaced; not used with hop_seconds.",
+    )
+    hop_seconds: float | None = Field(
+        None, ge=0.01, le=3600, description="Time between clips, in place of clips_per_track."
+    )
+    short: Literal["pad", "repeat"] = Field(
+        "pad", description="Fill a track shorter than a clip with zeros, or repeat it."
+    )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return everything that changes the clips, with defaults written out."""
+        by_hop = self.hop_seconds is not None
+        return {
+            "seconds": self.clip_seconds,
+            "count": None if by_hop else self.clips_per_track,
+            "hop_seconds": self.hop_seconds,
+            "short": self.short,
+        }
+
+
+def _number_of_clips(clip: ClipSpec) -> str | None:
+    if clip.hop_seconds is None and clip.clips_per_track is None:
+        return "hop_seconds and clips_per_track are both null; set one of them"
+    return None
+
+
+CLIP_RULES = (Rule(("hop_seconds", "clips_per_track"), _number_of_clips),)
+"""Checks of a ``ClipSpec``."""
 
 
 @dataclass(frozen=True)
-class ClipSpec:
-    """How clips are cut from a track.
+class Framing:
+    """The frames of a short-time Fourier transform.
 
     Attributes:
-        clip_seconds: length of one clip.
-        clips_per_track: this many clips, evenly spaced over the track; not used when
-            `hop_seconds` is given.
-        hop_seconds: a clip every so many seconds instead of a fixed number.
-        short: what fills a track shorter than one clip: zeros, or the track again.
+        n_fft: Samples in one frame.
+        win_length: Samples under the Hann window in the middle of the frame.
+        hop_length: Samples between frames.
     """
 
-    clip_seconds: float = 3.0
-    clips_per_track: int | None = 10
-    hop_seconds: float | None = None
-    short: Literal["pad", "repeat"] = "pad"
+    n_fft: int
+    win_length: int
+    hop_length: int
 
-    def __post_init__(self) -> None:
-        refuse(_clip_problems(self))
+    def count(self, num_samples: int) -> int:
+        """Return the number of frames of a signal: one is centred on every multiple of the hop.
 
-
-def clip_key(clip: ClipSpec) -> dict[str, Any]:
-    """All that changes the numbers, with defaults written out: for fingerprints."""
-    count = clip.clips_per_track if clip.hop_seconds is None else None
-    hop = None if clip.hop_seconds is None else float(clip.hop_seconds)
-    return {
-        "seconds": float(clip.clip_seconds),
-        "count": count,
-        "hop_seconds": hop,
-        "short": clip.short,
-    }
-
-
-def _clip_problems(clip: ClipSpec) -> Iterator[str]:
-    if not (0 < clip.clip_seconds <= 600):
-        yield f"clip_seconds must be above 0 and at most 600, not {clip.clip_seconds!r}"
-    if clip.hop_seconds is None:
-        if clip.clips_per_track is None:
-            yield "write clips_per_track or hop_seconds; both are missing"
-        elif not (1 <= clip.clips_per_track <= 10_000):
-            yield f"clips_per_track must be from 1 to 10000, not {clip.clips_per_track!r}"
-    elif not (0.01 <= clip.hop_seconds <= 3600):
-        yield f"hop_seconds must be from 0.01 to 3600, not {clip.hop_seconds!r}"
-    if clip.short not in ("pad", "repeat"):
-        yield f"short must be pad or repeat, not {clip.short!r}"
+        With an odd ``n_fft``, half of which is cut off on both sides, the last one may not fit.
+        """
+        reflected = num_samples + 2 * (self.n_fft // 2)
+        return 1 + (reflected - self.n_fft) // self.hop_length

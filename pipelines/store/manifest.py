@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from pipelines.errors import SpecError, StoreError
-from pipelines.settings import FORMAT_VERSION, ClipSpec, FeatureSpec, Split, SplitSpec
+from pipelines.errors import StoreError
+from pipelines.features import FORMAT_VERSION, FeatureSpec
+from pipelines.settings import ClipSpec, Split, SplitSpec
 from pipelines.splits.leakage import Leakage
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def read_manifest(folder: Folder) -> Manifest:
         )
     try:
         return Manifest.model_validate(data)
-    except (ValueError, SpecError) as error:
+    except ValueError as error:
         raise StoreError(f"{folder / MANIFEST} is damaged: {error}") from error
 
 

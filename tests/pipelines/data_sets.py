@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.build.building import BuildOptions, BuildResult, build_sets
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.tracks import Catalog
 from pipelines.splits.decide import Tolerance
 

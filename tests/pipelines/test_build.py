@@ -16,7 +16,8 @@ from pipelines.build.__main__ import main
 from pipelines.build.building import BuildProgress
 from pipelines.build.decode import decode_here
 from pipelines.errors import SpecError, SplitError
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from pipelines.store.feature_set import open_feature_set
@@ -98,7 +99,7 @@ def test_what_cannot_work_is_told_before_any_audio_is_read(
         (["data", "--group", "album"], "no column 'album'"),
         (["data", "--train", "0.9"], "add up to 1"),
         (["data", "--leaks", "drop", "--unit", "clip"], "leaks cannot be dropped"),
-        (["data", "--short", "loop"], "pad or repeat"),
+        (["data", "--short", "loop"], "'pad' or 'repeat'"),
     ],
 )
 def test_usage_errors_end_with_2_and_one_line(
@@ -175,6 +176,6 @@ def test_a_killed_command_goes_on_and_no_row_is_lost_or_doubled(
     found = open_feature_set(Folder(Path(result["path"])))
     found.verify(digests=True)
     catalog = read_catalog(root)
-    specs = (ClipSpec(0.4), FEATURE, SplitSpec())
+    specs = (ClipSpec(clip_seconds=0.4), FEATURE, SplitSpec())
     fresh = build(catalog, tmp_path / "fresh", *specs, decode=decode_here).feature_set
     assert found.manifest.parts == fresh.manifest.parts

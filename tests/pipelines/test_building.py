@@ -22,7 +22,8 @@ from pipelines.build.console import summary
 from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts, decode_here
 from pipelines.build.reuse import track_keys
 from pipelines.errors import BuildError, StoreError
-from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.tracks import Catalog, Track
 from pipelines.store.feature_set import FeatureSet

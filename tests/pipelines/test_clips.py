@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,7 +74,7 @@ def test_a_track_one_sample_too_short_is_filled_by_one(hop_seconds: float | None
     clips = cut(ramp(29) + 1, 10, spec)
     assert clips.samples.tolist() == [[*range(1, 30), 0]]
     assert clips.padded
-    again = cut(ramp(29) + 1, 10, replace(spec, short="repeat"))
+    again = cut(ramp(29) + 1, 10, spec.model_copy(update={"short": "repeat"}))
     assert again.samples.tolist() == [[*range(1, 30), 1]]
 
 

@@ -15,11 +15,11 @@ import torchaudio
 from librosa.onset import onset_strength
 
 from pipelines.errors import SpecError
-from pipelines.features import extract, front_end, transform
+from pipelines.features import FeatureSpec, Kind, spectra
 from pipelines.features.clips import cut
-from pipelines.features.mel import MelBank
-from pipelines.features.spectra import decibels
-from pipelines.settings import ClipSpec, FeatureSpec, Kind, feature_shape
+from pipelines.features.extract import extract, front_end, transform
+from pipelines.features.spectra import MelBank
+from pipelines.settings import ClipSpec
 from tests.pipelines.signals import LENGTH, SIGNALS, noise
 
 # defaults, a short window, a short hop and a band, odd sizes
@@ -111,8 +111,15 @@ def test_every_kind_agrees_with_librosa_in_float64(
 
 
 def with_kind(spec: FeatureSpec, kind: Kind) -> FeatureSpec:
-    values = {name: getattr(spec, name) for name in FeatureSpec.__dataclass_fields__}
-    return FeatureSpec(**{**values, "kind": kind, "n_mfcc": 13, "n_lags": 65})
+    return spec.model_copy(update={"kind": kind, "n_mfcc": 13, "n_lags": 65})
+
+
+def decibels(clips: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """Log-mel levels in float32, before they are rounded."""
+    bank = MelBank(
+        spec.sample_rate, spec.n_fft, spec.n_mels, spec.f_min, spec.f_max or spec.sample_rate / 2
+    )
+    return spectra.decibels(clips, spec.framing, bank)
 
 
 def definition(clip: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -287,7 +294,7 @@ def test_shape_is_the_promised_one(kind: Kind, values: dict[str, int]) -> None:
     spec = FeatureSpec(kind=kind, **values)
     track = noise(1, 50_000)[0]
     found = extract(track, clip, spec)
-    assert found.features.shape[1:] == feature_shape(clip, spec)
+    assert found.features.shape[1:] == spec.shape(clip)
     assert len(found.features) == len(found.start_s)
     if kind != "song":
         cut_first = transform(cut(track, spec.sample_rate, clip).samples, spec)

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import SpecError, SplitError
+from pipelines.errors import SplitError
 from pipelines.settings import Split, SplitSpec
-from pipelines.settings.splits import split_key
 from pipelines.sources.tracks import Track
 from pipelines.splits.assign import (
     assign_clip_splits,
@@ -249,37 +248,3 @@ class TestClips:
     def test_too_few_clips(self) -> None:
         with pytest.raises(SplitError, match="class 'a' has 2 clips"):
             assign_clip_splits(tracks_of({"a": [1, 1]}), {"a0-0": 1, "a1-0": 1}, SplitSpec())
-
-
-class TestSpec:
-    @pytest.mark.parametrize(
-        ("values", "word"),
-        [
-            ({"train": 0.8}, "add up to 1"),
-            ({"train": 0.7, "val": 0.3, "test": 0.0}, "above 0"),
-            ({"group": ""}, "not empty"),
-            ({"group": "tag:title"}, "tag:artist and tag:album"),
-            ({"group": "path:("}, "not a regular expression"),
-            ({"group": "path:abc"}, "no (...)"),
-            ({"unit": "track"}, "unit must be group or clip"),
-            ({"unit": "clip", "column": "fold"}, "at once"),
-            ({"val_values": ("1",)}, "not the column"),
-            ({"column": "f", "val_values": ("1",), "test_values": ("1",)}, "stand for both"),
-        ],
-    )
-    def test_what_cannot_work_is_refused(self, values: dict, word: str) -> None:
-        with pytest.raises(SpecError) as caught:
-            SplitSpec(**values)
-        assert word in str(caught.value)
-
-    def test_settings_that_mean_the_same_have_one_key(self) -> None:
-        given = SplitSpec(column="fold", val_values=("1", "2"), test_values=("3",))
-        turned = SplitSpec(
-            column="fold", val_values=("2", "1"), test_values=("3",), seed=5,
-            train=0.8, val=0.1, test=0.1,
-        )  # fmt: skip
-        assert split_key(given) == split_key(turned)
-        assert split_key(SplitSpec()) == split_key(SplitSpec(train=0.1 + 0.6))
-        different = [SplitSpec(), SplitSpec(seed=1), SplitSpec(group="track"), given]
-        different.append(SplitSpec(unit="clip"))
-        assert len({str(split_key(spec)) for spec in different}) == 5

@@ -12,8 +12,9 @@ import soundfile
 
 from pipelines.build.decode import decode_here
 from pipelines.errors import BuildError, SplitError, StoreError
-from pipelines.features import transform
-from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.features.extract import transform
+from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from pipelines.store.feature_set import FeatureSet, find_feature_set, open_feature_set

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from pipelines.settings import NUM_SONG_FEATURES
+from pipelines.features.song import SONG_FEATURES
 from tuner.models.forest import Forest
 from tuner.models.forest_network import tree_of
 
@@ -19,7 +19,7 @@ NUM_TREES, MAX_DEPTH = 40, 9
 def grow(num_labels: int) -> tuple[RandomForestClassifier, np.ndarray]:
     """Return a forest and its coarse training rows ``float32[400, 16]``, often at a threshold."""
     rng = np.random.default_rng(0)
-    x = np.round(rng.normal(size=(400, NUM_SONG_FEATURES)) * 4).astype(np.float32) / 4
+    x = np.round(rng.normal(size=(400, len(SONG_FEATURES))) * 4).astype(np.float32) / 4
     score = x[:, 0] + x[:, 5] * x[:, 9] + rng.normal(size=400)
     y = score.round().clip(-(num_labels // 2), num_labels // 2).astype(int) + num_labels // 2
     forest = RandomForestClassifier(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.settings import ClipSpec, FeatureSpec, Kind
+from pipelines.features import FeatureSpec, Kind
+from pipelines.settings import ClipSpec
 from tuner.errors import CheckpointError
 from tuner.models.cnn import Cnn
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
@@ -58,10 +59,10 @@ def test_an_exported_model_has_as_many_rows_as_its_features(
 ) -> None:
     """Rows by hand: bands, 128 / 2 + 1 bins, coefficients, lags."""
     feature = FeatureSpec(
-        kind, 8000, n_fft=128, hop_length=64, n_mels=16, n_mfcc=8, n_lags=40
+        kind=kind, sample_rate=8000, n_fft=128, hop_length=64, n_mels=16, n_mfcc=8, n_lags=40
     )  # fmt: skip
     model = Cnn(blocks=2, channels=4)
-    bundle = Bundle(("a", "b"), ClipSpec(0.5), feature, Crops(), model)
+    bundle = Bundle(("a", "b"), ClipSpec(clip_seconds=0.5), feature, Crops(), model)
     weights = bundle.classifier().state_dict()
     assert weights["mean"].shape == weights["std"].shape == (rows, 1)
     loaded, classifier = load_bundle(save_bundle(tmp_path, bundle, weights))

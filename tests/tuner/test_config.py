@@ -15,7 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SpecError
-from pipelines.settings import PARAMETERS, ClipSpec, FeatureSpec, SplitSpec, problems
+from pipelines.features import KINDS, FeatureSpec
+from pipelines.features.rules import check_front_end
+from pipelines.settings import ClipSpec, SplitSpec
 from tuner.config import (
     ColumnSplit,
     Experiment,
@@ -26,7 +28,6 @@ from tuner.config import (
     loads,
 )
 from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
-from tuner.config.specs import feature_set_key, feature_spec, split_spec
 from tuner.config.yaml_text import Scalar
 from tuner.errors import ConfigError, SpaceError
 from tuner.models.cnn import Cnn
@@ -253,17 +254,17 @@ search: {algorithm: grid}
 def test_feature_variants_are_the_distinct_feature_sets():
     text = f"{PLAIN}data: {{clip_seconds: {{choice: [3.0, 5.0]}}}}\n"
     text += "features: {n_mels: {choice: [32, 64]}}\ntrain: {batch_size: {choice: [16, 32]}}\n"
-    found = [(v.data.clip_seconds, v.features.n_mels) for v in loads(text).feature_variants()]
+    found = [(clip.clip_seconds, f.n_mels) for clip, f in loads(text).feature_variants()]
     assert found == [(3.0, 32), (3.0, 64), (5.0, 32), (5.0, 64)]
 
 
 def test_front_ends_on_the_device_share_a_set_of_samples():
     text = f"{PLAIN}features: {{compute: device, n_mels: {{choice: [32, 64]}}}}\n"
     space = loads(text)
-    (variant,) = space.feature_variants()
-    assert variant.features.kind == "waveform"
+    ((_, stored),) = space.feature_variants()
+    assert stored.kind == "waveform"
     drawn = [with_values(space, {"features.n_mels": n}) for n in (32, 64)]
-    assert feature_set_key(drawn[0]) == feature_set_key(drawn[1])
+    assert drawn[0].feature_set_key == drawn[1].feature_set_key
     assert [(e.front_end.kind, e.front_end.n_mels) for e in drawn] == [
         ("logmel", 32),
         ("logmel", 64),
@@ -275,7 +276,7 @@ def test_front_ends_on_the_device_share_a_set_of_samples():
 
 def test_a_hop_that_may_be_null_leaves_the_clips_to_their_default():
     space = loads(f"{PLAIN}data: {{hop_seconds: {{choice: [null, 1.5]}}}}")
-    found = [(v.data.hop_seconds, v.data.clips_per_track) for v in space.feature_variants()]
+    found = [(c.hop_seconds, c.clips_per_track) for c, _ in space.feature_variants()]
     assert found == [(None, 10), (1.5, None)]
     assert loads(space.to_yaml()) == space
 
@@ -380,7 +381,7 @@ def test_settings_without_effect_are_warned_about(text, warned):
 @pytest.mark.parametrize("kind", ["logmel", "stft", "mfcc", "tempogram"])
 def test_every_kind_with_rows_and_columns_can_be_asked_for(kind):
     text = f"features: {{kind: {kind}, n_fft: 512, hop_length: 256, n_mels: 32, n_mfcc: 8}}"
-    made = feature_spec(loads(PLAIN + text).template.features)
+    made = loads(PLAIN + text).template.front_end
     assert (made.kind, made.n_fft, made.hop_length) == (kind, 512, 256)
     # By hand, from what each kind is: only these have a mel bank, only one has coefficients.
     assert made.n_mels == (64 if kind == "stft" else 32)
@@ -399,7 +400,7 @@ def test_settings_that_a_kind_does_not_read_are_not_judged(features):
     loads(f"{PLAIN}features: {features}")
 
 
-KINDS = """
+TWO_KINDS = """
 name: x
 model: {name: cnn}
 features:
@@ -410,7 +411,7 @@ features:
 
 
 def test_a_front_end_can_be_a_conditional_block_named_by_its_kind():
-    space = loads(KINDS)
+    space = loads(TWO_KINDS)
     assert space.ranges == {
         "features": Choice(("logmel", "mfcc")),
         "features.logmel.n_mels": Choice((32, 64)),
@@ -420,7 +421,7 @@ def test_a_front_end_can_be_a_conditional_block_named_by_its_kind():
     assert (made.kind, made.n_mels, made.n_mfcc) == ("mfcc", 40, 13)
     assert loads(space.to_yaml()) == space
     assert (space.warnings, loads(space.to_yaml()).warnings) == ((), ())
-    found = [feature_spec(variant.features) for variant in space.feature_variants()]
+    found = [feature for _, feature in space.feature_variants()]
     assert [(f.kind, f.n_mels, f.n_mfcc) for f in found] == [
         ("logmel", 32, 20), ("logmel", 64, 20), ("mfcc", 40, 13), ("mfcc", 40, 20),
     ]  # fmt: skip
@@ -428,9 +429,9 @@ def test_a_front_end_can_be_a_conditional_block_named_by_its_kind():
 
 def test_a_setting_that_one_kind_does_not_read_makes_no_second_feature_set_of_it():
     text = "features: {kind: {choice: [stft, logmel]}, n_mels: {choice: [32, 64]}}"
-    found = [v.features for v in loads(PLAIN + text).feature_variants()]
-    # By hand: stft once, logmel with 32 and with 64 bands.
-    assert [(f.kind, f.n_mels) for f in found] == [("stft", 32), ("logmel", 32), ("logmel", 64)]
+    found = [feature for _, feature in loads(PLAIN + text).feature_variants()]
+    # By hand: stft once (n_mels is the default, 64), logmel with 32 and with 64 bands.
+    assert [(f.kind, f.n_mels) for f in found] == [("stft", 64), ("logmel", 32), ("logmel", 64)]
 
 
 FRONT_ENDS = st.fixed_dictionaries(
@@ -453,18 +454,17 @@ FRONT_ENDS = st.fixed_dictionaries(
 @given(FRONT_ENDS, st.floats(0.01, 1.0))
 def test_the_pipeline_takes_exactly_the_front_ends_that_a_space_file_may_hold(values, seconds):
     """The pipeline's own specs are the oracle, made from what their table says a kind reads."""
-    read = {"kind", "sample_rate", *PARAMETERS[values["kind"]]}
+    read = {"kind", "sample_rate", *KINDS[values["kind"]].reads}
     wanted: FeatureSpec | None
     try:
         wanted = FeatureSpec(**{k: v for k, v in values.items() if k in read})
-        if problems(ClipSpec(clip_seconds=seconds), wanted):
-            wanted = None
+        check_front_end(ClipSpec(clip_seconds=seconds), wanted)
     except SpecError:
         wanted = None
     text = f"{PLAIN}data: {{clip_seconds: {seconds!r}}}\nfeatures: {json.dumps(values)}"
     found: FeatureSpec | None
     try:
-        found = feature_spec(loads(text).template.features)
+        found = loads(text).template.front_end
     except ConfigError:
         found = None
     assert found == wanted
@@ -487,7 +487,7 @@ def test_the_pipeline_takes_exactly_the_front_ends_that_a_space_file_may_hold(va
 )  # fmt: skip
 def test_a_split_is_what_the_pipeline_calls_it(split, wanted):
     space = loads(f"{PLAIN}data: {{split: {split}}}")
-    assert split_spec(space.template.data.split) == wanted
+    assert space.template.data.split_spec == wanted
     assert loads(space.to_yaml()) == space
     leaky = [str(w) for w in space.warnings if "clips of one recording" in w.message]
     assert len(leaky) == (wanted.unit == "clip")
@@ -496,7 +496,7 @@ def test_a_split_is_what_the_pipeline_calls_it(split, wanted):
 @pytest.mark.parametrize("group", ["auto", "track", "tag:artist", "tag:album", "path:^(.)", "who"])
 def test_a_group_is_what_the_pipeline_calls_it(group):
     data = loads(f"{PLAIN}data: {{group: '{group}'}}").template.data
-    assert split_spec(data.split, data.group, 3) == SplitSpec(group=group, seed=3)
+    assert data.split_spec == SplitSpec(group=group)
 
 
 # --- cost of the import ---------------------------------------------------------------------

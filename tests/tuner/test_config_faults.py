@@ -338,7 +338,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     # --- relations
     "shares": (
         P + "data: {split: {train: 0.5, val: 0.2, test: 0.2}}",
-        [("3:15: data.split", "train, val and test must add up to 1, not 0.9")],
+        [("3:15: data.split", "train, val and test must add up to 1, got 0.9")],
     ),
     "one fold missing": (
         P + "data: {split: {column: fold, val: [4]}}",
@@ -346,7 +346,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "fold on both sides": (
         P + "data: {split: {column: fold, val: [4], test: [4]}}",
-        [("3:15: data.split", "values 4 stand for both validation and test")],
+        [("3:15: data.split", "values 4 mean both validation and test")],
     ),
     "hop and count": (
         P + "data: {hop_seconds: 1, clips_per_track: 3}",
@@ -376,15 +376,15 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "f_min": (
         P + "features: {f_min: 900, f_max: 800}",
-        [("3:19: features.f_min", "from 0 to below f_max (800 Hz), not 900")],
+        [("3:19: features.f_min", "from 0 to below f_max (800 Hz), got 900")],
     ),
     "window": (
         P + "features: {win_length: 2048}",
-        [("3:24: features.win_length", "from 1 to n_fft (1024), not 2048")],
+        [("3:24: features.win_length", "from 1 to n_fft (1024), got 2048")],
     ),
     "hop": (
         P + "features: {hop_length: {choice: [256, 2048]}}",
-        [("3:39: features.hop_length", "from 1 to n_fft (1024), not 2048")],
+        [("3:39: features.hop_length", "from 1 to n_fft (1024), got 2048")],
     ),
     "empty mel bands": (
         P + "features: {n_mels: {choice: [64, 256]}, n_fft: 512}",
@@ -439,7 +439,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "lags": (P + "features: {kind: tempogram, n_lags: 1}", [("3:37: features.n_lags", "least 2")]),
     "group of a tag": (
         P + "data: {group: tag:title}",
-        [("3:15: data.group", "tags are tag:artist and tag:album, not 'tag:title'")],
+        [("3:15: data.group", "tags are tag:artist and tag:album, got 'tag:title'")],
     ),
     "group without parentheses": (
         P + "data: {group: 'path:^[^/]+'}",
@@ -459,7 +459,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "shares of clips": (
         P + "data: {split: {by: clip, train: 0.9}}",
-        [("3:15: data.split", "must add up to 1, not 1.2")],
+        [("3:15: data.split", "must add up to 1, got 1.2")],
     ),
     "column by clip": (
         P + "data: {split: {column: fold, by: clip}}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pipelines.features import Kind
 from tuner.training.arrays import sounding
 from tuner.training.recipe import Crops
 
@@ -68,5 +69,5 @@ def test_sound_in_a_waveform_is_found_to_within_a_block() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "tempogram", "song"])
-def test_kinds_without_levels_sound_throughout(kind: str) -> None:
+def test_kinds_without_levels_sound_throughout(kind: Kind) -> None:
     assert sounding(torch.randn(3, 4, 9), kind).tolist() == [[0, 8]] * 3

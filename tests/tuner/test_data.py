@@ -12,7 +12,8 @@ import torch
 
 from pipelines.build.building import BuildOptions, build_sets
 from pipelines.build.decode import decode_here
-from pipelines.settings import SPLITS, ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.conftest import write_tones
 from tests.tuner.training_inputs import make_arrays, make_recipe

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from pipelines.build.building import BuildProgress
 from pipelines.errors import SplitError
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import loads
@@ -24,7 +25,6 @@ from tuner.study.features import (
     check_source,
     data_source,
     describe,
-    pipeline_settings,
 )
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
@@ -55,9 +55,9 @@ def test_pipeline_settings_follow_the_blocks() -> None:
         " split: clip}\nfeatures: {kind: mfcc, n_mels: 40, n_mfcc: 13}"
     )
     experiment = loads(PLAIN + text).template
-    assert pipeline_settings(experiment.data, experiment.features) == (
-        ClipSpec(2.0, 3, short="repeat"),
-        FeatureSpec("mfcc", n_mels=40, n_mfcc=13),
+    assert (*experiment.feature_set_key, experiment.data.split_spec) == (
+        ClipSpec(clip_seconds=2.0, clips_per_track=3, short="repeat"),
+        FeatureSpec(kind="mfcc", n_mels=40, n_mfcc=13),
         SplitSpec(group="track", unit="clip", seed=5),
     )
 

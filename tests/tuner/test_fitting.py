@@ -15,7 +15,8 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from pipelines.build.building import BuildOptions, build_sets
 from pipelines.build.decode import decode_here
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
@@ -218,8 +219,8 @@ def test_two_workers_have_one_forest_and_the_metrics_of_one() -> None:
 
 def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     tracks = write_tones(tmp_path / "tones", per_class=8, seconds=0.8)
-    clip = ClipSpec(0.5, 2)
-    feature = FeatureSpec("song", 16_000, n_fft=512, hop_length=256)
+    clip = ClipSpec(clip_seconds=0.5, clips_per_track=2)
+    feature = FeatureSpec(kind="song", sample_rate=16_000, n_fft=512, hop_length=256)
     (built,) = build_sets(
         read_catalog(tracks), tmp_path / "sets", [(clip, feature)],
         SplitSpec(train=0.5, val=0.25, test=0.25), BuildOptions(decode=decode_here),

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from pipelines.settings import ClipSpec, FeatureSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec
 from tests.tuner.forests import grow, planted
 from tuner.errors import CheckpointError
 from tuner.models.forest import Forest
@@ -131,7 +132,7 @@ def test_other_features_are_refused(shape) -> None:
 def bundle_of(forest: RandomForestClassifier) -> tuple[Bundle, Classifier]:
     model = Forest(num_trees=len(forest.estimators_), max_depth=9)
     labels = ("a", "b", "c", "d", "e")
-    bundle = Bundle(labels, ClipSpec(), FeatureSpec("song"), Crops(), model)
+    bundle = Bundle(labels, ClipSpec(), FeatureSpec(kind="song"), Crops(), model)
     mean, std = np.full(F, 0.25, np.float32), np.full(F, 2, np.float32)
     return bundle, Classifier(planted(forest, 5), mean, std).eval()
 

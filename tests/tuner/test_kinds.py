@@ -15,10 +15,8 @@ from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import Experiment, Space, loads
-from tuner.config.specs import feature_spec
 from tuner.models.layers import MIN_STD
 from tuner.predict import predict_file
-from tuner.study.features import pipeline_settings
 from tuner.training.arrays import DeviceFrontEnd, open_arrays
 from tuner.training.bundle import load_bundle
 from tuner.training.feed import Alone
@@ -85,10 +83,11 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuildResult]:
     """A feature set of each kind, from one decoding."""
     kinds = {one.stored_features.kind: one for one in EXPERIMENTS.values()}
-    specs = [pipeline_settings(one.data, one.stored_features) for one in kinds.values()]
+    keys = [one.feature_set_key for one in kinds.values()]
+    split = next(iter(kinds.values())).data.split_spec
     results = build_sets(
-        read_catalog(tracks), tmp_path_factory.mktemp("sets"), [one[:2] for one in specs],
-        specs[0][2], BuildOptions(decode=decode_here),
+        read_catalog(tracks), tmp_path_factory.mktemp("sets"), keys,
+        split, BuildOptions(decode=decode_here),
     )  # fmt: skip
     return {one.feature_set.manifest.feature.kind: one for one in results}
 
@@ -150,7 +149,7 @@ MADE_HERE = {k: one for k, one in EXPERIMENTS.items() if one.from_stored_samples
 def test_features_made_on_the_device_are_those_of_a_build(
     built: dict[str, BuildResult], tmp_path: Path, experiment: Experiment
 ) -> None:
-    feature = feature_spec(experiment.front_end)
+    feature = experiment.front_end
     stored = open_arrays(built[feature.kind].feature_set.path, tmp_path)
     samples = built["waveform"].feature_set.path
     made = open_arrays(samples, tmp_path, DeviceFrontEnd(feature, torch.device("cpu")))

@@ -16,7 +16,7 @@ from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tuner.config import Space, loads
 from tuner.errors import ConfigError
-from tuner.study.features import build_features, dropped_in_words, pipeline_settings
+from tuner.study.features import build_features, dropped_in_words
 
 if TYPE_CHECKING:
     from tuner.study.context import Context
@@ -53,9 +53,9 @@ def torn_copies(folder: Path) -> Path:
 def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, Any]]]:
     """Return what the first stage tells the user, and what it records."""
     data = wanted.template.data
-    clip, feature, split = pipeline_settings(data, wanted.template.front_end)
+    keys = [wanted.template.feature_set_key]
     options = BuildOptions(decode=decode_here)
-    build_sets(read_catalog(source), out, [(clip, feature)], split, options)
+    build_sets(read_catalog(source), out, keys, data.split_spec, options)
     told: list[str] = []
     records: list[dict[str, Any]] = []
     study = SimpleNamespace(

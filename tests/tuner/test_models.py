@@ -11,7 +11,8 @@ import sklearn.ensemble  # noqa: F401 - slow to import; not within the time limi
 import torch
 from torch import nn
 
-from pipelines.settings import ClipSpec, FeatureSpec, Kind
+from pipelines.features import FeatureSpec, Kind
+from pipelines.settings import ClipSpec
 from tuner.models import MODELS, ModelSettings
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.backbone import Backbone
@@ -113,7 +114,11 @@ class TestEveryModel:
     def test_saved_and_loaded_bit_for_bit(self, model, network, shapes, tmp_path: Path) -> None:
         rows, frames = shapes[0]
         kind: Kind = model.takes[0]
-        feature = FeatureSpec(n_mels=rows) if kind == "logmel" else FeatureSpec(kind, 16_000)
+        feature = (
+            FeatureSpec(n_mels=rows)
+            if kind == "logmel"
+            else FeatureSpec(kind=kind, sample_rate=16_000)
+        )
         mean, std = np.full(rows, -30, np.float32), np.full(rows, 12, np.float32)
         classifier = Classifier(network, mean, std)
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

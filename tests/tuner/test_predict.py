@@ -19,8 +19,9 @@ import torch
 from click.testing import CliRunner
 
 from pipelines.audio.sandbox import Decoder
-from pipelines.features import transform
-from pipelines.settings import ClipSpec, FeatureSpec
+from pipelines.features import FeatureSpec
+from pipelines.features.extract import transform
+from pipelines.settings import ClipSpec
 from tuner.models.cnn import Cnn
 from tuner.predict import audio_files, load_model, main, predict_file
 from tuner.training.bundle import Bundle, save_bundle

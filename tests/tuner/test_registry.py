@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.features import transform
-from pipelines.settings import ClipSpec, FeatureSpec, Kind, num_samples
+from pipelines.features import FeatureSpec, Kind
+from pipelines.features.extract import transform
+from pipelines.settings import ClipSpec
 from tests.tuner.studies import Script
 from tuner.errors import UsageError
 from tuner.models.cnn import Cnn
@@ -35,7 +36,9 @@ def make_bundle(folder: Path, seed: int = 0, kind: Kind = "logmel") -> Path:
     bundle = Bundle(
         labels=("bass", "house", "techno"),
         clip=ClipSpec(clip_seconds=0.5, clips_per_track=4),
-        feature=FeatureSpec(kind, 8000, n_fft=512, hop_length=256, n_mels=24, n_lags=32),
+        feature=FeatureSpec(
+            kind=kind, sample_rate=8000, n_fft=512, hop_length=256, n_mels=24, n_lags=32
+        ),
         crops=Crops(10),  # two crops of the clip's 16 frames
         model=Cnn(blocks=2, channels=4),
     )
@@ -172,7 +175,7 @@ def test_the_program_without_pickle_answers_as_validation_does(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     bundle, classifier = load_bundle(folder)
-    for clips in waveforms(num, num_samples(bundle.clip, bundle.feature)).values():
+    for clips in waveforms(num, bundle.feature.num_samples(bundle.clip.clip_seconds)).values():
         features = torch.from_numpy(transform(clips, bundle.feature)).float()
         expected = clip_probabilities(classifier, features, bundle.crops).numpy()
         answer = model.predict(clips)

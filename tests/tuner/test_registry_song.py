@@ -9,9 +9,10 @@ import pytest
 import soundfile
 import torch
 
-from pipelines.features import SONG_FEATURES, transform
-from pipelines.features.song import song_features
-from pipelines.settings import ClipSpec, FeatureSpec
+from pipelines.features import FeatureSpec
+from pipelines.features.extract import transform
+from pipelines.features.song import SONG_FEATURES, song_features
+from pipelines.settings import ClipSpec
 from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
 from tests.tuner.studies import Script
 from tuner.models.conv1d import Conv1d
@@ -35,8 +36,8 @@ MEAN, STD = np.linspace(0, 15, 16, dtype=np.float32), np.linspace(1, 4, 16, dtyp
 
 def song_bundle(folder: Path) -> Path:
     model = Forest(num_trees=NUM_TREES, max_depth=MAX_DEPTH)
-    feature = FeatureSpec("song", RATE, n_fft=512, hop_length=256)
-    bundle = Bundle(LABELS, ClipSpec(0.5, 4), feature, Crops(), model)
+    feature = FeatureSpec(kind="song", sample_rate=RATE, n_fft=512, hop_length=256)
+    bundle = Bundle(LABELS, ClipSpec(clip_seconds=0.5, clips_per_track=4), feature, Crops(), model)
     classifier = Classifier(planted(grow(3)[0], 3), MEAN, STD)
     return save_bundle(folder, bundle, classifier.state_dict())
 
@@ -44,7 +45,13 @@ def song_bundle(folder: Path) -> Path:
 def waveform_bundle(folder: Path) -> Path:
     model = Conv1d(depth=5, channels=8)
     crops = Crops(CLIP // 2)
-    bundle = Bundle(LABELS, ClipSpec(CLIP / RATE, 4), FeatureSpec("waveform", RATE), crops, model)
+    bundle = Bundle(
+        LABELS,
+        ClipSpec(clip_seconds=CLIP / RATE, clips_per_track=4),
+        FeatureSpec(kind="waveform", sample_rate=RATE),
+        crops,
+        model,
+    )
     torch.manual_seed(0)
     classifier = bundle.classifier()
     classifier.std.fill_(0.2)
@@ -153,7 +160,7 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_gets_the_answer_of_its_numbers(song: Path, track: Path) -> None:
     bundle, classifier = load_bundle(song)
     samples, _ = soundfile.read(track, dtype="float32")
-    (wanted,) = answers(song_features(samples, bundle.feature)[None])
+    (wanted,) = answers(song_features(samples, RATE, bundle.feature.framing)[None])
     answer = predict_file(track, bundle, classifier)
     shares = [answer.probabilities[label] for label in LABELS]
     np.testing.assert_allclose(shares, wanted, rtol=0, atol=1e-6)

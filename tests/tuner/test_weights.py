@@ -17,7 +17,8 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from pipelines.settings import ClipSpec, FeatureSpec
+from pipelines.features import FeatureSpec
+from pipelines.settings import ClipSpec
 from tuner.errors import WeightsError
 from tuner.models.backbone import Backbone
 from tuner.models.layers import Classifier

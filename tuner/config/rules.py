@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import TYPE_CHECKING
 
-from pipelines.errors import SpecError
-from pipelines.settings import KINDS, PARAMETERS, FeatureSpec, SplitSpec, problems
-from pipelines.settings.block import Rule
-from tuner.config.rule import KIND, specs_of
-from tuner.config.schema import METRIC_MODES, ColumnSplit, ShareSplit
-from tuner.config.specs import split_spec
+from pipelines.features import KINDS
+from pipelines.features.rules import FEATURE_RULES, clip_covers_fft
+from pipelines.settings import CLIP_RULES, SPLIT_RULES, Block, Rule
+from tuner.config.schema import KIND, METRIC_MODES, ColumnSplit, ShareSplit
 from tuner.config.training_rules import TRAINING_ADVICE, TRAINING_RULES
-from tuner.models import SPECTROGRAMS, TABLE
+from tuner.models import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tuner.config.schema import Experiment, Features
+    from tuner.config.schema import Data, Experiment
     from tuner.models import ModelSettings
-
-
-def _group(e: Experiment) -> str | None:
-    return _refusal(lambda: SplitSpec(group=e.data.group))
-
-
-def _split(e: Experiment) -> str | None:
-    return _refusal(lambda: split_spec(e.data.split, leaks=e.data.leaks))
-
-
-def _refusal(make: Callable[[], object]) -> str | None:
-    """Why the pipeline does not take a spec."""
-    try:
-        make()
-    except SpecError as error:
-        return str(error)
-    return None
 
 
 def _folds(e: Experiment) -> str | None:
@@ -47,66 +28,9 @@ def _folds(e: Experiment) -> str | None:
 
 
 def _clip_count(e: Experiment) -> str | None:
-    both = e.data.hop_seconds is not None and e.data.clips_per_track is not None
-    if both:
-        return "hop_seconds and clips_per_track are both set; keep one of them"
-    if e.data.hop_seconds is None and e.data.clips_per_track is None:
-        return "hop_seconds and clips_per_track are both null; set one of them"
-    return None
-
-
-def _reads(f: Features, name: str) -> bool:
-    return f.kind != "auto" and name in PARAMETERS[f.kind]
-
-
-def _window(e: Experiment) -> str | None:
-    f = e.front_end
-    return _refusal(
-        lambda: FeatureSpec("stft", n_fft=f.n_fft, win_length=f.win_length, hop_length=1)
-    )
-
-
-def _hop(e: Experiment) -> str | None:
-    f = e.front_end
-    return _refusal(lambda: FeatureSpec("stft", n_fft=f.n_fft, hop_length=f.hop_length))
-
-
-@lru_cache(maxsize=512)  # several rules ask, and many draws have the same bank
-def _bank_fault(f: Features) -> str:
-    """What is wrong with the mel bank alone, the setting to blame first; empty when nothing is."""
-    if not _reads(f, "n_mels"):
-        return ""
-    bank = {
-        name: getattr(f, name) for name in ("sample_rate", "n_fft", "f_min", "f_max", "n_mels")
-    }
-    return _refusal(lambda: FeatureSpec("logmel", hop_length=1, **bank)) or ""
-
-
-def _f_max(e: Experiment) -> str | None:
-    fault = _bank_fault(e.front_end)
-    return fault if fault.startswith("f_max") else None
-
-
-def _f_min(e: Experiment) -> str | None:
-    fault = _bank_fault(e.front_end)
-    return fault if fault.startswith("f_min") else None
-
-
-def _mel_bands(e: Experiment) -> str | None:
-    fault = _bank_fault(e.front_end)
-    return fault if fault and not fault.startswith("f_") else None
-
-
-def _mfcc(e: Experiment) -> str | None:
-    f = e.front_end
-    if not _reads(f, "n_mfcc") or f.n_mfcc <= f.n_mels:
+    if e.data.hop_seconds is None or e.data.clips_per_track is None:
         return None
-    return f"n_mfcc {f.n_mfcc} must be at most n_mels, {f.n_mels}"
-
-
-def _clip_covers_fft(e: Experiment) -> str | None:
-    specs = specs_of(e)
-    return next((text for _, text in problems(*specs)), None) if specs else None
+    return "hop_seconds and clips_per_track are both set; keep one of them"
 
 
 def _takes(e: Experiment) -> str | None:
@@ -145,20 +69,27 @@ def _mode(e: Experiment) -> str | None:
     return f"{word} is better for {e.search.metric}; write mode: {mode}"
 
 
-_BANK = ("features.sample_rate", "features.n_fft", "features.n_mels", *KIND)
+def _of_data(rule: Rule, part: Callable[[Data], Block]) -> Rule:
+    """Turn a rule on a part of the data settings into a rule on the experiment."""
+    return Rule(tuple(f"data.{path}" for path in rule.paths), lambda e: rule.check(part(e.data)))
+
+
+def _of_front_end(rule: Rule) -> Rule:
+    """Turn a rule on the front end into a rule on the experiment."""
+    paths = tuple(f"features.{path}" for path in rule.paths)
+    return Rule((*paths, *KIND), lambda e: rule.check(e.front_end))
+
 
 RULES: tuple[Rule, ...] = (
-    Rule(("data.group",), _group),
-    Rule(("data.split", "data.leaks"), _split),
+    *(_of_data(rule, lambda data: data.clip) for rule in CLIP_RULES),
+    *(_of_data(rule, lambda data: data.split_spec) for rule in SPLIT_RULES),
+    *(_of_front_end(rule) for rule in FEATURE_RULES),
     Rule(("data.split",), _folds),
     Rule(("data.hop_seconds", "data.clips_per_track"), _clip_count),
-    Rule(("features.f_max", *_BANK, "features.f_min"), _f_max),
-    Rule(("features.f_min", "features.f_max", *_BANK), _f_min),
-    Rule(("features.win_length", "features.n_fft"), _window),
-    Rule(("features.hop_length", "features.n_fft"), _hop),
-    Rule(("features.n_mels", *_BANK, "features.f_min", "features.f_max"), _mel_bands),
-    Rule(("features.n_mfcc", "features.n_mels", *KIND), _mfcc),
-    Rule(("data.clip_seconds", "features.n_fft", "features.sample_rate"), _clip_covers_fft),
+    Rule(
+        ("data.clip_seconds", "features.n_fft", "features.sample_rate"),
+        lambda e: clip_covers_fft(e.data, e.front_end),
+    ),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
     Rule(("search.mode", "search.metric"), _mode),
     Rule(("features.kind", "model.name"), _takes),
@@ -173,13 +104,13 @@ def _leaky(e: Experiment) -> str | None:
     if isinstance(split, ColumnSplit) or (isinstance(split, ShareSplit) and split.by == "group"):
         return None
     return (
-        "clips of one recording will be on several sides: the scores will not tell how well other "
-        "recordings are recognised, and no model is registered; for comparison only"
+        "clips of one recording will be in several splits: the scores will not tell how well "
+        "other recordings are recognised, and no model is registered; for comparison only"
     )
 
 
 def _unread(name: str) -> Callable[[Experiment], str | None]:
-    readers = [kind for kind in KINDS if name in PARAMETERS[kind]]
+    readers = [kind for kind, row in KINDS.items() if name in row.reads]
 
     def check(e: Experiment) -> str | None:
         if e.front_end.kind in readers:
@@ -190,7 +121,7 @@ def _unread(name: str) -> Callable[[Experiment], str | None]:
 
 
 def _compute(e: Experiment) -> str | None:
-    if e.features.compute == "build" or e.front_end.kind in SPECTROGRAMS:
+    if e.features.compute == "build" or e.front_end.row.is_spectrogram:
         return None
     return f"has no effect with {e.front_end.kind}; only spectrograms are made from samples"
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from pipelines.settings import MAX_RATE_HZ, MIN_RATE_HZ
-from pipelines.settings.block import Block
-from tuner.models import MODELS, SPECTROGRAMS, Model
+from pipelines.features import KINDS, FeatureSpec, FrontEnd
+from pipelines.settings import Block, ClipSpec, Group, Leaks, Share, SplitSpec
+from tuner.models import MODELS, Model
 from tuner.training.settings import Augment, Optim, Train
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -39,16 +39,16 @@ _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 class ShareSplit(Block):
     """A split drawn at random."""
 
-    train: float = Field(0.70, gt=0, lt=1, description="Share of the tracks to learn from.")
-    val: float = Field(0.15, gt=0, lt=1, description="Share to choose the configuration by.")
-    test: float = Field(0.15, gt=0, lt=1, description="Share that is read once, at the end.")
+    train: Share = Field(0.70, description="Share of the tracks for training.")
+    val: Share = Field(0.15, description="Share for choosing the configuration.")
+    test: Share = Field(0.15, description="Share for the test, which is read once at the end.")
     by: Literal["group", "clip"] = Field(
-        "group", description="Whole groups; or clip by clip, which leaks: for comparison only."
+        "group", description="Assign whole groups, or single clips: leaky, for comparison only."
     )
 
 
 def _as_texts(values: Any) -> Any:
-    """Keep folds as text, as a manifest holds them: ``[4]`` means the same as ``["4"]``."""
+    """Convert folds to text, the form they have in a manifest: ``[4]`` means ``["4"]``."""
     if not isinstance(values, list | tuple):
         return values
     numbers = (str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
@@ -65,9 +65,9 @@ _Values = Annotated[
 class ColumnSplit(Block):
     """A split given by a column of the manifest."""
 
-    column: str = Field(min_length=1, description="Column that decides.")
-    val: _Values = Field((), description="Values for validation; without, the word `val`.")
-    test: _Values = Field((), description="Values for the test; without, the word `test`.")
+    column: str = Field(min_length=1, description="Column that holds the split.")
+    val: _Values = Field((), description="Values for validation; by default the word `val`.")
+    test: _Values = Field((), description="Values for the test; by default the word `test`.")
 
 
 def _split_kind(value: Any) -> str:
@@ -85,8 +85,8 @@ Split = Annotated[
 ]
 
 
-class Data(Block):
-    """Which audio, how it is split, and how it is cut into clips."""
+class Data(ClipSpec):
+    """Data settings: location of the audio, split and clips."""
 
     root: str = Field(
         "demo",
@@ -94,66 +94,46 @@ class Data(Block):
         max_length=4096,
         description="A folder, a manifest, a URI of either, or `demo`.",
     )
-    group: str = Field(
-        "auto",
-        min_length=1,
-        description="What may never be on two sides of a split: `auto`, `track`, `tag:artist`, "
-        "`tag:album`, `path:` and a regular expression, or a column.",
-    )
+    group: Group = "auto"
     split: Split = Field(ShareSplit(), description="Shares, a column of the manifest, or `clip`.")
-    clip_seconds: float = Field(3.0, gt=0, le=600, description="Length of a clip, in seconds.")
-    clips_per_track: int | None = Field(
-        None, ge=1, le=10_000, description="Clips cut from a track; 10 unless hop_seconds is set."
-    )
-    hop_seconds: float | None = Field(
-        None, ge=0.01, le=3600, description="Distance between clips, in place of clips_per_track."
-    )
-    short: Literal["pad", "repeat"] = Field(
-        "pad", description="What fills a track that is shorter than a clip."
-    )
-    leaks: Literal["report", "drop"] = Field(
-        "report",
-        description="Copies of one recording on two given sides: report them and register "
-        "nothing, or drop those that are learned from.",
-    )
+    leaks: Leaks = "report"
     max_bad_share: float = Field(
-        0.2, ge=0, le=1, description="A larger share of files that cannot be used is an error."
+        0.2, ge=0, le=1, description="Largest share of unusable files; more are an error."
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split.")
 
     @model_validator(mode="before")
     @classmethod
-    def _default_number_of_clips(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("hop_seconds") is None:
-            return {"clips_per_track": 10, **values}
+    def _no_number_with_a_hop(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("hop_seconds") is not None:
+            return {"clips_per_track": None, **values}
         return values
 
+    @property
+    def clip(self) -> ClipSpec:
+        """Clip settings."""
+        return ClipSpec(**{name: getattr(self, name) for name in ClipSpec.model_fields})
 
-class Features(Block):
-    """The audio front end, in torchaudio's names."""
+    @property
+    def split_spec(self) -> SplitSpec:
+        """Split settings, in the form of a feature set."""
+        how = ShareSplit(by=self.split) if isinstance(self.split, str) else self.split
+        given: dict[str, Any]
+        if isinstance(how, ColumnSplit):
+            given = {"column": how.column, "val_values": how.val, "test_values": how.test}
+        else:
+            given = {"unit": how.by, "train": how.train, "val": how.val, "test": how.test}
+        return SplitSpec(group=self.group, seed=self.seed, leaks=self.leaks, **given)
 
-    kind: Literal["auto", "logmel", "stft", "mfcc", "tempogram", "waveform", "song"] = Field(
-        "auto", description="What a model is given; auto: what the model takes, log-mel first."
-    )
-    sample_rate: int = Field(22050, ge=MIN_RATE_HZ, le=MAX_RATE_HZ, description="Rate, in Hz.")
-    n_fft: int = Field(1024, ge=16, le=65_536, description="Length of the FFT, in samples.")
-    win_length: int | None = Field(None, ge=1, description="Window, in samples; null: n_fft.")
-    hop_length: int = Field(512, ge=1, le=65_536, description="Hop between frames, in samples.")
-    f_min: float = Field(0.0, ge=0, description="Lowest frequency, in Hz.")
-    f_max: float | None = Field(None, gt=0, description="Highest, in Hz; null: sample_rate / 2.")
-    n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
-    n_mfcc: int = Field(20, ge=1, le=1024, description="Coefficients of mfcc.")
-    n_lags: int = Field(128, ge=2, le=2048, description="Rows of a tempogram: lags, in frames.")
+
+class Features(FrontEnd):
+    """Front-end settings of an experiment."""
+
     compute: Literal["build", "device"] = Field(
         "build",
-        description="Where spectrograms are made: on all workers, when the set is built; or from "
-        "a set of samples, on the device of the first trial of a node that needs them.",
+        description="Where spectrograms are made: on all workers when the set is built, or from "
+        "stored samples on the device of the first trial of a node that needs them.",
     )
-
-    def frames(self, seconds: float) -> int:
-        """Frames that cover some seconds; of a waveform each sample is one."""
-        samples = round(seconds * self.sample_rate)
-        return samples if self.kind == "waveform" else 1 + samples // self.hop_length
 
 
 class Search(Block):
@@ -229,23 +209,34 @@ class Experiment(Block):
     resources: Resources = Field(Resources(), description="What a trial occupies.")
 
     @property
-    def front_end(self) -> Features:
-        """The features block with ``kind: auto`` settled by the model."""
-        if self.features.kind != "auto":
-            return self.features
-        return self.features.model_copy(update={"kind": self.model.takes[0]})
+    def front_end(self) -> FeatureSpec:
+        """Front end of the model: the kind is decided, settings it does not read are defaults."""
+        kind = self.features.kind
+        if kind == "auto":
+            kind = self.model.takes[0]
+        read = ("sample_rate", *KINDS[kind].reads)
+        return FeatureSpec(kind=kind, **{name: getattr(self.features, name) for name in read})
 
     @property
-    def stored_features(self) -> Features:
-        """What a feature set holds for this experiment: its front end's output, or the samples."""
+    def stored_features(self) -> FeatureSpec:
+        """Front end of the feature set: that of the model, or the samples it is made from."""
         if not self.from_stored_samples:
             return self.front_end
-        return self.features.model_copy(update={"kind": "waveform"})
+        return FeatureSpec(kind="waveform", sample_rate=self.features.sample_rate)
+
+    @property
+    def feature_set_key(self) -> tuple[ClipSpec, FeatureSpec]:
+        """Settings of the feature set, which tell the sets of a study apart."""
+        return self.data.clip, self.stored_features
 
     @property
     def from_stored_samples(self) -> bool:
         """Whether trials make their features themselves."""
-        return self.features.compute == "device" and self.front_end.kind in SPECTROGRAMS
+        return self.features.compute == "device" and self.front_end.row.is_spectrogram
+
+
+KIND = ("features.kind", "model.name")
+"""Settings that decide the kind of features."""
 
 
 def block_at(path: tuple[str, ...], values: Any) -> type[Block] | None:

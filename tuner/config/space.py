@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options
-from tuner.config.schema import Data, Experiment, Features
-from tuner.config.specs import clip_spec, feature_spec
+from tuner.config.schema import Experiment
 from tuner.config.tree import (
     Block,
     Items,
@@ -30,7 +29,8 @@ from tuner.errors import SpaceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pipelines.settings import ClipSpec, FeatureSpec
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec
     from tuner.config.ranges import Range
     from tuner.config.tree import Path, Tree
     from tuner.config.yaml_text import Mark, Scalar
@@ -50,14 +50,6 @@ class Sample:
 
     params: dict[str, Scalar]
     experiment: Experiment
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureVariant:
-    """Settings of one feature set that trials of a space need."""
-
-    data: Data
-    features: Features
 
 
 @dataclass(frozen=True)
@@ -135,15 +127,11 @@ class Space:
         """Count the configurations of the grid, or return None if a range is continuous."""
         return count_draws(self.tree)
 
-    def feature_variants(self) -> tuple[FeatureVariant, ...]:
+    def feature_variants(self) -> tuple[tuple[ClipSpec, FeatureSpec], ...]:
         """List the feature sets that the trials of this space need, each once."""
-        variants: dict[tuple[ClipSpec, FeatureSpec], FeatureVariant] = {}
-        for drawn in every_draw(self.tree, _feature_values):
-            experiment = Experiment.model_validate(drawn.values)
-            variant = FeatureVariant(experiment.data, experiment.stored_features)
-            key = clip_spec(variant.data), feature_spec(variant.features)
-            variants.setdefault(key, variant)
-        return tuple(variants.values())
+        drawn = every_draw(self.tree, _feature_values)
+        keys = (Experiment.model_validate(d.values).feature_set_key for d in drawn)
+        return tuple(dict.fromkeys(keys))
 
     def models(self) -> tuple[ModelSettings, ...]:
         """List the models of this space, each once; their numbers are at the lower ends."""

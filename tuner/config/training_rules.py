@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from pipelines.settings import feature_shape
-from pipelines.settings.block import Rule
-from tuner.config.rule import KIND, specs_of
-from tuner.models import SPECTROGRAMS
+from pipelines.settings import Rule
+from tuner.config.schema import KIND
 from tuner.training import settings
 
 if TYPE_CHECKING:
@@ -19,7 +16,7 @@ def _crop(e: Experiment) -> str | None:
     crop = e.train.crop_seconds
     if crop is None:
         return None
-    if e.front_end.kind != "song" and e.front_end.frames(crop) < 1:
+    if e.front_end.columns_in(crop) < 1:
         return f"crop_seconds {crop:g} is shorter than one sample"
     if crop <= e.data.clip_seconds:
         return None
@@ -28,34 +25,24 @@ def _crop(e: Experiment) -> str | None:
 
 
 def _time_mask(e: Experiment) -> str | None:
-    specs = specs_of(e)
-    if specs is None or e.front_end.kind not in SPECTROGRAMS:
+    if not e.front_end.row.is_spectrogram:
         return None
-    seconds = min(e.train.crop_seconds or math.inf, e.data.clip_seconds)
-    frames = 1 + int(seconds * e.front_end.sample_rate) // e.front_end.hop_length
-    frames = min(frames, feature_shape(*specs)[1])
+    _, frames = e.front_end.shape(e.data)
+    if e.train.crop_seconds is not None:
+        frames = min(frames, e.front_end.columns_in(e.train.crop_seconds))
     if e.augment.time_mask < frames:
         return None
     return f"time_mask {e.augment.time_mask} must be below the {frames} frames the model sees"
 
 
-_ROWS: dict[str, str] = {
-    "logmel": "n_mels",
-    "stft": "n_fft / 2 + 1",
-    "mfcc": "n_mfcc",
-    "tempogram": "n_lags",
-}
-
-
 def _freq_mask(e: Experiment) -> str | None:
-    specs = specs_of(e)
-    if specs is None or e.front_end.kind not in SPECTROGRAMS:
+    if not e.front_end.row.is_spectrogram:
         return None
-    widest, rows = max(e.augment.freq_mask, e.augment.freq_shift), feature_shape(*specs)[0]
+    widest, rows = max(e.augment.freq_mask, e.augment.freq_shift), e.front_end.shape(e.data)[0]
     if widest < rows:
         return None
     name = "freq_mask" if e.augment.freq_mask >= rows else "freq_shift"
-    return f"{name} {widest} must be below {_ROWS[e.front_end.kind]}, {rows}"
+    return f"{name} {widest} must be below {e.front_end.row.rows}, {rows}"
 
 
 def _batch_per_worker(e: Experiment) -> str | None:
@@ -127,13 +114,13 @@ TRAINING_RULES: tuple[Rule, ...] = (
 
 
 def _polarity(e: Experiment) -> str | None:
-    if e.front_end.kind == "waveform":
+    if e.front_end.row.column == "sample":
         return None
     return f"has no effect with {e.front_end.kind}; only waveforms have a polarity"
 
 
 def _spectrograms_only(e: Experiment) -> str | None:
-    if e.front_end.kind in SPECTROGRAMS:
+    if e.front_end.row.is_spectrogram:
         return None
     return f"has no effect with {e.front_end.kind}; only spectrograms have frames and rows"
 

@@ -16,10 +16,10 @@ from tuner.models.backbone import Backbone
 from tuner.models.cnn import Cnn
 from tuner.models.conv1d import Conv1d
 from tuner.models.forest import Forest
-from tuner.models.settings import PRETRAINED, SPECTROGRAMS, ModelSettings
+from tuner.models.settings import PRETRAINED, ModelSettings
 from tuner.models.wav2vec2 import Wav2Vec2
 
-__all__ = ["MODELS", "PRETRAINED", "SPECTROGRAMS", "TABLE", "Model", "ModelSettings"]
+__all__ = ["MODELS", "PRETRAINED", "TABLE", "Model", "ModelSettings"]
 
 TABLE: tuple[type[ModelSettings], ...] = (Cnn, Backbone, Conv1d, Wav2Vec2, Forest)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
+from pipelines.features import SPECTROGRAMS, Kind
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.settings import (
-    SPECTROGRAMS,
     WEIGHTS_EXIST,
     Dropout,
     ModelSettings,
@@ -31,7 +31,7 @@ else:
 class Backbone(ModelSettings):
     """Image network of timm with a stem for one channel."""
 
-    takes: ClassVar[tuple[str, ...]] = SPECTROGRAMS
+    takes: ClassVar[tuple[Kind, ...]] = SPECTROGRAMS
     rules: ClassVar[tuple[Rule, ...]] = (WEIGHTS_EXIST,)
 
     name: BackboneName = Field("resnet18", description="Model name, which is timm's.")

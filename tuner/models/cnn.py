@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tuner.models.settings import SPECTROGRAMS, WHOLE, Dropout, ModelSettings, Pool
+from pipelines.features import SPECTROGRAMS, Kind
+from tuner.models.settings import WHOLE, Dropout, ModelSettings, Pool
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Cnn(ModelSettings):
     """VGG-like stack of convolution blocks, trained from scratch."""
 
-    takes: ClassVar[tuple[str, ...]] = SPECTROGRAMS
+    takes: ClassVar[tuple[Kind, ...]] = SPECTROGRAMS
 
     name: Literal["cnn"] = Field("cnn", description="Model name.")
     blocks: int = Field(4, ge=2, le=5, description="Convolution blocks; each halves the map.")

@@ -12,6 +12,8 @@ from tuner.models.settings import WHOLE, Dropout, ModelSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipelines.features import Kind
+
 # The first layer of the paper: 80 samples (10 ms at its 8 kHz) with a stride of 4.
 FIRST_KERNEL, FIRST_STRIDE = 80, 4
 # Gives 8,000 values for 32,000 samples, as in the paper's table.
@@ -31,7 +33,7 @@ The depth counts the first layer and the output as well. M5 is depth 5 with 128 
 class Conv1d(ModelSettings):
     """Very deep 1-D convolutions on raw samples (M5, M11)."""
 
-    takes: ClassVar[tuple[str, ...]] = ("waveform",)
+    takes: ClassVar[tuple[Kind, ...]] = ("waveform",)
 
     name: Literal["conv1d"] = Field("conv1d", description="Model name.")
     depth: Annotated[Literal[5, 11], WHOLE] = Field(

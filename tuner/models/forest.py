@@ -11,11 +11,13 @@ from tuner.models.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipelines.features import Kind
+
 
 class Forest(ModelSettings):
     """Random forest on the numbers of a whole song, grown by scikit-learn."""
 
-    takes: ClassVar[tuple[str, ...]] = ("song",)
+    takes: ClassVar[tuple[Kind, ...]] = ("song",)
     fits_at_once: ClassVar[bool] = True
 
     name: Literal["forest"] = Field("forest", description="Model name.")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.settings import NUM_SONG_FEATURES
+from pipelines.features.song import SONG_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +160,7 @@ class Trees(nn.Module):
                 return f"{name} is {tensor.dtype}{list(tensor.shape)}, not {dtype}{list(shape)}"
         if not self.num_trees <= nodes <= self.num_trees * (2 ** (self.max_depth + 1) - 1):
             return f"{nodes} nodes in {self.num_trees} trees of depth {self.max_depth}"
-        limits = {"roots": nodes, "branches": nodes, "feature": NUM_SONG_FEATURES}
+        limits = {"roots": nodes, "branches": nodes, "feature": len(SONG_FEATURES)}
         for name, limit in limits.items():
             if int(state[name].min()) < 0 or int(state[name].max()) >= limit:
                 return f"{name} has numbers outside 0 to {limit - 1}"
@@ -253,10 +253,10 @@ class ForestNetwork(nn.Module):
         Raises:
             ValueError: The input has another shape.
         """
-        if x.shape[1:] != (1, NUM_SONG_FEATURES, 1):
+        if x.shape[1:] != (1, len(SONG_FEATURES), 1):
             raise ValueError(
-                f"a forest takes the {NUM_SONG_FEATURES} numbers of a song, "
-                f"[b, 1, {NUM_SONG_FEATURES}, 1], not {list(x.shape)}"
+                f"a forest takes the {len(SONG_FEATURES)} numbers of a song, "
+                f"[b, 1, {len(SONG_FEATURES)}, 1], not {list(x.shape)}"
             )
         logits: torch.Tensor = self.head(self.body(x.flatten(1)))
         return logits

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from pipelines.settings.block import Block, Rule
+from pipelines.settings import Block, Rule
 
 if TYPE_CHECKING:
     from typing import Self
 
     from torch import nn
 
-SPECTROGRAMS = ("logmel", "stft", "mfcc", "tempogram")
+    from pipelines.features import Kind
+
 PRETRAINED = "pretrained"
 """In place of a file: the weights that the library behind a model publishes for it."""
 
@@ -66,7 +67,7 @@ class ModelSettings(Block):
         name: Name of the model in a space file.
     """
 
-    takes: ClassVar[tuple[str, ...]]
+    takes: ClassVar[tuple[Kind, ...]]
     fits_at_once: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = ()
 

@@ -19,6 +19,8 @@ from tuner.models.settings import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipelines.features import Kind
+
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of the published weights; a random start takes any rate."""
 NUM_LAYERS = {"tiny": 3, "base": 12, "large": 24}
@@ -50,7 +52,7 @@ def _rate_of_weights(model: Wav2Vec2, features: Any) -> str | None:
 class Wav2Vec2(ModelSettings):
     """Wav2Vec 2.0 of torchaudio with a pooled head."""
 
-    takes: ClassVar[tuple[str, ...]] = ("waveform",)
+    takes: ClassVar[tuple[Kind, ...]] = ("waveform",)
     rules: ClassVar[tuple[Rule, ...]] = (
         WEIGHTS_EXIST,
         Rule(("model.weights", "model.size"), _published_for_size),

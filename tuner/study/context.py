@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from tuner.config.specs import feature_set_key
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.trials import schedule
@@ -16,7 +15,8 @@ from tuner.trials.predictions import Predictions, predict_split
 from tuner.trials.trial import TrialSpec
 
 if TYPE_CHECKING:
-    from pipelines.settings import ClipSpec, FeatureSpec
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec
     from tuner.config import Space
     from tuner.ledger.journal import Ledger, Record
     from tuner.ledger.paths import StudyPaths
@@ -87,7 +87,7 @@ class Context:
         resources = self.space.template.resources
         model = trial.experiment.model.with_absolute_weights()
         experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})
-        path = self.feature_paths[feature_set_key(experiment)]
+        path = self.feature_paths[experiment.feature_set_key]
         return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path)
 
     def run_stage(

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.settings import ClipSpec, FeatureSpec, SplitSpec, problems
+from pipelines.errors import SpecError
+from pipelines.features.rules import check_front_end
 from pipelines.sources.files import is_uri
-from tuner.config.specs import clip_spec, feature_spec, split_spec
 from tuner.errors import StudyError, StudyExistsError, UsageError
 from tuner.ledger.trust import leak_in_words, worst_leakage
 
@@ -16,19 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pipelines.build.building import BuildProgress, BuildResult
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec
     from pipelines.storage import Folder
     from pipelines.store.feature_set import FeatureSet
     from tuner.config import Space
-    from tuner.config.schema import Data, Features
     from tuner.study.context import Context
 
 DEMO_ROOT = "demo"
-
-
-def pipeline_settings(data: Data, features: Features) -> tuple[ClipSpec, FeatureSpec, SplitSpec]:
-    """Return the pipeline's settings for the data and features blocks of an experiment."""
-    split = split_spec(data.split, data.group, data.seed, data.leaks)
-    return clip_spec(data), feature_spec(features), split
 
 
 # -- before the study starts
@@ -63,8 +58,7 @@ def check_source(space: Space, source: str | Path) -> None:
     from pipelines.sources.catalog import read_catalog
     from pipelines.splits.decide import check_splits
 
-    _, _, split = pipeline_settings(space.template.data, space.template.front_end)
-    check_splits(read_catalog(source), split)
+    check_splits(read_catalog(source), space.template.data.split_spec)
 
 
 def check_settings(space: Space) -> None:
@@ -73,9 +67,11 @@ def check_settings(space: Space) -> None:
     Raises:
         UsageError: One of them is impossible; says why.
     """
-    for variant in space.feature_variants():
-        for name, text in problems(clip_spec(variant.data), feature_spec(variant.features)):
-            raise UsageError(f"{space.file}: {name}: {text}")
+    for clip, feature in space.feature_variants():
+        try:
+            check_front_end(clip, feature)
+        except SpecError as error:
+            raise UsageError(f"{space.file}: {error}") from None
 
 
 # -- the stage
@@ -117,10 +113,9 @@ def build_all(
 
     # Neither the split nor the share of bad files can be a range, so all sets have the same.
     data = space.template.data
-    settings = [pipeline_settings(v.data, v.features) for v in space.feature_variants()]
-    wanted = [(clip, feature) for clip, feature, _ in settings]
+    wanted = space.feature_variants()
     options = BuildOptions(Tolerance(data.max_bad_share), progress=progress)
-    built = build_sets(read_catalog(source), folder, wanted, settings[0][2], options)
+    built = build_sets(read_catalog(source), folder, wanted, data.split_spec, options)
     return dict(zip(wanted, built, strict=True))
 
 

@@ -11,8 +11,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from pipelines.settings import feature_shape
-from tuner.config.specs import clip_spec, feature_spec
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
 
@@ -54,9 +52,9 @@ def memory_of(experiment: Experiment) -> MemoryEstimate:
     The estimate is for the precision of the weights; with bf16 the activations take about half.
     """
     train, features = experiment.train, experiment.front_end
-    rows, frames = feature_shape(clip_spec(experiment.data), feature_spec(features))
-    if train.crop_seconds is not None and features.kind != "song":
-        frames = min(frames, features.frames(train.crop_seconds))
+    rows, frames = features.shape(experiment.data)
+    if train.crop_seconds is not None:
+        frames = min(frames, features.columns_in(train.crop_seconds))
     clips = train.batch_size // (experiment.resources.workers * train.accumulate)
     network = experiment.model.without_weights().build(PROBE_LABELS)
     return training_bytes(network, (1, rows, frames), max(clips, 1))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipelines.features import SONG_FEATURES, front_end
-from pipelines.settings import feature_shape, num_samples
+from pipelines.features.extract import front_end
+from pipelines.features.song import SONG_FEATURES
 from tuner.training.bundle import BUNDLE, MODEL, Bundle
 from tuner.training.evaluation import clip_probabilities
 
@@ -73,14 +73,13 @@ def _program(
         input for people.
     """
     rate = bundle.feature.sample_rate
-    if bundle.feature.kind == "song":
-        shape = feature_shape(bundle.clip, bundle.feature)
+    if bundle.feature.row.column == "track":
         takes = (
             f"features of whole tracks at {rate} Hz, made by pipelines.features.extract in the "
             f"units of pipelines.features.song: {', '.join(SONG_FEATURES)}"
         )
-        return SongModel(classifier).eval(), shape, takes
-    length = num_samples(bundle.clip, bundle.feature)
+        return SongModel(classifier).eval(), bundle.feature.shape(bundle.clip), takes
+    length = bundle.feature.num_samples(bundle.clip.clip_seconds)
     takes = f"one-channel clips of {length} samples at {rate} Hz, full scale at 1"
     return WaveformModel(bundle, classifier).eval(), (length,), takes
 

@@ -18,8 +18,9 @@ import filelock
 import numpy as np
 import torch
 
-from pipelines.features import front_end as front_end_module
-from pipelines.settings import SPLITS, FeatureSpec, feature_shape, rendering
+from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
+from pipelines.features.extract import front_end as front_end_module
+from pipelines.settings import SPLITS
 from pipelines.storage import Folder
 from pipelines.store.feature_set import FeatureSet, open_feature_set
 
@@ -141,7 +142,7 @@ def open_arrays(
     source = open_feature_set(Folder(feature_set))
     name = source.manifest.fingerprint
     if front_end is not None:
-        name += f"-{rendering(source.manifest.clip, front_end.feature)}"
+        name += f"-{feature_key(source.manifest.clip, front_end.feature)}"
     folder = cache / f"{name}-v{ARRAYS_VERSION}"
     if not _is_whole(folder):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -191,7 +192,7 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     manifest = source.manifest
     num_clips = sum(manifest.clips[name] for name in SPLITS)
     feature = manifest.feature if front_end is None else front_end.feature
-    f, m = feature_shape(manifest.clip, feature)
+    f, m = feature.shape(manifest.clip)
     x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float16, (num_clips, f, m))
     class_of = {label: i for i, label in enumerate(manifest.labels)}
     y: list[int] = []
@@ -236,22 +237,21 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     (folder / "index.json").write_text(json.dumps(index))
 
 
-def sounding(x: torch.Tensor, kind: str) -> torch.Tensor:
+def sounding(x: torch.Tensor, kind: Kind) -> torch.Tensor:
     """Find the first and last frame of each clip within 40 dB of its loudest frame.
 
     Args:
         x: Features ``float[b, f, m]``, not standardised.
-        kind: Feature kind. The level of a frame is its largest row (``logmel``, ``stft``) or the
-            largest of 256 samples (``waveform``). Other kinds do not hold the level, so all of
-            their frames count as sounding.
+        kind: Feature kind. The level of a frame is its largest row in dB, or the largest of 256
+            samples. Other kinds do not hold the level, so all of their frames count as sounding.
 
     Returns:
         ``int64[b, 2]``.
     """
     b, _, m = x.shape
-    if kind in ("logmel", "stft"):
+    if KINDS[kind].decibels:
         level, step = x.amax(1), 1
-    elif kind == "waveform":
+    elif KINDS[kind].column == "sample":
         peaks = torch.nn.functional.max_pool1d(
             x[:, 0].abs()[:, None], LEVEL_SAMPLES, ceil_mode=True
         )

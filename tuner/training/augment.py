@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pipelines.features import KINDS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tuner.training.recipe import Recipe
-
-DECIBELS = ("logmel", "stft")
 
 
 @dataclass(frozen=True)
@@ -123,19 +123,19 @@ def vary_recording(x: torch.Tensor, draws: Draws, recipe: Recipe) -> torch.Tenso
     def column(values: NDArray[np.generic]) -> torch.Tensor:
         return torch.as_tensor(values, device=x.device, dtype=x.dtype)[:, None, None]
 
-    augment, kind = recipe.augment, recipe.kind
+    augment, kind = recipe.augment, KINDS[recipe.kind]
     if recipe.shift_frames or augment.speed:
         x = _read_at(x, draws)
-    if augment.freq_shift and kind in DECIBELS:
+    if augment.freq_shift and kind.decibels:
         rows = torch.arange(x.shape[1], device=x.device)
         shift = torch.as_tensor(draws.freq_shift, device=x.device)[:, None]
         at = (rows - shift).clamp(0, x.shape[1] - 1)
         x = x.gather(1, at[:, :, None].expand(-1, -1, x.shape[2]))
-    if augment.gain_db and kind in DECIBELS:
+    if augment.gain_db and kind.decibels:
         x = x + column(draws.gain_db)
-    if augment.gain_db and kind == "waveform":
+    if augment.gain_db and kind.column == "sample":
         x = x * column(10.0 ** (draws.gain_db / 20.0))
-    if augment.polarity and kind == "waveform":
+    if augment.polarity and kind.column == "sample":
         x = x * column(draws.polarity)
     return x
 
@@ -170,7 +170,7 @@ def corrupt_input(x: torch.Tensor, draws: Draws, recipe: Recipe, whole_size: int
         level = torch.as_tensor(draws.noise, device=x.device, dtype=x.dtype)
         x = x + level[:, None, None, None] * noise
     has_masks = recipe.augment.time_mask or recipe.augment.freq_mask
-    return _mask(x, draws) if has_masks and recipe.kind not in ("waveform", "song") else x
+    return _mask(x, draws) if has_masks and KINDS[recipe.kind].is_spectrogram else x
 
 
 def _mask(x: torch.Tensor, draws: Draws) -> torch.Tensor:

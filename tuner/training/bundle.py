@@ -11,9 +11,10 @@ import safetensors.torch
 import torch
 
 from pipelines.errors import PipelineError
-from pipelines.settings import ClipSpec, FeatureSpec, feature_shape
+from pipelines.features import FeatureSpec
+from pipelines.features.rules import check_front_end
+from pipelines.settings import ClipSpec
 from pipelines.storage import Folder
-from tuner.config import Features
 from tuner.errors import CheckpointError
 from tuner.models import MODELS, ModelSettings
 from tuner.models.layers import Classifier
@@ -55,13 +56,13 @@ class Bundle:
     def classifier(self) -> Classifier:
         """Return an untrained classifier of this architecture."""
         network = self.model.without_weights().build(len(self.labels))
-        ones = np.ones(feature_shape(self.clip, self.feature)[0], np.float32)
+        ones = np.ones(self.feature.shape(self.clip)[0], np.float32)
         return Classifier(network, ones * 0, ones)
 
     @property
     def frames(self) -> int:
         """Frames of one whole clip."""
-        return feature_shape(self.clip, self.feature)[1]
+        return self.feature.shape(self.clip)[1]
 
 
 def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> Path:
@@ -70,7 +71,8 @@ def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor
     digest = hashlib.sha256(content).hexdigest()
     files = Folder(folder)
     files.write_bytes(MODEL, content)
-    description = {**asdict(bundle), "model": bundle.model.model_dump()}
+    blocks = {name: getattr(bundle, name).model_dump() for name in ("clip", "feature", "model")}
+    description = {**asdict(bundle), **blocks}
     files.write_json(BUNDLE, {"version": FORMAT_VERSION, **description, "sha256": {MODEL: digest}})
     return folder
 
@@ -123,13 +125,14 @@ def _read_description(files: Folder) -> tuple[Bundle, str]:
     if type(data.setdefault("from_stored_samples", False)) is not bool:
         raise ValueError("from_stored_samples must be true or false")
     model = MODELS[data["model"]["name"]].model_validate(data["model"])
-    Features.model_validate(data["feature"])
-    if data["feature"]["kind"] not in model.takes:
-        raise ValueError(f"{model.name} does not take {data['feature']['kind']}")
+    clip, feature = ClipSpec(**data["clip"]), FeatureSpec(**data["feature"])
+    check_front_end(clip, feature)
+    if feature.kind not in model.takes:
+        raise ValueError(f"{model.name} does not take {feature.kind}")
     bundle = Bundle(
         labels=tuple(labels),
-        clip=ClipSpec(**data["clip"]),
-        feature=FeatureSpec(**data["feature"]),
+        clip=clip,
+        feature=feature,
         crops=Crops(**data["crops"]),
         model=model,
         from_stored_samples=data["from_stored_samples"],

@@ -14,6 +14,7 @@ from tuner.training.settings import MAX_EVAL_CROPS, Augment, CropStart, Optim, T
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipelines.features import Kind
     from tuner.training.settings import Keep
 
 
@@ -73,7 +74,7 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     augment: Augment = field(default_factory=Augment)
     train: Train = field(default_factory=Train)
-    kind: str = "logmel"
+    kind: Kind = "logmel"
     shift_frames: int = 0
     crops: Crops = field(default_factory=Crops)
     seed: int = 0

@@ -10,7 +10,6 @@ import torch
 
 from pipelines.storage import Folder
 from pipelines.store.feature_set import open_feature_set
-from tuner.config.specs import feature_spec
 from tuner.errors import StudyError
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget
@@ -67,7 +66,7 @@ def assemble(
         WeightsError: The pretrained weights cannot be loaded, or do not fit the model.
         StudyError: There are too few training clips for a batch.
     """
-    feature = feature_spec(experiment.front_end)
+    feature = experiment.front_end
     arrays = open_arrays(
         Path(feature_set),
         cache_folder(),
@@ -100,13 +99,14 @@ def assemble(
 def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:
     """Return the recipe, with lengths in frames of the experiment's features."""
     features, search = experiment.front_end, experiment.search
-    step = 1 if features.kind == "waveform" else features.hop_length
     return Recipe(
         optim=experiment.optim,
         augment=experiment.augment,
         train=experiment.train,
         kind=features.kind,
-        shift_frames=round(experiment.augment.time_shift * features.sample_rate / step),
+        shift_frames=round(
+            experiment.augment.time_shift * features.sample_rate / features.column_samples
+        ),
         crops=_crops(experiment, clip_frames),
         seed=seed,
         metric=search.metric,
@@ -117,9 +117,9 @@ def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:
 def _crops(experiment: Experiment, clip_frames: int) -> Crops:
     """Return the crops in frames; whole clips if a crop is not shorter than a clip."""
     train, features = experiment.train, experiment.front_end
-    if train.crop_seconds is None or features.kind == "song":
+    if train.crop_seconds is None:
         return Crops()
-    frames = features.frames(train.crop_seconds)
+    frames = features.columns_in(train.crop_seconds)
     if frames >= clip_frames:
         return Crops()
     count = 0 if isinstance(train.eval_crops, str) else train.eval_crops
