@@ -16,7 +16,8 @@ from pipelines.build.building import BuildOptions, build_sets
 from pipelines.errors import PipelineError, SpecError
 from pipelines.features import FeatureSpec
 from pipelines.settings import Block, ClipSpec, SplitSpec
-from pipelines.sources.catalog import LAYOUTS, read_catalog
+from pipelines.sources.catalog import read_catalog
+from pipelines.sources.layouts import LAYOUTS
 from pipelines.sources.tracks import printable
 from pipelines.splits.decide import Tolerance
 

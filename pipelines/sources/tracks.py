@@ -8,12 +8,10 @@ import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-Layout = Literal["folders", "manifest", "esc50", "esc10", "gtzan", "fma"]
 
 # Cells without a value, as table programs write them. Not ``no``, ``none`` or ``null``: these are
 # words, and words can be classes.
@@ -82,7 +80,7 @@ class Catalog:
 
     root: str = field(repr=False)
     tracks: tuple[Track, ...]
-    layout: Layout
+    layout: str
     columns: tuple[str, ...] = ()
     ignored: int = 0
     unlisted: tuple[str, ...] = ()

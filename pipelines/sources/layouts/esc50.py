@@ -16,6 +16,11 @@ TABLE = "meta/esc50.csv"
 _WANTED = ("filename", "fold", "category", "esc10", "src_file")
 
 
+def is_esc50(files: Files) -> bool:
+    """Return True if a data set is ESC-50."""
+    return {"meta", "audio"} <= files.folders() and files.stamp(TABLE) is not None
+
+
 def read_esc50(files: Files, subset: Literal["esc50", "esc10"] = "esc50") -> Catalog:
     """List the rows of meta/esc50.csv, whose files are in audio/.
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import AudioRejected, CatalogError
-from pipelines.sources.files import as_stream, printable_file, printable_root
+from pipelines.sources.files import (
+    as_stream,
+    files_at,
+    is_uri,
+    printable_file,
+    printable_root,
+    split_uri,
+)
 from pipelines.sources.tracks import Catalog, Track
 
 if TYPE_CHECKING:
@@ -37,19 +45,33 @@ _WANTED = ("track_id", "track.genre_top", *_COLUMNS)
 _BLOCK_BYTES = 16 << 20  # biographies of artists make long rows
 
 
-def read_fma(files: Files, folder: str | None = None) -> Catalog:
-    """List the tracks of the largest subset whose folder exists.
+def is_fma(files: Files) -> bool:
+    """Return True if a data set is FMA, or one of its folders of audio."""
+    return _subset(files)[0].stamp(TABLE) is not None
+
+
+def _subset(files: Files) -> tuple[Files, str | None]:
+    """Return the folder of FMA and its folder of audio, if the data set is the latter."""
+    above, name = split_uri(files.root) if is_uri(files.root) else os.path.split(files.root)
+    if name in FOLDERS and (whole := files_at(above)).stamp(TABLE) is not None:
+        return whole, name
+    return files, None
+
+
+def read_fma(files: Files) -> Catalog:
+    """List the tracks of the largest subset whose folder exists, or of the given subset.
 
     track.genre_top is the class, ``split`` the official split, ``artist`` the artist's number.
     Tracks without a genre_top are counted but not listed.
 
     Args:
-        files: Folder with fma_metadata and fma_small, fma_medium, fma_large or fma_full.
-        folder: Name of one of these; None for the largest that exists.
+        files: Folder with fma_metadata and fma_small, fma_medium, fma_large or fma_full, or one
+            of these four.
 
     Raises:
         CatalogError: The table is missing or faulty, or there is no folder with audio.
     """
+    files, folder = _subset(files)
     if folder is None:
         folder = next((name for name in FOLDERS if name in files.folders()), None)
     if folder is None:

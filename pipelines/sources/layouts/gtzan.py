@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from pipelines.errors import CatalogError
+from pipelines.sources.files import printable_root
 from pipelines.sources.layouts.folders import read_folders
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def _has_excerpts(files: Files, prefix: str, genre: str) -> bool:
     return any(files.stamp(name) is not None for name in names)
 
 
-def read_gtzan(files: Files, base: str) -> Catalog:
+def read_gtzan(files: Files) -> Catalog:
     """List genres[_original]/<genre>/<genre>.00000.wav or .au.
 
     The column ``split`` holds train, val or test for the 930 tracks of the fault-filtered split
@@ -51,7 +53,7 @@ def read_gtzan(files: Files, base: str) -> Catalog:
     be repeated, distorted or mislabelled, or their artist is in another split.
 
     Raises:
-        CatalogError: See ``read_folders``.
+        CatalogError: The data set is not GTZAN; see also ``read_folders``.
     """
     from torchaudio.datasets import gtzan
 
@@ -60,6 +62,12 @@ def read_gtzan(files: Files, base: str) -> Catalog:
         **dict.fromkeys(gtzan.filtered_valid, "val"),
         **dict.fromkeys(gtzan.filtered_test, "test"),
     }
+    base = gtzan_base(files)
+    if base is None:
+        raise CatalogError(
+            f"{printable_root(files.root)} is not GTZAN, which has files such as "
+            "genres/blues/blues.00001.wav; use the layout folders for ordinary folders"
+        )
     catalog = read_folders(files, base)
     tracks = tuple(
         replace(track, columns={"split": splits.get(PurePosixPath(track.path).stem, UNUSED)})

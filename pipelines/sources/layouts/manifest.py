@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pipelines.errors import CatalogError
-from pipelines.sources.files import is_audio_name
+from pipelines.sources.files import is_audio_name, printable_root
 from pipelines.sources.listing import Table, read_table, shown_few
 from pipelines.sources.tracks import Catalog, Track, normal_form
 
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 
     from pipelines.sources.files import Files
 
+NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 SEGMENT = ("start_s", "end_s")
 # Limit of the search for files without a row: the folder of a manifest may be a whole disk.
 _MAX_SEARCHED = 200_000
 
 
-def read_manifest(files: Files, name: str, label: str = "label") -> Catalog:
+def find_manifest(files: Files) -> str | None:
+    """Return the name of the manifest of a data set; None if it has none."""
+    return next((name for name in NAMES if files.stamp(name) is not None), None)
+
+
+def read_manifest(files: Files, name: str | None = None, label: str = "label") -> Catalog:
     """List the rows of a manifest.
 
     Args:
         files: Folder of the manifest; its paths are relative to it.
-        name: Name of the manifest there.
+        name: Name of the manifest there; None to find it.
         label: Column with the class.
 
     Raises:
@@ -41,6 +47,9 @@ def read_manifest(files: Files, name: str, label: str = "label") -> Catalog:
         "name the column of the classes (--label COLUMN), or use the folders as classes "
         "(--layout folders)"
     )
+    name = name or find_manifest(files)
+    if name is None:
+        raise CatalogError(f"{printable_root(files.root)} has none of {', '.join(NAMES)}")
     table = read_table(files, name, ("path", label), hint)
     others = tuple(c for c in table.columns if c not in ("path", label, *SEGMENT))
     segments = _segments(table)
