@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme_tree import PACKAGES, ROOT
+from tests.source_tree import PACKAGES, ROOT
 from tuner.models import TABLE
 
 LISTS = [

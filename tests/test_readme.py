@@ -13,10 +13,11 @@ import click
 import pytest
 
 from pipelines.features import KINDS, Kind
-from tests.readme_tree import BEGIN, END, PACKAGES, README, ROOT, tree
+from tests.source_tree import BEGIN, END, PACKAGES, PAGE, ROOT, tree
 from tuner.models import MODELS
 
-GUIDES = [ROOT / "docs" / "user-guide.md", ROOT / "docs" / "decisions.md"]
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, *GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 # Text that belongs to the project; tools' caches and what runs write lie elsewhere.
 TEXTS = [
@@ -54,15 +55,15 @@ COMMAND_LINES = [
 
 
 def test_tree_has_every_file_with_its_first_line() -> None:
-    text = README.read_text()
+    text = PAGE.read_text()
     shown = text.partition(BEGIN)[2].partition(END)[0]
-    assert shown.splitlines() == tree().splitlines(), "python -m tests.readme_tree writes it anew"
+    assert shown.splitlines() == tree().splitlines(), "run python -m tests.source_tree"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_tree_lists_each_module_once(package: str) -> None:
     """Counted apart from the code that writes the tree."""
-    shown = README.read_text().partition(BEGIN)[2].partition(END)[0]
+    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     block = re.search(rf"^{package}/.*\n((?: .*\n?)*)", shown, re.MULTILINE)
     assert block is not None
     listed = sorted(re.findall(r"^ +(\w+\.py) ", block[1], re.MULTILINE))
@@ -125,8 +126,8 @@ def test_make_words_exist() -> None:
 
 def built_column() -> dict[str, tuple[str, str]]:
     """The table of what is built: part -> (built, not yet)."""
-    section = README.read_text().partition("## What is built")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (.+?) \| (.*?) ?\| (.+?) \|$", section, re.MULTILINE)
+    text = (ROOT / "docs" / "status.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| (.*?) ?\| (.+?) \|$", text, re.MULTILINE)
     return {part: (built, missing) for part, built, missing in rows}
 
 

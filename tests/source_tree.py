@@ -1,6 +1,6 @@
-"""The README's tree of files, worked out from the files themselves.
+"""The tree of files in docs/architecture.md, worked out from the files themselves.
 
-``python -m tests.readme_tree`` writes it into the README.
+``python -m tests.source_tree`` writes it there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- tree -->\n```\n", "\n```\n<!-- end of tree -->"
 COLUMN = 30  # where the descriptions begin
 INDENT = "  "
@@ -25,7 +25,7 @@ NOTES = {
     "benchmarks": "Paired measurements against peers and limits; `make bench`.",
     "docs": "User guide, your own audio, decisions with their reasons, benchmarks, pictures.",
     "pyproject.toml": "Dependencies, tool settings, import contracts.",
-    "README.md": "This page.",
+    "README.md": "What it is, the two commands, your own audio, how data flows.",
     "search_spaces/space.schema.json": "The JSON schema of space files, for editors; generated.",
     "tests": "Mirrors the packages; tests/integration starts clusters, servers and a browser.",
     "tuner/report/page.html.jinja": "The report's page.",
@@ -90,13 +90,13 @@ def describe(path: Path) -> str:
 
 
 def main() -> None:
-    """Write the tree between its two marks in the README."""
-    text = README.read_text()
+    """Write the tree between its two marks."""
+    text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
-        raise SystemExit(f"{README} has no place for the tree, between two marks")
-    README.write_text(before + BEGIN + tree() + END + after)
+        raise SystemExit(f"{PAGE} has no place for the tree, between two marks")
+    PAGE.write_text(before + BEGIN + tree() + END + after)
 
 
 if __name__ == "__main__":
