@@ -1,4 +1,4 @@
-"""What the README and the guides say is true: files, commands, links, what is built."""
+"""The README and the guides tell the truth: files, commands, links, what is built."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def commands_in(page: Path) -> list[list[str]]:
 
 COMMAND_LINES = [
     pytest.param(words, id=f"{page.name}: {' '.join(words)}")
-    for page in (README, *GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "cluster.yaml")
+    for page in (*PAGES, ROOT / "cluster.yaml")
+    if page.name not in ("benchmarks.md", "decisions.md")  # their commands have gaps to fill in
     for words in commands_in(page)
 ]
 
@@ -75,6 +76,15 @@ def test_tree_lists_each_module_once(package: str) -> None:
 def test_every_module_says_its_job_in_its_first_line(path: Path) -> None:
     first = path.read_text().partition("\n")[0]
     assert re.match(r'"""[A-Z].{9,}', first), f"{path}: {first}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_module_is_longer_than_300_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_readme_is_a_page() -> None:
+    assert len(README.read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES)
