@@ -1,10 +1,11 @@
-"""The documentation page of all settings, drawn from the experiment and the table of models."""
+"""The documentation page of all settings, generated from the experiment and its tables."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
+from pipelines.features import KINDS
 from tuner.config.json_schema import names_of_definitions
 from tuner.config.schema import Experiment
 from tuner.models import MODELS
@@ -26,24 +27,32 @@ _BOUNDS = {
 
 
 def settings_page() -> str:
-    """Return the page as Markdown: a section for each block, a table of models."""
+    """Return the page as Markdown, with a section for each block."""
     schema = Experiment.model_json_schema()
     definitions = schema["$defs"]
     blocks = {k: one for k, one in schema["properties"].items() if names_of_definitions(one)}
     page = [_HEAD, _settings({k: v for k, v in schema["properties"].items() if k not in blocks})]
     for name, block in blocks.items():
         page.append(f"## `{name}`\n\n{block['description']}\n")
+        if name in _TABLES:
+            page.append(_TABLES[name]())
         names = names_of_definitions(block)
-        if name == "model":
-            page.append(_models())
-        else:
+        if name != "model":
             properties = definitions[names.pop()]["properties"]
             page.append(_settings(properties))
             names = [inner for one in properties.values() for inner in names_of_definitions(one)]
-        for one in (definitions[name] for name in names):
+        for one in map(definitions.__getitem__, names):
             page.append(f"### {one['title']}\n\n{one['description']}\n")
             page.append(_settings(one["properties"]))
     return "\n".join(page)
+
+
+def _kinds() -> str:
+    rows = [
+        (f"`{name}`", kind.summary, kind.rows, f"a {kind.column}", ", ".join(kind.reads))
+        for name, kind in KINDS.items()
+    ]
+    return _table(("kind", "what it is", "rows", "a column is", "reads `sample_rate` and"), rows)
 
 
 def _models() -> str:
@@ -57,6 +66,10 @@ def _models() -> str:
         for name, model in MODELS.items()
     ]
     return _table(("model", "what it is", "takes", "fits"), rows)
+
+
+_TABLES = {"features": _kinds, "model": _models}
+"""Tables of what a block chooses from."""
 
 
 def _settings(properties: dict[str, Any]) -> str:

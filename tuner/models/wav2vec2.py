@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from tuner.models.settings import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipelines.features import Kind
+    from pipelines.features import FrontEnd, Kind
 
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of the published weights; a random start takes any rate."""
@@ -27,7 +27,7 @@ NUM_LAYERS = {"tiny": 3, "base": 12, "large": 24}
 """Transformer layers of each size."""
 
 
-def _published_for_size(model: Wav2Vec2, _: Any) -> str | None:
+def _published_for_size(model: Wav2Vec2, _: FrontEnd) -> str | None:
     if model.weights != PRETRAINED or model.size != "tiny":
         return None
     return (
@@ -35,14 +35,14 @@ def _published_for_size(model: Wav2Vec2, _: Any) -> str | None:
     )
 
 
-def _enough_layers(model: Wav2Vec2, _: Any) -> str | None:
+def _enough_layers(model: Wav2Vec2, _: FrontEnd) -> str | None:
     layers = NUM_LAYERS[model.size]
     if model.trainable_layers is None or model.trainable_layers <= layers:
         return None
     return f"size {model.size} has {layers} layers, not {model.trainable_layers}"
 
 
-def _rate_of_weights(model: Wav2Vec2, features: Any) -> str | None:
+def _rate_of_weights(model: Wav2Vec2, features: FrontEnd) -> str | None:
     rate = features.sample_rate
     if model.weights is None or rate == SAMPLE_RATE_HZ:
         return None
