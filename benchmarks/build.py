@@ -1,8 +1,8 @@
-"""Files to a feature set: ours, the same work in plain processes, librosa.
+"""Time to build a feature set: ours against plain processes and librosa.
 
-All sides read the same files, warm in the page cache, with two processes of one thread each, and
-write the same rows. Ray runs before the clock starts, as it does in a study; its worker processes
-start within the time, as those of the others do.
+All variants read the same files from the page cache with two processes of one thread each, and
+write the same rows. Ray starts before the clock, as in a study; the start of worker
+processes is timed for all variants.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PACKAGES = ("librosa", "numpy", "pyarrow", "ray", "scipy", "soundfile", "soxr")
 
 
 def ours(catalog: Catalog, out: Path) -> None:
-    """The whole build: digests, decode, features, duplicates, splits, Parquet."""
+    """Run the whole build: digests, decode, features, duplicates, splits, Parquet."""
     shutil.rmtree(out, ignore_errors=True)
     build_sets(catalog, out, [(CLIP, FEATURE)], SPLIT)
 
@@ -63,7 +63,7 @@ def decode_in_pool(
 
 
 def with_librosa(catalog: Catalog, out: Path) -> None:
-    """What a notebook does: librosa for each file and clip, in two processes, to Parquet."""
+    """Write features to Parquet as a notebook would: librosa on each file, two processes."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     paths = [str(Path(catalog.root) / track.path) for track in catalog.tracks]
@@ -101,33 +101,33 @@ def _librosa_chunk(out: str, number: int, paths: list[str]) -> None:
 
 
 def unchanged(catalog_of: Path, out: Path) -> None:
-    """The same call on the same files: the catalog is read, sizes and times are compared."""
+    """Rebuild an unchanged data set: read the catalog, compare sizes and modification times."""
     if not build_sets(read_catalog(catalog_of), out, [(CLIP, FEATURE)], SPLIT)[0].reused:
         raise AssertionError("the feature set was built again")
 
 
 @click.command()
 @click.option("--files", default=600, show_default=True, help="Number of recordings.")
-@click.option("--seconds", default=30.0, show_default=True, help="Length of each.")
+@click.option("--seconds", default=30.0, show_default=True, help="Length of each recording.")
 @click.option("--suffix", default="wav", show_default=True, help="wav, mp3, flac or ogg.")
 @click.option("--rounds", default=3, show_default=True, help="Interleaved rounds.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where recordings are kept.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the recordings.")
 def main(files: int, seconds: float, suffix: str, rounds: int, folder: Path | None) -> None:
-    """Prints paired ratios as JSON."""
+    """Measure all variants and print paired ratios as JSON."""
     pin_threads()
     with tempfile.TemporaryDirectory() as scratch:
         recordings = (folder or Path(scratch)) / f"{suffix}-{files}-{seconds:g}"
         write_recordings(recordings, files, seconds, suffix)
         catalog = read_catalog(recordings)
         out = Path(scratch) / "out"
-        sides = {
+        variants = {
             "build": partial(ours, catalog, out / "ours"),
             "unchanged": partial(unchanged, recordings, out / "ours"),
             "plain processes": partial(plain, catalog, out / "plain"),
             "librosa": partial(with_librosa, catalog, out / "librosa"),
         }
         with local_ray():
-            measured = compare(sides, rounds, warmup=1)
+            measured = compare(variants, rounds, warmup=1)
     ratios = [
         ("librosa", "build"),
         ("plain processes", "build"),

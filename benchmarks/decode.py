@@ -1,7 +1,7 @@
 """Decoding against a bare reader, and the sandbox against decoding: `python -m benchmarks.decode`.
 
-Files of 30 s, stereo at 44.1 kHz, brought to 22.05 kHz mono. The bare reader is what a program
-does that looks at nothing: soundfile.read, a weighted sum of the channels, soxr.
+Files of 30 s are converted from stereo at 44.1 kHz to mono at 22.05 kHz. The bare reader checks
+nothing: soundfile.read, a weighted sum of the channels, soxr.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKAGES = ("numpy", "soundfile", "soxr", "xxhash")
 
 
 def write_file(path: Path) -> None:
-    """Coloured noise with a tone in it; the format follows from the name."""
+    """Write coloured noise with a tone in it; the suffix selects the format."""
     import numpy as np
     import soundfile
 
@@ -34,7 +34,7 @@ def write_file(path: Path) -> None:
 
 
 def measure(path: Path, rounds: int = 41) -> dict[str, Any]:
-    """Times and ratios for one file."""
+    """Measure times and ratios for one file."""
     import numpy as np
     import soundfile
     import soxr
@@ -49,20 +49,20 @@ def measure(path: Path, rounds: int = 41) -> dict[str, Any]:
         return soxr.resample(stereo @ weights, rate_hz, RATE_HZ, "HQ")
 
     with Decoder() as decoder:
-        sides = {
+        variants = {
             "bare": bare,
             "decode": lambda: decode(path, RATE_HZ),
             "sandbox": lambda: decoder.decode_path(path, RATE_HZ),
         }
         apart = np.abs(bare() - decode(path, RATE_HZ).samples).max()
         if not apart < 1e-5:
-            raise SystemExit(f"the sides disagree by {apart}; their times mean nothing")
-        times = compare(sides, rounds, warmup=5)
+            raise SystemExit(f"the variants disagree by {apart}; their times mean nothing")
+        times = compare(variants, rounds, warmup=5)
     return summary(times, [("decode", "bare"), ("sandbox", "decode"), ("sandbox", "bare")])
 
 
 def main() -> None:
-    """Measures every format and prints one JSON object."""
+    """Measure every format and print one JSON object."""
     pin_threads()
     result: dict[str, Any] = {"machine": machine(PACKAGES)}
     with tempfile.TemporaryDirectory() as folder:

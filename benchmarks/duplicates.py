@@ -1,4 +1,4 @@
-"""How well and how fast copies of recordings are found: python -m benchmarks.duplicates."""
+"""Recall and speed of the duplicate search: `python -m benchmarks.duplicates`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ _HEADER = 3
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder with audio.")
-@click.option("--planted", default=60, show_default=True, help="Tracks that copies are made of.")
-@click.option("--tracks", default=60, show_default=True, help="Of the demo dataset, without DATA.")
-@click.option("--seed", default=0, show_default=True, help="Of offsets, noise and what is drawn.")
+@click.option("--planted", default=60, show_default=True, help="Number of tracks to copy.")
+@click.option(
+    "--tracks", default=60, show_default=True, help="Size of the demo dataset used without --data."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed for everything random.")
 def main(data: Path | None, planted: int, tracks: int, seed: int) -> None:
-    """Plants copies of the tracks in DATA, searches for them, and prints figures as JSON."""
+    """Plant copies of tracks, search for them, and print recall and cost as JSON."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = data if data else write_demo(Path(scratch), tracks, seed).parent
         files = sorted(file for file in folder.rglob("*") if file.suffix in _SUFFIXES)
@@ -57,7 +59,7 @@ def main(data: Path | None, planted: int, tracks: int, seed: int) -> None:
 def _signatures(
     files: list[Path], planted: int, rng: np.random.Generator
 ) -> tuple[dict[str, Words], dict[tuple[str, str], Words]]:
-    """Signatures of all tracks, and of the copies of some: (track, kind) -> signature."""
+    """Return the signatures of all tracks, and those of copies by (track, kind)."""
     originals: dict[str, Words] = {}
     copies: dict[tuple[str, str], Words] = {}
     every = max(1, len(files) // planted)
@@ -81,7 +83,7 @@ def _signatures(
 def _quality(
     originals: Mapping[str, Words], copies: Mapping[tuple[str, str], Words]
 ) -> dict[str, Any]:
-    """Recall for each kind of copy, pairs among the originals, pairs of others with copies."""
+    """Measure recall for each kind of copy, and pairs found that were not planted."""
     start = time.perf_counter()
     among = set(near_pairs(originals))
     seconds = time.perf_counter() - start
@@ -103,7 +105,7 @@ def _quality(
 
 
 def _signature_cost(seed: int) -> dict[str, float]:
-    """Milliseconds and bytes of the signature of 30 s of noise at 22.05 kHz, best of 20."""
+    """Measure the signature of 30 s of noise: bytes, and milliseconds (best of 20)."""
     noise = np.random.default_rng(seed).normal(0, 0.1, 30 * _RATE_HZ).astype(np.float32)
     words, times = signature(noise, _RATE_HZ), []
     for _ in range(20):
@@ -114,11 +116,11 @@ def _signature_cost(seed: int) -> dict[str, float]:
 
 
 def _search_cost(pool: list[Words], num_tracks: int, seed: int) -> dict[str, Any]:
-    """Seconds and memory of a search among spliced tracks of 30 s, and copies of each 100th.
+    """Measure a search among spliced tracks of 30 s, with a copy of every 100th.
 
-    A track is spliced from pieces of 2 to 4 s of the real signatures, with its bands turned by a
-    number of its own and one sign in 16 of the unclear ones flipped: the statistics of real
-    sound, and many tracks that have something in common. A copy starts up to 1.9 s later and has
+    A track is spliced from pieces of 2 to 4 s of the real signatures, with its bands rotated by a
+    random number and one in 16 of the unclear signs flipped. That gives the statistics of real
+    sound, and many tracks with something in common. A copy starts up to 1.9 s later and has
     one sign in eight flipped.
     """
     rng = np.random.default_rng(seed)

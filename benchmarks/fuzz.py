@@ -1,12 +1,11 @@
-"""Mutated audio files through the decoder: counts the verdicts, and any escape from them.
+"""Fuzz test of the decoder: decode mutated audio files, count verdicts and escapes.
 
     python -m benchmarks.fuzz [--seconds 60] [--seed 0] [--sandbox]
 
-Each case is one of several starting formats with bytes flipped, overwritten, cut out, doubled or
-cut off, decoded from memory. An escape is any exception but AudioRejected, samples that are not
-finite, or a case that takes longer than two seconds. Without --sandbox a native crash ends the
-program; the last seed is then in the message of the shell. Prints one JSON object; exit 1 when
-there were escapes.
+Each case is a small file with bytes flipped, overwritten, removed, doubled or cut off, decoded
+from memory. An escape is any exception but AudioRejected, a sample that is not finite, or a case
+that takes longer than two seconds. Without --sandbox a native crash ends the program. Prints one
+JSON object; exits with 1 if there were escapes.
 """
 
 from __future__ import annotations
@@ -53,11 +52,11 @@ Decode = Callable[[int], Decoded]
 
 @dataclass
 class Counts:
-    """What became of the cases.
+    """Results of the cases.
 
     Attributes:
-        verdicts: how often each code, or "ok" or "flagged".
-        escapes: the cases that ended in anything else, as "seed: what".
+        verdicts: Number of cases by rejection code, "ok" or "flagged".
+        escapes: Cases that ended in anything else, as "seed: reason".
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -103,7 +102,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def run_case(decode: Decode, content: bytes, seed: int, counts: Counts) -> None:
-    """Decodes one file from memory and counts what came of it."""
+    """Decode one file from memory and count the result."""
     fd = os.memfd_create("case")
     begin = time.process_time()
     try:
@@ -116,7 +115,7 @@ def run_case(decode: Decode, content: bytes, seed: int, counts: Counts) -> None:
         counts.verdicts[error.code] += 1
         if "the decoder" in error.detail:  # crashed, hung or failed, says the sandbox
             counts.escapes.append(f"{seed}: {error}")
-    except Exception as error:  # noqa: BLE001  # escapes are what is looked for
+    except Exception as error:  # noqa: BLE001  # the test looks for escapes
         counts.escapes.append(f"{seed}: {type(error).__name__}: {error}")
     finally:
         os.close(fd)
@@ -125,7 +124,7 @@ def run_case(decode: Decode, content: bytes, seed: int, counts: Counts) -> None:
 
 
 def fuzz(decode: Decode, seeds: range, end: float) -> Counts:
-    """Runs cases until the seeds are used up or the clock says `end` (time.monotonic)."""
+    """Run cases until the seeds are used up or `time.monotonic()` reaches `end`."""
     starts = starting_files(np.random.default_rng(0))
     counts = Counts()
     for seed in seeds:
@@ -137,10 +136,10 @@ def fuzz(decode: Decode, seeds: range, end: float) -> Counts:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=0, help="of the first case")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first case")
     parser.add_argument("--sandbox", action="store_true", help="decode in the child process")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + 10**9)

@@ -1,8 +1,8 @@
-"""How much of two processors Ray Data keeps busy, by the way in which it hands out work.
+"""Efficiency of Ray Data on two processors, for tasks and for actors.
 
-Items that compute for a fixed processor time are given to tasks, to tasks of half a processor, and
-to actors with a queue. Efficiency is the computing time over the time of both processors between
-the start of the first item and the end of the last; the start of processes is told apart.
+Items that compute for a fixed processor time run in tasks, in tasks of half a processor, and in
+actors with a queue. Efficiency is the computing time divided by the time of both processors from
+the start of the first item to the end of the last; the start of processes is reported separately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUM_PROCESSORS = 2
 
 
 def busy(seconds: float) -> tuple[float, float]:
-    """Computes for this much processor time: wall time of begin and end."""
+    """Compute for some seconds of processor time; return the wall times of start and end."""
     begun, until = time.time(), time.process_time() + seconds
     while time.process_time() < until:
         pass
@@ -29,21 +29,21 @@ def busy(seconds: float) -> tuple[float, float]:
 
 
 def run_batch(batch: dict[str, Any]) -> dict[str, Any]:
-    """The function for tasks."""
+    """Process one batch in a task."""
     spans = [busy(seconds) for seconds in batch["seconds"]]
     return {"begin": [span[0] for span in spans], "end": [span[1] for span in spans]}
 
 
 class Worker:
-    """The same for actors."""
+    """Process batches in an actor."""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """See `run_batch`."""
+        """Process one batch."""
         return run_batch(batch)
 
 
 def measure(work: Any, seconds: float, num_items: int, **options: Any) -> dict[str, float]:
-    """One run: efficiency, and seconds until the first item began."""
+    """Run once; return the efficiency and the seconds until the first item started."""
     import ray.data
 
     rows = [{"seconds": seconds}] * num_items
@@ -58,7 +58,7 @@ def measure(work: Any, seconds: float, num_items: int, **options: Any) -> dict[s
 @click.command()
 @click.option("--rounds", default=3, show_default=True)
 def main(rounds: int) -> None:
-    """Prints JSON."""
+    """Measure all variants and print JSON."""
     import ray.data
 
     pool = ray.data.ActorPoolStrategy(size=NUM_PROCESSORS, max_tasks_in_flight_per_actor=4)

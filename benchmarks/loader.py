@@ -1,6 +1,6 @@
 """A shuffled epoch of clips from our feed, Ray Data and torch: `python -m benchmarks.loader`.
 
-All sides produce float32 batches with labels, every clip once, in random order. Ours reads
+All variants produce float32 batches with labels, every clip once, in random order. Ours reads
 memory-mapped float16 features, torch's DataLoader reads the same map, and Ray Data reads Parquet
 files in the pipeline's format with its local shuffle. The benchmark also measures the input stall:
 the share of an epoch that training a small network spends waiting for the next batch.
@@ -187,10 +187,10 @@ def stalls(arrays: Arrays, batch_size: int, epochs: int = STALL_EPOCHS) -> list[
 
 
 def measure(folder: Path, arrays: Arrays, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Measure the time of an epoch on all sides; Ray must be running.
+    """Measure the time of an epoch on all variants; Ray must be running.
 
     Raises:
-        SystemExit: A side dropped clips.
+        SystemExit: A variant dropped clips.
     """
     from benchmarks import training
 
@@ -202,15 +202,17 @@ def measure(folder: Path, arrays: Arrays, batch_size: int, rounds: int) -> dict[
         for kind, make in (("clips", clip_loader), ("batches", batch_loader))
         for count in NUM_WORKERS
     }
-    sides: dict[str, Callable[[], int]] = {
+    variants: dict[str, Callable[[], int]] = {
         "ours": partial(our_epoch, feed),
         "ray": partial(ray_epoch, folder / "parquet", arrays.labels, batch_size),
         **{name: partial(torch_epoch, loader) for name, loader in loaders.items()},
     }
-    counts = {side: call() for side, call in sides.items()}  # starts workers and fills caches too
+    counts = {
+        variant: call() for variant, call in variants.items()
+    }  # starts workers and fills caches too
     if set(counts.values()) != {arrays.splits["train"].stop}:
         raise SystemExit(f"some clips are missing, {counts}, so the times mean nothing")
-    times = compare(sides, rounds, warmup=0)
+    times = compare(variants, rounds, warmup=0)
     ms = times.median_ms()
     best = {
         kind: min((name for name in loaders if kind in name), key=ms.__getitem__)

@@ -1,8 +1,8 @@
 """The log-mel kernel against librosa, torchaudio and the bare FFT: `python -m benchmarks.logmel`.
 
 Ten clips of 3 s at 22.05 kHz from memory to float16, one thread. The bare FFT is one batched
-real FFT of all frames, already cut out and windowed, by each of the two libraries at hand; the
-faster one is the limit. Other memory is touched before each call, as between two files.
+real FFT of all frames, already windowed, by SciPy and by torch; the faster one is the
+limit. Other memory is touched before each call, as between two files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("librosa", "numpy", "scipy", "torch", "torchaudio")
 
 
 def measure(n_fft: int, n_mels: int, rounds: int = 41) -> dict[str, Any]:
-    """Times of all sides at one size, and the ratios that the goals are about."""
+    """Measure all variants at one size, and the ratios that have goals."""
     import numpy as np
 
     from pipelines.features import FeatureSpec
@@ -40,20 +40,20 @@ def measure(n_fft: int, n_mels: int, rounds: int = 41) -> dict[str, Any]:
     for peer in peers.values():
         _check(peer(), transform(clips, spec))
     limits = _bare_ffts(clips, spec)
-    sides = {"ours": lambda: transform(clips, spec), **peers, **limits}
-    times = compare(sides, rounds, 5, before=_fill_caches(), clock=time.thread_time)
+    variants = {"ours": lambda: transform(clips, spec), **peers, **limits}
+    times = compare(variants, rounds, 5, before=_fill_caches(), clock=time.thread_time)
     limit = min(limits, key=times.median_ms().__getitem__)
     pairs = [("librosa", "ours"), ("torchaudio", "ours"), ("ours", limit)]
     return {"n_fft": n_fft, "n_mels": n_mels, "limit": limit, **summary(times, pairs)}
 
 
 def _check(theirs: NDArray[np.float16], ours: NDArray[np.float16]) -> None:
-    """All sides must have done the same work: within one step of float16 at 64 dB."""
+    """Check that two variants agree to within one step of float16 at 64 dB."""
     import numpy as np
 
     apart = np.abs(theirs.astype(np.float32) - ours.astype(np.float32)).max()
     if not apart <= 1 / 16:
-        raise SystemExit(f"the sides disagree by {apart} dB; their times mean nothing")
+        raise SystemExit(f"the variants disagree by {apart} dB; their times mean nothing")
 
 
 def _fill_caches() -> Callable[[], Any]:

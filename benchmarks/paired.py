@@ -1,4 +1,4 @@
-"""Paired measurements: the sides take turns, so that what slows the machine slows them all."""
+"""Paired measurements: variants take turns, so that a slow machine slows all of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How much one side takes of the time of another, over all rounds.
+    """Time of one variant divided by the time of another, over all rounds.
 
     Attributes:
-        median: of the ratios of the rounds.
-        p10: a tenth of the rounds lie below.
-        p90: a tenth of the rounds lie above.
+        median: Median ratio.
+        p10: 10th percentile.
+        p90: 90th percentile.
     """
 
     median: float
@@ -32,69 +32,71 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What the rounds took.
+    """Times of all rounds.
 
     Attributes:
-        seconds: for each side, its time in each round.
+        seconds: Time of each round, by variant.
     """
 
     seconds: Mapping[str, tuple[float, ...]]
 
     def median_ms(self) -> dict[str, float]:
-        """The median time of each side in milliseconds."""
-        return {side: round(1e3 * median(times), 3) for side, times in self.seconds.items()}
+        """Return the median time of each variant in milliseconds."""
+        return {variant: round(1e3 * median(times), 3) for variant, times in self.seconds.items()}
 
-    def ratio(self, side: str, of: str) -> Ratio:
-        """Time of `side` by time of `of`, both of the same round."""
-        pairs = zip(self.seconds[side], self.seconds[of], strict=True)
+    def ratio(self, variant: str, of: str) -> Ratio:
+        """Return the time of `variant` divided by the time of `of` in the same round."""
+        pairs = zip(self.seconds[variant], self.seconds[of], strict=True)
         ratios = [one / other for one, other in pairs]
         tenths = quantiles(ratios, n=10, method="inclusive") if len(ratios) > 1 else ratios
         return Ratio(round(median(ratios), 3), round(tenths[0], 3), round(tenths[-1], 3))
 
 
 def compare(
-    sides: Mapping[str, Callable[[], object]],
+    variants: Mapping[str, Callable[[], object]],
     rounds: int = 9,
     warmup: int = 1,
     before: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Rounds:
-    """Calls all sides in turn, round after round.
+    """Call all variants in turn, round after round.
 
     Args:
-        sides: what is measured, by name; one call is one measurement.
-        rounds: how many count.
-        warmup: how many are done before and do not count.
-        before: called before each measurement and not timed; for calls of a few milliseconds,
-            which are faster or slower by what the side before them left in the caches.
-        clock: seconds; `time.thread_time` does not count what other processes take, for sides
-            that work in one thread and wait for nothing.
+        variants: Functions to measure, by name; one call is one measurement.
+        rounds: Number of rounds that count.
+        warmup: Number of rounds before them that do not count.
+        before: Called before each measurement and not timed; for calls of a few milliseconds,
+            which depend on what the previous variant left in the caches.
+        clock: Clock in seconds; `time.thread_time` ignores other processes, for variants that
+            work in one thread and wait for nothing.
 
     Returns:
         The times of the rounds that count.
     """
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     for number in range(warmup + rounds):
-        for side, call in sides.items():
+        for variant, call in variants.items():
             before()
             begun = clock()
             call()
             if number >= warmup:
-                seconds[side].append(clock() - begun)
-    return Rounds({side: tuple(times) for side, times in seconds.items()})
+                seconds[variant].append(clock() - begun)
+    return Rounds({variant: tuple(times) for variant, times in seconds.items()})
 
 
 def summary(rounds: Rounds, ratios: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Times and ratios as JSON takes them; each pair is (side, of)."""
+    """Return times and ratios for JSON; each pair is a variant and what it is divided by."""
     return {
         "rounds": len(next(iter(rounds.seconds.values()))),
         "median_ms": rounds.median_ms(),
-        "ratios": {f"{side} / {of}": asdict(rounds.ratio(side, of)) for side, of in ratios},
+        "ratios": {
+            f"{variant} / {of}": asdict(rounds.ratio(variant, of)) for variant, of in ratios
+        },
     }
 
 
 def machine(packages: Iterable[str]) -> dict[str, Any]:
-    """What was measured on: processor, load, interpreter, versions of packages."""
+    """Describe this machine: processor, load, interpreter, package versions."""
     return {
         "cpu": _processor(),
         "cpus": os.cpu_count(),
@@ -106,7 +108,7 @@ def machine(packages: Iterable[str]) -> dict[str, Any]:
 
 
 def pin_threads(count: int = 1) -> None:
-    """Limits the threads of numerical libraries; before the first of them is imported."""
+    """Limit the threads of numerical libraries; call before importing any of them."""
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
         os.environ[f"{library}_NUM_THREADS"] = str(count)
 

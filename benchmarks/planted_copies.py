@@ -1,4 +1,4 @@
-"""Copies of a recording as they are met: coded, louder, shifted, resampled, noisy, faster."""
+"""Copies of a recording: encoded, louder, shifted, resampled, noisy, faster."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     Sound = NDArray[np.float32]
     Copy = Callable[[Sound, int, np.random.Generator], tuple[Sound, int]]
 
-# Bit rates of MPEG-1, 2 and 2.5 layer III in libsndfile's encoder: it takes the share of the way
-# from the highest to the lowest.
+# Lowest sample rate, lowest and highest bit rate of MPEG-1, 2 and 2.5 layer III. libsndfile's
+# compression level goes from the highest (0) to the lowest (1).
 _KBPS = ((32000, 32, 320), (16000, 8, 160), (0, 8, 64))
 _MAX_SHIFT_SECONDS = 2.0
-_MAX_TRIM = 0.25  # of the sound, so that a copy of a short sound keeps most of it
+_MAX_TRIM = 0.25  # share of the sound, so that a copy of a short sound keeps most of it
 _EMPTY = np.zeros(0, np.float32)
 
 
 def at_rate(sound: Sound, rate_hz: float, wanted_hz: float) -> Sound:
-    """float32[T] at another rate."""
+    """Resample float32[T]."""
     resampled = soxr.resample(sound, rate_hz, wanted_hz) if rate_hz != wanted_hz else sound
     return np.asarray(resampled, np.float32)
 
@@ -58,7 +58,7 @@ def _gain(sound: Sound, rate_hz: int, _: np.random.Generator, db: float) -> tupl
 
 
 def _trimmed(sound: Sound, rate_hz: int, rng: np.random.Generator, end: bool) -> tuple[Sound, int]:
-    """Nothing if what is left holds less than half of the energy: then it is no copy."""
+    """Trim one end; return nothing if less than half of the energy is left."""
     most = min(_MAX_SHIFT_SECONDS * rate_hz, _MAX_TRIM * len(sound))
     cut = int(rng.uniform(0, most))
     left = sound[: len(sound) - cut] if end else sound[cut:]

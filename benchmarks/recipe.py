@@ -68,11 +68,11 @@ def stock_epochs(arrays: Arrays, device: torch.device, model: str) -> Iterator[f
 def measure(
     arrays: Arrays, rounds: int, device_name: str, model: str = "resnet18"
 ) -> dict[str, Any]:
-    """Measure the time of an epoch on both sides."""
+    """Measure the time of an epoch on both variants."""
     from benchmarks import training
 
     workers = training.alone(device_name)
-    sides = {
+    variants = {
         "ours": training.our_epochs(
             model, arrays, training.make_feed(arrays, BATCH_SIZE, workers),
             training.make_recipe(WARMUP + rounds), workers,
@@ -80,11 +80,11 @@ def measure(
         "stock": stock_epochs(arrays, workers.device, model),
     }  # fmt: skip
     calls: dict[str, Callable[[], object]] = {
-        side: partial(next, epochs) for side, epochs in sides.items()
+        variant: partial(next, epochs) for variant, epochs in variants.items()
     }
     times = compare(calls, rounds, WARMUP)
     clips = arrays.splits["train"].stop
-    rate = {side: round(1e3 * clips / ms, 1) for side, ms in times.median_ms().items()}
+    rate = {variant: round(1e3 * clips / ms, 1) for variant, ms in times.median_ms().items()}
     return {"clips_per_second": rate, **summary(times, [("stock", "ours")])}
 
 

@@ -84,40 +84,42 @@ def bare_epochs(
 def measure(
     model: str, arrays: Arrays, batch_size: int, rounds: int, device_name: str
 ) -> dict[str, Any]:
-    """Measure the time of an epoch on both sides, and on a GPU the peak memory of each."""
+    """Measure the time of an epoch on both variants, and on a GPU the peak memory of each."""
     import torch
 
     from benchmarks import training
 
     epochs = WARMUP + rounds
     workers = training.alone(device_name)
-    sides = {
+    variants = {
         "ours": training.our_epochs(
             model, arrays, training.make_feed(arrays, batch_size, workers),
             training.make_recipe(epochs), workers,
         ),
         "bare": bare_epochs(model, arrays, batch_size, epochs, workers.device),
     }  # fmt: skip
-    losses: dict[str, list[float]] = {side: [] for side in sides}
-    peak_mib = dict.fromkeys(sides, 0.0)
+    losses: dict[str, list[float]] = {variant: [] for variant in variants}
+    peak_mib = dict.fromkeys(variants, 0.0)
 
-    def epoch(side: str) -> None:
+    def epoch(variant: str) -> None:
         if workers.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated() if workers.device.type == "cuda" else 0
-        losses[side].append(next(sides[side]))
+        losses[variant].append(next(variants[variant]))
         if workers.device.type == "cuda":
-            # Only what this turn added to the memory that both sides hold between turns.
-            peak_mib[side] = (torch.cuda.max_memory_allocated() - held) / 2**20
+            # Only what this turn added to the memory that both variants hold between turns.
+            peak_mib[variant] = (torch.cuda.max_memory_allocated() - held) / 2**20
 
-    calls: dict[str, Callable[[], object]] = {side: partial(epoch, side) for side in sides}
+    calls: dict[str, Callable[[], object]] = {
+        variant: partial(epoch, variant) for variant in variants
+    }
     times = compare(calls, rounds, WARMUP, clock=_clock(workers.device))
     expect_same_work(losses["ours"][0], losses["bare"][0])
     clips = arrays.splits["train"].stop
-    rate = {side: round(1e3 * clips / ms, 1) for side, ms in times.median_ms().items()}
+    rate = {variant: round(1e3 * clips / ms, 1) for variant, ms in times.median_ms().items()}
     found = {"clips_per_second": rate, **summary(times, [("bare", "ours")])}
     if workers.device.type == "cuda":
-        found["step_memory_mib"] = {side: round(mib) for side, mib in peak_mib.items()}
+        found["step_memory_mib"] = {variant: round(mib) for variant, mib in peak_mib.items()}
     return found
 
 
@@ -130,7 +132,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 
 def expect_same_work(ours: float, bare: float) -> None:
-    """Check that both sides learned the same from the same batches.
+    """Check that both variants learned the same from the same batches.
 
     Raises:
         SystemExit: Their mean losses differ.

@@ -32,7 +32,7 @@ SHAPE = (64, 130)
 NUM_LABELS = 10
 # One validation clip per class: a loop has to validate, but the benchmarks are about training.
 NUM_VAL = NUM_LABELS
-# Without dropout, which would draw differently on each side, their losses can be compared.
+# Without dropout, which would draw differently on each variant, their losses can be compared.
 MODELS: Mapping[str, ModelSettings] = {
     "resnet18": Backbone(name="resnet18"),
     "cnn": Cnn(blocks=4, channels=16, dropout=0.0),

@@ -2,8 +2,8 @@
 
 The workers are processes in a gloo group, wrapped by `tuner.trials.worker.ProcessGroup` as in a
 trial on Ray Train. These figures leave out Ray, which only starts workers and collects reports. A
-round is one epoch of `tuner.training.loop` on each side, while the processes of the other sides
-wait on a pipe. Beside synchronised batch norm (the default), the benchmark measures batch norm per
+round is one epoch of `tuner.training.loop` on each variant, while the processes of the others wait
+on a pipe. Beside synchronised batch norm (the default), the benchmark measures batch norm per
 worker and, as the limit of the machine, two processes that train half of the clips each without
 communication.
 """
@@ -35,7 +35,7 @@ WARMUP = 1
 # Chosen so that an epoch takes three seconds in one thread.
 EPOCH_CLIPS = 256
 # Number of processes, whether batch norm is synchronised, whether the processes form one group.
-SIDES = {
+VARIANTS = {
     "one": (1, True, True),
     "two": (2, True, True),
     "two, own norms": (2, False, True),
@@ -46,11 +46,11 @@ STOP_SECONDS = 30
 
 @dataclass(frozen=True)
 class Task:
-    """Instructions for the workers of a side.
+    """Instructions for the workers of a variant.
 
     Attributes:
         folder: Folder for the clips.
-        rendezvous: File through which the workers of the side find each other.
+        rendezvous: File through which the workers of the variant find each other.
         size: Number of workers.
         sync_norm: Whether to synchronise batch norm across workers.
         together: Whether the workers train one model, or each its own with its share of the clips.
@@ -106,8 +106,8 @@ def _join(task: Task, rank: int) -> Workers:
     return ProcessGroup(torch.device("cpu"))
 
 
-class Side:
-    """Running workers of one side.
+class Variant:
+    """Running workers of one variant.
 
     Attributes:
         losses: Mean loss of each epoch over all workers.
@@ -135,7 +135,7 @@ class Side:
         losses = [line.recv() for line in self._lines]  # the epoch ends with the last worker
         self.losses.append(losses[0])
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> Variant:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -151,20 +151,20 @@ def measure(
 ) -> dict[str, Any]:
     """Measure the time of an epoch with one and two workers, and their losses."""
     with ExitStack() as stack:
-        sides: dict[str, Side] = {}
-        for name, (size, sync_norm, together) in SIDES.items():
+        variants: dict[str, Variant] = {}
+        for name, (size, sync_norm, together) in VARIANTS.items():
             task = Task(
-                folder, folder / f"side-{len(sides)}", size, sync_norm, together, model, num_clips,
-                batch_size, WARMUP + rounds,
+                folder, folder / f"variant-{len(variants)}", size, sync_norm, together, model,
+                num_clips, batch_size, WARMUP + rounds,
             )  # fmt: skip
-            sides[name] = stack.enter_context(Side(task))
+            variants[name] = stack.enter_context(Variant(task))
         calls: dict[str, Callable[[], object]] = {
-            name: partial(side.__call__) for name, side in sides.items()
+            name: partial(variant.__call__) for name, variant in variants.items()
         }
         times = compare(calls, rounds, WARMUP)
-    rate = {side: round(1e3 * num_clips / ms, 1) for side, ms in times.median_ms().items()}
-    losses = {name: round(side.losses[0], 4) for name, side in sides.items()}
-    ratios = [("one", side) for side in SIDES if side != "one"]
+    rate = {variant: round(1e3 * num_clips / ms, 1) for variant, ms in times.median_ms().items()}
+    losses = {name: round(variant.losses[0], 4) for name, variant in variants.items()}
+    ratios = [("one", variant) for variant in VARIANTS if variant != "one"]
     return {
         "clips_per_second": rate,
         "loss_of_first_epoch": losses,
