@@ -155,19 +155,15 @@ def _check_length(
 ) -> None:
     frames, rate = read.levels.frames, source.rate
     whole = window.start_s == 0.0
-    if (
-        frames == 0
-        and whole
-        and source.container != "OGG"
-        and (fault is None or fault[0] != "E_CLAIM")
+    # An Ogg file without samples and a false claim have more precise faults.
+    if fault is not None and (
+        frames or not whole or source.container == "OGG" or fault[0] == "E_CLAIM"
     ):
+        raise AudioRejected(*fault)
+    if frames == 0 and whole:
         raise AudioRejected(
             "E_ZERO_FRAMES", "a header and no samples; was it streamed and never finished?"
         )
-    if fault is not None:
-        raise AudioRejected(*fault)
-    if frames == 0 and whole:
-        raise AudioRejected("E_ZERO_FRAMES", "a header and no samples")
     if frames == 0:
         raise AudioRejected(
             "E_TOO_SHORT",

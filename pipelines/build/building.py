@@ -13,7 +13,7 @@ from pipelines.features.rules import check_front_end
 from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, check
 from pipelines.sources.content import content_digest, digests, root_key
 from pipelines.sources.files import EXTRA_EXTENSIONS
-from pipelines.splits.decide import Tolerance
+from pipelines.splits.decide import Tolerance, check_splits, decide, with_listing
 from pipelines.storage import Folder, full_disk_named
 from pipelines.store.feature_set import FeatureSet, find_feature_set
 
@@ -176,7 +176,6 @@ class _Build:
     def run(self, missing: Mapping[Folder, Specs]) -> dict[Folder, BuildResult]:
         """Build each missing set, or wait for another process that builds it."""
         from pipelines.build.decode import Output
-        from pipelines.splits.decide import check_splits
 
         check_splits(self.catalog, self.split)
         stagings = self.out / ".staging"
@@ -191,7 +190,8 @@ class _Build:
             names = sorted({output.staging.name for output in outputs.values()})
             for name in (*names, *sorted(target.name for target in outputs)):
                 locks.enter_context(stagings.lock(f"{name}.lock"))
-            built = _finished(outputs, self.options)  # by the process that held the locks
+            # Whoever held the locks may have built the same sets.
+            built = _finished(outputs, self.options)
             if left := {t: output for t, output in outputs.items() if t not in built}:
                 built |= self._build(left)
             for output in outputs.values():
@@ -202,7 +202,6 @@ class _Build:
         from pipelines.build.assemble import assemble
         from pipelines.build.decode import DecodeJob
         from pipelines.build.reuse import track_keys
-        from pipelines.splits.decide import decide
 
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
         keys = track_keys(self.catalog, self.digests)
@@ -286,7 +285,6 @@ class _Build:
     def _list_rejects(self, target: Folder, verdicts: Mapping[str, Verdict]) -> str:
         """List the bad files beside the feature set that will not exist."""
         from pipelines.build.writer import write_rejects
-        from pipelines.splits.decide import with_listing
 
         name, judged = f"{target.name}.rejects.csv", with_listing(self.catalog, verdicts)
         tracks = ((track, judged[track.track_id]) for track in self.catalog.tracks)

@@ -117,26 +117,6 @@ def content_digest(catalog: Catalog, digests: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-def _line(track: Track, digest: str) -> str:
-    parts: list[object] = [track.track_id, track.label, sorted(track.columns.items()), digest]
-    if not track.whole:
-        parts += [track.start_s, track.end_s]
-    return json.dumps(parts, ensure_ascii=True)
-
-
-def _is_settled(stamp: Stamp, now_ns: int) -> bool:
-    return abs(now_ns - stamp[1]) > _SETTLED_NS
-
-
-def _load(cache: Folder | None, name: str) -> _Hashes:
-    # an unreadable cache only costs time
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = cache.read_json(name) if cache else {}
-        if data["version"] == _CACHE_VERSION and isinstance(data["hashes"], dict):
-            return data["hashes"]
-    return {}
-
-
 def check_listed(fd: int, columns: Mapping[str, str]) -> None:
     """Compare the bytes of an open file with the checksums in its row of the listing.
 
@@ -161,6 +141,26 @@ def check_listed(fd: int, columns: Mapping[str, str]) -> None:
             raise AudioRejected(
                 "E_CHECKSUM", f"{name} is {found[: len(listed)]}, {listed} is listed"
             )
+
+
+def _line(track: Track, digest: str) -> str:
+    parts: list[object] = [track.track_id, track.label, sorted(track.columns.items()), digest]
+    if not track.whole:
+        parts += [track.start_s, track.end_s]
+    return json.dumps(parts, ensure_ascii=True)
+
+
+def _is_settled(stamp: Stamp, now_ns: int) -> bool:
+    return abs(now_ns - stamp[1]) > _SETTLED_NS
+
+
+def _load(cache: Folder | None, name: str) -> _Hashes:
+    # an unreadable cache only costs time
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        data = cache.read_json(name) if cache else {}
+        if data["version"] == _CACHE_VERSION and isinstance(data["hashes"], dict):
+            return data["hashes"]
+    return {}
 
 
 def _checksum(fd: int, name: str) -> str:
