@@ -189,13 +189,15 @@ def test_a_resumed_tpe_knows_what_the_earlier_run_knew() -> None:
 
 
 def test_a_resumed_study_does_not_draw_its_first_trials_again() -> None:
-    first = run(build_sampler(tpe(20)), 3)
+    text = SPACE.replace("    - {name: resnet18, drop_rate: {uniform: [0.0, 0.5]}}\n", "")
+    first = run(build_sampler(space(text)), 3)
     rows = [row(proposal, score(dict(proposal.params))) for proposal in first]
-    more = run(build_sampler(tpe(20), rows), 3)
+    more = run(build_sampler(space(text), rows), 3)
     assert [proposal.ordinal for proposal in more] == [3, 4, 5]
-    assert all(proposal.params not in [one.params for one in first] for proposal in more)
+    drawn_before = {proposal.params["optim.lr"] for proposal in first}
+    assert not drawn_before & {proposal.params["optim.lr"] for proposal in more}
     # The same study resumed at the same place draws the same values.
-    assert run(build_sampler(tpe(20), rows), 3) == more
+    assert run(build_sampler(space(text), rows), 3) == more
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -207,5 +209,5 @@ def test_a_failed_trial_leaves_nothing_running(value: float | None) -> None:
     assert proposal is not None
     sampler.ended(proposal, value)  # one that the sampler proposed
     sampler.ended(proposal, value)  # and one of an earlier run
-    states: set[Any] = {trial.state for trial in sampler.optuna_study.trials}
-    assert states == {optuna.trial.TrialState.FAIL}
+    states = [trial.state for trial in sampler.optuna_study.trials]
+    assert states == [optuna.trial.TrialState.FAIL] * 2

@@ -20,6 +20,7 @@ from tuner.trials.worker import (
     free_leftover_groups,
     free_placement_group,
     run_on_workers,
+    worker_resources,
 )
 
 if TYPE_CHECKING:
@@ -65,9 +66,6 @@ class _Searcher(_NotSaved, Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects, empty."""
         Path(checkpoint_path).touch()
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: nothing was saved."""
 
 
 class _Events(_NotSaved, tune.Callback, tune.Stopper):
@@ -118,9 +116,7 @@ def _trainable(experiment: Experiment) -> Any:
     """Return the executor for the experiment's resources, with what Tune reserves for it."""
     resources = experiment.resources
     if resources.workers == 1:
-        bundle: dict[str, float] = {"CPU": resources.cpus_per_worker}
-        if resources.gpus_per_worker:
-            bundle["GPU"] = resources.gpus_per_worker
+        bundle = worker_resources(resources)
         return tune.with_resources(run_in_process, tune.PlacementGroupFactory([bundle]))
     # This process only waits for its workers, which reserve their own resources; a CPU reserved
     # here would be missing there. Tune refuses an empty reservation, hence one byte of memory.

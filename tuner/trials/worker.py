@@ -15,6 +15,8 @@ from tuner.trials.trial import TrialSpec, pick_device, train
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tuner.config import Resources
+
 COLLECTIVE_TIMEOUT_SECONDS = 300
 # Key of a report under which a trial names the placement group of its workers.
 PLACEMENT_GROUP = "placement_group"
@@ -49,6 +51,12 @@ class ProcessGroup:
             dist.all_reduce(tensor)
 
 
+def worker_resources(resources: Resources) -> dict[str, float]:
+    """Return what Ray reserves for each worker of a trial."""
+    gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
+    return {"CPU": resources.cpus_per_worker, **gpus}
+
+
 def _train_on_worker(config: dict[str, Any]) -> None:
     """Train on one Ray Train worker and report each epoch."""
     import ray.train
@@ -79,9 +87,6 @@ def run_on_workers(config: dict[str, str]) -> None:
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
     use_gpu = resources.gpus_per_worker > 0
-    per_worker: dict[str, float] = {"CPU": resources.cpus_per_worker}
-    if use_gpu:
-        per_worker["GPU"] = resources.gpus_per_worker
     TorchTrainer(
         _train_on_worker,
         train_loop_config=dict(config),
@@ -89,7 +94,9 @@ def run_on_workers(config: dict[str, str]) -> None:
             backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers, use_gpu=use_gpu, resources_per_worker=per_worker
+            num_workers=resources.workers,
+            use_gpu=use_gpu,
+            resources_per_worker=worker_resources(resources),
         ),
         run_config=ray.train.RunConfig(
             name=spec.trial_id,
