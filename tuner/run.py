@@ -145,7 +145,7 @@ def _run(path: Path, options: Options) -> int:
     if options.resume and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     features.check_settings(space)
-    if any(getattr(model, "weights", None) is not None for model in space.models()):
+    if any(model.initial_weights for model in space.models()):
         from tuner.study.preflight import check_weights  # loads torch
 
         check_weights(space)

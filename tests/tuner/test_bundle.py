@@ -14,6 +14,7 @@ from pipelines.features import FeatureSpec, Kind
 from pipelines.settings import ClipSpec
 from tuner.errors import CheckpointError
 from tuner.models.cnn import Cnn
+from tuner.models.wav2vec2 import Wav2Vec2
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.recipe import Crops
 
@@ -92,3 +93,10 @@ def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:
     (exported / "bundle.json").write_text(json.dumps(description))
     with pytest.raises(CheckpointError, match="not an exported model"):
         load_bundle(exported)
+
+
+def test_an_exported_model_needs_no_initial_weights(tmp_path: Path) -> None:
+    model = Wav2Vec2(size="tiny", weights=str(tmp_path / "gone.safetensors"))
+    bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(kind="waveform"), Crops(), model)
+    loaded, _ = load_bundle(save_bundle(tmp_path, bundle, bundle.classifier().state_dict()))
+    assert loaded.model == model

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from pipelines.features import Kind
+    from pipelines.features import FrontEnd, Kind
 
 PRETRAINED = "pretrained"
 """In place of a file: the weights that the library behind a model publishes for it."""
@@ -90,18 +90,22 @@ class ModelSettings(Block):
         summary = (cls.__doc__ or "").partition("\n")[0].removesuffix(".")
         return dict.fromkeys(get_args(cls.model_fields["name"].annotation), summary)
 
+    @property
+    def initial_weights(self) -> str | None:
+        """The setting ``weights``; None where it is null or the model has no such setting."""
+        weights: str | None = getattr(self, "weights", None)
+        return weights
+
     def without_weights(self) -> Self:
         """Return these settings with random initial weights, to be replaced by a trained state."""
-        if getattr(self, "weights", None) is None:
-            return self
-        return self.model_copy(update={"weights": None})
+        return self.model_copy(update={"weights": None}) if self.initial_weights else self
 
     def with_absolute_weights(self) -> Self:
         """Return these settings for workers in another folder: a path of weights is absolute."""
-        weights = getattr(self, "weights", None)
-        if weights in (None, PRETRAINED):
+        path = self.initial_weights
+        if path is None or path == PRETRAINED:
             return self
-        return self.model_copy(update={"weights": str(Path(weights).expanduser().resolve())})
+        return self.model_copy(update={"weights": str(Path(path).expanduser().resolve())})
 
 
 def _is_file(path: str) -> bool:
@@ -111,10 +115,11 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _weights_exist(model: Any, _: Any) -> str | None:
-    if model.weights in (None, PRETRAINED) or _is_file(model.weights):
+def _weights_exist(model: ModelSettings, _: FrontEnd) -> str | None:
+    path = model.initial_weights
+    if path is None or path == PRETRAINED or _is_file(path):
         return None
-    return f"{model.weights}: no such file; write `pretrained`, a safetensors file, or null"
+    return f"{path}: no such file; write `pretrained`, a safetensors file, or null"
 
 
 WEIGHTS_EXIST = Rule(("model.weights",), _weights_exist)

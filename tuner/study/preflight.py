@@ -42,7 +42,7 @@ def check_weights(space: Space) -> None:
         WeightsError: Names the weights and the remedies.
     """
     for model in space.models():
-        if model != model.without_weights():
+        if model.initial_weights:
             model.build(PROBE_LABELS)
 
 
