@@ -23,7 +23,6 @@ from tuner.config import (
     Experiment,
     Space,
     as_override,
-    effective_settings,
     load,
     loads,
 )
@@ -269,7 +268,7 @@ def test_front_ends_on_the_device_share_a_set_of_samples():
         ("logmel", 32),
         ("logmel", 64),
     ]
-    assert effective_settings(drawn[0]) != effective_settings(drawn[1])
+    assert drawn[0].effective_settings() != drawn[1].effective_settings()
     (warning,) = loads("name: x\nmodel: {name: conv1d}\nfeatures: {compute: device}").warnings
     assert "features.compute: has no effect with waveform" in str(warning)
 
@@ -511,7 +510,7 @@ def test_importing_the_config_brings_nothing_heavy():
 
 def test_settings_that_a_forest_does_not_read_tell_no_two_trials_apart() -> None:
     def read(model: str, more: str = "") -> dict:
-        return effective_settings(loads(f"name: s\nmodel: {model}\n{more}").template)
+        return loads(f"name: s\nmodel: {model}\n{more}").template.effective_settings()
 
     forest = "{name: forest, max_depth: 5}"
     plain = read(forest)

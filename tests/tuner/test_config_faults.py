@@ -574,6 +574,13 @@ def test_faults_of_overrides_are_placed_in_the_override(overrides, expected):
         assert words in line
 
 
+def test_problems_of_the_file_come_before_those_of_overrides():
+    with pytest.raises(ConfigError) as caught:
+        loads(P + "train: {epochs: 0}", "f.yaml", ["optim.lr=0"])
+    files = [problem.file for problem in caught.value.problems]
+    assert files == ["f.yaml", "--set optim.lr"]
+
+
 # --- hostile documents ----------------------------------------------------------------------
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

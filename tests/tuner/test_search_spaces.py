@@ -17,9 +17,8 @@ import pytest
 import yaml
 
 from tuner.config import Experiment, Space, load, loads
-from tuner.config.json_schema import space_schema
+from tuner.config.generated import settings_page, space_schema
 from tuner.config.ranges import Range
-from tuner.config.settings_page import settings_page
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "search_spaces").glob("*.yaml"))

@@ -4,7 +4,6 @@ from tuner.config.load import load, loads
 from tuner.config.overrides import as_override
 from tuner.config.schema import ColumnSplit, Data, Experiment, Features, Resources, Search
 from tuner.config.space import Sample, Space
-from tuner.config.specs import effective_settings
 
 __all__ = [
     "ColumnSplit",
@@ -16,7 +15,6 @@ __all__ = [
     "Search",
     "Space",
     "as_override",
-    "effective_settings",
     "load",
     "loads",
 ]

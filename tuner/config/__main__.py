@@ -1,12 +1,11 @@
-"""Prints the JSON schema of space files; with ``page``, the documentation page of all settings."""
+"""Command that prints the JSON schema, or with ``page`` the page of all settings."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from tuner.config.json_schema import space_schema
-from tuner.config.settings_page import settings_page
+from tuner.config.generated import settings_page, space_schema
 
 if __name__ == "__main__":
     page = sys.argv[1:] == ["page"]

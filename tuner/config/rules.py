@@ -1,8 +1,7 @@
-"""Rules between settings: those of the blocks, and those between blocks."""
+"""Rules between settings of different blocks, collected with those that stand at the blocks."""
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import TYPE_CHECKING
 
 from pipelines.features import KINDS
@@ -15,8 +14,28 @@ from tuner.training.settings import TRAINING_ADVICE, TRAINING_RULES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipelines.features import FeatureKind
     from tuner.config.schema import Data, Experiment
     from tuner.models import ModelSettings
+
+
+def _of_data(rule: Rule, part: Callable[[Data], Block]) -> Rule:
+    """Turn a rule on a part of the data settings into a rule on the experiment."""
+    return Rule(tuple(f"data.{path}" for path in rule.paths), lambda e: rule.check(part(e.data)))
+
+
+def _of_front_end(rule: Rule) -> Rule:
+    """Turn a rule on the front end into a rule on the experiment."""
+    paths = tuple(f"features.{path}" for path in rule.paths)
+    return Rule((*paths, *KIND), lambda e: rule.check(e.front_end))
+
+
+def _of_model(model: type[ModelSettings], rule: Rule) -> Rule:
+    """Turn a rule on a model and the features into a rule on the experiment."""
+    return Rule(
+        (*rule.paths, "model.name"),
+        lambda e: rule.check(e.model, e.features) if type(e.model) is model else None,
+    )
 
 
 def _folds(e: Experiment) -> str | None:
@@ -39,45 +58,6 @@ def _takes(e: Experiment) -> str | None:
         return None
     known = " or ".join([", ".join(takes[:-1]), takes[-1]] if takes[1:] else takes)
     return f"{e.model.name} takes {known}, not {e.front_end.kind}; write kind: auto"
-
-
-def _of_model(model: type[ModelSettings], rule: Rule) -> Rule:
-    """Apply a model's rule where an experiment has that model."""
-
-    @wraps(rule.check)
-    def check(e: Experiment) -> str | None:
-        message: str | None = rule.check(e.model, e.features) if type(e.model) is model else None
-        return message
-
-    return Rule((*rule.paths, "model.name"), check)
-
-
-def _grace(e: Experiment) -> str | None:
-    if e.scheduler.name == "none" or e.scheduler.grace_epochs <= e.train.epochs:
-        return None
-    return (
-        f"grace_epochs {e.scheduler.grace_epochs} is above train.epochs, {e.train.epochs}; "
-        "write scheduler: {grace_epochs: 1}, or {name: none}"
-    )
-
-
-def _mode(e: Experiment) -> str | None:
-    mode = METRIC_MODES[e.search.metric]
-    if e.search.mode == mode:
-        return None
-    word = "larger" if mode == "max" else "smaller"
-    return f"{word} is better for {e.search.metric}; write mode: {mode}"
-
-
-def _of_data(rule: Rule, part: Callable[[Data], Block]) -> Rule:
-    """Turn a rule on a part of the data settings into a rule on the experiment."""
-    return Rule(tuple(f"data.{path}" for path in rule.paths), lambda e: rule.check(part(e.data)))
-
-
-def _of_front_end(rule: Rule) -> Rule:
-    """Turn a rule on the front end into a rule on the experiment."""
-    paths = tuple(f"features.{path}" for path in rule.paths)
-    return Rule((*paths, *KIND), lambda e: rule.check(e.front_end))
 
 
 def _crop(e: Experiment) -> str | None:
@@ -113,6 +93,12 @@ def _freq_mask(e: Experiment) -> str | None:
     return f"{name} {widest} must be below {e.front_end.row.rows}, {rows}"
 
 
+def _time_shift(e: Experiment) -> str | None:
+    if e.augment.time_shift <= (seconds := e.train.crop_seconds or e.data.clip_seconds):
+        return None
+    return f"time_shift {e.augment.time_shift:g} is longer than what the model sees, {seconds:g} s"
+
+
 def _batch_per_worker(e: Experiment) -> str | None:
     workers = e.resources.workers
     if e.train.batch_size % workers == 0:
@@ -120,14 +106,7 @@ def _batch_per_worker(e: Experiment) -> str | None:
     return f"batch_size {e.train.batch_size} must be a multiple of resources.workers, {workers}"
 
 
-def _gpu_fraction(e: Experiment) -> str | None:
-    gpus = e.resources.gpus_per_worker
-    if gpus == int(gpus) or (e.resources.workers == 1 and gpus < 1):
-        return None
-    return f"gpus_per_worker {gpus:g}: a fraction is possible below 1 and with workers: 1 only"
-
-
-def _parts(e: Experiment) -> str | None:
+def _micro_batches(e: Experiment) -> str | None:
     per_worker, parts = e.train.batch_size // e.resources.workers, e.train.accumulate
     if e.model.fits_at_once or e.train.batch_size % e.resources.workers:
         return None
@@ -141,11 +120,32 @@ def _parts(e: Experiment) -> str | None:
     )
 
 
-def _time_shift(e: Experiment) -> str | None:
-    if e.augment.time_shift <= (seconds := e.train.crop_seconds or e.data.clip_seconds):
+def _gpu_fraction(e: Experiment) -> str | None:
+    gpus = e.resources.gpus_per_worker
+    if gpus == int(gpus) or (e.resources.workers == 1 and gpus < 1):
         return None
-    return f"time_shift {e.augment.time_shift:g} is longer than what the model sees, {seconds:g} s"
+    return f"gpus_per_worker {gpus:g}: a fraction is possible below 1 and with workers: 1 only"
 
+
+def _grace(e: Experiment) -> str | None:
+    if e.scheduler.name == "none" or e.scheduler.grace_epochs <= e.train.epochs:
+        return None
+    return (
+        f"grace_epochs {e.scheduler.grace_epochs} is above train.epochs, {e.train.epochs}; "
+        "write scheduler: {grace_epochs: 1}, or {name: none}"
+    )
+
+
+def _mode(e: Experiment) -> str | None:
+    mode = METRIC_MODES[e.search.metric]
+    if e.search.mode == mode:
+        return None
+    word = "larger" if mode == "max" else "smaller"
+    return f"{word} is better for {e.search.metric}; write mode: {mode}"
+
+
+_CLIP = ("train.crop_seconds", "data.clip_seconds")
+_ROWS = tuple(f"features.{name}" for name in ("n_mels", "n_mfcc", "n_lags", "n_fft"))
 
 RULES: tuple[Rule, ...] = (
     *(_of_data(rule, lambda data: data.clip) for rule in CLIP_RULES),
@@ -159,35 +159,19 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
     Rule(("search.mode", "search.metric"), _mode),
-    Rule(("features.kind", "model.name"), _takes),
+    Rule(KIND, _takes),
     *TRAINING_RULES,
-    Rule(("train.crop_seconds", "data.clip_seconds", "features.sample_rate", *KIND), _crop),
+    Rule((*_CLIP, "features.sample_rate", *KIND), _crop),
     Rule(
-        (
-            "augment.time_mask",
-            "train.crop_seconds",
-            "data.clip_seconds",
-            "features.sample_rate",
-            "features.hop_length",
-            *KIND,
-        ),
+        ("augment.time_mask", *_CLIP, "features.sample_rate", "features.hop_length", *KIND),
         _time_mask,
     ),
-    Rule(
-        (
-            "augment.freq_mask",
-            "augment.freq_shift",
-            "features.n_mels",
-            "features.n_mfcc",
-            "features.n_lags",
-            "features.n_fft",
-            *KIND,
-        ),
-        _freq_mask,
-    ),
-    Rule(("augment.time_shift", "train.crop_seconds", "data.clip_seconds"), _time_shift),
+    Rule(("augment.freq_mask", "augment.freq_shift", *_ROWS, *KIND), _freq_mask),
+    Rule(("augment.time_shift", *_CLIP), _time_shift),
     Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
-    Rule(("train.accumulate", "train.batch_size", "resources.workers", "model.name"), _parts),
+    Rule(
+        ("train.accumulate", "train.batch_size", "resources.workers", "model.name"), _micro_batches
+    ),
     Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
     *(_of_model(model, rule) for model in TABLE for rule in model.rules),
 )
@@ -204,15 +188,21 @@ def _leaky(e: Experiment) -> str | None:
     )
 
 
-def _unread(name: str) -> Callable[[Experiment], str | None]:
-    readers = [kind for kind, row in KINDS.items() if name in row.reads]
+def _for_kinds(path: str, has_effect: Callable[[FeatureKind], bool], reason: str) -> Rule:
+    """Advise against a setting where the kind of features gives it no effect."""
 
     def check(e: Experiment) -> str | None:
-        if e.front_end.kind in readers:
-            return None
-        return f"has no effect with {e.front_end.kind}; it is read by {', '.join(readers)}"
+        kind = e.front_end.kind
+        return None if has_effect(KINDS[kind]) else f"has no effect with {kind}; {reason}"
 
-    return check
+    return Rule((path, *KIND), check)
+
+
+def _parameter(name: str) -> Rule:
+    readers = ", ".join(kind for kind, row in KINDS.items() if name in row.reads)
+    return _for_kinds(
+        f"features.{name}", lambda row: name in row.reads, f"it is read by {readers}"
+    )
 
 
 def _compute(e: Experiment) -> str | None:
@@ -221,7 +211,13 @@ def _compute(e: Experiment) -> str | None:
     return f"has no effect with {e.front_end.kind}; only spectrograms are made from samples"
 
 
-def _asha_settings(e: Experiment) -> str | None:
+def _fits_at_once(e: Experiment) -> str | None:
+    if not e.model.fits_at_once:
+        return None
+    return f"has no effect with {e.model.name}, which is fitted at once"
+
+
+def _asha(e: Experiment) -> str | None:
     return "has no effect: scheduler.name is none" if e.scheduler.name == "none" else None
 
 
@@ -231,43 +227,27 @@ def _confirm_top(e: Experiment) -> str | None:
     return f"only {e.search.trials} trials are searched, so at most that many are confirmed"
 
 
-def _polarity(e: Experiment) -> str | None:
-    if e.front_end.row.column == "sample":
-        return None
-    return f"has no effect with {e.front_end.kind}; only waveforms have a polarity"
-
-
-def _spectrograms_only(e: Experiment) -> str | None:
-    if e.front_end.row.is_spectrogram:
-        return None
-    return f"has no effect with {e.front_end.kind}; only spectrograms have frames and rows"
-
-
-def _fits_at_once(e: Experiment) -> str | None:
-    if not e.model.fits_at_once:
-        return None
-    return f"has no effect with {e.model.name}, which is fitted at once"
-
-
+_MASKS = ("augment.time_mask", "augment.freq_mask", "augment.freq_shift")
 _UNREAD_AT_ONCE = (
     "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
     "train.label_smoothing",
 )  # fmt: skip
-_MASKS: tuple[str, ...] = ("time_mask", "freq_mask", "freq_shift")
 
 ADVICE: tuple[Rule, ...] = (
     Rule(("data.split",), _leaky),
-    *(
-        Rule((f"features.{name}", *KIND), _unread(name))
-        for name in ("f_min", "f_max", "n_mels", "n_mfcc", "n_lags")
-    ),
+    *map(_parameter, ("f_min", "f_max", "n_mels", "n_mfcc", "n_lags")),
     Rule(("features.compute", *KIND), _compute),
-    Rule(("scheduler.grace_epochs", "scheduler.name"), _asha_settings),
-    Rule(("scheduler.reduction_factor", "scheduler.name"), _asha_settings),
+    Rule(("scheduler.grace_epochs", "scheduler.name"), _asha),
+    Rule(("scheduler.reduction_factor", "scheduler.name"), _asha),
     Rule(("confirm.top", "search.trials"), _confirm_top),
     *TRAINING_ADVICE,
-    Rule(("augment.polarity", *KIND), _polarity),
-    *(Rule((f"augment.{name}", *KIND), _spectrograms_only) for name in _MASKS),
-    *(Rule((name, "model.name"), _fits_at_once) for name in _UNREAD_AT_ONCE),
+    _for_kinds(
+        "augment.polarity", lambda row: row.column == "sample", "only waveforms have a polarity"
+    ),
+    *(
+        _for_kinds(path, lambda row: row.is_spectrogram, "only spectrograms have frames and rows")
+        for path in _MASKS
+    ),
+    *(Rule((path, "model.name"), _fits_at_once) for path in _UNREAD_AT_ONCE),
 )
-"""Rules worth a warning at their first setting, if they speak wherever that setting is drawn."""
+"""Rules that cause a warning at their first setting, if no value of that setting keeps them."""

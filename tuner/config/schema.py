@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
@@ -13,26 +13,15 @@ from tuner.training.settings import Augment, Optim, Train
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"
-METRIC_MODES: dict[str, Literal["max", "min"]] = {
-    "val_f1_macro": "max",
-    "val_accuracy": "max",
-    "val_loss": "min",
-    "val_clip_f1_macro": "max",
-    "val_balanced_accuracy": "max",
-    "val_precision_macro": "max",
-    "val_recall_macro": "max",
-    "val_log_loss": "min",
-    "val_hard_accuracy": "max",
-    "val_hard_f1_macro": "max",
-    "val_clip_accuracy": "max",
-}
-"""Metrics that every epoch reports and a study can select by, with their direction."""
-
 Metric = Literal[
     "val_f1_macro", "val_accuracy", "val_loss", "val_clip_f1_macro", "val_clip_accuracy",
     "val_balanced_accuracy", "val_precision_macro", "val_recall_macro", "val_log_loss",
     "val_hard_accuracy", "val_hard_f1_macro",
 ]  # fmt: skip
+METRIC_MODES: dict[str, Literal["max", "min"]] = {
+    metric: "min" if metric.endswith("loss") else "max" for metric in get_args(Metric)
+}
+"""Metrics that every epoch reports and a study can select by, with their direction."""
 _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -100,7 +89,7 @@ class Data(ClipSpec):
     max_bad_share: float = Field(
         0.2, ge=0, le=1, description="Largest share of unusable files; more are an error."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for the split.")
 
     @model_validator(mode="before")
     @classmethod
@@ -137,65 +126,73 @@ class Features(FrontEnd):
 
 
 class Search(Block):
-    """How configurations are chosen and judged."""
+    """Search settings: the algorithm, its limits and the metric that decides."""
 
     algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="Search algorithm.")
-    trials: int = Field(24, ge=1, le=100_000, description="Configurations to try.")
+    trials: int = Field(24, ge=1, le=100_000, description="Number of configurations to try.")
     metric: Metric = Field(
-        "val_f1_macro", description="What decides; tracks count unless it says clip_."
+        "val_f1_macro", description="Metric that decides; over tracks unless named clip_."
     )
-    mode: Literal["max", "min"] = Field("max", description="Direction of the metric.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of the trials.")
+    mode: Literal["max", "min"] = Field(
+        "max", description="Direction of the metric: larger or smaller is better."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for the search and the trials.")
     budget: str | None = Field(
-        None, pattern=f"^{DURATION}$", description="Time for the search: 90s, 30m, 2h, or null."
+        None,
+        pattern=f"^{DURATION}$",
+        description="Time limit of the search: 90s, 30m, 2h; null: none.",
     )
 
     @property
     def budget_seconds(self) -> float | None:
-        """The budget in seconds; None when there is none."""
+        """Time limit in seconds, or None."""
         if self.budget is None:
             return None
         return float(self.budget[:-1]) * _SECONDS_PER_UNIT[self.budget[-1]]
 
 
 class Scheduler(Block):
-    """Which trials are stopped early."""
+    """Early stopping of trials."""
 
-    name: Literal["asha", "none"] = Field("asha", description="asha, or none.")
-    grace_epochs: int = Field(2, ge=1, description="Epochs that every trial gets.")
-    reduction_factor: int = Field(3, ge=2, le=64, description="One in so many trials goes on.")
+    name: Literal["asha", "none"] = Field(
+        "asha", description="Scheduler; none: every trial runs to its end."
+    )
+    grace_epochs: int = Field(2, ge=1, description="Epochs before a trial can be stopped.")
+    reduction_factor: int = Field(
+        3, ge=2, le=64, description="One trial of this many continues at each rung."
+    )
 
 
 class Confirm(Block):
-    """How the winner is made sure of."""
+    """Confirmation of the winner over several random seeds."""
 
-    top: int = Field(2, ge=1, le=1000, description="Best trials that are trained again.")
-    seeds: int = Field(3, ge=1, le=1000, description="Random seeds for each of them.")
+    top: int = Field(2, ge=1, le=1000, description="Number of best trials to train again.")
+    seeds: int = Field(3, ge=1, le=1000, description="Number of random seeds for each of them.")
     refit: bool = Field(
         False,
-        description="Train the winner once more, on training and validation tracks together, "
-        "before the test.",
+        description="Train the winner once more before the test, on training and validation "
+        "tracks together.",
     )
 
 
 class Resources(Block):
-    """What one trial occupies."""
+    """Resources of one trial."""
 
     workers: int = Field(1, ge=1, le=1024, description="Processes that train one trial.")
-    cpus_per_worker: int = Field(1, ge=1, le=4096, description="CPU cores for each.")
+    cpus_per_worker: int = Field(1, ge=1, le=4096, description="CPU cores of each worker.")
     gpus_per_worker: float = Field(
-        0.0, ge=0, le=64, description="GPUs for each; a fraction only with one worker."
+        0.0, ge=0, le=64, description="GPUs of each worker; a fraction only with one worker."
     )
 
 
 class Experiment(Block):
-    """One study in which every setting has a value."""
+    """An experiment: a space file in which every setting has a value."""
 
     name: str = Field(pattern=f"^{SLUG}$", description="Name of the study: letters, digits, -_.")
     reference: str | None = Field(
         None,
         max_length=1000,
-        description="What others have reported for such a system; shown beside the test score.",
+        description="Published result of such a system, shown beside the test score.",
     )
     data: Data = Field(Data(), description="Audio, split and clips.")
     features: Features = Field(Features(), description="The audio front end.")
@@ -206,7 +203,7 @@ class Experiment(Block):
     search: Search = Field(Search(), description="Search algorithm.")
     scheduler: Scheduler = Field(Scheduler(), description="Early stopping.")
     confirm: Confirm = Field(Confirm(), description="Confirmation.")
-    resources: Resources = Field(Resources(), description="What a trial occupies.")
+    resources: Resources = Field(Resources(), description="Workers, CPUs and GPUs of a trial.")
 
     @property
     def front_end(self) -> FeatureSpec:
@@ -231,8 +228,22 @@ class Experiment(Block):
 
     @property
     def from_stored_samples(self) -> bool:
-        """Whether trials make their features themselves."""
+        """True if trials compute their features from stored samples."""
         return self.features.compute == "device" and self.front_end.row.is_spectrogram
+
+    def effective_settings(self) -> dict[str, Any]:
+        """Return the settings that change what a trial learns; equal ones make equal trials.
+
+        A model that fits at once sees the features and whether classes are balanced, and nothing
+        of the optimizer, the augmentation and the rest of training.
+        """
+        if not self.model.fits_at_once:
+            return self.model_dump(mode="json", exclude={"resources"})
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "features": self.front_end.model_dump(),
+            "balance": self.train.balance != "none",
+        }
 
 
 KIND = ("features.kind", "model.name")
@@ -240,14 +251,14 @@ KIND = ("features.kind", "model.name")
 
 
 def block_at(path: tuple[str, ...], values: Any) -> type[Block] | None:
-    """Find the model of the block at ``path``; ``values`` tells which of several it is.
+    """Find the settings class of the block at ``path``; ``values`` tells which of several it is.
 
     Args:
         path: Keys from the top of the experiment.
-        values: What the block holds so far.
+        values: Values of the block.
 
     Returns:
-        The model, or None when no block stands at this path.
+        The class, or None if there is no block at this path.
     """
     if not path:
         return Experiment

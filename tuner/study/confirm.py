@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner.config import effective_settings
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.training import metrics
@@ -69,7 +68,7 @@ def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
     """Skip trials that repeat a better one in every setting that their model reads."""
     seen: set[str] = set()
     for row in ranked:
-        read = json.dumps(effective_settings(row.experiment), sort_keys=True)
+        read = json.dumps(row.experiment.effective_settings(), sort_keys=True)
         if read not in seen:
             seen.add(read)
             yield row

@@ -1,12 +1,13 @@
-"""The documentation page of all settings, generated from the experiment and its tables."""
+"""Documents generated from the settings: the JSON schema for editors, the page of all settings."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipelines.features import KINDS
-from tuner.config.json_schema import names_of_definitions
+from pipelines import features
+from tuner.config.ranges import KINDS, Numbers
+from tuner.config.read_tree import RANGE_BLOCKS, RANGE_SETTINGS
 from tuner.config.schema import Experiment
 from tuner.models import MODELS
 
@@ -26,21 +27,65 @@ _BOUNDS = {
 }  # fmt: skip
 
 
+def space_schema() -> dict[str, Any]:
+    """Make the schema (draft 2020-12): the experiment, with ranges wherever they are allowed."""
+    schema = Experiment.model_json_schema()
+    definitions = schema["$defs"]
+    blocks = [name for block in RANGE_BLOCKS for name in _definitions(schema["properties"][block])]
+    for name in dict.fromkeys(blocks):
+        _allow_range(definitions[name]["properties"], list(definitions[name]["properties"]))
+    _allow_range(definitions["Data"]["properties"], [path[-1] for path in RANGE_SETTINGS])
+    _allow_range(schema["properties"], list(RANGE_BLOCKS))
+    definitions["Range"] = {"anyOf": [_range(kind) for kind in KINDS]}
+    schema["properties"]["$schema"] = {"type": "string", "description": "For editors; ignored."}
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, **schema, "title": "Space file of the audio tuner"}
+
+
+def _allow_range(properties: dict[str, Any], names: list[str]) -> None:
+    """Allow a range in place of each of these settings."""
+    for name in names:
+        setting = dict(properties[name])
+        kept = {k: setting.pop(k) for k in ("default", "description", "title") if k in setting}
+        properties[name] = {"anyOf": [setting, {"$ref": "#/$defs/Range"}], **kept}
+
+
+def _definitions(setting: dict[str, Any]) -> list[str]:
+    """Return the names of the definitions that a block can have."""
+    references = [setting, *setting.get("oneOf", [])]
+    return [r["$ref"].rpartition("/")[2] for r in references if "$ref" in r]
+
+
+def _range(kind: str) -> dict[str, Any]:
+    range_class = KINDS[kind]
+    arguments: dict[str, Any] = {"type": "array", "minItems": 1}
+    if issubclass(range_class, Numbers):
+        size = range_class.form.count(",") + 1
+        item = {"type": "integer" if range_class.whole else "number"}
+        arguments = {"type": "array", "items": item, "minItems": size, "maxItems": size}
+    return {
+        "type": "object",
+        "properties": {kind: {**arguments, "description": range_class.help}},
+        "required": [kind],
+        "additionalProperties": False,
+    }
+
+
 def settings_page() -> str:
     """Return the page as Markdown, with a section for each block."""
     schema = Experiment.model_json_schema()
     definitions = schema["$defs"]
-    blocks = {k: one for k, one in schema["properties"].items() if names_of_definitions(one)}
+    blocks = {k: one for k, one in schema["properties"].items() if _definitions(one)}
     page = [_HEAD, _settings({k: v for k, v in schema["properties"].items() if k not in blocks})]
     for name, block in blocks.items():
         page.append(f"## `{name}`\n\n{block['description']}\n")
         if name in _TABLES:
             page.append(_TABLES[name]())
-        names = names_of_definitions(block)
+        names = _definitions(block)
         if name != "model":
             properties = definitions[names.pop()]["properties"]
             page.append(_settings(properties))
-            names = [inner for one in properties.values() for inner in names_of_definitions(one)]
+            names = [inner for one in properties.values() for inner in _definitions(one)]
         for one in map(definitions.__getitem__, names):
             page.append(f"### {one['title']}\n\n{one['description']}\n")
             page.append(_settings(one["properties"]))
@@ -50,7 +95,7 @@ def settings_page() -> str:
 def _kinds() -> str:
     rows = [
         (f"`{name}`", kind.summary, kind.rows, f"a {kind.column}", ", ".join(kind.reads))
-        for name, kind in KINDS.items()
+        for name, kind in features.KINDS.items()
     ]
     return _table(("kind", "what it is", "rows", "a column is", "reads `sample_rate` and"), rows)
 
@@ -90,7 +135,7 @@ def _values(setting: dict[str, Any]) -> str:
     if options := setting.get("anyOf") or setting.get("oneOf"):
         return " or ".join(map(_values, options))
     if "$ref" in setting:
-        return names_of_definitions(setting)[0]
+        return _definitions(setting)[0]
     if "enum" in setting or "const" in setting:
         return ", ".join(f"`{one}`" for one in setting.get("enum") or [setting["const"]])
     bounds = [f"{words} {setting[key]:,}" for key, words in _BOUNDS.items() if key in setting]
