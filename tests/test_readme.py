@@ -7,14 +7,11 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
-from typing import get_args
 
 import click
 import pytest
 
-from pipelines.features import KINDS, Kind
 from tests.source_tree import BEGIN, END, PACKAGES, PAGE, ROOT, tree
-from tuner.models import MODELS
 
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
@@ -139,17 +136,6 @@ def built_column() -> dict[str, tuple[str, str]]:
     text = (ROOT / "docs" / "status.md").read_text()
     rows = re.findall(r"^\| (.+?) \| (.*?) ?\| (.+?) \|$", text, re.MULTILINE)
     return {part: (built, missing) for part, built, missing in rows}
-
-
-def test_table_names_every_model_and_front_end_that_is_built() -> None:
-    table = built_column()
-    models, missing = next(row for part, row in table.items() if part.startswith("models"))
-    assert set(re.findall(r"`(\w+)`", models)) <= set(MODELS)  # docs/settings.md has them all
-    assert not set(re.findall(r"\w+", missing)) & set(MODELS)
-    kinds, missing = next(row for part, row in table.items() if part.startswith("front ends"))
-    assert set(re.findall(r"`(\w+)`", kinds)) == set(KINDS)
-    assert not set(re.findall(r"\w+", missing)) & set(KINDS)
-    assert get_args(Kind) == tuple(KINDS)
 
 
 def test_changelog_has_a_section_for_what_is_new() -> None:
