@@ -157,7 +157,7 @@ def test_a_cpu_caches_no_clips() -> None:
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0.25, 4.0), (1.0, 12.0), (2.0, 12.0)])
 def test_clips_take_up_a_share_of_what_a_trial_has(monkeypatch, gpus, expected) -> None:
-    """Of a GPU of 40 bytes 20 are free and 10 more torch's own; a quarter of it has 10 at most."""
+    """A GPU of 40 bytes has 20 free, and torch holds 10 more; a quarter of it has 10 at most."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (20, 40))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 15)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 5)

@@ -25,6 +25,8 @@ MAX_FRAMES = 2**31
 class Crops:
     """Width, number and position of the crops of a clip.
 
+    Values are validated, because they may come from somebody else's exported model.
+
     Attributes:
         frames: Width of a crop; None for the whole clip.
         count: Crops per clip in evaluation; None for as few as cover it, 0 for the whole clip at
