@@ -1,4 +1,4 @@
-"""The benchmarks of training and loading, at tiny sizes: all sides do the same work."""
+"""The benchmarks of training and loading, at tiny sizes: all variants do the same work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_step_is_measured(clips: Arrays) -> None:
 
 
 @pytest.mark.parametrize("bare", [2.1, float("nan")])
-def test_sides_with_other_losses_are_no_measurement(bare: float) -> None:
+def test_variants_with_other_losses_are_no_measurement(bare: float) -> None:
     with pytest.raises(SystemExit, match="mean nothing"):
         train_step.expect_same_work(2.0, bare)
     train_step.expect_same_work(2.0, 2.01)
