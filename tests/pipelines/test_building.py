@@ -55,17 +55,17 @@ class Watched:
 
 
 def contents(found: FeatureSet) -> dict[tuple[str, int], tuple[str, str, bytes]]:
-    """(path, clip) -> side, class and features, read with plain pyarrow."""
+    """(path, clip) -> split, class and features, read with plain pyarrow."""
     paths = {row["track_id"]: row["path"] for row in found.tracks().to_pylist()}
     rows: dict[tuple[str, int], tuple[str, str, bytes]] = {}
-    for side in SPLITS:
-        for file in sorted((found.path / f"clips/split={side}").glob("*.parquet")):
+    for split in SPLITS:
+        for file in sorted((found.path / f"clips/split={split}").glob("*.parquet")):
             table = pyarrow.parquet.read_table(file)
             features = table["features"].combine_chunks().to_numpy_ndarray()
             for n, row in enumerate(table.select(["track_id", "clip", "label"]).to_pylist()):
                 key = paths[row["track_id"]], row["clip"]
                 assert key not in rows
-                rows[key] = side, row["label"], features[n].tobytes()
+                rows[key] = split, row["label"], features[n].tobytes()
     return rows
 
 
@@ -128,7 +128,7 @@ def test_a_rejected_file_is_not_tried_again_unless_it_may_be_there_now(
     assert watched.paths == ["hum/gone.wav"]
 
 
-def test_sets_of_one_rate_share_the_decoding_and_all_share_the_sides(
+def test_sets_of_one_rate_share_the_decoding_and_all_share_the_splits(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     catalog = read_catalog(make_folder(per_class=6))
@@ -143,15 +143,15 @@ def test_sets_of_one_rate_share_the_decoding_and_all_share_the_sides(
     )
     assert sorted(watched.paths) == [track.path for track in catalog.tracks]
     assert set(watched.outputs) == {(0, 1, 2)}
-    sides = []
+    splits = []
     for (clip, feature), result in zip(specs, results, strict=True):
         assert result.feature_set.manifest.feature == feature
         alone = build(
             catalog, tmp_path / feature.kind, clip, feature, SplitSpec(), decode=decode_here
         )
         assert contents(result.feature_set) == contents(alone.feature_set)
-        sides.append({key: side for key, (side, *_) in contents(result.feature_set).items()})
-    assert sides[0] == sides[1] == sides[2]
+        splits.append({key: split for key, (split, *_) in contents(result.feature_set).items()})
+    assert splits[0] == splits[1] == splits[2]
     # one set more later: only this one is made
     more = [*specs, (ClipSpec(clip_seconds=0.3, clips_per_track=1), FEATURE)]
     watched = Watched()
@@ -221,15 +221,15 @@ def test_leaks_that_are_dropped_cost_no_decoding_and_have_a_set_of_their_own(
     root = make_folder(per_class=6)
     samples, _ = soundfile.read(root / "hum/take 0.wav")
     soundfile.write(root / "hum/take 0.flac", 0.5 * samples, 8000)  # softer, and 16 bits again
-    lines = ["path,label,side", "hum/take 0.flac,hum,train"]
+    lines = ["path,label,split", "hum/take 0.flac,hum,train"]
     for label, take in itertools.product(("hum", "hiss"), range(6)):
         lines.append(f"{label}/take {take}.wav,{label},{('test', 'val', 'train')[min(take, 2)]}")
     (root / "manifest.csv").write_text("\n".join(lines))
     catalog = read_catalog(root)
-    reported = SplitSpec(column="side")
+    reported = SplitSpec(column="split")
     leaky = build(catalog, tmp_path / "out", CLIP, FEATURE, reported, decode=decode_here)
     watched = Watched()
-    dropped = SplitSpec(column="side", leaks="drop")
+    dropped = SplitSpec(column="split", leaks="drop")
     honest = build(catalog, tmp_path / "out", CLIP, FEATURE, dropped, decode=watched)
     assert watched.paths == []
     assert honest.feature_set.path != leaky.feature_set.path

@@ -8,7 +8,7 @@ from pipelines.build import console
 from pipelines.build.building import BuildProgress
 
 
-def test_the_rate_leaves_out_the_start_and_what_was_taken_over() -> None:
+def test_the_rate_leaves_out_the_start_and_reused_files() -> None:
     moments = iter([0.0, 0.0, 20.0, 30.0, 40.0])
     out = io.StringIO()
     show = console.progress_lines(out, lambda: next(moments))
@@ -26,4 +26,9 @@ def test_the_rate_leaves_out_the_start_and_what_was_taken_over() -> None:
     ("left_s", "text"), [(99, "99 s"), (100, "2 min"), (5900, "98 min"), (7200, "2.0 h")]
 )
 def test_time_left_has_a_unit_that_fits(left_s: int, text: str) -> None:
-    assert console._duration(left_s) == text
+    moments = iter([0.0, 0.0, 10.0, 20.0])
+    out = io.StringIO()
+    show = console.progress_lines(out, lambda: next(moments))
+    for files in (0, 1, 11):  # one a second
+        show(BuildProgress(files=files, listed=11 + left_s, rejected=0, clips=0, resumed=0))
+    assert out.getvalue().splitlines()[-1].endswith(f"1 files/s, {text} left")

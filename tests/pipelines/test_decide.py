@@ -42,7 +42,7 @@ def verdicts(found: Catalog, **changed: Verdict) -> dict[str, Verdict]:
     return plain | changed
 
 
-def test_near_copies_are_one_group_on_one_side_and_flagged() -> None:
+def test_near_copies_are_one_group_in_one_split_and_flagged() -> None:
     found = catalog()
     for seed in range(6):
         made = verdicts(found)
@@ -57,20 +57,22 @@ def test_near_copies_are_one_group_on_one_side_and_flagged() -> None:
 
 
 def test_of_exact_copies_over_a_given_split_the_one_in_test_is_used() -> None:
-    sides = {f"{c}{n}": ("test", "val")[n] if n < 2 else "train" for c in "ab" for n in range(8)}
-    found = catalog({name: {"side": side} for name, side in sides.items()})
+    splits = {f"{c}{n}": ("test", "val")[n] if n < 2 else "train" for c in "ab" for n in range(8)}
+    found = catalog({name: {"split": split} for name, split in splits.items()})
     made = verdicts(found)
     made["a7"] = Verdict("a7", "k", num_clips=1, pcm_digest="a0", signature=sound(0))
-    decision = decide(found, made, SplitSpec(column="side"), Tolerance())
+    decision = decide(found, made, SplitSpec(column="split"), Tolerance())
     assert decision.verdicts["a7"].code == "E_DUP"
     assert decision.verdicts["a0"].used
     assert decision.leakage.passed
 
 
-def with_given_sides(**groups: str) -> Catalog:
+def with_given_splits(**groups: str) -> Catalog:
     """Two tracks of each class in test, two in val, four in training; some with a group."""
-    sides = {f"{c}{n}": ("test", "val", "train", "train")[n // 2] for c in "ab" for n in range(8)}
-    return catalog({t: {"side": side, "artist": groups.get(t, t)} for t, side in sides.items()})
+    splits = {f"{c}{n}": ("test", "val", "train", "train")[n // 2] for c in "ab" for n in range(8)}
+    return catalog(
+        {t: {"split": split, "artist": groups.get(t, t)} for t, split in splits.items()}
+    )
 
 
 def near(found: Catalog, **copies: int) -> dict[str, Verdict]:
@@ -82,21 +84,21 @@ def near(found: Catalog, **copies: int) -> dict[str, Verdict]:
 
 
 class TestLeaks:
-    REPORT = SplitSpec(column="side")
-    DROP = SplitSpec(column="side", leaks="drop")
+    REPORT = SplitSpec(column="split")
+    DROP = SplitSpec(column="split", leaks="drop")
 
     @staticmethod
     def codes(decision: Decision) -> dict[str, str]:
         return {name: one.code for name, one in decision.verdicts.items() if one.code}
 
     def test_reported_they_are_used_and_the_audit_fails(self) -> None:
-        found = with_given_sides()
+        found = with_given_splits()
         decision = decide(found, near(found, a7=0), self.REPORT, Tolerance())
         assert self.codes(decision) == {}
         assert (decision.leakage.passed, decision.leakage.dropped) == (False, 0)
 
     def test_dropped_they_are_not_used_and_the_audit_passes_and_counts(self) -> None:
-        found = with_given_sides()
+        found = with_given_splits()
         made = near(found, a7=0, b3=9)  # a7 (train) like a0 (test), b3 (val) like b1 (test)
         decision = decide(found, made, self.DROP, Tolerance(max_bad_share=0.0))
         assert self.codes(decision) == {"a7": "E_LEAK", "b3": "E_LEAK"}
@@ -111,10 +113,10 @@ class TestLeaks:
         assert decision.splits.keys() == decision.groups.keys() == left
         assert decision.decoded["a7"].used, "another split may use it"
 
-    def test_a_group_on_two_sides_goes_and_copies_join_groups_where_auto_says_so(self) -> None:
-        found = with_given_sides(a4="duo", a5="duo", b0="solo", b6="solo")
+    def test_a_group_on_two_splits_goes_and_copies_join_groups_where_auto_says_so(self) -> None:
+        found = with_given_splits(a4="duo", a5="duo", b0="solo", b6="solo")
         made = near(found, a4=0)  # in training, by an artist who is in training only
-        named = SplitSpec(group="artist", column="side", leaks="drop")
+        named = SplitSpec(group="artist", column="split", leaks="drop")
         decision = decide(found, made, named, Tolerance())
         assert self.codes(decision) == {"a4": "E_LEAK", "b6": "E_LEAK"}
         assert decision.leakage.passed
@@ -126,7 +128,7 @@ class TestLeaks:
         assert decision.leakage.passed
 
     def test_a_drawn_split_by_a_named_group_is_mended_too(self) -> None:
-        found = with_given_sides()
+        found = with_given_splits()
         made = near(found, a1=0, b1=8)
         failed = 0
         for seed in range(6):
@@ -140,23 +142,23 @@ class TestLeaks:
         assert failed
 
     def test_nothing_changes_where_nothing_leaks(self) -> None:
-        found = with_given_sides()
+        found = with_given_splits()
         made = near(found, a7=6)  # both in training
         plain = decide(found, made, self.REPORT, Tolerance())
         decision = decide(found, made, self.DROP, Tolerance())
         assert decision.splits == plain.splits
         assert decision.leakage == plain.leakage
 
-    def test_a_side_that_becomes_empty_is_told(self) -> None:
-        found = with_given_sides()
+    def test_a_split_that_becomes_empty_is_told(self) -> None:
+        found = with_given_splits()
         made = near(found, a4=0, a5=0, a6=1, a7=2)
         with pytest.raises(SplitError, match=r"without the 4 tracks .* 'a' has none in train"):
             decide(found, made, self.DROP, Tolerance())
         groups = dict.fromkeys(["b0", "b2", "b3"], "trio")
-        spec = SplitSpec(group="artist", column="side", leaks="drop")
+        spec = SplitSpec(group="artist", column="split", leaks="drop")
         with pytest.raises(SplitError, match=r"without the 2 tracks .* 'b' has none in val"):
-            check_splits(with_given_sides(**groups), spec)
-        check_splits(with_given_sides(**groups), SplitSpec(group="artist", column="side"))
+            check_splits(with_given_splits(**groups), spec)
+        check_splits(with_given_splits(**groups), SplitSpec(group="artist", column="split"))
 
 
 def test_copies_are_not_bad_files_and_too_many_bad_files_are() -> None:

@@ -75,17 +75,17 @@ class TestGtzan:
         )
         assert Counter(t.label for t in catalog.tracks) == dict.fromkeys(gtzan.gtzan_genres, 100)
         spec = SplitSpec(column="split")
-        sides = given_splits(catalog.tracks, spec)
+        splits = given_splits(catalog.tracks, spec)
         # the sizes that the authors of the filtered split publish
-        assert Counter(sides.values()) == {"train": 443, "val": 197, "test": 290}
+        assert Counter(splits.values()) == {"train": 443, "val": 197, "test": 290}
         outside = outside_split(catalog.tracks, spec)
         assert len(outside) == 70
-        assert not outside.keys() & sides.keys()
+        assert not outside.keys() & splits.keys()
         assert {code for code, _ in outside.values()} == {"E_SPLIT"}
         assert "'unused'" in next(iter(outside.values()))[1]
         assert outside_split(catalog.tracks, SplitSpec()) == {}
-        on_side = {Path(t.path).stem: sides.get(t.track_id) for t in catalog.tracks}
-        assert {name for name, side in on_side.items() if side == "test"} == set(
+        on_split = {Path(t.path).stem: splits.get(t.track_id) for t in catalog.tracks}
+        assert {name for name, split in on_split.items() if split == "test"} == set(
             gtzan.filtered_test
         )
 
@@ -134,8 +134,8 @@ class TestFma:
             "artist_name": "Ünï",
             "album": "1",
         }
-        sides = given_splits(catalog.tracks, SplitSpec(column="split"))
-        assert list(sides.values()) == ["train", "val", "test"]
+        splits = given_splits(catalog.tracks, SplitSpec(column="split"))
+        assert list(splits.values()) == ["train", "val", "test"]
 
     def test_a_larger_subset_holds_the_smaller_ones(self, root: Path) -> None:
         touch(root, "fma_large/000/000002.mp3")

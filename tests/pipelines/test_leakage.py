@@ -67,7 +67,7 @@ class TestAudit:
         assert report.examples == (("near", "p.wav (train) = q.wav (test)"),)
         assert audit(*tracks_of(), SPLITS, [("gone", "p")], [("gone", "r"), ("gone", "p")]).passed
 
-    def test_copies_with_two_classes_are_told_and_fail_only_over_a_border(self) -> None:
+    def test_copies_with_two_classes_are_told_and_fail_only_across_splits(self) -> None:
         report = audit(*tracks_of(labels="aaba"), SPLITS, near=[("p", "r")])
         assert (report.label_conflicts, report.passed) == (1, True)
         assert report.examples == (("label", "p.wav (a) = r.wav (b)"),)
@@ -75,7 +75,7 @@ class TestAudit:
         assert (report.label_conflicts, report.near_duplicates_shared) == (1, 1)
         assert not report.passed
 
-    def test_clips_on_sides_of_their_own_never_pass(self) -> None:
+    def test_clips_in_splits_of_their_own_never_pass(self) -> None:
         clips: dict[str, tuple[Split, ...]] = {"p": ("train", "test"), "q": ("train", "train")}
         tracks, groups = tracks_of()
         report = audit(tracks[:2], groups, clips, near=[("p", "q")])
@@ -88,9 +88,9 @@ class TestAudit:
     def test_examples_are_few_of_every_kind_and_survive_json(self) -> None:
         names = [f"\udce9{n:03}" for n in range(100)]  # a name that is not UTF-8
         tracks = [Track(n, n, "a") for n in names]
-        sides: dict[str, Split] = {n: "train" if n[-1] in "02468" else "test" for n in names}
+        splits: dict[str, Split] = {n: "train" if n[-1] in "02468" else "test" for n in names}
         pairs = list(itertools.pairwise(names))
-        report = audit(tracks, dict.fromkeys(names, "g"), sides, exact=pairs, near=pairs)
+        report = audit(tracks, dict.fromkeys(names, "g"), splits, exact=pairs, near=pairs)
         assert (report.exact_duplicates_shared, report.near_duplicates_shared) == (99, 99)
         kinds = Counter(kind for kind, _ in report.examples)
         assert kinds == {"group": 1, "exact": 10, "near": 9}
@@ -116,13 +116,13 @@ class TestCopies:
             "c": ("E_LABEL_CONFLICT", "same samples as b.wav, which is listed as 'y'"),
         }
 
-    def test_with_given_sides_the_test_is_never_changed_by_the_training_data(self) -> None:
+    def test_with_given_splits_the_test_is_never_changed_by_the_training_data(self) -> None:
         tracks = [track(name) for name in "abcd"]
         pairs = [("a", "b"), ("a", "c"), ("a", "d")]
-        sides: dict[str, Split] = {"a": "train", "b": "val", "c": "test", "d": "test"}
-        assert judge_copies(tracks, pairs, sides).keys() == {"a", "b", "d"}
-        del sides["c"], sides["d"]
-        assert judge_copies(tracks[:2], pairs, sides).keys() == {"a"}
+        splits: dict[str, Split] = {"a": "train", "b": "val", "c": "test", "d": "test"}
+        assert judge_copies(tracks, pairs, splits).keys() == {"a", "b", "d"}
+        del splits["c"], splits["d"]
+        assert judge_copies(tracks[:2], pairs, splits).keys() == {"a"}
 
     def test_segments_are_named_with_their_start(self) -> None:
         tracks = [Track("1", "a.wav", "x"), Track("2", "a.wav", "x", start_s=1.5)]
@@ -168,7 +168,7 @@ class TestLeaking:
         }
         assert leaking(*data, near=[("p", "s")]) == {}
 
-    def test_a_group_is_used_on_its_best_side_only(self) -> None:
+    def test_a_group_is_used_on_its_best_split_only(self) -> None:
         assert leaking(*tracks_of("1123"), SPLITS) == {
             "p": "in train, and of the same group as q.wav, which is in test"
         }

@@ -19,7 +19,7 @@ from pipelines.splits.assign import (
 )
 from pipelines.splits.leakage import audit
 
-SIDES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
+SHARES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 
 
 def grouped(name: str, label: str, group: str) -> Track:
@@ -65,41 +65,41 @@ def test_whole_groups_every_class_everywhere_in_any_order(
 ) -> None:
     tracks = tracks_of(sizes)
     spec = SplitSpec(train=shares[0], val=shares[1], test=shares[2], seed=seed)
-    sides = assigned(tracks, spec)
-    assert sides.keys() == {track.track_id for track in tracks}
-    assert audit(tracks, groups_of(tracks), sides).groups_shared == 0
-    count = Counter((track.label, sides[track.track_id]) for track in tracks)
-    groups = {(track.label, sides[track.track_id], track.columns["group"]) for track in tracks}
-    held = Counter((label, side) for label, side, _ in groups)
+    splits = assigned(tracks, spec)
+    assert splits.keys() == {track.track_id for track in tracks}
+    assert audit(tracks, groups_of(tracks), splits).groups_shared == 0
+    count = Counter((track.label, splits[track.track_id]) for track in tracks)
+    groups = {(track.label, splits[track.track_id], track.columns["group"]) for track in tracks}
+    held = Counter((label, split) for label, split, _ in groups)
     for label, counts in sizes.items():
         largest = max(counts)
-        has_two = all(held[label, side] >= 2 for side in SIDES)
-        for side, share in zip(SIDES, shares, strict=True):
-            assert count[label, side] >= 1
+        has_two = all(held[label, split] >= 2 for split in SHARES)
+        for split, share in zip(SHARES, shares, strict=True):
+            assert count[label, split] >= 1
             # the bounds that the docstring of assign_splits derives
-            gap = abs(count[label, side] - share * sum(counts))
+            gap = abs(count[label, split] - share * sum(counts))
             assert gap <= (2 / 3 * largest if has_two else 2 * largest) + 1e-6
     mixed = list(tracks)
     shuffle.shuffle(mixed)
-    assert assigned(mixed, spec) == sides
+    assert assigned(mixed, spec) == splits
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_groups_that_hold_several_classes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tracks = [grouped(str(n), "abc"[rng.integers(3)], f"g{rng.integers(15)}") for n in range(150)]
-    sides = assigned(tracks)
-    assert audit(tracks, groups_of(tracks), sides).passed
-    assert len({(track.label, sides[track.track_id]) for track in tracks}) == 9
+    splits = assigned(tracks)
+    assert audit(tracks, groups_of(tracks), splits).passed
+    assert len({(track.label, splits[track.track_id]) for track in tracks}) == 9
 
 
 @pytest.mark.parametrize("count", [20, 100, 1000])
 def test_single_tracks_meet_the_shares_to_the_track(count: int) -> None:
     tracks = tracks_of({"a": [1] * count, "b": [1] * count})
-    sides = assigned(tracks)
+    splits = assigned(tracks)
     for label in "ab":
-        got = Counter(sides[track.track_id] for track in tracks if track.label == label)
-        assert got == {side: round(share * count) for side, share in SIDES.items()}
+        got = Counter(splits[track.track_id] for track in tracks if track.label == label)
+        assert got == {split: round(share * count) for split, share in SHARES.items()}
 
 
 def test_six_speakers_with_all_words_go_four_one_one() -> None:
@@ -109,8 +109,8 @@ def test_six_speakers_with_all_words_go_four_one_one() -> None:
         for word in range(10)
         for take in range(5)
     ]
-    sides = assigned(tracks)
-    got = Counter({track.columns["group"]: sides[track.track_id] for track in tracks}.values())
+    splits = assigned(tracks)
+    got = Counter({track.columns["group"]: splits[track.track_id] for track in tracks}.values())
     assert got == {"train": 4, "val": 1, "test": 1}
 
 
@@ -118,7 +118,8 @@ def test_the_split_is_the_same_on_every_machine() -> None:
     # Written down once; order of groups comes from a keyed hash and not from Python's.
     tracks = tracks_of({"a": [2, 2, 2, 2, 2, 2], "b": [1, 1, 1, 4, 4, 4]})
     by_group = {
-        t.columns["group"]: side for t, side in zip(tracks, assigned(tracks).values(), strict=True)
+        t.columns["group"]: split
+        for t, split in zip(tracks, assigned(tracks).values(), strict=True)
     }
     assert "".join(by_group[group][1] for group in sorted(by_group)) == "arerrreaarrr"
 
@@ -148,8 +149,8 @@ class TestGivenSplit:
     def test_folds_are_honoured(self) -> None:
         tracks = self.given_tracks(["1", "2", "3", "4", "5"])
         spec = SplitSpec(column="fold", val_values=("4",), test_values=("5",))
-        sides = assign_splits(tracks, {}, spec)
-        assert {t.columns["fold"]: sides[t.track_id] for t in tracks} == {
+        splits = assign_splits(tracks, {}, spec)
+        assert {t.columns["fold"]: splits[t.track_id] for t in tracks} == {
             "1": "train",
             "2": "train",
             "3": "train",
@@ -159,8 +160,8 @@ class TestGivenSplit:
 
     def test_words_are_honoured(self) -> None:
         tracks = self.given_tracks(["training", "Validation", "test"])
-        sides = assign_splits(tracks, {}, SplitSpec(column="fold"))
-        assert [sides[t.track_id] for t in tracks[:3]] == ["train", "val", "test"]
+        splits = assign_splits(tracks, {}, SplitSpec(column="fold"))
+        assert [splits[t.track_id] for t in tracks[:3]] == ["train", "val", "test"]
 
     @pytest.mark.parametrize(
         ("values", "spec", "word"),
@@ -170,26 +171,26 @@ class TestGivenSplit:
             (["train", "test"], SplitSpec(column="part"), "no column 'part'"),
         ],
     )
-    def test_a_column_that_does_not_give_three_sides(
+    def test_a_column_that_does_not_give_three_splits(
         self, values: list[str], spec: SplitSpec, word: str
     ) -> None:
         with pytest.raises(SplitError, match=word):
             assign_splits(self.given_tracks(values), {}, spec)
 
-    def test_an_empty_cell_or_a_word_for_it_is_no_side(self) -> None:
+    def test_an_empty_cell_or_a_word_for_it_is_no_split(self) -> None:
         tracks = self.given_tracks(["1", "2", "3", "", "unused", " Excluded"])
         spec = SplitSpec(column="fold", val_values=("2",), test_values=("3",))
-        sides = assign_splits(tracks, {}, spec)
-        assert sides == given_splits(tracks, spec)
-        assert {t.columns["fold"] for t in tracks if t.track_id in sides} == {"1", "2", "3"}
-        # a value that the spec names is a side whatever it says
+        splits = assign_splits(tracks, {}, spec)
+        assert splits == given_splits(tracks, spec)
+        assert {t.columns["fold"] for t in tracks if t.track_id in splits} == {"1", "2", "3"}
+        # a value that the spec names is a split whatever it says
         named = SplitSpec(column="fold", val_values=("unused",), test_values=("3",))
         assert assign_splits(tracks, {}, named)["a4"] == "val"
 
     def test_what_a_given_split_leaves_out_has_a_verdict(self) -> None:
         tracks = [
-            Track(name, f"{name}.wav", "x", {"split": side})
-            for name, side in zip("pqrs", ["train", "val", "unused", ""], strict=True)
+            Track(name, f"{name}.wav", "x", {"split": split})
+            for name, split in zip("pqrs", ["train", "val", "unused", ""], strict=True)
         ]
         verdicts = outside_split(tracks, SplitSpec(column="split"))
         assert verdicts == {
@@ -222,20 +223,20 @@ class TestClips:
         ]
         num_clips = {f"{label}{n}": c for label, cs in sizes.items() for n, c in enumerate(cs)}
         spec = SplitSpec(unit="clip", train=shares[0], val=shares[1], test=shares[2])
-        sides = assign_clip_splits(tracks, num_clips, spec)
-        assert {name: len(on) for name, on in sides.items()} == num_clips
+        splits = assign_clip_splits(tracks, num_clips, spec)
+        assert {name: len(on) for name, on in splits.items()} == num_clips
         for label, counts in sizes.items():
-            got = Counter(s for t in tracks if t.label == label for s in sides[t.track_id])
-            for side, share in zip(SIDES, shares, strict=True):
+            got = Counter(s for t in tracks if t.label == label for s in splits[t.track_id])
+            for split, share in zip(SHARES, shares, strict=True):
                 wanted = share * sum(counts)
-                assert got[side] >= 1
+                assert got[split] >= 1
                 # to the clip, except where one clip at least is more than the share
-                assert abs(got[side] - wanted) < 1 or min(wanted, min(shares) * sum(counts)) < 1
+                assert abs(got[split] - wanted) < 1 or min(wanted, min(shares) * sum(counts)) < 1
         mixed = list(tracks)
         shuffle.shuffle(mixed)
-        assert assign_clip_splits(mixed, num_clips, spec) == sides
+        assert assign_clip_splits(mixed, num_clips, spec) == splits
 
-    def test_clips_of_one_track_are_on_several_sides(self) -> None:
+    def test_clips_of_one_track_are_in_several_splits(self) -> None:
         tracks = tracks_of({"a": [1] * 10, "b": [1] * 10})
         num_clips = {track.track_id: 10 for track in tracks}
         first = assign_clip_splits(tracks, num_clips, SplitSpec(unit="clip"))

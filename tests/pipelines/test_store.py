@@ -79,7 +79,7 @@ def test_files_are_conserved_and_rejects_listed(
     ]
 
 
-def test_a_copy_stays_on_the_side_of_its_original(
+def test_a_copy_stays_on_the_split_of_its_original(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_folder(per_class=9)
@@ -87,9 +87,9 @@ def test_a_copy_stays_on_the_side_of_its_original(
         samples, rate = soundfile.read(root / "hum" / f"take {take}.wav")
         soundfile.write(root / "hum" / f"copy {take}.flac", 0.5 * samples, rate)
     found = made(root, tmp_path / "out")
-    side = {row["path"]: row["split"] for row in found.tracks().to_pylist()}
+    split = {row["path"]: row["split"] for row in found.tracks().to_pylist()}
     for take in range(9):
-        assert side[f"hum/copy {take}.flac"] == side[f"hum/take {take}.wav"]
+        assert split[f"hum/copy {take}.flac"] == split[f"hum/take {take}.wav"]
     assert found.manifest.leakage.passed
     leaky = made(root, tmp_path / "leaky", SplitSpec(group="track", seed=1))
     assert leaky.manifest.leakage.passed, "track joins copies too"
@@ -101,13 +101,13 @@ def test_a_given_split_that_tears_copies_apart_is_told(
     root = make_folder(per_class=6)
     samples, rate = soundfile.read(root / "hum" / "take 0.wav")
     soundfile.write(root / "hum" / "take 0 again.wav", 0.5 * samples, rate)
-    sides = ["train", "train", "train", "train", "val", "test"]
-    lines = ["path,label,side,album"]
+    splits = ["train", "train", "train", "train", "val", "test"]
+    lines = ["path,label,split,album"]
     for label in ("hum", "hiss"):
-        lines += [f"{label}/take {n}.wav,{label},{side},{n}" for n, side in enumerate(sides)]
+        lines += [f"{label}/take {n}.wav,{label},{split},{n}" for n, split in enumerate(splits)]
     lines.append("hum/take 0 again.wav,hum,test,0")
     (root / "manifest.csv").write_text("\n".join(lines))
-    found = made(root, tmp_path / "out", SplitSpec(group="album", column="side"))
+    found = made(root, tmp_path / "out", SplitSpec(group="album", column="split"))
     leakage = found.manifest.leakage
     assert (leakage.groups_shared, leakage.near_duplicates_shared) == (1, 1)
     assert not leakage.passed
