@@ -74,7 +74,7 @@ def test_the_study_says_what_leaks_and_what_was_dropped(tmp_path: Path) -> None:
     source = torn_copies(tmp_path)
     line, recorded = said(space("report"), source, tmp_path / "out")
     assert line.startswith("features: 11 tracks; clips 7 train, 2 val, 2 test")
-    assert line.endswith("LEAKY: 1 group, 1 pair of near-duplicates on two sides of the split")
+    assert line.endswith("LEAKY: 1 group, 1 pair of near-duplicates in more than one split")
     assert recorded[0]["leakage"]["dropped"] == 0
 
     line, recorded = said(space("drop"), source, tmp_path / "out")
