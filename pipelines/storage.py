@@ -1,9 +1,9 @@
 """The storage seam: every file that a study or a feature set keeps is read and written here.
 
-Today a folder lies on a disk of this machine or on one that all nodes mount. What reads and writes
-state asks for nothing that an object store could not do as well: whole files, folders that appear
-complete or not at all, a log that grows at its end. Node-local scratch and caches (memory maps,
-temporary files) do not belong to the storage and use ``Path``.
+Today a folder is on a disk of this machine or on one that all nodes mount. Code that reads and
+writes state uses only operations that an object store could offer too: whole files, folders that
+appear complete or not at all, a log that grows at its end. Node-local scratch and caches (memory
+maps, temporary files) do not belong to the storage and use ``Path``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Folder:
-    """A folder of the storage; it need not exist before something is written into it."""
+    """A folder of the storage, created by the first write into it."""
 
     path: Path
 
@@ -59,7 +59,7 @@ class Folder:
         return type(self)(self.path.parent)
 
     def resolved(self) -> Self:
-        """Return the folder by an address that means the same in every process and node."""
+        """Return the folder under an address that is valid in every process and node."""
         return type(self)(self.path.resolve())
 
     def exists(self, name: str = "") -> bool:
@@ -67,11 +67,11 @@ class Folder:
         return (self.path / name).exists()
 
     def names(self, pattern: str = "*") -> list[str]:
-        """List the files and folders that match a pattern, sorted; hidden ones are left out."""
+        """List the files and folders that match a pattern, sorted and without hidden ones."""
         return sorted(p.name for p in self.path.glob(pattern) if not p.name.startswith("."))
 
     def local(self, name: str = "") -> Path:
-        """Return a path on this machine for code that maps, streams or hands on a file."""
+        """Return a path on this machine for code that maps or streams a file."""
         return self.path / name
 
     # -- whole files
@@ -130,7 +130,7 @@ class Folder:
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False))
 
     def remove(self, name: str = "") -> None:
-        """Remove a file, or a folder with everything in it; do nothing if there is none."""
+        """Remove a file, or a folder with its content, if it exists."""
         target = self.path / name
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target, ignore_errors=True)
@@ -186,7 +186,7 @@ class Folder:
 
         Args:
             name: Name of the lock file.
-            timeout_seconds: How long to wait for it; negative: until it is free.
+            timeout_seconds: Longest wait; negative to wait until it is free.
 
         Raises:
             TimeoutError: Another process holds it.
@@ -210,7 +210,7 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: bytes that a full disk refused must not be written when the file is closed.
+        # Unbuffered, because bytes that a full disk refused must not be written at close.
         self._file = path.open("ab", buffering=0)
 
     def read(self) -> bytes:
@@ -218,7 +218,7 @@ class Log:
         return self.path.read_bytes()
 
     def truncate(self, num_bytes: int) -> None:
-        """Cut the log after its first ``num_bytes`` bytes, as after a torn append."""
+        """Cut the log after ``num_bytes`` bytes, for example to remove a torn append."""
         os.truncate(self.path, num_bytes)
 
     def append(self, content: bytes) -> None:

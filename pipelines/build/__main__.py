@@ -80,8 +80,10 @@ def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
 )
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
 @_options_of(ClipSpec, FeatureSpec, SplitSpec)
-@click.option("--max-bad-share", default=0.2, show_default=True, help="Most bad files allowed.")
-@click.option("--drop-lost-classes", is_flag=True, help="Continue without classes that lost all.")
+@click.option(
+    "--max-bad-share", default=0.2, show_default=True, help="Bad files allowed, a share."
+)
+@click.option("--drop-lost-classes", is_flag=True, help="Drop classes without usable files.")
 @click.option("--verify", is_flag=True, help="Re-read all files; rebuild what is damaged.")
 @click.option("--json", "as_json", is_flag=True, help="Last line on stdout is a JSON object.")
 def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options: Any) -> None:

@@ -91,7 +91,7 @@ def build_sets(
     out: Path,
     specs: Sequence[Specs],
     split: SplitSpec,
-    options: BuildOptions = BuildOptions(),  # frozen
+    options: BuildOptions = BuildOptions(),
 ) -> list[BuildResult]:
     """Build several feature sets of one catalog, or return those that exist.
 
