@@ -81,7 +81,10 @@ def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
 @_options_of(ClipSpec, FeatureSpec, SplitSpec)
 @click.option(
-    "--max-bad-share", default=0.2, show_default=True, help="Bad files allowed, a share."
+    "--max-bad-share",
+    default=0.2,
+    show_default=True,
+    help="Largest share of bad files that does not stop the build.",
 )
 @click.option("--drop-lost-classes", is_flag=True, help="Drop classes without usable files.")
 @click.option("--verify", is_flag=True, help="Re-read all files; rebuild what is damaged.")
