@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tuner.ledger.selection import TrialRow
 
 
+REGISTERED = ("name", "version", "alias", "reason")
 FEATURE_SET_KEYS = ("fingerprint", "path", "tracks", "clips")
 
 
@@ -223,7 +224,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     confirm = _confirmation(newest, rows)
     ranked = selection.leaderboard(trials, metric, maximise)
     sets = newest.get("features", {}).get("features", [])
-    ensemble, registered = newest.get("ensemble", {}), newest.get("registered")
+    ensemble, registered = newest.get("ensemble", {}), newest.get("registered", {})
     return Summary(
         study=newest["study"]["study"],
         metric=metric,
@@ -241,11 +242,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         test=Evaluation.of(newest["test"]) if "test" in newest else None,
         votes=ensemble.get("rows", []),
         problems=ensemble.get("problems", []),
-        registered=Registration(
-            registered["name"], registered["version"], registered["alias"], registered["reason"]
-        )
-        if registered
-        else Registration(),
+        registered=Registration(**{key: registered[key] for key in REGISTERED if registered}),
         seconds=newest.get("study_end", {}).get("seconds"),
     )
 
@@ -262,6 +259,6 @@ def _confirmation(
         top=found["top"],
         seeds=found["seeds"],
         mean=found["mean"],
-        ci95=found["ci95"],
+        ci95=found.get("ci95"),
         refit=tested is not None and tested.stage == "final",
     )

@@ -84,7 +84,7 @@ class Projection:
         self._tested: Record | None = None
 
     def apply(self, record: Record) -> None:
-        """Take in one record; ``on_KIND`` handles those of a kind, others change nothing."""
+        """Take in one record with the method ``on_KIND``; a kind without one changes nothing."""
         kind = record["kind"]
         self._records.append(record)
         if kind == "study" and self.parent is None:
@@ -109,7 +109,7 @@ class Projection:
             "mlflow.experiment.primaryMetric.name": self._metric,
             "mlflow.experiment.primaryMetric.greaterIsBetter": str(self._maximise),
         }
-        self.space_yaml = record["source"]
+        self.space_yaml = record.get("source") or ""
         # Studies of one name, on two machines or after a deletion, differ in their start.
         born = f"{study} {record['time_ms']}".encode()
         study_id = f"{study}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
@@ -194,7 +194,7 @@ class Projection:
 
     def on_confirmed(self, record: Record, parent: Run) -> None:
         """Show the winner and its mean."""
-        scores = {key: record[key] for key in ("mean", "ci95")}
+        scores = {key: record.get(key) for key in ("mean", "ci95")}
         parent.measure(_flat("confirmed", scores), record["time_ms"])
         parent.tag("winner", record["winner"]["trial_id"])
 
@@ -239,6 +239,6 @@ def _shown(record: Record, metrics: dict[str, float]) -> dict[str, float]:
 
 def _flat(prefix: str, scores: dict[str, Any]) -> dict[str, Any]:
     """Prefix the names of scores, and add the ends of their interval."""
-    low, high = scores["ci95"] or (None, None)
+    low, high = scores.get("ci95") or (None, None)
     ends = {f"{prefix}_ci95_low": low, f"{prefix}_ci95_high": high}
     return {f"{prefix}_{name}": value for name, value in scores.items()} | ends
