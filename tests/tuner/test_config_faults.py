@@ -182,6 +182,10 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         P.replace("cnn", "wav2vec2, weights: pretrained") + "features: {sample_rate: 22050}",
         [("3:25: features.sample_rate", "are for sample_rate 16000, not 22050")],
     ),
+    "more layers than a size has": (
+        P.replace("cnn", "wav2vec2, size: tiny, trainable_layers: 4"),
+        [("2:55: model.trainable_layers", "size tiny has 3 layers, not 4")],
+    ),
     "weights of a plain network": (
         P.replace("cnn", "cnn, weights: pretrained"),
         [("2:20: model.weights", "unknown setting")],
