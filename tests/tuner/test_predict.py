@@ -127,14 +127,14 @@ def test_json_has_one_object_for_each_file_in_order(
     files = [str(broken), str(track), str(missing)]
     result = CliRunner().invoke(main, [str(model), *files, "--json"])
     assert result.exit_code == 3
-    answers = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [answer["path"] for answer in answers] == files
+    predictions = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["path"] for answer in predictions] == files
     keys = {"path", "label", "probabilities", "clips", "vote", "error"}
-    assert all(set(answer) == keys for answer in answers)
-    assert [answer["label"] is None for answer in answers] == [True, False, True]
-    assert all(answers[i]["error"] and answers[i]["probabilities"] == {} for i in (0, 2))
-    assert sum(answers[1]["probabilities"].values()) == pytest.approx(1)
-    assert answers[1]["error"] is None
+    assert all(set(answer) == keys for answer in predictions)
+    assert [answer["label"] is None for answer in predictions] == [True, False, True]
+    assert all(predictions[i]["error"] and predictions[i]["probabilities"] == {} for i in (0, 2))
+    assert sum(predictions[1]["probabilities"].values()) == pytest.approx(1)
+    assert predictions[1]["error"] is None
 
 
 def test_a_file_that_kills_the_decoder_costs_one_answer(

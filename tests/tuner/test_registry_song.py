@@ -99,18 +99,18 @@ def programs(served: str):
         }
 
 
-def answers(numbers: np.ndarray) -> np.ndarray:
-    """scikit-learn's answers to numbers of songs ``[n, 16]``, standardised as by hand."""
+def predictions(numbers: np.ndarray) -> np.ndarray:
+    """Return what scikit-learn predicts for song features ``[n, 16]``."""
     stored = numbers.astype(np.float16).astype(np.float32)
     return np.asarray(grow(3)[0].predict_proba((stored - MEAN) / STD))
 
 
-@pytest.mark.parametrize("num", [1, 2, 500])  # among 500, some answers hang on the rounding
+@pytest.mark.parametrize("num", [1, 2, 500])  # among 500, some predictions depend on the rounding
 def test_a_registered_forest_takes_numbers_of_songs(programs, num: int) -> None:
     rng = np.random.default_rng(num)
     numbers = (MEAN + STD * rng.normal(size=(num, 16))).astype(np.float32)
     answer = programs["song"].predict(numbers[:, :, None])
-    np.testing.assert_allclose(answer, answers(numbers), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answer, predictions(numbers), rtol=0, atol=1e-6)
 
 
 def test_a_registered_model_says_what_it_takes(programs) -> None:
@@ -160,7 +160,7 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_gets_the_answer_of_its_numbers(song: Path, track: Path) -> None:
     bundle, classifier = load_bundle(song)
     samples, _ = soundfile.read(track, dtype="float32")
-    (wanted,) = answers(song_features(samples, RATE, bundle.feature.framing)[None])
+    (wanted,) = predictions(song_features(samples, RATE, bundle.feature.framing)[None])
     answer = predict_file(track, bundle, classifier)
     shares = [answer.probabilities[label] for label in LABELS]
     np.testing.assert_allclose(shares, wanted, rtol=0, atol=1e-6)
