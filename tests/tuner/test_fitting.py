@@ -84,7 +84,7 @@ def by_hand(arrays: Arrays, **settings) -> RandomForestClassifier:
     return forest.fit(*rows(arrays, "train"))
 
 
-def answers(classifier: Classifier, arrays: Arrays, split: str) -> np.ndarray:
+def predictions(classifier: Classifier, arrays: Arrays, split: str) -> np.ndarray:
     at = slice(arrays.splits[split].start, arrays.splits[split].stop)
     x = torch.from_numpy(arrays.x[at].astype(np.float32))
     return clip_probabilities(classifier, x, Crops()).numpy()
@@ -100,7 +100,9 @@ def test_the_forest_is_that_of_scikit_learn(balance, class_weight) -> None:
     forest = by_hand(arrays, class_weight=class_weight)
     for split in ("train", "val", "test"):
         wanted = forest.predict_proba(rows(arrays, split)[0])
-        np.testing.assert_allclose(answers(classifier, arrays, split), wanted, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            predictions(classifier, arrays, split), wanted, rtol=0, atol=1e-6
+        )
 
 
 def test_weights_of_classes_change_the_forest() -> None:
@@ -141,7 +143,7 @@ def test_each_knob_reaches_the_trees(knob) -> None:
     forest.set_params(**{library: value}).fit(*rows(arrays, "train"))
     classifier, _ = fit(arrays, **{name: value})
     wanted = forest.predict_proba(rows(arrays, "val")[0])
-    np.testing.assert_allclose(answers(classifier, arrays, "val"), wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(predictions(classifier, arrays, "val"), wanted, rtol=0, atol=1e-6)
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
@@ -232,10 +234,10 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     assert epoch.metrics["val_accuracy"] >= 0.8
     bundle = Bundle(arrays.labels, clip, feature, Crops(), Forest.model_validate(KNOBS))
     loaded = load_bundle(save_bundle(tmp_path / "model", bundle, epoch.checkpoint.weights))
-    stored = answers(classifier, arrays, "test")
+    stored = predictions(classifier, arrays, "test")
     paths = {r["track_id"]: r["path"] for r in built.feature_set.tracks().to_pylist()}
     tested = arrays.splits["test"]
     for row, track in enumerate(arrays.track_ids[tested.first_track : tested.last_track]):
-        answer = predict_file(tracks.parent / paths[track], *loaded)
-        shares = [answer.probabilities[label] for label in arrays.labels]
+        prediction = predict_file(tracks.parent / paths[track], *loaded)
+        shares = [prediction.probabilities[label] for label in arrays.labels]
         np.testing.assert_allclose(shares, stored[row], rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Forests as tensors, against scikit-learn's own answers and trees drawn by hand."""
+"""Forests as tensors, against scikit-learn's own predictions and trees drawn by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def network_of(num_labels: int, **sizes: int) -> Any:
 
 
 def stump(feature: int, threshold: float, low: list[float], high: list[float]) -> Tree:
-    """One question; `low` answers when the feature is at most the threshold."""
+    """One question; `low` is predicted when the feature is at most the threshold."""
     return Tree(
         children=np.array([[1, 2], [1, 1], [2, 2]]),
         feature=np.array([feature, 0, 0]),
@@ -53,26 +53,26 @@ def grown() -> tuple[RandomForestClassifier, np.ndarray]:
 def test_two_stumps_by_hand() -> None:
     network = network_of(2, num_trees=2, max_depth=1)
     network.body.take([stump(0, 1.5, [1, 0], [0, 1]), stump(1, -2, [0.25, 0.75], [0.5, 0.5])])
-    answers = network(songs([1.5, -2], [1.5, -1.9], [1.6, -2], [9, 9])).exp()
-    # a row takes the first answer of a tree up to its threshold, and the trees' mean
+    predictions = network(songs([1.5, -2], [1.5, -1.9], [1.6, -2], [9, 9])).exp()
+    # a row gets the first prediction of a tree up to its threshold, and the trees' mean
     wanted = torch.tensor([[0.625, 0.375], [0.75, 0.25], [0.125, 0.875], [0.25, 0.75]])
-    torch.testing.assert_close(answers, wanted)
+    torch.testing.assert_close(predictions, wanted)
 
 
 def test_all_classes_are_alike_before_it_is_grown() -> None:
-    answers = network_of(4, num_trees=3)(torch.randn(2, 1, F, 1)).softmax(1)
-    torch.testing.assert_close(answers, torch.full((2, 4), 0.25))
+    predictions = network_of(4, num_trees=3)(torch.randn(2, 1, F, 1)).softmax(1)
+    torch.testing.assert_close(predictions, torch.full((2, 4), 0.25))
 
 
-def test_answers_are_those_of_scikit_learn(grown) -> None:
+def test_predictions_are_those_of_scikit_learn(grown) -> None:
     forest, x = grown
     rng = np.random.default_rng(2)
     rows = np.concatenate([x, rng.normal(size=(600, F)).astype(np.float32) * 3])
-    answers = planted(forest, 5)(torch.from_numpy(rows)[:, None, :, None]).softmax(1)
-    np.testing.assert_allclose(answers.numpy(), forest.predict_proba(rows), rtol=0, atol=1e-6)
+    predictions = planted(forest, 5)(torch.from_numpy(rows)[:, None, :, None]).softmax(1)
+    np.testing.assert_allclose(predictions.numpy(), forest.predict_proba(rows), rtol=0, atol=1e-6)
 
 
-def test_answers_are_those_of_scikit_learn_at_and_beside_every_threshold(grown) -> None:
+def test_predictions_are_those_of_scikit_learn_at_and_beside_every_threshold(grown) -> None:
     forest, x = grown
     asked = [
         (int(feature), threshold)
@@ -89,8 +89,8 @@ def test_answers_are_those_of_scikit_learn_at_and_beside_every_threshold(grown) 
             row[feature] = value
             rows.append(row)
     at = np.array(rows, np.float32)
-    answers = planted(forest, 5)(torch.from_numpy(at)[:, None, :, None]).softmax(1)
-    np.testing.assert_allclose(answers.numpy(), forest.predict_proba(at), rtol=0, atol=1e-6)
+    predictions = planted(forest, 5)(torch.from_numpy(at)[:, None, :, None]).softmax(1)
+    np.testing.assert_allclose(predictions.numpy(), forest.predict_proba(at), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("threshold", [0.1, -0.1, 1 / 3, 1e-30, 16_777_217.0, 0.5, 0.0])
@@ -107,9 +107,9 @@ def test_thresholds_between_two_float32_numbers_part_them(threshold: float) -> N
 def test_a_class_without_training_rows_gets_nothing(grown) -> None:
     _, x = grown
     forest = RandomForestClassifier(5, max_depth=3, random_state=0).fit(x, np.where(x[:, 0], 1, 3))
-    answers = planted(forest, 5)(torch.from_numpy(x)[:, None, :, None]).softmax(1).numpy()
-    assert answers[:, [0, 2, 4]].max() < 1e-9
-    np.testing.assert_allclose(answers[:, [1, 3]], forest.predict_proba(x), rtol=0, atol=1e-6)
+    predictions = planted(forest, 5)(torch.from_numpy(x)[:, None, :, None]).softmax(1).numpy()
+    assert predictions[:, [0, 2, 4]].max() < 1e-9
+    np.testing.assert_allclose(predictions[:, [1, 3]], forest.predict_proba(x), rtol=0, atol=1e-6)
 
 
 def test_nothing_is_impossible_nor_infinite() -> None:
