@@ -31,12 +31,14 @@ class FrontEnd(Block):
     )
     n_fft: int = Field(1024, ge=16, le=65_536, description="Length of the FFT, in samples.")
     win_length: int | None = Field(
-        None, ge=1, description="Length of the Hann window, in samples; null: n_fft."
+        None, ge=1, description="Length of the Hann window, in samples; n_fft if not given."
     )
     hop_length: int = Field(512, ge=1, le=65_536, description="Hop between frames, in samples.")
     f_min: float = Field(0.0, ge=0, description="Lower edge of the lowest mel band, in Hz.")
     f_max: float | None = Field(
-        None, gt=0, description="Upper edge of the highest, in Hz; null: sample_rate / 2."
+        None,
+        gt=0,
+        description="Upper edge of the highest band, in Hz; sample_rate / 2 if not given.",
     )
     n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
     n_mfcc: int = Field(20, ge=1, le=1024, description="Number of cepstral coefficients.")

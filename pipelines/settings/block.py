@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Block(BaseModel):
     """Settings that are frozen, reject unknown keys and infinity, and convert nothing silently."""
 
+    # A process that only receives settings, such as a decode worker, never builds a validator.
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
     )

@@ -1,4 +1,4 @@
-"""Settings that say how a track is cut into clips, and clips into frames."""
+"""Clip settings, and the frames of a Fourier transform."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ClipSpec(Block):
         description="Clips of a track, evenly spaced; not used with hop_seconds.",
     )
     hop_seconds: float | None = Field(
-        None, ge=0.01, le=3600, description="Time between clips, in place of clips_per_track."
+        None, ge=0.01, le=3600, description="Seconds between clips, in place of clips_per_track."
     )
     short: Literal["pad", "repeat"] = Field(
         "pad", description="Fill a track shorter than a clip with zeros, or repeat it."
