@@ -1,7 +1,7 @@
-"""Errors raised while building a feature set.
+"""Errors a user can cause or repair: their root, and those raised while building a feature set.
 
 ```
-PipelineError                 exit 1
+UserError                     exit 1
 ├── SpecError                 exit 2   a clip, feature or split setting that cannot work
 ├── CatalogError              exit 2   the data as listed cannot be used
 ├── SplitError                exit 2   the groups do not allow a train, validation and test split
@@ -9,7 +9,8 @@ PipelineError                 exit 1
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
 ├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
-└── StorageFullError          exit 1   no room left at a path
+├── StorageFullError          exit 1   no room left at a path
+└── ...                                the errors of a study, in ``tuner.errors``
 ```
 """
 
@@ -24,31 +25,31 @@ if TYPE_CHECKING:
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class PipelineError(Exception):
-    """The root of all errors of this package; the message is meant for the user."""
+class UserError(Exception):
+    """Anything a user can cause or repair; command lines print it without a traceback."""
 
     exit_code: int = 1
 
 
-class SpecError(PipelineError):
+class SpecError(UserError):
     """A clip, feature or split setting that cannot work."""
 
     exit_code = 2
 
 
-class CatalogError(PipelineError):
+class CatalogError(UserError):
     """The data as listed cannot be used: no audio, a single class, a faulty manifest."""
 
     exit_code = 2
 
 
-class SplitError(PipelineError):
+class SplitError(UserError):
     """A class has too few groups for a train, validation and test split."""
 
     exit_code = 2
 
 
-class AudioRejected(PipelineError):  # noqa: N818  # a verdict, not a fault of the program
+class AudioRejected(UserError):  # noqa: N818  # a verdict, not a fault of the program
     """One audio file is rejected.
 
     Attributes:
@@ -67,15 +68,15 @@ class AudioRejected(PipelineError):  # noqa: N818  # a verdict, not a fault of t
         return f"{self.code}: {self.detail}"
 
 
-class StoreError(PipelineError):
+class StoreError(UserError):
     """A feature set on disk is missing, unfinished, damaged or of another version."""
 
 
-class BuildError(PipelineError):
+class BuildError(UserError):
     """The build stopped because too many files were rejected or a class lost all its files."""
 
 
-class UnsupportedStorageError(PipelineError):
+class UnsupportedStorageError(UserError):
     """The storage is at an address that is not supported yet."""
 
     exit_code = 2
@@ -88,7 +89,7 @@ class UnsupportedStorageError(PipelineError):
         return f"{self.address}: storage must be a folder; file-system URIs are not supported yet"
 
 
-class StorageFullError(PipelineError):
+class StorageFullError(UserError):
     """The disk is full, or the quota is used up.
 
     Attributes:

@@ -1,16 +1,18 @@
-"""Errors of the tuner, in one tree.
+"""Errors of the tuner, all of which are a ``pipelines.errors.UserError``.
 
-TunerError              exit code 1: the run failed
-  UsageError            exit code 2: the command line asks for something impossible
-    ConfigError         the space file is wrong; carries every problem found, each with its place
-    SpaceError          one range, or one set of sampled values, is wrong
-    StudyExistsError    the study's folder holds a study with other settings; says what differs
-    WeightsError        the weights that a model shall start from cannot be had, or do not fit it
-  StudyError            the study cannot go on
-  TrackingError         the tracking server or its store cannot be used
-  ClusterError          Ray cannot be joined or started
-  DivergedError         a trial's loss is no longer finite; ends the trial, not the study
-  CheckpointError       a checkpoint is damaged, incomplete or of an unknown version
+```
+UserError                 exit 1
+├── UsageError            exit 2   the command asks for something impossible
+│   ├── ConfigError                the space file is wrong; holds every fault with its place
+│   ├── SpaceError                 one range, or one set of sampled values, is wrong
+│   ├── StudyExistsError           the folder holds a study with other settings; says which
+│   └── WeightsError               the initial weights of a model are missing or do not fit it
+├── StudyError                     the study cannot go on
+├── TrackingError                  the tracking server or its store cannot be used
+├── ClusterError                   Ray cannot be joined or started
+├── DivergedError                  a loss is not finite; ends the trial, not the study
+└── CheckpointError                a checkpoint is damaged, incomplete or of an unknown version
+```
 """
 
 from __future__ import annotations
@@ -18,18 +20,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipelines.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class TunerError(Exception):
-    """Anything a user can cause or repair; the command lines print it without a traceback."""
-
-    exit_code: int = 1
-
-
-class UsageError(TunerError):
-    """The command asks for something that cannot be done; nothing was started."""
+class UsageError(UserError):
+    """The command asks for something impossible; nothing was started."""
 
     exit_code = 2
 
@@ -95,32 +93,32 @@ class StudyExistsError(UsageError):
 
 
 class WeightsError(UsageError):
-    """The weights that a model shall start from cannot be had, or do not fit it."""
+    """The initial weights of a model are missing, unreadable, or do not fit it."""
 
 
-class StudyError(TunerError):
+class StudyError(UserError):
     """The study cannot go on."""
 
 
-class TrackingError(TunerError):
+class TrackingError(UserError):
     """The tracking server or its store cannot be used."""
 
 
-class CheckpointError(TunerError):
+class CheckpointError(UserError):
     """A checkpoint is damaged, incomplete or of an unknown version."""
 
 
-class ClusterError(TunerError):
+class ClusterError(UserError):
     """Ray cannot be joined or started."""
 
 
-class DivergedError(TunerError):
-    """A trial's loss is no longer finite; ends the trial, never the study.
+class DivergedError(UserError):
+    """The loss of a trial is not finite; ends the trial, never the study.
 
     Attributes:
-        epoch: in which it was found, from 1.
-        learning_rate: of the step.
-        step: in the epoch, from 1.
+        epoch: Epoch of the step, from 1.
+        learning_rate: Learning rate of the step.
+        step: Step in the epoch, from 1.
     """
 
     def __init__(self, epoch: int, learning_rate: float, step: int) -> None:

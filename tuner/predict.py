@@ -177,8 +177,8 @@ def main(
       DIR                     the folder model/ of a study
     """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
     from pipelines.audio.sandbox import Decoder
-    from pipelines.errors import PipelineError
-    from tuner.errors import TunerError, UsageError
+    from pipelines.errors import UserError
+    from tuner.errors import UsageError
 
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     uri = uri or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
@@ -193,7 +193,7 @@ def main(
                 prediction = predict_file(path, bundle, classifier, shown["vote"], decoder)
                 failed = failed or prediction.error is not None
                 _show(prediction, shown["top"], shown["as_json"])
-    except (TunerError, PipelineError) as error:
+    except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(3 if failed else 0)

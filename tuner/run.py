@@ -63,12 +63,11 @@ def main(space: Path, **options: Any) -> None:
     python -m tuner.run search_spaces/quickstart.yaml
     python -m tuner.run search_spaces/resnet.yaml --data my-music --budget 30m
     """  # noqa: D301 - click reads the control character
-    from pipelines.errors import PipelineError
-    from tuner.errors import TunerError
+    from pipelines.errors import UserError
 
     try:
         sys.exit(_run(space, Options(**options)))
-    except (TunerError, PipelineError) as error:
+    except UserError as error:
         if options["verbose"]:
             raise
         click.echo(f"error: {error}", err=True)

@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.audio.decoding import Decoded
 from pipelines.audio.opening import open_regular, stat_regular
 from pipelines.audio.reading import MAX_SAMPLES, Window
-from pipelines.errors import AudioRejected, PipelineError
+from pipelines.errors import AudioRejected, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,7 +113,7 @@ class Decoder:
         Raises:
             AudioRejected: The file is rejected; E_DECODE also if the decoder crashed, hung or
                 ran out of memory.
-            PipelineError: The child does not start.
+            UserError: The child does not start.
         """
         stat_regular(fd)
         request = {
@@ -170,9 +170,7 @@ class _Child:
             text = os.pread(self._stderr, 4000, 0).decode(errors="replace").strip()
             self.close()
             if isinstance(error, _Lost):
-                raise PipelineError(
-                    f"the decoder process does not start: {error}\n{text}"
-                ) from error
+                raise UserError(f"the decoder process does not start: {error}\n{text}") from error
             raise
 
     def _start(self, far: socket.socket) -> subprocess.Popen[bytes]:

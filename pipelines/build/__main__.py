@@ -13,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from pipelines.build.building import BuildOptions, build_sets
-from pipelines.errors import PipelineError, SpecError
+from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
 from pipelines.settings import Block, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
@@ -97,7 +97,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         split = _settings(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
         result = build_sets(catalog, out, [(clip, feature)], split, _options(options))[0]
-    except PipelineError as error:
+    except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as stop:

@@ -9,7 +9,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import BuildError, PipelineError, StorageFullError, is_storage_full
+from pipelines.errors import BuildError, StorageFullError, UserError, is_storage_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +58,7 @@ def run_all(
         The number of the item and the result, in the order in which items finish.
 
     Raises:
-        PipelineError: ``work`` raised it; BuildError if workers die again and again,
+        UserError: ``work`` raised it; BuildError if workers die again and again,
             StorageFullError if a disk is full.
     """
     import ray
@@ -114,7 +114,7 @@ def _run_once(
         for row in data.iter_rows():
             # Our own workers pickled it a moment ago, out of reach of any user.
             result = pickle.loads(row["result"])
-            if isinstance(result, PipelineError):
+            if isinstance(result, UserError):
                 raise result
             yield int(row["number"]), result
 
@@ -139,7 +139,7 @@ class _Worker:
     def _result(self, item: object) -> object:
         try:
             return self._work(item, self._shared)
-        except PipelineError as error:
+        except UserError as error:
             return error
         except OSError as error:
             if is_storage_full(error):

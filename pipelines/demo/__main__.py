@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipelines.demo.dataset import write_demo
-from pipelines.errors import PipelineError
+from pipelines.errors import UserError
 
 
 def _print_progress(done: int, total: int) -> None:
@@ -32,7 +32,7 @@ def main(folder: Path, tracks: int, seed: int, workers: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         manifest = write_demo(folder, tracks, seed, workers, _print_progress)
-    except PipelineError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

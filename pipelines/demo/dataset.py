@@ -21,7 +21,7 @@ from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING
 
 from pipelines.demo.genres import GENRES
-from pipelines.errors import BuildError, CatalogError, PipelineError, SpecError
+from pipelines.errors import BuildError, CatalogError, SpecError, UserError
 from pipelines.storage import Folder
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write_demo(
         SpecError: ``num_tracks`` or ``seed`` is too small.
         CatalogError: The folder holds something else, or a demo dataset of other settings.
         StorageFullError: The disk is full.
-        PipelineError: The folder cannot be written.
+        UserError: The folder cannot be written.
     """
     tracks = plan_tracks(num_tracks)
     if seed < 0:
@@ -102,9 +102,7 @@ def write_demo(
         if not target.exists(MANIFEST_NAME):
             target.write_text(MANIFEST_NAME, _manifest_text(tracks))
     except OSError as error:
-        raise PipelineError(
-            f"cannot write {error.filename or folder}: {error.strerror}"
-        ) from error
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}") from error
     return target.local(MANIFEST_NAME)
 
 

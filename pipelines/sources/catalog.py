@@ -33,7 +33,7 @@ def read_catalog(source: str | Path, layout: str = "auto", label: str = "label")
     Raises:
         CatalogError: There is no data, no audio, a single class or another layout, or the
             manifest is faulty.
-        PipelineError: A remote storage does not answer.
+        UserError: A remote storage does not answer.
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise CatalogError(f"layout must be auto or one of {', '.join(LAYOUTS)}, got {layout!r}")

@@ -56,7 +56,7 @@ def digests(
 
     Raises:
         StorageFullError: No room for the cache.
-        PipelineError: A remote storage does not answer.
+        UserError: A remote storage does not answer.
     """
     files = files_at(catalog.root)
     paths = list(dict.fromkeys(track.path for track in catalog.tracks))

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from pipelines.demo import dataset as demo
 from pipelines.demo import write_demo
 from pipelines.demo.__main__ import main
-from pipelines.errors import CatalogError, PipelineError, SpecError, StorageFullError
+from pipelines.errors import CatalogError, SpecError, StorageFullError, UserError
 
 pytestmark = pytest.mark.timeout(180)  # rendering 30 tracks takes long beside busy processes
 
@@ -132,7 +132,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(CatalogError, match="not empty"):
         write_demo(tmp_path, 30)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
-    with pytest.raises(PipelineError, match=r"cannot write .*holiday\.txt"):
+    with pytest.raises(UserError, match=r"cannot write .*holiday\.txt"):
         write_demo(tmp_path / "holiday.txt", 30)
 
 

@@ -9,17 +9,17 @@ from pipelines.errors import (
     AudioRejected,
     BuildError,
     CatalogError,
-    PipelineError,
     SpecError,
     SplitError,
     StorageFullError,
     StoreError,
+    UserError,
     is_storage_full,
 )
 
 
 @pytest.mark.parametrize("error", [AudioRejected("E_EMPTY", "0 bytes"), StorageFullError("/full")])
-def test_errors_cross_processes_whole(error: PipelineError) -> None:
+def test_errors_cross_processes_whole(error: UserError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error)
     assert vars(copy) == vars(error)

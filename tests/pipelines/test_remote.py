@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import AudioRejected, CatalogError, PipelineError
+from pipelines.errors import AudioRejected, CatalogError, UserError
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.content import content_digest, digests
 from pipelines.sources.files import files_at, read_all
@@ -178,7 +178,7 @@ class TestRemote:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
             uri = f"s3://k:{QUOTED_SECRET}@b/x?endpoint_override=127.0.0.1:{port}&scheme=http"
-            with pytest.raises(PipelineError, match="run the same command again") as caught:
+            with pytest.raises(UserError, match="run the same command again") as caught:
                 files_at(f"{uri}&region=r").open("a.wav")
         assert not isinstance(caught.value, AudioRejected)
         assert QUOTED_SECRET not in str(caught.value)

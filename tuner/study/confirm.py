@@ -30,7 +30,7 @@ def confirm_best(study: Context) -> None:
 
     Raises:
         StudyError: No confirmation run succeeded.
-        PipelineError: A disk is full.
+        UserError: A disk is full.
     """
     if study.ledger.last("confirmed"):
         return

@@ -53,7 +53,7 @@ def check_source(space: Space, source: str | Path) -> None:
     """Check that the data can be used; takes a moment and starts nothing.
 
     Raises:
-        PipelineError: No audio, a single class, too few groups, or an invalid manifest.
+        UserError: No audio, a single class, too few groups, or an invalid manifest.
     """
     from pipelines.sources.catalog import read_catalog
     from pipelines.splits.decide import check_splits
@@ -81,7 +81,7 @@ def build_features(study: Context) -> None:
     """Build every feature set that the study's trials need, or find it built.
 
     Raises:
-        PipelineError: The data cannot be used, or the disk is full.
+        UserError: The data cannot be used, or the disk is full.
         StudyError: The feature sets disagree on the split.
         StudyExistsError: The data has changed since the study began.
     """
@@ -105,7 +105,7 @@ def build_all(
     """Build the missing feature sets of the space under ``folder``.
 
     Raises:
-        PipelineError: The data cannot be used, or the disk is full.
+        UserError: The data cannot be used, or the disk is full.
     """
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.sources.catalog import read_catalog

@@ -20,7 +20,7 @@ def refit_winner(study: Context) -> None:
     again when the study resumes, for example after a full disk.
 
     Raises:
-        PipelineError: A disk is full.
+        UserError: A disk is full.
     """
     if not study.space.template.confirm.refit:
         return

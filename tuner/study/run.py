@@ -97,7 +97,7 @@ def run(study: Context) -> None:
     """Run the stages that have not finished yet.
 
     Raises:
-        TunerError, PipelineError: With a message for the user; the ledger keeps finished work.
+        UserError: With a message for the user; the ledger keeps finished work.
     """
     # Refuse trials that could never start.
     trials_at_once(study.cluster, study.space.template.resources)

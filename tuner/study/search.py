@@ -19,7 +19,7 @@ def search_space(study: Context) -> None:
 
     Raises:
         StudyError: No trial succeeded.
-        PipelineError: A disk is full.
+        UserError: A disk is full.
     """
     if study.ledger.last("searched"):
         return

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from pipelines.errors import PipelineError
+from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec
@@ -94,7 +94,7 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
         _check_weights(bundle, weights)
         classifier = bundle.classifier()
         classifier.load_state_dict(weights)
-    except (*DAMAGE, PipelineError) as error:
+    except (*DAMAGE, SpecError) as error:
         raise CheckpointError(f"{folder}: not an exported model: {error}") from error
     return bundle, classifier.eval()
 

@@ -61,7 +61,7 @@ class Files(Protocol):
         Raises:
             AudioRejected: E_PATH_ESCAPE, E_MISSING, E_PERM, E_NOT_AUDIO (not a regular file),
                 E_TOO_LONG (too large to be fetched) or E_CHANGED (replaced while it was fetched).
-            PipelineError: The storage did not answer, which says nothing about the file.
+            UserError: The storage did not answer, which says nothing about the file.
             OSError: This process is out of descriptors or memory, which says nothing either.
         """
 
@@ -106,7 +106,7 @@ def read_all(files: Files, path: str) -> bytes:
     """Read a small file, such as a manifest.
 
     Raises:
-        AudioRejected, PipelineError: See ``Files.open``.
+        AudioRejected, UserError: See ``Files.open``.
     """
     with as_stream(files, path) as stream:
         return stream.read()

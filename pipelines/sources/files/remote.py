@@ -9,7 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import AudioRejected, CatalogError, PipelineError
+from pipelines.errors import AudioRejected, CatalogError, UserError
 from pipelines.sources.files import FoundFile, Stamp, leads_out, printable_root, quoted
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class RemoteFiles:
                 raise AudioRejected("E_MISSING", "no such bucket") from error
             if "not a regular file" in text.lower():
                 raise AudioRejected("E_NOT_AUDIO", "a folder, not a file") from error
-            raise PipelineError(
+            raise UserError(
                 f"{printable_root(self.root)} cannot be read: {text}; run the same command again: "
                 "finished work is kept"
             ) from error
