@@ -52,7 +52,7 @@ class PartFile:
             raise ValueError(f"a part at {self.path!r}, outside the feature set")
 
 
-class Manifest(BaseModel, frozen=True):
+class Manifest(BaseModel, frozen=True, defer_build=True):
     """The description of a finished feature set; the content of manifest.json.
 
     Attributes:
