@@ -101,7 +101,7 @@ def predict_file(
     from pipelines.errors import AudioRejected
     from pipelines.features.extract import as_stored, extract
     from tuner.training import metrics
-    from tuner.training.evaluation import clip_probabilities
+    from tuner.training.metrics import clip_probabilities
 
     rate = bundle.feature.sample_rate
     try:

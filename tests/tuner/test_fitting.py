@@ -27,11 +27,10 @@ from tuner.predict import predict_file
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, open_arrays
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.checkpoint import load_checkpoint, save_checkpoint
-from tuner.training.evaluation import clip_probabilities
+from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
-from tuner.training.fit_at_once import epochs
-from tuner.training.loop import Epoch
+from tuner.training.loop import fit_at_once
+from tuner.training.metrics import clip_probabilities
 from tuner.training.recipe import Crops, Recipe
 
 CPU = torch.device("cpu")
@@ -63,9 +62,11 @@ def classifier_of(arrays: Arrays, **knobs: float) -> Classifier:
     return Classifier(settings.build(len(arrays.labels)), arrays.mean, arrays.std)
 
 
-def fit(arrays: Arrays, settings: Recipe = RECIPE, **knobs: float) -> tuple[Classifier, Epoch]:
+def fit(
+    arrays: Arrays, settings: Recipe = RECIPE, **knobs: float
+) -> tuple[Classifier, Checkpoint]:
     classifier = classifier_of(arrays, **knobs)
-    (epoch,) = epochs(classifier, feed_of(arrays, Alone(CPU)), settings, Alone(CPU))
+    (epoch,) = fit_at_once(classifier, feed_of(arrays, Alone(CPU)), settings, Alone(CPU))
     return classifier.eval(), epoch
 
 
@@ -170,10 +171,12 @@ def test_only_training_rows_are_learned_from() -> None:
 def test_a_resumed_trial_has_its_forest_and_nothing_left_to_do(tmp_path: Path) -> None:
     arrays = songs()
     fitted, epoch = fit(arrays)
-    stored = load_checkpoint(save_checkpoint(Folder(tmp_path), epoch.checkpoint))
+    stored = load_checkpoint(save_checkpoint(Folder(tmp_path), epoch))
     assert (stored.epoch, stored.best) == (1, {"epoch": 1, "metrics": epoch.metrics})
     resumed = classifier_of(arrays)
-    assert list(epochs(resumed, feed_of(arrays, Alone(CPU)), RECIPE, Alone(CPU), stored)) == []
+    assert (
+        list(fit_at_once(resumed, feed_of(arrays, Alone(CPU)), RECIPE, Alone(CPU), stored)) == []
+    )
     ours, theirs = resumed.state_dict(), fitted.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -201,11 +204,11 @@ def test_two_workers_have_one_forest_and_the_metrics_of_one() -> None:
     arrays = songs()
     barrier = threading.Barrier(2)
     shared: dict[int, torch.Tensor] = {}
-    seen: dict[int, Epoch] = {}
+    seen: dict[int, Checkpoint] = {}
 
     def work(rank: int) -> None:
         worker = Pair(rank, barrier, shared)
-        (seen[rank],) = epochs(classifier_of(arrays), feed_of(arrays, worker), RECIPE, worker)
+        (seen[rank],) = fit_at_once(classifier_of(arrays), feed_of(arrays, worker), RECIPE, worker)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
@@ -215,8 +218,8 @@ def test_two_workers_have_one_forest_and_the_metrics_of_one() -> None:
     alone = fit(arrays)[1]
     for rank in (0, 1):
         assert seen[rank].metrics == pytest.approx(alone.metrics, rel=1e-6)
-        weights = seen[rank].checkpoint.weights
-        assert all(torch.equal(weights[k], v) for k, v in alone.checkpoint.weights.items())
+        weights = seen[rank].weights
+        assert all(torch.equal(weights[k], v) for k, v in alone.weights.items())
 
 
 def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
@@ -233,7 +236,7 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     # low, mid and high tones: brightness tells them apart
     assert epoch.metrics["val_accuracy"] >= 0.8
     bundle = Bundle(arrays.labels, clip, feature, Crops(), Forest.model_validate(KNOBS))
-    loaded = load_bundle(save_bundle(tmp_path / "model", bundle, epoch.checkpoint.weights))
+    loaded = load_bundle(save_bundle(tmp_path / "model", bundle, epoch.weights))
     stored = predictions(classifier, arrays, "test")
     paths = {r["track_id"]: r["path"] for r in built.feature_set.tracks().to_pylist()}
     tested = arrays.splits["test"]

@@ -13,10 +13,10 @@ from tuner.errors import DivergedError
 from tuner.models.cnn import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.augment import draw
-from tuner.training.evaluation import clip_probabilities
 from tuner.training.feed import Alone, Batch, Partner
 from tuner.training.learner import Learner
 from tuner.training.loop import epochs, find_rate
+from tuner.training.metrics import clip_probabilities
 from tuner.training.recipe import Crops, Recipe
 from tuner.training.settings import Augment
 
@@ -84,7 +84,7 @@ def classifier() -> Classifier:
 
 def test_learns_and_reports_each_epoch_from_one() -> None:
     seen = list(epochs(classifier(), ListFeed(), RECIPE, Alone(CPU)))
-    assert [e.number for e in seen] == [1, 2, 3, 4, 5, 6]
+    assert [e.epoch for e in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1].metrics["val_loss"] < 0.8 * seen[0].metrics["val_loss"]
     assert set(seen[0].metrics) == {
         "train_loss", "lr", "val_loss", "val_accuracy", "val_balanced_accuracy",
@@ -109,19 +109,18 @@ def test_learns_and_reports_each_epoch_from_one() -> None:
 @pytest.mark.parametrize("stopped_after", [1, 4])
 def test_a_resumed_run_ends_bit_for_bit_like_one_that_ran_through(changed, stopped_after) -> None:
     recipe = vary(RECIPE, **changed)
-    through = list(epochs(classifier(), ListFeed(), recipe, Alone(CPU)))[-1].checkpoint
+    through = list(epochs(classifier(), ListFeed(), recipe, Alone(CPU)))[-1]
     first = epochs(classifier(), ListFeed(), recipe, Alone(CPU))
-    for epoch in first:
-        if epoch.number == stopped_after:
+    for halted in first:
+        if halted.epoch == stopped_after:
             break
-    halted = epoch.checkpoint
     resumed = list(epochs(classifier(), ListFeed(), recipe, Alone(CPU), halted))
-    assert resumed[0].number == stopped_after + 1
+    assert resumed[0].epoch == stopped_after + 1
     for name, tensor in through.weights.items():
-        assert torch.equal(resumed[-1].checkpoint.weights[name], tensor), name
+        assert torch.equal(resumed[-1].weights[name], tensor), name
     for name, tensor in through.average.items():
-        assert torch.equal(resumed[-1].checkpoint.average[name], tensor), name
-    assert resumed[-1].checkpoint.best == through.best
+        assert torch.equal(resumed[-1].average[name], tensor), name
+    assert resumed[-1].best == through.best
 
 
 def test_frozen_epochs_move_the_head_only() -> None:
@@ -140,7 +139,7 @@ def test_best_epoch_follows_the_mode() -> None:
     recipe = vary(RECIPE, metric="val_loss", maximise=False)
     seen = list(epochs(classifier(), ListFeed(), recipe, Alone(CPU)))
     losses = [e.metrics["val_loss"] for e in seen]
-    assert seen[-1].checkpoint.best["epoch"] == 1 + int(np.argmin(losses))
+    assert seen[-1].best["epoch"] == 1 + int(np.argmin(losses))
 
 
 def test_a_loss_that_is_not_finite_ends_with_epoch_and_rate() -> None:
@@ -204,12 +203,12 @@ def test_the_mean_of_uneven_workers_gradients_is_that_of_the_whole_batch() -> No
 
 
 def test_a_resumed_run_remembers_a_best_epoch_before_the_stop() -> None:
-    halted = next(epochs(classifier(), ListFeed(), RECIPE, Alone(CPU))).checkpoint
+    halted = next(epochs(classifier(), ListFeed(), RECIPE, Alone(CPU)))
     unbeatable = {"epoch": 1, "metrics": {**halted.metrics, "val_f1_macro": 2.0}}
     resumed = epochs(
         classifier(), ListFeed(), RECIPE, Alone(CPU), replace(halted, best=unbeatable)
     )
-    assert list(resumed)[-1].checkpoint.best == unbeatable
+    assert list(resumed)[-1].best == unbeatable
 
 
 def first_step(recipe: Recipe, batch_norm: bool = False) -> tuple[float, list[torch.Tensor]]:
@@ -272,7 +271,7 @@ def test_averaged_weights_are_what_is_validated_and_kept() -> None:
     recipe = vary(RECIPE, ema=0.9)
     model = classifier()
     last = list(epochs(model, ListFeed(), recipe, Alone(CPU)))[-1]
-    live, kept = last.checkpoint.weights, last.checkpoint.validated_weights
+    live, kept = last.weights, last.validated_weights
     assert torch.equal(
         live["network.head.1.weight"], dict(model.network.named_parameters())["head.1.weight"]
     )

@@ -25,9 +25,8 @@ from pipelines.settings import ClipSpec
 from tuner.models.cnn import Cnn
 from tuner.predict import audio_files, load_model, main, predict_file
 from tuner.training.bundle import Bundle, save_bundle
-from tuner.training.evaluation import evaluate
 from tuner.training.feed import Batch
-from tuner.training.metrics import EvalSums
+from tuner.training.metrics import EvalSums, evaluate
 from tuner.training.recipe import Crops
 
 RATE = 8000

@@ -16,8 +16,8 @@ from tuner.models.cnn import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays
-from tuner.training.evaluation import validate
 from tuner.training.feed import Alone
+from tuner.training.metrics import validate
 from tuner.training.recipe import Crops
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from tuner.tracking.export import WaveformModel
 from tuner.tracking.fetch import fetch_bundle
 from tuner.tracking.registry import ModelFacts, register
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
-from tuner.training.evaluation import clip_probabilities
+from tuner.training.metrics import clip_probabilities
 from tuner.training.recipe import Crops
 
 FACTS = ModelFacts(

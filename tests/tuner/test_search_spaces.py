@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tuner.config import Experiment, Space, load, loads
-from tuner.config.generated import settings_page, space_schema
+from tuner.config.__main__ import settings_page, space_schema
 from tuner.config.ranges import Range
 
 ROOT = Path(__file__).parents[2]

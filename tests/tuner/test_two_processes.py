@@ -139,7 +139,7 @@ def trained() -> dict[str, Any]:
     for name, changed in CASES.items():
         workers = ProcessGroup(CPU)
         *_, last = epochs(classifier(name), feed(workers), vary(RECIPE, **changed), workers)
-        found[name] = (last.metrics, last.checkpoint.weights, last.checkpoint.average)
+        found[name] = (last.metrics, last.weights, last.average)
     return found
 
 
@@ -200,5 +200,5 @@ def test_both_have_one_model_and_it_is_that_of_one_process(ranks: list[Any]) -> 
         one = Alone(CPU)
         *_, alone = epochs(classifier(name), feed(one), vary(RECIPE, **changed), one)
         assert metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=1e-4)
-        for key, tensor in alone.checkpoint.weights.items():
+        for key, tensor in alone.weights.items():
             torch.testing.assert_close(weights[key], tensor, atol=1e-4, rtol=1e-3, msg=key)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tuner.config.ranges import KINDS
 from tuner.config.schema import METRIC_MODES, Experiment, block_at
 from tuner.config.yaml_text import shorten, write_scalar
 from tuner.models import MODELS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _BOUNDS = {
     "greater_than": ("gt", "above"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeGuard
@@ -11,8 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeGuard
 from tuner.errors import SpaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
     from tuner.config.yaml_text import Scalar

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import yaml
 
 from tuner.config.ranges import KINDS, Options, make_range
-from tuner.config.tree import Block, Invalid, Items, Leaf, Open
-from tuner.config.yaml_text import ScalarError, mark_of, read_scalar, shorten
+from tuner.config.tree import Block, Invalid, Items, Leaf, Open, Path, Tree
+from tuner.config.yaml_text import Mark, Scalar, ScalarError, mark_of, read_scalar, shorten
 from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tuner.config.tree import Path, Tree
-    from tuner.config.yaml_text import Mark, Scalar
-
     Entries: TypeAlias = dict[str, tuple[Mark, yaml.Node]]  # by key, with the place of the key
 
 RANGE_BLOCKS = ("features", "model", "optim", "augment", "train")

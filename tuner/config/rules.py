@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from pipelines.features import KINDS
+from pipelines.features import KINDS, FeatureKind
 from pipelines.features.rules import FEATURE_RULES, clip_covers_fft
 from pipelines.settings import CLIP_RULES, SPLIT_RULES, Block, Rule
-from tuner.config.schema import KIND, METRIC_MODES, ColumnSplit, ShareSplit
-from tuner.models import TABLE
+from tuner.config.schema import KIND, METRIC_MODES, ColumnSplit, Data, Experiment, ShareSplit
+from tuner.models import TABLE, ModelSettings
 from tuner.training.settings import TRAINING_ADVICE, TRAINING_RULES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pipelines.features import FeatureKind
-    from tuner.config.schema import Data, Experiment
-    from tuner.models import ModelSettings
 
 
 def _of_data(rule: Rule, part: Callable[[Data], Block]) -> Rule:

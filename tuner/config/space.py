@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelines.sources.files import printable_root
-from tuner.config.ranges import Options
+from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
 from tuner.config.tree import (
     Block,
     Items,
     Leaf,
     Open,
+    Path,
+    Tree,
     count_draws,
     draw,
     every_draw,
@@ -24,17 +27,12 @@ from tuner.config.tree import (
     write_tree,
 )
 from tuner.config.validate import to_experiment
-from tuner.errors import SpaceError
+from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
-    from tuner.config.ranges import Range
-    from tuner.config.tree import Path, Tree
     from tuner.config.yaml_text import Mark, Scalar
-    from tuner.errors import Problem
     from tuner.models import ModelSettings
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tuner.config.yaml_text import write_scalar
+from tuner.config.yaml_text import Mark, Scalar, write_scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from tuner.config.ranges import Range
-    from tuner.config.yaml_text import Mark, Scalar
 
 Path: TypeAlias = tuple[str, ...]
 

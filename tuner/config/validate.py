@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
 from tuner.config.messages import describe, unknown_key
-from tuner.config.ranges import Options
+from tuner.config.ranges import Options, Range
 from tuner.config.rules import ADVICE, RULES
 from tuner.config.schema import Experiment, block_at
 from tuner.config.tree import (
     Block,
+    Draw,
     Leaf,
+    Open,
     Origin,
     count_draws,
     draw,
@@ -26,11 +29,7 @@ from tuner.config.tree import (
 from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from pipelines.settings.block import Rule
-    from tuner.config.ranges import Range
-    from tuner.config.tree import Draw, Open
     from tuner.config.yaml_text import Mark, Scalar
 
 MAX_PROBLEMS: Final = 100

@@ -50,6 +50,10 @@ class Mark:
         """Return the problem to report at this place."""
         return Problem(self.file, self.line, self.column, path, message)
 
+    def error(self, message: str, path: str = "") -> ConfigError:
+        """Return the error with one problem, at this place."""
+        return ConfigError([self.problem(path, message)])
+
 
 def mark_of(node: yaml.Node) -> Mark:
     """Return the place where a node starts."""
@@ -157,7 +161,7 @@ def compose(text: str, file: str) -> yaml.Node | None:
     """
     if found := _UNPRINTABLE.search(text):
         message = f"invalid YAML: control character U+{ord(found[0]):04X} in the text; remove it"
-        raise ConfigError([mark_after(text[: found.start()], file).problem("", message)])
+        raise mark_after(text[: found.start()], file).error(message)
     try:
         return _Composer(text, file).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -169,7 +173,7 @@ def compose(text: str, file: str) -> yaml.Node | None:
         hint = "; one file describes one study" if "another document" in reason else ""
         if "tab" in reason or "\\t" in reason:
             hint = "; indent with spaces, not tabs"
-        raise ConfigError([place.problem("", f"invalid YAML: {reason}{hint}")]) from None
+        raise place.error(f"invalid YAML: {reason}{hint}") from None
 
 
 def is_null(node: yaml.Node) -> bool:

@@ -10,7 +10,7 @@ import torch
 from pipelines.features.extract import front_end
 from pipelines.features.song import SONG_FEATURES
 from tuner.training.bundle import BUNDLE, MODEL, Bundle
-from tuner.training.evaluation import clip_probabilities
+from tuner.training.metrics import clip_probabilities
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tuner.training import augment
-from tuner.training.feed import Batch, Partner
+from tuner.training.feed import Batch, Partner, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
     from tuner.training.arrays import Arrays
-    from tuner.training.feed import Workers
     from tuner.training.recipe import Recipe
 
 EVAL_BATCH = 64  # clips

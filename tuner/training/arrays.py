@@ -12,20 +12,18 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
 from pipelines.settings import SPLITS
 from pipelines.storage import Folder
 from pipelines.store.feature_set import FeatureSet, open_feature_set
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Samples that pass through a front end at once, in whole clips; this bounds its memory.
 SAMPLES_AT_ONCE = 2**22

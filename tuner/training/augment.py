@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipelines.features import KINDS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tuner.training.recipe import Recipe
 
 

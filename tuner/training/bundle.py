@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -20,10 +22,6 @@ from tuner.models import MODELS, ModelSettings
 from tuner.models.layers import Classifier
 from tuner.training.checkpoint import DAMAGE, tensor_bytes
 from tuner.training.recipe import Crops
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 FORMAT_VERSION = 2
 BUNDLE = "bundle.json"

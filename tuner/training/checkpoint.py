@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
@@ -20,9 +22,6 @@ from tuner.errors import CheckpointError
 from tuner.training.averaging import COUNTER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from pipelines.storage import Folder
 
 FORMAT_VERSION = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,6 @@ from tuner.training.averaging import Average
 from tuner.training.optim import build_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tuner.models.layers import Classifier
     from tuner.training.feed import Batch, Feed, Workers
     from tuner.training.recipe import Recipe

@@ -1,4 +1,4 @@
-"""The training loop: a generator of epochs, the same for every executor.
+"""Training, a generator of epochs: step by step, or at once for a model that does not learn so.
 
 Nothing here knows Ray, files or the network between workers: batches come from a `Feed`, and sums
 over workers go through `Workers`. A list of batches and `Alone` are enough to train in a test.
@@ -8,41 +8,33 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from tuner.errors import DivergedError
 from tuner.training import lr_finder
 from tuner.training.checkpoint import Checkpoint
-from tuner.training.evaluation import validate
 from tuner.training.learner import Learner
+from tuner.training.metrics import validate
 from tuner.training.optim import learning_rate
-from tuner.training.recipe import is_better
+from tuner.training.recipe import Recipe, is_better
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tuner.models.layers import Classifier
+    from tuner.training.array_feed import ArrayFeed
     from tuner.training.feed import Feed, Workers
-    from tuner.training.recipe import Recipe
 
 # Fewest and most steps of a range test: few leave a noisy curve, many cost as much as training.
 RANGE_TEST_STEPS = (60, 100)
 RANGE_TEST_EPOCHS = 2
 RANGE_TEST_RATES = (1e-6, 1.0)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A finished epoch: number (from 1), metrics over all workers, and state to resume from."""
-
-    number: int
-    metrics: dict[str, float]
-    checkpoint: Checkpoint
 
 
 def _rates(recipe: Recipe, number: int, steps_per_epoch: int) -> list[float]:
@@ -106,8 +98,8 @@ def epochs(
     recipe: Recipe,
     workers: Workers,
     resume: Checkpoint | None = None,
-) -> Iterator[Epoch]:
-    """Train and validate one `Epoch` at a time; the caller may stop after any.
+) -> Iterator[Checkpoint]:
+    """Train, validate and yield a checkpoint after each epoch; the caller may stop after any.
 
     Args:
         classifier: Classifier, trained in place on ``workers.device``.
@@ -148,12 +140,11 @@ def epochs(
         criterion = recipe.metric, recipe.maximise, recipe.train.keep
         if best is None or is_better(measured, best, *criterion):
             best_epoch, best = number, measured
-        state = Checkpoint(
+        yield Checkpoint(
             number, dict(classifier.state_dict()), learner.optimizer.state_dict(), measured,
             {"epoch": best_epoch, "metrics": best},
             learner.average.state() if learner.average else {},
         )  # fmt: skip
-        yield Epoch(number, measured, state)
 
 
 def find_rate(
@@ -190,3 +181,61 @@ def find_rate(
             return float(sums) / batch.whole_size
 
         return lr_finder.find(step, num_steps, low, high)
+
+
+def fit_at_once(
+    classifier: Classifier,
+    feed: ArrayFeed,
+    recipe: Recipe,
+    workers: Workers,
+    resume: Checkpoint | None = None,
+) -> Iterator[Checkpoint]:
+    """Fit and validate a classifier; the counterpart of `epochs`.
+
+    Yield one checkpoint, of epoch 1, with a learning rate of 0, whatever the recipe asks for. Its
+    training loss is that of the fitted network on its training rows. Only seed, balance and crops
+    are read from the recipe. If there are several workers, each fits the same network.
+
+    Args:
+        classifier: Fitted in place, on ``workers.device``.
+        feed: Rows of this worker; each training row is used once, without augmentation.
+        recipe: How to train.
+        workers: The group this process trains with.
+        resume: State after the epoch, after which nothing is left to do.
+    """
+    classifier.to(workers.device)
+    if resume is not None:
+        classifier.load_state_dict(resume.weights)
+        return
+    _fit(classifier, feed, recipe)
+    measured = {"train_loss": _train_loss(classifier, feed, workers), "lr": 0.0}
+    validation = validate(classifier, feed, workers, recipe)
+    measured |= {f"val_{name}": value for name, value in validation.items()}
+    no_optimizer: dict[str, Any] = {"state": {}, "param_groups": []}
+    best = {"epoch": 1, "metrics": measured}
+    yield Checkpoint(1, dict(classifier.state_dict()), no_optimizer, measured, best)
+
+
+def _fit(classifier: Classifier, feed: ArrayFeed, recipe: Recipe) -> None:
+    """Fit the classifier's network to the training rows."""
+    network: Any = classifier.network
+    rows = feed.arrays.splits["train"]
+    stored = np.asarray(feed.arrays.x[rows.start : rows.stop], dtype=np.float32)
+    with torch.inference_mode():
+        x = classifier.standardise(torch.from_numpy(stored).to(classifier.mean.device))
+    # Rare classes drawn as often, or weighing as much: without batches these are the same.
+    balanced = recipe.train.balance != "none"
+    y = feed.arrays.y[rows.start : rows.stop]
+    network.fit(x.flatten(1).cpu().numpy(), y, balanced=balanced, seed=recipe.seed)
+
+
+@torch.inference_mode()
+def _train_loss(classifier: Classifier, feed: ArrayFeed, workers: Workers) -> float:
+    """Return the mean cross-entropy over the training rows of all workers, in nats."""
+    classifier.eval()
+    sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
+    for batch in feed.evaluation("train"):
+        loss = F.cross_entropy(classifier(batch.x), batch.y, reduction="sum")
+        sums += torch.stack([loss.double(), sums.new_tensor(len(batch.y))])
+    workers.sum([sums])
+    return float(sums[0] / sums[1].clamp_min(1))

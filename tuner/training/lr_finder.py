@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuner.errors import DivergedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 # The test stops when the smoothed loss is this many times its minimum, as in fastai's finder.
 STOP_FACTOR = 4.0

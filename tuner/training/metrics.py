@@ -1,4 +1,4 @@
-"""Metrics as sums that can be reduced over batches and ranks; divided once at the end.
+"""Predictions and their metrics: sums that can be reduced over batches and ranks.
 
 Words: ``n`` clips, ``t`` tracks, ``k`` classes. A track's soft vote is the mean of its clips'
 probabilities, its hard vote the share of its clips that each class wins. Ties go to the first
@@ -14,16 +14,18 @@ clips per split fit without overflow.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
+    from tuner.models.layers import Classifier
+    from tuner.training.feed import Batch, Feed, Workers
+    from tuner.training.recipe import Crops, Recipe
 
 PROBABILITY_UNITS = 2**40  # in a probability of 1
 LOSS_UNITS = 2**32  # in a loss of 1 nat
@@ -193,6 +195,39 @@ def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, floa
         "hard_f1_macro": f1_macro(by_hard),
         **{f"clip_{name}": score(by_clip) for name, score in SCORES.items()},
     }
+
+
+@torch.inference_mode()
+def clip_probabilities(classifier: Classifier, x: torch.Tensor, crops: Crops) -> torch.Tensor:
+    """Return class probabilities ``[b, k]`` of clips ``float32[b, f, m]``, averaged over crops.
+
+    Validation, test and prediction all use this function, in float32 whatever the precision of
+    training, so a file gets the same prediction everywhere. The classifier must be in evaluation
+    mode.
+    """
+    width = crops.eval_width(x.shape[2])
+    starts = crops.eval_starts(x.shape[2])
+    parts = [classifier(x[..., start : start + width]).softmax(-1) for start in starts]
+    return torch.stack(parts).mean(0)
+
+
+def evaluate(
+    classifier: Classifier, batches: Iterable[Batch], sums: EvalSums, crops: Crops
+) -> None:
+    """Add the batches' predictions to the sums."""
+    classifier.eval()
+    for batch in batches:
+        sums.add(clip_probabilities(classifier, batch.x, crops), batch.y, batch.track)
+
+
+def validate(
+    classifier: Classifier, feed: Feed, workers: Workers, recipe: Recipe
+) -> dict[str, float]:
+    """Return validation metrics over all workers, without the prefix ``val_``."""
+    sums = EvalSums.zeros(len(feed.val_labels), feed.num_labels, workers.device)
+    evaluate(classifier, feed.val(), sums, recipe.crops)
+    workers.sum(sums.tensors())
+    return evaluation(sums, feed.val_labels)
 
 
 def bootstrap_interval(

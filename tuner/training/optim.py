@@ -7,14 +7,13 @@ pure functions of the step, so a resumed run needs no scheduler state.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from torch.optim import Optimizer
 
     from tuner.training.settings import Optim, OptimizerName

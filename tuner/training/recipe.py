@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field
 
-from tuner.training.settings import MAX_EVAL_CROPS, Augment, CropStart, Optim, Train
+from tuner.training.settings import MAX_EVAL_CROPS, Augment, CropStart, Keep, Optim, Train
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipelines.features import Kind
-    from tuner.training.settings import Keep
 
 
 MAX_FRAMES = 2**31
@@ -69,7 +67,7 @@ class Recipe:
         shift_frames: ``augment.time_shift`` in frames.
         crops: Crops of ``train``, in frames.
         seed: Seed for shuffling, augmentation and dropout.
-        metric: Key in ``Epoch.metrics`` that decides which epoch is best.
+        metric: Key in ``Checkpoint.metrics`` that decides which epoch is best.
         maximise: True if a larger metric is better.
     """
 

@@ -15,8 +15,8 @@ import torch
 from tuner.training import metrics
 from tuner.training.bundle import save_bundle
 from tuner.training.checkpoint import best_weights
-from tuner.training.evaluation import evaluate
 from tuner.training.feed import Alone
+from tuner.training.metrics import evaluate
 from tuner.trials.trial import CHECKPOINTS, trial_folder
 
 if TYPE_CHECKING:

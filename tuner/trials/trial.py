@@ -10,9 +10,9 @@ import torch
 from pipelines.storage import Folder
 from tuner.config import Experiment
 from tuner.errors import CheckpointError, DivergedError
-from tuner.training import fit_at_once, loop
 from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
+from tuner.training.loop import epochs, find_rate, fit_at_once
 from tuner.training.lr_finder import RangeTest
 from tuner.trials.assembly import TrialParts, assemble
 from tuner.trials.out_of_memory import FACTOR, OutOfMemory, is_out_of_memory, reason_of
@@ -139,14 +139,15 @@ def _train_once(
         feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
     if resume is not None:
         yield {"epoch": resume.epoch, **resume.metrics}
-    fits = fit_at_once if spec.experiment.model.fits_at_once else loop
-    if fits is loop and recipe.optim.lr == "find":
+    at_once = spec.experiment.model.fits_at_once
+    if not at_once and recipe.optim.lr == "find":
         rate = _found_rate(folder, replace(parts, recipe=recipe, feed=feed), workers)
         recipe = replace(recipe, optim=recipe.optim.model_copy(update={"lr": rate}))
-    for epoch in fits.epochs(parts.classifier, feed, recipe, workers, resume):
+    learn = fit_at_once if at_once else epochs
+    for checkpoint in learn(parts.classifier, feed, recipe, workers, resume):
         if workers.rank == 0:
-            save_checkpoint(folder / CHECKPOINTS, epoch.checkpoint)
-        yield {"epoch": epoch.number, **epoch.metrics}
+            save_checkpoint(folder / CHECKPOINTS, checkpoint)
+        yield {"epoch": checkpoint.epoch, **checkpoint.metrics}
 
 
 def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
@@ -158,7 +159,7 @@ def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
         return RangeTest.from_json(folder.read_json(RANGE_TEST_FILE)).suggestion
     except (OSError, ValueError, LookupError, TypeError):
         pass  # not run yet, or damaged: running it again gives the same rate
-    test = loop.find_rate(parts.classifier, parts.feed, parts.recipe, workers)
+    test = find_rate(parts.classifier, parts.feed, parts.recipe, workers)
     if workers.rank == 0:
         folder.write_json(RANGE_TEST_FILE, asdict(test))
     return test.suggestion
