@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tuner.models.backbone import Backbone
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.models.layers import Classifier
 from tuner.training import loop
 from tuner.training.array_feed import ArrayFeed

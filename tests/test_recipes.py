@@ -164,8 +164,8 @@ def test_a_model(tmp_path: Path) -> None:
     table = copy / "tuner/models/__init__.py"
     edit(
         table,
-        "from tuner.models.conv1d",
-        "from tuner.models.crnn import Crnn\nfrom tuner.models.conv1d",
+        "from tuner.models.forest",
+        "from tuner.models.crnn import Crnn\nfrom tuner.models.forest",
     )
     edit(table, "(Cnn, ", "(Cnn, Crnn, ")
     generate(copy)

@@ -13,7 +13,7 @@ import torch
 from pipelines.features import FeatureSpec, Kind
 from pipelines.settings import ClipSpec
 from tuner.errors import CheckpointError
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.models.wav2vec2 import Wav2Vec2
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.recipe import Crops

@@ -23,7 +23,7 @@ from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
 from tuner.config.schema import ColumnSplit
 from tuner.config.yaml_text import Scalar
 from tuner.errors import ConfigError, SpaceError
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 
 PLAIN = "name: x\nmodel: {name: cnn}\n"
 NESTED = """

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.tuner.tones import tells_apart
-from tuner.models.conv1d import Conv1d
+from tuner.models.convnets import Conv1d
 
 SAMPLE_RATE_HZ = 8_000  # the paper's
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.tuner.training_inputs import make_recipe, vary
 from tuner.errors import DivergedError
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.augment import draw
 from tuner.training.feed import Alone, Batch, Partner

@@ -16,8 +16,7 @@ from pipelines.settings import ClipSpec
 from tuner.models import MODELS, ModelSettings
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.backbone import Backbone
-from tuner.models.cnn import Cnn
-from tuner.models.conv1d import Conv1d
+from tuner.models.convnets import Cnn, Conv1d
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
 from tuner.models.wav2vec2 import Wav2Vec2

@@ -22,7 +22,7 @@ from pipelines.audio.sandbox import Decoder
 from pipelines.features import FeatureSpec
 from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.predict import audio_files, load_model, main, predict_file
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.feed import Batch

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from tests.tuner.training_inputs import make_arrays, make_recipe
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays

@@ -14,7 +14,7 @@ from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
 from tests.tuner.studies import Script
 from tuner.errors import UsageError
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.tracking import open_tracker
 from tuner.tracking.export import WaveformModel
 from tuner.tracking.fetch import fetch_bundle

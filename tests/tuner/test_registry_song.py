@@ -15,7 +15,7 @@ from pipelines.features.song import SONG_FEATURES, song_features
 from pipelines.settings import ClipSpec
 from tests.tuner.forests import MAX_DEPTH, NUM_TREES, grow, planted
 from tests.tuner.studies import Script
-from tuner.models.conv1d import Conv1d
+from tuner.models.convnets import Conv1d
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
 from tuner.predict import Vote, predict_file

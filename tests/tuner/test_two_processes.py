@@ -13,7 +13,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from tests.tuner.training_inputs import make_arrays, make_recipe, vary
-from tuner.models.cnn import Cnn
+from tuner.models.convnets import Cnn
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.feed import Alone, Workers

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from pydantic import Field
 
 from tuner.models.backbone import Backbone
-from tuner.models.cnn import Cnn
-from tuner.models.conv1d import Conv1d
+from tuner.models.convnets import Cnn, Conv1d
 from tuner.models.forest import Forest
 from tuner.models.settings import PRETRAINED, ModelSettings
 from tuner.models.wav2vec2 import Wav2Vec2

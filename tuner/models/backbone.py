@@ -6,23 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from pipelines.features import SPECTROGRAMS, Kind
+from pipelines.features import SPECTROGRAMS
 from tuner.models.architectures import ARCHITECTURES
-from tuner.models.settings import (
-    WEIGHTS_EXIST,
-    Dropout,
-    ModelSettings,
-    Pool,
-    Weights,
-)
+from tuner.models.settings import WEIGHTS_EXIST, Dropout, ModelSettings, Pool, Weights
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipelines.settings.block import Rule
-
-
-if TYPE_CHECKING:
     BackboneName: TypeAlias = str
 else:
     BackboneName = Literal[tuple(ARCHITECTURES)]
@@ -31,8 +21,8 @@ else:
 class Backbone(ModelSettings):
     """Image network of timm with a stem for one channel."""
 
-    takes: ClassVar[tuple[Kind, ...]] = SPECTROGRAMS
-    rules: ClassVar[tuple[Rule, ...]] = (WEIGHTS_EXIST,)
+    takes: ClassVar = SPECTROGRAMS
+    rules: ClassVar = (WEIGHTS_EXIST,)
 
     name: BackboneName = Field("resnet18", description="Model name, which is timm's.")
     drop_rate: Dropout = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import huggingface_hub
 import timm
@@ -15,13 +15,8 @@ from torch.nn import functional as F
 from tuner.errors import WeightsError
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.layers import pooled
-from tuner.models.settings import PRETRAINED
+from tuner.models.settings import PRETRAINED, Pool
 from tuner.models.weights import body_weights, load_into, read_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tuner.models.settings import Pool
 
 # Files that timm looks for, in its order.
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -58,7 +53,7 @@ class BackboneNetwork(nn.Module):
         self.architecture = ARCHITECTURES[name]
         self.pool = pool
         self.body = _body(name, weights)
-        width = int(self.body.head_hidden_size) * (2 if pool == "concat" else 1)  # type: ignore[arg-type]
+        width = self.body.head_hidden_size * (2 if self.pool == "concat" else 1)
         self.head = nn.Sequential(nn.Dropout(drop_rate), nn.Linear(width, num_labels))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,15 +63,15 @@ class BackboneNetwork(nn.Module):
         short = [max(self.architecture.smallest_side - side, 0) for side in x.shape[2:]]
         if any(short):
             x = F.pad(x, (0, short[1], 0, short[0]))  # zero is the mean of a standardised row
-        body: Any = self.body
-        maps = body.forward_features(x)
+        maps = self.body.forward_features(x)
         if self.architecture.tokens:
-            patches = maps[:, body.num_prefix_tokens :]  # [b, n, c]
-            return torch.cat(pooled(patches.transpose(1, 2)[..., None], self.pool), dim=1)
-        # timm's own pooling of a map of one pixel changes nothing.
-        return torch.cat(
-            [body.forward_head(part[:, :, None, None]) for part in pooled(maps, self.pool)], dim=1
-        )
+            patches = maps[:, self.body.num_prefix_tokens :]  # [b, n, c]
+            parts = pooled(patches.transpose(1, 2), self.pool)
+        else:
+            # timm's own pooling of a map of one pixel changes nothing.
+            vectors = pooled(maps, self.pool)
+            parts = [self.body.forward_head(one[:, :, None, None]) for one in vectors]
+        return torch.cat(parts, dim=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``float[b, 1, f, m]`` to logits ``float[b, k]``."""
@@ -84,14 +79,13 @@ class BackboneNetwork(nn.Module):
         return logits
 
 
-def _body(name: str, weights: str | None) -> nn.Module:
-    """Create a network with one input channel and no classifier, with its initial weights."""
+def _body(name: str, weights: str | None) -> Any:
+    """Create timm's network with one input channel, no classifier, and its initial weights."""
+    if weights == PRETRAINED:
+        return _published(name)
     architecture = ARCHITECTURES[name]
     timm_name = architecture.timm_name or name
-    options = {"in_chans": 1, **architecture.options}
-    if weights == PRETRAINED:
-        return _published(name, timm_name, options, architecture.published)
-    body: nn.Module = timm.create_model(timm_name, num_classes=0, **options)
+    body = timm.create_model(timm_name, num_classes=0, in_chans=1, **architecture.options)
     if weights is not None:
         _load_file(body, weights, name)
     return body
@@ -120,24 +114,19 @@ def _names(layers: str | tuple[str, ...]) -> tuple[str, ...]:
     return (layers,) if isinstance(layers, str) else layers
 
 
-def _published(
-    name: str, timm_name: str, options: Mapping[str, Any], record: Mapping[str, Any]
-) -> nn.Module:
+def _published(name: str) -> Any:
     """Create a network without a classifier that has timm's published weights.
 
     timm sums the three channels of a published stem into one.
 
-    Args:
-        name: Name in the space file, for the error.
-        timm_name: Name in timm.
-        options: Arguments of ``timm.create_model``.
-        record: Overrides of timm's record of its published weights.
-
     Raises:
         WeightsError: The weights are neither cached nor reachable, or belong to another network.
     """
+    architecture = ARCHITECTURES[name]
+    timm_name, record = architecture.timm_name or name, architecture.published
     hub_id = record.get("hf_hub_id") or timm.get_pretrained_cfg(timm_name).hf_hub_id
-    cached = _cached(hub_id)
+    found = (huggingface_hub.try_to_load_from_cache(hub_id, file) for file in FILES)
+    cached = next((path for path in found if isinstance(path, str)), None)
     # Another loader, for files outside the hub, would take precedence over a file.
     overlay = {**record, "file": cached, "custom_load": False} if cached else dict(record)
     try:
@@ -146,23 +135,16 @@ def _published(
             huggingface_hub.get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
         # The classifier is created and dropped again: timm loads only a complete network
         # strictly, and tensors missing from the file would stay random in an incomplete one.
-        body: Any = timm.create_model(
-            timm_name, pretrained=True, pretrained_cfg_overlay=overlay, **options,
-            **({"num_classes": 0} if record.get("num_classes") == 0 else {}),
-        )  # fmt: skip
+        options = {"in_chans": 1, **architecture.options}
+        if "num_classes" in record:
+            options["num_classes"] = record["num_classes"]
+        body = timm.create_model(
+            timm_name, pretrained=True, pretrained_cfg_overlay=overlay, **options
+        )
     except Exception as error:  # any of the hub's clients may be at work
         raise WeightsError(_remedies(name, hub_id, cached, error)) from error
     body.reset_classifier(0)
-    whole: nn.Module = body
-    return whole
-
-
-def _cached(hub_id: str) -> str | None:
-    for file in FILES:
-        path = huggingface_hub.try_to_load_from_cache(hub_id, file)
-        if isinstance(path, str):
-            return path
-    return None
+    return body
 
 
 def _remedies(name: str, hub_id: str, cached: str | None, error: Exception) -> str:

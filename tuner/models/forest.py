@@ -11,14 +11,12 @@ from tuner.models.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipelines.features import Kind
-
 
 class Forest(ModelSettings):
     """Random forest on the numbers of a whole song, grown by scikit-learn."""
 
-    takes: ClassVar[tuple[Kind, ...]] = ("song",)
-    fits_at_once: ClassVar[bool] = True
+    takes: ClassVar = ("song",)
+    fits_at_once: ClassVar = True
 
     name: Literal["forest"] = Field("forest", description="Model name.")
     num_trees: int = Field(300, ge=1, le=5000, description="Number of trees.")

@@ -6,19 +6,16 @@ other models, without pickle and without scikit-learn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipelines.features.song import SONG_FEATURES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 # As in tuner.training.metrics: a class without a vote is not impossible.
 MIN_PROBABILITY = 1e-12
@@ -203,21 +200,14 @@ class ForestNetwork(nn.Module):
         num_labels: Number of classes ``k``.
         num_trees: Number of trees.
         max_depth: Longest path from a root to a leaf.
-        min_samples_leaf: Fewest training rows in a leaf.
-        max_features: Share of the features that each split considers.
+        growth: ``min_samples_leaf`` and ``max_features``, which scikit-learn gets.
     """
 
     def __init__(
-        self,
-        num_labels: int,
-        *,
-        num_trees: int,
-        max_depth: int,
-        min_samples_leaf: int,
-        max_features: float,
+        self, num_labels: int, *, num_trees: int, max_depth: int, **growth: float
     ) -> None:
         super().__init__()
-        self.min_samples_leaf, self.max_features = min_samples_leaf, max_features
+        self.growth = growth
         self.body = Trees(num_labels, num_trees, max_depth)
         self.head = LogProbability()
 
@@ -229,7 +219,7 @@ class ForestNetwork(nn.Module):
         Args:
             x: Standardised features of the training clips ``[n, f]``.
             y: Their labels ``[n]``.
-            balanced: Whether classes count alike, however rare they are.
+            balanced: True to weight rows so that rare classes count as much as common ones.
             seed: Seed for drawing rows and features.
         """
         from sklearn.ensemble import RandomForestClassifier  # a second that only forests pay
@@ -237,8 +227,7 @@ class ForestNetwork(nn.Module):
         grown = RandomForestClassifier(
             n_estimators=self.body.num_trees,
             max_depth=self.body.max_depth,
-            min_samples_leaf=self.min_samples_leaf,
-            max_features=float(self.max_features),  # an integer would count features
+            **self.growth,
             class_weight="balanced" if balanced else None,
             random_state=seed % 2**32,
             n_jobs=1,  # a trial has its own threads, and the trees do not depend on their number
@@ -253,10 +242,11 @@ class ForestNetwork(nn.Module):
         Raises:
             ValueError: The input has another shape.
         """
-        if x.shape[1:] != (1, len(SONG_FEATURES), 1):
+        num = len(SONG_FEATURES)
+        if x.shape[1:] != (1, num, 1):
             raise ValueError(
-                f"a forest takes the {len(SONG_FEATURES)} numbers of a song, "
-                f"[b, 1, {len(SONG_FEATURES)}, 1], not {list(x.shape)}"
+                f"a forest takes the {num} numbers of a song, [b, 1, {num}, 1], "
+                f"not {list(x.shape)}"
             )
         logits: torch.Tensor = self.head(self.body(x.flatten(1)))
         return logits

@@ -6,12 +6,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
     from tuner.models.settings import Pool
 
@@ -62,13 +62,10 @@ def in_two_parts(body: nn.Module, head: nn.Module) -> nn.Module:
 
 def pooled(x: torch.Tensor, kind: Pool) -> list[torch.Tensor]:
     """Pool ``[b, c, ...]`` to one ``[b, c]`` for ``avg`` or ``max``, to both for ``concat``."""
-    parts = []
     axes = tuple(range(2, x.dim()))
-    if kind in ("avg", "concat"):
-        parts.append(x.mean(axes))
-    if kind in ("max", "concat"):
-        parts.append(x.amax(axes))
-    return parts
+    average = [x.mean(axes)] if kind != "max" else []
+    maximum = [x.amax(axes)] if kind != "avg" else []
+    return average + maximum
 
 
 class GlobalPool(nn.Module):

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from pipelines.settings.block import Rule
-from tuner.models.settings import (
-    PRETRAINED,
-    WEIGHTS_EXIST,
-    Dropout,
-    ModelSettings,
-    Pool,
-    Weights,
-)
+from tuner.models.settings import PRETRAINED, WEIGHTS_EXIST, Dropout, ModelSettings, Pool, Weights
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipelines.features import FrontEnd, Kind
+    from pipelines.features import FrontEnd
 
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of the published weights; a random start takes any rate."""
@@ -28,11 +21,9 @@ NUM_LAYERS = {"tiny": 3, "base": 12, "large": 24}
 
 
 def _published_for_size(model: Wav2Vec2, _: FrontEnd) -> str | None:
-    if model.weights != PRETRAINED or model.size != "tiny":
-        return None
-    return (
-        f"there are no published weights of size {model.size}; write null, a file, or another size"
-    )
+    if model.weights == PRETRAINED and model.size == "tiny":
+        return "there are no published weights of size tiny; write null, a file, or another size"
+    return None
 
 
 def _enough_layers(model: Wav2Vec2, _: FrontEnd) -> str | None:
@@ -52,8 +43,8 @@ def _rate_of_weights(model: Wav2Vec2, features: FrontEnd) -> str | None:
 class Wav2Vec2(ModelSettings):
     """Wav2Vec 2.0 of torchaudio with a pooled head."""
 
-    takes: ClassVar[tuple[Kind, ...]] = ("waveform",)
-    rules: ClassVar[tuple[Rule, ...]] = (
+    takes: ClassVar = ("waveform",)
+    rules: ClassVar = (
         WEIGHTS_EXIST,
         Rule(("model.weights", "model.size"), _published_for_size),
         Rule(("model.trainable_layers", "model.size"), _enough_layers),

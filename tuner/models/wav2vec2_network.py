@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
 import torchaudio
 from torch import nn
 
 from tuner.models.layers import GlobalPool, in_two_parts, padded_samples
-from tuner.models.settings import PRETRAINED
+from tuner.models.settings import PRETRAINED, Pool
 from tuner.models.weights import body_weights, load_into, read_published, read_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tuner.models.settings import Pool
 
 PUBLISHED = {
     "base": "https://download.pytorch.org/torchaudio/models/wav2vec2_fairseq_base_ls960.pth",
@@ -126,10 +121,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self,
-        model: torchaudio.models.Wav2Vec2Model,
-        pool: Pool,
-        trainable_layers: int | None,
+        self, model: torchaudio.models.Wav2Vec2Model, pool: Pool, trainable_layers: int | None
     ) -> None:
         super().__init__()
         self.model = model

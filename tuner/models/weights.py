@@ -6,20 +6,17 @@ import contextlib
 import shutil
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from tuner.errors import WeightsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from torch import nn
 
 # The first bytes of a file of torch.save: a zip archive since torch 1.6, a pickle before.
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
@@ -76,38 +73,25 @@ def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str)
         WeightsError: Names the first tensors that are missing, unexpected, or of another shape.
     """
     state = module.state_dict()
-    shapes = [
-        f"{name} {list(tensors[name].shape)} instead of {list(value.shape)}"
-        for name, value in state.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    faults = [
-        f"{kind}: {_first(names)}"
-        for kind, names in (
-            ("missing", [name for name in state if name not in tensors]),
-            ("not part of it", sorted(name for name in tensors if name not in state)),
-            ("of another shape", shapes),
-            ("not finite", _not_finite(tensors)),
-        )
-        if names
-    ]
-    if faults:
-        raise WeightsError(f"{what}: these are not its weights; {'; '.join(faults)}")
+    faults = {
+        "missing": [name for name in state if name not in tensors],
+        "not part of it": sorted(name for name in tensors if name not in state),
+        "of another shape": [
+            f"{name} {list(tensors[name].shape)} instead of {list(value.shape)}"
+            for name, value in state.items()
+            if name in tensors and tensors[name].shape != value.shape
+        ],
+        "not finite": [name for name, value in tensors.items() if not value.isfinite().all()],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)
+        raise WeightsError(f"{what}: these are not its weights; {found}")
     module.load_state_dict(dict(tensors))
 
 
-def _not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Return the names of tensors with NaN or infinity."""
-    return [
-        name for name, value in tensors.items()
-        if value.is_floating_point() and not bool(torch.isfinite(value).all())
-    ]  # fmt: skip
-
-
-def _first(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - MAX_SHOWN} more" if len(every) > MAX_SHOWN else ""
-    return ", ".join(every[:MAX_SHOWN]) + more
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more
 
 
 def read_published(
@@ -132,20 +116,16 @@ def read_published(
         state: Any = torch.hub.load_state_dict_from_url(
             address, model_dir=str(file.parent), map_location="cpu", weights_only=True
         )
+        if not all(torch.is_tensor(value) for value in state.values()):
+            raise TypeError("not a state dict")
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a broken pickle raises anything
-        raise _no_weights(file) from error
-    if not (isinstance(state, dict) and all(torch.is_tensor(v) for v in state.values())):
-        raise _no_weights(file)
-    return state
-
-
-def _no_weights(file: Path) -> WeightsError:
-    return WeightsError(
-        f"{file}: damaged, or it holds something else than weights and is not loaded; remove it "
-        f"to fetch it again, {_OTHER_WAY}"
-    )
+        raise WeightsError(
+            f"{file}: damaged, or it holds something else than weights and is not loaded; remove "
+            f"it to fetch it again, {_OTHER_WAY}"
+        ) from error
+    return dict(state)
 
 
 def _fetch(address: str, file: Path, timeout_seconds: float) -> None:
