@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.planted_copies import COPIES, at_rate
-from pipelines.demo.dataset import write_demo
+from pipelines.demo import write_demo
 from pipelines.duplicates import near_pairs, signature
 
 if TYPE_CHECKING:

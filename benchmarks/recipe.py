@@ -92,7 +92,7 @@ def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
     """Build the features of a demo dataset in this process."""
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.decode import decode_here
-    from pipelines.demo.dataset import write_demo
+    from pipelines.demo import write_demo
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog

@@ -17,13 +17,10 @@ UserError                 exit 1
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class UsageError(UserError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.demo.dataset import write_demo
+from pipelines.demo import write_demo
 from pipelines.errors import UserError
 
 

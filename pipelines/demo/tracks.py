@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from pipelines.demo import synth
 from pipelines.demo.genres import DRUMS, GENRES, LINES, PATCHES, STEPS, Genre
 from pipelines.demo.synth import SAMPLE_RATE, Signal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from numpy.typing import NDArray
 
 TRACK_SECONDS = 12.0
 
@@ -50,7 +46,7 @@ _RESTLESS = 0.5  # chance that a note leaves the pitch of the one before
 
 @dataclass(frozen=True)
 class Artist:
-    """What all tracks of an artist have in common.
+    """The sound and the taste that all tracks of an artist share.
 
     Attributes:
         sound: Values of ``_SOUND`` and of the sub-genre's ``ranges``.
@@ -164,18 +160,13 @@ def _drums(artist: Artist, grid: Grid, rng: np.random.Generator) -> tuple[Signal
     sound = artist.sound
     pattern = DRUMS[_pick(artist.drums, rng)]
     hat_band = (sound["hat_hz"], 16_000.0)
-    kick = synth.strike(
-        sound["kick_hz"], sound["kick_fall"], sound["kick_s"], 0.05, (2000, 8000), rng
-    )
-    snare = synth.strike(
-        sound["snare_hz"], 0.3, sound["snare_s"], sound["snare_noise"], (900, 9000), rng
-    )
+    kick_hz, kick_fall, kick_s = sound["kick_hz"], sound["kick_fall"], sound["kick_s"]
+    kick = synth.strike(kick_hz, kick_fall, kick_s, 0.05, (2000, 8000), rng)
+    snare_hz, snare_s, snare_noise = sound["snare_hz"], sound["snare_s"], sound["snare_noise"]
+    snare = synth.strike(snare_hz, 0.3, snare_s, snare_noise, (900, 9000), rng)
     closed_hat, open_hat = (synth.strike(1, 0, decay_s, 1, hat_band, rng) for decay_s in _HATS_S)
-    parts = (
-        (pattern.snare, snare, 0.8),
-        (pattern.closed_hat, closed_hat, 0.3),
-        (pattern.open_hat, open_hat, 0.3),
-    )
+    patterns = (pattern.snare, pattern.closed_hat, pattern.open_hat)
+    parts = zip(patterns, (snare, closed_hat, open_hat), (0.8, 0.3, 0.3), strict=True)
     kicks, pumped, others = grid.silence(), grid.silence(), grid.silence()
     swell = np.exp(-np.arange(SAMPLE_RATE // 2) / (0.1 * SAMPLE_RATE)).astype(np.float32)
     for start, _, velocity in grid.hits(pattern.kick, rng):

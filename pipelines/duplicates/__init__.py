@@ -1,6 +1,188 @@
-"""Copies of one recording: an acoustic fingerprint of each track, and the pairs that match."""
+"""Copies of one recording: pairs that match, without comparing every track with every other."""
 
-from pipelines.duplicates.acoustic_fingerprint import signature
-from pipelines.duplicates.search import exact_pairs, near_pairs
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.duplicates.acoustic_fingerprint import HOP, RATE_HZ, frames_of, signature, unpack
+from pipelines.duplicates.agreement import same_recording
 
 __all__ = ["exact_pairs", "near_pairs", "signature"]
+
+# Finds copies that start up to 2 s earlier or later; coders add a little silence of their own.
+MAX_OFFSET = round(2.4 * RATE_HZ / HOP)  # frames
+
+_NUM_TABLES = 4
+_MIN_KEY_BITS = 14
+_MAX_KEY_BITS = 28
+_MIN_CLEAR = 10  # bits; frames with fewer are silent or stationary and look alike
+_MAX_ENTRIES = 2_000_000  # in a table; more frames are sampled
+_MAX_LINKS = 24  # from an entry to the next entries with its key
+_SHORT_FRAMES = 200
+
+# Surroundings of two equal frames, compared before whole recordings are.
+_AROUND = np.arange(-24, 25, 2)  # frames
+_MIN_AROUND_COSINE = 0.45
+_CHUNK = 40_000
+
+# A table entry is one number for sorting: key, time, track, from the highest bit down.
+_KEY_AT, _TIME_AT = np.uint64(32), np.uint64(21)
+_MAX_TRACKS = 2**21
+
+
+def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, str]]:
+    """Find pairs of tracks that are one recording: coded with loss, louder, shifted, resampled.
+
+    Two tracks are candidates if frames at nearly the same time agree on a subset of their bits.
+    Their whole recordings are then compared (``same_recording``). If more than 25 tracks are the
+    same recording, some pairs of them may be missing, but all are connected.
+
+    Args:
+        signatures: track -> its ``signature``.
+
+    Returns:
+        Pairs (a, b) with a < b, in order; the same for every order of the tracks.
+
+    Raises:
+        ValueError: There are more tracks than an index can hold.
+    """
+    tracks = sorted(signatures)
+    if len(tracks) > _MAX_TRACKS:
+        raise ValueError(
+            f"{len(tracks)} tracks, more than the {_MAX_TRACKS} that can be searched for copies; "
+            "divide the data set"
+        )
+    words = [signatures[track] for track in tracks]
+    candidates = _Frames(words).candidates()
+    found = []
+    cuts = np.flatnonzero(np.diff(candidates[:, :2], axis=0).any(axis=1)) + 1
+    for group in np.split(candidates, cuts) if len(candidates) else []:
+        a, b = (int(number) for number in group[0, :2])
+        offsets = sorted({int(o) + d for o in group[:, 2] for d in (-1, 0, 1)})
+        if same_recording(unpack(words[a]), unpack(words[b]), offsets):
+            found.append((tracks[a], tracks[b]))
+    return found
+
+
+def exact_pairs(digests: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Find tracks whose decoded samples are equal.
+
+    Args:
+        digests: track -> digest of its samples.
+
+    Returns:
+        Pairs (first, other) for each set of equal tracks, in order.
+    """
+    same: dict[str, list[str]] = defaultdict(list)
+    for track, digest in sorted(digests.items()):
+        same[digest].append(track)
+    return sorted((tracks[0], other) for tracks in same.values() for other in tracks[1:])
+
+
+class _Frames:
+    """The frames of all tracks, one track after the other."""
+
+    def __init__(self, signatures: Sequence[NDArray[np.uint32]]) -> None:
+        parts = [frames_of(words) for words in signatures]
+        none = np.zeros((2, 0), np.uint32)
+        self.signs, self.clear = np.concatenate([none, *parts], axis=1)
+        self.starts = np.cumsum([0, *(part.shape[1] for part in parts)])
+
+    def candidates(self) -> NDArray[np.int64]:
+        """Return int64[C, 3]: tracks a < b and the offset of b's frames, sorted and unique."""
+        lengths = np.diff(self.starts)
+        every = np.arange(len(lengths))
+        short = every[lengths <= _SHORT_FRAMES]
+        groups = [every, short] if 0 < len(short) < len(every) else [every]
+        codes = [np.zeros(0, np.int64)]
+        for tracks in groups:
+            for table in range(_NUM_TABLES):
+                entries = self._entries(tracks, table)
+                codes.extend(self._agreeing(links) for links in _links(entries))
+        code = np.unique(np.concatenate(codes))
+        pair, offset = np.divmod(code, 2 * MAX_OFFSET + 1)
+        a, b = np.divmod(pair, max(1, len(lengths)))
+        return np.stack([a, b, offset - MAX_OFFSET], axis=1)
+
+    def _entries(self, tracks: NDArray[np.int64], table: int) -> NDArray[np.uint64]:
+        """Return sorted entries (key, time, track in one number) of the distinctive frames."""
+        num_frames = int(np.diff(self.starts)[tracks].sum())
+        mask = _mask(table, num_frames)
+        sample = max(1, -(-num_frames // _MAX_ENTRIES))
+        parts = [np.zeros(0, np.uint64)]
+        for track in tracks.tolist():
+            part = slice(self.starts[track], self.starts[track + 1])
+            key = self.signs[part] & mask
+            keep = np.bitwise_count(self.clear[part]) >= _MIN_CLEAR
+            keep[1:] &= key[1:] != key[:-1]
+            if sample > 1:
+                # Chosen by content, so that copies keep the same frames; 2^32 / golden ratio.
+                keep &= (key * np.uint32(2654435769) >> np.uint32(12)) % sample == 0
+            time = np.flatnonzero(keep).astype(np.uint64)
+            keys = key[keep].astype(np.uint64)
+            parts.append(keys << _KEY_AT | time << _TIME_AT | np.uint64(track))
+        entries = np.concatenate(parts)
+        entries.sort()
+        return entries
+
+    def _agreeing(self, links: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the codes of those links whose surroundings agree too."""
+        a, b, time_a, time_b = links
+        offset = time_b - time_a
+        code = (a * (len(self.starts) - 1) + b) * (2 * MAX_OFFSET + 1) + offset + MAX_OFFSET
+        code, first = np.unique(code, return_index=True)
+        good = [self._look(links[:, first[i : i + _CHUNK]]) for i in range(0, len(first), _CHUNK)]
+        return code[np.concatenate(good)] if good else code
+
+    def _look(self, links: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of the int64[4, L] links have the same sound around both frames."""
+        track_a, track_b, time_a, time_b = links[:, :, np.newaxis]
+        at_a, inside_a = self._places(track_a, time_a + _AROUND)
+        at_b, inside_b = self._places(track_b, time_b + _AROUND)
+        inside, nothing = inside_a & inside_b, np.uint32(0)
+        clear_a = np.where(inside, self.clear[at_a], nothing)
+        clear_b = np.where(inside, self.clear[at_b], nothing)
+        both = clear_a & clear_b
+        differ = both & (self.signs[at_a] ^ self.signs[at_b])
+        counts = np.bitwise_count(np.stack([clear_a, clear_b, both, differ]))
+        num_a, num_b, num_both, num_differ = counts.sum(axis=2, dtype=np.float32)
+        least = _MIN_AROUND_COSINE * np.sqrt(num_a * num_b)
+        good: NDArray[np.bool_] = num_both - 2 * num_differ >= least
+        return good
+
+    def _places(
+        self, track: NDArray[np.int64], time: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return positions of frames, and which ones the track has; the others get position 0."""
+        inside = (time >= 0) & (time < self.starts[track + 1] - self.starts[track])
+        return np.where(inside, self.starts[track] + time, 0), inside
+
+
+def _mask(table: int, num_frames: int) -> np.uint32:
+    """Select neighbouring bits, enough that chance matches are as rare as frames are many."""
+    bits = min(max(int(num_frames).bit_length() + 1, _MIN_KEY_BITS), _MAX_KEY_BITS)
+    low = (1 << bits) - 1
+    turn = 32 * table // _NUM_TABLES
+    return np.uint32((low << turn | low >> (32 - turn)) & 0xFFFFFFFF)
+
+
+def _links(entries: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Yield int64[4, L]: tracks a < b and times of two entries with one key and close times."""
+    key = (entries >> _KEY_AT).astype(np.uint32)
+    time = (entries >> _TIME_AT).astype(np.int64) & (2**11 - 1)
+    track = entries.astype(np.int64) & (_MAX_TRACKS - 1)
+    at = np.arange(len(entries))
+    for step in range(1, _MAX_LINKS + 1):
+        at = at[at < len(entries) - step]
+        at = at[(key[at] == key[at + step]) & (time[at + step] - time[at] <= MAX_OFFSET)]
+        if not len(at):
+            return
+        other = at + step
+        swap = track[at] > track[other]
+        a, b = np.where(swap, other, at), np.where(swap, at, other)
+        links = np.stack([track[a], track[b], time[a], time[b]])
+        yield links[:, links[0] != links[1]]

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipelines.duplicates.acoustic_fingerprint import WAVE_HOP, WAVE_RATE_HZ
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from pipelines.duplicates.acoustic_fingerprint import AcousticFingerprint
+from pipelines.duplicates.acoustic_fingerprint import WAVE_HOP, WAVE_RATE_HZ, AcousticFingerprint
 
 # Cosine of the clear signs, which count as -1 and 1, the others as 0. Measured
 # (docs/decisions.md): copies reach at least 0.67, the two most similar tracks of one artist of

@@ -17,8 +17,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from pipelines.demo import dataset as demo
-from pipelines.demo import write_demo
+from pipelines.demo import encode, plan_tracks, write_demo
 from pipelines.demo.__main__ import main
 from pipelines.errors import CatalogError, SpecError, StorageFullError, UserError
 
@@ -66,10 +65,10 @@ def test_files_are_twelve_seconds_of_clean_stereo_in_four_formats(dataset):
 
 def test_another_process_makes_the_same_samples_and_bytes_but_for_ogg(dataset):
     # The dataset came from worker processes in any order; here four tracks, alone and reversed.
-    by_format = {track.path.rpartition(".")[2]: track for track in demo.plan_tracks(30)}
+    by_format = {track.path.rpartition(".")[2]: track for track in plan_tracks(30)}
     assert set(by_format) == {"wav", "flac", "ogg", "mp3"}
     for extension, track in reversed(by_format.items()):
-        again = demo.encode(track, seed=1)
+        again = encode(track, seed=1)
         if extension == "ogg":  # an Ogg stream has a random serial number
             copy = dataset.parent / "again.ogg"
             copy.write_bytes(again)
@@ -77,17 +76,17 @@ def test_another_process_makes_the_same_samples_and_bytes_but_for_ogg(dataset):
             np.testing.assert_array_equal(samples, expected)
         else:
             assert again == (dataset / track.path).read_bytes(), track.path
-    assert demo.encode(by_format["wav"], seed=2) != demo.encode(by_format["wav"], seed=1)
+    assert encode(by_format["wav"], seed=2) != encode(by_format["wav"], seed=1)
 
 
 def test_tracks_are_spread_evenly_over_artists_and_formats():
-    tracks = demo.plan_tracks(150)
+    tracks = plan_tracks(150)
     assert set(Counter((track.label, track.artist) for track in tracks).values()) == {5}
     assert len({track.artist for track in tracks}) == 30
     assert len({track.path for track in tracks}) == 150
     formats = Counter((track.label, track.path.rpartition(".")[2]) for track in tracks)
     assert set(formats.values()) <= {7, 8}  # of 30 tracks of a label
-    assert tracks[:100] == demo.plan_tracks(100)
+    assert tracks[:100] == plan_tracks(100)
 
 
 def test_complete_dataset_is_not_written_again(dataset):

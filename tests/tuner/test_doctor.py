@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import free_ports
-from tuner.doctor import environment, software, torch_family
+from tuner.doctor import environment, software
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -49,7 +49,7 @@ def fake_family(folder: Path, **sources: str) -> dict[str, str]:
 
 def test_cuda_torchaudio_beside_cpu_torch(tmp_path: Path) -> None:
     variables = fake_family(tmp_path, torchaudio=f"raise OSError({LOADS_NOT!r})")
-    check = torch_family.check_torch(torch_family.probe(variables), CONSTRAINTS)
+    check = software.check_torch(software.probe(variables), CONSTRAINTS)
     assert check.status == "FAIL"
     said = "is a CUDA build and does not load beside CPU-only torch 2.11.0+here"
     assert said in check.detail
@@ -64,7 +64,7 @@ def test_torchvision_beside_another_cuda_torch(tmp_path: Path) -> None:
         torch=HEALTHY_TORCH.replace("CUDA", "'13.0'"),
         torchvision="raise RuntimeError('operator torchvision::nms does not exist')",
     )
-    check = torch_family.check_torch(torch_family.probe(variables), CONSTRAINTS)
+    check = software.check_torch(software.probe(variables), CONSTRAINTS)
     assert check.status == "FAIL"
     assert "torchvision 0.26.0 does not load beside torch 2.11.0+here" in check.detail
     assert "nms does not exist" in check.detail
@@ -81,25 +81,25 @@ def test_torchvision_beside_another_cuda_torch(tmp_path: Path) -> None:
     ],
 )
 def test_other_broken_families(tmp_path: Path, name: str, source: str, says: str) -> None:
-    findings = torch_family.probe(fake_family(tmp_path, **{name: source}))
-    check = torch_family.check_torch(findings, CONSTRAINTS)
+    findings = software.probe(fake_family(tmp_path, **{name: source}))
+    check = software.check_torch(findings, CONSTRAINTS)
     assert check.status == "FAIL"
     assert says in check.detail
     assert PINS in check.remedy
 
 
 def test_family_that_fits(tmp_path: Path) -> None:
-    findings = torch_family.probe(fake_family(tmp_path))
-    assert torch_family.check_torch(findings, CONSTRAINTS).status == "ok"
-    assert torch_family.check_bf16(findings).detail == "native on the CPU"
+    findings = software.probe(fake_family(tmp_path))
+    assert software.check_torch(findings, CONSTRAINTS).status == "ok"
+    assert software.check_bf16(findings).detail == "native on the CPU"
 
 
 def test_driver_without_a_device_torch_sees(tmp_path: Path) -> None:
     (tmp_path / "version").write_text("NVRM version: 470")
-    findings: torch_family.Findings = {"devices": {"gpus": []}}
-    assert torch_family.check_gpu(findings, tmp_path / "version").status == "warn"
-    assert torch_family.check_gpu(findings, tmp_path / "missing").status == "ok"
-    seen = torch_family.check_gpu({"devices": {"gpus": ["H100", "H100"]}})
+    findings: software.Findings = {"devices": {"gpus": []}}
+    assert software.check_gpu(findings, tmp_path / "version").status == "warn"
+    assert software.check_gpu(findings, tmp_path / "missing").status == "ok"
+    seen = software.check_gpu({"devices": {"gpus": ["H100", "H100"]}})
     assert seen.detail == "2 CUDA: H100, H100"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from tuner.doctor import Check
 
 
@@ -47,15 +46,15 @@ def main(storage: Path, as_json: bool) -> None:
 
 def all_checks(storage: Path, variables: Mapping[str, str]) -> Iterator[Check]:
     """Run the checks one by one."""
-    from tuner.doctor import environment, software, torch_family
+    from tuner.doctor import environment, software
     from tuner.training.arrays import cache_folder
 
     yield software.check_packages()
-    findings = torch_family.probe()
+    findings = software.probe()
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
-    yield torch_family.check_torch(findings, constraints)
-    yield torch_family.check_gpu(findings)
-    yield torch_family.check_bf16(findings)
+    yield software.check_torch(findings, constraints)
+    yield software.check_gpu(findings)
+    yield software.check_bf16(findings)
     yield software.check_audio()
     yield software.check_m4a()
     yield environment.check_ray(variables)

@@ -6,13 +6,10 @@ import os
 import shutil
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuner.doctor import Check
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ANSWER_TIMEOUT_SECONDS = 3.0
 GIB = 2**30
@@ -36,26 +33,27 @@ def check_room(
     """Check that a folder can be written, or created, and that its disk has room."""
     if not writable(folder):
         return Check(name, "FAIL", f"{folder} cannot be written", "choose another folder")
-    free = shutil.disk_usage(nearest(folder)).free
-    detail = f"{free / GIB:.1f} GiB free at {folder}"
-    if free >= wanted_bytes:
-        return Check(name, "ok", detail)
-    remedy = (
-        f"{wanted_bytes / GIB:.0f} GiB are recommended; free some space, or choose another folder"
-    )
-    return Check(name, "FAIL" if free < needed_bytes else "warn", detail, remedy)
+    wanted = f"{wanted_bytes / GIB:.0f} GiB are recommended"
+    remedy = f"{wanted}; free some space, or choose another folder"
+    return _check_free(name, folder, wanted_bytes, needed_bytes, remedy)
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm"), wanted_bytes: int = 2 * GIB) -> Check:
     """Check that Ray's object store fits into shared memory."""
     if not folder.exists():
         return Check("shared memory", "ok", f"no {folder} on this system")
-    free = shutil.disk_usage(folder).free
+    remedy = "Ray falls back to the slower disk; start containers with --shm-size=2g or more"
+    return _check_free("shared memory", folder, wanted_bytes, 0, remedy)
+
+
+def _check_free(
+    name: str, folder: Path, wanted_bytes: int, needed_bytes: int, remedy: str
+) -> Check:
+    free = shutil.disk_usage(nearest(folder)).free
     detail = f"{free / GIB:.1f} GiB free at {folder}"
     if free >= wanted_bytes:
-        return Check("shared memory", "ok", detail)
-    remedy = "Ray falls back to the slower disk; start containers with --shm-size=2g or more"
-    return Check("shared memory", "warn", detail, remedy)
+        return Check(name, "ok", detail)
+    return Check(name, "warn" if free >= needed_bytes else "FAIL", detail, remedy)
 
 
 def check_port(port: int, purpose: str, remedy: str) -> Check:
@@ -73,11 +71,8 @@ def check_ray(environment: Mapping[str, str]) -> Check:
     """Check that the cluster at RAY_ADDRESS answers."""
     address = environment.get("RAY_ADDRESS", "")
     if address in ("", "local", "auto"):
-        return Check(
-            "ray",
-            "ok",
-            f"RAY_ADDRESS is {address or 'not set: a study starts Ray on this machine'}",
-        )
+        shown = address or "not set: a study starts Ray on this machine"
+        return Check("ray", "ok", f"RAY_ADDRESS is {shown}")
     host, _, port = address.rpartition("://")[2].rstrip("/").rpartition(":")
     if not host or not port.isdigit():
         remedy = "write host:port, or unset it"
@@ -101,12 +96,8 @@ def check_token(environment: Mapping[str, str]) -> Check:
         if environment.get("RAY_ADDRESS", "") in ("", "local"):
             return Check("ray token", "ok", "none yet; the first local study creates one")
         remedy = f"copy the cluster's token to {path} and chmod 600 it"
-        return Check(
-            "ray token",
-            "warn",
-            f"{path} is missing; the cluster may refuse the connection",
-            remedy,
-        )
+        detail = f"{path} is missing; the cluster may refuse the connection"
+        return Check("ray token", "warn", detail, remedy)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         detail = f"{path} has mode {mode:03o}: other users can run code on your cluster"
@@ -133,13 +124,11 @@ def check_tracking(uri: str | None, storage: Path) -> Check:
 def _check_server(uri: str, shown: str) -> Check:
     import requests
 
+    url = f"{uri.rstrip('/')}/health"
     try:
-        url = f"{uri.rstrip('/')}/health"
         status = requests.get(url, timeout=ANSWER_TIMEOUT_SECONDS).status_code
     except requests.RequestException as error:
-        remedy = (
-            "start the server, correct MLFLOW_TRACKING_URI, or unset it to track in a local file"
-        )
+        remedy = "start the server, correct MLFLOW_TRACKING_URI, or unset it to track in a file"
         return Check("mlflow", "FAIL", f"{shown} does not answer ({type(error).__name__})", remedy)
     if status != 200:
         remedy = "check that it is an MLflow server, and check the user name and password"

@@ -1,18 +1,48 @@
-"""Checks of the installed packages and of the audio formats they can read."""
+"""Checks of installed software: packages, torch with its companions, GPUs and audio formats."""
 
 from __future__ import annotations
 
+import io
+import json
+import re
+import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from tuner.doctor import Check, Status
+from tuner.doctor import Check
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+Findings = dict[str, dict[str, Any]]
 
 PACKAGE = "audio-tuner"
+FAMILY = ("torch", "torchaudio", "torchvision")
+IMPORT_TIMEOUT_SECONDS = 120.0  # the first import after an installation reads gigabytes
+# Runs in its own process, which a mismatched pair may crash; prints one line of JSON a finding.
+TORCH_PROBE = """
+import importlib, json, sys
+def say(**found): print(json.dumps(found), flush=True)
+def load(name):
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        say(name=name, error=f"{type(error).__name__}: {error}")
+torch = load("torch")
+if torch is None:
+    sys.exit()
+say(name="torch", version=torch.__version__, cuda=torch.version.cuda)
+for name in ("torchaudio", "torchvision"):
+    module = load(name)
+    if module is not None:
+        say(name=name, version=module.__version__)
+cpu = torch.cpu.get_capabilities()
+gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+say(name="devices", gpus=[torch.cuda.get_device_name(i) for i in gpus],
+    gpu_bf16=bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False),
+    cpu_bf16=bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16")))
+"""
 # Format and subtype as libsndfile names them; a sample rate in Hz that the codec accepts.
 CODECS: dict[str, tuple[str, str | None, int]] = {
     "wav": ("WAV", None, 44100),
@@ -23,39 +53,114 @@ CODECS: dict[str, tuple[str, str | None, int]] = {
 }
 
 
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def check_packages(distribution: str = PACKAGE) -> Check:
     """Check that the packages required by a distribution are installed in the right versions."""
     from packaging.requirements import Requirement
 
-    try:
-        requirements = [Requirement(text) for text in metadata.requires(distribution) or ()]
-    except metadata.PackageNotFoundError:
+    if installed_version(distribution) is None:
         remedy = "run `make env`, or pip install -c constraints.txt -e ."
         return Check("packages", "FAIL", f"{distribution} is not installed", remedy)
+    requirements = [Requirement(text) for text in metadata.requires(distribution) or ()]
     # Extras are optional.
     required = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
     wrong = []
     for requirement in required:
-        try:
-            installed = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
+        installed = installed_version(requirement.name)
+        if installed is None:
             wrong.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
+        elif not requirement.specifier.contains(installed, prereleases=True):
             wrong.append(f"{requirement.name} is {installed}, expected {requirement.specifier}")
     if wrong:
         return Check("packages", "FAIL", "; ".join(wrong), "pip install -c constraints.txt -e .")
-    shown = ", ".join(f"{name} {metadata.version(name)}" for name in ("ray", "mlflow", "torch"))
     python = ".".join(map(str, sys.version_info[:3]))
-    return Check(
-        "packages", "ok", f"Python {python}, {shown}; {len(required)} required packages match"
-    )
+    shown = ", ".join(f"{name} {metadata.version(name)}" for name in ("ray", "mlflow", "torch"))
+    detail = f"Python {python}, {shown}; {len(required)} required packages match"
+    return Check("packages", "ok", detail)
+
+
+def probe(environment: Mapping[str, str] | None = None) -> Findings:
+    """Import torch and its companions in another process; return what it found, by name."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", TORCH_PROBE],
+            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=IMPORT_TIMEOUT_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"torch": {"error": f"no answer within {IMPORT_TIMEOUT_SECONDS:.0f} seconds"}}
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    findings: Findings = {line.pop("name"): line for line in lines}
+    if done.returncode != 0:
+        missing = next((name for name in FAMILY if name not in findings), "torch")
+        findings[missing] = {"error": f"the import ended the process ({done.returncode})"}
+    return findings
+
+
+def check_torch(findings: Findings, constraints: Path) -> Check:
+    """Check that torch, torchaudio and torchvision load and are of one release."""
+    wanted = "torch==2.11.* torchaudio==2.11.* torchvision==0.26.*"
+    if constraints.is_file():
+        pins = dict(line.split("==") for line in constraints.read_text().split())
+        wanted = " ".join(f"{name}=={pins[name]}" for name in FAMILY)
+    remedy = f"reinstall all three from the default index: pip install --force-reinstall {wanted}"
+    torch = findings.get("torch", {"error": "no answer"})
+    if "error" in torch:
+        return Check("torch", "FAIL", f"torch does not load: {torch['error']}", remedy)
+    for name in FAMILY[1:]:
+        error = findings.get(name, {"error": "no answer"}).get("error")
+        if error is None:
+            continue
+        fault = "does not load beside"
+        if torch["cuda"] is None and "No module named" not in error:
+            fault = "is a CUDA build and does not load beside CPU-only"
+        version = installed_version(name) or "(not installed)"
+        detail = f"{name} {version} {fault} torch {torch['version']}"
+        return Check("torch", "FAIL", f"{detail} ({error.strip().splitlines()[0]})", remedy)
+    versions = {name: findings[name]["version"] for name in FAMILY}
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items())
+    numbers = [
+        tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+        for version in versions.values()
+    ]
+    major, minor = numbers[0]
+    # torchaudio shares torch's numbers; torchvision was at 0.15 when torch was at 2.0.
+    if numbers != [(major, minor), (major, minor), (0, minor + 15)]:
+        return Check("torch", "FAIL", f"{shown} are of different releases", remedy)
+    return Check("torch", "ok", shown)
+
+
+def check_gpu(findings: Findings, driver: Path = Path("/proc/driver/nvidia/version")) -> Check:
+    """Report the GPUs that torch can use."""
+    gpus = findings.get("devices", {}).get("gpus", [])
+    if gpus:
+        return Check("gpu", "ok", f"{len(gpus)} CUDA: {', '.join(gpus)}")
+    if driver.exists():
+        remedy = "update the NVIDIA driver, or reinstall torch as the check `torch` says"
+        detail = "an NVIDIA driver is installed, but torch sees no device"
+        return Check("gpu", "warn", detail, remedy)
+    return Check("gpu", "ok", "none; trials run on the CPU")
+
+
+def check_bf16(findings: Findings) -> Check:
+    """Report whether the GPU or the CPU multiplies bfloat16 in hardware."""
+    devices = findings.get("devices", {})
+    if devices.get("gpu_bf16"):
+        return Check("bfloat16", "ok", "native on the GPU")
+    if devices.get("cpu_bf16"):
+        return Check("bfloat16", "ok", "native on the CPU")
+    return Check("bfloat16", "ok", "not native; `train.precision: auto` computes in float32")
 
 
 def check_audio(codecs: Mapping[str, tuple[str, str | None, int]] = CODECS) -> Check:
     """Check that libsndfile reads the usual formats, by writing and reading each in memory."""
-    import io
-
     import numpy as np
     import soundfile
 
@@ -71,18 +176,17 @@ def check_audio(codecs: Mapping[str, tuple[str, str | None, int]] = CODECS) -> C
             broken.append(name)
     library = f"libsndfile {soundfile.__libsndfile_version__}"
     if broken:
-        status: Status = "FAIL" if "wav" in broken else "warn"
         remedy = "pip install --force-reinstall soundfile (its wheels include libsndfile)"
-        return Check("audio", status, f"{library} lacks {' '.join(broken)}", remedy)
+        detail = f"{library} lacks {' '.join(broken)}"
+        return Check("audio", "FAIL" if "wav" in broken else "warn", detail, remedy)
     return Check("audio", "ok", f"{library} reads {' '.join(codecs)}")
 
 
 def check_m4a() -> Check:
     """Check that AAC in MP4 can be read, by decoding a tone with the code of a build."""
     remedy = f"pip install -c constraints.txt '{PACKAGE}[m4a]'"
-    try:
-        version = metadata.version("av")
-    except metadata.PackageNotFoundError:
+    version = installed_version("av")
+    if version is None:
         detail = "not read (optional PyAV is not installed); M4A, AAC and WMA files are rejected"
         return Check("m4a", "ok", detail, remedy)
     from pipelines.audio import decode_fd
