@@ -12,17 +12,13 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-
-import filelock
+from typing import Any, Self
 
 from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, order=True)
@@ -191,6 +187,8 @@ class Folder:
         Raises:
             TimeoutError: Another process holds it.
         """
+        import filelock  # here, because it loads asyncio
+
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(target, timeout=timeout_seconds)

@@ -192,7 +192,7 @@ def test_a_model(tmp_path: Path) -> None:
 def test_a_feature_kind(tmp_path: Path) -> None:
     copy = copied(tmp_path)
     (copy / "pipelines/features/delta.py").write_text(DELTA)
-    table = copy / "pipelines/features/kinds.py"
+    table = copy / "pipelines/features/__init__.py"
     edit(table, 'Literal["logmel", ', 'Literal["logmel", "delta", ')
     edit(
         table,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.audio.source import block_frames, clean_tags
 from pipelines.audio.truncation import unopened_shortfall
 from pipelines.errors import AudioRejected
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 # Offset, first bytes, FFmpeg's demuxer, name. The demuxer is always given, so that no content can
 # make FFmpeg treat a file as a playlist that leads to other files.

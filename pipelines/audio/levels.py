@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import AudioRejected
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Levels relative to full scale 1.0.
 SILENT_PEAK = 1e-4  # -80 dB

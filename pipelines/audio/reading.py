@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
 import xxhash
+from numpy.typing import NDArray
 
 from pipelines.audio.levels import Levels
-from pipelines.audio.source import BLOCK_VALUES
+from pipelines.audio.source import BLOCK_VALUES, AudioSource
 from pipelines.errors import AudioRejected
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pipelines.audio.source import AudioSource
 
 MAX_SECONDS = 600.0
 

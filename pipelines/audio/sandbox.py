@@ -15,17 +15,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.audio.decoding import Decoded
 from pipelines.audio.opening import open_regular, stat_regular
 from pipelines.audio.reading import MAX_SAMPLES, Window
 from pipelines.errors import AudioRejected, UserError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _MAX_MESSAGE = 65536
 _TICK_SECONDS = 0.5  # interval of checks on a child that has not answered

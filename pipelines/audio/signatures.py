@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import PurePath
+from pathlib import PurePath
 
 # First bytes of containers that libsndfile reads: such a file that does not open has a broken
 # header.

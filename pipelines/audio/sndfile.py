@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from pipelines.audio.source import block_frames, clean_tags
 from pipelines.errors import AudioRejected
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # libsndfile converts these to float32 one sample at a time; numpy does it eight times faster, with
 # the same values. For the other codings, libsndfile is fast enough.

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 from pipelines.build.building import BuildOptions, build_sets
 from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
-from pipelines.settings import Block, ClipSpec, SplitSpec
+from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.layouts import LAYOUTS
 from pipelines.sources.tracks import printable
-from pipelines.splits.decide import Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -14,8 +14,19 @@ from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import printable, shown
 from pipelines.storage import Folder
-from pipelines.store.feature_set import DECODED, TRACKS, FeatureSet, file_digest, open_feature_set
-from pipelines.store.manifest import MANIFEST, Counts, Manifest, PartFile, Reason, manifest_text
+from pipelines.store import (
+    DECODED,
+    MANIFEST,
+    TRACKS,
+    Counts,
+    FeatureSet,
+    Manifest,
+    PartFile,
+    Reason,
+    file_digest,
+    manifest_text,
+    open_feature_set,
+)
 from pipelines.verdicts import save_verdicts
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from pipelines.errors import BuildError, SplitError, StoreError
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
-from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, check
+from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, Tolerance, check
 from pipelines.sources.content import content_digest, digests, root_key
 from pipelines.sources.files import EXTRA_EXTENSIONS
-from pipelines.splits.decide import Tolerance, check_splits, decide, with_listing
 from pipelines.storage import Folder, full_disk_named
-from pipelines.store.feature_set import FeatureSet, find_feature_set
+from pipelines.store import FeatureSet, find_feature_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -176,6 +175,7 @@ class _Build:
     def run(self, missing: Mapping[Folder, Specs]) -> dict[Folder, BuildResult]:
         """Build each missing set, or wait for another process that builds it."""
         from pipelines.build.decode import Output
+        from pipelines.splits.decide import check_splits
 
         check_splits(self.catalog, self.split)
         stagings = self.out / ".staging"
@@ -202,6 +202,7 @@ class _Build:
         from pipelines.build.assemble import assemble
         from pipelines.build.decode import DecodeJob
         from pipelines.build.reuse import track_keys
+        from pipelines.splits.decide import decide
 
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
         keys = track_keys(self.catalog, self.digests)
@@ -285,6 +286,7 @@ class _Build:
     def _list_rejects(self, target: Folder, verdicts: Mapping[str, Verdict]) -> str:
         """List the bad files beside the feature set that will not exist."""
         from pipelines.build.writer import write_rejects
+        from pipelines.splits.decide import with_listing
 
         name, judged = f"{target.name}.rejects.csv", with_listing(self.catalog, verdicts)
         tracks = ((track, judged[track.track_id]) for track in self.catalog.tracks)

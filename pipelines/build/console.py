@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pipelines.build.building import BuildProgress
-    from pipelines.store.feature_set import FeatureSet
-    from pipelines.store.manifest import Manifest
+    from pipelines.store import FeatureSet, Manifest
 
 _EXAMPLES = 3
 

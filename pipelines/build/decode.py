@@ -17,7 +17,7 @@ from pipelines.errors import AudioRejected
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import Track, printable
-from pipelines.store.feature_set import rows_schema
+from pipelines.store import rows_schema
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pipelines.errors import StoreError
 from pipelines.features import feature_key
 from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
-from pipelines.store.feature_set import DECODED, FeatureSet, open_feature_set
+from pipelines.store import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Verdict, load_verdicts
 
 if TYPE_CHECKING:

@@ -13,15 +13,14 @@ import pyarrow.parquet
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import printable, shown
-from pipelines.store.feature_set import (
+from pipelines.store import (
     REJECTS,
     TRACKS,
+    PartFile,
     clips_schema,
     file_digest,
     part_prefix,
-    tracks_schema,
 )
-from pipelines.store.manifest import PartFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +36,23 @@ _PART_BYTES = 64 << 20
 
 # First characters of a cell that a spreadsheet would run as a formula (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+_TRACKS_SCHEMA = pyarrow.schema(
+    [
+        ("track_id", pyarrow.string()),
+        ("path", pyarrow.string()),
+        ("start_s", pyarrow.float64()),
+        ("end_s", pyarrow.float64()),
+        ("label", pyarrow.string()),
+        ("group", pyarrow.string()),
+        ("split", pyarrow.string()),
+        ("verdict", pyarrow.string()),
+        ("reason", pyarrow.string()),
+        ("detail", pyarrow.string()),
+        ("seconds", pyarrow.float64()),
+        ("clips", pyarrow.int32()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -146,8 +162,8 @@ def _labelled(track: SplitTrack, rows: pyarrow.Table, schema: pyarrow.Schema) ->
 
 
 def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
-    """Write tracks.parquet from one mapping of ``tracks_schema`` columns per listed file."""
-    table = pyarrow.Table.from_pylist(list(rows), schema=tracks_schema())
+    """Write tracks.parquet from one mapping of its columns per listed file."""
+    table = pyarrow.Table.from_pylist(list(rows), schema=_TRACKS_SCHEMA)
     pyarrow.parquet.write_table(table, folder.local(TRACKS), compression="zstd")
 
 

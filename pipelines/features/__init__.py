@@ -1,28 +1,242 @@
-"""Audio features: the table of kinds, their settings, fingerprints and extraction."""
+"""Audio features: the table of kinds, the settings they read, and fingerprints."""
 
-from pipelines.features.fingerprint import FORMAT_VERSION, feature_key, fingerprint
-from pipelines.features.kinds import (
-    KINDS,
-    MAX_RATE_HZ,
-    MIN_RATE_HZ,
-    SPECTROGRAMS,
-    FeatureKind,
-    FeatureSpec,
-    FrontEnd,
-    Kind,
-)
+# The transforms are in modules of their own, because a space file must load without NumPy.
 
-# Transforms are in modules of their own: a space file must load without NumPy.
-__all__ = [
-    "FORMAT_VERSION",
-    "KINDS",
-    "MAX_RATE_HZ",
-    "MIN_RATE_HZ",
-    "SPECTROGRAMS",
-    "FeatureKind",
-    "FeatureSpec",
-    "FrontEnd",
-    "Kind",
-    "feature_key",
-    "fingerprint",
-]
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipelines.settings import Block, ClipSpec, Framing, SplitSpec
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["logmel", "stft", "mfcc", "tempogram", "waveform", "song"]
+
+MIN_RATE_HZ = 4_000
+MAX_RATE_HZ = 384_000
+
+
+class FrontEnd(Block):
+    """Front-end settings, in torchaudio's names; the kind may be left to the model."""
+
+    kind: Literal["auto", Kind] = Field(
+        "auto", description="Kind of features; auto: what the model takes, log-mel first."
+    )
+    sample_rate: int = Field(
+        22050, ge=MIN_RATE_HZ, le=MAX_RATE_HZ, description="Sample rate, in Hz."
+    )
+    n_fft: int = Field(1024, ge=16, le=65_536, description="Length of the FFT, in samples.")
+    win_length: int | None = Field(
+        None, ge=1, description="Length of the Hann window, in samples; n_fft if not given."
+    )
+    hop_length: int = Field(512, ge=1, le=65_536, description="Hop between frames, in samples.")
+    f_min: float = Field(0.0, ge=0, description="Lower edge of the lowest mel band, in Hz.")
+    f_max: float | None = Field(
+        None,
+        gt=0,
+        description="Upper edge of the highest band, in Hz; sample_rate / 2 if not given.",
+    )
+    n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
+    n_mfcc: int = Field(20, ge=1, le=1024, description="Number of cepstral coefficients.")
+    n_lags: int = Field(
+        128, ge=2, le=2048, description="Rows of a tempogram: lags from 0, in frames."
+    )
+
+
+class FeatureSpec(FrontEnd):
+    """Front-end settings of a feature set."""
+
+    kind: Kind = Field("logmel", description="Kind of features.")
+
+    @property
+    def row(self) -> FeatureKind:
+        """Row of the kind in the table."""
+        return KINDS[self.kind]
+
+    @property
+    def framing(self) -> Framing:
+        """Frames of the Fourier transform."""
+        return Framing(self.n_fft, self.win_length or self.n_fft, self.hop_length)
+
+    @property
+    def highest_hz(self) -> float:
+        """Upper edge of the highest mel band, in Hz."""
+        return self.sample_rate / 2 if self.f_max is None else self.f_max
+
+    def num_samples(self, seconds: float) -> int:
+        """Return the number of samples in ``seconds``."""
+        return round(seconds * self.sample_rate)
+
+    def shape(self, clip: ClipSpec) -> tuple[int, int]:
+        """Return the shape (F, M) of the features of one clip: rows and columns."""
+        samples = self.num_samples(clip.clip_seconds)
+        columns = {"frame": self.framing.count(samples), "sample": samples, "track": 1}
+        return self.row.num_rows(self), columns[self.row.column]
+
+    @property
+    def column_samples(self) -> int:
+        """Samples from one column to the next."""
+        return self.hop_length if self.row.column == "frame" else 1
+
+    def columns_in(self, seconds: float) -> int:
+        """Return the number of columns that cover ``seconds`` of a clip."""
+        samples = self.num_samples(seconds)
+        columns = {"frame": 1 + samples // self.hop_length, "sample": samples, "track": 1}
+        return columns[self.row.column]
+
+    def canonical(self) -> dict[str, Any]:
+        """Return everything that changes the features, with defaults written out."""
+        values = self.model_dump() | {
+            "win_length": self.win_length or self.n_fft,
+            "f_max": self.highest_hz,
+        }
+        return {name: values[name] for name in ("kind", "sample_rate", *self.row.reads)}
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """One kind of features.
+
+    Attributes:
+        summary: What it is, for the documentation.
+        reads: Settings that it reads besides ``sample_rate``; the others change neither its
+            numbers nor its fingerprint. With ``n_mels`` it is made from mel bands, without from
+            Fourier bins.
+        num_rows: Returns the number of rows F.
+        rows: The same in words, for messages.
+        column: What a column is: a ``frame`` of a spectrogram, a ``sample``, or the whole
+            ``track``, which is not cut into clips. Augmentation masks frames and flips the
+            polarity of samples.
+        decibels: Whether values are levels in dB and rows are frequencies. Augmentation adds a
+            gain to levels (it multiplies samples) and shifts the rows.
+        head: Builds the torch module that makes it from the spectrogram in dB,
+            float32[n, bands, m] -> float32[n, f, m]; None for the spectrogram itself. Building a
+            feature set and training on a GPU use the same module.
+    """
+
+    summary: str
+    reads: tuple[str, ...]
+    num_rows: Callable[[FeatureSpec], int]
+    rows: str
+    column: Literal["frame", "sample", "track"] = "frame"
+    decibels: bool = False
+    head: Callable[[FeatureSpec], torch.nn.Module] | None = None
+
+    @property
+    def is_spectrogram(self) -> bool:
+        """Whether columns are frames."""
+        return self.column == "frame"
+
+
+def _cepstrum(feature: FeatureSpec) -> torch.nn.Module:
+    from pipelines.features.modules import Cepstrum
+
+    return Cepstrum(feature.n_mels, feature.n_mfcc)
+
+
+def _tempogram(feature: FeatureSpec) -> torch.nn.Module:
+    from pipelines.features.modules import Tempogram
+
+    return Tempogram(feature.n_lags)
+
+
+def _num_song_features(feature: FeatureSpec) -> int:
+    from pipelines.features.song import SONG_FEATURES
+
+    return len(SONG_FEATURES)
+
+
+_FRAMES = ("n_fft", "win_length", "hop_length")
+_MEL = (*_FRAMES, "f_min", "f_max", "n_mels")
+
+KINDS: dict[Kind, FeatureKind] = {
+    "logmel": FeatureKind(
+        summary="power mel spectrogram in dB",
+        reads=_MEL,
+        num_rows=lambda feature: feature.n_mels,
+        rows="n_mels",
+        decibels=True,
+    ),
+    "stft": FeatureKind(
+        summary="power spectrogram in dB",
+        reads=_FRAMES,
+        num_rows=lambda feature: feature.n_fft // 2 + 1,
+        rows="n_fft / 2 + 1",
+        decibels=True,
+    ),
+    "mfcc": FeatureKind(
+        summary="mel-frequency cepstral coefficients",
+        reads=(*_MEL, "n_mfcc"),
+        num_rows=lambda feature: feature.n_mfcc,
+        rows="n_mfcc",
+        head=_cepstrum,
+    ),
+    "tempogram": FeatureKind(
+        summary="local autocorrelation of the onset strength",
+        reads=(*_MEL, "n_lags"),
+        num_rows=lambda feature: feature.n_lags,
+        rows="n_lags",
+        head=_tempogram,
+    ),
+    "waveform": FeatureKind(
+        summary="samples",
+        reads=(),
+        num_rows=lambda feature: 1,
+        rows="1",
+        column="sample",
+    ),
+    "song": FeatureKind(
+        summary="tempo and statistics of the whole track",
+        reads=_FRAMES,
+        num_rows=_num_song_features,
+        rows="16",
+        column="track",
+    ),
+}
+
+SPECTROGRAMS: tuple[Kind, ...] = tuple(name for name, row in KINDS.items() if row.is_spectrogram)
+
+
+# Raised whenever the same settings would give other numbers or another layout on disk.
+FORMAT_VERSION = 3
+
+
+def fingerprint(
+    content_digest: str, clip: ClipSpec, feature: FeatureSpec, split: SplitSpec
+) -> str:
+    """Return the name of a feature set: 16 hex digits over all that changes its numbers.
+
+    Settings that mean the same give the same name: ``f_max=None`` and half the sample rate,
+    ``win_length=None`` and ``n_fft``, shares when a column gives the split.
+    """
+    return _digest(
+        {
+            "version": FORMAT_VERSION,
+            "content": content_digest,
+            "clip": clip.canonical(),
+            "feature": feature.canonical(),
+            "split": split.canonical(),
+        }
+    )
+
+
+def feature_key(clip: ClipSpec, feature: FeatureSpec) -> str:
+    """Return the name of a way to turn a file into rows: 16 hex digits.
+
+    Two feature sets with the same key hold the same rows for a file with the same bytes.
+    """
+    return _digest(
+        {"version": FORMAT_VERSION, "clip": clip.canonical(), "feature": feature.canonical()}
+    )
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Front ends as torch modules: the device form of features, which ``torch.export`` takes."""
+"""Front ends as torch modules, which ``torch.export`` takes, and the rhythm they measure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipelines.features.rhythm import onset_strength, tempogram
 from pipelines.features.spectra import POWER_FLOOR, hann_window
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Cepstrum(torch.nn.Module):
 
 
 class Tempogram(torch.nn.Module):
-    """Local autocorrelation of the onset strength, as defined by ``rhythm.tempogram``."""
+    """Local autocorrelation of the onset strength, see ``tempogram``."""
 
     def __init__(self, n_lags: int) -> None:
         super().__init__()
@@ -85,3 +84,107 @@ class OneRow(torch.nn.Module):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """float32[n, l] -> float32[n, 1, l]."""
         return waveform.unsqueeze(1)
+
+
+# Smallest onset of a frame that counts, in dB. The rounding of float32 changes a steady sound by
+# less, and normalisation would blow that up to a rhythm.
+_ONSET_FLOOR_DB = 0.01
+
+_VALUES_AT_ONCE = 2**20  # in the windows of a track; with their spectra they take about 25 MB
+
+# The prior of ``tempo``, that of librosa.feature.tempo: log-normal around 120 BPM with a
+# standard deviation of one octave, cut off at 320.
+_USUAL_BPM = 120.0
+_MAX_BPM = 320.0
+_TEMPO_WINDOW_SECONDS = 8.0
+
+
+def onset_strength(levels: torch.Tensor) -> torch.Tensor:
+    """Compute how much the levels rise from frame to frame: spectral flux in dB.
+
+    o[t] = mean over bands of max(0, S[t] - S[t - 1]), o[0] = 0 (Böck and Widmer 2013, without
+    their maximum filter). This is librosa.onset.onset_strength with center=False.
+
+    Args:
+        levels: float32[n, f, m] in dB.
+
+    Returns:
+        float32[n, m] in dB a frame, at least 0.
+    """
+    rise = torch.relu(levels[:, :, 1:] - levels[:, :, :-1]).mean(dim=1)
+    return torch.nn.functional.pad(rise, (1, 0))
+
+
+def tempogram(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
+    """Compute the local autocorrelation of the onset strength (Grosche, Müller and Kurth 2010).
+
+    Around each frame t, w[i] = o[t - n_lags // 2 + i] hann[i] for i below n_lags, and
+    r[k] = sum_i w[i] w[i + k] / sum_i w[i]^2. Beyond both ends the onset strength falls to 0
+    linearly over n_lags // 2 frames. This is librosa.feature.tempogram on the same onsets, with
+    one difference: where all onsets are below 0.01 dB, r is divided as if they were 0.01 dB, so
+    that a steady sound has no rhythm.
+
+    Args:
+        onsets: float32[n, m] in dB.
+        n_lags: Number of lags k, from 0 frames on, and of frames under the window.
+
+    Returns:
+        float32[n, n_lags, m] from 0 to 1; row 0 is 1 wherever there are onsets.
+    """
+    return _autocorrelation(_windows(onsets, n_lags)).transpose(1, 2)
+
+
+def tempo(onsets: torch.Tensor, sample_rate: int, hop_length: int) -> tuple[float, float]:
+    """Estimate the tempo of a whole track, and how clear it is.
+
+    The tempo is the lag with the highest log(1 + 1e6 r) + log prior, where r is the mean
+    tempogram over windows of 8 s: librosa.feature.tempo with its defaults, on the same onsets.
+
+    Args:
+        onsets: float32[m] in dB.
+        sample_rate: Sample rate, in Hz.
+        hop_length: Samples between frames.
+
+    Returns:
+        Beats per minute, and how far r at that lag lies above the lowest r before it, 0 to 1.
+        Both are 0 for a track without onsets.
+    """
+    n_lags = max(2, int(_TEMPO_WINDOW_SECONDS * sample_rate) // hop_length)
+    windows = _windows(onsets[None], n_lags)[0]
+    total = torch.zeros(n_lags, dtype=torch.float64)
+    step = max(1, _VALUES_AT_ONCE // n_lags)
+    for start in range(0, len(windows), step):
+        total += _autocorrelation(windows[start : start + step]).sum(dim=0)
+    mean = total[1:] / len(onsets)
+    bpm = 60.0 * sample_rate / (hop_length * torch.arange(1, n_lags, dtype=torch.float64))
+    possible = bpm < _MAX_BPM
+    if not (possible.any() and mean.max() > 0):
+        return 0.0, 0.0
+    prior = -0.5 * (torch.log2(bpm) - torch.log2(torch.tensor(_USUAL_BPM))) ** 2
+    score = torch.where(possible, torch.log1p(1e6 * mean) + prior, -torch.inf)
+    best = int(score.argmax())
+    return float(bpm[best]), float(mean[best] - mean[: best + 1].min())
+
+
+def _windows(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
+    """float32[n, m] -> float32[n, m, n_lags], a view of the frames around each frame."""
+    half = n_lags // 2
+    ramp = torch.arange(half, dtype=onsets.dtype, device=onsets.device) / half
+    before, after = onsets[:, :1] * ramp, onsets[:, -1:] * ramp.flip(0)
+    around = torch.cat((before, onsets, after), dim=1)
+    return around.unfold(1, n_lags, 1)[:, : onsets.shape[1]]
+
+
+def _autocorrelation(windows: torch.Tensor) -> torch.Tensor:
+    """float32[..., k] -> float32[..., k], one value per lag, divided by that of lag 0."""
+    n_lags = windows.shape[-1]
+    hann = torch.hann_window(n_lags, dtype=windows.dtype, device=windows.device)
+    spectrum = torch.fft.rfft(
+        windows * hann, n=2 * n_lags
+    )  # twice as long, so that no lag wraps around
+    power = torch.view_as_real(spectrum).square().sum(-1)
+    products = torch.fft.irfft(power, n=2 * n_lags)[..., :n_lags]
+    least = _ONSET_FLOOR_DB**2 * hann.square().sum()
+    # rounding leaves some products slightly below 0
+    shares: torch.Tensor = products.clamp(min=0.0) / torch.maximum(products[..., :1], least)
+    return shares

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.settings import CLIP_RULES, Rule, check
 
 if TYPE_CHECKING:
-    from pipelines.features.kinds import FeatureSpec
+    from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
 
 

@@ -40,9 +40,9 @@ def song_features(
 
     Units are chosen so that float16 holds each to 1/2048 of itself.
 
-    - ``tempo_bpm``, ``pulse_clarity``: see ``rhythm.tempo``; 0 for a track without onsets.
+    - ``tempo_bpm``, ``pulse_clarity``: see ``modules.tempo``; 0 for a track without onsets.
     - ``energy_db``: 10 log10 of the mean square of a frame, at least -100 dB.
-    - ``onset_db``: ``rhythm.onset_strength`` of 40 mel bands.
+    - ``onset_db``: ``modules.onset_strength`` of 40 mel bands.
     - ``centroid_khz``, ``spread_khz``: mean and standard deviation of the frequencies of a frame,
       weighted with their magnitudes.
     - ``rolloff_khz``: the lowest frequency below which 85 % of the magnitude lies.
@@ -137,7 +137,7 @@ def _rhythm(
     """Return tempo and its clarity, and the onset strength float64[M] in dB."""
     import torch
 
-    from pipelines.features.rhythm import onset_strength, tempo
+    from pipelines.features.modules import onset_strength, tempo
 
     levels = torch.from_numpy(10.0 * np.log10(np.maximum(mel_power, POWER_FLOOR)))
     onsets = onset_strength(levels.T[None])[0]

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.errors import CatalogError
-from pipelines.sources.files import files_at, is_uri, local_path, printable_root, split_uri
+from pipelines.sources.files import Files, files_at, is_uri, local_path, printable_root, split_uri
 from pipelines.sources.layouts import LAYOUTS
 from pipelines.sources.layouts.manifest import read_manifest
 from pipelines.sources.listing import SUFFIXES
 from pipelines.sources.tracks import Catalog, colliding, name_tracks, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pipelines.sources.files import Files
 
 
 def read_catalog(source: str | Path, layout: str = "auto", label: str = "label") -> Catalog:

@@ -8,17 +8,13 @@ import io
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import AudioRejected, CatalogError
-from pipelines.sources.files import as_stream, printable_file, read_all
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipelines.sources.files import Files
+from pipelines.sources.files import Files, as_stream, printable_file, read_all
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _MAX_SHOWN = 8

@@ -6,12 +6,10 @@ import hashlib
 import json
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
 # Cells without a value, as table programs write them. Not ``no``, ``none`` or ``null``: these are
 # words, and words can be classes.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipelines.duplicates import exact_pairs, near_pairs
-from pipelines.errors import BuildError, SpecError
+from pipelines.errors import BuildError
 from pipelines.sources.tracks import printable, shown
 from pipelines.splits.assign import (
     assign_clip_splits,
@@ -23,32 +23,13 @@ from pipelines.verdicts import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipelines.settings import Split, SplitSpec
+    from pipelines.settings import Split, SplitSpec, Tolerance
     from pipelines.sources.tracks import Catalog, Track
     from pipelines.splits.groups import Pair
     from pipelines.splits.leakage import Leakage
 
 # Skipped files that are not bad: the data set loses nothing with them.
 _HARMLESS = frozenset({"E_DUP", "E_DUP_ROW", "E_LEAK", "E_SPLIT"})
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The amount of data that a build may lose before it stops.
-
-    Attributes:
-        max_bad_share: Largest share of bad files among the listed ones.
-        drop_lost_classes: Whether to continue without a class that lost all of its files.
-    """
-
-    max_bad_share: float = 0.2
-    drop_lost_classes: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_bad_share <= 1:
-            raise SpecError(
-                f"max_bad_share must be from 0 to 1, got {self.max_bad_share:g}; 5 % is 0.05"
-            )
 
 
 @dataclass(frozen=True)

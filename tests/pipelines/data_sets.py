@@ -7,9 +7,8 @@ from typing import Any
 
 from pipelines.build.building import BuildOptions, BuildResult, build_sets
 from pipelines.features import FeatureSpec
-from pipelines.settings import ClipSpec, SplitSpec
+from pipelines.settings import ClipSpec, SplitSpec, Tolerance
 from pipelines.sources.tracks import Catalog
-from pipelines.splits.decide import Tolerance
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -20,7 +20,7 @@ from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
-from pipelines.store.feature_set import open_feature_set
+from pipelines.store import open_feature_set
 from tests.pipelines.data_sets import build
 from tuner.trials.cluster import Cluster
 

@@ -26,7 +26,7 @@ from pipelines.features import FeatureSpec
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.tracks import Catalog, Track
-from pipelines.store.feature_set import FeatureSet
+from pipelines.store import FeatureSet
 from tests.pipelines.data_sets import build
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)

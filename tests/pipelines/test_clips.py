@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.features.clips import cut
+from pipelines.features.extract import cut
 from pipelines.settings import ClipSpec
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipelines.duplicates import signature
 from pipelines.errors import BuildError, SplitError
-from pipelines.settings import SplitSpec
+from pipelines.settings import SplitSpec, Tolerance
 from pipelines.sources.tracks import Catalog, Track
-from pipelines.splits.decide import Decision, Tolerance, check_splits, decide
+from pipelines.splits.decide import Decision, check_splits, decide
 from pipelines.verdicts import Verdict
 
 

@@ -16,8 +16,7 @@ from librosa.onset import onset_strength
 
 from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec, Kind, spectra
-from pipelines.features.clips import cut
-from pipelines.features.extract import extract, front_end, transform
+from pipelines.features.extract import cut, extract, front_end, transform
 from pipelines.features.spectra import MelBank
 from pipelines.settings import ClipSpec
 from tests.pipelines.signals import LENGTH, SIGNALS, noise

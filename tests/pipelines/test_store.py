@@ -17,7 +17,7 @@ from pipelines.features.extract import transform
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
-from pipelines.store.feature_set import FeatureSet, find_feature_set, open_feature_set
+from pipelines.store import FeatureSet, find_feature_set, open_feature_set
 from tests.pipelines.data_sets import build
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)

@@ -12,7 +12,7 @@ from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rej
 from pipelines.settings import Split
 from pipelines.sources.tracks import Track
 from pipelines.storage import Folder
-from pipelines.store.feature_set import rows_schema
+from pipelines.store import rows_schema
 from pipelines.verdicts import Verdict
 
 SHAPE = (4, 3)

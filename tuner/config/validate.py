@@ -29,7 +29,7 @@ from tuner.config.tree import (
 from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from pipelines.settings.block import Rule
+    from pipelines.settings import Rule
     from tuner.config.yaml_text import Mark, Scalar
 
 MAX_PROBLEMS: Final = 100

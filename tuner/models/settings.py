@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from pipelines.features import FrontEnd, Kind
 from pipelines.settings import Block, Rule
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from pipelines.features import FrontEnd, Kind
 
 PRETRAINED = "pretrained"
 """In place of a file: the weights that the library behind a model publishes for it."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.settings.block import Rule
+from pipelines.settings import Rule
 from tuner.models.settings import PRETRAINED, WEIGHTS_EXIST, Dropout, ModelSettings, Pool, Weights
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from pipelines.storage import Folder
-    from pipelines.store.feature_set import FeatureSet
+    from pipelines.store import FeatureSet
     from tuner.config import Space
     from tuner.study.context import Context
 
@@ -108,8 +108,8 @@ def build_all(
         UserError: The data cannot be used, or the disk is full.
     """
     from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.settings import Tolerance
     from pipelines.sources.catalog import read_catalog
-    from pipelines.splits.decide import Tolerance
 
     # Neither the split nor the share of bad files can be a range, so all sets have the same.
     data = space.template.data

@@ -23,7 +23,7 @@ from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
 from pipelines.settings import SPLITS
 from pipelines.storage import Folder
-from pipelines.store.feature_set import FeatureSet, open_feature_set
+from pipelines.store import FeatureSet, open_feature_set
 
 # Samples that pass through a front end at once, in whole clips; this bounds its memory.
 SAMPLES_AT_ONCE = 2**22

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Discriminator, Field, Tag
 
-from pipelines.settings.block import Block, Rule
+from pipelines.settings import Block, Rule
 
 OptimizerName = Literal[
     "adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "lamb", "lion", "adabound"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipelines.storage import Folder
-from pipelines.store.feature_set import open_feature_set
+from pipelines.store import open_feature_set
 from tuner.errors import StudyError
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget

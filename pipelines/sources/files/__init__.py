@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, cast
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Final, Literal, NamedTuple, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipelines.sources.tracks import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # Files that need the extra ``m4a``. Listed in any case, so that they have a verdict without it.
 EXTRA_EXTENSIONS: Final = frozenset({".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv", ".mpc"})

@@ -5,15 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected, CatalogError
 from pipelines.sources.files import FoundFile, Stamp, leads_out
 from pipelines.sources.tracks import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # Folders that operating systems leave on disks and in archives, without data of the user.
 _SYSTEM_FOLDERS = frozenset(

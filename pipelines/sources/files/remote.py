@@ -6,14 +6,12 @@ import contextlib
 import functools
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import AudioRejected, CatalogError, UserError
 from pipelines.sources.files import FoundFile, Stamp, leads_out, printable_root, quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 MAX_FETCHED_BYTES = 2 << 30
 _BLOCK_BYTES = 8 << 20  # most recordings are one request

@@ -5,11 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.sources.layouts.esc50 import is_esc50, read_esc50
-from pipelines.sources.layouts.fma import is_fma, read_fma
 from pipelines.sources.layouts.folders import read_folders
-from pipelines.sources.layouts.gtzan import gtzan_base, read_gtzan
 from pipelines.sources.layouts.manifest import find_manifest, read_manifest
+from pipelines.sources.layouts.published import (
+    gtzan_base,
+    is_esc50,
+    is_fma,
+    read_esc50,
+    read_fma,
+    read_gtzan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

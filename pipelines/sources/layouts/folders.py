@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected, CatalogError
 from pipelines.sources.files import (
     EXTENSIONS,
+    Files,
+    FoundFile,
     as_stream,
     files_at,
     is_audio_name,
@@ -17,9 +18,6 @@ from pipelines.sources.files import (
 )
 from pipelines.sources.files.local import is_below
 from pipelines.sources.tracks import Catalog, Track
-
-if TYPE_CHECKING:
-    from pipelines.sources.files import Files, FoundFile
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = range(100, 1024)  # a git-LFS pointer is smaller than 1024 bytes

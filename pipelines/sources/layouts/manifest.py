@@ -5,19 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from pipelines.errors import CatalogError
-from pipelines.sources.files import is_audio_name, printable_root
+from pipelines.sources.files import Files, is_audio_name, printable_root
 from pipelines.sources.listing import Table, read_table, shown_few
 from pipelines.sources.tracks import Catalog, Track, normal_form
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pipelines.sources.files import Files
 
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 SEGMENT = ("start_s", "end_s")

@@ -1,13 +1,112 @@
-"""Split settings: how tracks are grouped, and the size of each split."""
+"""Settings that pipelines and tuner share: their base class, rules between them, clips, splits."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.settings.block import Block, Rule
+from pipelines.errors import SpecError
+
+
+class Block(BaseModel):
+    """Settings that are frozen, reject unknown keys and infinity, and convert nothing silently."""
+
+    # A process that only receives settings, such as a decode worker, never builds a validator.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A check that involves more than one setting.
+
+    Attributes:
+        paths: Dotted paths of the settings involved. A fault is reported at the first one that
+            was written in the space file.
+        check: Returns what is wrong and what to write instead, or None. Takes the whole
+            experiment, or what the table that holds the rule says.
+    """
+
+    paths: tuple[str, ...]
+    check: Callable[..., str | None]
+
+
+def check(rules: Iterable[Rule], *settings: Block) -> None:
+    """Check settings that did not come from a space file.
+
+    Raises:
+        SpecError: The settings break some of the rules; the message lists them all.
+    """
+    faults = [(rule.paths[0], fault) for rule in rules if (fault := rule.check(*settings))]
+    if faults:
+        raise SpecError("; ".join(f"{name}: {fault}" for name, fault in faults))
+
+
+class ClipSpec(Block):
+    """Clip settings: length, number, and what fills a short track."""
+
+    clip_seconds: float = Field(3.0, gt=0, le=600, description="Length of a clip, in seconds.")
+    clips_per_track: int | None = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="Clips of a track, evenly spaced; not used with hop_seconds.",
+    )
+    hop_seconds: float | None = Field(
+        None, ge=0.01, le=3600, description="Seconds between clips, in place of clips_per_track."
+    )
+    short: Literal["pad", "repeat"] = Field(
+        "pad", description="Fill a track shorter than a clip with zeros, or repeat it."
+    )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return everything that changes the clips, with defaults written out."""
+        by_hop = self.hop_seconds is not None
+        return {
+            "seconds": self.clip_seconds,
+            "count": None if by_hop else self.clips_per_track,
+            "hop_seconds": self.hop_seconds,
+            "short": self.short,
+        }
+
+
+def _number_of_clips(clip: ClipSpec) -> str | None:
+    if clip.hop_seconds is None and clip.clips_per_track is None:
+        return "hop_seconds and clips_per_track are both null; set one of them"
+    return None
+
+
+CLIP_RULES = (Rule(("hop_seconds", "clips_per_track"), _number_of_clips),)
+"""Checks of a ``ClipSpec``."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The frames of a short-time Fourier transform.
+
+    Attributes:
+        n_fft: Samples in one frame.
+        win_length: Samples under the Hann window in the middle of the frame.
+        hop_length: Samples between frames.
+    """
+
+    n_fft: int
+    win_length: int
+    hop_length: int
+
+    def count(self, num_samples: int) -> int:
+        """Return the number of frames of a signal: one is centred on every multiple of the hop.
+
+        With an odd ``n_fft``, half of which is cut off on both sides, the last one may not fit.
+        """
+        reflected = num_samples + 2 * (self.n_fft // 2)
+        return 1 + (reflected - self.n_fft) // self.hop_length
+
 
 TAGS = ("artist", "album")
 
@@ -121,3 +220,22 @@ SPLIT_RULES = (
     Rule(("split",), _values),
 )
 """Checks of a ``SplitSpec``, with the names that settings have in a space file."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The amount of data that a build may lose before it stops.
+
+    Attributes:
+        max_bad_share: Largest share of bad files among the listed ones.
+        drop_lost_classes: Whether to continue without a class that lost all of its files.
+    """
+
+    max_bad_share: float = 0.2
+    drop_lost_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_share <= 1:
+            raise SpecError(
+                f"max_bad_share must be from 0 to 1, got {self.max_bad_share:g}; 5 % is 0.05"
+            )

@@ -1,1 +1,0 @@
-"""Feature sets on disk: format, atomic commit, verification."""
