@@ -196,16 +196,14 @@ class ArrayFeed:
         """Return this worker's part of the batch of rows ``whole``."""
         rank, size = self.workers.rank, self.workers.size
         part = slice(len(whole) * rank // size, len(whole) * (rank + 1) // size)
-        mine = draws.of(part)
+        mine, width = draws.of(part), self._crop_frames
         partner = None
         if self.recipe.augment.mixup > 0:
-            theirs = draws.at(mine.partner)
-            rows = whole[mine.partner]
-            partner = Partner(
-                self._features(rows, theirs.crop_start), self._tensor(self.arrays.y[rows]), theirs
-            )
+            theirs, rows = draws.at(mine.partner), whole[mine.partner]
+            x = self._clips.crops(rows, theirs.crop_start, width)
+            partner = Partner(x, self._tensor(self.arrays.y[rows]), theirs)
         return Batch(
-            x=self._features(whole[part], mine.crop_start),
+            x=self._clips.crops(whole[part], mine.crop_start, width),
             y=self._tensor(self.arrays.y[whole[part]]),
             track=self._tensor(self.arrays.track[whole[part]]),
             whole_size=len(whole),
@@ -232,10 +230,6 @@ class ArrayFeed:
                 track=self._tensor(self.arrays.track[at] - rows.first_track),
                 whole_size=at.stop - at.start,
             )
-
-    def _features(self, rows: NDArray[np.int64], crop_start: NDArray[np.int64]) -> torch.Tensor:
-        """Return cropped features ``float32[b, f, m]`` of some rows."""
-        return self._clips.crops(rows, crop_start, self._crop_frames)
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
         return _on_device(values, self.workers.device)

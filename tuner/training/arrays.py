@@ -34,6 +34,8 @@ SOUND_RANGE_DB = 40.0
 LEVEL_SAMPLES = 256
 # Increased whenever the same feature set gives other arrays.
 ARRAYS_VERSION = 3
+# Fields of `Arrays` with a file of their own that is read into memory.
+IN_MEMORY = ("y", "track", "track_label", "mean", "std", "sound")
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
 
 
-def open_arrays(
-    feature_set: Path,
-    cache: Path,
-    front_end: DeviceFrontEnd | None = None,
-) -> Arrays:
+def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None = None) -> Arrays:
     """Map a feature set, writing its arrays first if this node does not have them.
 
     Args:
@@ -153,14 +151,9 @@ def open_arrays(
         fingerprint=source.manifest.fingerprint,
         labels=source.manifest.labels,
         x=np.load(folder / "x.npy", mmap_mode="r"),
-        y=np.load(folder / "y.npy"),
-        track=np.load(folder / "track.npy"),
         track_ids=tuple(index["track_ids"]),
-        track_label=np.load(folder / "track_label.npy"),
-        mean=np.load(folder / "mean.npy"),
-        std=np.load(folder / "std.npy"),
-        sound=np.load(folder / "sound.npy"),
         splits={name: SplitRows(**rows) for name, rows in index["splits"].items()},
+        **{name: np.load(folder / f"{name}.npy") for name in IN_MEMORY},
     )
 
 
@@ -224,12 +217,9 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
         track_label += [class_of[label] for label in label_of.values()]
         splits[name] = asdict(SplitRows(start, len(y), first_track, len(track_ids)))
     x.flush()
-    mean, std = spread.result()
-    for stem, array in (
-        ("y", np.array(y)), ("track", np.array(track)), ("track_label", np.array(track_label)),
-        ("mean", mean), ("std", std), ("sound", np.concatenate(sound)),
-    ):  # fmt: skip
-        np.save(folder / f"{stem}.npy", array)
+    in_memory = (y, track, track_label, *spread.result(), np.concatenate(sound))
+    for field, array in zip(IN_MEMORY, in_memory, strict=True):
+        np.save(folder / f"{field}.npy", np.asarray(array))
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
     index = {"track_ids": track_ids, "splits": splits, "bytes": sizes}
     (folder / "index.json").write_text(json.dumps(index))
@@ -267,18 +257,16 @@ class _Spread:
 
     def __init__(self, num_rows: int) -> None:
         self._count = 0
-        self._sum = np.zeros(num_rows)
-        self._squares = np.zeros(num_rows)
+        self._sums = np.zeros((2, num_rows))  # of the values and of their squares
 
     def add(self, features: NDArray[np.float16]) -> None:
         """Add clips ``[n, f, m]``."""
         values = features.astype(np.float64)
         self._count += values.shape[0] * values.shape[2]
-        self._sum += values.sum((0, 2))
-        self._squares += np.einsum("nfm,nfm->f", values, values)
+        self._sums += values.sum((0, 2)), np.einsum("nfm,nfm->f", values, values)
 
     def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and standard deviation ``[f]``."""
-        mean = self._sum / max(self._count, 1)
-        variance = self._squares / max(self._count, 1) - mean**2
-        return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+        mean, square = self._sums / max(self._count, 1)
+        std = np.sqrt(np.maximum(square - mean**2, 0.0))
+        return mean.astype(np.float32), std.astype(np.float32)

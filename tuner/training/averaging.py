@@ -74,11 +74,9 @@ class Average:
         Raises:
             CheckpointError: Names or shapes differ from those of the network; nothing is changed.
         """
-        shapes = {name: value.shape for name, value in self.weights.items()}
-        shapes[COUNTER] = torch.Size()
-        found = {name: value.shape for name, value in state.items()}
-        wrong = sorted(k for k in shapes.keys() | found.keys() if shapes.get(k) != found.get(k))
-        if wrong:
+        wanted = {(name, value.shape) for name, value in self.state().items()}
+        found = {(name, value.shape) for name, value in state.items()}
+        if wrong := sorted({name for name, _ in wanted ^ found}):
             raise CheckpointError(f"averaged weights do not fit the network: {', '.join(wrong)}")
         for name, value in self.weights.items():
             value.copy_(state[name])
@@ -92,14 +90,8 @@ class Average:
         the context.
         """
         own = {name: value.clone() for name, value in network.state_dict().items()}
-        _copy_into(network, self.weights)
+        network.load_state_dict(self.weights)
         try:
             yield
         finally:
-            _copy_into(network, own)
-
-
-@torch.no_grad()
-def _copy_into(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    for name, value in network.state_dict().items():
-        value.copy_(weights[name])
+            network.load_state_dict(own)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic.dataclasses
 import safetensors.torch
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
@@ -18,7 +21,7 @@ from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec
 from pipelines.storage import Folder
 from tuner.errors import CheckpointError
-from tuner.models import MODELS, ModelSettings
+from tuner.models import Model
 from tuner.models.layers import Classifier
 from tuner.training.checkpoint import DAMAGE, tensor_bytes
 from tuner.training.recipe import Crops
@@ -28,9 +31,11 @@ BUNDLE = "bundle.json"
 MODEL = "model.safetensors"
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
 class Bundle:
     """Description of a trained model, with all that prediction needs.
+
+    Values are validated, because they may come from anybody.
 
     Attributes:
         labels: Class names in the order of the logits.
@@ -43,11 +48,11 @@ class Bundle:
         origin: Where it comes from (study, trial, feature set, validation metrics), for people.
     """
 
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
     clip: ClipSpec
     feature: FeatureSpec
     crops: Crops
-    model: ModelSettings
+    model: Model
     from_stored_samples: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
 
@@ -69,8 +74,7 @@ def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor
     digest = hashlib.sha256(content).hexdigest()
     files = Folder(folder)
     files.write_bytes(MODEL, content)
-    blocks = {name: getattr(bundle, name).model_dump() for name in ("clip", "feature", "model")}
-    description = {**asdict(bundle), **blocks}
+    description = TypeAdapter(Bundle).dump_python(bundle)
     files.write_json(BUNDLE, {"version": FORMAT_VERSION, **description, "sha256": {MODEL: digest}})
     return folder
 
@@ -108,34 +112,19 @@ def _read_description(files: Folder) -> tuple[Bundle, str]:
         ValueError: A value is invalid; other errors in `DAMAGE` mean the same.
     """
     data = files.read_json(BUNDLE)
-    version = data.pop("version")
-    if version == 1:  # crops started anywhere and covered the clip
-        data["crops"] = {"frames": data.pop("crop_frames")}
-    elif version != FORMAT_VERSION:
+    if data["version"] == 1:  # crops started anywhere and covered the clip
+        data["crops"] = {"frames": data["crop_frames"]}
+    elif data["version"] != FORMAT_VERSION:
         raise CheckpointError(
-            f"{files / BUNDLE}: unknown format version {version}, expected 1 or {FORMAT_VERSION}"
+            f"{files / BUNDLE}: unknown format version {data['version']}, "
+            f"expected 1 or {FORMAT_VERSION}"
         )
-    labels = data["labels"]
-    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
-        raise ValueError("labels must be a list of names")
-    if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ValueError("labels must be at least two different names")
-    if type(data.setdefault("from_stored_samples", False)) is not bool:
-        raise ValueError("from_stored_samples must be true or false")
-    model = MODELS[data["model"]["name"]].model_validate(data["model"])
-    clip, feature = ClipSpec(**data["clip"]), FeatureSpec(**data["feature"])
-    check_front_end(clip, feature)
-    if feature.kind not in model.takes:
-        raise ValueError(f"{model.name} does not take {feature.kind}")
-    bundle = Bundle(
-        labels=tuple(labels),
-        clip=clip,
-        feature=feature,
-        crops=Crops(**data["crops"]),
-        model=model,
-        from_stored_samples=data["from_stored_samples"],
-        origin=data["origin"],
-    )
+    bundle = TypeAdapter(Bundle).validate_json(json.dumps(data))
+    if len(set(bundle.labels)) < len(bundle.labels):
+        raise ValueError("labels must be different names")
+    check_front_end(bundle.clip, bundle.feature)
+    if bundle.feature.kind not in bundle.model.takes:
+        raise ValueError(f"{bundle.model.name} does not take {bundle.feature.kind}")
     return bundle, data["sha256"][MODEL]
 
 

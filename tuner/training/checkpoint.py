@@ -68,12 +68,7 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
     Channels-last is a matter of speed; the next run sets it again.
     """
-    return safetensors.torch.save(
-        {
-            k: v.detach().cpu().contiguous(memory_format=torch.contiguous_format)
-            for k, v in tensors.items()
-        }
-    )
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
 
 def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -132,9 +127,8 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
     older = [other for other in _in_order(folder) if other not in keep]
     if older:
         keep |= {older[-1], *_best_of(folder / older[-1])}  # in case the newest gets damaged
-    for stale in older:
-        if stale not in keep:
-            folder.remove(stale)
+    for stale in set(older) - keep:
+        folder.remove(stale)
     return folder / name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,9 +101,11 @@ class Learner:
             group["lr"] = rate * (body_share if group["part"] == "body" else 1.0)
         optimizer.zero_grad(set_to_none=True)
         parts = list(batch.micro_batches(self.recipe.train.accumulate, self.workers.size))
+        no_sync = getattr(self.network, "no_sync", nullcontext)
         total = torch.zeros((), device=batch.x.device)
         for number, part in enumerate(parts, start=1):
-            with self._without_all_reduce() if number < len(parts) else nullcontext():
+            # The gradient all-reduce is skipped until the last micro-batch.
+            with no_sync() if number < len(parts) else nullcontext():
                 loss = self._loss(part)
                 # Gradients are averaged over workers. Scaled like this, the average is the
                 # gradient of the mean over the whole batch, even if an uneven last batch gives
@@ -116,12 +118,6 @@ class Learner:
         if self.average is not None:
             self.average.update(self.classifier.network)
         return total
-
-    def _without_all_reduce(self) -> AbstractContextManager[object]:
-        """Skip the gradient all-reduce until the last micro-batch."""
-        no_sync: Callable[[], AbstractContextManager[object]]
-        no_sync = getattr(self.network, "no_sync", nullcontext)
-        return no_sync()
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy summed over clips, after augmentation."""

@@ -85,13 +85,6 @@ def _share_statistics(learner: Learner) -> None:
         workers.sum([tensor])
 
 
-def _restore(learner: Learner, resume: Checkpoint) -> None:
-    learner.classifier.load_state_dict(resume.weights)
-    learner.optimizer.load_state_dict(resume.optimizer)
-    if learner.average is not None:
-        learner.average.load(resume.average)
-
-
 def epochs(
     classifier: Classifier,
     feed: Feed,
@@ -112,11 +105,12 @@ def epochs(
         DivergedError: The loss of a step, or a metric, is not finite.
     """
     learner = Learner.create(classifier, feed, recipe, workers)
-    best: dict[str, float] | None = None
-    best_epoch = 0
+    best: dict[str, Any] = resume.best if resume else {}
     if resume is not None:
-        _restore(learner, resume)
-        best_epoch, best = resume.best.get("epoch", 0), resume.best.get("metrics")
+        classifier.load_state_dict(resume.weights)
+        learner.optimizer.load_state_dict(resume.optimizer)
+        if learner.average is not None:
+            learner.average.load(resume.average)
     frozen: bool | None = None
     for number in range(1 if resume is None else resume.epoch + 1, recipe.train.epochs + 1):
         if frozen != (frozen := number <= recipe.train.freeze_epochs):
@@ -132,18 +126,16 @@ def epochs(
         with averaged or nullcontext():
             validation = validate(classifier, feed, workers, recipe)
         rate = max(group["lr"] for group in learner.optimizer.param_groups)
-        measured = {"train_loss": loss, "lr": rate}
-        measured |= {f"val_{name}": value for name, value in validation.items()}
+        measured = {"train_loss": loss, "lr": rate, **validation}
         # The last step of an epoch can break the weights although its loss was still finite.
         if not all(math.isfinite(value) for value in measured.values()):
             raise DivergedError(number, rate, feed.steps_per_epoch)
         criterion = recipe.metric, recipe.maximise, recipe.train.keep
-        if best is None or is_better(measured, best, *criterion):
-            best_epoch, best = number, measured
+        if not best or is_better(measured, best["metrics"], *criterion):
+            best = {"epoch": number, "metrics": measured}
         yield Checkpoint(
             number, dict(classifier.state_dict()), learner.optimizer.state_dict(), measured,
-            {"epoch": best_epoch, "metrics": best},
-            learner.average.state() if learner.average else {},
+            best, learner.average.state() if learner.average else {},
         )  # fmt: skip
 
 
@@ -159,9 +151,7 @@ def find_rate(
         workers: Workers that train together; all get the same result.
     """
     low, high = RANGE_TEST_RATES
-    steps = feed.steps_per_epoch
-    fewest, most = RANGE_TEST_STEPS
-    num_steps = max(fewest, min(most, RANGE_TEST_EPOCHS * steps))
+    num_steps = int(np.clip(RANGE_TEST_EPOCHS * feed.steps_per_epoch, *RANGE_TEST_STEPS))
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         # One rate for all weights: the recipe's own is not known yet.
@@ -208,9 +198,10 @@ def fit_at_once(
         classifier.load_state_dict(resume.weights)
         return
     _fit(classifier, feed, recipe)
-    measured = {"train_loss": _train_loss(classifier, feed, workers), "lr": 0.0}
-    validation = validate(classifier, feed, workers, recipe)
-    measured |= {f"val_{name}": value for name, value in validation.items()}
+    measured = {
+        "train_loss": _train_loss(classifier, feed, workers), "lr": 0.0,
+        **validate(classifier, feed, workers, recipe),
+    }  # fmt: skip
     no_optimizer: dict[str, Any] = {"state": {}, "param_groups": []}
     best = {"epoch": 1, "metrics": measured}
     yield Checkpoint(1, dict(classifier.state_dict()), no_optimizer, measured, best)

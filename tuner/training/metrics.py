@@ -223,11 +223,11 @@ def evaluate(
 def validate(
     classifier: Classifier, feed: Feed, workers: Workers, recipe: Recipe
 ) -> dict[str, float]:
-    """Return validation metrics over all workers, without the prefix ``val_``."""
+    """Return validation metrics over all workers, with the prefix ``val_``."""
     sums = EvalSums.zeros(len(feed.val_labels), feed.num_labels, workers.device)
     evaluate(classifier, feed.val(), sums, recipe.crops)
     workers.sum(sums.tensors())
-    return evaluation(sums, feed.val_labels)
+    return {f"val_{name}": value for name, value in evaluation(sums, feed.val_labels).items()}
 
 
 def bootstrap_interval(

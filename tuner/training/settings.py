@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Discriminator, Field, Tag
@@ -166,22 +167,14 @@ TRAINING_RULES: tuple[Rule, ...] = (
 """Rules within these blocks; each check takes an experiment."""
 
 
-def _momentum(e: HasTraining) -> str | None:
-    if e.optim.name in ("sgd", "rmsprop"):
-        return None
-    return f"has no effect with {e.optim.name}; only sgd and rmsprop have a momentum"
+def _read_with(path: str, decider: str, values: tuple[str, ...], reason: str) -> Rule:
+    """Advise against a setting that is read only if another one has one of these values."""
 
+    def check(e: HasTraining) -> str | None:
+        value = attrgetter(decider)(e)
+        return None if value in values else f"has no effect with {value}; {reason}"
 
-def _cycles(e: HasTraining) -> str | None:
-    if e.optim.schedule == "cyclical":
-        return None
-    return f"has no effect with schedule: {e.optim.schedule}; only cyclical has cycles"
-
-
-def _warmup(e: HasTraining) -> str | None:
-    if e.optim.schedule in ("constant", "cosine"):
-        return None
-    return f"has no effect with schedule: {e.optim.schedule}, which has its own warm-up"
+    return Rule((path, decider), check)
 
 
 def _cropped(e: HasTraining) -> str | None:
@@ -189,9 +182,11 @@ def _cropped(e: HasTraining) -> str | None:
 
 
 TRAINING_ADVICE: tuple[Rule, ...] = (
-    Rule(("optim.momentum", "optim.name"), _momentum),
-    Rule(("optim.cycles", "optim.schedule"), _cycles),
-    Rule(("optim.warmup_share", "optim.schedule"), _warmup),
+    _read_with("optim.momentum", "optim.name", ("sgd", "rmsprop"), "sgd and rmsprop have one"),
+    _read_with("optim.cycles", "optim.schedule", ("cyclical",), "only cyclical has cycles"),
+    _read_with(
+        "optim.warmup_share", "optim.schedule", ("constant", "cosine"), "it has its own warm-up"
+    ),
     Rule(("train.crop_where", "train.crop_seconds"), _cropped),
     Rule(("train.eval_crops", "train.crop_seconds"), _cropped),
 )
