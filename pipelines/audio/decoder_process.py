@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from pipelines.audio.decoding import decode_fd
+from pipelines.audio import decode_fd
 from pipelines.audio.ffmpeg import demuxer
 from pipelines.audio.reading import MAX_SAMPLES, Window
 from pipelines.audio.signatures import HEAD_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.audio.source import block_frames, clean_tags
+from pipelines.audio.reading import block_frames, clean_tags
 from pipelines.audio.truncation import unopened_shortfall
 from pipelines.errors import AudioRejected
 

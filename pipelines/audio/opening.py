@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipelines.audio.source import AudioSource
+    from pipelines.audio.reading import AudioSource
 
 _MAX_HOLES = 1000  # stretches to look at
 

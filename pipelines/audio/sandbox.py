@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.audio.decoding import Decoded
+from pipelines.audio import Decoded
 from pipelines.audio.opening import open_regular, stat_regular
 from pipelines.audio.reading import MAX_SAMPLES, Window
 from pipelines.errors import AudioRejected, UserError

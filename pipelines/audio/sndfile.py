@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pipelines.audio.source import block_frames, clean_tags
+from pipelines.audio.reading import block_frames, clean_tags
 from pipelines.errors import AudioRejected
 
 # libsndfile converts these to float32 one sample at a time; numpy does it eight times faster, with

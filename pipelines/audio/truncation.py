@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pipelines.audio.mpeg import length_tag, more_audio, rubbish_in_front
 
 if TYPE_CHECKING:
-    from pipelines.audio.source import AudioSource
+    from pipelines.audio.reading import AudioSource
 
 # Lines of libsndfile's log: bytes claimed by a chunk, and bytes present.
 _CLAIM = re.compile(r"^\s*([A-Za-z][\w ]*?)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic import ValidationError
 
-from pipelines.build.building import BuildOptions, build_sets
 from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance
-from pipelines.sources.catalog import read_catalog
-from pipelines.sources.layouts import LAYOUTS
+from pipelines.sources.catalog import LAYOUTS, read_catalog
 from pipelines.sources.tracks import printable
 
 if TYPE_CHECKING:
@@ -90,12 +88,18 @@ def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
 @click.option("--json", "as_json", is_flag=True, help="Last line on stdout is a JSON object.")
 def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options: Any) -> None:
     """Build the feature set of DATA: a folder, a manifest file, or a URI of either."""
+    # Here, because --help must not wait for NumPy and Arrow.
+    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.console import as_data, progress_lines, summary
+
     begun = time.monotonic()
     try:
         clip, feature = _settings(ClipSpec, options), _settings(FeatureSpec, options)
         split = _settings(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
-        result = build_sets(catalog, out, [(clip, feature)], split, _options(options))[0]
+        tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
+        how = BuildOptions(tolerance, options["verify"], _decode_with_own_ray, progress_lines())
+        result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -104,8 +108,6 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
             "interrupted; to continue, run the same command: finished work is kept", err=True
         )
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
-    from pipelines.build.console import as_data, summary
-
     found = result.feature_set
     notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
     if catalog.unlisted:
@@ -125,13 +127,6 @@ def _reuse_notes(result: BuildResult, *, verify: bool) -> list[str]:
         listed = result.feature_set.manifest.tracks.listed
         return [f"{result.resumed_tracks} of {listed} tracks reused from earlier builds"]
     return []
-
-
-def _options(options: Mapping[str, Any]) -> BuildOptions:
-    from pipelines.build.console import progress_lines
-
-    tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
-    return BuildOptions(tolerance, options["verify"], _decode_with_own_ray, progress_lines())
 
 
 def _decode_with_own_ray(

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from pipelines.build.assemble import assemble
+from pipelines.build.decode import (
+    DecodeBatch,
+    DecodeJob,
+    Output,
+    Verdicts,
+    batch_name,
+    decode_batches,
+    decode_tasks,
+)
+from pipelines.build.ray_pass import decode_on_cluster
+from pipelines.build.reuse import (
+    DecodedTrack,
+    batch_tracks,
+    staged_tracks,
+    stored_tracks,
+    track_keys,
+)
+from pipelines.build.writer import write_rejects
 from pipelines.errors import BuildError, SplitError, StoreError
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
 from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, Tolerance, check
 from pipelines.sources.content import content_digest, digests, root_key
 from pipelines.sources.files import EXTRA_EXTENSIONS
+from pipelines.sources.tracks import Catalog
+from pipelines.splits.decide import check_splits, decide, with_listing
 from pipelines.storage import Folder, full_disk_named
 from pipelines.store import FeatureSet, find_feature_set
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from pipelines.build.decode import DecodeBatch, DecodeJob, Output, Verdicts
-    from pipelines.build.reuse import DecodedTrack
-    from pipelines.sources.tracks import Catalog
-    from pipelines.verdicts import Verdict
-
-    # Yields each batch with the verdicts on its tracks, in any order.
-    DecodePass = Callable[
-        [DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]
-    ]
-
+# Yields each batch with the verdicts on its tracks, in any order.
+DecodePass = Callable[[DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]]
 Specs = tuple[ClipSpec, FeatureSpec]
 
 
@@ -66,7 +76,7 @@ class BuildOptions:
 
     tolerance: Tolerance = field(default_factory=Tolerance)
     verify: bool = False
-    decode: DecodePass | None = None
+    decode: DecodePass = decode_on_cluster
     progress: Callable[[BuildProgress], None] | None = None
 
 
@@ -174,9 +184,6 @@ class _Build:
 
     def run(self, missing: Mapping[Folder, Specs]) -> dict[Folder, BuildResult]:
         """Build each missing set, or wait for another process that builds it."""
-        from pipelines.build.decode import Output
-        from pipelines.splits.decide import check_splits
-
         check_splits(self.catalog, self.split)
         stagings = self.out / ".staging"
         data_set = root_key(self.catalog)
@@ -199,11 +206,6 @@ class _Build:
         return built
 
     def _build(self, outputs: Mapping[Folder, Output]) -> dict[Folder, BuildResult]:
-        from pipelines.build.assemble import assemble
-        from pipelines.build.decode import DecodeJob
-        from pipelines.build.reuse import track_keys
-        from pipelines.splits.decide import decide
-
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
         keys = track_keys(self.catalog, self.digests)
         decoded = self._reusable(job, keys)
@@ -219,7 +221,14 @@ class _Build:
                     self.catalog, verdicts, self.split, self.options.tolerance, copies
                 )
             except (BuildError, SplitError) as error:
-                raise type(error)(f"{error}\n{self._list_rejects(target, verdicts)}") from error
+                # The bad files are listed beside the feature set that will not exist.
+                name, judged = f"{target.name}.rejects.csv", with_listing(self.catalog, verdicts)
+                listed = ((track, judged[track.track_id]) for track in self.catalog.tracks)
+                count = write_rejects(self.out, listed, name)
+                raise type(error)(
+                    f"{error}\nThe {count} files that cannot be read or used: "
+                    f"{self.out.local(name)}"
+                ) from error
             copies = decision.copies  # the same for all sets, so that their splits are equal
             found = assemble(self.catalog, output, self.split, decision, tracks, target)
             built[target] = BuildResult(found, count)
@@ -227,8 +236,6 @@ class _Build:
 
     def _reusable(self, job: DecodeJob, keys: Mapping[str, str]) -> list[dict[str, DecodedTrack]]:
         """Find the tracks that need not be decoded again: track_id -> track, for each output."""
-        from pipelines.build.reuse import staged_tracks, stored_tracks
-
         reusable = []
         for output in job.outputs:
             output.staging.create()
@@ -247,16 +254,11 @@ class _Build:
         self, job: DecodeJob, keys: Mapping[str, str], decoded: Sequence[dict[str, DecodedTrack]]
     ) -> None:
         """Decode what is missing and add it to ``decoded``."""
-        from pipelines.build.decode import batch_name, decode_batches, decode_tasks
-        from pipelines.build.ray_pass import decode_on_cluster
-        from pipelines.build.reuse import batch_tracks
-
         tasks = decode_tasks(self.catalog, keys, self.digests, decoded)
         report = self.options.progress or (lambda progress: None)
         done = self._start(len(tasks), decoded)
         report(done)
-        decode = self.options.decode or decode_on_cluster
-        for batch, found in decode(job, decode_batches(tasks)) if tasks else ():
+        for batch, found in self.options.decode(job, decode_batches(tasks)) if tasks else ():
             for number, verdicts in found.items():
                 staging = job.outputs[number].staging
                 tracks = batch_tracks(staging, batch_name(batch), verdicts)
@@ -264,9 +266,8 @@ class _Build:
             done = replace(
                 done,
                 files=done.files + len(batch),
-                rejected=done.rejected + _most_rejected(found.values()),
-                clips=done.clips
-                + sum(v.num_clips for verdicts in found.values() for v in verdicts),
+                rejected=done.rejected + _most_rejected(found),
+                clips=done.clips + _num_clips(found),
             )
             report(done)
 
@@ -274,26 +275,23 @@ class _Build:
         self, num_tasks: int, decoded: Sequence[Mapping[str, DecodedTrack]]
     ) -> BuildProgress:
         listed, judged = len(self.catalog.tracks), len(self.catalog.rejected)
-        verdicts = [[track.verdict for track in tracks.values()] for tracks in decoded]
+        verdicts = {
+            number: [track.verdict for track in tracks.values()]
+            for number, tracks in enumerate(decoded)
+        }
         return BuildProgress(
             files=listed - num_tasks,
             listed=listed,
             rejected=judged + _most_rejected(verdicts),
-            clips=sum(verdict.num_clips for found in verdicts for verdict in found),
+            clips=_num_clips(verdicts),
             resumed=listed - judged - num_tasks,
         )
 
-    def _list_rejects(self, target: Folder, verdicts: Mapping[str, Verdict]) -> str:
-        """List the bad files beside the feature set that will not exist."""
-        from pipelines.build.writer import write_rejects
-        from pipelines.splits.decide import with_listing
 
-        name, judged = f"{target.name}.rejects.csv", with_listing(self.catalog, verdicts)
-        tracks = ((track, judged[track.track_id]) for track in self.catalog.tracks)
-        count = write_rejects(self.out, tracks, name)
-        return f"The {count} files that cannot be read or used: {self.out.local(name)}"
-
-
-def _most_rejected(verdicts: Iterable[Iterable[Verdict]]) -> int:
+def _most_rejected(verdicts: Verdicts) -> int:
     """Count the rejected tracks of the output that rejected most."""
-    return max(sum(not verdict.used for verdict in of_output) for of_output in verdicts)
+    return max(sum(not verdict.used for verdict in found) for found in verdicts.values())
+
+
+def _num_clips(verdicts: Verdicts) -> int:
+    return sum(verdict.num_clips for found in verdicts.values() for verdict in found)

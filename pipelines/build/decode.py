@@ -213,7 +213,7 @@ def _decode_task(
 
 
 def _decode(root: str, task: DecodeTask, rate: int) -> Decoded:
-    from pipelines.audio import Window
+    from pipelines.audio.reading import Window
 
     files, track = _files(root), task.track
     fd = files.open(track.path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 import pyarrow
 import pyarrow.parquet
@@ -15,15 +17,10 @@ from pipelines.errors import StoreError
 from pipelines.features import feature_key
 from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
+from pipelines.sources.tracks import Catalog, Track
+from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Verdict, load_verdicts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from pipelines.sources.tracks import Catalog, Track
-    from pipelines.storage import Folder
 
 BATCH_ROWS = ".arrow"
 BATCH_VERDICTS = ".parquet"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-from pipelines.features.spectra import POWER_FLOOR, hann_window
-
-if TYPE_CHECKING:
-    from pipelines.features.spectra import MelBank
-    from pipelines.settings import Framing
+from pipelines.features.spectra import POWER_FLOOR, MelBank, hann_window
+from pipelines.settings import Framing
 
 
 class Decibels(torch.nn.Module):

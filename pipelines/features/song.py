@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.features.spectra import POWER_FLOOR, MelBank, power_blocks, reflect
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pipelines.settings import Framing
+from pipelines.settings import Framing
 
 # Measured in each frame; mean and standard deviation over the track are features.
 _SHAPE = ("centroid_khz", "spread_khz", "rolloff_khz", "flatness_db", "zero_crossings")

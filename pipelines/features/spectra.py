@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from pipelines.settings import Framing
+from pipelines.settings import Framing
 
 # -40 dB. In these units a full-scale sine reaches +48 dB at n_fft 1024, so this is 88 dB below it,
 # about where the noise of recordings lies. At torchaudio's usual floor of -100 dB, digital silence

@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.errors import CatalogError
 from pipelines.sources.files import Files, files_at, is_uri, local_path, printable_root, split_uri
-from pipelines.sources.layouts import LAYOUTS
-from pipelines.sources.layouts.manifest import read_manifest
+from pipelines.sources.layouts import published
+from pipelines.sources.layouts.folders import read_folders
+from pipelines.sources.layouts.manifest import find_manifest, read_manifest
 from pipelines.sources.listing import SUFFIXES
 from pipelines.sources.tracks import Catalog, colliding, name_tracks, printable
+
+
+class Layout(NamedTuple):
+    """A layout of data sets.
+
+    Attributes:
+        fits: Decides whether a data set has this layout.
+        read: Lists its tracks.
+    """
+
+    fits: Callable[[Files], bool]
+    read: Callable[[Files], Catalog]
+
+
+# In the order in which ``auto`` tries them.
+LAYOUTS = {
+    "manifest": Layout(lambda files: find_manifest(files) is not None, read_manifest),
+    "esc50": Layout(published.is_esc50, published.read_esc50),
+    "esc10": Layout(lambda files: False, partial(published.read_esc50, subset="esc10")),
+    "fma": Layout(published.is_fma, published.read_fma),
+    "gtzan": Layout(lambda files: published.gtzan_base(files) is not None, published.read_gtzan),
+    "folders": Layout(lambda files: True, read_folders),
+}
 
 
 def read_catalog(source: str | Path, layout: str = "auto", label: str = "label") -> Catalog:

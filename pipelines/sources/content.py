@@ -7,18 +7,13 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected
-from pipelines.sources.files import files_at, printable_root
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pipelines.sources.files import Stamp
-    from pipelines.sources.tracks import Catalog, Track
-    from pipelines.storage import Folder
+from pipelines.sources.files import Stamp, files_at, printable_root
+from pipelines.sources.tracks import Catalog, Track
+from pipelines.storage import Folder
 
 # Columns of a listing with checksums.
 CHECKSUMS = ("sha256", "sha1", "md5")

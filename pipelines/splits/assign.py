@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from pipelines.errors import SplitError
 from pipelines.settings import SPLITS, Split, SplitSpec
+from pipelines.sources.tracks import Track
 from pipelines.splits.arrange import arrange, whole_numbers
 from pipelines.splits.groups import MIN_GROUPS, count_groups, require_groups
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from pipelines.sources.tracks import Track
 
 _WORDS: dict[str, Split] = {
     "train": "train",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pipelines.duplicates import exact_pairs, near_pairs
 from pipelines.errors import BuildError
-from pipelines.sources.tracks import printable, shown
+from pipelines.settings import Split, SplitSpec, Tolerance
+from pipelines.sources.tracks import Catalog, Track, printable, shown
 from pipelines.splits.assign import (
     assign_clip_splits,
     assign_splits,
@@ -16,17 +17,9 @@ from pipelines.splits.assign import (
     outside_split,
     require_splits_left,
 )
-from pipelines.splits.groups import assign_groups
-from pipelines.splits.leakage import audit, judge_copies, leaking
+from pipelines.splits.groups import Pair, assign_groups
+from pipelines.splits.leakage import Leakage, audit, judge_copies, leaking
 from pipelines.verdicts import Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pipelines.settings import Split, SplitSpec, Tolerance
-    from pipelines.sources.tracks import Catalog, Track
-    from pipelines.splits.groups import Pair
-    from pipelines.splits.leakage import Leakage
 
 # Skipped files that are not bad: the data set loses nothing with them.
 _HARMLESS = frozenset({"E_DUP", "E_DUP_ROW", "E_LEAK", "E_SPLIT"})

@@ -5,17 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipelines.errors import SplitError
-from pipelines.sources.tracks import track_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from pipelines.settings import SplitSpec
-    from pipelines.sources.tracks import Track
+from pipelines.settings import SplitSpec
+from pipelines.sources.tracks import Track, track_id
 
 # Manifest columns that ``auto`` uses, best first.
 AUTO_COLUMNS = ("group", "artist")

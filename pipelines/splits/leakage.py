@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pipelines.sources.tracks import printable, shown
-from pipelines.splits.groups import joined_names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from pipelines.settings import Split
-    from pipelines.sources.tracks import Track
-    from pipelines.splits.groups import Pair
+from pipelines.settings import Split
+from pipelines.sources.tracks import Track, printable, shown
+from pipelines.splits.groups import Pair, joined_names
 
 MAX_EXAMPLES = 20
 # Of several copies, the one in the most important split is kept: training on test recordings

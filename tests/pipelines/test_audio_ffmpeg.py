@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.audio import Decoded, Window, decode
+from pipelines.audio import Decoded, decode
+from pipelines.audio.reading import Window
 from pipelines.audio.sandbox import Decoder
 from pipelines.errors import AudioRejected
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.audio import Window, decode
+from pipelines.audio import decode
+from pipelines.audio.reading import Window
 from pipelines.audio.sandbox import Decoder, Limits
 from pipelines.errors import AudioRejected
 
