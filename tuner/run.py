@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tuner.config import Space
-    from tuner.ledger.paths import StudyPaths
+    from tuner.ledger.journal import StudyPaths
 
 
 class Interrupted(BaseException):
@@ -137,7 +137,7 @@ def _run(path: Path, options: Options) -> int:
         return 0
     from pipelines.storage import Folder
     from tuner.ledger import journal
-    from tuner.ledger.paths import StudyPaths
+    from tuner.ledger.journal import StudyPaths
 
     storage = Folder.at(options.storage)
     paths = StudyPaths(storage, space.name, features.data_source(root, storage))
@@ -159,8 +159,7 @@ def _study(space: Space, paths: StudyPaths, options: Options, is_demo: bool) -> 
     from tuner import tracking
     from tuner.ledger.journal import Ledger
     from tuner.ledger.summary import summarise
-    from tuner.report.result import result_lines
-    from tuner.report.terminal import Terminal
+    from tuner.report.terminal import Terminal, result_lines
     from tuner.study import features
     from tuner.study import run as study
     from tuner.study.context import Context

@@ -11,10 +11,10 @@ import ray
 
 from pipelines.storage import Folder
 from tuner.config import Experiment, loads
+from tuner.trials.assembly import TrialSpec
 from tuner.trials.cluster import Cluster
 from tuner.trials.plan import Plan, Proposal, Queue
 from tuner.trials.schedule import run
-from tuner.trials.trial import TrialSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -12,8 +12,7 @@ import numpy as np
 from pipelines.storage import Folder
 from tuner.config import Space, loads
 from tuner.errors import StudyError
-from tuner.ledger.journal import Ledger
-from tuner.ledger.paths import StudyPaths
+from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.study.context import Context
 from tuner.training import metrics

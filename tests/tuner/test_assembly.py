@@ -15,8 +15,8 @@ from tuner.models.backbone import Backbone
 from tuner.training.checkpoint import newest_checkpoint
 from tuner.training.feed import Alone
 from tuner.training.recipe import Crops
-from tuner.trials.assembly import TrialParts, assemble
-from tuner.trials.trial import TrialSpec, train
+from tuner.trials.assembly import TrialParts, TrialSpec
+from tuner.trials.trial import train
 
 CPU = Alone(torch.device("cpu"))
 
@@ -33,7 +33,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parts_of(text: str, features: str, stage: str = "search") -> TrialParts:
     config = loads("name: s\n" + text).template
-    return assemble(config, stage, 9, features, CPU, from_weights=True)
+    return TrialSpec("t", stage, 9, config, features).assemble(CPU, from_weights=True)
 
 
 SETTINGS = """
@@ -94,5 +94,6 @@ def test_too_few_clips_for_a_batch_are_told(features: str) -> None:
         size = 50
 
     config = loads("name: s\nmodel: {name: cnn}\n").template
+    spec = TrialSpec("t", "search", 0, config, features)
     with pytest.raises(StudyError, match=r"training clips are too few .* 50 worker"):
-        assemble(config, "search", 0, features, Many(torch.device("cpu")), from_weights=True)
+        spec.assemble(Many(torch.device("cpu")), from_weights=True)

@@ -16,8 +16,7 @@ from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import loads
-from tuner.ledger.journal import Ledger
-from tuner.ledger.paths import StudyPaths
+from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.run import in_public, main
 from tuner.study import run as study
 from tuner.study.features import (

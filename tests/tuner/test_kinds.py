@@ -20,8 +20,9 @@ from tuner.predict import predict_file
 from tuner.training.arrays import DeviceFrontEnd, open_arrays
 from tuner.training.bundle import load_bundle
 from tuner.training.feed import Alone
+from tuner.trials.assembly import TrialSpec
 from tuner.trials.predictions import export_bundle, predict_split
-from tuner.trials.trial import TrialSpec, train
+from tuner.trials.trial import train
 
 BLOCKS = """
 data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}

@@ -61,7 +61,7 @@ def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, An
     study = SimpleNamespace(
         space=wanted,
         paths=SimpleNamespace(data=source, features=Folder(out), name="x"),
-        progress=SimpleNamespace(files=lambda progress: None, say=told.append),
+        terminal=SimpleNamespace(files=lambda progress: None, say=told.append),
         ledger=SimpleNamespace(last=lambda kind: None),
         record=lambda kind, **fields: records.append(fields),
         feature_paths={},

@@ -20,8 +20,7 @@ from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
 from tuner.predict import Vote, predict_file
 from tuner.tracking import open_tracker
-from tuner.tracking.fetch import fetch_bundle
-from tuner.tracking.registry import ModelFacts, register
+from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.recipe import Crops
 

@@ -147,7 +147,7 @@ def test_storage_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
     from pipelines.storage import Folder
     from tuner.errors import UsageError
-    from tuner.ledger.paths import StudyPaths
+    from tuner.ledger.journal import StudyPaths
     from tuner.study.run import locked
 
     paths = StudyPaths(Folder(tmp_path), "s", tmp_path)

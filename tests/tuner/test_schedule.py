@@ -12,10 +12,9 @@ from ray.tune.schedulers import TrialScheduler
 from pipelines.storage import Folder
 from tuner.config import Experiment, loads
 from tuner.ledger.selection import TrialRow, trial_rows
-from tuner.trials.plan import Plan, Proposal, Queue
-from tuner.trials.recorder import Recorder, reason_of_failure
+from tuner.trials.assembly import TrialSpec
+from tuner.trials.plan import Plan, Proposal, Queue, Recorder, reason_of_failure
 from tuner.trials.schedulers import SCHEDULERS, build_scheduler
-from tuner.trials.trial import TrialSpec
 
 ASHA = "name: s\nmodel: {name: cnn}\ntrain: {epochs: 8}\nscheduler: {reduction_factor: 2}\n"
 

@@ -1,4 +1,4 @@
-"""The study's append-only journal: one checksummed JSON record per line.
+"""A study's folders and its append-only journal: one checksummed JSON record per line.
 
 The ledger is the truth of a study. MLflow, the leaderboard and the report are projections of it
 that can be made again at any time. A record is on disk before anything acts on it, so a process
@@ -14,18 +14,52 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.sources.files import printable_root
 from tuner.errors import StudyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pipelines.storage import Folder
 
 FILE = "ledger.jsonl"
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Folders of a study.
+
+    Attributes:
+        storage: Folder of all studies and feature sets.
+        name: Name of the study.
+        data: Folder or manifest of the audio, or a URI, which may contain a secret.
+    """
+
+    storage: Folder
+    name: str
+    data: str | Path = field(repr=False)
+
+    @property
+    def data_shown(self) -> str:
+        """Address of the audio without the secrets of a URI, safe to write down."""
+        return printable_root(
+            str(self.data.resolve()) if isinstance(self.data, Path) else self.data
+        )
+
+    @property
+    def folder(self) -> Folder:
+        """Folder of the study."""
+        return self.storage / "studies" / self.name
+
+    @property
+    def features(self) -> Folder:
+        """Folder of the feature sets, shared by all studies of the storage."""
+        return self.storage / "features"
 
 
 def _now_ms() -> int:

@@ -10,16 +10,15 @@ import ray
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.trials import schedule
+from tuner.trials.assembly import TrialSpec
 from tuner.trials.plan import Plan, Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
-from tuner.trials.trial import TrialSpec
 
 if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from tuner.config import Space
-    from tuner.ledger.journal import Ledger, Record
-    from tuner.ledger.paths import StudyPaths
+    from tuner.ledger.journal import Ledger, Record, StudyPaths
     from tuner.report.terminal import Terminal
     from tuner.tracking import Tracker
     from tuner.trials.cluster import Cluster
@@ -37,7 +36,7 @@ class Context:
         cluster: Ray cluster that runs the trials.
         ledger: Journal of the study.
         tracker: Experiment tracker, which shows the records.
-        progress: Display for the user.
+        terminal: Display for the user.
         feature_paths: Folder of each feature set; filled by the first stage.
     """
 
@@ -46,7 +45,7 @@ class Context:
     cluster: Cluster
     ledger: Ledger
     tracker: Tracker
-    progress: Terminal
+    terminal: Terminal
     feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
 
     @property
@@ -62,7 +61,7 @@ class Context:
     def record(self, kind: str, **fields: Any) -> Record:
         """Write a record to the ledger, then show it to the user and the tracker."""
         record = self.ledger.append(kind, **fields)
-        self.progress.record(record)
+        self.terminal.record(record)
         self.tracker.record(record)
         return record
 
@@ -98,7 +97,7 @@ class Context:
         Raises:
             StudyError: A disk is full; names the path.
         """
-        self.progress.stage(stage, num_trials)
+        self.terminal.stage(stage, num_trials)
         epochs = [self.space.template.train.epochs]
         if (open_epochs := self.space.ranges.get("train.epochs")) is not None:
             epochs = [value for value in open_epochs.ends if isinstance(value, int)]

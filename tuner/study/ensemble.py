@@ -16,7 +16,7 @@ import numpy as np
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.ledger.summary import VOTES
-from tuner.study.refit import winning_run
+from tuner.study.stages import winning_run
 from tuner.training import metrics
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def compare_ensembles(study: Context) -> None:
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for name, members in _compositions(study):
-        study.progress.status(f"scoring {VOTES[name].title}")
+        study.terminal.status(f"scoring {VOTES[name].title}")
         try:
             rows.append(_row(study, name, members))
         except StudyError as error:
@@ -50,7 +50,7 @@ def compare_ensembles(study: Context) -> None:
             continue
         if VOTES[name].metric:
             test = rows[-1]["test"]
-            study.progress.say(
+            study.terminal.say(
                 f"beside the winner: {VOTES[name].title}, test macro F1 {test['f1_macro']:.3f}, "
                 f"accuracy {test['accuracy']:.3f}"
             )

@@ -86,7 +86,7 @@ def build_features(study: Context) -> None:
         StudyExistsError: The data has changed since the study began.
     """
     built = build_all(
-        study.space, study.paths.data, study.paths.features.local(), study.progress.files
+        study.space, study.paths.data, study.paths.features.local(), study.terminal.files
     )
     study.feature_paths = {key: str(r.feature_set.path.resolve()) for key, r in built.items()}
     _refuse_different_splits([result.feature_set for result in built.values()])
@@ -96,7 +96,7 @@ def build_features(study: Context) -> None:
         study.record("features", features=described)
     else:
         _refuse_changed_data(study.paths.name, before["features"], described)
-    study.progress.say(_in_words(described))
+    study.terminal.say(_in_words(described))
 
 
 def build_all(

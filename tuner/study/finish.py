@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuner.ledger.summary import Registration, summarise
 from tuner.ledger.trust import Evaluation, leak_in_words
-from tuner.study.refit import final_run
+from tuner.study.stages import final_run
 from tuner.tracking import registry
 from tuner.training import metrics
 from tuner.trials.predictions import export_bundle
@@ -50,7 +50,7 @@ def test_winner(study: Context) -> None:
         # Two scores are comparable if they were reached on the same tracks.
         split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
     )
-    study.progress.say(
+    study.terminal.say(
         f"test: macro F1 {measured['f1_macro']:.3f} (95 % {low:.3f} to {high:.3f}), "
         f"accuracy {measured['accuracy']:.3f} on {len(found.truth)} tracks"
     )
@@ -79,7 +79,7 @@ def register_winner(study: Context) -> None:
     }  # fmt: skip
     folder = study.paths.folder.resolved()
     bundle = export_bundle(folder, spec, folder.local("model"), origin)
-    study.progress.status("exporting and registering the winner")
+    study.terminal.status("exporting and registering the winner")
     study.tracker.flush()
     facts = registry.ModelFacts(
         study=study.paths.name,
@@ -96,7 +96,7 @@ def register_winner(study: Context) -> None:
     study.record(
         "registered", name=done.name, version=done.version, alias=done.alias, reason=reason
     )
-    study.progress.say(f"registered: {reason}")
+    study.terminal.say(f"registered: {reason}")
 
 
 def reason_of(done: Registration, is_guessing: bool) -> str:

@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import StudyExistsError, UsageError
 from tuner.ledger.summary import summarise
 from tuner.report.page import write_report
-from tuner.study.confirm import confirm_best
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.features import build_features
 from tuner.study.finish import register_winner, test_winner
-from tuner.study.refit import refit_winner
-from tuner.study.search import search_space
+from tuner.study.stages import confirm_best, refit_winner, search_space
 from tuner.trials.cluster import trials_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tuner.config import Space
-    from tuner.ledger.journal import Ledger
-    from tuner.ledger.paths import StudyPaths
+    from tuner.ledger.journal import Ledger, StudyPaths
     from tuner.study.context import Context
     from tuner.tracking import Tracker
 

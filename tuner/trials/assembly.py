@@ -1,4 +1,4 @@
-"""The parts of a trial, built on one worker from its experiment."""
+"""A trial's specification on disk, and the parts that a worker builds from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from pipelines.storage import Folder
 from pipelines.store import open_feature_set
-from tuner.errors import StudyError
+from tuner.config import Experiment
+from tuner.errors import CheckpointError, StudyError
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget
 from tuner.training.arrays import Arrays, DeviceFrontEnd, cache_folder, open_arrays
@@ -18,8 +19,9 @@ from tuner.training.bundle import Bundle
 from tuner.training.recipe import Crops, Recipe
 
 if TYPE_CHECKING:
-    from tuner.config import Experiment
     from tuner.training.feed import Workers
+
+TRIAL_FILE = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -41,59 +43,88 @@ class TrialParts:
     bundle: Bundle
 
 
-def assemble(
-    experiment: Experiment,
-    stage: str,
-    seed: int,
-    feature_set: str,
-    workers: Workers,
-    *,
-    from_weights: bool,
-) -> TrialParts:
-    """Build the parts of a trial.
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that the processes of a trial need to know, written before they start.
 
-    Args:
-        experiment: Experiment of the trial, without ranges.
-        stage: Stage of the study: search, confirm or final. The final fit also learns from the
-            validation clips.
+    Attributes:
+        trial_id: Name, unique in the study.
+        stage: Stage of the study: search, confirm, or final, which trains on training and
+            validation tracks.
         seed: Seed for weight initialisation, shuffling, augmentation and dropout.
+        experiment: Resolved experiment, without ranges.
         feature_set: Folder of the feature set.
-        workers: Workers that train together, as seen by this one.
-        from_weights: Whether to load the pretrained weights that the experiment names; False if a
-            trained state is loaded afterwards.
-
-    Raises:
-        WeightsError: The pretrained weights cannot be loaded, or do not fit the model.
-        StudyError: There are too few training clips for a batch.
     """
-    feature = experiment.front_end
-    arrays = open_arrays(
-        Path(feature_set),
-        cache_folder(),
-        DeviceFrontEnd(feature, workers.device) if experiment.from_stored_samples else None,
-    )
-    if stage == "final":
-        arrays = arrays.learning_from_validation()
-    recipe = _recipe(experiment, arrays.x.shape[2], seed)
-    model = experiment.model
-    torch.manual_seed(seed)  # torch initialises weights from its global generator
-    network = (model if from_weights else model.without_weights()).build(len(arrays.labels))
-    cache_bytes = cache_budget(workers.device, experiment.resources.gpus_per_worker)
-    feed = ArrayFeed(arrays, recipe, workers, cache_bytes)
-    if feed.steps_per_epoch == 0 and not model.fits_at_once:
-        raise StudyError(
-            f"{feed.train_counts.sum()} training clips are too few for one batch of "
-            f"{workers.size} worker(s)"
+
+    trial_id: str
+    stage: str
+    seed: int
+    experiment: Experiment
+    feature_set: str
+
+    def write(self, study: Folder) -> None:
+        """Write ``trials/<trial_id>/trial.json``."""
+        content = {**vars(self), "experiment": self.experiment.model_dump(mode="json")}
+        trial_folder(study, self.trial_id).write_json(TRIAL_FILE, content)
+
+    @classmethod
+    def read(cls, study: Folder, trial_id: str) -> TrialSpec:
+        """Read the specification of a trial.
+
+        Raises:
+            CheckpointError: The file is missing or invalid.
+        """
+        folder = trial_folder(study, trial_id)
+        try:
+            content = folder.read_json(TRIAL_FILE)
+            experiment = Experiment.model_validate(content["experiment"])
+            return cls(**{**content, "experiment": experiment})
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise CheckpointError(
+                f"{folder / TRIAL_FILE}: cannot read the trial ({error}); with several nodes, "
+                "--storage must be a folder that all of them share"
+            ) from error
+
+    def assemble(self, workers: Workers, *, from_weights: bool) -> TrialParts:
+        """Build the parts of the trial on one worker.
+
+        Args:
+            workers: Workers that train together, as seen by this one.
+            from_weights: Whether to load the pretrained weights that the experiment names; False
+                if a trained state is loaded afterwards.
+
+        Raises:
+            WeightsError: The pretrained weights cannot be loaded, or do not fit the model.
+            StudyError: There are too few training clips for a batch.
+        """
+        experiment, folder = self.experiment, Path(self.feature_set)
+        feature, model = experiment.front_end, experiment.model
+        on_device = experiment.from_stored_samples
+        arrays = open_arrays(
+            folder, cache_folder(), DeviceFrontEnd(feature, workers.device) if on_device else None
         )
-    bundle = Bundle(
-        labels=arrays.labels,
-        clip=open_feature_set(Folder(Path(feature_set))).manifest.clip,
-        feature=feature,
-        crops=recipe.crops,
-        model=model,
-        from_stored_samples=experiment.from_stored_samples,
-    )
-    return TrialParts(arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle)
+        if self.stage == "final":
+            arrays = arrays.learning_from_validation()
+        recipe = _recipe(experiment, arrays.x.shape[2], self.seed)
+        torch.manual_seed(self.seed)  # torch initialises weights from its global generator
+        network = (model if from_weights else model.without_weights()).build(len(arrays.labels))
+        cache_bytes = cache_budget(workers.device, experiment.resources.gpus_per_worker)
+        feed = ArrayFeed(arrays, recipe, workers, cache_bytes)
+        if feed.steps_per_epoch == 0 and not model.fits_at_once:
+            raise StudyError(
+                f"{feed.train_counts.sum()} training clips are too few for one batch of "
+                f"{workers.size} worker(s)"
+            )
+        clip = open_feature_set(Folder(folder)).manifest.clip
+        bundle = Bundle(arrays.labels, clip, feature, recipe.crops, model, on_device)
+        return TrialParts(
+            arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle
+        )
+
+
+def trial_folder(study: Folder, trial_id: str) -> Folder:
+    """Return the folder that holds the state of a trial."""
+    return study / "trials" / trial_id
 
 
 def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:

@@ -1,17 +1,22 @@
-"""The trials of a stage as data: what to run, who proposes it, and how to run it."""
+"""The trials of a stage: who proposes them, how to run them, and what the ledger says of them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from tuner.errors import StudyError
+from tuner.training.recipe import is_better
 
+if TYPE_CHECKING:
     from pipelines.storage import Folder
     from tuner.config import Experiment
     from tuner.ledger.selection import TrialRow
-    from tuner.trials.trial import TrialSpec
+    from tuner.trials.assembly import TrialSpec
+
+REPORTED_PREFIXES = ("train_", "val_")
 
 
 @dataclass(frozen=True)
@@ -108,3 +113,138 @@ class Plan:
     early_stopping: bool = False
     max_epochs: int = 1
     budget_seconds: float | None = None
+
+
+# -- records
+
+
+@dataclass
+class _Running:
+    """A proposed trial and what it has reported so far."""
+
+    proposal: Proposal
+    spec: TrialSpec
+    is_recorded: bool
+    last_epoch: int = 0
+    best: dict[str, Any] | None = None
+    error: str | None = None
+    note: str | None = None
+    has_ended: bool = False
+
+
+class Recorder:
+    """Trials of a stage on their way from the proposer to the ledger.
+
+    Attributes:
+        fatal: An error that every other trial would meet as well, such as a full disk.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._trials: dict[str, _Running] = {}
+        self.fatal: StudyError | None = None
+
+    def next_trial(self) -> str | None:
+        """Take a proposal and write what its processes read; returns the trial's id, or None."""
+        proposal = self._plan.proposer.propose()
+        if proposal is None:
+            return None
+        spec = self._plan.spec(proposal)
+        spec.write(self._plan.study)
+        running = self._trials[proposal.trial_id] = _Running(proposal, spec, proposal.recorded)
+        if (row := self._plan.rows.get(proposal.trial_id)) is not None:
+            for epoch, metrics in row.history:
+                self._note_epoch(running, epoch, metrics)
+        return proposal.trial_id
+
+    def start(self, trial_id: str) -> None:
+        """Record the start of a trial, once."""
+        running = self._trials[trial_id]
+        if running.is_recorded:
+            return
+        running.is_recorded = True
+        proposal, spec = running.proposal, running.spec
+        self._plan.record(
+            "trial", trial_id=trial_id, stage=spec.stage, ordinal=proposal.ordinal,
+            seed=spec.seed, params=dict(proposal.params),
+            config=spec.experiment.model_dump(mode="json"), parent_trial=proposal.parent_trial,
+        )  # fmt: skip
+
+    def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Record an epoch, once: a resumed trial repeats the epoch that it resumes from."""
+        running = self._trials[trial_id]
+        if error := result.get("error"):
+            running.error = str(error)
+        running.note = result.get("note", running.note)
+        epoch = int(result["epoch"])
+        if running.error is not None or epoch <= running.last_epoch:
+            return
+        metrics = {
+            key: float(value)
+            for key, value in result.items()
+            if (key.startswith(REPORTED_PREFIXES) or key == "lr")
+            and isinstance(value, int | float)
+        }
+        self._note_epoch(running, epoch, metrics)
+        self._plan.record("epoch", trial_id=trial_id, epoch=epoch, metrics=metrics)
+
+    def _note_epoch(self, running: _Running, epoch: int, metrics: dict[str, float]) -> None:
+        """Remember the epoch, and its metrics if the trial keeps the weights of this epoch."""
+        running.last_epoch = epoch
+        search, keep = self._plan.experiment.search, running.spec.experiment.train.keep
+        if running.best is None or is_better(
+            metrics, running.best["metrics"], search.metric, search.mode == "max", keep
+        ):
+            running.best = {"epoch": epoch, "metrics": metrics}
+
+    def end(self, trial_id: str) -> None:
+        """Record the end of a trial that completed, was stopped, or diverged."""
+        running = self._trials[trial_id]
+        status = "completed" if running.last_epoch >= running.proposal.epochs else "stopped"
+        self._end(running, "failed" if running.error else status)
+
+    def fail(self, trial_id: str, error_text: str) -> None:
+        """Record the end of a trial whose process raised an exception or died.
+
+        Args:
+            trial_id: The trial.
+            error_text: Text of Tune's error file; empty if there is none.
+        """
+        self.start(trial_id)  # a process that dies while it starts has not reported its start
+        running = self._trials[trial_id]
+        running.error = reason_of_failure(error_text)
+        if "StorageFullError" in running.error:
+            self.fatal = StudyError(running.error.partition(": ")[2])
+        self._end(running, "failed")
+
+    def end_cut_off(self) -> None:
+        """Record the trials that a time budget ended: Tune calls no callback for them."""
+        for running in self._trials.values():
+            # A trial that had not started yet has no record, and will be proposed again.
+            if running.is_recorded and not running.has_ended:
+                self._end(running, "stopped")
+
+    def _end(self, running: _Running, status: str) -> None:
+        running.has_ended = True
+        self._plan.record(
+            "trial_end", trial_id=running.proposal.trial_id, status=status,
+            epochs=running.last_epoch, best=running.best, error=running.error, note=running.note,
+        )  # fmt: skip
+        value = None
+        if running.error is None and running.best is not None:
+            value = float(running.best["metrics"][self._plan.experiment.search.metric])
+        self._plan.proposer.ended(running.proposal, value)
+
+
+def reason_of_failure(text: str) -> str:
+    """Return the line that matters of Tune's error file, where the newest error is the last.
+
+    For an exception in the trial it is the last line of the traceback, for a process that died the
+    first line of Ray's explanation.
+    """
+    uncoloured = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    newest = uncoloured.rpartition("Failure # ")[2]
+    lines = [line.strip() for line in newest.splitlines()[1:] if line.strip()]
+    if not lines:
+        return "the trial's process died"
+    return lines[-1] if lines[0].startswith("ray::") else lines[0]

@@ -14,10 +14,11 @@ import torch
 
 from tuner.training import metrics
 from tuner.training.bundle import save_bundle
-from tuner.training.checkpoint import best_weights
+from tuner.training.checkpoint import DAMAGE, best_weights
 from tuner.training.feed import Alone
 from tuner.training.metrics import evaluate
-from tuner.trials.trial import CHECKPOINTS, trial_folder
+from tuner.trials.assembly import TrialSpec, trial_folder
+from tuner.trials.trial import CHECKPOINTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.storage import Folder
-    from tuner.trials.trial import TrialSpec
-
-# Errors that reading an archive with a flipped bit can raise.
-DAMAGE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError,
-    RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Predictions:
                     **{name: stored[name] for name in arrays},
                 )  # fmt: skip
             return found if found._is_whole() else None
-        except DAMAGE:
+        except (*DAMAGE, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def _is_whole(self) -> bool:

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from tuner.trials.cluster import trials_at_once
-from tuner.trials.recorder import Recorder
+from tuner.trials.plan import Recorder
 from tuner.trials.schedulers import build_scheduler
 from tuner.trials.trial import run_in_process
 from tuner.trials.worker import (

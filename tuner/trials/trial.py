@@ -1,84 +1,83 @@
-"""One trial: its specification on disk, its training, and the executor in the Tune process."""
+"""Train one trial, with a retry if memory runs out; and the executor in the Tune process."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from pipelines.storage import Folder
-from tuner.config import Experiment
-from tuner.errors import CheckpointError, DivergedError
+from tuner.errors import DivergedError
 from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs, find_rate, fit_at_once
 from tuner.training.lr_finder import RangeTest
-from tuner.trials.assembly import TrialParts, assemble
-from tuner.trials.out_of_memory import FACTOR, OutOfMemory, is_out_of_memory, reason_of
+from tuner.trials.assembly import TrialParts, TrialSpec, trial_folder
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-TRIAL_FILE = "trial.json"
 RANGE_TEST_FILE = "lr_finder.json"
 CHECKPOINTS = "checkpoints"
+OUT_OF_MEMORY_FILE = "out_of_memory.json"
+SPLIT_FACTOR = 2  # times more micro-batches after memory ran out
+# torch has an exception class for its GPU allocator only; others raise a plain RuntimeError.
+OUT_OF_MEMORY_WORDS = (
+    "DefaultCPUAllocator", "not enough memory", "Cannot allocate memory",
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+MAX_REASON = 200
 
 
 @dataclass(frozen=True)
-class TrialSpec:
-    """Everything that the processes of a trial need to know, written before they start.
+class OutOfMemory:
+    """Note that a trial ran out of memory, so that it continues with half the clips at once.
+
+    Each batch is split into twice as many micro-batches, whose gradients are added up; the batch,
+    its order and its augmentation stay the same. The note is in the trial's folder, so a trial
+    that continues in another process does the same.
 
     Attributes:
-        trial_id: Name, unique in the study.
-        stage: Stage of the study: search, confirm, or final, which trains on training and
-            validation tracks.
-        seed: Seed for weight initialisation, shuffling, augmentation and dropout.
-        experiment: Resolved experiment, without ranges.
-        feature_set: Folder of the feature set.
+        epoch: Epoch in which it did, from 1.
+        reason: Message of the allocator.
+        again: True if it ran out again with half the clips.
     """
 
-    trial_id: str
-    stage: str
-    seed: int
-    experiment: Experiment
-    feature_set: str
+    epoch: int
+    reason: str
+    again: bool = False
 
-    def write(self, study: Folder) -> None:
-        """Write ``trials/<trial_id>/trial.json``."""
-        content = {**vars(self), "experiment": self.experiment.model_dump(mode="json")}
-        trial_folder(study, self.trial_id).write_json(TRIAL_FILE, content)
+    def __str__(self) -> str:
+        return f"out of memory in epoch {self.epoch}, continued with half the clips at once"
+
+    def write(self, trial: Folder) -> None:
+        """Write the note into the trial's folder."""
+        trial.write_json(OUT_OF_MEMORY_FILE, asdict(self))
 
     @classmethod
-    def read(cls, study: Folder, trial_id: str) -> TrialSpec:
-        """Read the specification of a trial.
-
-        Raises:
-            CheckpointError: The file is missing or invalid.
-        """
-        folder = trial_folder(study, trial_id)
+    def read(cls, trial: Folder) -> OutOfMemory | None:
+        """Read the note of an earlier attempt; None if memory has been enough so far."""
+        if not trial.exists(OUT_OF_MEMORY_FILE):
+            return None
         try:
-            content = folder.read_json(TRIAL_FILE)
-            experiment = Experiment.model_validate(content["experiment"])
-            return cls(**{**content, "experiment": experiment})
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise CheckpointError(
-                f"{folder / TRIAL_FILE}: cannot read the trial ({error}); with several nodes, "
-                "--storage must be a folder that all of them share"
-            ) from error
-
-    def assemble(self, workers: Workers, *, from_weights: bool) -> TrialParts:
-        """Build the parts of the trial on one worker; see `assembly.assemble`."""
-        return assemble(
-            self.experiment, self.stage, self.seed, self.feature_set, workers,
-            from_weights=from_weights,
-        )  # fmt: skip
+            found = trial.read_json(OUT_OF_MEMORY_FILE)
+            return cls(int(found["epoch"]), str(found["reason"]), found.get("again") is True)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return cls(1, "the note cannot be read")  # its existence is what matters
 
 
-def trial_folder(study: Folder, trial_id: str) -> Folder:
-    """Return the folder that holds the state of a trial."""
-    return study / "trials" / trial_id
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception says that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in OUT_OF_MEMORY_WORDS
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an allocator's message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:MAX_REASON] if lines else type(error).__name__
 
 
 def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:
@@ -102,7 +101,7 @@ def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str
     last_epoch = 0
     while note is None or not note.again:
         try:
-            for report in _train_once(folder, spec, workers, FACTOR if note else 1):
+            for report in _train_once(folder, spec, workers, SPLIT_FACTOR if note else 1):
                 last_epoch = report["epoch"]
                 yield {**report, "note": str(note)} if note else report
             return

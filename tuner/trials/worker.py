@@ -10,7 +10,8 @@ from torch import nn
 
 from pipelines.storage import Folder
 from tuner.training.sync_norm import synchronise_norms
-from tuner.trials.trial import TrialSpec, pick_device, train
+from tuner.trials.assembly import TrialSpec
+from tuner.trials.trial import pick_device, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

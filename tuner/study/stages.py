@@ -1,0 +1,229 @@
+"""The stages that train: search, confirmation of the best configurations, and the final fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tuner.errors import StudyError
+from tuner.ledger import selection
+from tuner.training import metrics
+from tuner.trials.plan import Proposal, Queue
+from tuner.trials.samplers import build_sampler, num_trials
+
+if TYPE_CHECKING:
+    from tuner.config import Search
+    from tuner.ledger.selection import Candidate, TrialRow
+    from tuner.study.context import Context
+
+# Intervals over tracks exist for metrics that count tracks: by the soft vote, by the hard one.
+TRACK_METRICS = {f"val_{name}": score for name, score in metrics.SCORES.items()}
+HARD_METRICS = {
+    "val_hard_accuracy": metrics.accuracy, "val_hard_f1_macro": metrics.f1_macro,
+}  # fmt: skip
+
+
+# -- search
+
+
+def search_space(study: Context) -> None:
+    """Run the trials that the search has not finished yet.
+
+    Raises:
+        StudyError: No trial succeeded.
+        UserError: A disk is full.
+    """
+    if study.ledger.last("searched"):
+        return
+    search = study.space.template.search
+    rows = list(study.rows("search").values())
+    if rows and not selection.leaderboard(rows, study.metric, study.maximise):
+        # If every trial failed, as on a full disk or a broken node, run them all again.
+        for row in rows:
+            row.status = "running"
+    wanted = num_trials(study.space)
+    if wanted < search.trials:
+        study.terminal.say(
+            f"the space has {wanted} configuration(s); {search.trials} trials were requested"
+        )
+    unfinished = [row for row in rows if row.status == "running"]
+    missing = wanted - (len(rows) - len(unfinished))
+    if missing > 0:
+        again = [
+            Proposal(
+                row.trial_id, "search", row.seed, row.experiment, row.ordinal, row.params,
+                recorded=True,
+            )
+            for row in unfinished
+        ]  # fmt: skip
+        proposer = Queue(again, then=build_sampler(study.space, rows))
+        study.run_stage("search", proposer, missing, _remaining_budget(study, search))
+    if not selection.leaderboard(study.rows().values(), study.metric, study.maximise):
+        errors = [row.error for row in study.rows().values() if row.error]
+        reason = (
+            f"the first error: {errors[0]}"
+            if errors
+            else "the budget ended before the first trial did"
+        )
+        raise StudyError(f"no trial succeeded; {reason}")
+    # A budget can end a search before its last trial; a resumed study must not search again.
+    study.record("searched", trials=len(study.rows()))
+
+
+def _remaining_budget(study: Context, search: Search) -> float | None:
+    """Return the seconds of the search's budget that earlier runs of the study have left."""
+    if search.budget_seconds is None:
+        return None
+    seconds = (study.ledger.last("study_end") or {}).get("seconds", {})
+    spent = float(seconds.get("search", 0.0))
+    return max(1.0, search.budget_seconds - spent)
+
+
+# -- confirmation
+
+
+def confirm_best(study: Context) -> None:
+    """Run the missing confirmation runs and record the winner.
+
+    Raises:
+        StudyError: No confirmation run succeeded.
+        UserError: A disk is full.
+    """
+    if study.ledger.last("confirmed"):
+        return
+    plan = study.space.template.confirm
+    rows = study.rows()
+    ranked = selection.leaderboard(rows.values(), study.metric, study.maximise)
+    top = list(_distinct(ranked))[: plan.top]
+    wanted = list(_missing_runs(study, top, rows))
+    if wanted:
+        study.run_stage("confirm", Queue(wanted), len(wanted))
+    found = selection.candidates(study.rows().values(), study.metric, study.maximise)
+    if not found:
+        raise StudyError("no confirmation run succeeded; the ledger holds the reasons")
+    winner = found[0]
+    study.record(
+        "confirmed",
+        seeds=plan.seeds,
+        mean=winner.mean,
+        ci95=_interval(study, winner),
+        top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
+        winner={
+            "trial_id": winner.trial_id,
+            "run_trial_id": selection.best_run(winner, study.metric, study.maximise).trial_id,
+        },
+    )
+    reached = (
+        f"mean {study.metric} {winner.mean:.3f} over {len(winner.values)} seeds"
+        if len(winner.values) > 1
+        else f"{study.metric} {winner.mean:.3f} with another seed"
+    )
+    study.terminal.say(f"confirmed: {winner.trial_id}, {reached}")
+
+
+def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
+    """Skip trials that repeat a better one in every setting that their model reads."""
+    seen: set[str] = set()
+    for row in ranked:
+        read = json.dumps(row.experiment.effective_settings(), sort_keys=True)
+        if read not in seen:
+            seen.add(read)
+            yield row
+
+
+def _missing_runs(
+    study: Context, top: list[TrialRow], rows: dict[str, TrialRow]
+) -> Iterator[Proposal]:
+    """Propose the runs of the best configurations that have not ended yet."""
+    ordinal = 0
+    for row in top:
+        for seed in range(row.seed + 1, row.seed + 1 + study.space.template.confirm.seeds):
+            trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
+            known = rows.get(trial_id)
+            if known is None or known.status == "running":
+                yield Proposal(
+                    trial_id, "confirm", seed, row.experiment, ordinal, row.params,
+                    parent_trial=row.trial_id, recorded=known is not None,
+                )  # fmt: skip
+            ordinal += 1
+
+
+def _interval(study: Context, winner: Candidate) -> list[float] | None:
+    """Return the interval over validation tracks of the winner's mean over its seeds."""
+    metric = (TRACK_METRICS | HARD_METRICS).get(study.metric)
+    if metric is None:
+        return None
+    runs = study.predictions(list(winner.runs), "val")
+    predicted = np.stack([
+        one.hard.argmax(1) if study.metric in HARD_METRICS else one.predicted for one in runs
+    ])  # fmt: skip
+    k = len(study.labels())
+    return list(metrics.bootstrap_interval(runs[0].truth, predicted, metric, k))
+
+
+# -- final fit
+
+
+def refit_winner(study: Context) -> None:
+    """Train the winning run's configuration again with its seed, if the space asks for it.
+
+    Nothing is selected after this, so the validation tracks are free for training; the weights of
+    the last epoch are kept. If the run fails, or predicts the tracks that it was trained on worse
+    than the winner did, the confirmed winner stays. A run that failed before the test is tried
+    again when the study resumes, for example after a full disk.
+
+    Raises:
+        UserError: A disk is full.
+    """
+    if not study.space.template.confirm.refit:
+        return
+    winner = winning_run(study)
+    known = study.rows().get(refit_id(winner))
+    if study.ledger.last("test") or (known and known.status not in ("running", "failed")):
+        return
+    train = winner.experiment.train.model_copy(update={"keep": "last"})
+    experiment = winner.experiment.model_copy(update={"train": train})
+    proposal = Proposal(
+        refit_id(winner), "final", winner.seed, experiment, 0, winner.params,
+        parent_trial=winner.trial_id, recorded=known is not None,
+    )  # fmt: skip
+    study.run_stage("final", Queue([proposal]), 1)
+    row = study.rows()[refit_id(winner)]
+    if is_sound(study, row, winner):
+        text = "the winner was trained on training and validation tracks together"
+    elif row.error:
+        text = f"failed, the confirmed winner stays: {row.error}"
+    else:
+        text = "worse than the winner on tracks that it was trained on; the winner stays"
+    study.terminal.say(f"final fit: {text}")
+
+
+def is_sound(study: Context, refitted: TrialRow, winner: TrialRow) -> bool:
+    """Return True if a final fit succeeded and predicts the validation tracks as well or better.
+
+    It was trained on these tracks, so a worse score shows that something went wrong.
+    """
+    reached, before = refitted.value(study.metric), winner.value(study.metric)
+    if reached is None or before is None:
+        return False
+    return reached >= before if study.maximise else reached <= before
+
+
+def winning_run(study: Context) -> TrialRow:
+    """Return the confirmation run that won."""
+    return study.rows()[study.required("confirmed")["winner"]["run_trial_id"]]
+
+
+def final_run(study: Context) -> TrialRow:
+    """Return the run whose weights are tested and registered."""
+    winner = winning_run(study)
+    refitted = study.rows().get(refit_id(winner))
+    return refitted if refitted and is_sound(study, refitted, winner) else winner
+
+
+def refit_id(winner: TrialRow) -> str:
+    """Return the name of the run that repeats a confirmation run on more tracks."""
+    return f"refit-{winner.trial_id}"
