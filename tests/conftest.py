@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.loopback import Loopback, cluster
 
 # One thread a process: the tests share two processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,12 +20,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory):
     """A cluster of its own with two processors, never a foreign one that happens to run."""
-    from tuner.trials import cluster
+    from tuner.trials.cluster import connect, disconnect
 
     os.environ["TUNER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    running = cluster.connect("local", num_cpus=2)
-    yield running
-    cluster.disconnect()
+    yield connect("local", num_cpus=2)
+    disconnect()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """A foreign cluster: two nodes of one processor each, with access by token."""
+    with cluster(tmp_path_factory.mktemp("two nodes"), num_nodes=2) as running:
+        yield running
+    assert running.processes() == []
 
 
 def write_tones(folder: Path, per_class: int = 12, seconds: float = 1.0) -> Path:
@@ -93,8 +103,8 @@ def shared_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Keep together what shares costly fixtures, for ``pytest -n 2 --dist loadgroup``."""
     for item in items:
-        shares_ray = "local_ray" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("local_ray" if shares_ray else item.path.name))
+        shared = [name for name in ("local_ray", "two_nodes") if name in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group((shared or [item.path.name])[0]))

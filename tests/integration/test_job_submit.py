@@ -6,7 +6,6 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.loopback import Loopback, cluster
+from tests.loopback import Loopback
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -49,28 +48,20 @@ def write_noise(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
-    folder = tmp_path_factory.mktemp("cluster")
+def job(two_nodes: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
+    folder = tmp_path_factory.mktemp("shared")
     data = write_noise(folder / "data")
-    storage = folder / "shared"
+    storage = folder / "results"
     settings = [word for setting in TINY for word in ("--set", setting)]
     command = ["ray", "job", "submit", "--submission-id", JOB, "--working-dir", ".", "--address"]
-    with cluster(folder, num_nodes=2) as running:
-        command += [running.dashboard, "--", *STUDY, "--data", str(data)]
-        command += ["--storage", str(storage), "--trials", "2", *settings, "--json"]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=running.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stdout[-5000:]
-        yield Submitted(running, done.stdout, storage)
-    assert running.processes() == []
+    command += [two_nodes.dashboard, "--", *STUDY, "--data", str(data)]
+    command += ["--storage", str(storage), "--trials", "2", *settings, "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=two_nodes.environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
+    return Submitted(two_nodes, done.stdout, storage)
 
 
 def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:

@@ -9,14 +9,13 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.loopback import Loopback, cluster, free_ports
+from tests.loopback import Loopback, free_ports
 from tuner.config import Resources
 from tuner.errors import UsageError
 from tuner.trials.cluster import Cluster, trials_at_once
@@ -139,40 +138,34 @@ def test_busy_dashboard_port_does_not_stop_a_local_cluster(tmp_path: Path) -> No
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    with cluster(tmp_path_factory.mktemp("foreign"), num_nodes=1) as running:
-        yield running
-
-
 @pytest.mark.ray
 @pytest.mark.timeout(180)
-def test_joins_a_running_cluster(foreign: Loopback) -> None:
-    found = connect(foreign.environment, foreign.address, names=("RAY_ADDRESS",))
+def test_joins_a_running_cluster(two_nodes: Loopback) -> None:
+    found = connect(two_nodes.environment, two_nodes.address, names=("RAY_ADDRESS",))
     # Ray returns the host's own address instead of 127.0.0.1
-    assert found.pop("address").endswith(foreign.address.removeprefix("127.0.0.1"))
+    assert found.pop("address").endswith(two_nodes.address.removeprefix("127.0.0.1"))
     assert found == {
-        "num_cpus": 1,
+        "num_cpus": 2,
         "num_gpus": 0,
-        "num_nodes": 1,
+        "num_nodes": 2,
         "started_here": False,
-        "worker": {"RAY_ADDRESS": foreign.address},
+        "worker": {"RAY_ADDRESS": two_nodes.address},
     }
     # without --address, as in a job
-    again = connect({**foreign.environment, "RAY_ADDRESS": foreign.address}, None)
-    assert (again["num_nodes"], again["started_here"]) == (1, False)
+    again = connect({**two_nodes.environment, "RAY_ADDRESS": two_nodes.address}, None)
+    assert (again["num_nodes"], again["started_here"]) == (2, False)
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("token", ["not-the-token", ""])
-def test_wrong_token_is_refused_in_words(foreign: Loopback, tmp_path: Path, token: str) -> None:
-    wrong = {**foreign.environment, "HOME": str(tmp_path)}
+def test_wrong_token_is_refused_in_words(two_nodes: Loopback, tmp_path: Path, token: str) -> None:
+    wrong = {**two_nodes.environment, "HOME": str(tmp_path)}
     wrong["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
     if token:
         (tmp_path / "token").write_text(token)
     start = time.monotonic()
-    found = connect(wrong, foreign.address)
+    found = connect(wrong, two_nodes.address)
     assert time.monotonic() - start < 60
     assert found["exit_code"] == 1
     assert "token" in found["error"]
@@ -180,27 +173,27 @@ def test_wrong_token_is_refused_in_words(foreign: Loopback, tmp_path: Path, toke
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
-def test_a_jobs_own_environment_is_merged(foreign: Loopback) -> None:
+def test_a_jobs_own_environment_is_merged(two_nodes: Loopback) -> None:
     """Ray passes a job's environment to its driver in this variable, and refuses conflicts."""
     theirs = {"MINE": "1", "RAY_ADDRESS": "elsewhere:1", "PYTHONWARNINGS": "error"}
     environment = {
-        **foreign.environment,
-        "RAY_ADDRESS": foreign.address,
+        **two_nodes.environment,
+        "RAY_ADDRESS": two_nodes.address,
         # the part that the processes of the job get, including the driver
         "PYTHONWARNINGS": "default",
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": theirs}}),
     }
     found = connect(environment, None, names=("MINE", "RAY_ADDRESS", "PYTHONWARNINGS"))
-    expected = {"MINE": "1", "RAY_ADDRESS": foreign.address, "PYTHONWARNINGS": "default"}
+    expected = {"MINE": "1", "RAY_ADDRESS": two_nodes.address, "PYTHONWARNINGS": "default"}
     assert found["worker"] == expected
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
-def test_workers_that_the_autoscaler_may_start_count(foreign: Loopback, tmp_path: Path) -> None:
+def test_workers_that_the_autoscaler_may_start_count(two_nodes: Loopback, tmp_path: Path) -> None:
     """By hand from cluster.yaml: a head of 8 CPUs, and up to 4 workers of 8 CPUs and 1 GPU."""
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     # `ray up` writes it in this form (ray/autoscaler/_private/commands.py)
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
-    found = connect({**foreign.environment, "HOME": str(tmp_path)}, foreign.address)
+    found = connect({**two_nodes.environment, "HOME": str(tmp_path)}, two_nodes.address)
     assert (found["num_cpus"], found["num_gpus"]) == (40, 4)
