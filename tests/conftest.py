@@ -106,5 +106,5 @@ def shared_data() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Keep together what shares costly fixtures, for ``pytest -n 2 --dist loadgroup``."""
     for item in items:
-        shared = [name for name in ("local_ray", "two_nodes") if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group((shared or [item.path.name])[0]))
+        shared = {"local_ray", "two_nodes"}.intersection(item.fixturenames)
+        item.add_marker(pytest.mark.xdist_group(next(iter(shared), item.path.name)))
