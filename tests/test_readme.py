@@ -80,6 +80,11 @@ def test_no_module_is_longer_than_300_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_gap_is_left_to_fill_in(page: Path) -> None:
+    assert "@@" not in page.read_text()
+
+
 def test_readme_is_a_page() -> None:
     assert len(README.read_text().splitlines()) <= 150
 
