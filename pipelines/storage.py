@@ -220,14 +220,21 @@ class Log:
         os.truncate(self.path, num_bytes)
 
     def append(self, content: bytes) -> None:
-        """Append durably.
+        """Append durably, all of the content or nothing.
 
         Raises:
             StorageFullError: The disk is full.
         """
+        size = os.fstat(self._file.fileno()).st_size
         with full_disk_named(self.path):
-            self._file.write(content)
-            os.fsync(self._file.fileno())
+            try:
+                rest = memoryview(content)
+                while rest:  # an unbuffered file may take only a part
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self.truncate(size)
+                raise
 
     def close(self) -> None:
         """Close the file."""

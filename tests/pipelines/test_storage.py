@@ -135,6 +135,27 @@ def test_a_log_grows_and_can_lose_its_torn_end(tmp_path: Path) -> None:
     log.close()
 
 
+def test_an_append_that_does_not_fit_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    """Twenty bytes of room: the kernel takes a part of the write before it refuses the rest."""
+    code = (
+        "import resource, signal, sys\n"
+        "from pipelines.storage import Folder\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "log = Folder.at(sys.argv[1]).open_log('ledger')\n"
+        "log.append(b'one\\n')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (24, resource.RLIM_INFINITY))\n"
+        "try: log.append(b'x' * 99 + b'\\n')\n"
+        "except OSError as error: print(error.errno)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "log.append(b'two\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == str(errno.EFBIG), done.stderr
+    assert (tmp_path / "ledger").read_bytes() == b"one\ntwo\n"
+
+
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     refused = []
