@@ -100,15 +100,10 @@ def _kinds() -> str:
 
 
 def _models() -> str:
-    rows = [
-        (
-            f"`{name}`",
-            model.names()[name],
-            ", ".join(model.takes),
-            "at once" if model.fits_at_once else "in epochs",
-        )
-        for name, model in MODELS.items()
-    ]
+    rows = []
+    for name, model in MODELS.items():
+        fits = "at once" if model.fits_at_once else "in epochs"
+        rows.append((f"`{name}`", model.names()[name], ", ".join(model.takes), fits))
     return _table(("model", "what it is", "takes", "fits"), rows)
 
 
@@ -117,15 +112,10 @@ _TABLES = {"features": _kinds, "model": _models}
 
 
 def _settings(properties: dict[str, Any]) -> str:
-    rows = [
-        (
-            f"`{name}`",
-            _values(one),
-            f"`{json.dumps(one['default'])}`" if "default" in one else "required",
-            one["description"],
-        )
-        for name, one in properties.items()
-    ]
+    rows = []
+    for name, one in properties.items():
+        default = f"`{json.dumps(one['default'])}`" if "default" in one else "required"
+        rows.append((f"`{name}`", _values(one), default, one["description"]))
     return _table(("setting", "values", "default", "meaning"), rows)
 
 

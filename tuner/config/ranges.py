@@ -189,41 +189,36 @@ class Options:
     kind: ClassVar[str]
     form: ClassVar[str] = "a list of options"
     help: ClassVar[str]
-    options: tuple[Scalar, ...]
+    arguments: tuple[Scalar, ...]
 
     def __post_init__(self) -> None:
-        if not self.options:
+        if not self.arguments:
             raise SpaceError(f"{self.kind} needs at least one option, got an empty list")
-        for index, option in enumerate(self.options):
-            if any(_same(option, earlier) for earlier in self.options[:index]):
+        for index, option in enumerate(self.arguments):
+            if any(_same(option, earlier) for earlier in self.arguments[:index]):
                 raise SpaceError(f"{self.kind} lists {_show(option)} twice")
-
-    @property
-    def arguments(self) -> tuple[Scalar, ...]:
-        """Arguments of the range in a space file."""
-        return self.options
 
     @property
     def ends(self) -> tuple[Scalar, Scalar]:
         """First and last option."""
-        return (self.options[0], self.options[-1])
+        return (self.arguments[0], self.arguments[-1])
 
     @property
     def num_values(self) -> int:
         """Number of options."""
-        return len(self.options)
+        return len(self.arguments)
 
     def values(self) -> Sequence[Scalar]:
         """Return all options, in the order of the file."""
-        return self.options
+        return self.arguments
 
     def sample(self, rng: np.random.Generator) -> Scalar:
         """Draw one option."""
-        return self.options[int(rng.integers(len(self.options)))]
+        return self.arguments[int(rng.integers(len(self.arguments)))]
 
     def settle(self, value: object) -> Scalar:
         """Return the option that equals ``value``; raise ``SpaceError`` if there is none."""
-        for option in self.options:
+        for option in self.arguments:
             if _same(value, option):
                 return option
         raise _foreign(self, value)

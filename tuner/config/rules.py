@@ -7,20 +7,15 @@ from collections.abc import Callable
 from pipelines.features import KINDS, FeatureKind
 from pipelines.features.rules import FEATURE_RULES, clip_covers_fft
 from pipelines.settings import CLIP_RULES, SPLIT_RULES, Block, Rule
-from tuner.config.schema import KIND, METRIC_MODES, ColumnSplit, Data, Experiment, ShareSplit
+from tuner.config.schema import KIND, METRIC_MODES, ColumnSplit, Experiment, ShareSplit
 from tuner.models import TABLE, ModelSettings
 from tuner.training.settings import TRAINING_ADVICE, TRAINING_RULES
 
 
-def _of_data(rule: Rule, part: Callable[[Data], Block]) -> Rule:
-    """Turn a rule on a part of the data settings into a rule on the experiment."""
-    return Rule(tuple(f"data.{path}" for path in rule.paths), lambda e: rule.check(part(e.data)))
-
-
-def _of_front_end(rule: Rule) -> Rule:
-    """Turn a rule on the front end into a rule on the experiment."""
-    paths = tuple(f"features.{path}" for path in rule.paths)
-    return Rule((*paths, *KIND), lambda e: rule.check(e.front_end))
+def _of(part: Callable[[Experiment], Block], block: str, rule: Rule, *decided_by: str) -> Rule:
+    """Turn a rule on a part of a block into a rule on the experiment."""
+    paths = (f"{block}.{path}" for path in rule.paths)
+    return Rule((*paths, *decided_by), lambda e: rule.check(part(e)))
 
 
 def _of_model(model: type[ModelSettings], rule: Rule) -> Rule:
@@ -141,9 +136,9 @@ _CLIP = ("train.crop_seconds", "data.clip_seconds")
 _ROWS = tuple(f"features.{name}" for name in ("n_mels", "n_mfcc", "n_lags", "n_fft"))
 
 RULES: tuple[Rule, ...] = (
-    *(_of_data(rule, lambda data: data.clip) for rule in CLIP_RULES),
-    *(_of_data(rule, lambda data: data.split_spec) for rule in SPLIT_RULES),
-    *(_of_front_end(rule) for rule in FEATURE_RULES),
+    *(_of(lambda e: e.data.clip, "data", rule) for rule in CLIP_RULES),
+    *(_of(lambda e: e.data.split_spec, "data", rule) for rule in SPLIT_RULES),
+    *(_of(lambda e: e.front_end, "features", rule, *KIND) for rule in FEATURE_RULES),
     Rule(("data.split",), _folds),
     Rule(("data.hop_seconds", "data.clips_per_track"), _clip_count),
     Rule(

@@ -167,7 +167,7 @@ class Space:
 
 def _model_values(setting: Open) -> Sequence[Scalar]:
     if setting.path[0] == "model" and isinstance(setting.range, Options):
-        return setting.range.options
+        return setting.range.arguments
     return (first_value(setting),)
 
 

@@ -127,7 +127,7 @@ def _check_settings(tree: Block, problems: Problems) -> None:
 def _values_to_try(range_: Range) -> Sequence[Scalar]:
     """Pick values that represent a range: all of a short one, else its ends."""
     if isinstance(range_, Options):
-        return range_.options
+        return range_.arguments
     if range_.num_values is None or range_.num_values > MAX_VALUES_TRIED:
         return range_.ends
     return (*range_.ends, *range_.values()[1:-1])  # a fault shows at an end first

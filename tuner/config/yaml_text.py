@@ -9,6 +9,7 @@ which is refused because readers of the two versions disagree about it.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -28,13 +29,14 @@ MAX_NODES: Final = 5_000  # with aliases expanded; a large space has 500
 _UNPRINTABLE = re.compile(
     r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
-_NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True,
+          "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # fmt: skip
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MAX_DIGITS = 18  # every integer of 18 digits fits into 64 bits
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # strings that need no quotes
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
@@ -178,7 +180,8 @@ def compose(text: str, file: str) -> yaml.Node | None:
 
 def is_null(node: yaml.Node) -> bool:
     """Return True for an empty or null scalar."""
-    return isinstance(node, yaml.ScalarNode) and not node.style and node.value in _NULL
+    plain = isinstance(node, yaml.ScalarNode) and not node.style
+    return plain and _WORDS.get(node.value, "") is None
 
 
 def read_scalar(node: yaml.ScalarNode) -> Scalar:
@@ -191,10 +194,8 @@ def read_scalar(node: yaml.ScalarNode) -> Scalar:
     text: str = node.value
     if node.style:
         return read_string(text)
-    if text in _NULL:
-        return None
-    if text in _BOOL:
-        return _BOOL[text]
+    if text in _WORDS:
+        return _WORDS[text]
     if _LEADING_ZERO.fullmatch(text):
         decimal, shown = shorten(text.lstrip("+-0") or "0"), shorten(text)
         raise ScalarError(
@@ -229,15 +230,9 @@ def read_string(text: str) -> str:
 
 def write_scalar(value: object) -> str:
     """Write a value so that reading it gives the same value."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value) and value not in _BOOL
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return value if plain and value not in _NULL else f'"{escaped}"'
-    return repr(value)
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value not in _WORDS:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def shorten(text: str, width: int = 60) -> str:

@@ -182,7 +182,7 @@ def _cropped(e: HasTraining) -> str | None:
 
 
 TRAINING_ADVICE: tuple[Rule, ...] = (
-    _read_with("optim.momentum", "optim.name", ("sgd", "rmsprop"), "sgd and rmsprop have one"),
+    _read_with("optim.momentum", "optim.name", ("sgd", "rmsprop"), "only sgd and rmsprop use it"),
     _read_with("optim.cycles", "optim.schedule", ("cyclical",), "only cyclical has cycles"),
     _read_with(
         "optim.warmup_share", "optim.schedule", ("constant", "cosine"), "it has its own warm-up"

@@ -74,7 +74,7 @@ def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
     from optuna import distributions as d
 
     if isinstance(leaf, Options):
-        return d.CategoricalDistribution(leaf.options)
+        return d.CategoricalDistribution(leaf.arguments)
     if isinstance(leaf, Quantized):
         return d.IntDistribution(0, leaf.num_values - 1)
     if leaf.whole:
