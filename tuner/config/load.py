@@ -148,8 +148,7 @@ def _read_override(override: str) -> tuple[list[str], yaml.Node]:
         message = f"missing `=` in {shorten(repr(override))}; write for example train.epochs=3"
         raise mark.error(message)
     if not all(path) or len(path) > MAX_PATH_PIECES or not dotted.isprintable():
-        message = "invalid path of a setting; write for example train.epochs=3"
-        raise mark.error(message)
+        raise mark.error("invalid path of a setting; write for example train.epochs=3")
     value = compose(text, mark.file) if text.strip() else None
     if value is None:
         raise mark.error("missing value after `=`; write null for none", dotted)

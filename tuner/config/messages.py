@@ -13,10 +13,10 @@ from tuner.config.yaml_text import shorten, write_scalar
 from tuner.models import MODELS
 
 _BOUNDS = {
-    "greater_than": ("gt", "above"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "below"),
-    "less_than_equal": ("le", "at most"),
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
 }
 _EXPECTED = {
     "int_type": "an integer",
@@ -63,10 +63,9 @@ def describe(error: Mapping[str, Any], path: tuple[str | int, ...], kind: str | 
     if fault == "string_pattern_mismatch":
         return f"{_PATTERNS[keys]}, got {show(value)}"
     if fault in _BOUNDS:
-        limit, words = _BOUNDS[fault]
-        bound = context[limit]
+        (bound,) = context.values()
         shown = int(bound) if bound == int(bound) else bound
-        return f"must be {words} {shown}, got {show(value)}"
+        return f"must be {_BOUNDS[fault]} {shown}, got {show(value)}"
     if fault in ("string_too_short", "string_too_long"):
         return f"must have {context.get('min_length', 1)} or more characters, but not thousands"
     if fault in _EXPECTED:

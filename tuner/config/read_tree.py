@@ -125,7 +125,7 @@ class _Reader:
             message = f"{len(node.value)} options; at most {MAX_OPTIONS} are allowed"
             return self.invalid(mark, name, message)
         labelled = list(zip(_labels(node.value), node.value, strict=True))
-        branches = {
+        branches: dict[Scalar, Tree] = {
             label: self.tree(item, path, f"{name}.{label}")
             for label, item in labelled
             if isinstance(item, yaml.MappingNode) and issubclass(KINDS[kind], Options)

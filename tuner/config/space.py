@@ -10,22 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
-from tuner.config.tree import (
-    Block,
-    Items,
-    Leaf,
-    Open,
-    Path,
-    Tree,
-    count_draws,
-    draw,
-    every_draw,
-    first_value,
-    open_settings,
-    with_choices,
-    write,
-    write_tree,
-)
+from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
 from tuner.config.validate import to_experiment
 from tuner.errors import Problem, SpaceError
 
@@ -74,7 +59,7 @@ class Space:
     @cached_property
     def template(self) -> Experiment:
         """The experiment with every range at its first option or lower end."""
-        return Experiment.model_validate(draw(self.tree, with_choices({})).values)
+        return Experiment.model_validate(self.tree.draw(with_choices({})).values)
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -109,7 +94,7 @@ class Space:
             except SpaceError as error:
                 raise SpaceError(f"{setting.name}: {error}") from None
 
-        drawn = draw(self.tree, ask)
+        drawn = self.tree.draw(ask)
         return Sample(drawn.params, to_experiment(drawn))
 
     def enumerate_grid(self) -> Iterator[Sample]:
@@ -118,22 +103,22 @@ class Space:
         Raises:
             SpaceError: A range is continuous.
         """
-        for drawn in every_draw(self.tree, lambda setting: setting.range.values()):
+        for drawn in self.tree.every_draw(lambda setting: setting.range.values()):
             yield Sample(drawn.params, to_experiment(drawn))
 
     def grid_size(self) -> int | None:
         """Count the configurations of the grid, or return None if a range is continuous."""
-        return count_draws(self.tree)
+        return self.tree.count_draws()
 
     def feature_variants(self) -> tuple[tuple[ClipSpec, FeatureSpec], ...]:
         """List the feature sets that the trials of this space need, each once."""
-        drawn = every_draw(self.tree, _feature_values)
+        drawn = self.tree.every_draw(_feature_values)
         keys = (Experiment.model_validate(d.values).feature_set_key for d in drawn)
         return tuple(dict.fromkeys(keys))
 
     def models(self) -> tuple[ModelSettings, ...]:
         """List the models of this space, each once; their numbers are at the lower ends."""
-        drawn = every_draw(self.tree, _model_values)
+        drawn = self.tree.every_draw(_model_values)
         return tuple(dict.fromkeys(Experiment.model_validate(d.values).model for d in drawn))
 
     def settings(self) -> dict[str, str]:
@@ -158,26 +143,24 @@ class Space:
         shown_data = replace(data, entries={**data.entries, "root": replace(root, value=shown)})
         tree = replace(self.tree, entries={**self.tree.entries, "data": shown_data})
         # The text of the file may contain the secret too, in any spelling that YAML allows.
-        return replace(self, tree=tree, source=write_tree(tree))
+        return replace(self, tree=tree, source=tree.text())
 
     def to_yaml(self) -> str:
         """Write the resolved file, ranges and defaults included; it loads as an equal space."""
-        return write_tree(self.tree)
+        return self.tree.text()
 
 
 def _model_values(setting: Open) -> Sequence[Scalar]:
     if setting.path[0] == "model" and isinstance(setting.range, Options):
         return setting.range.arguments
-    return (first_value(setting),)
+    return (setting.first,)
 
 
 def _feature_values(setting: Open) -> Sequence[Scalar]:
     # The model decides on the kind of features if the file leaves it open.
-    decides = setting.path[0] in ("data", "features") or setting.path in (
-        ("model",),
-        ("model", "name"),
-    )
-    return setting.range.values() if decides else (first_value(setting),)
+    path = setting.path
+    decides = path[0] in ("data", "features") or path in (("model",), ("model", "name"))
+    return setting.range.values() if decides else (setting.first,)
 
 
 def fill_defaults(tree: Block) -> Block:
@@ -191,7 +174,7 @@ def fill_defaults(tree: Block) -> Block:
     return filled
 
 
-def _fill(tree: Tree, root: Block, path: Path, context: Mapping[str, Scalar]) -> Tree:
+def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, Scalar]) -> Tree:
     if isinstance(tree, Open):
         branches = {
             label: _fill(branch, root, path, {**context, tree.name: label})
@@ -201,7 +184,7 @@ def _fill(tree: Tree, root: Block, path: Path, context: Mapping[str, Scalar]) ->
     if not isinstance(tree, Block):
         return tree
     entries = {k: _fill(entry, root, (*path, k), context) for k, entry in tree.entries.items()}
-    drawn = draw(root, with_choices(context))
+    drawn = root.draw(with_choices(context))
     values = Experiment.model_validate(drawn.values).model_dump(mode="json")
     for piece in path:
         values = values[piece]

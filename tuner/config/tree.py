@@ -43,6 +43,72 @@ class Block:
     mark: Mark = field(compare=False)
     key_marks: Mapping[str, Mark] = field(compare=False)
 
+    def draw(self, choose: Choose) -> Draw:
+        """Walk the tree and choose the value of each open setting on the way.
+
+        Args:
+            choose: Function that returns a value of an open setting. It is called in the order of
+                the file, and only for the ranges of the alternatives that were taken.
+        """
+        params: dict[str, Scalar] = {}
+
+        def value_of(part: Tree) -> Any:
+            if isinstance(part, Open):
+                value = params[part.name] = choose(part)
+                return value_of(branch) if (branch := part.branches.get(value)) else value
+            if isinstance(part, Leaf):
+                return part.value
+            if isinstance(part, Items):
+                return [value_of(item) for item in part.items]
+            return {key: value_of(entry) for key, entry in part.entries.items()}
+
+        return Draw(self, value_of(self), params)
+
+    def every_draw(self, values_of: Callable[[Open], Sequence[Scalar]]) -> Iterator[Draw]:
+        """Walk the tree once for every combination of the values of its open settings.
+
+        Args:
+            values_of: Function that returns the values to try for an open setting, at least one.
+        """
+        taken: list[int] = []  # an odometer: index of the value that each open setting takes
+        sizes: list[int] = []
+
+        def choose(setting: Open) -> Scalar:
+            values = values_of(setting)
+            sizes.append(len(values))
+            if len(sizes) > len(taken):
+                taken.append(0)
+            return values[taken[len(sizes) - 1]]
+
+        while True:
+            sizes.clear()
+            yield self.draw(choose)
+            while taken and taken[-1] + 1 == sizes[len(taken) - 1]:
+                taken.pop()
+            if not taken:
+                return
+            taken[-1] += 1
+
+    def count_draws(self) -> int | None:
+        """Count the combinations of all open settings, or return None if a range is continuous."""
+        if any(setting.range.num_values is None for setting, _ in open_settings(self)):
+            return None
+        return _count(self)
+
+    def text(self) -> str:
+        """Write the tree as the text of a space file, one setting of a block per line."""
+        lines: list[str] = []
+        for key, entry in self.entries.items():
+            if isinstance(entry, Block) and entry.entries:
+                lines.append(f"{write_scalar(key)}:")
+                lines += [f"  {write_scalar(k)}: {write(v)}" for k, v in entry.entries.items()]
+            elif isinstance(entry, Open):
+                lines += [f"{write_scalar(key)}:", f"  {entry.range.kind}:"]
+                lines += [f"    - {option}" for option in _options(entry)]
+            else:
+                lines.append(f"{write_scalar(key)}: {write(entry)}")
+        return "\n".join(lines) + "\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Open:
@@ -60,13 +126,14 @@ class Open:
     name: str
     path: Path
     range: Range
-    branches: Mapping[str, Tree]
+    branches: Mapping[Scalar, Tree]
     mark: Mark = field(compare=False)
     argument_marks: tuple[Mark, ...] = field(compare=False)
 
-    def branch(self, value: Scalar) -> Tree | None:
-        """Return the alternative that ``value`` labels, or None for a plain value."""
-        return self.branches.get(value) if isinstance(value, str) else None
+    @property
+    def first(self) -> Scalar:
+        """First option of a choice, the lower end of another range."""
+        return self.range.ends[0]
 
 
 Tree: TypeAlias = Leaf | Items | Block | Open
@@ -113,7 +180,7 @@ class Draw:
         while True:
             if isinstance(tree, Open):
                 value = self.params[tree.name]
-                if branch := tree.branch(value):
+                if branch := tree.branches.get(value):
                     shown, tree = f"{tree.name}.{value}", branch
                     continue
                 marks = zip(tree.range.arguments, tree.argument_marks, strict=True)
@@ -133,56 +200,6 @@ class Draw:
             shown = f"{shown}.{key}" if shown else str(key)
 
 
-def draw(tree: Block, choose: Choose) -> Draw:
-    """Walk a tree and choose the value of each open setting on the way.
-
-    Args:
-        tree: The tree.
-        choose: Function that returns a value of an open setting. It is called in the order of
-            the file, and only for the ranges of the alternatives that were taken.
-    """
-    params: dict[str, Scalar] = {}
-
-    def value_of(part: Tree) -> Any:
-        if isinstance(part, Open):
-            value = params[part.name] = choose(part)
-            return value_of(branch) if (branch := part.branch(value)) else value
-        if isinstance(part, Leaf):
-            return part.value
-        if isinstance(part, Items):
-            return [value_of(item) for item in part.items]
-        return {key: value_of(entry) for key, entry in part.entries.items()}
-
-    return Draw(tree, value_of(tree), params)
-
-
-def every_draw(tree: Block, values_of: Callable[[Open], Sequence[Scalar]]) -> Iterator[Draw]:
-    """Walk a tree once for every combination of the values of its open settings.
-
-    Args:
-        tree: The tree.
-        values_of: Function that returns the values to try for an open setting, at least one.
-    """
-    taken: list[int] = []  # an odometer: index of the value that each open setting takes
-    sizes: list[int] = []
-
-    def choose(setting: Open) -> Scalar:
-        values = values_of(setting)
-        sizes.append(len(values))
-        if len(sizes) > len(taken):
-            taken.append(0)
-        return values[taken[len(sizes) - 1]]
-
-    while True:
-        sizes.clear()
-        yield draw(tree, choose)
-        while taken and taken[-1] + 1 == sizes[len(taken) - 1]:
-            taken.pop()
-        if not taken:
-            return
-        taken[-1] += 1
-
-
 def open_settings(
     tree: Tree, context: Mapping[str, Scalar] | None = None
 ) -> Iterator[tuple[Open, Mapping[str, Scalar]]]:
@@ -197,13 +214,6 @@ def open_settings(
             yield from open_settings(branch, {**context, tree.name: label})
 
 
-def count_draws(tree: Tree) -> int | None:
-    """Count the combinations of all open settings, or return None if a range is continuous."""
-    if any(setting.range.num_values is None for setting, _ in open_settings(tree)):
-        return None
-    return _count(tree)
-
-
 def _count(tree: Tree) -> int:
     if isinstance(tree, Block):
         return math.prod(map(_count, tree.entries.values()))
@@ -213,29 +223,9 @@ def _count(tree: Tree) -> int:
     return 1
 
 
-def first_value(setting: Open) -> Scalar:
-    """Return the first option of a choice, the lower end of another range."""
-    return setting.range.ends[0]
-
-
 def with_choices(chosen: Mapping[str, Scalar]) -> Choose:
     """Return a chooser that takes the value in ``chosen``, else the first value."""
-    return lambda setting: chosen.get(setting.name, first_value(setting))
-
-
-def write_tree(tree: Block) -> str:
-    """Write a tree as the text of a space file, one setting of a block per line."""
-    lines: list[str] = []
-    for key, entry in tree.entries.items():
-        if isinstance(entry, Block) and entry.entries:
-            lines.append(f"{write_scalar(key)}:")
-            lines += [f"  {write_scalar(k)}: {write(inner)}" for k, inner in entry.entries.items()]
-        elif isinstance(entry, Open):
-            lines += [f"{write_scalar(key)}:", f"  {entry.range.kind}:"]
-            lines += [f"    - {option}" for option in _options(entry)]
-        else:
-            lines.append(f"{write_scalar(key)}: {write(entry)}")
-    return "\n".join(lines) + "\n"
+    return lambda setting: chosen.get(setting.name, setting.first)
 
 
 def write(tree: Tree) -> str:
@@ -252,5 +242,5 @@ def write(tree: Tree) -> str:
 
 def _options(tree: Open) -> Iterator[str]:
     for argument in tree.range.arguments:
-        branch = tree.branch(argument)
+        branch = tree.branches.get(argument)
         yield write(branch) if branch else write_scalar(argument)

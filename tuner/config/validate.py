@@ -13,19 +13,7 @@ from tuner.config.messages import describe, unknown_key
 from tuner.config.ranges import Options, Range
 from tuner.config.rules import ADVICE, RULES
 from tuner.config.schema import Experiment, block_at
-from tuner.config.tree import (
-    Block,
-    Draw,
-    Leaf,
-    Open,
-    Origin,
-    count_draws,
-    draw,
-    every_draw,
-    first_value,
-    open_settings,
-    with_choices,
-)
+from tuner.config.tree import Block, Draw, Leaf, Open, Origin, open_settings, with_choices
 from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -89,7 +77,7 @@ def _sizes(tree: Block) -> Iterator[Problem]:
     features = Block(shaping, tree.mark, tree.key_marks)
     why = "each feature set is built as a whole; use choice, grid, integer or quantized"
     yield from _continuous(features, why)
-    if (num_sets := count_draws(features) or 0) > MAX_FEATURE_SETS:
+    if (num_sets := features.count_draws() or 0) > MAX_FEATURE_SETS:
         message = f"the ranges make {num_sets} feature sets; at most {MAX_FEATURE_SETS} allowed"
         yield next(open_settings(features))[0].mark.problem("features", message)
     search = tree.entries.get("search")
@@ -97,7 +85,7 @@ def _sizes(tree: Block) -> Iterator[Problem]:
     if not isinstance(algorithm, Leaf) or algorithm.value != "grid":
         return
     yield from _continuous(tree, "the grid needs a list; use choice, grid or quantized")
-    if (num_points := count_draws(tree) or 0) > MAX_GRID:
+    if (num_points := tree.count_draws() or 0) > MAX_GRID:
         message = f"the grid has {num_points:,} points; at most {MAX_GRID:,} are allowed"
         yield algorithm.mark.problem("search.algorithm", message)
 
@@ -114,7 +102,7 @@ def _check_settings(tree: Block, problems: Problems) -> None:
     for setting, context in open_settings(tree):
         tried += [{**context, setting.name: value} for value in _values_to_try(setting.range)]
     for chosen in tried:
-        drawn = draw(tree, with_choices(chosen))
+        drawn = tree.draw(with_choices(chosen))
         try:
             Experiment.model_validate(drawn.values)
         except ValidationError as error:
@@ -194,15 +182,15 @@ def _draws_for(tree: Block, rule: Rule) -> Iterator[Draw]:
 
     def thorough(setting: Open) -> Sequence[Scalar]:
         involved = _touches(setting.path, rule)
-        return _values_to_try(setting.range) if involved else (first_value(setting),)
+        return _values_to_try(setting.range) if involved else (setting.first,)
 
     def quick(setting: Open) -> Sequence[Scalar]:
         return thorough(setting)[: None if setting.branches else 2]
 
-    drawn = list(islice(every_draw(tree, thorough), MAX_DRAWS_PER_RULE + 1))
+    drawn = list(islice(tree.every_draw(thorough), MAX_DRAWS_PER_RULE + 1))
     if len(drawn) <= MAX_DRAWS_PER_RULE:
         return iter(drawn)
-    return islice(every_draw(tree, quick), MAX_DRAWS_PER_RULE)
+    return islice(tree.every_draw(quick), MAX_DRAWS_PER_RULE)
 
 
 def _touches(path: Sequence[str | int], rule: Rule) -> bool:
