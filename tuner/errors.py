@@ -93,6 +93,14 @@ class WeightsError(UsageError):
     """The initial weights of a model are missing, unreadable, or do not fit it."""
 
 
+class Interrupted(BaseException):  # a request, not a fault
+    """A signal asked the process to end; not an ``Exception``, so that no handler swallows it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 class StudyError(UserError):
     """The study cannot go on."""
 

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
 import sys
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from tuner.config import Space
-    from tuner.ledger.journal import StudyPaths
-
-
-class Interrupted(BaseException):
-    """A signal asked the process to end; not an `Exception`, so that no handler swallows it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
-
-
-def _on_signal(number: int, _frame: FrameType | None) -> None:
-    # A second signal ends the process at once.
-    signal.signal(number, signal.SIG_DFL)
-    raise Interrupted(number)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,9 +40,10 @@ def main(space: Path, **options: Any) -> None:
     python -m tuner.run search_spaces/resnet.yaml --data my-music --budget 30m
     """  # noqa: D301 - click reads the control character
     from pipelines.errors import UserError
+    from tuner.errors import Interrupted
 
     try:
-        sys.exit(_run(space, Options(**options)))
+        sys.exit(_run(space, options))
     except UserError as error:
         if options["verbose"]:
             raise
@@ -92,44 +69,26 @@ def in_public(word: str) -> str:
     return re.sub(r"[A-Za-z0-9+]+://\S+", lambda uri: printable_root(uri[0]), word)
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of the command line, by their names."""
-
-    data: str | None
-    name: str | None
-    storage: str
-    overrides: tuple[str, ...]
-    trials: int | None
-    budget: str | None
-    dry_run: bool
-    print_config: bool
-    resume: bool
-    address: str | None
-    as_json: bool
-    verbose: bool
-
-
-def _run(path: Path, options: Options) -> int:
+def _run(path: Path, options: dict[str, Any]) -> int:
     """Check the options, run the study and print its result; return the exit code."""
     from tuner.config import as_override, load
     from tuner.errors import UsageError
     from tuner.study import features
 
     flags = {
-        "name": options.name, "search.trials": options.trials, "search.budget": options.budget,
-        "data.root": options.data,
+        "name": options["name"], "search.trials": options["trials"],
+        "search.budget": options["budget"], "data.root": options["data"],
     }  # fmt: skip
     asked = [as_override(key, value) for key, value in flags.items() if value is not None]
-    space = load(path, [*options.overrides, *asked])
+    space = load(path, [*options["overrides"], *asked])
     root = space.template.data.root  # from here on only `paths` knows the secrets of a URI
     space = space.without_secrets()
     for warning in space.warnings:
         click.echo(f"warning: {warning}", err=True)
-    if options.print_config:
+    if options["print_config"]:
         click.echo(space.to_yaml(), nl=False)
         return 0
-    if options.dry_run:
+    if options["dry_run"]:
         from tuner.study.preflight import plan_lines
 
         for line in plan_lines(space):
@@ -139,77 +98,26 @@ def _run(path: Path, options: Options) -> int:
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
 
-    storage = Folder.at(options.storage)
+    storage = Folder.at(options["storage"])
     paths = StudyPaths(storage, space.name, features.data_source(root, storage))
-    if options.resume and not paths.folder.exists(journal.FILE):
+    if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     features.check_settings(space)
     if any(model.initial_weights for model in space.models()):
         from tuner.study.preflight import check_weights  # loads torch
 
         check_weights(space)
-    is_demo = root == features.DEMO_ROOT
-    if not is_demo:
+    if root != features.DEMO_ROOT:
         features.check_source(space, paths.data)
-    return _study(space, paths, options, is_demo)
+    from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-
-def _study(space: Space, paths: StudyPaths, options: Options, is_demo: bool) -> int:
-    """Run or continue the study and print its result; return the exit code."""
-    from tuner import tracking
-    from tuner.ledger.journal import Ledger
-    from tuner.ledger.summary import summarise
-    from tuner.report.terminal import Terminal, result_lines
-    from tuner.study import features
-    from tuner.study import run as study
-    from tuner.study.context import Context
-    from tuner.trials import cluster
-
-    with (
-        study.locked(paths),
-        Terminal(space.template.search.metric) as terminal,
-        closing(Ledger(paths.folder)) as ledger,
-    ):
-        study.begin(space, paths, ledger)
-        if is_demo:
-            features.ensure_demo(Path(paths.data), terminal.status)
-        terminal.status("opening the tracking store")
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        with closing(tracking.open_tracker(uri, paths.storage.local(), paths.name)) as tracker:
-            for record in ledger.records():
-                tracker.record(record)
-                terminal.recall(record)
-            if study.is_done(ledger):
-                data = (ledger.last("study") or {})["data"]
-                terminal.say(f"study {paths.name!r} on {data} is done; this is its result")
-                study.publish(paths, ledger, tracker)
-            else:
-                at = f"joining Ray at {options.address}" if options.address else "starting Ray"
-                terminal.status(at)
-                running = cluster.connect(options.address)
-                # Ray installs signal handlers when it connects; these must come after.
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, _on_signal)
-                try:
-                    study.run(Context(space, paths, running, ledger, tracker, terminal))
-                finally:
-                    cluster.disconnect()
-            summary = summarise(list(ledger.records()))
-            found = {
-                "status": "done",
-                "study_dir": str(paths.folder.resolved()),
-                "tracking_uri": tracker.uri,
-                "experiment": paths.name,
-                "parent_run_id": tracker.parent_run_id,
-                **summary.to_json(),
-            }
-            found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"])
-    if options.as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+    outcome = carry_out(space, paths, options["address"])
+    if options["as_json"]:
+        click.echo(json.dumps(outcome.found, ensure_ascii=False))
     else:
-        for line in result_lines(summary, paths, tracker.how_to_open):
+        for line in outcome.lines:
             click.echo(line)
-    return 0 if summary.is_complete else 3
+    return 0 if outcome.summary.is_complete else 3
 
 
 if __name__ == "__main__":

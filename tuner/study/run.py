@@ -6,32 +6,37 @@ was killed at any moment, and shows the result of a finished one.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuner.errors import StudyExistsError, UsageError
-from tuner.ledger.summary import summarise
+from tuner import tracking
+from tuner.errors import Interrupted, StudyExistsError, UsageError
+from tuner.ledger.journal import Ledger, StudyPaths
+from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
+from tuner.report.terminal import Terminal, result_lines
+from tuner.study import features
+from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
-from tuner.study.features import build_features
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.stages import confirm_best, refit_winner, search_space
-from tuner.trials.cluster import trials_at_once
+from tuner.trials import cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tuner.config import Space
-    from tuner.ledger.journal import Ledger, StudyPaths
-    from tuner.study.context import Context
     from tuner.tracking import Tracker
 
 LOCK = "study.lock"
 # Settings that may change when a study resumes, because they do not affect its results.
 FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
 STAGES: dict[str, Callable[[Context], None]] = {
-    "features": build_features,
+    "features": features.build_features,
     "search": search_space,
     "confirm": confirm_best,
     "refit": refit_winner,
@@ -39,6 +44,83 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "register": register_winner,
     "ensemble": compare_ensembles,
 }
+
+
+class Outcome(NamedTuple):
+    """Result of a study, ready to be printed.
+
+    Attributes:
+        summary: The result itself.
+        found: The JSON object of ``tuner.run --json``.
+        lines: The result in words.
+    """
+
+    summary: Summary
+    found: dict[str, Any]
+    lines: list[str]
+
+
+def carry_out(space: Space, paths: StudyPaths, address: str | None) -> Outcome:
+    """Start or resume a study and run it to its end; a finished one only shows its result.
+
+    Args:
+        space: Space to search.
+        paths: Folders of the study.
+        address: Ray cluster to join; None for ``RAY_ADDRESS`` or a new local one.
+
+    Raises:
+        UserError: With a message for the user; the ledger keeps finished work.
+        Interrupted: A signal ended the study; the ledger keeps finished work.
+    """
+    with (
+        locked(paths),
+        Terminal(space.template.search.metric) as terminal,
+        closing(Ledger(paths.folder)) as ledger,
+    ):
+        begin(space, paths, ledger)
+        if space.template.data.root == features.DEMO_ROOT:
+            features.ensure_demo(Path(paths.data), terminal.status)
+        terminal.status("opening the tracking store")
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        with closing(tracking.open_tracker(uri, paths.storage.local(), paths.name)) as tracker:
+            for record in ledger.records():
+                tracker.record(record)
+                terminal.recall(record)
+            if is_done(ledger):
+                data = (ledger.last("study") or {})["data"]
+                terminal.say(f"study {paths.name!r} on {data} is done; this is its result")
+                publish(paths, ledger, tracker)
+            else:
+                terminal.status(f"joining Ray at {address}" if address else "starting Ray")
+                running = cluster.connect(address)
+                # Ray installs signal handlers when it connects; these must come after.
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, _on_signal)
+                try:
+                    run(Context(space, paths, running, ledger, tracker, terminal))
+                finally:
+                    cluster.disconnect()
+            return _outcome(paths, ledger, tracker)
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    # A second signal ends the process at once.
+    signal.signal(number, signal.SIG_DFL)
+    raise Interrupted(number)
+
+
+def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
+    summary = summarise(list(ledger.records()))
+    found = {
+        "status": "done",
+        "study_dir": str(paths.folder.resolved()),
+        "tracking_uri": tracker.uri,
+        "experiment": paths.name,
+        "parent_run_id": tracker.parent_run_id,
+        **summary.to_json(),
+    }
+    found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"])
+    return Outcome(summary, found, list(result_lines(summary, paths, tracker.how_to_open)))
 
 
 @contextmanager
@@ -97,7 +179,7 @@ def run(study: Context) -> None:
         UserError: With a message for the user; the ledger keeps finished work.
     """
     # Refuse trials that could never start.
-    trials_at_once(study.cluster, study.space.template.resources)
+    cluster.trials_at_once(study.cluster, study.space.template.resources)
     seconds: dict[str, float] = {}
     status = "failed"
     try:
