@@ -42,7 +42,7 @@ UNSAFE = re.compile("[\ufeff\ufffe\uffff]")  # no text that a person writes
 
 
 def first(_: str, range_: Range) -> Scalar:
-    return range_.ends[0]
+    return range_.arguments[0]
 
 
 def with_values(space: Space, params: dict[str, Scalar]) -> Experiment:

@@ -55,11 +55,6 @@ class Numbers:
         return astuple(self)
 
     @property
-    def ends(self) -> tuple[float, float]:
-        """Lowest and highest value."""
-        return (self.low, self.high)
-
-    @property
     def num_values(self) -> int | None:
         """Number of values, or None if the range is continuous."""
         return int(self.high) - int(self.low) + 1 if self.whole else None
@@ -197,11 +192,6 @@ class Options:
         for index, option in enumerate(self.arguments):
             if any(_same(option, earlier) for earlier in self.arguments[:index]):
                 raise SpaceError(f"{self.kind} lists {_show(option)} twice")
-
-    @property
-    def ends(self) -> tuple[Scalar, Scalar]:
-        """First and last option."""
-        return (self.arguments[0], self.arguments[-1])
 
     @property
     def num_values(self) -> int:

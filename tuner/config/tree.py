@@ -133,7 +133,7 @@ class Open:
     @property
     def first(self) -> Scalar:
         """First option of a choice, the lower end of another range."""
-        return self.range.ends[0]
+        return self.range.arguments[0]
 
 
 Tree: TypeAlias = Leaf | Items | Block | Open
@@ -148,14 +148,12 @@ class Origin:
         path: Path shown to the user, with the label of each alternative taken.
         key_mark: Place of its name.
         mark: Place of its value.
-        valid: False if its problem has been reported already.
         kind: Kind of the range that the value was drawn from, or None.
     """
 
     path: str
     key_mark: Mark
     mark: Mark
-    valid: bool = True
     kind: str | None = None
 
 
@@ -187,8 +185,7 @@ class Draw:
                 mark = next((mark for argument, mark in marks if argument == value), tree.mark)
                 return None if rest else Origin(tree.name, key_mark, mark, kind=tree.range.kind)
             if not rest:
-                valid = not (isinstance(tree, Leaf) and isinstance(tree.value, Invalid))
-                return Origin(shown, key_mark, tree.mark, valid)
+                return Origin(shown, key_mark, tree.mark)
             key = rest.pop(0)
             if isinstance(tree, Block) and key in tree.entries:
                 key_mark, tree = tree.key_marks[str(key)], tree.entries[str(key)]

@@ -13,7 +13,7 @@ from tuner.config.messages import describe, unknown_key
 from tuner.config.ranges import Options, Range
 from tuner.config.rules import ADVICE, RULES
 from tuner.config.schema import Experiment, block_at
-from tuner.config.tree import Block, Draw, Leaf, Open, Origin, open_settings, with_choices
+from tuner.config.tree import Block, Draw, Invalid, Leaf, Open, Origin, open_settings, with_choices
 from tuner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -116,17 +116,18 @@ def _values_to_try(range_: Range) -> Sequence[Scalar]:
     """Pick values that represent a range: all of a short one, else its ends."""
     if isinstance(range_, Options):
         return range_.arguments
+    ends = (range_.low, range_.high)
     if range_.num_values is None or range_.num_values > MAX_VALUES_TRIED:
-        return range_.ends
-    return (*range_.ends, *range_.values()[1:-1])  # a fault shows at an end first
+        return ends
+    return (*ends, *range_.values()[1:-1])  # a fault shows at an end first
 
 
 def _collect(error: Mapping[str, Any], drawn: Draw, problems: Problems) -> None:
     """Add one error of pydantic to the problems, unless it is there or its value was invalid."""
+    if isinstance(error["input"], Invalid):  # its problem has been reported
+        return
     path = _path_in(drawn.values, error)
     origin = _origin(path, drawn)
-    if not origin.valid:
-        return
     fault, shown = error["type"], origin.path
     # A range of numbers has one fault of a kind, however many of its values show it.
     is_one_range = origin.kind not in (None, "choice", "grid")

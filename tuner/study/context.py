@@ -100,7 +100,8 @@ class Context:
         self.terminal.stage(stage, num_trials)
         epochs = [self.space.template.train.epochs]
         if (open_epochs := self.space.ranges.get("train.epochs")) is not None:
-            epochs = [value for value in open_epochs.ends if isinstance(value, int)]
+            values = open_epochs.values()
+            epochs = [value for value in (values[0], values[-1]) if isinstance(value, int)]
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
