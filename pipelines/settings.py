@@ -130,7 +130,7 @@ Leaks = Annotated[
     Field(
         description="Recordings and groups that appear in more than one split of a given split: "
         "report them and register no model, or drop all but those of the test split, then of "
-        "the validation split.",
+        "the validation split."
     ),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -145,8 +146,6 @@ TRACKS = "tracks.parquet"
 REJECTS = "rejects.csv"
 DECODED = "decoded.parquet"  # verdicts from which later builds reuse what has not changed
 
-_BLOCK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class FeatureSet:
@@ -261,11 +260,8 @@ def find_feature_set(folder: Folder, *, digests: bool = False) -> FeatureSet | N
 
 def file_digest(path: Path) -> str:
     """Return the XXH3 digest of a file, 32 hex digits: against damage, not against forgery."""
-    digest = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def part_prefix(split: Split) -> str:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pyarrow.parquet
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import pyarrow
+from pipelines.storage import Folder
 
-    from pipelines.storage import Folder
+_SCHEMA = pyarrow.schema(
+    [
+        ("track_id", pyarrow.string()),
+        ("key", pyarrow.string()),
+        ("code", pyarrow.string()),
+        ("detail", pyarrow.string()),
+        ("flags", pyarrow.list_(pyarrow.string())),
+        ("seconds", pyarrow.float64()),
+        ("num_clips", pyarrow.int32()),
+        ("pcm_digest", pyarrow.string()),
+        ("signature", pyarrow.list_(pyarrow.uint32())),
+        ("tags", pyarrow.string()),
+    ]
+)
 
 Kind = Literal["ok", "flagged", "quarantined"]
 
@@ -72,16 +85,13 @@ class Verdict:
 
 def save_verdicts(folder: Folder, name: str, verdicts: Iterable[Verdict]) -> None:
     """Write a table of verdicts atomically."""
-    import pyarrow.parquet
-
-    schema = _schema()
     rows = [
-        {column: getattr(verdict, column) for column in schema.names}
+        {column: getattr(verdict, column) for column in _SCHEMA.names}
         | {"tags": json.dumps(dict(verdict.tags), ensure_ascii=True)}
         for verdict in verdicts
     ]
     with folder.writing(name) as path:
-        table = pyarrow.Table.from_pylist(rows, schema=schema)
+        table = pyarrow.Table.from_pylist(rows, schema=_SCHEMA)
         pyarrow.parquet.write_table(table, path, compression="zstd")
 
 
@@ -91,9 +101,7 @@ def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
     Raises:
         OSError, pyarrow.ArrowInvalid: The table is missing or unreadable.
     """
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(folder.local(name), schema=_schema()).combine_chunks()
+    table = pyarrow.parquet.read_table(folder.local(name), schema=_SCHEMA).combine_chunks()
     signatures = [
         cell.values.to_numpy() if cell.is_valid else _no_signature()
         for cell in table.column("signature")
@@ -106,22 +114,3 @@ def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
         )
         for row, signature in zip(rows, signatures, strict=True)
     ]
-
-
-def _schema() -> pyarrow.Schema:
-    import pyarrow
-
-    return pyarrow.schema(
-        [
-            ("track_id", pyarrow.string()),
-            ("key", pyarrow.string()),
-            ("code", pyarrow.string()),
-            ("detail", pyarrow.string()),
-            ("flags", pyarrow.list_(pyarrow.string())),
-            ("seconds", pyarrow.float64()),
-            ("num_clips", pyarrow.int32()),
-            ("pcm_digest", pyarrow.string()),
-            ("signature", pyarrow.list_(pyarrow.uint32())),
-            ("tags", pyarrow.string()),
-        ]
-    )

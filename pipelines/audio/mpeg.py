@@ -123,10 +123,8 @@ def rubbish_in_front(fd: int) -> bool:
 
 
 def _first_frame(content: bytes) -> int | None:
-    for at in range(len(content) - 4):
-        if _number(content, at) & _SYNC == _SYNC:
-            return _number(content, at)
-    return None
+    words = (_number(content, at) for at in range(len(content) - 4))
+    return next((word for word in words if word & _SYNC == _SYNC), None)
 
 
 def _number(content: bytes, at: int) -> int:

@@ -56,8 +56,13 @@ def shortfall(
         Reason code (E_TRUNCATED, E_CLAIM or E_DECODE) and text, or None for a whole file. An MP3
         without a length tag that was cut between frames looks whole.
     """
-    for name, claimed, present in _claims(source):
-        if present < claimed and claimed not in _STREAMED:
+    # WAV and CAF, AIFF, AU; RF64 and W64 log only the outer size
+    names = {"data", "SSND", "Data Size"}
+    if source.container in ("RF64", "W64"):
+        names |= {"Riff size", "riff"}
+    for match in _CLAIM.finditer(source.log):
+        name, claimed, present = match[1], int(match[2]), int(match[3])
+        if name in names and present < claimed and claimed not in _STREAMED:
             return _verdict(
                 claimed, present, f"{name}: {claimed} bytes claimed, {present} present"
             )
@@ -198,15 +203,6 @@ def _verdict(claimed: int, present: int, text: str) -> tuple[str, str]:
     # A cut file keeps a part of its audio. If nothing is present, it may be either.
     lie = present > 0 and claimed > _ABSURD * present
     return ("E_CLAIM" if lie else "E_TRUNCATED"), text
-
-
-def _claims(source: AudioSource) -> list[tuple[str, int, int]]:
-    # WAV and CAF, AIFF, AU; RF64 and W64 log only the outer size
-    names = {"data", "SSND", "Data Size"}
-    if source.container in ("RF64", "W64"):
-        names |= {"Riff size", "riff"}
-    found = _CLAIM.findall(source.log)
-    return [(name, int(claimed), int(there)) for name, claimed, there in found if name in names]
 
 
 def _ogg_end(fd: int) -> OggEnd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -155,18 +155,17 @@ def _counts(verdicts: Iterable[Verdict]) -> Counts:
 
 
 def _counts_of_classes(tracks: Sequence[Track], decision: Decision) -> dict[str, Counts]:
-    found: dict[str, list[Verdict]] = {}
+    found: dict[str, list[Verdict]] = defaultdict(list)
     for track in tracks:
-        verdict = decision.verdicts[track.track_id]
-        found.setdefault(printable(track.label), []).append(verdict)
+        found[printable(track.label)].append(decision.verdicts[track.track_id])
     return {label: _counts(verdicts) for label, verdicts in sorted(found.items())}
 
 
 def _reasons(tracks: Sequence[Track], decision: Decision) -> dict[str, Reason]:
-    paths: dict[str, list[str]] = {}
+    paths: dict[str, list[str]] = defaultdict(list)
     for track in tracks:
         for code in decision.verdicts[track.track_id].reason.split():
-            paths.setdefault(code, []).append(shown(track))
+            paths[code].append(shown(track))
     return {
         code: Reason(len(found), tuple(found[:_MAX_EXAMPLES]))
         for code, found in sorted(paths.items())

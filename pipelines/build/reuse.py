@@ -6,11 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Self
 
-import pyarrow
 import pyarrow.parquet
 
 from pipelines.errors import StoreError
@@ -92,13 +91,11 @@ def staged_tracks(staging: Folder) -> dict[str, DecodedTrack]:
 
 def batch_tracks(staging: Folder, name: str, verdicts: Iterable[Verdict]) -> list[DecodedTrack]:
     """Locate the tracks of a decode batch, whose Arrow file has a record batch per used track."""
-    file, number, found = staging.local(name + BATCH_ROWS), 0, []
-    for verdict in verdicts:
-        found.append(
-            DecodedTrack(verdict, file, number) if verdict.used else DecodedTrack(verdict)
-        )
-        number += verdict.used
-    return found
+    file, numbers = staging.local(name + BATCH_ROWS), count()
+    return [
+        DecodedTrack(verdict, file, next(numbers)) if verdict.used else DecodedTrack(verdict)
+        for verdict in verdicts
+    ]
 
 
 def stored_tracks(out: Folder, name: str) -> dict[str, DecodedTrack]:

@@ -7,20 +7,12 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
 import pyarrow.parquet
 
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import printable, shown
-from pipelines.store import (
-    REJECTS,
-    TRACKS,
-    PartFile,
-    clips_schema,
-    file_digest,
-    part_prefix,
-)
+from pipelines.store import REJECTS, TRACKS, PartFile, clips_schema, file_digest, part_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

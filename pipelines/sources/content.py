@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.errors import AudioRejected
-from pipelines.sources.files import Stamp, files_at, printable_root
+from pipelines.sources.files import files_at, printable_root
 from pipelines.sources.tracks import Catalog, Track
 from pipelines.storage import Folder
 
@@ -78,7 +78,7 @@ def digests(
             if digest is None:
                 continue
             found[path] = digest
-            if _is_settled(stamps[path], now_ns):
+            if abs(now_ns - stamps[path][1]) > _SETTLED_NS:
                 fresh[path] = [*stamps[path], digest]
     if cache is not None and fresh != known:
         data = {"version": _CACHE_VERSION, "hashes": fresh}
@@ -143,10 +143,6 @@ def _line(track: Track, digest: str) -> str:
     if not track.whole:
         parts += [track.start_s, track.end_s]
     return json.dumps(parts, ensure_ascii=True)
-
-
-def _is_settled(stamp: Stamp, now_ns: int) -> bool:
-    return abs(now_ns - stamp[1]) > _SETTLED_NS
 
 
 def _load(cache: Folder | None, name: str) -> _Hashes:

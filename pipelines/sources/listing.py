@@ -108,7 +108,6 @@ def _delimiter(header: str) -> str:
 
 
 def _read_parquet(files: Files, name: str, shown: str) -> Table:
-    import pyarrow
     import pyarrow.parquet
 
     try:

@@ -15,14 +15,9 @@ from pipelines.splits.arrange import arrange, whole_numbers
 from pipelines.splits.groups import MIN_GROUPS, count_groups, require_groups
 
 _WORDS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 # Cells of a split or fold column that exclude a track from every split.
 _EXCLUDED = frozenset({"", "unused", "excluded", "none", "nan"})

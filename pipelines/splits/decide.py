@@ -212,8 +212,7 @@ def _require_enough(
 
 def _require_classes(tracks: Sequence[Track], verdicts: Mapping[str, Verdict]) -> None:
     kept = {track.label for track in tracks if verdicts[track.track_id].used}
-    lost = {track.label for track in tracks} - kept - {""}
-    if lost:
+    if lost := {track.label for track in tracks} - kept - {""}:
         names = ", ".join(repr(printable(label)) for label in sorted(lost))
         raise BuildError(
             f"no file of {names} can be used:\n{reasons_table(tracks, verdicts)}\n"

@@ -117,8 +117,9 @@ def require_groups(counts: Mapping[str, int]) -> None:
         f"  {label:<{width}}  {count:>6}{'   too few' if count < MIN_GROUPS else ''}"
         for label, count in counts.items()
     ]
+    number = "1 class has" if len(short) == 1 else f"{len(short)} classes have"
     raise SplitError(
-        f"{_plural(len(short), 'class has', 'classes have')} fewer than {MIN_GROUPS} groups: "
+        f"{number} fewer than {MIN_GROUPS} groups: "
         f"{', '.join(short)}\n" + "\n".join(table) + "\n"
         "Train, validation and test each need a group of their own from every class. Add "
         "recordings of other groups to these classes, remove the classes, or name a column that "
@@ -179,9 +180,8 @@ def _joined(
     ]
     names_met = {*full.values(), *itertools.chain(*pairs)}
     ends = {name: end for name, end in joined_names(names_met, pairs).items() if name in known}
-    lost = len(ends) - len(set(ends.values()))
-    if lost:
-        were = _plural(lost, "group was", "groups were")
+    if lost := len(ends) - len(set(ends.values())):
+        were = "1 group was" if lost == 1 else f"{lost} groups were"
         source += f"; {were} joined to others with the same recordings"
     return {track: ends[name] for track, name in full.items()}, source
 
@@ -229,7 +229,3 @@ def _alone(tracks: Sequence[Track], names: Mapping[str, str]) -> str:
         return ""
     verb = "has none and stands" if lacking == 1 else "have none and stand"
     return f" ({lacking} of {len(tracks)} files {verb} alone)"
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

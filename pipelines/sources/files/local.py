@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import xxhash
 
 from pipelines.errors import AudioRejected, CatalogError
 from pipelines.sources.files import FoundFile, Stamp, leads_out
@@ -18,7 +21,6 @@ _SYSTEM_FOLDERS = frozenset(
 )
 # Errors of this process, not of the file.
 _OUR_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_BLOCK_BYTES = 1 << 20
 _NOT_REGULAR = "a folder, pipe, socket or device, not a regular file"
 
 
@@ -67,24 +69,19 @@ class LocalFiles:
 
     def digest(self, path: str) -> str | None:
         """Return the XXH3 of the bytes, 128 bits; None if unreadable or changed meanwhile."""
-        import xxhash
-
         try:
             fd = self.open(path)
         except AudioRejected:
             return None
         try:
-            before = os.fstat(fd)
-            total = xxhash.xxh3_128()
-            while block := os.read(fd, _BLOCK_BYTES):
-                total.update(block)
-            after = os.fstat(fd)
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                before = os.fstat(fd)
+                digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+                after = os.fstat(fd)
         except OSError:
             return None
-        finally:
-            os.close(fd)
         same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-        return total.hexdigest() if same else None
+        return digest if same else None
 
     def scan(self) -> Iterator[FoundFile]:
         """See ``Files.scan``; holds one name at a time, however large a folder is."""

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow.fs
+import xxhash
+
 from pipelines.errors import AudioRejected, CatalogError, UserError
 from pipelines.sources.files import FoundFile, Stamp, leads_out, printable_root, quoted
 
@@ -44,9 +47,6 @@ class RemoteFiles:
         Raises:
             CatalogError: The URI is invalid.
         """
-        import pyarrow
-        import pyarrow.fs
-
         try:
             file_system, base = pyarrow.fs.FileSystem.from_uri(quoted(root))
         except (pyarrow.ArrowException, OSError) as error:
@@ -114,8 +114,6 @@ class RemoteFiles:
 
     def folders(self, under: str = "") -> set[str]:
         """See ``Files.folders``."""
-        import pyarrow.fs
-
         infos = self._list(under, recursive=False)
         return {info.base_name for info in infos if info.type == pyarrow.fs.FileType.Directory}
 
@@ -123,8 +121,6 @@ class RemoteFiles:
         return f"{self._base}/{path}"
 
     def _info(self, path: str) -> Stamp:
-        import pyarrow.fs
-
         with self._storage_errors():
             info = self._fs.get_file_info(self._full(path))
         if info.type == pyarrow.fs.FileType.NotFound:
@@ -134,8 +130,6 @@ class RemoteFiles:
         return _stamp(info)
 
     def _list(self, under: str = "", *, recursive: bool) -> list[Any]:
-        import pyarrow.fs
-
         folder = self._full(under) if under else self._base
         selector = pyarrow.fs.FileSelector(folder, recursive=recursive)
         try:
@@ -146,8 +140,6 @@ class RemoteFiles:
             raise CatalogError(f"{what} {printable_root(self.root)}: {error.detail}") from error
 
     def _regular(self, infos: Iterable[Any]) -> Iterator[tuple[str, Stamp]]:
-        import pyarrow.fs
-
         skip = len(self._base) + 1
         for info in infos:
             if info.type == pyarrow.fs.FileType.File:
@@ -181,8 +173,6 @@ def stamp_digest(path: str, stamp: Stamp) -> str:
 
     Many files have the same size, and times may be whole seconds, so the path is included.
     """
-    import xxhash
-
     text = f"{stamp[0]}:{stamp[1]}:{path}"
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogateescape"))
 

@@ -187,7 +187,8 @@ def read_fma(files: Files) -> Catalog:
             continue
         columns = {name: cells[key] for key, name in _FMA_COLUMNS.items()}
         columns["split"] = _FMA_SPLITS.get(columns["split"], columns["split"])
-        path = _audio_path(folder, cells["track_id"])
+        name = f"{int(cells['track_id']):06d}"
+        path = f"{folder}/{name[:3]}/{name}.mp3"
         tracks.append(Track.listed(path, cells["track.genre_top"], columns))
     if not tracks:
         raise CatalogError(f"{printable_file(files.root, _FMA_TABLE)} lists no track of {folder}")
@@ -202,14 +203,8 @@ def read_fma(files: Files) -> Catalog:
     )
 
 
-def _audio_path(folder: str, number: str) -> str:
-    name = f"{int(number):06d}"
-    return f"{folder}/{name[:3]}/{name}.mp3"
-
-
 def _read_tracks(files: Files) -> Iterator[dict[str, str]]:
     """Read the wanted columns of tracks.csv, whose header has three lines."""
-    import pyarrow
     import pyarrow.csv
 
     shown = printable_file(files.root, _FMA_TABLE)
@@ -242,7 +237,6 @@ def _header(stream: BinaryIO) -> list[str]:
 
 
 def _parsed(stream: BinaryIO, names: list[str]) -> Any:
-    import pyarrow
     import pyarrow.csv
 
     return pyarrow.csv.read_csv(
