@@ -97,7 +97,9 @@ def _decode(
             out = np.empty(span.num_samples, np.float32)  # memory is used only as it is filled
         weights = np.full(source.num_channels, 1.0 / source.num_channels, dtype=np.float32)
         read = read_span(source, weights, span, sample_rate, out)
-        fault = _fault(fd, source, window, read)
+        fault = None
+        if window.end_s is None or read.at_end:
+            fault = shortfall(fd, source, read.position, at_end=read.at_end)
         flags = remarks(fd, source, read.position, at_end=read.at_end)
         _check_length(read, source, window, fault)
     strongest = read.levels.cancelled()
@@ -133,13 +135,6 @@ def _check_limits(source: AudioSource) -> None:
         raise AudioRejected(
             "E_RATE", f"{source.rate} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are read"
         )
-
-
-def _fault(fd: int, source: AudioSource, window: Window, read: Reading) -> tuple[str, str] | None:
-    """Return the fault of a file that ends too early for the window."""
-    if window.end_s is not None and not read.at_end:
-        return None
-    return shortfall(fd, source, read.position, at_end=read.at_end)
 
 
 def _check_length(

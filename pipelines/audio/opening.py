@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import soundfile
@@ -66,18 +66,12 @@ def _source(fd: int) -> SndfileSource | FfmpegSource:
     try:
         return SndfileSource(fd)
     except _FAILURES as error:
-        if (start := hidden_start(fd)) and (source := _behind(fd, start)):
-            return source
+        if start := hidden_start(fd):
+            with suppress(*_FAILURES):
+                return SndfileSource(fd, start)
         if found := refused_format(fd):
             raise AudioRejected(*found) from error
         raise _rejected(fd, *refusal(head)) from error
-
-
-def _behind(fd: int, start: int) -> SndfileSource | None:
-    try:
-        return SndfileSource(fd, start)
-    except _FAILURES:
-        return None
 
 
 def _rejected(fd: int, code: str, detail: str) -> AudioRejected:

@@ -196,18 +196,14 @@ def read_span(
             mono = np.matmul(block, weights, out=mixed[: len(block)])
         levels.add(block, mono)
         digest.update(mono.data)
-        filled = _append(out, filled, mono if resampler is None else _resample(resampler, mono))
+        part = mono if resampler is None else resampler.resample_chunk(mono)
+        filled = _append(out, filled, part)
     position += levels.frames
     if resampler is not None:
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         filled = _append(out, filled, rest)
     at_end = levels.frames < span.num_frames or _ends_here(source)
     return Reading(filled, levels, digest.hexdigest(), position, at_end)
-
-
-def _resample(resampler: soxr.ResampleStream, mono: NDArray[np.float32]) -> NDArray[np.float32]:
-    resampled: NDArray[np.float32] = resampler.resample_chunk(mono)
-    return resampled
 
 
 def _append(out: NDArray[np.float32], filled: int, part: NDArray[np.float32]) -> int:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.audio import Decoded
 from pipelines.audio.opening import open_regular, stat_regular
@@ -228,9 +227,7 @@ class _Child:
 
     def _decoded(self, answer: dict[str, Any]) -> Decoded:
         num_samples = min(int(answer["num_samples"]), MAX_SAMPLES)
-        shared: NDArray[np.float32] = np.frombuffer(self._memory, np.float32, num_samples)
-        samples = shared.copy()
-        del shared
+        samples = np.frombuffer(self._memory, np.float32, num_samples).copy()
         if samples.nbytes > _KEPT_BYTES:
             self._memory.madvise(mmap.MADV_REMOVE)
         return Decoded(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -129,9 +129,14 @@ def build_sets(
         check_front_end(clip, feature)
     check(SPLIT_RULES, split)
     folder = Folder.at(out).resolved()
-    with _unwritable_named(folder):
-        folder.create()
-        known = digests(catalog, folder / ".digests", trust_cache=not options.verify)
+    try:
+        with full_disk_named(folder.path):
+            folder.create()
+            known = digests(catalog, folder / ".digests", trust_cache=not options.verify)
+    except OSError as error:
+        raise StoreError(
+            f"feature sets cannot be written to {folder}: {error.strerror}"
+        ) from error
     content = content_digest(catalog, known)
     if _reads_more(catalog):
         content += "+ffmpeg"
@@ -140,15 +145,6 @@ def build_sets(
     if missing := {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}:
         built |= _Build(catalog, folder, split, options, known).run(missing)
     return [built[target] for target in targets]
-
-
-@contextmanager
-def _unwritable_named(out: Folder) -> Iterator[None]:
-    try:
-        with full_disk_named(out.path):
-            yield
-    except OSError as error:
-        raise StoreError(f"feature sets cannot be written to {out}: {error.strerror}") from error
 
 
 def _reads_more(catalog: Catalog) -> bool:

@@ -174,9 +174,8 @@ def _autocorrelation(windows: torch.Tensor) -> torch.Tensor:
     """float32[..., k] -> float32[..., k], one value per lag, divided by that of lag 0."""
     n_lags = windows.shape[-1]
     hann = torch.hann_window(n_lags, dtype=windows.dtype, device=windows.device)
-    spectrum = torch.fft.rfft(
-        windows * hann, n=2 * n_lags
-    )  # twice as long, so that no lag wraps around
+    # twice as long, so that no lag wraps around
+    spectrum = torch.fft.rfft(windows * hann, n=2 * n_lags)
     power = torch.view_as_real(spectrum).square().sum(-1)
     products = torch.fft.irfft(power, n=2 * n_lags)[..., :n_lags]
     least = _ONSET_FLOOR_DB**2 * hann.square().sum()

@@ -113,9 +113,8 @@ def _spectra_of_frames(
 
 def _shape(power: NDArray[np.float32], khz: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return centroid, spread, roll-off in kHz and flatness in dB: [B, bins] -> float64[4, B]."""
-    magnitude = np.sqrt(power).astype(
-        np.float64
-    )  # in float32 the spread of a tone would cancel out
+    # in float32 the spread of a tone would cancel out
+    magnitude = np.sqrt(power).astype(np.float64)
     below = np.cumsum(magnitude, axis=1)
     total = np.maximum(below[:, -1:], np.finfo(np.float64).tiny)
     centroid, square = (magnitude @ np.stack((khz, khz**2), axis=1) / total).T

@@ -84,7 +84,9 @@ def _read_csv(files: Files, name: str, shown: str) -> Table:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise CatalogError(f"{shown}, line {line}: a zero byte; save it as CSV UTF-8")
     header = re.split("[\r\n]", text, maxsplit=1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(header), strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True
+    )
     try:
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
@@ -100,11 +102,6 @@ def _read_csv(files: Files, name: str, shown: str) -> Table:
         )
     rows = [dict(zip(columns, map(str.strip, cells), strict=True)) for _, cells in lines[1:]]
     return Table(shown, columns, rows, [number for number, _ in lines[1:]])
-
-
-def _delimiter(header: str) -> str:
-    candidates = [",", ";", "\t"]
-    return max(candidates, key=lambda mark: (header.count(mark), -candidates.index(mark)))
 
 
 def _read_parquet(files: Files, name: str, shown: str) -> Table:

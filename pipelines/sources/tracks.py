@@ -134,11 +134,10 @@ def name_tracks(rows: Iterable[Track]) -> tuple[tuple[Track, ...], dict[str, tup
     return tuple(tracks), rejected
 
 
-def colliding(tracks: Iterable[Track]) -> set[str]:
+def colliding(tracks: Sequence[Track]) -> set[str]:
     """Find tracks whose path equals another except for case or Unicode form."""
     first: dict[str, str] = {}
     twice: set[str] = set()
-    tracks = list(tracks)
     for track in tracks:
         key = _folded(track.path)
         if first.setdefault(key, track.path) != track.path:

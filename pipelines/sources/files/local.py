@@ -152,10 +152,6 @@ def _entry(path: str, entry: os.DirEntry[str]) -> FoundFile:
         status = entry.stat()
     except OSError:  # a broken link is listed, so that it is rejected with a reason
         return FoundFile(path, "file")
-    if stat.S_ISDIR(status.st_mode):
-        return FoundFile(path, "linked")
-    return (
-        FoundFile(path, "file", status.st_size)
-        if stat.S_ISREG(status.st_mode)
-        else FoundFile(path, "other")
-    )
+    if stat.S_ISREG(status.st_mode):
+        return FoundFile(path, "file", status.st_size)
+    return FoundFile(path, "linked" if stat.S_ISDIR(status.st_mode) else "other")

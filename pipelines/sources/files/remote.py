@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -64,7 +63,7 @@ class RemoteFiles:
         """See ``Files.open``; the bytes are in memory until the descriptor is closed."""
         if leads_out(path):
             raise AudioRejected("E_PATH_ESCAPE", f"{path!r} leads out of the data folder")
-        fd = _anonymous_file()
+        fd = os.memfd_create("audio")
         try:
             with self._storage_errors(), self._fs.open_input_file(self._full(path)) as source:
                 size = int(source.size())
@@ -179,13 +178,6 @@ def stamp_digest(path: str, stamp: Stamp) -> str:
 
 def _stamp(info: Any) -> Stamp:
     return int(info.size or 0), int(info.mtime_ns or 0)
-
-
-def _anonymous_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("audio", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:  # systems other than Linux
-        return os.dup(file.fileno())
 
 
 def _copy(source: Any, fd: int, size: int) -> int:
