@@ -94,7 +94,7 @@ def write_parquet(arrays: Arrays, folder: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from pipelines.store import clips_schema
+    from pipelines.build.writer import clips_schema
 
     schema = clips_schema(arrays.x.shape[1:])
     num_train = arrays.splits["train"].stop

@@ -267,29 +267,3 @@ def file_digest(path: Path) -> str:
 def part_prefix(split: Split) -> str:
     """Return the prefix of the paths of one split's Parquet files."""
     return f"clips/split={split}/"
-
-
-def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:
-    """Return the columns of decoded clips before the split: number, start, float16[F, M]."""
-    import pyarrow
-
-    tensor = pyarrow.fixed_shape_tensor(pyarrow.float16(), list(shape))
-    return pyarrow.schema(
-        [("clip", pyarrow.int32()), ("start_s", pyarrow.float64()), ("features", tensor)]
-    )
-
-
-def clips_schema(shape: tuple[int, int]) -> pyarrow.Schema:
-    """Return the columns of stored clips; features are fixed-shape tensors, float16[F, M]."""
-    import pyarrow
-
-    rows = rows_schema(shape)
-    return pyarrow.schema(
-        [
-            ("track_id", pyarrow.string()),
-            rows.field("clip"),
-            rows.field("start_s"),
-            ("label", pyarrow.string()),
-            rows.field("features"),
-        ]
-    )

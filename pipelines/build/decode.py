@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow
 
-from pipelines.build.reuse import BATCH_ROWS, BATCH_VERDICTS
 from pipelines.errors import AudioRejected
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import Track, printable
-from pipelines.store import rows_schema
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
@@ -32,6 +30,10 @@ if TYPE_CHECKING:
     from pipelines.settings import ClipSpec
     from pipelines.sources.tracks import Catalog
     from pipelines.storage import Folder
+
+# Suffixes of the files of a batch.
+BATCH_ROWS = ".arrow"
+BATCH_VERDICTS = ".parquet"
 
 # Large enough that starting a batch costs little, small enough that losing one costs little.
 _MAX_TRACKS = 48
@@ -164,6 +166,14 @@ def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
     for number in numbers:
         save_verdicts(job.outputs[number].staging, name + BATCH_VERDICTS, verdicts[number])
     return verdicts
+
+
+def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:
+    """Return the columns of decoded clips before the split: number, start, float16[F, M]."""
+    tensor = pyarrow.fixed_shape_tensor(pyarrow.float16(), list(shape))
+    return pyarrow.schema(
+        [("clip", pyarrow.int32()), ("start_s", pyarrow.float64()), ("features", tensor)]
+    )
 
 
 def _rows_file(stack: ExitStack, output: Output, name: str) -> tuple[pyarrow.Schema, Any]:

@@ -12,6 +12,7 @@ from typing import Self
 
 import pyarrow.parquet
 
+from pipelines.build.decode import BATCH_ROWS, BATCH_VERDICTS
 from pipelines.errors import StoreError
 from pipelines.features import feature_key
 from pipelines.settings import SPLITS
@@ -21,8 +22,6 @@ from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Verdict, load_verdicts
 
-BATCH_ROWS = ".arrow"
-BATCH_VERDICTS = ".parquet"
 COLUMNS = ["clip", "start_s", "features"]
 _MAX_OPEN = 8
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 
+from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import printable, shown
-from pipelines.store import REJECTS, TRACKS, PartFile, clips_schema, file_digest, part_prefix
+from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -138,6 +139,20 @@ def write_part(
             file.write_table(pyarrow.concat_tables(waiting), row_group_size=group)
     num_rows = sum(track.num_rows for track in tracks)
     return PartFile(path, num_rows, target.stat().st_size, file_digest(target))
+
+
+def clips_schema(shape: tuple[int, int]) -> pyarrow.Schema:
+    """Return the columns of stored clips; features are fixed-shape tensors, float16[F, M]."""
+    rows = rows_schema(shape)
+    return pyarrow.schema(
+        [
+            ("track_id", pyarrow.string()),
+            rows.field("clip"),
+            rows.field("start_s"),
+            ("label", pyarrow.string()),
+            rows.field("features"),
+        ]
+    )
 
 
 def _labelled(track: SplitTrack, rows: pyarrow.Table, schema: pyarrow.Schema) -> pyarrow.Table:

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects
 from pipelines.settings import Split
 from pipelines.sources.tracks import Track
 from pipelines.storage import Folder
-from pipelines.store import rows_schema
 from pipelines.verdicts import Verdict
 
 SHAPE = (4, 3)
