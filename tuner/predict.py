@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pipelines.audio.sandbox import Decoder
     from tuner.models.layers import Classifier
     from tuner.training.bundle import Bundle
@@ -95,6 +91,7 @@ def predict_file(
         decoder: A separate process that decodes, so that a file that crashes it costs only its
             own prediction; without one, this process decodes.
     """
+    import numpy as np
     import torch
 
     from pipelines.audio import decode
@@ -113,16 +110,10 @@ def predict_file(
     features = torch.from_numpy(made.features).float()
     clips = clip_probabilities(classifier, features, bundle.crops).numpy()
     votes = metrics.soft_votes(clips) if vote == "soft" else metrics.hard_votes(clips)
-    ranked = _ranked(votes, clips)
+    # Ties go to the class that is more probable on average, then to the first one.
+    ranked = np.lexsort((-clips.mean(0), -votes))
     shares = {bundle.labels[i]: float(votes[i]) for i in ranked}
     return Prediction(str(path), next(iter(shares)), shares, len(clips), vote)
-
-
-def _ranked(votes: NDArray[np.float64], clips: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Rank the classes by votes; ties go to the more probable, then to the first class."""
-    import numpy as np
-
-    return np.lexsort((-clips.mean(0), -votes))
 
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
