@@ -187,10 +187,8 @@ def _for_kinds(path: str, has_effect: Callable[[FeatureKind], bool], reason: str
 
 
 def _parameter(name: str) -> Rule:
-    readers = ", ".join(kind for kind, row in KINDS.items() if name in row.reads)
-    return _for_kinds(
-        f"features.{name}", lambda row: name in row.reads, f"it is read by {readers}"
-    )
+    reason = f"it is read by {', '.join(k for k, row in KINDS.items() if name in row.reads)}"
+    return _for_kinds(f"features.{name}", lambda row: name in row.reads, reason)
 
 
 def _compute(e: Experiment) -> str | None:

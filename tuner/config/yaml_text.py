@@ -193,7 +193,7 @@ def read_scalar(node: yaml.ScalarNode) -> Scalar:
     """
     text: str = node.value
     if node.style:
-        return read_string(text)
+        return _read_string(text)
     if text in _WORDS:
         return _WORDS[text]
     if _LEADING_ZERO.fullmatch(text):
@@ -213,15 +213,10 @@ def read_scalar(node: yaml.ScalarNode) -> Scalar:
         if not math.isfinite(number := float(text)):
             raise ScalarError(f"{shorten(text)} is too large for a 64-bit number")
         return number
-    return read_string(text)
+    return _read_string(text)
 
 
-def read_string(text: str) -> str:
-    """Return a string as it is.
-
-    Raises:
-        ScalarError: It holds control characters or line breaks.
-    """
+def _read_string(text: str) -> str:
     if found := _UNSAFE.search(text):
         code = f"U+{ord(found[0]):04X}"
         raise ScalarError(f"the string {shorten(text)!r} contains the control character {code}")
