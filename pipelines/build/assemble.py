@@ -12,7 +12,7 @@ from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rej
 from pipelines.features import FORMAT_VERSION
 from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
-from pipelines.sources.tracks import printable, shown
+from pipelines.sources.tracks import Catalog, Track, printable, shown
 from pipelines.storage import Folder
 from pipelines.store import (
     DECODED,
@@ -27,16 +27,14 @@ from pipelines.store import (
     manifest_text,
     open_feature_set,
 )
-from pipelines.verdicts import save_verdicts
+from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pipelines.build.decode import Output
     from pipelines.build.reuse import DecodedTrack
-    from pipelines.sources.tracks import Catalog, Track
     from pipelines.splits.decide import Decision
-    from pipelines.verdicts import Verdict
 
 _MAX_EXAMPLES = 5
 

@@ -15,7 +15,7 @@ import pyarrow
 from pipelines.errors import AudioRejected
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
-from pipelines.sources.tracks import Track, printable
+from pipelines.sources.tracks import Catalog, Track, printable
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.features.extract import Extracted
     from pipelines.settings import ClipSpec
-    from pipelines.sources.tracks import Catalog
     from pipelines.storage import Folder
 
 # Suffixes of the files of a batch.

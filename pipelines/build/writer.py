@@ -12,13 +12,12 @@ import pyarrow.parquet
 from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.settings import SPLITS, Split
-from pipelines.sources.tracks import printable, shown
+from pipelines.sources.tracks import Track, printable, shown
 from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pipelines.sources.tracks import Track
     from pipelines.storage import Folder
     from pipelines.verdicts import Verdict
 

@@ -6,11 +6,10 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pipelines.settings import CLIP_RULES, Rule, check
+from pipelines.settings import CLIP_RULES, ClipSpec, Rule, check
 
 if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
-    from pipelines.settings import ClipSpec
 
 
 def check_front_end(clip: ClipSpec, feature: FeatureSpec) -> None:
