@@ -1,1 +1,1 @@
-"""Audio files to feature sets that can be trusted."""
+"""From audio files to trustworthy feature sets."""

@@ -52,14 +52,14 @@ class AudioRejected(UserError):  # noqa: N818  # a verdict, not a fault of the p
     Attributes:
         code: Reason ``E_...``, as in the table of reason codes.
         detail: Description of what is wrong with this file.
-        passing: True if another try may end differently, whatever the code.
+        transient: True if a retry may succeed, whatever the code.
     """
 
-    def __init__(self, code: str, detail: str, passing: bool = False) -> None:
-        super().__init__(code, detail, passing)  # all in args, so that pickling keeps them
+    def __init__(self, code: str, detail: str, transient: bool = False) -> None:
+        super().__init__(code, detail, transient)  # all in args, so that pickling keeps them
         self.code = code
         self.detail = detail
-        self.passing = passing
+        self.transient = transient
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

@@ -58,7 +58,7 @@ class ClipSpec(Block):
         description="Clips of a track, evenly spaced; not used with hop_seconds.",
     )
     hop_seconds: float | None = Field(
-        None, ge=0.01, le=3600, description="Seconds between clips, in place of clips_per_track."
+        None, ge=0.01, le=3600, description="Seconds between clips, instead of clips_per_track."
     )
     short: Literal["pad", "repeat"] = Field(
         "pad", description="Fill a track shorter than a clip with zeros, or repeat it."
@@ -147,7 +147,7 @@ class SplitSpec(Block):
     test: Share = Field(0.15, description="Share of the test split.")
     column: str | None = Field(
         None,
-        description="Manifest column that gives the split, in place of shares. Tracks whose cell "
+        description="Manifest column that gives the split, instead of shares. Tracks whose cell "
         "is empty or says unused, excluded or none are left out.",
     )
     val_values: tuple[str, ...] = Field(
@@ -228,7 +228,7 @@ class Tolerance:
 
     Attributes:
         max_bad_share: Largest share of bad files among the listed ones.
-        drop_lost_classes: Whether to continue without a class that lost all of its files.
+        drop_lost_classes: True to continue without a class that lost all of its files.
     """
 
     max_bad_share: float = 0.2

@@ -187,7 +187,7 @@ class FeatureSet:
         """Check that all files exist with the number of rows that the manifest records.
 
         Args:
-            digests: Whether to read every byte too and compare its digest.
+            digests: True to read every byte too and compare its digest.
 
         Raises:
             StoreError: Something is missing or differs; the text lists all of it.
@@ -241,7 +241,7 @@ def find_feature_set(folder: Folder, *, digests: bool = False) -> FeatureSet | N
 
     Args:
         folder: Folder of the set.
-        digests: Whether to read every byte and return None for a damaged set.
+        digests: True to read every byte, and return None for a damaged set.
 
     Raises:
         StoreError: Another version wrote it, or its manifest is damaged.

@@ -38,7 +38,7 @@ class Problem:
         line: Line, from 1.
         column: Column in characters, from 1.
         path: Dotted path of the setting, empty when the fault is in the text itself.
-        message: What is wrong, the value, and what was meant.
+        message: Description of the fault, with the value and a suggestion.
     """
 
     file: str

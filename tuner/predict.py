@@ -30,7 +30,7 @@ class Prediction:
         label: The class with the most votes; None if the file could not be read.
         probabilities: Share of each class, most probable first; empty without a label.
         clips: Number of clips that voted.
-        vote: How the predictions of the clips were combined.
+        vote: Method of combining the clips' predictions.
         error: Reason for a missing label.
     """
 
@@ -87,7 +87,7 @@ def predict_file(
         path: The audio file.
         bundle: Feature settings and class names of the model.
         classifier: The model, in evaluation mode.
-        vote: How to combine the predictions of the clips.
+        vote: Method of combining the clips' predictions.
         decoder: A separate process that decodes, so that a file that crashes it costs only its
             own prediction; without one, this process decodes.
     """

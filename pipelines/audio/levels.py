@@ -43,7 +43,7 @@ class Levels:
 
         Args:
             num_channels: Channels of the source.
-            lossy: Whether its coding overshoots full scale by itself and smears single samples,
+            lossy: True if its coding overshoots full scale and smears single samples,
                 so that searching for clicks is useless.
         """
         self.frames = 0

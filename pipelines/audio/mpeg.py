@@ -75,7 +75,7 @@ def more_audio(fd: int) -> bool:
 
 
 def hidden_start(fd: int) -> int | None:
-    """Find the first layer III frame behind other bytes.
+    """Find the first layer III frame after other bytes.
 
     Three frames in a row must follow each other by their own lengths.
 
@@ -83,7 +83,7 @@ def hidden_start(fd: int) -> int | None:
         fd: Open file; its position is not moved.
 
     Returns:
-        Position of the first frame behind the ID3 tags; None if there are no frames nearby.
+        Position of the first frame after the ID3 tags; None if there are no frames nearby.
     """
     start = tag_end(fd)
     content = os.pread(fd, _HIDDEN, start)
@@ -116,7 +116,7 @@ def _frame_bytes(word: int) -> int | None:
     return (144_000 if version == 3 else 72_000) * kilobits // rate_hz + (word >> 9 & 1)
 
 
-def rubbish_in_front(fd: int) -> bool:
+def leading_garbage(fd: int) -> bool:
     """Return True if bytes that are neither tag nor frame precede the first frame."""
     head = os.pread(fd, 4, tag_end(fd))
     return len(head) == 4 and _number(head, 0) & _SYNC != _SYNC

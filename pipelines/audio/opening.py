@@ -146,7 +146,7 @@ def hole(fd: int, num_bytes: int) -> tuple[int, int] | None:
         num_bytes: Length from which a hole counts.
 
     Returns:
-        Begin and end; None if there is none, or if the file system cannot tell.
+        Start and end; None if there is none, or if the file system cannot tell.
     """
     size = os.fstat(fd).st_size
     begin = 0

@@ -27,7 +27,7 @@ _LONGEST_SECONDS = 1e9
 BLOCK_VALUES = 131072
 
 _TAGS = ("artist", "album", "title")
-_MAX_TAG = 500  # characters; longer fields are no names, for example cover pictures
+_MAX_TAG = 500  # characters; longer fields are not names, for example cover pictures
 
 
 class AudioSource(Protocol):
@@ -104,12 +104,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Span:
-    """AudioSource frames to read.
+    """Source frames to read.
 
     Attributes:
         start: First frame.
         num_frames: Number of frames.
-        capped: True if a limit made that fewer than wanted.
+        capped: True if a limit shortened the span.
         num_samples: Upper bound of their number at the rate of the result.
     """
 
@@ -127,7 +127,7 @@ class Reading:
         num_samples: Samples of the result.
         levels: Levels of the source.
         digest: Digest of the mono samples before resampling and of their rate.
-        position: AudioSource frame where reading stopped.
+        position: Source frame at which reading stopped.
         at_end: True if that is the end of the file.
     """
 
@@ -215,5 +215,5 @@ def _append(out: NDArray[np.float32], filled: int, part: NDArray[np.float32]) ->
 def _ends_here(source: AudioSource) -> bool:
     try:
         return len(source.read(1)) == 0
-    except AudioRejected:  # a fault behind the wanted part does not matter
+    except AudioRejected:  # a fault after the wanted part does not matter
         return False

@@ -128,7 +128,7 @@ class Decoder:
                 self.close()
                 if not used or isinstance(error, _Hung):
                     # The machine may have killed the child, so this verdict is not reused.
-                    raise AudioRejected("E_DECODE", str(error), passing=True) from error
+                    raise AudioRejected("E_DECODE", str(error), transient=True) from error
             except AudioRejected:
                 raise
             except BaseException:  # after an interrupt, the answer would still arrive
@@ -280,4 +280,4 @@ class _Child:
             )
         if code < 0:
             return f"the decoder crashed with signal {-code} ({signal.strsignal(-code)})"
-        return f"the decoder process ended by itself with status {code}"
+        return f"the decoder process exited on its own with status {code}"

@@ -65,7 +65,7 @@ _EXTENSIONS = {
 }
 
 # Format chunks of WAV files.
-_MAX_CHUNKS = 64  # no real WAV file has its format chunk behind more
+_MAX_CHUNKS = 64  # no real WAV file has its format chunk after more chunks than this
 _MAX_CHANNELS = 1024  # libsndfile's own limit
 _MAX_RATE_HZ = 2**31 - 1
 

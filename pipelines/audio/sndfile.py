@@ -25,7 +25,7 @@ _SUBTYPES = _PCM | _ALAC | _LOSSY | {"ULAW", "ALAW"}
 _LEAD_IN_SECONDS = 1.0
 _EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"})
 
-# More bytes than this behind the sound of a FLAC file are another file; fewer may be a tag.
+# More bytes than this after the sound of a FLAC file are another file; fewer may be a tag.
 _TAIL_BYTES = 65536
 
 # Lengths above this mean unknown, in the headers of AU and streamed FLAC.

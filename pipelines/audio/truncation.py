@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.audio.mpeg import length_tag, more_audio, rubbish_in_front
+from pipelines.audio.mpeg import length_tag, more_audio, leading_garbage
 
 if TYPE_CHECKING:
     from pipelines.audio.reading import AudioSource
@@ -50,7 +50,7 @@ def shortfall(
         fd: Open file; its position is not moved.
         source: Decoder of the file.
         position: Frame that the decoder has reached.
-        at_end: Whether that is the end of the file.
+        at_end: True if that is the end of the file.
 
     Returns:
         Reason code (E_TRUNCATED, E_CLAIM or E_DECODE) and text, or None for a whole file. An MP3
@@ -86,7 +86,7 @@ def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set
         fd: Open file; its position is not moved.
         source: Decoder of the file.
         position: Frame that the decoder has reached.
-        at_end: Whether that is the end of the file.
+        at_end: True if that is the end of the file.
     """
     flags = {"W_STREAMED"} if source.claimed_frames in _STREAMED else set()
     for match in _CLAIM.finditer(source.log):
@@ -104,7 +104,7 @@ def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set
 
 def _mp3_remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
     flags = set()
-    if rubbish_in_front(fd):
+    if leading_garbage(fd):
         flags.add("W_HEADER")
     if more_audio(fd):
         flags.add("W_TRAILING")
@@ -214,7 +214,7 @@ def _ogg_end(fd: int) -> OggEnd:
     Returns:
         "whole" if the last page has the end-of-stream flag; "cut" if no page has it; "damaged"
         if the pages are interrupted but continue to an end; "trailing" if something follows the
-        end, a second stream or bytes that are no page.
+        end, a second stream or bytes outside any page.
     """
     size = os.fstat(fd).st_size
     position, ended, began = 0, False, False
@@ -243,7 +243,7 @@ def _page_length(head: bytes) -> int | None:
 
 
 def _interrupted(fd: int, size: int) -> OggEnd:
-    """Check whether a whole last page stands at the very end, behind bytes that are no page."""
+    """Check for a complete last page at the end, after bytes outside any page."""
     start = max(0, size - _MAX_PAGE_BYTES)
     tail = os.pread(fd, _MAX_PAGE_BYTES, start)
     at = tail.rfind(b"OggS")

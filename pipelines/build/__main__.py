@@ -37,7 +37,7 @@ def _options_of(*blocks: type[Block]) -> Callable[[Callable[..., None]], Callabl
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for name, field in reversed(fields):
             default = "" if field.default == () else field.default
-            inner = get_args(field.annotation)  # of ``int | None``, or the words of a Literal
+            inner = get_args(field.annotation)  # int of ``int | None``, or a Literal's words
             words = get_origin(field.annotation) is Literal
             command = click.option(
                 f"--{name.replace('_', '-')}",
@@ -53,7 +53,7 @@ def _options_of(*blocks: type[Block]) -> Callable[[Callable[..., None]], Callabl
 
 
 def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
-    """Return the settings that the options give; lists are words separated by commas."""
+    """Make a settings block from the options; comma-separated options become tuples."""
     values = {name: options[name] for name in block.model_fields}
     for name, field in block.model_fields.items():
         if field.default == ():
@@ -81,7 +81,7 @@ def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
     "--max-bad-share",
     default=0.2,
     show_default=True,
-    help="Largest share of bad files that does not stop the build.",
+    help="Stop the build if a larger share of the files is bad.",
 )
 @click.option("--drop-lost-classes", is_flag=True, help="Drop classes without usable files.")
 @click.option("--verify", is_flag=True, help="Re-read all files; rebuild what is damaged.")
@@ -98,7 +98,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         split = _settings(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
         tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
-        how = BuildOptions(tolerance, options["verify"], _decode_with_own_ray, progress_lines())
+        how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
         result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     except UserError as error:
         click.echo(f"error: {error}", err=True)
@@ -129,14 +129,15 @@ def _reuse_notes(result: BuildResult, *, verify: bool) -> list[str]:
     return []
 
 
-def _decode_with_own_ray(
+def _decode_on_ray(
     job: DecodeJob, batches: Sequence[DecodeBatch]
 ) -> Iterator[tuple[DecodeBatch, Verdicts]]:
-    """Decode with a Ray of this command, which starts only if there is audio to decode."""
+    """Decode on Ray, which is started or joined only if there is audio to decode."""
     from pipelines.build.ray_pass import decode_on_cluster, local_ray
 
     with local_ray():
-        before = signal.signal(signal.SIGTERM, _terminate)  # Ray's own ends the process at once
+        # Ray's own handler would end the process at once.
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
             yield from decode_on_cluster(job, batches)
         finally:

@@ -50,7 +50,7 @@ class BuildProgress:
     Attributes:
         files: Files with a verdict, including those of earlier builds.
         listed: All files.
-        rejected: Files that are rejected.
+        rejected: Rejected files.
         clips: Rows made so far, over all feature sets of the build.
         resumed: Files of earlier builds, which are not decoded again.
     """
@@ -68,7 +68,7 @@ class BuildOptions:
 
     Attributes:
         tolerance: Amount of data that may be lost.
-        verify: Whether to read all source files and all finished rows again and to rebuild
+        verify: True to read all source files and all finished rows again and to rebuild
             whatever is damaged.
         decode: Decode pass; Ray Data on the connected cluster by default.
         progress: Callback for progress.
@@ -87,7 +87,7 @@ class BuildResult:
     Attributes:
         feature_set: Finished set.
         resumed_tracks: Number of tracks whose rows earlier builds had made.
-        reused: True if the whole set existed and nothing was built.
+        reused: True if the set already existed and nothing was built.
     """
 
     feature_set: FeatureSet
@@ -106,7 +106,7 @@ def build_sets(
 
     Each track is decoded once for all sets that share a sample rate. It is not decoded at all if
     an interrupted build or a finished feature set below ``out`` has its rows. If two processes
-    build the same set at a time, one builds and the other waits for it.
+    build the same set at the same time, one builds and the other waits for it.
 
     Args:
         catalog: Tracks.
@@ -138,7 +138,7 @@ def build_sets(
             f"feature sets cannot be written to {folder}: {error.strerror}"
         ) from error
     content = content_digest(catalog, known)
-    if _reads_more(catalog):
+    if _needs_ffmpeg(catalog):
         content += "+ffmpeg"
     targets = [folder / fingerprint(content, *spec, split) for spec in specs]
     built = _finished(targets, options)
@@ -147,7 +147,7 @@ def build_sets(
     return [built[target] for target in targets]
 
 
-def _reads_more(catalog: Catalog) -> bool:
+def _needs_ffmpeg(catalog: Catalog) -> bool:
     """Return True if the extra ``m4a`` is installed and the data has files that need it."""
     if not importlib.util.find_spec("av"):
         return False
@@ -162,7 +162,7 @@ def _finished(targets: Iterable[Folder], options: BuildOptions) -> dict[Folder, 
 
 @dataclass(frozen=True)
 class _Build:
-    """The part of ``build_sets`` that builds missing sets.
+    """One build of the missing sets.
 
     Attributes:
         catalog: Tracks.
@@ -188,8 +188,8 @@ class _Build:
             for target, spec in missing.items()
         }
         with full_disk_named(self.out.path), ExitStack() as locks:
-            # Always in this order, so that two builds never wait for each other. The set has a
-            # lock of its own, because it may be built from a copy of the data.
+            # Take the locks in sorted order, so that builds cannot deadlock. The set has a lock
+            # of its own, because another copy of the data may produce the same set.
             names = sorted({output.staging.name for output in outputs.values()})
             for name in (*names, *sorted(target.name for target in outputs)):
                 locks.enter_context(stagings.lock(f"{name}.lock"))
@@ -217,7 +217,7 @@ class _Build:
                     self.catalog, verdicts, self.split, self.options.tolerance, copies
                 )
             except (BuildError, SplitError) as error:
-                # The bad files are listed beside the feature set that will not exist.
+                # List the bad files next to where the feature set would have been.
                 name, judged = f"{target.name}.rejects.csv", with_listing(self.catalog, verdicts)
                 listed = ((track, judged[track.track_id]) for track in self.catalog.tracks)
                 count = write_rejects(self.out, listed, name)

@@ -39,7 +39,7 @@ _MAX_TRACKS = 48
 _MIN_BATCHES = 24
 
 # Another try may end differently, so these verdicts are never reused.
-_PASSING = frozenset({"E_MISSING", "E_PERM", "E_CHANGED", "E_UNSUPPORTED"})
+_TRANSIENT = frozenset({"E_MISSING", "E_PERM", "E_CHANGED", "E_UNSUPPORTED"})
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Output:
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """One track that some outputs have no rows of.
+    """A track whose rows some outputs lack.
 
     Attributes:
         track: Track to decode.
@@ -211,7 +211,7 @@ def _decode_task(
         try:
             sound = _decode(job.root, task, rate)
         except AudioRejected as error:
-            key = "" if error.passing or error.code in _PASSING else task.key
+            key = "" if error.transient or error.code in _TRANSIENT else task.key
             rejected = replace(base, key=key, code=error.code, detail=printable(error.detail))
             yield from ((number, rejected, None) for number in numbers)
             continue

@@ -28,7 +28,7 @@ _MAX_OPEN = 8
 
 @dataclass(frozen=True)
 class DecodedTrack:
-    """A decoded track: its verdict, and where its rows are if it is used.
+    """A decoded track: its verdict, and the place of its rows, if it has any.
 
     Attributes:
         verdict: Verdict on the track; ``num_clips`` is the number of rows.
@@ -62,7 +62,8 @@ def track_keys(catalog: Catalog, digests: Mapping[str, str]) -> dict[str, str]:
 
 def _key(track: Track, content: str) -> str:
     name = track.path.rpartition("/")[2]
-    suffix = name.rpartition(".")[2].lower() if "." in name else ""  # W_EXT depends on it
+    # Part of the key because it decides W_EXT.
+    suffix = name.rpartition(".")[2].lower() if "." in name else ""
     checksums = [track.columns.get(column, "") for column in CHECKSUMS]
     parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums])
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
@@ -115,7 +116,7 @@ def stored_tracks(out: Folder, name: str) -> dict[str, DecodedTrack]:
             feature_set.verify(digests=True)
             found |= _tracks_of(feature_set)
         except (StoreError, OSError, ValueError):
-            continue  # sets that are unfinished, damaged or of another version are rebuilt
+            continue  # skip unfinished or damaged sets and those of other versions
     return found
 
 
@@ -127,7 +128,7 @@ def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
             column = pyarrow.parquet.read_table(path, columns=["track_id"]).column(0)
             for row, track in enumerate(column.to_pylist()):
                 places.setdefault(track, (path, row))
-    # A usable track without rows is the copy of another one; decode it again if it is needed.
+    # A usable track without rows was dropped as a copy; it is decoded again if a build needs it.
     return _by_key(
         DecodedTrack(verdict, *places.get(verdict.track_id, ()))
         for verdict in load_verdicts(feature_set.folder, DECODED)

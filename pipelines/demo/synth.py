@@ -33,7 +33,7 @@ def strike(
 
     Args:
         pitch_hz: Pitch at which the sine settles.
-        fall: How far above ``pitch_hz`` the sine starts, as a multiple of it.
+        fall: Start of the sine above ``pitch_hz``, as a multiple of it.
         decay_s: Time constant of the loudness.
         noise: Share of noise, 0 to 1.
         band_hz: Pass band of the noise.
@@ -90,7 +90,7 @@ def play_note(
 def wavetables(
     waveform: Waveform, pitch_hz: float, cutoffs_hz: NDArray[np.float64], resonance: float
 ) -> Signal:
-    """Return one period of a waveform behind a second-order low-pass, for each cutoff.
+    """Return one period of a waveform after a second-order low-pass, for each cutoff.
 
     Args:
         waveform: Shape of the oscillator.

@@ -16,8 +16,8 @@ from pipelines.demo.synth import SAMPLE_RATE, Signal
 
 TRACK_SECONDS = 12.0
 
-# Ranges of what tells artists apart. None of them depends on the sub-genre, so that they help a
-# classifier only with artists it knows.
+# Ranges of traits that distinguish artists. None of them depends on the sub-genre, so that they
+# help a classifier only with artists it knows.
 _SOUND = {
     "root": (28, 40),  # MIDI note of the key
     "kick_hz": (44, 60),

@@ -42,7 +42,7 @@ def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, 
     same recording, some pairs of them may be missing, but all are connected.
 
     Args:
-        signatures: track -> its ``signature``.
+        signatures: track -> its acoustic fingerprint.
 
     Returns:
         Pairs (a, b) with a < b, in order; the same for every order of the tracks.
@@ -130,16 +130,17 @@ class _Frames:
         return entries
 
     def _agreeing(self, links: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the codes of those links whose surroundings agree too."""
+        """Return the codes of the links whose surroundings agree too."""
         a, b, time_a, time_b = links
         offset = time_b - time_a
         code = (a * (len(self.starts) - 1) + b) * (2 * MAX_OFFSET + 1) + offset + MAX_OFFSET
         code, first = np.unique(code, return_index=True)
-        good = [self._look(links[:, first[i : i + _CHUNK]]) for i in range(0, len(first), _CHUNK)]
+        starts = range(0, len(first), _CHUNK)
+        good = [self._surroundings_match(links[:, first[i : i + _CHUNK]]) for i in starts]
         return code[np.concatenate(good)] if good else code
 
-    def _look(self, links: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which of the int64[4, L] links have the same sound around both frames."""
+    def _surroundings_match(self, links: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return a mask of the links int64[4, L] that have the same sound around both frames."""
         track_a, track_b, time_a, time_b = links[:, :, np.newaxis]
         at_a, inside_a = self._places(track_a, time_a + _AROUND)
         at_b, inside_b = self._places(track_b, time_b + _AROUND)

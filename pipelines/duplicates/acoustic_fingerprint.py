@@ -15,7 +15,7 @@ HOP = 128  # samples: 31.25 frames a second
 MAX_SECONDS = 60.0
 
 _WINDOW = 1024  # samples: long enough that half a hop of misalignment hardly changes a frame
-_LAG = 4  # frames: half a window, so that two frames of a difference share little
+_LAG = 4  # frames, half a window: the two frames compared overlap by half
 _NUM_BANDS = 33
 _F_MIN_HZ = 300.0
 _F_MAX_HZ = 1850.0
@@ -38,7 +38,7 @@ _WAVE_WORDS = WAVE_HOP // 32  # a block
 
 @dataclass(frozen=True)
 class AcousticFingerprint:
-    """The content of a signature.
+    """An acoustic fingerprint, unpacked.
 
     Attributes:
         signs: uint32[F], one bit for each of 32 pairs of neighbouring bands.
@@ -58,14 +58,14 @@ class AcousticFingerprint:
 
     @property
     def waveform(self) -> NDArray[np.float32]:
-        """float32[2, WAVE_HOP * B]: signs -1 and 1, and 1 where it is loud; 0 in silence."""
+        """float32[2, WAVE_HOP * B]: signs (-1 or 1) and a mask (1), both 0 in silence."""
         blocks = _bits(self.loud, self.num_blocks)
         loud = np.repeat(blocks, WAVE_HOP).astype(np.float32)
         return np.stack([np.where(_bits(self.wave, len(loud)), loud, -loud), loud])
 
 
 def signature(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint32]:
-    """Compute the acoustic fingerprint of a recording, which ignores its rate and level.
+    """Compute the acoustic fingerprint of a recording, independent of sample rate and level.
 
     After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): for 33
     bands from 300 to 1850 Hz, the sign of the difference between neighbouring bands and between
@@ -74,8 +74,8 @@ def signature(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint
     share. Digital silence, and content 40 dB below the loudest frame, has no clear sign. Sounds
     shorter than 3 s keep the signs of the waveform too, at 8 kHz.
 
-    Words: F, first block, B, signs[F], clear[F], wave[8 B], loud[ceil(B / 32)]; bits start at
-    the lowest. 30 s take 7.5 kB, 60 s and more take 15 kB, a second of speech 1.3 kB.
+    Words: F, first block, B, signs[F], clear[F], wave[8 B], loud[ceil(B / 32)]; least
+    significant bit first. 30 s take 7.5 kB, 60 s and more take 15 kB, a second of speech 1.3 kB.
 
     Args:
         samples: float32[T], mono, any length; the first 60 s are used.
@@ -96,7 +96,7 @@ def signature(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint
 
 
 def unpack(words: NDArray[np.uint32]) -> AcousticFingerprint:
-    """Unpack a signature."""
+    """Unpack an acoustic fingerprint."""
     frames, first_block, blocks = words[:_HEADER].tolist()
     ends = np.cumsum([_HEADER, frames, frames, _WAVE_WORDS * blocks]).tolist()
     signs, clear, wave = (words[i:j] for i, j in pairwise(ends))
@@ -104,7 +104,7 @@ def unpack(words: NDArray[np.uint32]) -> AcousticFingerprint:
 
 
 def frames_of(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return ``signs`` and ``clear`` of a signature as a view, uint32[2, F]."""
+    """Return ``signs`` and ``clear`` of an acoustic fingerprint as a view, uint32[2, F]."""
     frames = int(words[0])
     return words[_HEADER : _HEADER + 2 * frames].reshape(2, frames)
 
@@ -169,7 +169,7 @@ def _wave(samples: NDArray[np.float32]) -> tuple[int, NDArray[np.bool_], NDArray
 
 
 def _packed(bits: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """Pack bits into words, lowest bit first, padded with zeros."""
+    """Pack bits into words, least significant bit first, padded with zeros."""
     packed = np.packbits(bits.reshape(-1), bitorder="little")
     return np.pad(packed, (0, -len(packed) % 4)).view("<u4").astype(np.uint32, copy=False)
 

@@ -16,7 +16,7 @@ MIN_COSINE = 0.58
 MIN_SHORT_COSINE = 0.45
 MIN_QUARTER_COSINE = 0.4  # in three quarters out of four
 
-_MIN_CLEAR = 32  # bits; fewer are no evidence
+_MIN_CLEAR = 32  # bits; fewer prove nothing
 _MIN_SHARED = 0.5  # share of the clear signs of each recording that overlap the other one
 
 # Seconds that are loud in both recordings, and the required correlation of the waveforms. Of

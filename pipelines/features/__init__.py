@@ -105,16 +105,16 @@ class FeatureKind:
     """One kind of features.
 
     Attributes:
-        summary: What it is, for the documentation.
+        summary: One-line description, for the documentation.
         reads: Settings that it reads besides ``sample_rate``; the others change neither its
             numbers nor its fingerprint. With ``n_mels`` it is made from mel bands, without from
             Fourier bins.
         num_rows: Returns the number of rows F.
         rows: The same in words, for messages.
-        column: What a column is: a ``frame`` of a spectrogram, a ``sample``, or the whole
+        column: Meaning of a column: a ``frame`` of a spectrogram, a ``sample``, or the whole
             ``track``, which is not cut into clips. Augmentation masks frames and flips the
             polarity of samples.
-        decibels: Whether values are levels in dB and rows are frequencies. Augmentation adds a
+        decibels: True if values are levels in dB and rows are frequencies. Augmentation adds a
             gain to levels (it multiplies samples) and shifts the rows.
         head: Builds the torch module that makes it from the spectrogram in dB,
             float32[n, bands, m] -> float32[n, f, m]; None for the spectrogram itself. Building a
@@ -131,7 +131,7 @@ class FeatureKind:
 
     @property
     def is_spectrogram(self) -> bool:
-        """Whether columns are frames."""
+        """True if columns are frames."""
         return self.column == "frame"
 
 

@@ -32,7 +32,7 @@ class Extracted:
     Attributes:
         features: float16[N, F, M], one clip per row.
         start_s: float64[N], start of each clip in the track, in seconds.
-        padded: Whether the track was shorter than one clip and was padded (whole-track features:
+        padded: True if the track was shorter than one clip and was padded (whole-track features:
             shorter than ``n_fft``).
     """
 
@@ -111,7 +111,7 @@ def _halved(samples: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def _spectrogram(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float32]:
-    """float32[N, L] -> float32[N, F, M]; loads torch only for kinds with a head."""
+    """Map float32[N, L] to float32[N, F, M]; loads torch only for kinds with a head."""
     levels = decibels(clips, feature.framing, _mel_bank(feature))
     if feature.row.head is None:
         return levels
@@ -176,7 +176,7 @@ class Clips:
     Attributes:
         samples: float32[N, L], one clip per row.
         start_s: float64[N], start of each clip in the track, in seconds.
-        padded: Whether the track was shorter than one clip and was padded.
+        padded: True if the track was shorter than one clip and was padded.
     """
 
     samples: NDArray[np.float32]

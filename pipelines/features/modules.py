@@ -22,7 +22,7 @@ class Decibels(torch.nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """float32[n, l] -> float32[n, f, m] in dB; l must be above n_fft / 2."""
+        """Map float32[n, l] to float32[n, f, m] in dB; l must be above n_fft / 2."""
         spectrum = torch.stft(
             waveform,
             self.n_fft,
@@ -57,7 +57,7 @@ class Cepstrum(torch.nn.Module):
         self.register_buffer("basis", basis.float())
 
     def forward(self, levels: torch.Tensor) -> torch.Tensor:
-        """float32[n, n_mels, m] in dB -> float32[n, n_mfcc, m]."""
+        """Map float32[n, n_mels, m] in dB to float32[n, n_mfcc, m]."""
         return self.basis @ levels
 
 
@@ -69,7 +69,7 @@ class Tempogram(torch.nn.Module):
         self.n_lags = n_lags
 
     def forward(self, levels: torch.Tensor) -> torch.Tensor:
-        """float32[n, n_mels, m] in dB -> float32[n, n_lags, m] from 0 to 1."""
+        """Map float32[n, n_mels, m] in dB to float32[n, n_lags, m] from 0 to 1."""
         return tempogram(onset_strength(levels), self.n_lags)
 
 
@@ -77,7 +77,7 @@ class OneRow(torch.nn.Module):
     """The samples themselves, as features of one row."""
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """float32[n, l] -> float32[n, 1, l]."""
+        """Map float32[n, l] to float32[n, 1, l]."""
         return waveform.unsqueeze(1)
 
 
@@ -162,7 +162,7 @@ def tempo(onsets: torch.Tensor, sample_rate: int, hop_length: int) -> tuple[floa
 
 
 def _windows(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
-    """float32[n, m] -> float32[n, m, n_lags], a view of the frames around each frame."""
+    """Map float32[n, m] to float32[n, m, n_lags], a view of the frames around each frame."""
     half = n_lags // 2
     ramp = torch.arange(half, dtype=onsets.dtype, device=onsets.device) / half
     before, after = onsets[:, :1] * ramp, onsets[:, -1:] * ramp.flip(0)
@@ -171,7 +171,7 @@ def _windows(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:
 
 
 def _autocorrelation(windows: torch.Tensor) -> torch.Tensor:
-    """float32[..., k] -> float32[..., k], one value per lag, divided by that of lag 0."""
+    """Map float32[..., k] to float32[..., k], one value per lag, divided by that of lag 0."""
     n_lags = windows.shape[-1]
     hann = torch.hann_window(n_lags, dtype=windows.dtype, device=windows.device)
     # twice as long, so that no lag wraps around

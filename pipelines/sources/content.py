@@ -44,7 +44,7 @@ def digests(
         catalog: Data set.
         cache: Folder with digests of earlier calls: a file with the same size and modification
             time is not read again.
-        trust_cache: Whether to use the cache; False reads every file.
+        trust_cache: True to use the cache; False to read every file.
 
     Returns:
         path -> 32 hex digits. Files that cannot be read are left out.

@@ -69,7 +69,7 @@ class Catalog:
         tracks: Every listed row once; the usable ones have at least two classes.
         layout: Layout of the data set.
         columns: Columns of the listing besides path, label and segment.
-        ignored: Number of files that are no candidates: hidden, pipes, devices, no audio name.
+        ignored: Number of files not considered: hidden, pipes, devices, no audio extension.
         unlisted: Audio files that the listing does not name, or that are in no class folder.
         rejected: track_id -> (code, detail): verdicts from the listing alone.
         remarks: track_id -> flags from the listing alone.

@@ -123,7 +123,7 @@ def require_groups(counts: Mapping[str, int]) -> None:
         f"{', '.join(short)}\n" + "\n".join(table) + "\n"
         "Train, validation and test each need a group of their own from every class. Add "
         "recordings of other groups to these classes, remove the classes, or name a column that "
-        "tells recordings apart as the group (`track`: one group per file)."
+        "distinguishes recordings as the group (`track`: one group per file)."
     )
 
 
@@ -227,5 +227,5 @@ def _alone(tracks: Sequence[Track], names: Mapping[str, str]) -> str:
     lacking = len(tracks) - len(names)
     if not lacking:
         return ""
-    verb = "has none and stands" if lacking == 1 else "have none and stand"
-    return f" ({lacking} of {len(tracks)} files {verb} alone)"
+    own = "has none and is a group of its" if lacking == 1 else "have none and are groups of their"
+    return f" ({lacking} of {len(tracks)} files {own} own)"

@@ -175,7 +175,7 @@ def judge_copies(
 
 
 def _behind(together: Sequence[Track], splits: Mapping[str, Split], tie: str) -> dict[str, str]:
-    """Find those of connected tracks that are not in their most important split."""
+    """Find the connected tracks that are outside their most important split."""
     first = min(together, key=lambda track: _rank(track, splits))
     best = splits[first.track_id]
     return {

@@ -53,18 +53,18 @@ def test_where_groups_come_from(listed: list[Track], spec: str, expected: list[s
         (
             tracks(artist="a ba"),
             "auto",
-            "the column 'artist' (1 of 4 files has none and stands alone)",
+            "the column 'artist' (1 of 4 files has none and is a group of its own)",
         ),
         (tracks(), "auto", "the file"),
         (
             tracks(),
             r"path:^([01])\.",
-            r"the path, by '^([01])\\.' (2 of 4 files have none and stand alone)",
+            r"the path, by '^([01])\\.' (2 of 4 files have none and are groups of their own)",
         ),
         (
             tracks(),
             "tag:album",
-            "the tag album of the files (4 of 4 files have none and stand alone)",
+            "the tag album of the files (4 of 4 files have none and are groups of their own)",
         ),
     ],
 )

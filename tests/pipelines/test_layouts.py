@@ -189,7 +189,7 @@ class TestFma:
 
     def test_metadata_without_audio(self, root: Path) -> None:
         (root / "fma_small").rename(root / "audio")
-        with pytest.raises(CatalogError, match="fma_small beside it"):
+        with pytest.raises(CatalogError, match="fma_small next to it"):
             read_catalog(root)
 
 

@@ -51,7 +51,7 @@ def test_cuda_torchaudio_beside_cpu_torch(tmp_path: Path) -> None:
     variables = fake_family(tmp_path, torchaudio=f"raise OSError({LOADS_NOT!r})")
     check = software.check_torch(software.probe(variables), CONSTRAINTS)
     assert check.status == "FAIL"
-    said = "is a CUDA build and does not load beside CPU-only torch 2.11.0+here"
+    said = "is a CUDA build and does not load with CPU-only torch 2.11.0+here"
     assert said in check.detail
     assert "torchaudio 2.11.0 is" in check.detail
     assert "reinstall all three from the default index" in check.remedy
@@ -66,7 +66,7 @@ def test_torchvision_beside_another_cuda_torch(tmp_path: Path) -> None:
     )
     check = software.check_torch(software.probe(variables), CONSTRAINTS)
     assert check.status == "FAIL"
-    assert "torchvision 0.26.0 does not load beside torch 2.11.0+here" in check.detail
+    assert "torchvision 0.26.0 does not load with torch 2.11.0+here" in check.detail
     assert "nms does not exist" in check.detail
     assert "CUDA build" not in check.detail
 

@@ -159,7 +159,7 @@ def test_what_is_no_state_file_is_refused_with_its_path(cache, content) -> None:
 def test_more_than_a_flat_state_is_refused(cache, tmp_path, state) -> None:
     cache.mkdir(parents=True)
     (cache / NAME).write_bytes(saved(state, tmp_path))
-    with pytest.raises(WeightsError, match="something else than weights"):
+    with pytest.raises(WeightsError, match="something other than weights"):
         read_published(f"http://127.0.0.1:9/{NAME}")
 
 

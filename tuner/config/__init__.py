@@ -1,4 +1,4 @@
-"""A space file, from YAML text to a typed space that samples experiments."""
+"""Space files: from YAML text to a typed space that samples experiments."""
 
 from tuner.config.load import as_override, load, loads
 from tuner.config.schema import Experiment, Resources, Search

@@ -42,7 +42,7 @@ def space_schema() -> dict[str, Any]:
 
 
 def _allow_range(properties: dict[str, Any], names: list[str]) -> None:
-    """Allow a range in place of each of these settings."""
+    """Allow a range instead of a value for each of these settings."""
     for name in names:
         setting = dict(properties[name])
         kept = {k: setting.pop(k) for k in ("default", "description", "title") if k in setting}

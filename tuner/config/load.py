@@ -1,4 +1,4 @@
-"""Loading of a space file and its overrides: gives a space, or all problems at once."""
+"""Load a space file and its overrides: returns a space, or raises all problems at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages for what pydantic finds wrong, in the words of a space file."""
+"""Messages for pydantic's errors, in the terms of a space file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EXPECTED = {
     "model_type": "a block of settings",
     "model_attributes_type": "a block of settings",
 }
-# Settings that are a number or one word.
+# Settings that take a number or a word.
 _ALSO_NUMBERS = {
     ("optim", "lr"): "a number such as 1e-3",
     ("train", "eval_crops"): "a number such as 5, or null",

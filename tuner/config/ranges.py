@@ -1,4 +1,4 @@
-"""Ranges that a hyperparameter is drawn from; both ends of each belong to it."""
+"""Ranges that hyperparameters are drawn from; both ends are included."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MAX_STEPS = 1_000_000
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers from ``low`` to ``high``; the subclasses say which and how they are spread."""
+    """Numbers from ``low`` to ``high``; subclasses define which ones, and their distribution."""
 
-    kind: ClassVar[str]  # the word for it in a space file
-    form: ClassVar[str] = "[low, high]"  # the arguments that follow the word
+    kind: ClassVar[str]  # its keyword in a space file
+    form: ClassVar[str] = "[low, high]"  # the arguments that follow the keyword
     help: ClassVar[str]  # description for editors
     whole: ClassVar[bool] = False  # integers only
     log: ClassVar[bool] = False  # evenly spread in the logarithm
@@ -78,7 +78,7 @@ class Numbers:
         return min(max(rounded, self.low), self.high)  # exp(log(x)) can round past x
 
     def settle(self, value: object) -> float:
-        """Return the range's own value that a sampler means by ``value``.
+        """Return the exact value of the range that is closest to a sampler's ``value``.
 
         Samplers return steps as ``0.30000000000000004`` and integers as ``1024.0``; they become
         ``0.3`` and ``1024``.
@@ -234,7 +234,7 @@ KINDS: dict[str, type[Numbers | Options]] = {
     range_class.kind: range_class
     for range_class in (Uniform, LogUniform, Integer, LogInteger, Quantized, Choice, Grid)
 }
-"""Ranges by the word that names them in a space file."""
+"""Range classes by their keyword in a space file."""
 
 
 def make_range(kind: str, arguments: Sequence[Scalar]) -> Range:

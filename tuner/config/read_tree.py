@@ -1,4 +1,4 @@
-"""Reader of the tree of a space file: takes YAML nodes, finds values, blocks and ranges."""
+"""Turn the YAML nodes of a space file into a tree of values, blocks and ranges."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ class _Reader:
         if len(entries) == 1 and _can_be_range(path):
             (key, (key_mark, inner)), *_ = entries.items()
             near = difflib.get_close_matches(key[:64], KINDS, n=1, cutoff=0.4)
-            # A mapping ``{lognormal: [..]}``, one word for a list, was meant as a range.
+            # A single key with a list, such as ``{lognormal: [..]}``, is a misspelled range.
             if near and isinstance(inner, yaml.SequenceNode):
                 message = f"unknown kind of range `{key[:64]}`; did you mean `{near[0]}`?"
                 return self.invalid(key_mark, name, message)
         return self.block(entries, mark, path, name)
 
     def range(self, kind: str, entries: Entries, path: Path, name: str) -> Tree:
-        """Read a range, a mapping whose only key is its kind."""
+        """Read a mapping that has the key of a range."""
         kind_mark, node = entries[kind]
         mark = mark_of(node)
         if len(entries) > 1:

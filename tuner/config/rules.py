@@ -1,4 +1,4 @@
-"""Rules between settings of different blocks, collected with those that stand at the blocks."""
+"""Rules across blocks, collected with the rules of each block."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
     *(_of_model(model, rule) for model in TABLE for rule in model.rules),
 )
-"""Rules that every experiment of a space must keep."""
+"""Rules that every experiment of a space must follow."""
 
 
 def _leaky(e: Experiment) -> str | None:
@@ -171,7 +171,7 @@ def _leaky(e: Experiment) -> str | None:
     if isinstance(split, ColumnSplit) or (isinstance(split, ShareSplit) and split.by == "group"):
         return None
     return (
-        "clips of one recording will be in several splits: the scores will not tell how well "
+        "clips of one recording will be in several splits: the scores will not show how well "
         "other recordings are recognised, and no model is registered; for comparison only"
     )
 
@@ -236,4 +236,4 @@ ADVICE: tuple[Rule, ...] = (
     ),
     *(Rule((path, "model.name"), _fits_at_once) for path in _UNREAD_AT_ONCE),
 )
-"""Rules that cause a warning at their first setting, if no value of that setting keeps them."""
+"""Rules that cause a warning at their first setting, if no value of that setting follows them."""

@@ -192,7 +192,7 @@ class Experiment(Block):
     reference: str | None = Field(
         None,
         max_length=1000,
-        description="Published result of such a system, shown beside the test score.",
+        description="Published result of such a system, shown next to the test score.",
     )
     data: Data = Field(Data(), description="Audio, split and clips.")
     features: Features = Field(Features(), description="The audio front end.")
@@ -207,7 +207,7 @@ class Experiment(Block):
 
     @property
     def front_end(self) -> FeatureSpec:
-        """Front end of the model: the kind is decided, settings it does not read are defaults."""
+        """Front end of the model: its kind is resolved, settings it does not read are defaults."""
         kind = self.features.kind
         if kind == "auto":
             kind = self.model.takes[0]
@@ -216,14 +216,14 @@ class Experiment(Block):
 
     @property
     def stored_features(self) -> FeatureSpec:
-        """Front end of the feature set: that of the model, or the samples it is made from."""
+        """Front end of the feature set: the model's, or the samples it is computed from."""
         if not self.from_stored_samples:
             return self.front_end
         return FeatureSpec(kind="waveform", sample_rate=self.features.sample_rate)
 
     @property
     def feature_set_key(self) -> tuple[ClipSpec, FeatureSpec]:
-        """Settings of the feature set, which tell the sets of a study apart."""
+        """Settings that distinguish the feature sets of a study."""
         return self.data.clip, self.stored_features
 
     @property
@@ -251,7 +251,7 @@ KIND = ("features.kind", "model.name")
 
 
 def block_at(path: tuple[str, ...], values: Any) -> type[Block] | None:
-    """Find the settings class of the block at ``path``; ``values`` tells which of several it is.
+    """Find the settings class of the block at ``path``; ``values`` decides which of several.
 
     Args:
         path: Keys from the top of the experiment.

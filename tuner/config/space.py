@@ -76,7 +76,7 @@ class Space:
         }
 
     def sample(self, choose: Callable[[str, Range], Any]) -> Sample:
-        """Draw one configuration, define by run.
+        """Draw one configuration (define-by-run).
 
         Args:
             choose: Function that returns a value of a range, given the name of the parameter; for
@@ -157,7 +157,7 @@ def _model_values(setting: Open) -> Sequence[Scalar]:
 
 
 def _feature_values(setting: Open) -> Sequence[Scalar]:
-    # The model decides on the kind of features if the file leaves it open.
+    # The model decides the kind of features if the file leaves it open.
     path = setting.path
     decides = path[0] in ("data", "features") or path in (("model",), ("model", "name"))
     return setting.range.values() if decides else (setting.first,)

@@ -26,7 +26,7 @@ MAX_FEATURE_SETS = 32
 MAX_DRAWS_PER_RULE = 512
 MAX_VALUES_TRIED = 32  # of a range of integers; a longer one is tried at its ends
 _Loc = tuple["str | int", ...]
-Problems: TypeAlias = "dict[tuple[Mark, object], Problem]"  # by place and what is the same there
+Problems: TypeAlias = "dict[tuple[Mark, object], Problem]"  # by place and kind of fault
 
 
 def check(tree: Block) -> tuple[list[Problem], list[Problem]]:
@@ -58,7 +58,7 @@ def to_experiment(drawn: Draw) -> Experiment:
     """Make the experiment of one draw from a tree that has been checked.
 
     Raises:
-        ConfigError: This combination of values is impossible although its ends are not.
+        ConfigError: This combination of values is impossible although each range is valid.
     """
     experiment = Experiment.model_validate(drawn.values)
     problems = []
@@ -129,7 +129,7 @@ def _collect(error: Mapping[str, Any], drawn: Draw, problems: Problems) -> None:
     path = _path_in(drawn.values, error)
     origin = _origin(path, drawn)
     fault, shown = error["type"], origin.path
-    # A range of numbers has one fault of a kind, however many of its values show it.
+    # Report each kind of fault once per numeric range, however many values show it.
     is_one_range = origin.kind not in (None, "choice", "grid")
     place = origin.key_mark if is_one_range or fault == "extra_forbidden" else origin.mark
     if (key := (place, f"{fault} {path[-1:]}")) in problems:
@@ -144,7 +144,7 @@ def _collect(error: Mapping[str, Any], drawn: Draw, problems: Problems) -> None:
 
 
 def _path_in(values: Any, error: Mapping[str, Any]) -> _Loc:
-    """Drop the union tags from pydantic's location: pieces that are no key at their place."""
+    """Drop the union tags from pydantic's location: parts that are not keys at that position."""
     path: list[str | int] = []
     for piece in error["loc"]:
         keys = range(len(values)) if isinstance(values, list) else values
@@ -171,7 +171,7 @@ def _value_at(values: Any, path: _Loc) -> Any:
 
 
 def _verdicts(tree: Block, rule: Rule) -> Iterator[tuple[Draw, str | None]]:
-    """Check a rule on every draw whose settings that the rule involves are valid."""
+    """Check a rule on every draw in which the settings that it involves are valid."""
     for drawn in _draws_for(tree, rule):
         experiment, broken = _repaired(drawn)
         if experiment and not any(_touches(path, rule) for path in broken):

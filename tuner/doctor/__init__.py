@@ -13,10 +13,10 @@ class Check:
     """Result of one check.
 
     Attributes:
-        name: What was checked.
+        name: Subject of the check.
         status: FAIL if a study would not run.
-        detail: What was found.
-        remedy: What to do; empty if there is nothing to do.
+        detail: Finding.
+        remedy: Remedy; empty if there is nothing to do.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Checks of what a study needs around it: disks, shared memory, ports, Ray and MLflow."""
+"""Checks of a study's environment: disks, shared memory, ports, Ray and MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of installed software: packages, torch with its companions, GPUs and audio formats."""
+"""Checks of installed software: packages, torch, torchaudio, torchvision, GPUs, audio formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Findings = dict[str, dict[str, Any]]
 PACKAGE = "audio-tuner"
 FAMILY = ("torch", "torchaudio", "torchvision")
 IMPORT_TIMEOUT_SECONDS = 120.0  # the first import after an installation reads gigabytes
-# Runs in its own process, which a mismatched pair may crash; prints one line of JSON a finding.
+# Runs in its own process, which a mismatched pair may crash; prints a line of JSON per finding.
 TORCH_PROBE = """
 import importlib, json, sys
 def say(**found): print(json.dumps(found), flush=True)
@@ -87,7 +87,7 @@ def check_packages(distribution: str = PACKAGE) -> Check:
 
 
 def probe(environment: Mapping[str, str] | None = None) -> Findings:
-    """Import torch and its companions in another process; return what it found, by name."""
+    """Import torch, torchaudio and torchvision in another process; return findings by name."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", TORCH_PROBE],
@@ -118,9 +118,9 @@ def check_torch(findings: Findings, constraints: Path) -> Check:
         error = findings.get(name, {"error": "no answer"}).get("error")
         if error is None:
             continue
-        fault = "does not load beside"
+        fault = "does not load with"
         if torch["cuda"] is None and "No module named" not in error:
-            fault = "is a CUDA build and does not load beside CPU-only"
+            fault = "is a CUDA build and does not load with CPU-only"
         version = installed_version(name) or "(not installed)"
         detail = f"{name} {version} {fault} torch {torch['version']}"
         return Check("torch", "FAIL", f"{detail} ({error.strip().splitlines()[0]})", remedy)
@@ -133,7 +133,7 @@ def check_torch(findings: Findings, constraints: Path) -> Check:
     major, minor = numbers[0]
     # torchaudio shares torch's numbers; torchvision was at 0.15 when torch was at 2.0.
     if numbers != [(major, minor), (major, minor), (0, minor + 15)]:
-        return Check("torch", "FAIL", f"{shown} are of different releases", remedy)
+        return Check("torch", "FAIL", f"{shown} come from different releases", remedy)
     return Check("torch", "ok", shown)
 
 

@@ -1,1 +1,1 @@
-"""The journal of a study, and what is read from it."""
+"""The journal of a study, and the results derived from it."""

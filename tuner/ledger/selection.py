@@ -1,4 +1,4 @@
-"""The trials of a study as its ledger tells them, and their ranking."""
+"""The trials of a study as recorded in the ledger, and their ranking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrialRow:
-    """One trial as the ledger tells it.
+    """One trial as recorded in the ledger.
 
     Attributes:
         trial_id: Unique in the study.
@@ -26,7 +26,7 @@ class TrialRow:
         ordinal: Position in its stage.
         seed: Seed for weight initialisation, shuffling, augmentation and dropout.
         params: Sampled values by dotted path.
-        recorded_config: The resolved experiment, as the ledger holds it.
+        recorded_config: The resolved experiment, as recorded in the ledger.
         parent_trial: The trial that a confirmation or final run repeats.
         history: ``(epoch, metrics)`` in order.
         status: ``running``, ``completed``, ``stopped`` or ``failed``.
@@ -50,7 +50,7 @@ class TrialRow:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The resolved experiment; read when asked for, since it takes 0.1 ms a trial."""
+        """The resolved experiment; parsed on demand, because that takes 0.1 ms per trial."""
         return Experiment.model_validate(self.recorded_config)
 
     @property

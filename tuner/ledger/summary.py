@@ -1,4 +1,4 @@
-"""The result of a study, worked out once from its ledger for everything that shows it."""
+"""The result of a study, computed once from its ledger for everything that displays it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Vote(NamedTuple):
     """One way to combine predictions after the winner is fixed.
 
     Attributes:
-        title: Its name for people.
+        title: Display name.
         metric: Its name in MLflow metrics; None for votes of the winner alone.
     """
 
@@ -102,7 +102,7 @@ class Summary:
         test: The evaluation on the test split.
         votes: Scores of the votes in `VOTES`, as recorded.
         problems: Reasons why a vote is missing.
-        registered: What became of the model.
+        registered: Outcome of the registration.
         seconds: Duration of each stage, over all runs of the study.
     """
 
@@ -215,7 +215,7 @@ class Summary:
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """Work out the result of a study from its ledger so far."""
+    """Compute the result of a study from its ledger so far."""
     newest: dict[str, Record] = {record["kind"]: record for record in records}
     rows = selection.trial_rows(records)
     config = newest["study"]["config"]

@@ -12,10 +12,10 @@ class Architecture:
     """A timm network and what is particular about it.
 
     Attributes:
-        description: One line for people.
+        description: Short description for users.
         smallest_side: Shorter axes are padded to this length, in pixels.
         timm_name: Name in timm, if it differs.
-        options: Arguments of ``timm.create_model`` beside the stem and the classifier.
+        options: Arguments of ``timm.create_model`` besides the stem and the classifier.
         tokens: True for a transformer, whose features are a sequence of tokens and not a map.
         time_first: True if it was made for images whose rows are time.
         published: Overrides of timm's record of its published weights.

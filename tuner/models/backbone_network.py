@@ -131,7 +131,7 @@ def _published(name: str) -> Any:
     overlay = {**record, "file": cached, "custom_load": False} if cached else dict(record)
     try:
         if cached is None:
-            # Ask the hub for a sign of life; with HF_HUB_OFFLINE its client refuses.
+            # Check that the hub answers; with HF_HUB_OFFLINE its client refuses.
             huggingface_hub.get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
         # The classifier is created and dropped again: timm loads only a complete network
         # strictly, and tensors missing from the file would stay random in an incomplete one.

@@ -96,8 +96,8 @@ class Conv1d(ModelSettings):
 
         A wide first layer acts as a filter bank. Stages of kernel 3 follow, each after a pooling
         by 4 and wider than the one before, with batch normalisation and ReLU after every
-        convolution. M5 also pools after its last stage, M11 does not. An average over time and
-        one linear layer end it.
+        convolution. M5 also pools after its last stage, M11 does not. It ends with an
+        average over time and one linear layer.
         """
         from torch import nn
 

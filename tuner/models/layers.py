@@ -21,7 +21,7 @@ MIN_STD = 1e-3
 
 
 class Classifier(nn.Module):
-    """A network behind the standardisation of its training set: features in, logits out.
+    """A network preceded by standardisation with training-set statistics.
 
     This is the module that is checkpointed, exported and served.
 
@@ -55,7 +55,7 @@ class Classifier(nn.Module):
 def in_two_parts(body: nn.Module, head: nn.Module) -> nn.Module:
     """Chain a body (input to pooled features) and a head (features to logits) under these names.
 
-    Optimizers, freezing and files of weights tell the two parts apart by name.
+    Optimizers, freezing and weight files distinguish the two parts by name.
     """
     return nn.Sequential(OrderedDict(body=body, head=head))
 
@@ -76,7 +76,7 @@ class GlobalPool(nn.Module):
         self.kind = kind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool over all axes behind the channels."""
+        """Pool over all axes after the channels."""
         return torch.cat(pooled(x, self.kind), dim=1)
 
 

@@ -1,4 +1,4 @@
-"""The base class of all models: a model is one class of settings that can build its network."""
+"""Base class of all models: one class holds a model's settings and builds its network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 PRETRAINED = "pretrained"
-"""In place of a file: the weights that the library behind a model publishes for it."""
+"""Value of ``weights`` that selects the published weights."""
 
 # Types of settings that several models have.
 Pool: TypeAlias = Annotated[
@@ -50,9 +50,9 @@ WHOLE = BeforeValidator(_refuse_float)
 
 
 class ModelSettings(Block):
-    """Settings of a model, and all that the program knows about it.
+    """Settings of a model, and everything else the program needs to know about it.
 
-    A subclass adds fields, the class attributes below and `build`, and stands in the table of
+    A subclass adds fields, the class attributes below and `build`, and is listed in
     `tuner.models`. Every command that reads a space file imports it, so torch and the network are
     imported inside `build`.
 
@@ -60,7 +60,7 @@ class ModelSettings(Block):
         takes: Kinds of features that the model takes, the default first.
         fits_at_once: True if the network has a method `fit` that learns from all training clips
             in one call, instead of in epochs of gradient steps. Such a model reads nothing of
-            ``optim``, ``augment`` and ``train`` but the balance of classes, and its weights may
+            ``optim``, ``augment`` and ``train`` except the class balance, and its weights may
             have any size.
         rules: Checks that involve several settings. Each check takes the model and the features
             block of the experiment.
@@ -86,7 +86,7 @@ class ModelSettings(Block):
 
     @classmethod
     def names(cls) -> dict[str, str]:
-        """Return the names under which a space file asks for this class, and what each is."""
+        """Return the names that a space file uses for this class, each with its description."""
         summary = (cls.__doc__ or "").partition("\n")[0].removesuffix(".")
         return dict.fromkeys(get_args(cls.model_fields["name"].annotation), summary)
 

@@ -18,7 +18,7 @@ PUBLISHED = {
 }
 """torchaudio.pipelines.WAV2VEC2_BASE and WAV2VEC2_LARGE: LibriSpeech, 16 kHz, not fine-tuned."""
 MIN_SAMPLES = 400
-"""Samples behind one output of the seven convolutions, whose strides multiply to 320:
+"""Receptive field of the seven convolutions, in samples; their strides multiply to 320:
 1 + 9 + 5 * (2 + 2*2 + 4*2 + 8*2 + 16*1 + 32*1) = 400."""
 
 # The output layer of a fine-tuned model.

@@ -20,11 +20,11 @@ from tuner.errors import WeightsError
 
 # The first bytes of a file of torch.save: a zip archive since torch 1.6, a pickle before.
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
-# In an exported model the network's body stands beside its head and the standardisation.
+# In an exported model the network's body sits next to its head and the standardisation.
 BODY = "network.body."
 MAX_SHOWN = 4
 TIMEOUT_SECONDS = 20.0
-"""How long a server may be silent."""
+"""Timeout for a silent server."""
 _OTHER_WAY = "or write `weights: FILE` with a safetensors file"
 
 
@@ -103,7 +103,7 @@ def read_published(
 
     Args:
         address: Address of a ``.pth`` file; its last part is the name in the cache.
-        timeout_seconds: How long the server may be silent.
+        timeout_seconds: Timeout for a silent server.
 
     Raises:
         WeightsError: The file is neither cached nor reachable, or holds no weights.
@@ -122,7 +122,7 @@ def read_published(
         raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a broken pickle raises anything
         raise WeightsError(
-            f"{file}: damaged, or it holds something else than weights and is not loaded; remove "
+            f"{file}: damaged, or it holds something other than weights and is not loaded; remove "
             f"it to fetch it again, {_OTHER_WAY}"
         ) from error
     return dict(state)

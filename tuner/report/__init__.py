@@ -1,1 +1,1 @@
-"""A study for people: in the terminal, and as a report page with figures and tables."""
+"""Presentation of a study: in the terminal, and as a report page with figures and tables."""

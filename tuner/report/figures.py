@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DPI = 110
 INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"
-MAX_NUMBERED = 20  # with more classes, cells show no numbers
+MAX_NUMBERED = 20  # with more classes, counts are not written into the cells
 
 
 def _figure(width_inch: float, height_inch: float) -> tuple[Figure, Axes]:
@@ -39,7 +39,7 @@ def _png(figure: Figure) -> bytes:
     with warnings.catch_warnings():
         # Characters that the font lacks appear as boxes; the tables of the page show them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # Without a software tag and a date, the same study gives the same bytes.
+        # Omit the software tag, so that the same study gives the same bytes.
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 

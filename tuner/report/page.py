@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.ledger.summary import Summary
 
 TEMPLATE = "page.html.jinja"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin so
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell
 MAX_ROWS = 50  # of the leaderboard on the page; the CSV has all
 
 
@@ -31,7 +31,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     Args:
         summary: The study's result.
         folder: The study's folder.
-        how_to_open: Line that shows the runs in MLflow; None when nothing keeps them.
+        how_to_open: Line that shows the runs in MLflow; None if no store keeps them.
     """
     pictures = _figures(summary, folder)
     for name, content in pictures.items():

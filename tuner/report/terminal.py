@@ -42,11 +42,11 @@ class _Row:
 
 
 class Terminal:
-    """Shows a study's records as they come; use as a context manager.
+    """Live display of a study's records; use as a context manager.
 
     Args:
         metric: The metric to show for each trial.
-        console: Where to print; None for stderr.
+        console: Console to print to; None for stderr.
         clock: Returns monotonic seconds.
     """
 

@@ -1,4 +1,4 @@
-"""What the stages of a study share: its settings, folders, ledger and cluster."""
+"""Shared context of a study's stages: its settings, folders, ledger and cluster."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Context:
 
     @property
     def maximise(self) -> bool:
-        """Whether a larger value of the metric is better."""
+        """True if a larger value of the metric is better."""
         return self.space.template.search.mode == "max"
 
     def record(self, kind: str, **fields: Any) -> Record:
@@ -82,7 +82,7 @@ class Context:
 
     def spec(self, trial: Proposal | selection.TrialRow) -> TrialSpec:
         """Return what the processes of a trial need to know."""
-        # Resources may change when a study resumes, also for its unfinished trials.
+        # Resources may change when a study resumes, even for its unfinished trials.
         resources = self.space.template.resources
         model = trial.experiment.model.with_absolute_weights()
         experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})

@@ -1,9 +1,9 @@
-"""Last stage: score what several trained models predict together, beside the single winner.
+"""Last stage: score what several models predict together, in comparison with the winner.
 
 Nothing is selected here and nothing is registered. The winner is fixed before, and each model
 predicts the test tracks once.
 
-Words: ``s`` models, ``t`` tracks, ``k`` classes; a prediction is a row of class probabilities.
+Notation: ``s`` models, ``t`` tracks, ``k`` classes; a prediction is a row of class probabilities.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def compare_ensembles(study: Context) -> None:
         if VOTES[name].metric:
             test = rows[-1]["test"]
             study.terminal.say(
-                f"beside the winner: {VOTES[name].title}, test macro F1 {test['f1_macro']:.3f}, "
+                f"for comparison: {VOTES[name].title}, test macro F1 {test['f1_macro']:.3f}, "
                 f"accuracy {test['accuracy']:.3f}"
             )
     study.record("ensemble", rows=rows, problems=problems)

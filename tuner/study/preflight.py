@@ -68,7 +68,7 @@ class MemoryEstimate:
         weights: Parameters and buffers.
         gradients: Gradients of the trainable parameters.
         optimizer: Optimizer state of the trainable parameters.
-        activations: The batch, the logits, and what the backward pass needs beside the weights.
+        activations: The batch, the logits, and what the backward pass needs besides the weights.
     """
 
     weights: int

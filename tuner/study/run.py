@@ -207,7 +207,7 @@ def run(study: Context) -> None:
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Measure how long the block takes, also if it raises."""
+    """Measure how long the block takes, even if it raises."""
     start = time.monotonic()
     try:
         yield

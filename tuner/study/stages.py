@@ -170,10 +170,10 @@ def _interval(study: Context, winner: Candidate) -> list[float] | None:
 def refit_winner(study: Context) -> None:
     """Train the winning run's configuration again with its seed, if the space asks for it.
 
-    Nothing is selected after this, so the validation tracks are free for training; the weights of
-    the last epoch are kept. If the run fails, or predicts the tracks that it was trained on worse
-    than the winner did, the confirmed winner stays. A run that failed before the test is tried
-    again when the study resumes, for example after a full disk.
+    Nothing is selected after this, so the validation tracks may be used for training; the weights
+    of the last epoch are kept. If the run fails, or predicts the tracks that it was trained on
+    worse than the winner did, the confirmed winner stays. A run that failed before the test is
+    tried again when the study resumes, for example after a full disk.
 
     Raises:
         UserError: A disk is full.

@@ -19,7 +19,7 @@ __all__ = ["MlflowTracker", "Patience", "Tracker", "open_tracker"]
 
 
 class Tracker(Protocol):
-    """Where ledger records are shown."""
+    """Destination that displays ledger records."""
 
     @property
     def uri(self) -> str:
@@ -27,7 +27,7 @@ class Tracker(Protocol):
 
     @property
     def how_to_open(self) -> str | None:
-        """One line that shows the runs to a person; None when nothing keeps them."""
+        """One line that shows the runs to a person; None if no store keeps them."""
 
     @property
     def parent_run_id(self) -> str | None:

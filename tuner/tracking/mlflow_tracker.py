@@ -1,4 +1,4 @@
-"""Keep an MLflow store equal to a ledger, from a thread that never holds up the study.
+"""Mirror a ledger into MLflow from a background thread.
 
 Everything can be sent again: runs are found by tag before they are created, metrics carry the
 ledger's time and are stored once, tags and states are set to their wanted values. An attempt that

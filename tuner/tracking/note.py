@@ -1,4 +1,4 @@
-"""A study in one Markdown page for MLflow: who won, by how much, is it true, what to run next."""
+"""A study in one Markdown page for MLflow: winner, margin, trust, what to run next."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _trust(summary: Summary) -> Iterator[str]:
-    """Say if the scores can be believed: leakage, test tracks, seeds, skipped files."""
+    """State how far to trust the scores: leakage, test tracks, seeds, skipped files."""
     leakage, test, confirm = summary.leakage, summary.test, summary.confirm
     if leakage is None:
         return

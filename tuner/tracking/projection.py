@@ -34,7 +34,7 @@ Measured = tuple[str, float, int, int]
 
 @dataclass
 class Run:
-    """The wanted state of a run in the store."""
+    """Desired state of a run in the store."""
 
     name: str
     start_ms: int
@@ -187,7 +187,7 @@ class Projection:
                 self._improve(best["metrics"][self._metric], time_ms, parent)
 
     def _improve(self, value: float, time_ms: int, parent: Run) -> None:
-        """Draw the best value so far over the number of ended trials."""
+        """Record the best value so far against the number of ended trials."""
         pick = max if self._maximise else min
         self._best = value if self._best is None else pick(self._best, value)
         parent.measure({f"best_so_far_{self._metric}": self._best}, time_ms, self._num_ended)
@@ -230,7 +230,7 @@ def _shown(record: Record, metrics: dict[str, float]) -> dict[str, float]:
     """Rename the metrics of a final fit.
 
     It has learned from the validation tracks; under the name of validation, its scores would
-    head every list.
+    top every list.
     """
     if not record["trial_id"].startswith(REFIT):
         return metrics

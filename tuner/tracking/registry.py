@@ -56,7 +56,7 @@ class ModelFacts:
 def register(
     tracker_uri: str, run_id: str | None, bundle_folder: Path, name: str, facts: ModelFacts
 ) -> Registration:
-    """Register an exported model once for its run; make it champion if it is better.
+    """Register an exported model, at most once per run, and make it champion if it scores higher.
 
     If the study leaks, the model is not registered. The alias goes to the first version, and
     later to a version with a higher macro F1 than the champion on the same test tracks.
@@ -102,7 +102,7 @@ def register(
 
 
 def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]:
-    """Decide if a version becomes champion; return the reason as well."""
+    """Decide whether a version becomes champion; return the reason as well."""
     if champion is None:
         return True, "the first version of this model"
     if int(champion.version) == version:

@@ -21,7 +21,7 @@ _log = logging.getLogger("tuner.tracking")
 
 
 class _Stored:
-    """What the store is known to hold of one run.
+    """Known stored state of one run.
 
     Args:
         run: The run as MLflow returned it.

@@ -23,7 +23,7 @@ LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s
 
 # MLflow's client repeats a request seven times over four minutes. It also repeats the creation of
-# a run, which makes duplicates if only the answer was lost. The tracker repeats by itself, and
+# a run, which makes duplicates if only the answer was lost. The tracker retries on its own, and
 # searches for the run first.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -167,7 +167,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _write_arrays(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
-    """Write the arrays beside their place, then move them there."""
+    """Write the arrays to a sibling folder, then rename it into place."""
     building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()

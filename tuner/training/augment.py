@@ -85,7 +85,7 @@ def draw(
     """Draw the random numbers of a batch of ``b`` clips.
 
     Args:
-        recipe: Strengths.
+        recipe: Recipe with the strengths.
         rng: Generator seeded by trial, epoch and step.
         crop_range: First and last frame ``[b]`` at which a crop of each clip may start.
         num_rows: Rows ``f`` of the features.
@@ -158,7 +158,7 @@ def corrupt_input(x: torch.Tensor, draws: Draws, recipe: Recipe, whole_size: int
     Args:
         x: Standardised features.
         draws: Draws of these clips.
-        recipe: Strengths.
+        recipe: Recipe with the strengths.
         whole_size: Clips of the batch over all workers; noise is drawn for all of them.
     """
     if recipe.augment.noise > 0:

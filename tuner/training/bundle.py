@@ -35,17 +35,17 @@ MODEL = "model.safetensors"
 class Bundle:
     """Description of a trained model, with all that prediction needs.
 
-    Values are validated, because they may come from anybody.
+    Values are validated, because a bundle may come from anyone.
 
     Attributes:
         labels: Class names in the order of the logits.
-        clip: How tracks are cut into clips.
+        clip: Clip settings.
         feature: Front end.
         crops: Crops of a clip that vote.
         model: Settings of the model.
         from_stored_samples: True if the features it learned from were made from float16 samples,
             as feature sets store them; prediction then rounds its samples too.
-        origin: Where it comes from (study, trial, feature set, validation metrics), for people.
+        origin: Provenance for users: study, trial, feature set, validation metrics.
     """
 
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -104,7 +104,7 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
 def _read_description(files: Folder) -> tuple[Bundle, str]:
     """Read ``bundle.json``; returns the bundle and the SHA-256 of its weights.
 
-    A bundle may come from anybody, so everything a study would not write is refused before a model
+    A bundle may come from anyone, so everything a study would not write is refused before a model
     is built from it.
 
     Raises:

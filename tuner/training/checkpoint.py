@@ -29,7 +29,7 @@ WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 AVERAGE = "average.safetensors"
 STATE = "checkpoint.json"
-# Errors raised by reading a file that is damaged or was made by somebody else.
+# Errors raised by reading a file that is damaged or was made by someone else.
 DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError,
     safetensors.SafetensorError,
@@ -126,7 +126,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
     keep = {name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
     older = [other for other in _in_order(folder) if other not in keep]
     if older:
-        keep |= {older[-1], *_best_of(folder / older[-1])}  # in case the newest gets damaged
+        keep |= {older[-1], *_best_of(folder / older[-1])}  # to fall back on
     for stale in set(older) - keep:
         folder.remove(stale)
     return folder / name

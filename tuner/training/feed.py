@@ -107,7 +107,7 @@ class Workers(Protocol):
 
         Args:
             network: Network of this worker.
-            sync_batch_norm: Whether to synchronise batch norm across workers.
+            sync_batch_norm: True to synchronise batch norm across workers.
         """
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:

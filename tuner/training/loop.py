@@ -1,4 +1,4 @@
-"""Training, a generator of epochs: step by step, or at once for a model that does not learn so.
+"""Train a model: epoch by epoch, or in one call for models without gradient steps.
 
 Nothing here knows Ray, files or the network between workers: batches come from a `Feed`, and sums
 over workers go through `Workers`. A list of batches and `Alone` are enough to train in a test.
@@ -189,8 +189,8 @@ def fit_at_once(
     Args:
         classifier: Fitted in place, on ``workers.device``.
         feed: Rows of this worker; each training row is used once, without augmentation.
-        recipe: How to train.
-        workers: The group this process trains with.
+        recipe: Training recipe.
+        workers: Workers that train together, as seen by this one.
         resume: State after the epoch, after which nothing is left to do.
     """
     classifier.to(workers.device)

@@ -1,6 +1,6 @@
 """Predictions and their metrics: sums that can be reduced over batches and ranks.
 
-Words: ``n`` clips, ``t`` tracks, ``k`` classes. A track's soft vote is the mean of its clips'
+Notation: ``n`` clips, ``t`` tracks, ``k`` classes. A track's soft vote is the mean of its clips'
 probabilities, its hard vote the share of its clips that each class wins. Ties go to the first
 class, as in scikit-learn's ``VotingClassifier``. Macro scores weight all classes equally and leave
 out a class that is neither present nor predicted, which is scikit-learn's default.

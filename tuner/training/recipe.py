@@ -29,7 +29,7 @@ class Crops:
         frames: Width of a crop; None for the whole clip.
         count: Crops per clip in evaluation; None for as few as cover it, 0 for the whole clip at
             once.
-        where: Where training crops may start.
+        where: Allowed start of training crops.
     """
 
     frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None

@@ -21,7 +21,7 @@ MAX_EVAL_CROPS = 1000
 
 
 def _rate_kind(value: Any) -> str:
-    """Take a number that was written as text, such as "0,01", for a number."""
+    """Treat a number that was written as text, such as "0,01", as a number."""
     return "by-word" if isinstance(value, str) and value.isalpha() else "by-number"
 
 
@@ -66,7 +66,7 @@ class Optim(Block):
 
     @property
     def peak_lr(self) -> float:
-        """Highest learning rate, which a range test must have found if it is to be found."""
+        """Highest learning rate; must be a number by now, not ``find``."""
         assert not isinstance(self.lr, str), "the learning rate has not been found yet"
         return self.lr
 
@@ -141,7 +141,7 @@ class Train(Block):
 
 
 class HasTraining(Protocol):
-    """An experiment, as far as the rules below look at it."""
+    """The parts of an experiment that the rules below read."""
 
     optim: Optim
     augment: Augment
@@ -190,4 +190,4 @@ TRAINING_ADVICE: tuple[Rule, ...] = (
     Rule(("train.crop_where", "train.crop_seconds"), _cropped),
     Rule(("train.eval_crops", "train.crop_seconds"), _cropped),
 )
-"""Settings that have no effect beside others of these blocks: worth a warning."""
+"""Settings that have no effect in combination with others: worth a warning."""

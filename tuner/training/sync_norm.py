@@ -50,7 +50,7 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """Return the gradients of clips, weight and bias; the last two for this worker's clips.
 
-        The single-worker kernel uses sums ``s`` over its own ``n`` values in place of the sums
+        The single-worker kernel uses sums ``s`` over its own ``n`` values instead of the sums
         ``S`` over all ``N``. Its result is linear in ``s / n``, so the missing term is the same
         normalisation with ``weight * (s / n - S / N) / std`` as the weight.
         """

@@ -1,1 +1,1 @@
-"""Trials on Ray: what is proposed, how it is scheduled, where it runs."""
+"""Trials on Ray: their proposal, scheduling and execution."""

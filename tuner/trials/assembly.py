@@ -90,7 +90,7 @@ class TrialSpec:
 
         Args:
             workers: Workers that train together, as seen by this one.
-            from_weights: Whether to load the pretrained weights that the experiment names; False
+            from_weights: True to load the pretrained weights that the experiment names; False
                 if a trained state is loaded afterwards.
 
         Raises:

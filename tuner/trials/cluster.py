@@ -33,10 +33,10 @@ class Cluster:
 
     Attributes:
         address: Host and port of Ray's control store.
-        num_cpus: CPUs of all nodes, including those that the autoscaler may still start.
-        num_gpus: GPUs, counted likewise.
+        num_cpus: Number of CPUs of all nodes, including those that the autoscaler may still start.
+        num_gpus: Number of GPUs, counted the same way.
         num_nodes: Number of nodes that are alive.
-        started_here: Whether this process started the cluster and ends it.
+        started_here: True if this process started the cluster and must end it.
     """
 
     address: str
@@ -87,7 +87,7 @@ def _prepare_environment(starts: bool) -> None:
     # Last, because these import Ray, which reads some of the variables when it is imported.
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    # A cluster that somebody else started may not use a token, and then there is none here.
+    # A cluster that someone else started may not use a token, and then there is none here.
     if starts or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
         os.environ["RAY_AUTH_MODE"] = "token"
         # Ray reads the mode once, when it is imported, and refreshes it in the same way
@@ -236,7 +236,7 @@ def trials_at_once(cluster: Cluster, resources: Resources) -> int:
     """Return how many trials fit the cluster at the same time, at least 1.
 
     Raises:
-        UsageError: Not even one fits; it would wait without end.
+        UsageError: Not even one trial fits; it would wait forever.
     """
     cpus_per_trial = resources.workers * resources.cpus_per_worker
     gpus_per_trial = resources.workers * resources.gpus_per_worker

@@ -1,4 +1,4 @@
-"""The trials of a stage: who proposes them, how to run them, and what the ledger says of them."""
+"""The trials of a stage: proposals, the execution plan, and ledger records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Proposal:
         ordinal: Position in its stage, from 0.
         params: Sampled values by the name of the setting.
         parent_trial: Trial whose configuration this one repeats; None in the search.
-        recorded: Whether an earlier run of the study has recorded its start.
+        recorded: True if an earlier run of the study has recorded its start.
     """
 
     trial_id: str
@@ -58,15 +58,15 @@ class Proposer(Protocol):
         """Return the next trial, or None when there are no more."""
 
     def ended(self, proposal: Proposal, value: float | None) -> None:
-        """Take the best value that a trial reached, or None if it failed."""
+        """Receive the best value that a trial reached, or None if it failed."""
 
 
 class Queue:
-    """Proposes given trials in their order, then those of another proposer.
+    """Proposer of given trials in their order, then of another proposer's trials.
 
     Args:
         proposals: Trials, known beforehand or generated when they are asked for.
-        then: Proposer that takes over; it hears the results of all trials.
+        then: Proposer that takes over; it receives the results of all trials.
     """
 
     def __init__(self, proposals: Iterable[Proposal], then: Proposer | None = None) -> None:
@@ -88,7 +88,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to run the trials of a stage.
+    """Execution plan for a stage's trials.
 
     Attributes:
         study: Folder of the study.
@@ -98,7 +98,7 @@ class Plan:
         spec: Makes the specification that the processes of a proposed trial read.
         record: Writes a ledger record.
         rows: Trials of the stage from earlier runs, by trial id.
-        early_stopping: Whether the experiment's scheduler applies.
+        early_stopping: True if the experiment's scheduler applies.
         max_epochs: Largest number of epochs of any trial.
         budget_seconds: Time after which training stops; None for no limit.
     """
@@ -218,7 +218,7 @@ class Recorder:
         self._end(running, "failed")
 
     def end_cut_off(self) -> None:
-        """Record the trials that a time budget ended: Tune calls no callback for them."""
+        """Record trials that Tune cut off without a callback, as after a time budget."""
         for running in self._trials.values():
             # A trial that had not started yet has no record, and will be proposed again.
             if running.is_recorded and not running.has_ended:
@@ -237,7 +237,7 @@ class Recorder:
 
 
 def reason_of_failure(text: str) -> str:
-    """Return the line that matters of Tune's error file, where the newest error is the last.
+    """Return the line of Tune's error file that matters; the newest error is the last one.
 
     For an exception in the trial it is the last line of the traceback, for a process that died the
     first line of Ray's explanation.

@@ -1,4 +1,4 @@
-"""What a trained trial is used for: predictions on a split, and the exported model."""
+"""Use a trained trial: predict a split, export the model."""
 
 from __future__ import annotations
 

@@ -25,21 +25,20 @@ if TYPE_CHECKING:
 
 
 def num_trials(space: Space) -> int:
-    """Number of trials of a search: as requested, but at most one for each configuration."""
+    """Return the number of trials of a search: at most one for each configuration."""
     requested, size = space.template.search.trials, space.grid_size()
     return requested if size is None else min(requested, size)
 
 
 def _first_new(rows: Sequence[TrialRow]) -> int:
-    """First ordinal that earlier runs of the study have not used."""
+    """Return the first ordinal that earlier runs of the study have not used."""
     return 1 + max((row.ordinal for row in rows), default=-1)
 
 
 def _proposal(sample: Sample, ordinal: int) -> Proposal:
     experiment = sample.experiment
     seed = experiment.search.seed
-    # The name follows from what the trial is, so it is the same wherever and whenever it is
-    # proposed.
+    # The id depends only on the trial's content, so a second proposal has the same id.
     identity = json.dumps([experiment.name, sample.params, seed, ordinal])
     digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
     trial_id = f"t{ordinal:03d}-{digest}"
@@ -66,7 +65,7 @@ def grid_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
 
 
 def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
-    """Return Optuna's distribution of a range; both ends are inclusive in either.
+    """Return Optuna's distribution of a range; both include their ends.
 
     A quantized range is searched by the index of its value: Optuna adds up steps in floating point
     and can miss a value by one unit in the last place.
@@ -172,7 +171,7 @@ class TpeSampler:
         if asked := self._asked.pop(proposal.ordinal, None):
             reached, state = _outcome(value)
             self.optuna_study.tell(asked, reached, state=state)
-        else:  # a trial that an earlier run of the study has begun
+        else:  # a trial that an earlier run of the study started
             self._add(proposal.params, value)
 
     def _mark_tried(self, params: Mapping[str, Any]) -> None:
@@ -203,7 +202,7 @@ class TpeSampler:
 
 
 def _outcome(value: float | None) -> tuple[float | None, optuna.trial.TrialState]:
-    """Value and state of an ended trial, as Optuna takes them."""
+    """Return the value and state of an ended trial, as Optuna takes them."""
     from optuna.trial import TrialState
 
     if value is None or not math.isfinite(value):

@@ -34,14 +34,14 @@ SCRATCH = "tune"
 
 
 class _NotSaved:
-    """Stays out of the pickles that Tune writes: the ledger is what a study resumes from."""
+    """Object pickled as empty: Tune saves it, but a study resumes from its ledger only."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class _Searcher(_NotSaved, Searcher):
-    """The stage's proposer, as Tune asks for trials."""
+    """Adapter from the stage's proposer to Tune's interface."""
 
     def __init__(self, recorder: Recorder, study: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _Searcher(_NotSaved, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Do nothing: the recorder tells the proposer."""
+        """Do nothing: the recorder informs the proposer."""
 
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects, empty."""
@@ -69,7 +69,7 @@ class _Searcher(_NotSaved, Searcher):
 
 
 class _Events(_NotSaved, tune.Callback, tune.Stopper):
-    """Passes Tune's events on to the recorder, and ends the stage after a fatal error."""
+    """Forwarder of Tune's events to the recorder, which ends the stage after a fatal error."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -52,7 +52,7 @@ def _asha(plan: Plan) -> TrialScheduler:
         grace_period=scheduler.grace_epochs,
         max_t=max(plan.max_epochs, scheduler.grace_epochs),
         reduction_factor=scheduler.reduction_factor,
-        # A trial at its last epoch ends by itself, as completed.
+        # A trial at its last epoch ends on its own, as completed.
         stop_last_trials=False,
     )
 

@@ -37,7 +37,7 @@ class OutOfMemory:
     that continues in another process does the same.
 
     Attributes:
-        epoch: Epoch in which it did, from 1.
+        epoch: Epoch in which memory ran out, from 1.
         reason: Message of the allocator.
         again: True if it ran out again with half the clips.
     """
@@ -114,7 +114,9 @@ def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str
             note = OutOfMemory(last_epoch + 1, reason_of(error), again=note is not None)
             note.write(folder)
             if workers.size > 1:
-                raise  # the others wait for this worker; all start again, from the same file
+                # Other ranks wait in a collective. Fail here, so that Tune restarts all of them,
+                # and they read the note.
+                raise
     reason = f"out of memory, with half the clips at once too: {note.reason}"
     yield _failure(spec, note.epoch, reason)
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from tuner.config import Resources
 
 COLLECTIVE_TIMEOUT_SECONDS = 300
-# Key of a report under which a trial names the placement group of its workers.
+# Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
 RUNS = "train"  # folder of Ray Train's own files, below the study's
 
 
 class ProcessGroup:
-    """The Ray Train workers of a trial; a `tuner.training.feed.Workers`."""
+    """Ray Train workers of a trial; implements `tuner.training.feed.Workers`."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank()
@@ -39,15 +39,15 @@ class ProcessGroup:
         if sync_batch_norm:
             synchronise_norms(network)
         ids = [self.device] if self.device.type == "cuda" else None
-        # Synchronised norms have equal buffers already. Otherwise all workers take those of the
-        # first one, so that all evaluate the same model.
+        # Synchronised norms have equal buffers already. Otherwise every worker copies the
+        # buffers of rank 0, so that all evaluate the same model.
         return nn.parallel.DistributedDataParallel(
             network, device_ids=ids, broadcast_buffers=not sync_batch_norm,
             gradient_as_bucket_view=True,
         )  # fmt: skip
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Add up over the workers, in place."""
+        """Replace each tensor by its sum over the workers."""
         for tensor in tensors:
             dist.all_reduce(tensor)
 
@@ -103,9 +103,9 @@ def run_on_workers(config: dict[str, str]) -> None:
             name=spec.trial_id,
             storage_path=str(study / RUNS),
             failure_config=ray.train.FailureConfig(
-                # No second try here: Tune retries the trial once, from its newest checkpoint. The
-                # controller of a stopped trial sees its workers disappear before it ends itself;
-                # a retry would reserve a placement group that nobody ever releases.
+                # Ray Train must not retry; Tune retries the trial once, from its newest
+                # checkpoint. The controller of a stopped trial sees its workers disappear before
+                # it exits. A retry would reserve a placement group that nobody releases.
                 max_failures=0,
                 controller_failure_limit=0,
                 max_preemption_failures=-1,
@@ -119,7 +119,7 @@ def free_placement_group(hex_id: str) -> None:
     """Release the placement group of a finished trial; do nothing if it is gone already.
 
     Ray leaves it reserved if the trial was stopped early and Ray's own cleaner cannot reach the
-    dashboard. The next trial would then wait without end.
+    dashboard. The next trial would then wait forever.
     """
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group

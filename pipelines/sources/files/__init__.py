@@ -116,7 +116,7 @@ def as_stream(files: Files, path: str) -> BinaryIO:
 
 
 def is_audio_name(path: str) -> bool:
-    """Return True if a file name is that of audio."""
+    """Return True if a file name has an audio extension."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS  # noqa: PTH122  # on the hot path
 
 
@@ -150,7 +150,7 @@ def quoted(uri: str) -> str:
 
 
 def printable_root(root: str) -> str:
-    """Return a root that may be shown and stored: a URI without user, password and keys."""
+    """Return a root that is safe to show and store: a URI without user, password and keys."""
     if not is_uri(root):
         return printable(root)
     parts = urlsplit(root)
@@ -161,6 +161,6 @@ def printable_root(root: str) -> str:
 
 
 def printable_file(root: str, path: str) -> str:
-    """Return the address of a file that may be shown: without the options of a URI."""
+    """Return the address of a file that is safe to show: without the options of a URI."""
     place = printable_root(root).partition("?")[0] if is_uri(root) else printable(root)
     return f"{place}/{printable(path)}"

@@ -28,7 +28,7 @@ def read_folders(files: Files, under: str = "") -> Catalog:
 
     These are counted but not listed: hidden files, pipes, sockets and devices, names that are
     not audio, git-LFS pointers, links to folders that hold no audio or lead back into the data.
-    Audio beside the class folders has no class and is reported as unlisted.
+    Audio outside the class folders has no class and is reported as unlisted.
 
     Args:
         files: Data set.
@@ -47,7 +47,7 @@ def read_folders(files: Files, under: str = "") -> Catalog:
         if entry.kind == "closed":
             raise _closed(files, entry.path)
         if entry.kind == "linked":
-            _refuse_audio_behind(files, entry.path)
+            _refuse_linked_audio(files, entry.path)
             num_links += 1
         elif entry.kind == "other" or not is_audio_name(entry.path):
             ignored += 1
@@ -83,7 +83,7 @@ def _is_pointer(files: Files, entry: FoundFile) -> bool:
         return False
 
 
-def _refuse_audio_behind(files: Files, path: str) -> None:
+def _refuse_linked_audio(files: Files, path: str) -> None:
     """Refuse a link to a folder with audio, because its class would be lost silently."""
     target = os.path.realpath(f"{files.root}/{path}")
     if is_below(target, files.root):

@@ -1,4 +1,4 @@
-"""Layout: a manifest with the columns path, label and others."""
+"""Read a manifest: a table with the columns path and label, and any others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.sources.tracks import Catalog, Track, normal_form
 
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 SEGMENT = ("start_s", "end_s")
-# Limit of the search for files without a row: the folder of a manifest may be a whole disk.
+# Stop looking for unlisted files after this many: the manifest's folder may be a whole disk.
 _MAX_SEARCHED = 200_000
 
 
@@ -36,7 +36,7 @@ def read_manifest(files: Files, name: str | None = None, label: str = "label") -
     Raises:
         CatalogError: See ``read_table``; also for a row without a path, or an invalid segment
             (seconds, end_s > start_s >= 0; an empty cell is the start or end of the file). A row
-            without a class is no error here, because it becomes E_LABEL.
+            without a class is not an error here; it becomes E_LABEL.
     """
     hint = (
         "name the column of the classes (--label COLUMN), or use the folders as classes "
@@ -57,7 +57,7 @@ def read_manifest(files: Files, name: str | None = None, label: str = "label") -
 
 
 def finish_listing(files: Files, catalog: Catalog) -> Catalog:
-    """Compare a listing with its folder, if that is local.
+    """Compare a listing with the files in a local folder.
 
     Audio files without a row are reported. If the file of a row exists under another Unicode
     form of its name (archives from macOS), the row gets that path.

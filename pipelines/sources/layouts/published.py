@@ -149,7 +149,7 @@ def is_fma(files: Files) -> bool:
 
 
 def _subset(files: Files) -> tuple[Files, str | None]:
-    """Return the folder of FMA and its folder of audio, if the data set is the latter."""
+    """Return the folder of FMA, and the folder of audio if the data set is only that folder."""
     above, name = split_uri(files.root) if is_uri(files.root) else os.path.split(files.root)
     if name in _FMA_FOLDERS and (whole := files_at(above)).stamp(_FMA_TABLE) is not None:
         return whole, name
@@ -175,7 +175,7 @@ def read_fma(files: Files) -> Catalog:
     if folder is None:
         raise CatalogError(
             f"{printable_root(files.root)} holds fma_metadata but no audio; put "
-            f"{' or '.join(sorted(_FMA_FOLDERS))} beside it"
+            f"{' or '.join(sorted(_FMA_FOLDERS))} next to it"
         )
     tracks: list[Track] = []
     num_without = 0
