@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.audio.mpeg import length_tag, more_audio, leading_garbage
+from pipelines.audio.mpeg import leading_garbage, length_tag, more_audio
 
 if TYPE_CHECKING:
     from pipelines.audio.reading import AudioSource
