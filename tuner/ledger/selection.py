@@ -69,6 +69,12 @@ class TrialRow:
             return None
         return float(self.best["metrics"][metric])
 
+    def reached(self, metric: str) -> float:
+        """Return the metric at the best epoch of a trial that has one."""
+        value = self.value(metric)
+        assert value is not None
+        return value
+
 
 def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
     """Return all trials by id, in the order they started."""
@@ -100,8 +106,7 @@ def leaderboard(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[T
 
 def _merit(row: TrialRow, metric: str, maximise: bool) -> tuple[float, float]:
     """Return a sort key, smaller is better: with few tracks many trials tie on the metric."""
-    value = row.value(metric)
-    assert value is not None
+    value = row.reached(metric)
     assert row.best is not None
     return (-value if maximise else value), row.best["metrics"].get("val_loss", 0.0)
 
@@ -127,15 +132,12 @@ def candidates(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[Ca
         if row.stage == "confirm" and row.parent_trial and row.value(metric) is not None:
             runs.setdefault(row.parent_trial, []).append(row)
     found = [
-        Candidate(
-            name, tuple(group), tuple(v for r in group if (v := r.value(metric)) is not None)
-        )
+        Candidate(name, tuple(group), tuple(row.reached(metric) for row in group))
         for name, group in runs.items()
     ]
 
     def merit(one: Candidate) -> tuple[float, float]:
-        each = [_merit(row, metric, maximise) for row in one.runs]
-        value, loss = np.mean(each, axis=0)
+        value, loss = np.mean([_merit(row, metric, maximise) for row in one.runs], axis=0)
         return float(value), float(loss)
 
     return sorted(found, key=merit)

@@ -137,9 +137,7 @@ class Summary:
 
     def value(self, trial: TrialRow) -> float:
         """Return a ranked trial's value of the study's metric."""
-        value = trial.value(self.metric)
-        assert value is not None
-        return value
+        return trial.reached(self.metric)
 
     @property
     def is_refit(self) -> bool:

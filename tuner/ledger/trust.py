@@ -128,17 +128,10 @@ def leak_in_words(leakage: Leakage) -> str:
         return "passed"
     if leakage.clip_split:
         return "LEAKY: clips of one recording are in several splits (data.split is clip)"
-    found = [
-        f"{number} {one if number == 1 else many}"
-        for number, one, many in (
-            (leakage.groups_shared, "group", "groups"),
-            (leakage.exact_duplicates_shared, "pair of equal tracks", "pairs of equal tracks"),
-            (
-                leakage.near_duplicates_shared,
-                "pair of near-duplicates",
-                "pairs of near-duplicates",
-            ),
-        )
-        if number
-    ]
+    counted = (
+        (leakage.groups_shared, "group", "groups"),
+        (leakage.exact_duplicates_shared, "pair of equal tracks", "pairs of equal tracks"),
+        (leakage.near_duplicates_shared, "pair of near-duplicates", "pairs of near-duplicates"),
+    )
+    found = [f"{number} {one if number == 1 else many}" for number, one, many in counted if number]
     return f"LEAKY: {', '.join(found)} in more than one split"

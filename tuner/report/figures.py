@@ -24,13 +24,15 @@ INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"
 MAX_NUMBERED = 20  # with more classes, counts are not written into the cells
 
 
-def _figure(width_inch: float, height_inch: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
+def _figure(size_inch: tuple[float, float], x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size_inch, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for edge in ("top", "right"):
         axes.spines[edge].set_visible(False)
     axes.tick_params(colors=INK, labelsize=9)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
     return figure, axes
 
 
@@ -48,7 +50,7 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
     """Draw counts ``[k, k]``: true classes in rows, predictions in columns, shaded by row."""
     k = len(labels)
     size_inch = min(max(3.4, 1.6 + 0.55 * k), 16)
-    figure, axes = _figure(size_inch + 0.9, size_inch)
+    figure, axes = _figure((size_inch + 0.9, size_inch), "predicted", "true")
     rows = counts.sum(1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -57,8 +59,6 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
     names = [name if len(name) <= 18 else name[:17] + "…" for name in labels]
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(ticks, names, fontsize=size)
-    axes.set_xlabel("predicted", color=INK)
-    axes.set_ylabel("true", color=INK)
     if k <= MAX_NUMBERED:
         for (i, j), count in np.ndenumerate(counts):
             if count:
@@ -82,7 +82,7 @@ def learning_rates(
         for rate, loss in zip(rates, losses, strict=True)
         if loss is not None and np.isfinite(loss)
     ]
-    figure, axes = _figure(7.2, 3.0)
+    figure, axes = _figure((7.2, 3.0), "learning rate", "training loss")
     axes.set_xscale("log")
     if points:
         tried, found = zip(*points, strict=True)
@@ -96,15 +96,13 @@ def learning_rates(
             f"suggested: {suggestion:.3g}", (suggestion, 1.0), xycoords=("data", "axes fraction"),
             color=ACCENT, fontsize=9, xytext=(4, -2), textcoords="offset points", va="top",
         )  # fmt: skip
-    axes.set_xlabel("learning rate", color=INK)
-    axes.set_ylabel("training loss", color=INK)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     return _png(figure)
 
 
 def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
     """Draw a metric over epochs, one line for each search trial, the winner in colour."""
-    figure, axes = _figure(7.2, 3.4)
+    figure, axes = _figure((7.2, 3.4), "epoch", metric)
     marks = {"stopped": "|", "failed": "x"}
     for row in rows:
         points = [(epoch, m[metric]) for epoch, m in row.history if metric in m]
@@ -124,8 +122,6 @@ def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
                 f"winner {row.trial_id}", (epochs[-1], values[-1]), color=ACCENT, fontsize=9,
                 xytext=(0, 6), textcoords="offset points", ha="right", va="bottom",
             )  # fmt: skip
-    axes.set_xlabel("epoch", color=INK)
-    axes.set_ylabel(metric, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.margins(y=0.12)

@@ -214,13 +214,8 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
     if summary.test:
         scores = summary.test.metrics
-        yield (
-            "test",
-            (
-                f"macro F1 {scores['f1_macro']:.3f} ({_interval(scores['ci95'])}), "
-                f"accuracy {scores['accuracy']:.3f}, {scores['tracks']} tracks"
-            ),
-        )
+        f1 = f"macro F1 {scores['f1_macro']:.3f} ({_interval(scores['ci95'])})"
+        yield "test", f"{f1}, accuracy {scores['accuracy']:.3f}, {scores['tracks']} tracks"
 
 
 def _interval(ends: list[float]) -> str:

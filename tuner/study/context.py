@@ -124,16 +124,13 @@ class Context:
             StorageFullError: No room to keep them; names the path.
         """
         folder = self.paths.folder
-        found: list[Predictions | None] = [
-            Predictions.read(folder, row.trial_id, split) for row in rows
-        ]
-        missing = [i for i, one in enumerate(found) if one is None]
-        if missing:
-            computed = self.predict([rows[i] for i in missing], split)
-            for i, one in zip(missing, computed, strict=True):
-                one.write(folder, rows[i].trial_id, split)
-                found[i] = one
-        return [one for one in found if one is not None]
+        kept = {row.trial_id: Predictions.read(folder, row.trial_id, split) for row in rows}
+        missing = [row for row in rows if kept[row.trial_id] is None]
+        computed = self.predict(missing, split) if missing else []
+        for row, one in zip(missing, computed, strict=True):
+            one.write(folder, row.trial_id, split)
+            kept[row.trial_id] = one
+        return [found for row in rows if (found := kept[row.trial_id])]
 
     def predict(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
         """Compute the predictions of trained trials on a split, on the cluster.

@@ -79,22 +79,17 @@ def _compositions(study: Context) -> Iterator[tuple[str, list[TrialRow]]]:
 def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
     """Return the members, weights and scores of one vote."""
     vote = "hard" if name == "winner_hard" else "probabilities"
-    val, test = (_matched(study, members, split, vote) for split in SPLITS)
-    weights = (
-        select_weights(val.probabilities, val.truth)
-        if name == "fusion"
-        else np.full(len(members), 1 / len(members))
-    )
+    matched = {split: _matched(study, members, split, vote) for split in SPLITS}
+    weights = np.full(len(members), 1 / len(members))
+    if name == "fusion":
+        weights = select_weights(matched["val"].probabilities, matched["val"].truth)
     return {
         "name": name,
         "members": [
             {"trial_id": row.trial_id, "model": row.model, "weight": weight}
             for row, weight in zip(members, weights.tolist(), strict=True)
         ],
-        **{
-            split: _scores(matched, weights, vote)
-            for split, matched in zip(SPLITS, (val, test), strict=True)
-        },
+        **{split: _scores(tracks, weights, vote) for split, tracks in matched.items()},
     }
 
 

@@ -95,7 +95,12 @@ def build_features(study: Context) -> None:
     if before is None:
         study.record("features", features=described)
     else:
-        _refuse_changed_data(study.paths.name, before["features"], described)
+        had, has = (
+            [one["fingerprint"] for one in sets] for sets in (before["features"], described)
+        )
+        if had != has:
+            changed = f"the audio, its labels or the split: feature sets were {had}, are {has}"
+            raise StudyExistsError(study.paths.name, [changed])
     study.terminal.say(_in_words(described))
 
 
@@ -171,23 +176,11 @@ def _refuse_different_splits(feature_sets: list[FeatureSet]) -> None:
     Duplicates are searched for independently of the features and once for all sets, so only
     verdicts on single files can differ, for example on very short ones.
     """
-    splits = []
-    for one in feature_sets:
-        tracks = one.tracks().select(["track_id", "split"]).to_pylist()
-        splits.append({track["track_id"]: track["split"] for track in tracks})
+    tables = (one.tracks().select(["track_id", "split"]).to_pylist() for one in feature_sets)
+    splits = [{track["track_id"]: track["split"] for track in table} for table in tables]
     if any(other != splits[0] for other in splits[1:]):
         raise StudyError(
             "the feature sets of this study split the tracks differently, because some files can "
             "be used at one sample rate only; remove them (rejects.csv in the feature sets lists "
             "them), or search the sample rate in separate studies"
-        )
-
-
-def _refuse_changed_data(
-    study: str, before: list[dict[str, Any]], now: list[dict[str, Any]]
-) -> None:
-    had, has = ([one["fingerprint"] for one in features] for features in (before, now))
-    if had != has:
-        raise StudyExistsError(
-            study, [f"the audio, its labels or the split: feature sets were {had}, are {has}"]
         )

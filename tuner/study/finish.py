@@ -34,15 +34,11 @@ def test_winner(study: Context) -> None:
     counts = metrics.confusion(found.truth, found.predicted, k)
     evaluation = Evaluation(measured, labels, counts, found.clip_confusion)
     tracks = "\n".join(sorted(found.track_ids))
+    scores = {**measured, "ci95": [low, high], "accuracy_ci95": list(by_accuracy)}
     study.record(
         "test",
         trial_id=row.trial_id,
-        metrics={
-            **measured,
-            "ci95": [low, high],
-            "accuracy_ci95": list(by_accuracy),
-            "tracks": len(found.truth),
-        },
+        metrics={**scores, "tracks": len(found.truth)},
         confusion=counts.tolist(),
         clip_confusion=found.clip_confusion.tolist(),
         classes=evaluation.classes_to_json(),

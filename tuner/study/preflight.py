@@ -16,7 +16,6 @@ from tuner.trials.samplers import random_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from torch import nn
 
@@ -83,9 +82,7 @@ class MemoryEstimate:
 
 
 def training_bytes(
-    network: nn.Module,
-    input_shape: Sequence[int],
-    batch_size: int,
+    network: nn.Module, input_shape: Sequence[int], batch_size: int
 ) -> MemoryEstimate:
     """Estimate the memory of one training step of a network in the precision of its weights.
 
@@ -102,29 +99,27 @@ def training_bytes(
         input_shape: Shape of one clip, ``[1, f, m]``.
         batch_size: Number of clips in a step on one device.
     """
-    learning = sum(_size(p) for p in network.parameters() if p.requires_grad)
+    learning = sum(p.nbytes for p in network.parameters() if p.requires_grad)
     try:
         activations = _activations(network, (batch_size, *input_shape), real=False)
     except RuntimeError:  # an operation is missing, or a shape depends on values
         tried = _activations(network, (TRIED_CLIPS, *input_shape), real=True)
         activations = -(-tried * batch_size // TRIED_CLIPS)
     return MemoryEstimate(
-        weights=sum(_size(t) for t in (*network.parameters(), *network.buffers())),
+        weights=sum(t.nbytes for t in (*network.parameters(), *network.buffers())),
         gradients=learning,
         optimizer=ADAMW_SLOTS * learning,
         activations=activations,
     )
 
 
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 def _activations(network: nn.Module, shape: tuple[int, ...], *, real: bool) -> int:
     """Return the bytes that a forward pass keeps, batch included, without the network's state."""
     # Hold the storages themselves: the address of a freed one would be used again.
     kept: dict[int, torch.UntypedStorage] = {}
-    with _training(network), torch.random.fork_rng(devices=[]), _world(real):
+    # Non-fake inputs are constants that are neither parameter nor buffer.
+    fake = nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
+    with _training(network), torch.random.fork_rng(devices=[]), fake:
         # Copies keep the statistics of batch norms unchanged.
         state: dict[str, torch.Tensor] = {
             name: (
@@ -144,11 +139,6 @@ def _activations(network: nn.Module, shape: tuple[int, ...], *, real: bool) -> i
         with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
             keep(functional_call(network, state, (x,)))
     return sum(storage.nbytes() for storage in kept.values())
-
-
-def _world(real: bool) -> AbstractContextManager[object]:
-    # Non-fake inputs are constants that are neither parameter nor buffer.
-    return nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @contextmanager

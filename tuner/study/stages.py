@@ -62,12 +62,8 @@ def search_space(study: Context) -> None:
         proposer = Queue(again, then=build_sampler(study.space, rows))
         study.run_stage("search", proposer, missing, _remaining_budget(study, search))
     if not selection.leaderboard(study.rows().values(), study.metric, study.maximise):
-        errors = [row.error for row in study.rows().values() if row.error]
-        reason = (
-            f"the first error: {errors[0]}"
-            if errors
-            else "the budget ended before the first trial did"
-        )
+        errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
+        reason = errors[0] if errors else "the budget ended before the first trial did"
         raise StudyError(f"no trial succeeded; {reason}")
     # A budget can end a search before its last trial; a resumed study must not search again.
     study.record("searched", trials=len(study.rows()))

@@ -140,24 +140,14 @@ class Projection:
         if parent:
             tags["parent_trial"] = parent
         while parent:
-            origin = parent
-            parent = (
-                self.trials[origin].tags.get("parent_trial") if origin in self.trials else None
-            )
+            origin, known = parent, self.trials.get(parent)
+            parent = known.tags.get("parent_trial") if known else None
         model = record["config"]["model"]["name"]
-        words = [
-            stage,
-            origin.partition("-")[0],
-            *([f"seed {seed}"] * (stage == "confirm")),
-            model,
-        ]
-        params = {"seed": seed, "model": model, **record["params"]}
-        self.trials[trial_id] = Run(
-            " ".join(words),
-            record["time_ms"],
-            tags,
-            {key: str(value)[:MAX_PARAM] for key, value in params.items()},
-        )
+        which = f" seed {seed}" if stage == "confirm" else ""
+        name = f"{stage} {origin.partition('-')[0]}{which} {model}"
+        values = {"seed": seed, "model": model, **record["params"]}
+        params = {key: str(value)[:MAX_PARAM] for key, value in values.items()}
+        self.trials[trial_id] = Run(name, record["time_ms"], tags, params)
 
     def on_epoch(self, record: Record, _parent: Run) -> None:
         """Add the metrics of an epoch."""

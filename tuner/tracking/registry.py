@@ -46,11 +46,9 @@ class ModelFacts:
     def tags(self) -> dict[str, str]:
         """Return the tags of a version, with numbers in full precision."""
         facts = asdict(self)
-        leak, f1_macro = facts.pop("leak"), facts.pop("test_f1_macro")
-        return {
-            **facts, "test_f1_macro": repr(float(f1_macro)),
-            "leakage_passed": str(not leak).lower(),
-        }  # fmt: skip
+        facts["test_f1_macro"] = repr(float(self.test_f1_macro))
+        facts["leakage_passed"] = str(not facts.pop("leak")).lower()
+        return facts
 
 
 def register(
@@ -77,7 +75,7 @@ def register(
             f"not registered: the leakage audit found the data {facts.leak}, so the score cannot "
             "be trusted; correct data.group or data.split"
         )
-        return Registration(name, None, None, reason)
+        return Registration(name, reason=reason)
     client = store.connect(tracker_uri)
     with store.explained(tracker_uri):
         if run_id is None:
@@ -121,10 +119,8 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
 
 def _version_of_run(client: Any, name: str, run_id: str) -> int | None:
     """Return the version that was already registered for a run."""
-    for version in client.search_model_versions(f"name = '{name}'", max_results=1000):
-        if version.run_id == run_id:
-            return int(version.version)
-    return None
+    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return next((int(one.version) for one in versions if one.run_id == run_id), None)
 
 
 def _create_version(
@@ -233,10 +229,8 @@ def _source_of_run(client: Any, run_id: str) -> str | None:
     )
     ids = {run_id, *(child.info.run_id for child in children)}
     newest = [{"field_name": "creation_timestamp", "ascending": False}]
-    for model in client.search_logged_models(experiments, order_by=newest):
-        if model.source_run_id in ids:
-            return str(model.artifact_location)
-    return None
+    models = client.search_logged_models(experiments, order_by=newest)
+    return next((str(one.artifact_location) for one in models if one.source_run_id in ids), None)
 
 
 def _registered(client: Any) -> str:

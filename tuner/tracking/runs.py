@@ -63,7 +63,7 @@ class StudyRuns:
     def run_id(self, key: str) -> str | None:
         """Return the run of a trial, or of the study for ""; None before it is stored."""
         stored = self._stored.get(key)
-        return None if stored is None else stored.run_id
+        return stored.run_id if stored else None
 
     def distrust(self) -> None:
         """Search the store again before anything is created: an answer may have been lost."""

@@ -8,15 +8,13 @@ import os
 import re
 import shlex
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 
 from tuner.errors import TrackingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SQLITE = "sqlite:///"
 LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`

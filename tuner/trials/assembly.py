@@ -148,10 +148,7 @@ def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:
 def _crops(experiment: Experiment, clip_frames: int) -> Crops:
     """Return the crops in frames; whole clips if a crop is not shorter than a clip."""
     train, features = experiment.train, experiment.front_end
-    if train.crop_seconds is None:
-        return Crops()
-    frames = features.columns_in(train.crop_seconds)
-    if frames >= clip_frames:
+    if (seconds := train.crop_seconds) is None or features.columns_in(seconds) >= clip_frames:
         return Crops()
     count = 0 if isinstance(train.eval_crops, str) else train.eval_crops
-    return Crops(frames, count, train.crop_where)
+    return Crops(features.columns_in(seconds), count, train.crop_where)

@@ -49,8 +49,7 @@ class Cluster:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def _worker_environment(address: str) -> dict[str, str]:

@@ -46,9 +46,7 @@ class Proposal:
     @property
     def epochs(self) -> int:
         """Number of epochs of the full budget; a model that fits at once has one."""
-        if self.experiment.model.fits_at_once:
-            return 1
-        return self.experiment.train.epochs
+        return 1 if self.experiment.model.fits_at_once else self.experiment.train.epochs
 
 
 class Proposer(Protocol):

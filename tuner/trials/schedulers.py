@@ -57,11 +57,10 @@ def _asha(plan: Plan) -> TrialScheduler:
     )
 
 
-def _none(_plan: Plan) -> TrialScheduler:
-    return FIFOScheduler()
-
-
-SCHEDULERS: dict[str, Callable[[Plan], TrialScheduler]] = {"asha": _asha, "none": _none}
+SCHEDULERS: dict[str, Callable[[Plan], TrialScheduler]] = {
+    "asha": _asha,
+    "none": lambda _plan: FIFOScheduler(),
+}
 """Builders by ``scheduler.name`` of the space file."""
 
 
