@@ -76,12 +76,9 @@ def _encode(record: Record) -> bytes:
 
 def _decode(line: bytes) -> Record | None:
     """Return the record of a line, or None if the line is torn or its checksum is wrong."""
-    if len(line) < 10 or not line.endswith(b"\n"):
-        return None
     body = line[9:-1]
-    if line[:8] != b"%08x" % zlib.crc32(body):
-        return None
-    record = json.loads(body)
+    is_whole = bool(body) and line.endswith(b"\n") and line[:8] == b"%08x" % zlib.crc32(body)
+    record = json.loads(body) if is_whole else None
     return record if isinstance(record, dict) else None
 
 

@@ -69,12 +69,7 @@ class Terminal:
     def __enter__(self) -> Self:
         """Start drawing the live table, if this is a terminal."""
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console,
-                refresh_per_second=4,
-                transient=True,
-                get_renderable=self.render,
-            )
+            self._live = Live(get_renderable=self.render, console=self._console, transient=True)
             self._live.start()
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,9 +90,7 @@ def register_winner(study: Context) -> None:
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts
     )
     reason = reason_of(done, is_guessing=summary.test.is_guessing)
-    study.record(
-        "registered", name=done.name, version=done.version, alias=done.alias, reason=reason
-    )
+    study.record("registered", **asdict(replace(done, reason=reason)))
     study.terminal.say(f"registered: {reason}")
 
 

@@ -140,11 +140,7 @@ def _open_database(uri: str) -> None:
 
     file = database_file(uri)
     if file is None:
-        engine = sqlalchemy.create_engine(uri)
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
+        sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{file}.lock", timeout=SCHEMA_TIMEOUT_SECONDS)

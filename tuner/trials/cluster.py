@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -112,11 +113,7 @@ def connect(address: str | None, num_cpus: int | None = None) -> Cluster:
     import ray
     from ray.exceptions import RayError
 
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if wanted == "local":
             _start_here(options, num_cpus)
@@ -214,14 +211,8 @@ def _autoscaler_limit(bootstrap: Path) -> dict[str, float]:
 
 def _workers_limit(name: str, types: Mapping[str, Any], max_workers: int) -> float:
     """Return the most of a resource that ``max_workers`` nodes can have, richest types first."""
-    most = 0.0
-    left = max_workers
-    offers = [(t["resources"].get(name, 0), t.get("max_workers", 0)) for t in types.values()]
-    for amount, allowed in sorted(offers, reverse=True):
-        num_nodes = min(left, allowed)
-        most += num_nodes * amount
-        left -= num_nodes
-    return most
+    nodes = [[t["resources"].get(name, 0)] * t.get("max_workers", 0) for t in types.values()]
+    return float(sum(sorted(itertools.chain(*nodes), reverse=True)[:max_workers]))
 
 
 def disconnect() -> None:
