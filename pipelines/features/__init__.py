@@ -1,6 +1,7 @@
-"""Audio features: the table of kinds, the settings they read, and fingerprints."""
+"""Audio features: the table of kinds, the settings they read, and fingerprints.
 
-# The transforms are in modules of their own, because a space file must load without NumPy.
+The transforms are in modules of their own, because a space file must load without NumPy.
+"""
 
 from __future__ import annotations
 
