@@ -22,10 +22,10 @@ NUM_PROCESSORS = 2
 
 def busy(seconds: float) -> tuple[float, float]:
     """Compute for some seconds of processor time; return the wall times of start and end."""
-    begun, until = time.time(), time.process_time() + seconds
+    started, until = time.time(), time.process_time() + seconds
     while time.process_time() < until:
         pass
-    return begun, time.time()
+    return started, time.time()
 
 
 def run_batch(batch: dict[str, Any]) -> dict[str, Any]:

@@ -162,9 +162,9 @@ class TimedFeed:
         """Yield the batches of an epoch."""
         batches = iter(self._feed.train(epoch))
         while True:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             batch = next(batches, None)
-            self.waited_s += time.perf_counter() - begun
+            self.waited_s += time.perf_counter() - started
             if batch is None:
                 return
             yield batch
@@ -178,11 +178,11 @@ def stalls(arrays: Arrays, batch_size: int, epochs: int = STALL_EPOCHS) -> list[
     feed = TimedFeed(training.make_feed(arrays, batch_size, workers))
     recipe = training.make_recipe(epochs)
     shares = []
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in training.our_epochs("cnn", arrays, feed, recipe, workers):
         now = time.perf_counter()
-        shares.append(round(feed.waited_s / (now - begun), 5))
-        begun, feed.waited_s = now, 0.0
+        shares.append(round(feed.waited_s / (now - started), 5))
+        started, feed.waited_s = now, 0.0
     return shares
 
 

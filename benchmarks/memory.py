@@ -77,11 +77,11 @@ def main(files: str, seconds: float) -> None:
             with local_ray():
                 time.sleep(5)  # Ray's own processes have started by then, and count as idle
                 idle_mib = total_mib()
-                begun = time.monotonic()
+                started = time.monotonic()
                 with Sampler() as sampler:
                     specs = [(ClipSpec(), FeatureSpec())]
                     build_sets(catalog, Path(scratch) / "out", specs, SplitSpec())
-                took = time.monotonic() - begun
+                took = time.monotonic() - started
         results.append(
             {
                 "files": count,

@@ -77,10 +77,10 @@ def compare(
     for number in range(warmup + rounds):
         for variant, call in variants.items():
             before()
-            begun = clock()
+            started = clock()
             call()
             if number >= warmup:
-                seconds[variant].append(clock() - begun)
+                seconds[variant].append(clock() - started)
     return Rounds({variant: tuple(times) for variant, times in seconds.items()})
 
 

@@ -1,6 +1,6 @@
 """Two single-thread workers against one on the same batch: `python -m benchmarks.workers`.
 
-The workers are processes in a gloo group, wrapped by `tuner.trials.worker.ProcessGroup` as in a
+The workers are processes in a gloo group, wrapped by `tuner.trials.worker.TrainWorkers` as in a
 trial on Ray Train. These figures leave out Ray, which only starts workers and collects reports. A
 round is one epoch of `tuner.training.loop` on each variant, while the processes of the others wait
 on a pipe. Beside synchronised batch norm (the default), the benchmark measures batch norm per
@@ -96,14 +96,14 @@ def _join(task: Task, rank: int) -> Workers:
     import torch.distributed as dist
 
     from benchmarks import training
-    from tuner.trials.worker import ProcessGroup
+    from tuner.trials.worker import TrainWorkers
 
     if task.size == 1 or not task.together:
         return training.alone("cpu")
     dist.init_process_group(
         "gloo", init_method=task.rendezvous.as_uri(), rank=rank, world_size=task.size
     )
-    return ProcessGroup(torch.device("cpu"))
+    return TrainWorkers(torch.device("cpu"))
 
 
 class Variant:

@@ -144,7 +144,7 @@ class Folder:
         """Fill a scratch folder; it replaces the old folder when the block succeeds.
 
         A folder of the final name is complete, because everything in it is made durable first.
-        One process at a time may build a name: what a killed one left behind is removed.
+        Only one process at a time may build a name: what a killed one left is removed.
 
         Yields:
             An empty scratch folder on this machine.

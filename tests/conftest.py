@@ -96,10 +96,10 @@ def one_clip_features(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real recordings beside the project; tests that need them skip where there are none."""
+    """Real recordings next to the project; tests that need them skip where there are none."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("no recordings beside the project")
+        pytest.skip("no recordings next to the project")
     return folder
 
 

@@ -30,7 +30,7 @@ NOTES = {
     "tests": "Mirrors the packages; tests/integration starts clusters, servers and a browser.",
     "tuner/report/page.html.jinja": "The report's page.",
 }
-# What a working copy holds beside the project: written by the program, its tools or its user.
+# Contents of a working copy besides the project: written by the program, its tools or its user.
 NOT_OURS = ("results", "demo-data", "build", "dist")
 
 

@@ -124,10 +124,10 @@ def test_waiting_for_batches_is_timed_and_training_is_not(clips: Arrays) -> None
                 yield number
 
     feed = loader.TimedFeed(Slow())  # type: ignore[arg-type]
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in feed.train(1):
         time.sleep(0.05)
-    passed = time.perf_counter() - begun
+    passed = time.perf_counter() - started
     assert 0.06 <= feed.waited_s <= passed - 0.15
 
 

@@ -173,8 +173,8 @@ def test_a_model(tmp_path: Path) -> None:
     assert "crnn" in (copy / "docs/settings.md").read_text()
     assert '"crnn"' in (copy / "search_spaces/space.schema.json").read_text()
     assert len(files) <= MOST_FILES, files
-    # The contract suite takes it up by itself.
-    told = run(
+    # The contract suite picks it up on its own.
+    output = run(
         copy,
         "-m",
         "pytest",
@@ -185,7 +185,7 @@ def test_a_model(tmp_path: Path) -> None:
         "-k",
         "crnn",
     )
-    assert " passed" in told
+    assert " passed" in output
 
 
 @pytest.mark.timeout(240)

@@ -67,10 +67,10 @@ def more_audio(fd: int) -> bool:
     if tag is None or tag.end is None:
         return False
     first = _first_frame(os.pread(fd, _SEARCHED, tag_end(fd)))
-    behind = os.pread(fd, 2 * _SEARCHED, max(0, tag.end - 8))
-    if first is None or len(behind) < _SEARCHED // 4:
+    after_end = os.pread(fd, 2 * _SEARCHED, max(0, tag.end - 8))
+    if first is None or len(after_end) < _SEARCHED // 4:
         return False
-    words = (_number(behind, at) for at in range(_SEARCHED))
+    words = (_number(after_end, at) for at in range(_SEARCHED))
     return any(word & _SAME == first & _SAME for word in words)
 
 

@@ -16,6 +16,7 @@ from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance
 from pipelines.sources.catalog import LAYOUTS, read_catalog
+from pipelines.sources.listing import shown_few
 from pipelines.sources.tracks import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ EXIT_SOME_REJECTED = 3
 _Settings = TypeVar("_Settings", bound=Block)
 
 
-def _options_of(*blocks: type[Block]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _add_options(*blocks: type[Block]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an option for each setting, with its default and description."""
     fields = [item for block in blocks for item in block.model_fields.items()]
 
@@ -52,7 +53,7 @@ def _options_of(*blocks: type[Block]) -> Callable[[Callable[..., None]], Callabl
     return add
 
 
-def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
+def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
     """Make a settings block from the options; comma-separated options become tuples."""
     values = {name: options[name] for name in block.model_fields}
     for name, field in block.model_fields.items():
@@ -76,7 +77,7 @@ def _settings(block: type[_Settings], options: Mapping[str, Any]) -> _Settings:
     help="Layout of DATA.",
 )
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
-@_options_of(ClipSpec, FeatureSpec, SplitSpec)
+@_add_options(ClipSpec, FeatureSpec, SplitSpec)
 @click.option(
     "--max-bad-share",
     default=0.2,
@@ -92,10 +93,10 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.console import as_data, progress_lines, summary
 
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
-        clip, feature = _settings(ClipSpec, options), _settings(FeatureSpec, options)
-        split = _settings(SplitSpec, options)
+        clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
+        split = _block_from(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
         tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
         how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
@@ -111,10 +112,10 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     found = result.feature_set
     notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
     if catalog.unlisted:
-        notes.append(f"not listed: {', '.join(map(printable, catalog.unlisted[:3]))} ...")
+        notes.append(f"not listed: {shown_few([*map(printable, catalog.unlisted)])}")
     click.echo(summary(found, notes), err=as_json)
     if as_json:
-        print(json.dumps(as_data(found, time.monotonic() - begun, result.resumed_tracks)))
+        print(json.dumps(as_data(found, time.monotonic() - started, result.resumed_tracks)))
     sys.exit(EXIT_SOME_REJECTED if found.manifest.tracks.quarantined else 0)
 
 

@@ -193,7 +193,7 @@ class _Build:
             names = sorted({output.staging.name for output in outputs.values()})
             for name in (*names, *sorted(target.name for target in outputs)):
                 locks.enter_context(stagings.lock(f"{name}.lock"))
-            # Whoever held the locks may have built the same sets.
+            # The process that held the locks may have built the same sets.
             built = _finished(outputs, self.options)
             if left := {t: output for t, output in outputs.items() if t not in built}:
                 built |= self._build(left)
@@ -270,7 +270,7 @@ class _Build:
     def _start(
         self, num_tasks: int, decoded: Sequence[Mapping[str, DecodedTrack]]
     ) -> BuildProgress:
-        listed, judged = len(self.catalog.tracks), len(self.catalog.rejected)
+        listed, num_rejected = len(self.catalog.tracks), len(self.catalog.rejected)
         verdicts = {
             number: [track.verdict for track in tracks.values()]
             for number, tracks in enumerate(decoded)
@@ -278,9 +278,9 @@ class _Build:
         return BuildProgress(
             files=listed - num_tasks,
             listed=listed,
-            rejected=judged + _most_rejected(verdicts),
+            rejected=num_rejected + _most_rejected(verdicts),
             clips=_num_clips(verdicts),
-            resumed=listed - judged - num_tasks,
+            resumed=listed - num_rejected - num_tasks,
         )
 
 

@@ -30,14 +30,14 @@ def progress_lines(
     out = stream or sys.stderr
     live = out.isatty()
     pause = 0.2 if live else 5.0
-    begun = clock()
+    started = clock()
     last = -pause
     start: int | None = None  # files of earlier builds
     first: tuple[float, int] | None = None  # time of the first new files, and files until then
 
     def show(progress: BuildProgress) -> None:
         nonlocal last, first, start
-        now = clock() - begun
+        now = clock() - started
         left = progress.listed - progress.files
         start = progress.files if start is None else start
         if first is None and progress.files > start:

@@ -98,18 +98,18 @@ def batch_tracks(staging: Folder, name: str, verdicts: Iterable[Verdict]) -> lis
     ]
 
 
-def stored_tracks(out: Folder, name: str) -> dict[str, DecodedTrack]:
+def stored_tracks(out: Folder, key: str) -> dict[str, DecodedTrack]:
     """Find the tracks of all finished feature sets with a given feature key, by track key.
 
     Every byte of such a set is compared with its digest first. Damage must not be copied into a
     new set, because the digests of that set would confirm it.
     """
     found: dict[str, DecodedTrack] = {}
-    for folder in (out / entry for entry in out.names() if "." not in entry):
+    for folder in (out / entry for entry in out.names() if "." not in entry):  # no *.rejects.csv
         try:
             feature_set = open_feature_set(folder)
             manifest = feature_set.manifest
-            same_rows = feature_key(manifest.clip, manifest.feature) == name
+            same_rows = feature_key(manifest.clip, manifest.feature) == key
             # a split of single clips scatters the rows of a track
             if not same_rows or manifest.split.unit == "clip":
                 continue

@@ -67,9 +67,9 @@ def song_features(
     mean_square, zero_crossings = _samples_of_frames(samples, framing)
     shape, mel_power = _spectra_of_frames(samples, sample_rate, framing)
     tempo, onsets = _rhythm(mel_power, sample_rate, framing.hop_length)
-    heard = mean_square > _SILENT
+    audible = mean_square > _SILENT
     energy_db = 10.0 * np.log10(np.maximum(mean_square, _QUIETEST))
-    measured = [energy_db, onsets, *(row[heard] for row in (*shape, zero_crossings))]
+    measured = [energy_db, onsets, *(row[audible] for row in (*shape, zero_crossings))]
     return np.array([*tempo, *(part for row in measured for part in _mean_deviation(row))])
 
 

@@ -50,7 +50,7 @@ class Study:
             tracker.flush()
             self.parent = tracker.parent_run_id
             self.trials = [tracker.run_id(name) for name in ("t0", "t1")]
-            # What a person is told: a command, and the address to open then.
+            # The user sees a command, and the address to open after it.
             self.command, _, told = tracker.how_to_open.partition("  # then open ")
         self.runs = urllib.parse.urlsplit(told).fragment
         assert self.parent is not None
@@ -156,7 +156,7 @@ def test_the_printed_address_lists_the_runs_in_the_part_about_training(
     page = words(study.runs)
     assert re.search(r"\b8\s+matching runs", page)
     assert "quick" in page
-    assert "Evaluation runs" not in page  # which stands in the part for language models
+    assert "Evaluation runs" not in page  # which is in the part for language models
 
 
 def test_study_is_one_row_and_its_trials_are_listed_on_its_page(

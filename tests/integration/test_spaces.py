@@ -31,10 +31,10 @@ SHORT = (
     "search.budget=null",
     "data.hop_seconds=null", "data.clips_per_track=1",
 )  # fmt: skip
-# One network of the three; a spectrogram of 26 frames in place of 259, and small batches, since
+# One network of the three; a spectrogram of 26 frames instead of 259, and small batches, since
 # the range test takes its number of steps; as many epochs with a frozen body as without.
 IMAGES = ("data.clip_seconds=0.3", "train.batch_size=8", "train.freeze_epochs=1")
-# By file, what is set beside `SHORT`, and the models that the two trials then have.
+# By file, what is set besides `SHORT`, and the models that the two trials then have.
 RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     # The first two that random search draws are of two families, which take different features.
     "all": (("search.algorithm=random", "search.seed=0"), {"wav2vec2", "convnext_atto"}),

@@ -14,7 +14,7 @@ ALLOWED = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS", "MPEG", "
 
 
 def expected(row: dict[str, str]) -> set[str]:
-    """The codes that a manifest row allows; an empty one stands for a file that is used."""
+    """The codes that a manifest row allows; an empty one means that the file is used."""
     if row["info_error"]:
         return {
             "E_EMPTY", "E_HEADER", "E_NOT_AUDIO", "E_UNSUPPORTED", "E_CHANNELS", "E_RATE",

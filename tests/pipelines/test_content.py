@@ -109,7 +109,7 @@ def test_a_file_that_was_just_written_is_hashed_once_more(
     path.write_bytes(b"1" * 1000)
     stamp = path.stat().st_mtime_ns
     before = digests(catalog, cache)
-    # written again within a tick of the clock: nothing in size and time tells
+    # written again within a tick of the clock: neither size nor time shows it
     path.write_bytes(b"2" * 1000)
     os.utime(path, ns=(stamp, stamp))
     assert digests(catalog, cache)["a"] != before["a"]

@@ -20,7 +20,7 @@ from pipelines.demo import encode, plan_tracks, write_demo
 from pipelines.demo.__main__ import main
 from pipelines.errors import CatalogError, SpecError, UserError
 
-pytestmark = pytest.mark.timeout(180)  # rendering 30 tracks takes long beside busy processes
+pytestmark = pytest.mark.timeout(180)  # rendering 30 tracks takes long while other processes run
 
 
 def digests(folder: Path) -> dict[str, str]:

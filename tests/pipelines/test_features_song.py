@@ -62,14 +62,14 @@ def of_librosa(track: np.ndarray, spec: FeatureSpec) -> dict[str, float]:
         "flatness_db": 10 * np.log10(librosa.feature.spectral_flatness(S=np.sqrt(power))[0]),
         "zero_crossings": librosa.feature.zero_crossing_rate(reflected, center=False, **frames)[0],
     }
-    heard = rms**2 > 1e-8
+    audible = rms**2 > 1e-8
     lags = int(8 * rate) // hop
     mean = librosa.feature.tempogram(onset_envelope=onsets, win_length=lags).mean(axis=1)
     tempo = librosa.feature.tempo(onset_envelope=onsets, sr=rate, hop_length=hop)[0]
     lag = round(60 * rate / hop / tempo)
     found = {"tempo_bpm": tempo, "pulse_clarity": mean[lag] - mean[1 : lag + 1].min()}
     for name, row in rows.items():
-        used = row if name in ("energy_db", "onset_db") else row[heard]
+        used = row if name in ("energy_db", "onset_db") else row[audible]
         found |= {f"{name}_mean": used.mean(), f"{name}_deviation": used.std()}
     return found
 

@@ -98,12 +98,12 @@ class TestLocal:
             root.chmod(0o755)
             (root / "a.wav").chmod(0)
             (root / "b").chmod(0)
-            told = subprocess.run(
+            done = subprocess.run(
                 [sys.executable, "-c", program, name],
                 capture_output=True, text=True, timeout=30, check=False,
             )  # fmt: skip
             (root / "b").chmod(0o755)
-        assert told.stdout.split("\n")[:3] == ["E_PERM", "E_PERM", "['closed', 'file']"], told
+        assert done.stdout.split("\n")[:3] == ["E_PERM", "E_PERM", "['closed', 'file']"], done
 
     def test_any_name_can_be_opened(self, tmp_path: Path) -> None:
         names = ["a\nb.wav", "-rf ;$(x).wav", "\U0001f3b5.wav", "n" * 240 + ".wav"]

@@ -147,11 +147,11 @@ class TestRemote:
             "import sys; from pipelines.sources.files import files_at, read_all\n"
             "print(read_all(files_at(sys.stdin.read()), 'b/3.mp3').decode())"
         )
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", program],
             input=bucket, capture_output=True, text=True, timeout=50, check=True,
         )  # fmt: skip
-        assert told.stdout.strip() == "b/3.mp3"
+        assert done.stdout.strip() == "b/3.mp3"
 
     @pytest.mark.parametrize(
         "change",

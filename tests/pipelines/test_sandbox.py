@@ -222,7 +222,7 @@ time.sleep(60)
     child = int(parent.stdout.readline())
     until(lambda: "ecoder_process" in Path(f"/proc/{child}/cmdline").read_text())
     time.sleep(0.3)
-    os.kill(child, signal.SIGSTOP)  # it cannot notice by itself
+    os.kill(child, signal.SIGSTOP)  # it cannot notice on its own
     parent.kill()
     parent.wait()
     until(lambda: not running(child))

@@ -26,7 +26,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def bomb() -> bytes:
-    """An hour of silence behind one second of a constant."""
+    """One second of a constant, then an hour of silence."""
     path = Path(f"/proc/self/fd/{os.memfd_create('bomb')}")
     with soundfile.SoundFile(path, "w", 44100, 2, format="FLAC", subtype="PCM_16") as file:
         file.write(0.1 * np.ones((44100, 2)))

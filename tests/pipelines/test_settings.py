@@ -29,7 +29,7 @@ def test_a_last_frame_that_does_not_fit_is_not_counted() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [  # 3 s at 22050 Hz are 66150 samples; 129 whole hops of 512 fit, and a frame stands at 0 too
+    [  # 3 s at 22050 Hz are 66150 samples; 129 whole hops of 512 fit, and one frame is at 0
         ("logmel", (64, 130)),
         ("stft", (513, 130)),
         ("mfcc", (20, 130)),

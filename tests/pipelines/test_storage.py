@@ -34,7 +34,7 @@ def test_only_folders_are_supported() -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    """A file-size limit stands in for a full disk: the kernel refuses the rest of the write."""
+    """Use a file-size limit instead of a full disk: the kernel refuses the rest of the write."""
     code = (
         "import resource, signal, sys\n"
         "from pipelines.storage import Folder\n"

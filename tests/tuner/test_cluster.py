@@ -115,7 +115,7 @@ def test_address_that_does_not_answer(tmp_path: Path, address: str, says: str) -
     address = address.format(closed=free_ports(1)[0])
     start = time.monotonic()
     found = connect(plain_environment(tmp_path), address)
-    assert time.monotonic() - start < 60  # Ray by itself tries for more than two minutes
+    assert time.monotonic() - start < 60  # Ray on its own tries for more than two minutes
     assert found["exit_code"] == 1
     assert address in found["error"]
     assert says in found["error"]

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 PINS = "torch==2.11.0 torchaudio==2.11.0 torchvision==0.26.0"  # by hand, from constraints.txt
 
-# What a CUDA build of torchaudio says beside a torch without CUDA.
+# Message of a CUDA build of torchaudio with a torch without CUDA.
 LOADS_NOT = "libcudart.so.13: cannot open shared object file: No such file or directory"
 HEALTHY_TORCH = """
 version = type("V", (), {"cuda": CUDA})
@@ -275,7 +275,7 @@ def test_command_line_tells_by_its_exit_code(tmp_path: Path) -> None:
         failed = [check["name"] for check in found["checks"] if check["status"] == "FAIL"]
         assert failed == (["mlflow"] if code else [])
         assert (done.returncode, found["ok"]) == (code, code == 0)
-    assert not (tmp_path / "results").exists()  # it looks, and leaves nothing behind
+    assert not (tmp_path / "results").exists()  # it looks, and leaves nothing on the disk
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -166,16 +166,16 @@ features:
 def test_all_sets_of_a_space_are_built_at_once_and_found_again(
     local_ray, tones: Path, tmp_path: Path
 ) -> None:
-    heard: list[BuildProgress] = []
-    built = build_all(loads(SPACE), tones, tmp_path, heard.append)
+    progress: list[BuildProgress] = []
+    built = build_all(loads(SPACE), tones, tmp_path, progress.append)
     shapes = {
         (feature.kind, result.feature_set.manifest.shape) for (_, feature), result in built.items()
     }
     # 1 + 4000 // 256 frames
     assert shapes == {("logmel", (16, 16)), ("logmel", (32, 16)), ("mfcc", (13, 16))}
     # 36 files of two clips in three sets
-    assert heard[-1] == BuildProgress(files=36, listed=36, rejected=0, clips=216, resumed=0)
+    assert progress[-1] == BuildProgress(files=36, listed=36, rejected=0, clips=216, resumed=0)
     assert all(one["leakage"]["passed"] for one in map(describe, built.values()))
-    again = build_all(loads(SPACE), tones, tmp_path, heard.append)
+    again = build_all(loads(SPACE), tones, tmp_path, progress.append)
     assert list(again) == list(built)
     assert all(result.reused for result in again.values())

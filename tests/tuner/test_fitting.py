@@ -233,7 +233,7 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     arrays = open_arrays(built.feature_set.path, tmp_path / "cache")
     assert arrays.x.shape == (24, 16, 1)
     classifier, epoch = fit(arrays)
-    # low, mid and high tones: brightness tells them apart
+    # low, mid and high tones: brightness distinguishes them
     assert epoch.metrics["val_accuracy"] >= 0.8
     bundle = Bundle(arrays.labels, clip, feature, Crops(), Forest.model_validate(KNOBS))
     loaded = load_bundle(save_bundle(tmp_path / "model", bundle, epoch.weights))

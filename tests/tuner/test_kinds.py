@@ -121,7 +121,7 @@ def test_a_trial_answers_alike_from_rows_and_from_files(
         for track in from_rows.track_ids
     ]
     assert [one.label for one in from_files] == [bundle.labels[i] for i in from_rows.predicted]
-    # After one epoch tracks are hardly told apart; the two roads differ by far less.
+    # After one epoch tracks are hardly distinguished; the two roads differ by far less.
     between_tracks = np.ptp(from_rows.probabilities, axis=0).max()
     probabilities = [[one.probabilities[label] for label in bundle.labels] for one in from_files]
     between_roads = np.abs(np.array(probabilities) - from_rows.probabilities).max()

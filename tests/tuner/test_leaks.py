@@ -51,23 +51,23 @@ def torn_copies(folder: Path) -> Path:
 
 
 def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return what the first stage tells the user, and what it records."""
+    """Return the first stage's message to the user, and its record."""
     data = wanted.template.data
     keys = [wanted.template.feature_set_key]
     options = BuildOptions(decode=decode_here)
     build_sets(read_catalog(source), out, keys, data.split_spec, options)
-    told: list[str] = []
+    said: list[str] = []
     records: list[dict[str, Any]] = []
     study = SimpleNamespace(
         space=wanted,
         paths=SimpleNamespace(data=source, features=Folder(out), name="x"),
-        terminal=SimpleNamespace(files=lambda progress: None, say=told.append),
+        terminal=SimpleNamespace(files=lambda progress: None, say=said.append),
         ledger=SimpleNamespace(last=lambda kind: None),
         record=lambda kind, **fields: records.append(fields),
         feature_paths={},
     )
     build_features(cast("Context", study))
-    return told[-1], records[-1]["features"]
+    return said[-1], records[-1]["features"]
 
 
 def test_the_study_says_what_leaks_and_what_was_dropped(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def two_layers() -> nn.Sequential:
 
 def test_two_layers_by_hand() -> None:
     # 4 bytes a number. Weights 6*5 + 5 + 5*2 + 2 = 47. For the backward pass of seven clips stay
-    # the batch 7*6, the first layer's output behind ReLU 7*5, once though two layers keep it, and
+    # the batch 7*6, the first layer's output after ReLU 7*5, once though two layers keep it, and
     # the logits 7*2.
     estimate = training_bytes(two_layers(), (1, 2, 3), batch_size=7)
     assert (estimate.weights, estimate.gradients) == (47 * 4, 47 * 4)

@@ -116,7 +116,7 @@ def test_what_its_header_says_can_be_set(file, settings):
 
 
 # What the reference systems did, from their descriptions; every draw of a file has it. What they
-# compared or searched stands below, as the values that all draws together have.
+# compared or searched is listed below, with the values of all draws together.
 ESSENTIALS: dict[str, dict[str, Any]] = {
     "edm_resnet": {
         "data.clip_seconds": 3.0, "data.clips_per_track": 10, "features.kind": "logmel",

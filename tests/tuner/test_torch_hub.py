@@ -128,7 +128,7 @@ def test_a_cache_that_cannot_be_made_is_said(tmp_path, monkeypatch, serve) -> No
 
 
 class Canary:
-    """Makes a folder when a pickle of it is read by a reader that runs what it is told."""
+    """Object whose pickle makes a folder if its reader runs code from the pickle."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

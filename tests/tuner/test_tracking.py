@@ -167,10 +167,10 @@ class TestContract:
     def test_epochs_are_metrics_with_the_ledgers_time(self, tracker: Tracker) -> None:
         records = finished_study()
         play(tracker, records)
-        told = [r for r in records if r["kind"] == "epoch" and r["trial_id"] == "t0"]
+        epochs_of_trial = [r for r in records if r["kind"] == "epoch" and r["trial_id"] == "t0"]
         expected = sorted(
             (key, value, r["time_ms"], r["epoch"])
-            for r in told
+            for r in epochs_of_trial
             for key, value in r["metrics"].items()
         )
         metrics = plain(tracker)["search t0 cnn"]["metrics"]

@@ -19,7 +19,7 @@ from tuner.training.array_feed import ArrayFeed
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs
 from tuner.training.sync_norm import SyncBatchNorm, synchronise_norms
-from tuner.trials.worker import ProcessGroup
+from tuner.trials.worker import TrainWorkers
 
 CPU = torch.device("cpu")
 PARTS = "parts, no norms"  # which would see other clips together than in one process
@@ -56,7 +56,7 @@ def classifier(case: str) -> Classifier:
 
 
 BATCH = 7  # uneven: one process gets 3 clips, the other 4
-EPS = 0.1  # large enough to matter beside a variance of 1
+EPS = 0.1  # large enough to matter next to a variance of 1
 # For values around 1; bfloat16 has 8 bits, of which a sum of two rounded numbers loses one.
 TOLERANCES = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
 
@@ -122,7 +122,7 @@ def normalised(rank: int) -> dict[str, Any]:
     """Return what synchronised norms and their gradients are on one worker."""
     net = network()
     mine = slice(3 * rank, 3 + 4 * rank)
-    module = ProcessGroup(CPU).wrap(net)
+    module = TrainWorkers(CPU).wrap(net)
     learn(module, batch()[mine], 2)
     return {
         "normalised": {
@@ -137,7 +137,7 @@ def trained() -> dict[str, Any]:
     """Return metrics, weights and averages of all `CASES` on one worker."""
     found = {}
     for name, changed in CASES.items():
-        workers = ProcessGroup(CPU)
+        workers = TrainWorkers(CPU)
         *_, last = epochs(classifier(name), feed(workers), vary(RECIPE, **changed), workers)
         found[name] = (last.metrics, last.weights, last.average)
     return found

@@ -165,7 +165,7 @@ def test_pretrained_gives_the_features_of_torchaudios_bundle(tmp_path, monkeypat
 
 
 def test_a_random_start_reaches_the_transformer() -> None:
-    # The layer norm behind the convolutions adds 1e-5 to the variance: below that the clip drowns.
+    # The layer norm after the convolutions adds 1e-5 to the variance: below that the clip drowns.
     model = tiny().body.model
     frames, _ = model.feature_extractor(torch.randn(2, 8_000), None)
     assert frames.var(-1).mean() > 100 * model.encoder.feature_projection.layer_norm.eps

@@ -98,7 +98,7 @@ class _Reader:
         entries = self.entries(node, name)
         kind = next((key for key in entries if key in KINDS), None)
         if kind is not None:
-            return self.range(kind, entries, path, name)
+            return self.read_range(kind, entries, path, name)
         if len(entries) == 1 and _can_be_range(path):
             (key, (key_mark, inner)), *_ = entries.items()
             near = difflib.get_close_matches(key[:64], KINDS, n=1, cutoff=0.4)
@@ -108,7 +108,7 @@ class _Reader:
                 return self.invalid(key_mark, name, message)
         return self.block(entries, mark, path, name)
 
-    def range(self, kind: str, entries: Entries, path: Path, name: str) -> Tree:
+    def read_range(self, kind: str, entries: Entries, path: Path, name: str) -> Tree:
         """Read a mapping that has the key of a range."""
         kind_mark, node = entries[kind]
         mark = mark_of(node)
@@ -134,11 +134,11 @@ class _Reader:
             label if label in branches else self.argument(kind, item, name)
             for label, item in labelled
         ]
-        sound = [a for a in arguments if not isinstance(a, Invalid)]
-        if len(sound) < len(arguments):
+        valid = [a for a in arguments if not isinstance(a, Invalid)]
+        if len(valid) < len(arguments):
             return Leaf(Invalid(), mark)
         try:
-            made = make_range(kind, sound)
+            made = make_range(kind, valid)
         except SpaceError as error:
             return self.invalid(mark, name, str(error))
         return Open(name, path, made, branches, mark, tuple(map(mark_of, node.value)))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from tuner.ledger.journal import Record
 
+# A final fit is named with this prefix and the confirmation run that it repeats.
+REFIT = "refit-"
+
 
 @dataclass
 class TrialRow:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from tuner.ledger.selection import REFIT
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
 from tuner.report import figures
@@ -79,7 +80,7 @@ def _lr_finder(summary: Summary, folder: Folder) -> dict[str, Any] | None:
     if summary.confirm is None:
         return None
     run = summary.confirm.run_trial_id
-    for trial_id in (f"refit-{run}", run, summary.confirm.trial_id):
+    for trial_id in (f"{REFIT}{run}", run, summary.confirm.trial_id):
         try:
             found = (folder / "trials" / trial_id).read_json("lr_finder.json")
             if len(found["rates"]) == len(found["losses"]):

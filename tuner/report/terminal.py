@@ -204,7 +204,8 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
     if confirm := summary.confirm:
         ends = f" ({_interval(confirm.ci95)})" if confirm.ci95 else ""
         seeds = f"mean of {confirm.seeds} new seeds" if confirm.seeds > 1 else "one new seed"
-        yield "confirmed", f"{confirm.mean:.3f}{ends}, {seeds}"
+        metric = "" if summary.metric == "val_f1_macro" else f"{summary.metric} "
+        yield "confirmed", f"{metric}{confirm.mean:.3f}{ends}, {seeds}"
         if confirm.refit:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
     if summary.test:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.ledger.selection import REFIT
 from tuner.training import metrics
 from tuner.trials.plan import Proposal, Queue
 from tuner.trials.samplers import build_sampler, num_trials
@@ -177,35 +178,36 @@ def refit_winner(study: Context) -> None:
     if not study.space.template.confirm.refit:
         return
     winner = winning_run(study)
-    known = study.rows().get(refit_id(winner))
+    final_id = REFIT + winner.trial_id
+    known = study.rows().get(final_id)
     if study.ledger.last("test") or (known and known.status not in ("running", "failed")):
         return
     train = winner.experiment.train.model_copy(update={"keep": "last"})
     experiment = winner.experiment.model_copy(update={"train": train})
     proposal = Proposal(
-        refit_id(winner), "final", winner.seed, experiment, 0, winner.params,
+        final_id, "final", winner.seed, experiment, 0, winner.params,
         parent_trial=winner.trial_id, recorded=known is not None,
     )  # fmt: skip
     study.run_stage("final", Queue([proposal]), 1)
-    row = study.rows()[refit_id(winner)]
-    if is_sound(study, row, winner):
+    row = study.rows()[final_id]
+    if succeeded(study, row, winner):
         text = "the winner was trained on training and validation tracks together"
-    elif row.error:
-        text = f"failed, the confirmed winner stays: {row.error}"
+    elif row.error or row.value(study.metric) is None:
+        text = f"failed, the confirmed winner stays: {row.error or 'it did not finish'}"
     else:
         text = "worse than the winner on tracks that it was trained on; the winner stays"
     study.terminal.say(f"final fit: {text}")
 
 
-def is_sound(study: Context, refitted: TrialRow, winner: TrialRow) -> bool:
-    """Return True if a final fit succeeded and predicts the validation tracks as well or better.
+def succeeded(study: Context, refitted: TrialRow, winner: TrialRow) -> bool:
+    """Return True if a final fit predicts the validation tracks at least as well as the winner.
 
     It was trained on these tracks, so a worse score shows that something went wrong.
     """
-    reached, before = refitted.value(study.metric), winner.value(study.metric)
-    if reached is None or before is None:
+    after, before = refitted.value(study.metric), winner.value(study.metric)
+    if after is None or before is None:
         return False
-    return reached >= before if study.maximise else reached <= before
+    return after >= before if study.maximise else after <= before
 
 
 def winning_run(study: Context) -> TrialRow:
@@ -216,10 +218,5 @@ def winning_run(study: Context) -> TrialRow:
 def final_run(study: Context) -> TrialRow:
     """Return the run whose weights are tested and registered."""
     winner = winning_run(study)
-    refitted = study.rows().get(refit_id(winner))
-    return refitted if refitted and is_sound(study, refitted, winner) else winner
-
-
-def refit_id(winner: TrialRow) -> str:
-    """Return the name of the run that repeats a confirmation run on more tracks."""
-    return f"refit-{winner.trial_id}"
+    refitted = study.rows().get(REFIT + winner.trial_id)
+    return refitted if refitted and succeeded(study, refitted, winner) else winner

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tuner.models.layers import Classifier
 
-EXTRA_FILES = "extra_files"  # MLflow's name of the folder for files beside the model
+EXTRA_FILES = "extra_files"  # MLflow's name of the folder for files next to the model
 
 
 class WaveformModel(torch.nn.Module):
@@ -87,7 +87,7 @@ def _program(
 def save_mlflow_model(
     bundle: Bundle, classifier: Classifier, bundle_folder: Path, path: Path, logged: Any
 ) -> None:
-    """Write the model in MLflow's layout: a pt2 program with the bundle's files beside it."""
+    """Write the model in MLflow's layout: a pt2 program with the bundle's files next to it."""
     import mlflow
     import mlflow.pytorch
     import numpy as np

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuner.ledger.selection import REFIT
 from tuner.ledger.summary import VOTES, summarise
 from tuner.tracking.note import note
 
@@ -22,9 +23,7 @@ MAX_TAG = 8000
 STUDY_STATUS: dict[str, Status] = {
     "done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
 }  # fmt: skip
-# Final fits, which learn from the validation tracks, have names with this prefix.
-REFIT = "refit-"
-# Metrics of the best epoch that are shown beside the study's own.
+# Metrics of the best epoch that are shown besides the study's own.
 BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
 
 

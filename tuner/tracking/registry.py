@@ -1,4 +1,4 @@
-"""The model registry: register a study's winner, and fetch the bundle behind a reference.
+"""The model registry: register a study's winner, and fetch the bundle that a reference names.
 
 A version holds the model twice: as a ``torch.export`` program from waveform to probabilities,
 which serving loads and which holds no pickle, and as a bundle with safetensors, which prediction
@@ -83,8 +83,8 @@ def register(
         present = _version_of_run(client, name, run_id)
         version = present or _create_version(client, run_id, bundle_folder, name, facts)
         aliases = client.get_registered_model(name).aliases
-        held = None if CHAMPION not in aliases else int(aliases[CHAMPION])
-        champion = None if held is None else client.get_model_version(name, str(held))
+        current = aliases.get(CHAMPION)
+        champion = client.get_model_version(name, str(current)) if current else None
         is_better, why = _compare(facts, version, champion)
         if not is_better:
             uri = store.redact(tracker_uri)
@@ -94,7 +94,7 @@ def register(
             )
             reason = f"{name} version {version}, without alias: {why}; to make it champion: {move}"
             return Registration(name, version, None, reason)
-        if held != version:
+        if current != str(version):
             client.set_registered_model_alias(name, CHAMPION, str(version))
     return Registration(name, version, CHAMPION, f"{name} version {version} is {CHAMPION}: {why}")
 
@@ -108,11 +108,10 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
     other = f"the champion, version {champion.version},"
     if champion.tags.get("test_split") != facts.test_split:
         return False, f"{other} was tested on other tracks, so the two scores cannot be compared"
-    its = float(champion.tags["test_f1_macro"])
-    scores = (
-        f"test macro F1 {facts.test_f1_macro:.4f} against {its:.4f} of version {champion.version}"
-    )
-    if facts.test_f1_macro > its:
+    champion_f1 = float(champion.tags["test_f1_macro"])
+    of = f"of version {champion.version}"
+    scores = f"test macro F1 {facts.test_f1_macro:.4f} against {champion_f1:.4f} {of}"
+    if facts.test_f1_macro > champion_f1:
         return True, f"{scores} on the same tracks"
     return False, f"{scores} on the same tracks is not better"
 
@@ -209,7 +208,7 @@ def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
 
 
 def _source(client: Any, reference: str) -> str | None:
-    """Return the folder of the model behind a reference; None if the run has none."""
+    """Return the folder of the model that a reference names; None if the run has none."""
     if match := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", reference):
         version = client.get_model_version_by_alias(*match.groups())
     elif match := re.fullmatch(r"models:/([^/@]+)/(\d+)", reference):

@@ -180,10 +180,10 @@ def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, floa
     ``clip_`` they count clips. ``loss`` is per clip and ``log_loss`` per track; both are NaN if a
     prediction was not finite.
     """
-    heard = sums.clips_of_tracks() > 0
-    truth = track_label[heard]
-    found = scores_of(sums.soft_votes()[heard], truth)
-    by_hard = confusion(truth, sums.hard_votes()[heard].argmax(1), sums.clip_confusion.shape[0])
+    judged = sums.clips_of_tracks() > 0
+    truth = track_label[judged]
+    found = scores_of(sums.soft_votes()[judged], truth)
+    by_hard = confusion(truth, sums.hard_votes()[judged].argmax(1), sums.clip_confusion.shape[0])
     by_clip = sums.clip_confusion.cpu().numpy()
     loss = sums.mean_loss()
     if np.isnan(loss):

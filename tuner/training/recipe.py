@@ -23,7 +23,7 @@ MAX_FRAMES = 2**31
 class Crops:
     """Width, number and position of the crops of a clip.
 
-    Values are validated, because they may come from somebody else's exported model.
+    Values are validated, because they may come from someone else's exported model.
 
     Attributes:
         frames: Width of a crop; None for the whole clip.

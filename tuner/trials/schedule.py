@@ -16,7 +16,7 @@ from tuner.trials.schedulers import build_scheduler
 from tuner.trials.trial import run_in_process
 from tuner.trials.worker import (
     PLACEMENT_GROUP,
-    RUNS,
+    TRAIN_SCRATCH,
     free_leftover_groups,
     free_placement_group,
     run_on_workers,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tuner.trials.cluster import Cluster
     from tuner.trials.plan import Plan
 
-SCRATCH = "tune"
+TUNE_SCRATCH = "tune"
 
 
 class _NotSaved:
@@ -149,7 +149,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
             ),
             run_config=tune.RunConfig(
                 name=f"stage-{os.getpid()}",
-                storage_path=str(plan.study / SCRATCH),
+                storage_path=str(plan.study / TUNE_SCRATCH),
                 callbacks=[events],
                 stop=events,
                 failure_config=tune.FailureConfig(max_failures=1),
@@ -158,7 +158,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
         ).fit()
     finally:
         free_leftover_groups()
-        for leftovers in (SCRATCH, RUNS):
+        for leftovers in (TUNE_SCRATCH, TRAIN_SCRATCH):
             plan.study.remove(leftovers)
     recorder.end_cut_off()
     if recorder.fatal is not None:

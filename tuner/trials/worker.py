@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 COLLECTIVE_TIMEOUT_SECONDS = 300
 # Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
-RUNS = "train"  # folder of Ray Train's own files, below the study's
+TRAIN_SCRATCH = "train"  # folder of Ray Train's own files, below the study's
 
 
-class ProcessGroup:
+class TrainWorkers:
     """Ray Train workers of a trial; implements `tuner.training.feed.Workers`."""
 
     def __init__(self, device: torch.device) -> None:
@@ -70,7 +70,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if resources.gpus_per_worker else pick_device(0)
     placement_group = ray.util.get_current_placement_group()
     assert placement_group is not None  # Ray Train always makes one for its workers
-    for report in train(study, spec, ProcessGroup(device)):
+    for report in train(study, spec, TrainWorkers(device)):
         ray.train.report({**report, PLACEMENT_GROUP: placement_group.id.hex()})
 
 
@@ -101,14 +101,14 @@ def run_on_workers(config: dict[str, str]) -> None:
         ),
         run_config=ray.train.RunConfig(
             name=spec.trial_id,
-            storage_path=str(study / RUNS),
+            storage_path=str(study / TRAIN_SCRATCH),
             failure_config=ray.train.FailureConfig(
                 # Ray Train must not retry; Tune retries the trial once, from its newest
                 # checkpoint. The controller of a stopped trial sees its workers disappear before
                 # it exits. A retry would reserve a placement group that nobody releases.
                 max_failures=0,
                 controller_failure_limit=0,
-                max_preemption_failures=-1,
+                max_preemption_failures=-1,  # a preempted node is not a failure of the trial
             ),
             callbacks=[TuneReportCallback()],
         ),

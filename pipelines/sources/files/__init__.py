@@ -1,4 +1,4 @@
-"""The files of a data set behind one interface, and how to show where they are."""
+"""One interface to the files of a data set, and their addresses as text that is safe to show."""
 
 from __future__ import annotations
 

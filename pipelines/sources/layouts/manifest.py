@@ -66,24 +66,24 @@ def finish_listing(files: Files, catalog: Catalog) -> Catalog:
         return catalog
     names = {track.path for track in catalog.tracks}
     found = list(itertools.islice(files.scan(), _MAX_SEARCHED))
-    spare = {e.path for e in found if e.kind == "file" and is_audio_name(e.path)} - names
+    unlisted = {e.path for e in found if e.kind == "file" and is_audio_name(e.path)} - names
     notes = catalog.notes
     if len(found) == _MAX_SEARCHED:
         notes += (f"only {_MAX_SEARCHED} files were searched for audio without a row",)
-    forms = _other_forms(spare, names)
+    forms = _other_forms(unlisted, names)
     tracks = catalog.tracks
     if forms and (moved := {p: forms[p] for p in forms if files.stamp(p) is None}):
         tracks = tuple(
             replace(track, path=moved[track.path]) if track.path in moved else track
             for track in tracks
         )
-        spare -= set(moved.values())
-    return replace(catalog, tracks=tracks, unlisted=tuple(sorted(spare)), notes=notes)
+        unlisted -= set(moved.values())
+    return replace(catalog, tracks=tracks, unlisted=tuple(sorted(unlisted)), notes=notes)
 
 
-def _other_forms(spare: Iterable[str], names: set[str]) -> dict[str, str]:
+def _other_forms(unlisted: Iterable[str], names: set[str]) -> dict[str, str]:
     """Map listed paths to files with the same name in another Unicode form."""
-    by_form = {normal_form(path): path for path in spare if not path.isascii()}
+    by_form = {normal_form(path): path for path in unlisted if not path.isascii()}
     if not by_form:
         return {}
     return {p: by_form[form] for p in names if (form := normal_form(p)) in by_form}
@@ -95,10 +95,10 @@ def _paths(files: Files, table: Table) -> list[str]:
             f"{table.shown}: no path in {len(empty)} rows: {shown_few(empty)}; fill them in or "
             "remove the rows"
         )
-    return [_spelled(files, row["path"]) for row in table.rows]
+    return [_normal_path(files, row["path"]) for row in table.rows]
 
 
-def _spelled(files: Files, path: str) -> str:
+def _normal_path(files: Files, path: str) -> str:
     """Normalise a path: forward slashes, no empty parts."""
     if "\\" in path and (files.remote or not os.path.lexists(f"{files.root}/{path}")):
         path = path.replace("\\", "/")  # written on Windows
