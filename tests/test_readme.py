@@ -85,6 +85,14 @@ def test_no_gap_is_left_to_fill_in(page: Path) -> None:
     assert "@@" not in page.read_text()
 
 
+def test_files_that_the_tour_names_exist() -> None:
+    text = PAGE.read_text().partition(BEGIN)[0]
+    named = {name for name in re.findall(r"`([\w/]+\.py)`", text) if "<" not in name}
+    there = ["/" + p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py")]
+    missing = [name for name in named if not any(path.endswith("/" + name) for path in there)]
+    assert not missing
+
+
 def test_readme_is_a_page() -> None:
     assert len(README.read_text().splitlines()) <= 150
 
