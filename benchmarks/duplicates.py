@@ -15,7 +15,7 @@ import soundfile
 
 from benchmarks.planted_copies import COPIES, at_rate
 from pipelines.demo import write_demo
-from pipelines.duplicates import near_pairs, signature
+from pipelines.duplicates import acoustic_fingerprint, near_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def main(data: Path | None, planted: int, tracks: int, seed: int) -> None:
 def _signatures(
     files: list[Path], planted: int, rng: np.random.Generator
 ) -> tuple[dict[str, Words], dict[tuple[str, str], Words]]:
-    """Return the signatures of all tracks, and those of copies by (track, kind)."""
+    """Return the acoustic fingerprints of all tracks, and those of copies by (track, kind)."""
     originals: dict[str, Words] = {}
     copies: dict[tuple[str, str], Words] = {}
     every = max(1, len(files) // planted)
@@ -71,11 +71,11 @@ def _signatures(
         sound = samples.mean(axis=1)
         if not sound.any():
             continue
-        originals[str(file)] = signature(at_rate(sound, rate_hz, _RATE_HZ), _RATE_HZ)
+        originals[str(file)] = acoustic_fingerprint(at_rate(sound, rate_hz, _RATE_HZ), _RATE_HZ)
         for kind, make in COPIES.items() if number % every == 0 else ():
             copy, copy_hz = make(sound, rate_hz, rng)
             if copy.size:
-                words = signature(at_rate(copy, copy_hz, _RATE_HZ), _RATE_HZ)
+                words = acoustic_fingerprint(at_rate(copy, copy_hz, _RATE_HZ), _RATE_HZ)
                 copies[str(file), kind] = words
     return originals, copies
 
@@ -105,12 +105,12 @@ def _quality(
 
 
 def _signature_cost(seed: int) -> dict[str, float]:
-    """Measure the signature of 30 s of noise: bytes, and milliseconds (best of 20)."""
+    """Measure the acoustic fingerprint of 30 s of noise: bytes, and milliseconds (best of 20)."""
     noise = np.random.default_rng(seed).normal(0, 0.1, 30 * _RATE_HZ).astype(np.float32)
-    words, times = signature(noise, _RATE_HZ), []
+    words, times = acoustic_fingerprint(noise, _RATE_HZ), []
     for _ in range(20):
         start = time.perf_counter()
-        signature(noise, _RATE_HZ)
+        acoustic_fingerprint(noise, _RATE_HZ)
         times.append(time.perf_counter() - start)
     return {"ms_30s": round(1e3 * min(times), 2), "bytes_30s": words.nbytes}
 
@@ -118,7 +118,7 @@ def _signature_cost(seed: int) -> dict[str, float]:
 def _search_cost(pool: list[Words], num_tracks: int, seed: int) -> dict[str, Any]:
     """Measure a search among spliced tracks of 30 s, with a copy of every 100th.
 
-    A track is spliced from pieces of 2 to 4 s of the real signatures, with its bands rotated by a
+    A track is spliced from real fingerprints, in pieces of 2 to 4 s, with its bands rotated by a
     random number and one in 16 of the unclear signs flipped. That gives the statistics of real
     sound, and many tracks with something in common. A copy starts up to 1.9 s later and has
     one sign in eight flipped.

@@ -117,7 +117,7 @@ def _bare_ffts(clips: NDArray[np.float32], spec: FeatureSpec) -> dict[str, Calla
 
 
 def main() -> None:
-    """Measures both sizes and prints one JSON object."""
+    """Measure both sizes and print one JSON object."""
     pin_threads()
     import torch
 

@@ -42,7 +42,7 @@ def total_mib() -> float:
 
 
 class Sampler:
-    """Remembers the largest total while it runs."""
+    """Sampler that keeps the largest total while it runs."""
 
     def __init__(self) -> None:
         self.peak_mib = 0.0
@@ -66,7 +66,7 @@ class Sampler:
 @click.option("--files", default="1000,10000", show_default=True, help="Numbers of recordings.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of each.")
 def main(files: str, seconds: float) -> None:
-    """Prints the peak for each number of files as JSON."""
+    """Print the peak for each number of files as JSON."""
     pin_threads()
     results = []
     for count in map(int, files.split(",")):

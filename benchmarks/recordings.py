@@ -16,14 +16,14 @@ RATE_HZ = 44_100
 def write_recordings(
     folder: Path, num_files: int, seconds: float, suffix: str, num_classes: int = 4
 ) -> None:
-    """Writes stereo files into a folder for each class, unless they are there.
+    """Write stereo files into a folder for each class, unless they exist.
 
     Args:
-        folder: where the folders of the classes go.
-        num_files: in all.
-        seconds: length of each.
-        suffix: `wav` (16 bits), `mp3`, `flac` or `ogg`.
-        num_classes: folders.
+        folder: Folder for the class folders.
+        num_files: Number of files in all classes.
+        seconds: Length of each file.
+        suffix: Format: `wav` (16 bits), `mp3`, `flac` or `ogg`.
+        num_classes: Number of class folders.
     """
     done = folder / "done"
     wanted = f"{num_files} {seconds} {suffix} {num_classes}"

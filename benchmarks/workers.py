@@ -3,7 +3,7 @@
 The workers are processes in a gloo group, wrapped by `tuner.trials.worker.TrainWorkers` as in a
 trial on Ray Train. These figures leave out Ray, which only starts workers and collects reports. A
 round is one epoch of `tuner.training.loop` on each variant, while the processes of the others wait
-on a pipe. Beside synchronised batch norm (the default), the benchmark measures batch norm per
+on a pipe. Besides synchronised batch norm (the default), the benchmark measures batch norm per
 worker and, as the limit of the machine, two processes that train half of the clips each without
 communication.
 """
@@ -52,8 +52,8 @@ class Task:
         folder: Folder for the clips.
         rendezvous: File through which the workers of the variant find each other.
         size: Number of workers.
-        sync_norm: Whether to synchronise batch norm across workers.
-        together: Whether the workers train one model, or each its own with its share of the clips.
+        sync_norm: True to synchronise batch norm across workers.
+        together: True if the workers train one model; else each trains its own on its share.
         model: Key in `benchmarks.training.MODELS`.
         num_clips: Clips per epoch.
         batch_size: Clips per batch, over all workers.

@@ -13,7 +13,7 @@ import soundfile
 
 from tests.loopback import Loopback, cluster
 
-# One thread a process: the tests share two processors.
+# One thread per process: the tests share two processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -104,7 +104,7 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Keep together what shares costly fixtures, for ``pytest -n 2 --dist loadgroup``."""
+    """Group tests that share costly fixtures, for ``pytest -n 2 --dist loadgroup``."""
     for item in items:
         shared = {"local_ray", "two_nodes"}.intersection(item.fixturenames)
         item.add_marker(pytest.mark.xdist_group(next(iter(shared), item.path.name)))

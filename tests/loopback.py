@@ -58,12 +58,12 @@ class Loopback:
     """A running cluster.
 
     Attributes:
-        address: of the control store, host:port.
-        dashboard: of the job API.
-        token: opens both.
-        environment: for commands that talk to the cluster.
-        marker: a word in the environment of each process of the cluster, and of no other.
-        session: the head's files.
+        address: Address of the control store, host:port.
+        dashboard: Address of the job API.
+        token: Access token for both.
+        environment: Environment for commands that talk to the cluster.
+        marker: Word in the environment of each process of the cluster, and of no other.
+        session: Folder of the head's files.
     """
 
     address: str
@@ -103,8 +103,8 @@ def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
     """A cluster with a token of its own and one CPU a node; ended with all its processes.
 
     Args:
-        folder: for the token, caches and the nodes' output.
-        num_nodes: the head included.
+        folder: Folder for the token, caches and the nodes' output.
+        num_nodes: Number of nodes, including the head.
     """
     token = secrets.token_hex(32)
     token_file = folder / "auth_token"

@@ -1,4 +1,4 @@
-"""The tree of files in docs/architecture.md, worked out from the files themselves.
+"""The tree of files in docs/architecture.md, derived from the files themselves.
 
 ``python -m tests.source_tree`` writes it there.
 """
@@ -58,7 +58,7 @@ def _listed(folder: Path, depth: int) -> Iterator[str]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What belongs to the project, files before folders."""
+    """List what belongs to the project, files before folders."""
     found = [
         path
         for path in folder.iterdir()
@@ -75,7 +75,7 @@ def _line(path: Path, depth: int) -> str:
 
 
 def describe(path: Path) -> str:
-    """What a file says of itself in its first line; of a package, its ``__init__``."""
+    """Return the description in the first line of a file, or of a package's ``__init__``."""
     if note := NOTES.get(path.relative_to(ROOT).as_posix()):
         return note
     if path.is_dir():

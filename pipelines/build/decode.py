@@ -200,7 +200,7 @@ def _decode_task(
     job: DecodeJob, task: DecodeTask
 ) -> Iterator[tuple[int, Verdict, Extracted | None]]:
     """Yield the verdict, and the rows if the track is used, for each output that needs it."""
-    from pipelines.duplicates import signature as signature_of
+    from pipelines.duplicates import acoustic_fingerprint
 
     by_rate: dict[int, list[int]] = {}
     for number in task.outputs:
@@ -216,7 +216,7 @@ def _decode_task(
             yield from ((number, rejected, None) for number in numbers)
             continue
         if signature is None:
-            signature = signature_of(sound.samples, rate)
+            signature = acoustic_fingerprint(sound.samples, rate)
         for number in numbers:
             yield number, *_extract(base, sound, signature, job.outputs[number])
 

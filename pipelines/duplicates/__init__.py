@@ -8,10 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.duplicates.acoustic_fingerprint import HOP, RATE_HZ, frames_of, signature, unpack
+from pipelines.duplicates.acoustic_fingerprint import (
+    HOP,
+    RATE_HZ,
+    acoustic_fingerprint,
+    frames_of,
+    unpack,
+)
 from pipelines.duplicates.agreement import same_recording
 
-__all__ = ["exact_pairs", "near_pairs", "signature"]
+__all__ = ["acoustic_fingerprint", "exact_pairs", "near_pairs"]
 
 # Finds copies that start up to 2 s earlier or later; coders add a little silence of their own.
 MAX_OFFSET = round(2.4 * RATE_HZ / HOP)  # frames

@@ -64,7 +64,7 @@ class AcousticFingerprint:
         return np.stack([np.where(_bits(self.wave, len(loud)), loud, -loud), loud])
 
 
-def signature(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint32]:
+def acoustic_fingerprint(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint32]:
     """Compute the acoustic fingerprint of a recording, independent of sample rate and level.
 
     After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): for 33

@@ -1,7 +1,7 @@
 """Every space file that is shipped, run as a whole study on a small demo dataset.
 
-Trials are few and epochs short, so nothing is said about how well a model learns; what is said is
-that every family trains with its own features, is confirmed, voted, registered, and answers on a
+Trials are few and epochs short, so they show nothing about how well a model learns. They show
+that every family trains with its own features, is confirmed, voted, registered, and predicts a
 file.
 """
 
@@ -51,7 +51,7 @@ RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "efficientnet": (IMAGES, {"efficientnet_b3"}),
     "mel_resnet_ensemble": ((), {"resnet18"}),
     "quickstart": ((), {"cnn"}),
-    # Likewise, of two families.
+    # Two families again.
     "resnet": (
         ("features.n_mels=64", "search.algorithm=random", "search.seed=1"),
         {"resnet18", "cnn"},
@@ -70,7 +70,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _python(*words: str) -> str:
-    """The last line that a module printed, once it has ended well."""
+    """The last line that a module printed, once it has succeeded."""
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     ran = subprocess.run(

@@ -265,7 +265,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(
     assert sum(r["kind"] == "epoch" for r in records) > before
     started = [r["trial_id"] for r in records if r["kind"] == "trial"]
     # Three trials, two configurations with another seed, a final fit; and if that is worse than
-    # the winner, which a few epochs on a few tones can be, a record of the winner in its place.
+    # the winner, which a few epochs on a few tones can be, a record of the winner instead.
     final = [r["trial_id"].partition("-")[0] for r in records if r.get("stage") == "final"]
     assert final in (["refit"], ["refit", "final"])
     assert len(started) == len(set(started)) == 5 + len(final)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.duplicates import signature
+from pipelines.duplicates import acoustic_fingerprint
 from pipelines.errors import BuildError, SplitError
 from pipelines.settings import SplitSpec, Tolerance
 from pipelines.sources.tracks import Catalog, Track
@@ -20,7 +20,7 @@ from pipelines.verdicts import Verdict
 def sound(number: int) -> NDArray[np.uint32]:
     rng = np.random.default_rng(number)
     noise = np.convolve(rng.standard_normal(40_000), rng.standard_normal(16), "same")
-    return signature((noise / np.abs(noise).max()).astype(np.float32), 8000)
+    return acoustic_fingerprint((noise / np.abs(noise).max()).astype(np.float32), 8000)
 
 
 def catalog(columns: dict[str, dict[str, str]] | None = None, per_class: int = 8) -> Catalog:

@@ -12,7 +12,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.duplicates import exact_pairs, near_pairs, signature
+from pipelines.duplicates import acoustic_fingerprint, exact_pairs, near_pairs
 from pipelines.duplicates.acoustic_fingerprint import unpack
 from pipelines.duplicates.agreement import agreement, wave_agreement
 
@@ -105,24 +105,26 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @functools.cache
 def other_signatures(kind: str, seconds: float) -> dict[str, np.ndarray]:
-    return {str(i): signature(recording(kind, i, seconds), RATE) for i in range(5)}
+    return {str(i): acoustic_fingerprint(recording(kind, i, seconds), RATE) for i in range(5)}
 
 
 def found(*sounds: np.ndarray, rate: int = RATE) -> list[tuple[str, str]]:
-    return near_pairs({str(i): signature(sound, rate) for i, sound in enumerate(sounds)})
+    return near_pairs(
+        {str(i): acoustic_fingerprint(sound, rate) for i, sound in enumerate(sounds)}
+    )
 
 
 @pytest.mark.parametrize("copy", COPIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_is_found_among_other_recordings(kind: str, copy: str) -> None:
-    copied = signature(COPIES[copy](recording(kind, 2)), RATE)
+    copied = acoustic_fingerprint(COPIES[copy](recording(kind, 2)), RATE)
     assert near_pairs({**other_signatures(kind, 6.0), "5": copied}) == [("2", "5")]
 
 
 @pytest.mark.parametrize("copy", sorted(set(COPIES) - {"equalised", "noisy"}))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_of_half_a_second_is_found(kind: str, copy: str) -> None:
-    copied = signature(COPIES[copy](recording(kind, 2, 0.5)), RATE)
+    copied = acoustic_fingerprint(COPIES[copy](recording(kind, 2, 0.5)), RATE)
     assert near_pairs({**other_signatures(kind, 0.5), "5": copied}) == [("2", "5")]
 
 
@@ -142,7 +144,7 @@ def test_takes_with_equal_spectra_are_told_apart_by_their_waveforms() -> None:
         phases = rng.uniform(0, 2 * np.pi, 8)
         sound = sum(np.sin(k * glide + phases[k - 1]) for k in range(1, 9))
         takes.append(np.asarray(0.05 * sound * np.sin(np.pi * time_s / 0.5), np.float32))
-    a, b = (unpack(signature(take, RATE)) for take in takes)
+    a, b = (unpack(acoustic_fingerprint(take, RATE)) for take in takes)
     assert agreement(a, b, 0) > 0.6
     assert found(*takes) == []
     assert found(takes[0], takes[0] * 0.5) == [("0", "1")]
@@ -154,7 +156,7 @@ def test_the_waveform_agreement_follows_the_arcsine_law() -> None:
     first, other = rng.normal(0, 0.1, (2, 4000)).astype(np.float32)
     for r in (0.9, 0.6):
         mixed = np.asarray(r * first + (1 - r**2) ** 0.5 * other, np.float32)
-        a, b = unpack(signature(first, 4000)), unpack(signature(mixed, 4000))
+        a, b = unpack(acoustic_fingerprint(first, 4000)), unpack(acoustic_fingerprint(mixed, 4000))
         agree, seconds = wave_agreement(a, b, 0)
         assert agree == pytest.approx(2 / np.pi * np.arcsin(r), abs=0.04)
         assert seconds == pytest.approx(1.0, abs=0.05)
@@ -188,16 +190,16 @@ def test_silence_and_padding_are_nothing_in_common() -> None:
 def test_the_rate_does_not_matter(rate: int) -> None:
     sound = recording("hiss", 1, 4.0, 44100)
     words = {
-        "a": signature(sound, 44100),
-        "b": signature(soxr.resample(sound, 44100, rate), rate),
-        "c": signature(recording("hiss", 2, 4.0, rate), rate),
+        "a": acoustic_fingerprint(sound, 44100),
+        "b": acoustic_fingerprint(soxr.resample(sound, 44100, rate), rate),
+        "c": acoustic_fingerprint(recording("hiss", 2, 4.0, rate), rate),
     }
     assert near_pairs(words) == [("a", "b")]
 
 
 def test_signs_are_those_of_the_definition_in_float64() -> None:
     sound = recording("melody", 4, 3.0, 4000)
-    got = unpack(signature(sound, 4000))
+    got = unpack(acoustic_fingerprint(sound, 4000))
     padded = np.pad(sound.astype(np.float64), (1024, 2048))
     edges = 300 * (1850 / 300) ** (np.arange(34) / 33)
     levels = []
@@ -229,8 +231,10 @@ def test_signs_are_those_of_the_definition_in_float64() -> None:
 @settings(max_examples=15, deadline=None)
 def test_whole_hops_of_silence_move_the_frames_and_change_none(hops: int, seed: int) -> None:
     sound = recording("hiss", seed, 1.0, 4000)
-    plain = unpack(signature(sound, 4000))
-    moved = unpack(signature(np.concatenate([np.zeros(128 * hops, np.float32), sound]), 4000))
+    plain = unpack(acoustic_fingerprint(sound, 4000))
+    moved = unpack(
+        acoustic_fingerprint(np.concatenate([np.zeros(128 * hops, np.float32), sound]), 4000)
+    )
     assert np.array_equal(moved.signs[hops:], plain.signs)
     assert np.array_equal(moved.clear[hops:], plain.clear)
     assert agreement(plain, moved, hops) == pytest.approx(1.0)
@@ -240,16 +244,19 @@ def test_whole_hops_of_silence_move_the_frames_and_change_none(hops: int, seed: 
 @given(order=st.permutations(range(7)))
 @settings(max_examples=10, deadline=None)
 def test_pairs_do_not_depend_on_the_order_of_the_tracks(order: list[int]) -> None:
-    words = [signature(recording("melody", seed, 1.5), RATE) for seed in range(5)]
-    words += [signature(COPIES["mp3"](recording("melody", seed, 1.5)), RATE) for seed in (3, 1)]
+    words = [acoustic_fingerprint(recording("melody", seed, 1.5), RATE) for seed in range(5)]
+    words += [
+        acoustic_fingerprint(COPIES["mp3"](recording("melody", seed, 1.5)), RATE)
+        for seed in (3, 1)
+    ]
     tracks = {f"track {number}": words[number] for number in order}
     assert near_pairs(tracks) == [("track 1", "track 6"), ("track 3", "track 5")]
 
 
 @pytest.mark.parametrize("length", [0, 1, 300, 1023, 70 * RATE])
-def test_a_recording_of_any_length_has_a_signature(length: int) -> None:
+def test_a_recording_of_any_length_has_a_fingerprint(length: int) -> None:
     sound = np.resize(recording("hiss", 0, 0.7), length)
-    words = signature(sound, RATE)
+    words = acoustic_fingerprint(sound, RATE)
     assert words.dtype == np.uint32
     assert words.ndim == 1
     assert words.nbytes <= 16000
@@ -258,7 +265,7 @@ def test_a_recording_of_any_length_has_a_signature(length: int) -> None:
 
 
 def test_thirty_seconds_take_eight_kilobytes_at_most() -> None:
-    assert signature(np.resize(recording("hiss", 0), 30 * RATE), RATE).nbytes <= 8000
+    assert acoustic_fingerprint(np.resize(recording("hiss", 0), 30 * RATE), RATE).nbytes <= 8000
 
 
 def test_nothing_has_no_pairs() -> None:

@@ -1,7 +1,7 @@
-"""The matrix of bad audio, row by row: how the file is made, and what becomes of it.
+"""The matrix of bad audio, row by row: how the file is made, and its verdict.
 
 Each row is decoded twice, in this process and in the sandbox; both must agree but for
-W_DECODE_NOISE, which only the sandbox can hear.
+W_DECODE_NOISE, which only the sandbox can detect.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Row:
     """One file.
 
     Attributes:
-        number: of the row in the matrix.
-        what: the fault, in words.
-        make: writes the file at a path below an empty folder, or puts it elsewhere and says so.
-        verdict: the code of a rejection, or all flags separated by spaces, or nothing.
-        name: of the file.
+        number: Number of the row in the matrix.
+        what: Description of the fault.
+        make: Writes the file at a path below an empty folder, or puts it elsewhere and says so.
+        verdict: The code of a rejection, or all flags separated by spaces, or nothing.
+        name: Name of the file.
     """
 
     number: str

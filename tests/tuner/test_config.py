@@ -112,7 +112,7 @@ def test_json_is_accepted_and_the_schema_key_ignored():
     assert loads(text) == loads(PLAIN)
 
 
-def test_aliases_stand_for_their_anchor():
+def test_an_alias_repeats_its_anchor():
     space = loads(f"{PLAIN}optim: {{lr: &r {{uniform: [0.1, 0.2]}}, momentum: *r}}")
     assert space.ranges == {"optim.lr": Uniform(0.1, 0.2), "optim.momentum": Uniform(0.1, 0.2)}
 

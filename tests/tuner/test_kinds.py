@@ -1,4 +1,4 @@
-"""Every kind of features that models take: from audio files to answers on an audio file."""
+"""Every kind of features that models take: from audio files to predictions on an audio file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def with_values(space: Space, params: dict[str, str]) -> Experiment:
 
 
 def experiments() -> Iterator[Experiment]:
-    """What is trained here; of the rows that spectrograms have, coefficients are the fewest."""
+    """Training settings; of all spectrograms, cepstral coefficients have the fewest rows."""
     spectrograms, others = loads(SPECTROGRAMS + BLOCKS), loads(OTHERS + BLOCKS)
     for kind in ("logmel", "stft", "mfcc", "tempogram"):
         yield with_values(spectrograms, {"features": kind, "model": "cnn"})

@@ -53,7 +53,7 @@ def test_evaluation_equals_scikit_learn(predictions) -> None:
     expected |= {f"hard_{name}": by_hard[name] for name in ("accuracy", "f1_macro")}
     expected["loss"] = sklearn.metrics.log_loss(y, p)
     assert found == pytest.approx(expected, rel=1e-6)
-    # The fixture must tell the three ways of counting apart.
+    # The fixture must distinguish the three ways of counting.
     assert len({found[f"{way}f1_macro"] for way in ("", "hard_", "clip_")}) == 3
 
 

@@ -328,7 +328,7 @@ def test_adabound_is_the_papers(size: float, bound: str) -> None:
 
 
 def test_adabounds_course_scales_with_the_rate() -> None:
-    """A tenth of the rate makes a tenth of the way, early and late: the searched rate matters.
+    """A tenth of the rate goes a tenth of the way, early and late: the searched rate matters.
 
     The rate that the optimizer was built with changes nothing.
     """

@@ -1,4 +1,4 @@
-"""Prediction: the same numbers as evaluation, one answer for each file, plain words for errors."""
+"""Prediction: the same numbers as evaluation, one result for each file, plain errors."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Fitting(Study):
     def run_stage(
         self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
     ) -> None:
-        """In place of Ray: the trials end at once."""
+        """Instead of Ray: the trials end at once."""
         assert (stage, num_trials, budget_seconds) == ("final", 1, None)
         while (proposal := proposer.propose()) is not None:
             self.trained.append(proposal)

@@ -1,4 +1,4 @@
-"""Models that take no spectrogram, songs in numbers and samples: exported, registered, asked."""
+"""Models that take no spectrogram, songs in numbers and samples: exported, registered, used."""
 
 from __future__ import annotations
 

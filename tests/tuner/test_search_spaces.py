@@ -67,7 +67,7 @@ def header(file: Path) -> list[str]:
 
 
 def settings_in(text: str) -> list[str]:
-    """What is set by the options in a line of a comment, as a shell would hand it over."""
+    """The settings of the options in a comment line, split as a shell would."""
     words = shlex.split(text.partition("--")[1] + text.partition("--")[2])
     return [word for option, word in pairwise(words) if option == "--set"]
 
@@ -84,7 +84,7 @@ def test_headers_say_how_published_weights_and_leaky_splits_are_asked_for():
     said = {(file.stem, setting) for file, settings in SET_IN_HEADERS for setting in settings}
     for name in ("edm_resnet", "edm_wav2vec2", "densenet", "efficientnet"):
         assert (name, "model.weights=pretrained") in said
-    for name in ("densenet", "efficientnet"):  # the reference had clips of one track on both sides
+    for name in ("densenet", "efficientnet"):  # the reference split clips, not tracks
         assert (name, "data.split=clip") in said
 
 
@@ -248,7 +248,7 @@ def _with_numbers(value: Any) -> Any:
         return value
 
 
-def test_the_json_schema_is_sound_and_current():
+def test_the_json_schema_is_valid_and_current():
     jsonschema.Draft202012Validator.check_schema(space_schema())
     printed = subprocess.run(
         [sys.executable, "-m", "tuner.config"], cwd=ROOT, capture_output=True, check=True

@@ -1,4 +1,4 @@
-"""The result of a study worked out from its ledger: winner, scores, doubts, leakage."""
+"""The result of a study computed from its ledger: winner, scores, doubts, leakage."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(self.server.content)
 
     def log_message(self, *_: object) -> None:
-        """Nothing on the console."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve():
-    """Start a server; its address is returned, and it ends with the test."""
+    """Start a server that ends with the test; return its address."""
     running: list[Server] = []
 
     def start(content: bytes, promised: int | None = None) -> tuple[str, Server]:

@@ -125,8 +125,8 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
         (scratch / STATE).write_text(json.dumps(state, indent=1))
     keep = {name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
     older = [other for other in _in_order(folder) if other not in keep]
-    if older:
-        keep |= {older[-1], *_best_of(folder / older[-1])}  # to fall back on
+    if older:  # keep the checkpoint before, and its best epoch, to fall back on
+        keep |= {older[-1], *_best_of(folder / older[-1])}
     for stale in set(older) - keep:
         folder.remove(stale)
     return folder / name
