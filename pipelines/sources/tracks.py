@@ -73,7 +73,7 @@ class Catalog:
         unlisted: Audio files that the listing does not name, or that are in no class folder.
         rejected: track_id -> (code, detail): verdicts from the listing alone.
         remarks: track_id -> flags from the listing alone.
-        notes: Further lines about the listing for people.
+        notes: Further lines about the listing, shown to the user.
     """
 
     root: str = field(repr=False)
@@ -189,7 +189,7 @@ def _judged_repeats(tracks: Sequence[Track]) -> dict[str, tuple[str, str]]:
 
 
 def shown(track: Track) -> str:
-    """Return the path of a track for people, with its segment if it is not a whole file."""
+    """Return the path of a track as shown to users, with its segment unless it is a whole file."""
     path = printable(track.path)
     if track.whole:
         return path

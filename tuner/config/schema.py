@@ -234,8 +234,8 @@ class Experiment(Block):
     def effective_settings(self) -> dict[str, Any]:
         """Return the settings that change what a trial learns; equal ones make equal trials.
 
-        A model that fits at once sees the features and whether classes are balanced, and nothing
-        of the optimizer, the augmentation and the rest of training.
+        A model that fits at once reads the features and the class balance, but nothing of the
+        optimizer, the augmentation and the rest of training.
         """
         if not self.model.fits_at_once:
             return self.model_dump(mode="json", exclude={"resources"})

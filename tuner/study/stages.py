@@ -185,7 +185,7 @@ def refit_winner(study: Context) -> None:
     train = winner.experiment.train.model_copy(update={"keep": "last"})
     experiment = winner.experiment.model_copy(update={"train": train})
     proposal = Proposal(
-        final_id, "final", winner.seed, experiment, 0, winner.params,
+        final_id, "final", winner.seed, experiment, ordinal=0, params=winner.params,
         parent_trial=winner.trial_id, recorded=known is not None,
     )  # fmt: skip
     study.run_stage("final", Queue([proposal]), 1)

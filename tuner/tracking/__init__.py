@@ -27,7 +27,7 @@ class Tracker(Protocol):
 
     @property
     def how_to_open(self) -> str | None:
-        """One line that shows the runs to a person; None if no store keeps them."""
+        """One line that says how to open the runs; None if no store keeps them."""
 
     @property
     def parent_run_id(self) -> str | None:

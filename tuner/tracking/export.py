@@ -69,8 +69,8 @@ def _program(
     """Return the program from a model's input to probabilities.
 
     Returns:
-        The module, the shape of one clip or of one track's features, and a description of the
-        input for people.
+        The module, the shape of one clip or of one track's features, and a readable
+        description of the input.
     """
     rate = bundle.feature.sample_rate
     if bundle.feature.row.column == "track":

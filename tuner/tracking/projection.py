@@ -1,4 +1,4 @@
-"""The runs of a study, worked out from its ledger records without any server."""
+"""The runs of a study, derived from its ledger records without a server."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def quoted(uri: str) -> str:
-    """Escape spaces and Unicode in a URI that a person wrote."""
+    """Escape spaces and Unicode in a URI that a user wrote."""
     return quote(uri, safe="%:/?#[]@!$&'()*+,;=~")
 
 
