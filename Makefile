@@ -32,9 +32,9 @@ demo: env
 	@echo
 	@sed -n 's|^mlflow  *mlflow ui|All runs, side by side:  $(BIN)/mlflow ui|p' $(STORAGE)/demo.txt
 
-# Two processes; each test file, and all tests that share the local Ray, stay in one of them.
+# Two processes; each test file, and all files that share a cluster, stay in one of them (tests/conftest.py).
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-all: env
 	$(BIN)/python -m pytest -m ""
