@@ -26,7 +26,7 @@ model: {{name: cnn, blocks: 2, channels: 8, dropout: 0.0}}
 optim: {{name: {optimizer}, lr: {lr}, schedule: one_cycle}}
 augment: {{time_mask: 4, freq_mask: 4, mixup: 0.3}}
 train: {{epochs: {epochs}, batch_size: 16, precision: fp32}}
-search: {{trials: {trials}}}
+search: {{trials: {trials}, metric: val_loss, mode: min}}
 scheduler: {{name: asha, grace_epochs: 1, reduction_factor: 2}}
 resources: {{workers: {workers}}}
 """
@@ -126,14 +126,13 @@ def test_two_workers_compute_what_one_process_computes(
 def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
     local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:
-    # A rate that learns, and then two that cannot: ASHA stops at least one of these at a rung.
+    # A rate that learns, and then one that cannot: ASHA stops the second trial at a rung.
     records = run_trials(
-        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1, 2, 3],
-        epochs=8, early_stopping=True, lrs={1: 0.01, 2: 1e-7, 3: 1e-7},
+        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1, 2],
+        epochs=5, early_stopping=True, lrs={1: 0.01, 2: 1e-7},
     )  # fmt: skip
     ends = {r["trial_id"]: r["status"] for r in records if r["kind"] == "trial_end"}
-    assert ends["t1"] == "completed"
-    assert "stopped" in {ends["t2"], ends["t3"]}
+    assert ends == {"t1": "completed", "t2": "stopped"}
     assert all_cpus_free()
     table = ray.util.placement_group_table()
     assert [g["state"] for g in table.values() if g["state"] != "REMOVED"] == []

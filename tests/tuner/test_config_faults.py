@@ -621,7 +621,7 @@ def test_hostile_documents_are_refused_at_once(text, words):
     seconds = time.process_time() - started
     assert words in str(caught.value)
     assert len(str(caught.value)) < 30_000
-    assert seconds < 0.5
+    assert seconds < 2  # a quarter of that on an idle machine; without the limits it takes minutes
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path):
