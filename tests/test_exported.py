@@ -1,4 +1,4 @@
-"""The lists of exported names are sorted, and every name on them exists (ruff: none is missing)."""
+"""Lists of exported names are sorted, and every name on them exists (ruff: none is missing)."""
 
 from __future__ import annotations
 

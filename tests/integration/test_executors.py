@@ -102,37 +102,35 @@ def all_cpus_free(seconds: float = 60.0) -> bool:
     return False
 
 
-def test_two_workers_compute_what_one_process_computes(
-    local_ray: Cluster, tiny_features, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def on_workers(local_ray: Cluster, tiny_features, tmp_path_factory) -> list[dict]:
+    """Two trials on two workers each: one whose rate learns, and one that ASHA stops at a rung."""
     # SGD, whose steps are as long as its gradients: Adam would hide a wrong factor.
-    features = tiny_features.feature_set.path
-    one, two = (
-        curve(
-            run_trials(
-                tmp_path / str(workers), local_ray, features, workers=workers, seeds=[5],
-                optimizer="sgd", lr=0.05,
-            )
-        )
-        for workers in (1, 2)
+    return run_trials(
+        tmp_path_factory.mktemp("workers"), local_ray, tiny_features.feature_set.path, workers=2,
+        seeds=[5, 6], early_stopping=True, optimizer="sgd", lrs={5: 0.05, 6: 1e-7},
     )  # fmt: skip
+
+
+def test_two_workers_compute_what_one_process_computes(
+    on_workers: list[dict], local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    one = curve(
+        run_trials(
+            tmp_path, local_ray, tiny_features.feature_set.path, workers=1, seeds=[5],
+            optimizer="sgd", lr=0.05,
+        )
+    )  # fmt: skip
+    two = curve([r for r in on_workers if r.get("trial_id") == "t5"])
     assert len(one) == len(two) == 3
     for alone, together in zip(one, two, strict=True):
         # Sums in another order; three epochs of float32 steps amplify that a little.
         assert together == pytest.approx(alone, rel=2e-3, abs=2e-4)
-    assert all_cpus_free()
 
 
-def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(
-    local_ray: Cluster, tiny_features, tmp_path: Path
-) -> None:
-    # A rate that learns, and then one that cannot: ASHA stops the second trial at a rung.
-    records = run_trials(
-        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, seeds=[1, 2],
-        epochs=5, early_stopping=True, lrs={1: 0.01, 2: 1e-7},
-    )  # fmt: skip
-    ends = {r["trial_id"]: r["status"] for r in records if r["kind"] == "trial_end"}
-    assert ends == {"t1": "completed", "t2": "stopped"}
+def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(on_workers: list[dict]) -> None:
+    ends = {r["trial_id"]: r["status"] for r in on_workers if r["kind"] == "trial_end"}
+    assert ends == {"t5": "completed", "t6": "stopped"}
     assert all_cpus_free()
     table = ray.util.placement_group_table()
     assert [g["state"] for g in table.values() if g["state"] != "REMOVED"] == []
