@@ -106,14 +106,16 @@ def shared_data() -> Path:
 
 
 class ByCluster(LoadScopeScheduling):
-    """Keeps the tests of a file in one process, and all files that share a cluster."""
+    """Keeps the tests of a file in one process, and files that share a cluster: two for balance."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         text = (self.config.rootpath / file).read_text()
         if "two_nodes" in text:
             return "two_nodes"
-        return "local_ray" if "local_ray" in text or "tiny_features" in text else file
+        if "local_ray" not in text and "tiny_features" not in text:
+            return file
+        return "studies" if "tests/integration" in file else "local_ray"
 
 
 # xdist's own groups (``--dist loadgroup``, 3.8) have no effect with pytest 9.2.
