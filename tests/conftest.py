@@ -106,7 +106,7 @@ def shared_data() -> Path:
 
 
 class ByCluster(LoadScopeScheduling):
-    """Keeps the tests of a file in one process, and files that share a cluster: two for balance."""
+    """Keeps in one process the tests of a file, and the files that share a cluster."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
