@@ -7,6 +7,7 @@ UserError                     exit 1
 ├── SplitError                exit 2   the groups do not allow a train, validation and test split
 ├── AudioRejected                      one file is rejected: code and detail (never ends a build)
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
+├── WeightsError              exit 2   trained weights are missing, damaged, or do not fit
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
 ├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
 ├── StorageFullError          exit 1   no room left at a path
@@ -67,6 +68,12 @@ class AudioRejected(UserError):  # noqa: N818  # a verdict, not a fault of the p
 
 class StoreError(UserError):
     """A feature set on disk is missing, unfinished, damaged or of another version."""
+
+
+class WeightsError(UserError):
+    """Trained weights are missing, unreadable, or do not fit the network."""
+
+    exit_code = 2
 
 
 class BuildError(UserError):

@@ -241,6 +241,13 @@ class Log:
         self._file.close()
 
 
+def cache_folder() -> Path:
+    """Return this node's folder for what can be made again: ``TUNER_CACHE``, or the user's."""
+    if configured := os.environ.get("TUNER_CACHE"):
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
+
+
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
     """Turn a full disk or quota, however deep in a chain of errors, into one that names a path.

@@ -5,8 +5,7 @@ UserError                 exit 1
 ├── UsageError            exit 2   the command asks for something impossible
 │   ├── ConfigError                the space file is wrong; holds every fault with its place
 │   ├── SpaceError                 one range, or one set of sampled values, is wrong
-│   ├── StudyExistsError           the folder holds a study with other settings; says which
-│   └── WeightsError               the initial weights of a model are missing or do not fit it
+│   └── StudyExistsError           the folder holds a study with other settings; says which
 ├── StudyError                     the study cannot go on
 ├── TrackingError                  the tracking server or its store cannot be used
 ├── ClusterError                   Ray cannot be joined or started
@@ -87,10 +86,6 @@ class StudyExistsError(UsageError):
     def __str__(self) -> str:
         head = f"study {self.study!r} exists with other settings; choose another --name, or undo:"
         return "\n".join([head, *(f"  {difference}" for difference in self.differences)])
-
-
-class WeightsError(UsageError):
-    """The initial weights of a model are missing, unreadable, or do not fit it."""
 
 
 class Interrupted(BaseException):  # a request, not a fault

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from pipelines.features.mel_scale import MelScale
 from pipelines.settings import Block, ClipSpec, Framing, SplitSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class FrontEnd(Block):
         description="Upper edge of the highest band, in Hz; sample_rate / 2 if not given.",
     )
     n_mels: int = Field(64, ge=1, le=1024, description="Number of mel bands.")
+    mel_scale: MelScale = Field(
+        "htk",
+        description="Mel scale: HTK's, with bands of peak 1, or Slaney's, with bands of area 1.",
+    )
     n_mfcc: int = Field(20, ge=1, le=1024, description="Number of cepstral coefficients.")
     n_lags: int = Field(
         128, ge=2, le=2048, description="Rows of a tempogram: lags from 0, in frames."
@@ -98,7 +103,10 @@ class FeatureSpec(FrontEnd):
             "win_length": self.win_length or self.n_fft,
             "f_max": self.highest_hz,
         }
-        return {name: values[name] for name in ("kind", "sample_rate", *self.row.reads)}
+        if self.mel_scale == "htk":  # left out, so that older sets keep their fingerprints
+            del values["mel_scale"]
+        read = ("kind", "sample_rate", *self.row.reads)
+        return {name: values[name] for name in read if name in values}
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ def _num_song_features(feature: FeatureSpec) -> int:
 
 
 _FRAMES = ("n_fft", "win_length", "hop_length")
-_MEL = (*_FRAMES, "f_min", "f_max", "n_mels")
+_MEL = (*_FRAMES, "f_min", "f_max", "n_mels", "mel_scale")
 
 KINDS: dict[Kind, FeatureKind] = {
     "logmel": FeatureKind(

@@ -157,7 +157,12 @@ def _mel_bank(feature: FeatureSpec) -> MelBank | None:
     if "n_mels" not in feature.row.reads:
         return None
     return MelBank(
-        feature.sample_rate, feature.n_fft, feature.n_mels, feature.f_min, feature.highest_hz
+        feature.sample_rate,
+        feature.n_fft,
+        feature.n_mels,
+        feature.f_min,
+        feature.highest_hz,
+        feature.mel_scale,
     )
 
 

@@ -8,8 +8,8 @@ from pipelines.features.spectra import POWER_FLOOR, MelBank, hann_window
 from pipelines.settings import Framing
 
 
-class Decibels(torch.nn.Module):
-    """Waveform to power spectrogram in dB, as defined by ``spectra.decibels``."""
+class Power(torch.nn.Module):
+    """Waveform to power spectrogram, of Fourier bins or summed over mel bands."""
 
     window: torch.Tensor
     weights: torch.Tensor | None
@@ -17,12 +17,14 @@ class Decibels(torch.nn.Module):
     def __init__(self, framing: Framing, bank: MelBank | None) -> None:
         super().__init__()
         self.n_fft, self.hop_length = framing.n_fft, framing.hop_length
+        window = torch.from_numpy(hann_window(framing).copy())
         weights = None if bank is None else torch.from_numpy(bank.weights.T.copy())
-        self.register_buffer("window", torch.from_numpy(hann_window(framing).copy()))
-        self.register_buffer("weights", weights)
+        # Not persistent: the settings say what they are, so files of weights do not hold them.
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Map float32[n, l] to float32[n, f, m] in dB; l must be above n_fft / 2."""
+        """Map float32[n, l] to float32[n, f, m]; l must be above n_fft / 2."""
         spectrum = torch.stft(
             waveform,
             self.n_fft,
@@ -33,9 +35,20 @@ class Decibels(torch.nn.Module):
             return_complex=True,
         )
         power = torch.view_as_real(spectrum).square().sum(-1)
-        if self.weights is not None:
-            power = self.weights @ power
-        return 10.0 * torch.log10(torch.clamp(power, min=POWER_FLOOR))
+        return power if self.weights is None else self.weights @ power
+
+
+class Decibels(torch.nn.Module):
+    """Waveform to power spectrogram in dB, as defined by ``spectra.decibels``."""
+
+    def __init__(self, framing: Framing, bank: MelBank | None) -> None:
+        super().__init__()
+        self.power = Power(framing, bank)
+        self.power_floor = POWER_FLOOR if bank is None else bank.power_floor
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Map float32[n, l] to float32[n, f, m] in dB; l must be above n_fft / 2."""
+        return 10.0 * torch.log10(torch.clamp(self.power(waveform), min=self.power_floor))
 
 
 class Cepstrum(torch.nn.Module):

@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pipelines.features.mel_scale import mel_edges_hz
 from pipelines.settings import CLIP_RULES, ClipSpec, Rule, check
 
 if TYPE_CHECKING:
@@ -82,13 +83,8 @@ def _mel_bands(feature: FeatureSpec) -> str | None:
 
 @lru_cache(maxsize=512)  # many draws of a space have the same bands
 def empty_mel_bands(feature: FeatureSpec) -> list[int]:
-    """Return the bands of the HTK mel filter bank that no Fourier bin falls into."""
-    low, high = (
-        2595.0 * math.log10(1.0 + hz / 700.0) for hz in (feature.f_min, feature.highest_hz)
-    )
-    step = (high - low) / (feature.n_mels + 1)
-    mels = (low + step * edge for edge in range(feature.n_mels + 2))
-    edges_hz = [700.0 * (math.pow(10.0, mel / 2595.0) - 1.0) for mel in mels]
+    """Return the bands of the mel filter bank that no Fourier bin falls into."""
+    edges_hz = mel_edges_hz(feature.mel_scale, feature.n_mels, feature.f_min, feature.highest_hz)
     spacing_hz = feature.sample_rate / feature.n_fft
     return [
         band
@@ -111,7 +107,7 @@ def _if_read(rule: Rule) -> Rule:
     )
 
 
-_BANDS = ("sample_rate", "n_fft", "n_mels", "f_min", "f_max")
+_BANDS = ("sample_rate", "n_fft", "n_mels", "f_min", "f_max", "mel_scale")
 
 FEATURE_RULES: tuple[Rule, ...] = tuple(
     _if_read(rule)

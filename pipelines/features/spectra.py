@@ -9,12 +9,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.features.mel_scale import MelScale, mel_edges_hz
 from pipelines.settings import Framing
 
 # -40 dB. In these units a full-scale sine reaches +48 dB at n_fft 1024, so this is 88 dB below it,
 # about where the noise of recordings lies. At torchaudio's usual floor of -100 dB, digital silence
 # and padding lie so far from all sound that standardised features hold little else.
 POWER_FLOOR = 1e-4
+
+# Bands of area 1 are about a hundredth as high as bands of peak 1, so their floor is as well.
+_AREA_NORM = 1e-2
 
 # Samples in the frames of one block. Frames, spectra and powers of a full block take 2.5 MiB,
 # about one core's second-level cache. Each call of the FFT costs as much as 20 frames of it, so
@@ -28,11 +32,11 @@ _BANDS_AT_ONCE = 16
 
 
 class MelBank:
-    """Triangular bands on the HTK mel scale, each with peak 1 (torchaudio's ``norm=None``).
+    """Triangular bands, evenly spaced on a mel scale (``mel_scale.mel_edges_hz``).
 
-    mel = 2595 log10(1 + f / 700) (O'Shaughnessy, as in HTK). Edges are evenly spaced in mel from
-    ``f_min`` to ``f_max``; band i rises from edge i to edge i + 1 and falls to edge i + 2. Bin k
-    of the FFT is at k sample_rate / n_fft Hz.
+    Band i rises from edge i to edge i + 1 and falls to edge i + 2. Bin k of the FFT is at
+    k sample_rate / n_fft Hz. On the HTK scale each band has peak 1 (torchaudio's ``norm=None``),
+    on Slaney's area 1, in Hz (librosa's default).
 
     Args:
         sample_rate: Sample rate, in Hz.
@@ -40,22 +44,33 @@ class MelBank:
         n_mels: Number of bands.
         f_min: Lower edge of the lowest band, in Hz.
         f_max: Upper edge of the highest band, in Hz.
+        mel_scale: The scale.
 
     Attributes:
         weights: float32[n_fft // 2 + 1, n_mels], computed in float64.
+        power_floor: Floor of the bands' power.
         num_bands: Number of bands.
     """
 
     def __init__(
-        self, sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float
+        self,
+        sample_rate: int,
+        n_fft: int,
+        n_mels: int,
+        f_min: float,
+        f_max: float,
+        mel_scale: MelScale = "htk",
     ) -> None:
-        lowest, highest = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in (f_min, f_max))
-        mels = np.linspace(lowest, highest, n_mels + 2)
-        edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+        edges_hz = np.array(mel_edges_hz(mel_scale, n_mels, f_min, f_max))
         bins_hz = np.arange(n_fft // 2 + 1)[:, np.newaxis] * sample_rate / n_fft
         rise = (bins_hz - edges_hz[:-2]) / np.diff(edges_hz)[:-1]
         fall = (edges_hz[2:] - bins_hz) / np.diff(edges_hz)[1:]
-        self.weights: NDArray[np.float32] = np.maximum(np.minimum(rise, fall), 0).astype("f4")
+        weights = np.maximum(np.minimum(rise, fall), 0)
+        self.power_floor = POWER_FLOOR
+        if mel_scale == "slaney":
+            weights *= 2.0 / (edges_hz[2:] - edges_hz[:-2])
+            self.power_floor *= _AREA_NORM
+        self.weights: NDArray[np.float32] = weights.astype("f4")
         self.num_bands = n_mels
         self._groups = list(self._split())
 
@@ -84,8 +99,8 @@ def decibels(
 
     Frames are centred on multiples of the hop, with the ends reflected and a periodic Hann window
     in the middle of the frame. P = |FFT|^2, summed over mel bands if there is a bank; then
-    10 log10(max(P, 1e-4)). ``modules.Decibels`` is the same for ``torch.export``; this function
-    takes a third of its time.
+    10 log10(max(P, floor)), where the floor is 1e-4, or that of the bank. ``modules.Decibels`` is
+    the same for ``torch.export``; this function takes a third of its time.
 
     Args:
         clips: float32[N, L], L above n_fft / 2.
@@ -102,7 +117,8 @@ def decibels(
             levels[clip, frames] = power
         else:
             bank.sum_bands(power, out=levels[clip, frames])
-    np.maximum(levels, POWER_FLOOR, out=levels)
+    floor = POWER_FLOOR if bank is None else bank.power_floor
+    np.maximum(levels, floor, out=levels)
     np.log10(levels, out=levels)
     np.multiply(levels, 10.0, out=levels)
     return levels.transpose(0, 2, 1)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from pipelines.errors import WeightsError
 from tuner.config import loads
-from tuner.errors import WeightsError
 from tuner.models import MODELS
 from tuner.models.backbone import Backbone
 from tuner.study.preflight import check_weights, memory_of, training_bytes

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tuner.errors import WeightsError
+from pipelines.errors import WeightsError
 from tuner.models.weights import read_published
 
 NAME = "some_model.pth"

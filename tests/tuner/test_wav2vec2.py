@@ -11,8 +11,8 @@ import torch
 import torchaudio
 from torch import nn
 
+from pipelines.errors import WeightsError
 from tests.tuner.tones import tells_apart
-from tuner.errors import WeightsError
 from tuner.models.wav2vec2 import NUM_LAYERS, SAMPLE_RATE_HZ, Wav2Vec2
 from tuner.models.wav2vec2_network import PUBLISHED
 

@@ -17,12 +17,12 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
+from pipelines.errors import WeightsError
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec
-from tuner.errors import WeightsError
+from pipelines.weights import load_into, read_weights
 from tuner.models.backbone import Backbone
 from tuner.models.layers import Classifier
-from tuner.models.weights import load_into, read_weights
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.recipe import Crops
 

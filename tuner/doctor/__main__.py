@@ -46,8 +46,8 @@ def main(storage: Path, as_json: bool) -> None:
 
 def all_checks(storage: Path, variables: Mapping[str, str]) -> Iterator[Check]:
     """Run the checks one by one."""
+    from pipelines.storage import cache_folder
     from tuner.doctor import environment, software
-    from tuner.training.arrays import cache_folder
 
     yield software.check_packages()
     findings = software.probe()

@@ -12,11 +12,12 @@ from huggingface_hub import constants
 from torch import nn
 from torch.nn import functional as F
 
-from tuner.errors import WeightsError
+from pipelines.errors import WeightsError
+from pipelines.weights import load_into, read_weights
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.layers import pooled
 from tuner.models.settings import PRETRAINED, Pool
-from tuner.models.weights import body_weights, load_into, read_weights
+from tuner.models.weights import body_weights
 
 # Files that timm looks for, in its order.
 FILES = ("model.safetensors", "pytorch_model.bin")

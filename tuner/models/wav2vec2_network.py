@@ -8,9 +8,10 @@ import torch
 import torchaudio
 from torch import nn
 
+from pipelines.weights import load_into, read_weights
 from tuner.models.layers import GlobalPool, in_two_parts, padded_samples
 from tuner.models.settings import PRETRAINED, Pool
-from tuner.models.weights import body_weights, load_into, read_published, read_weights
+from tuner.models.weights import body_weights, read_published
 
 PUBLISHED = {
     "base": "https://download.pytorch.org/torchaudio/models/wav2vec2_fairseq_base_ls960.pth",

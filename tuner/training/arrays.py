@@ -116,13 +116,6 @@ class DeviceFrontEnd:
         return np.concatenate(parts)
 
 
-def cache_folder() -> Path:
-    """Return this node's folder for arrays: ``TUNER_CACHE``, or the user's cache folder."""
-    if configured := os.environ.get("TUNER_CACHE"):
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
-
-
 def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None = None) -> Arrays:
     """Map a feature set, writing its arrays first if this node does not have them.
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipelines.storage import Folder
+from pipelines.storage import Folder, cache_folder
 from pipelines.store import open_feature_set
 from tuner.config import Experiment
 from tuner.errors import CheckpointError, StudyError
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget
-from tuner.training.arrays import Arrays, DeviceFrontEnd, cache_folder, open_arrays
+from tuner.training.arrays import Arrays, DeviceFrontEnd, open_arrays
 from tuner.training.bundle import Bundle
 from tuner.training.recipe import Crops, Recipe
 

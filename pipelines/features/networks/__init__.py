@@ -7,12 +7,16 @@ NumPy, because every command that reads a space file imports it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile
+
+from pipelines.errors import SpecError
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
     import torch
 
 
@@ -68,3 +72,117 @@ class Network:
     overlaps: Mapping[str, str]
     build: Callable[[], torch.nn.Module]
     convert: Callable[[ZipFile], dict[str, Any]]
+
+
+_MUSICNN_WHEEL = Wheel(
+    package="musicnn",
+    version="0.1.0",
+    platform="any",
+    sha256="f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
+    num_bytes=29_292_476,
+)
+_MUSICNN_LAYERS = {
+    "pooled": 1506,
+    "dense": 200,
+    "tags": 50,
+    "timbral": 408,
+    "temporal": 153,
+    "cnn1": 64,
+    "cnn2": 64,
+    "cnn3": 64,
+}
+_VGG_LAYERS = {"pool1": 256, "pool2": 256, "pool3": 256, "pool4": 256, "pool5": 256, "tags": 50}
+_MSD = "Million Song Dataset (about 200,000 songs with tags of last.fm; commercial recordings)"
+_MTT = "MagnaTagATune (about 19,000 clips of music of Magnatune, with tags from a game)"
+_MSD_OVERLAPS = {"gtzan": "likely to share artists and recordings"}
+
+
+def _build_musicnn() -> torch.nn.Module:
+    from pipelines.features.networks.musicnn import Musicnn
+    from pipelines.features.networks.tagging import TaggingNetwork
+
+    return TaggingNetwork(Musicnn(), any_length=True)
+
+
+def _build_vgg() -> torch.nn.Module:
+    from pipelines.features.networks.tagging import TaggingNetwork
+    from pipelines.features.networks.vgg import Vgg
+
+    return TaggingNetwork(Vgg(), any_length=False)
+
+
+def _musicnn(name: str, folder: str, trained_on: str, overlaps: Mapping[str, str]) -> Network:
+    def convert(wheel: ZipFile) -> dict[str, Any]:
+        from pipelines.features.networks.musicnn import convert
+        from pipelines.features.networks.tagging import in_core
+
+        return in_core(convert(wheel, folder))
+
+    return Network(
+        name=name,
+        summary="genre, mood and instruments of music",
+        sample_rate=16_000,
+        layers=_MUSICNN_LAYERS,
+        default=("pooled", "dense"),
+        wheel=_MUSICNN_WHEEL,
+        licence="ISC",
+        trained_on=trained_on,
+        overlaps=overlaps,
+        build=_build_musicnn,
+        convert=convert,
+    )
+
+
+def _vgg(name: str, folder: str, trained_on: str, overlaps: Mapping[str, str]) -> Network:
+    def convert(wheel: ZipFile) -> dict[str, Any]:
+        from pipelines.features.networks.tagging import in_core
+        from pipelines.features.networks.vgg import convert
+
+        return in_core(convert(wheel, folder))
+
+    return Network(
+        name=name,
+        summary="music and other sounds, with small filters",
+        sample_rate=16_000,
+        layers=_VGG_LAYERS,
+        default=("pool4", "pool5"),
+        wheel=_MUSICNN_WHEEL,
+        licence="ISC",
+        trained_on=trained_on,
+        overlaps=overlaps,
+        build=_build_vgg,
+        convert=convert,
+    )
+
+
+_ROWS = (
+    _musicnn("musicnn_msd", "musicnn/MSD_musicnn", _MSD, _MSD_OVERLAPS),
+    _musicnn("musicnn_mtt", "musicnn/MTT_musicnn", _MTT, {}),
+    _vgg("vgg_msd", "musicnn/MSD_vgg", _MSD, _MSD_OVERLAPS),
+    _vgg("vgg_mtt", "musicnn/MTT_vgg", _MTT, {}),
+)
+
+NETWORKS: dict[str, Network] = {row.name: row for row in _ROWS}
+
+
+def is_file(source: str) -> bool:
+    """Return True if a source of weights is a file of a user, False if it is a network's name."""
+    return source.endswith(".safetensors")
+
+
+def named(name: str) -> Network:
+    """Return a row of the table.
+
+    Raises:
+        SpecError: There is no such network; suggests names.
+    """
+    if name not in NETWORKS:
+        raise SpecError(unknown("network", name, NETWORKS))
+    return NETWORKS[name]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Return an error's text for a name that is not among the known ones."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {name!r}{hint} There are {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Values that programs of others gave, and the scripts that asked them."""
