@@ -100,6 +100,12 @@ def test_without_the_package_there_are_two_remedies(cache: Path, monkeypatch) ->
     assert not store.is_here(NETWORKS["tiny"])
 
 
+def test_a_cache_that_cannot_be_written_is_named(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file in the place of the folder")
+    with pytest.raises(WeightsError, match=r"tiny: the cache .*cannot be used: .*TUNER_CACHE"):
+        store.load("tiny")
+
+
 def test_what_is_here_is_read_without_the_package(cache: Path, monkeypatch) -> None:
     store.weights_file(NETWORKS["tiny"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,4 +1,4 @@
-"""musicnn: a network for music tagging with filters for timbre and for rhythm."""
+"""The network musicnn for music tagging, with filters for timbre and for rhythm."""
 
 from __future__ import annotations
 

@@ -46,11 +46,18 @@ def weights_file(network: Network, say: Callable[[str], object] | None = None) -
         StorageFullError: No room left in the cache.
     """
     file = _cached(network)
-    if not file.is_file():
-        folder = Folder(file.parent)
+    if file.is_file():
+        return file
+    folder = Folder(file.parent)
+    try:
         with folder.lock(f"{network.wheel}.lock", LOCK_TIMEOUT_SECONDS):
             if not file.is_file():
                 _fetch(network, folder, say)
+    except OSError as error:  # also the timeout of the lock
+        raise WeightsError(
+            f"{network.name}: the cache {folder} cannot be used: {error.strerror or error}; "
+            "TUNER_CACHE names another folder for it"
+        ) from error
     return file
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipelines.errors import WeightsError
-from pipelines.features.networks.tensorflow_checkpoint import read_checkpoint
+from pipelines.features.networks.tensorflow_bundle import read_checkpoint
 
 if TYPE_CHECKING:
     from zipfile import ZipFile

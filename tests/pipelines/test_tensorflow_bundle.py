@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import WeightsError
-from pipelines.features.networks.tensorflow_checkpoint import read_checkpoint
+from pipelines.features.networks.tensorflow_bundle import read_checkpoint
 from tests.pipelines.checkpoints import Block, Table, checkpoint, entries, varint
 
 RNG = np.random.default_rng(0)
