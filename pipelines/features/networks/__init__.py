@@ -155,11 +155,45 @@ def _vgg(name: str, folder: str, trained_on: str, overlaps: Mapping[str, str]) -
     )
 
 
+def _build_speech() -> torch.nn.Module:
+    from pipelines.features.networks.speech import SpeechEmbedding
+
+    return SpeechEmbedding()
+
+
+def _convert_speech(wheel: ZipFile) -> dict[str, Any]:
+    from pipelines.features.networks.speech import convert
+
+    return convert(wheel)
+
+
+_SPEECH = Network(
+    name="speech",
+    summary="spoken words, and other short sounds",
+    sample_rate=16_000,
+    layers={"pooled": 192},
+    default=("pooled",),
+    wheel=Wheel(
+        package="pyopen-wakeword",
+        version="1.1.0",
+        platform="manylinux_2_35_x86_64",
+        sha256="754347a59de2b3d378a0cbc404a8b41164036e74fa1c185f88056974e4bfb6b4",
+        num_bytes=7_132_152,
+    ),
+    licence="Apache-2.0",
+    trained_on="recordings of speech, to spot words in them (Google; the data are not published)",
+    overlaps={},
+    build=_build_speech,
+    convert=_convert_speech,
+)
+
+
 _ROWS = (
     _musicnn("musicnn_msd", "musicnn/MSD_musicnn", _MSD, _MSD_OVERLAPS),
     _musicnn("musicnn_mtt", "musicnn/MTT_musicnn", _MTT, {}),
     _vgg("vgg_msd", "musicnn/MSD_vgg", _MSD, _MSD_OVERLAPS),
     _vgg("vgg_mtt", "musicnn/MTT_vgg", _MTT, {}),
+    _SPEECH,
 )
 
 NETWORKS: dict[str, Network] = {row.name: row for row in _ROWS}
