@@ -125,7 +125,7 @@ def accuracies(arrays: Arrays, model: str, epochs: int, seeds: int) -> dict[str,
     for seed in range(seeds):
         for precision in PRECISIONS:
             torch.manual_seed(seed)
-            network = training.MODELS[model].build(len(arrays.labels))
+            network = training.MODELS[model].build(len(arrays.labels), arrays.x.shape[1])
             feed = training.make_feed(arrays, BATCH_SIZE, workers, seed)
             recipe = training.make_recipe(epochs, precision, peak_lr=3e-3, seed=seed)
             classifier = Classifier(network, arrays.mean, arrays.std)

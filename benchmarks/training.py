@@ -84,7 +84,7 @@ def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) ->
 def make_network(model: str) -> nn.Module:
     """Return a network of `MODELS`, with the same weights on every call."""
     torch.manual_seed(SEED)
-    return MODELS[model].build(NUM_LABELS)
+    return MODELS[model].build(NUM_LABELS, SHAPE[0])
 
 
 def make_feed(arrays: Arrays, batch_size: int, workers: Workers, seed: int = SEED) -> ArrayFeed:

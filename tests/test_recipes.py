@@ -43,7 +43,7 @@ class Crnn(ModelSettings):
     channels: int = Field(8, ge=1, le=512, description="Channels of the convolution.")
     width: int = Field(16, ge=1, le=1024, description="Width of the recurrent layer.")
 
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Build the network."""
         from torch import nn
 

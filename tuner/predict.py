@@ -9,16 +9,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from pipelines.audio.sandbox import Decoder
-    from tuner.models.layers import Classifier
-    from tuner.training.bundle import Bundle
-
-Vote = Literal["soft", "hard"]
+    from tuner.training.predictor import TrainedModel, VoteKind
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,11 @@ class Prediction:
     label: str | None
     probabilities: dict[str, float]
     clips: int
-    vote: Vote
+    vote: VoteKind
     error: str | None = None
 
 
-def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
+def load_model(reference: str, tracking_uri: str) -> TrainedModel:
     """Load a model by name, by run, or from an exported folder.
 
     Args:
@@ -73,47 +70,34 @@ def load_model(reference: str, tracking_uri: str) -> tuple[Bundle, Classifier]:
 
 
 def predict_file(
-    path: Path,
-    bundle: Bundle,
-    classifier: Classifier,
-    vote: Vote = "soft",
-    decoder: Decoder | None = None,
+    path: Path, model: TrainedModel, vote: VoteKind = "soft", decoder: Decoder | None = None
 ) -> Prediction:
-    """Decode, cut, transform, classify and vote, with the functions used in training.
+    """Decode a file and let the model vote, with the functions used in training.
 
     If the file cannot be read, the prediction has no label and says why.
 
     Args:
         path: The audio file.
-        bundle: Feature settings and class names of the model.
-        classifier: The model, in evaluation mode.
+        model: The model.
         vote: Method of combining the clips' predictions.
         decoder: A separate process that decodes, so that a file that crashes it costs only its
             own prediction; without one, this process decodes.
     """
     import numpy as np
-    import torch
 
     from pipelines.audio import decode
     from pipelines.errors import AudioRejected
-    from pipelines.features.extract import as_stored, extract
-    from tuner.training import metrics
-    from tuner.training.metrics import clip_probabilities
 
-    rate = bundle.feature.sample_rate
+    read = decoder.decode_path if decoder else decode
     try:
-        decoded = decoder.decode_path(path, rate) if decoder else decode(path, rate)
+        sounds = {rate: read(path, rate).samples for rate in model.sample_rates}
     except (AudioRejected, OSError) as error:
         return Prediction(str(path), None, {}, 0, vote, str(error))
-    samples = as_stored(decoded.samples) if bundle.from_stored_samples else decoded.samples
-    made = extract(samples, bundle.clip, bundle.feature)
-    features = torch.from_numpy(made.features).float()
-    clips = clip_probabilities(classifier, features, bundle.crops).numpy()
-    votes = metrics.soft_votes(clips) if vote == "soft" else metrics.hard_votes(clips)
+    votes = model.votes(sounds, vote)
     # Ties go to the class that is more probable on average, then to the first one.
-    ranked = np.lexsort((-clips.mean(0), -votes))
-    shares = {bundle.labels[i]: float(votes[i]) for i in ranked}
-    return Prediction(str(path), next(iter(shares)), shares, len(clips), vote)
+    ranked = np.lexsort((-votes.mean, -votes.shares))
+    shares = {model.labels[i]: float(votes.shares[i]) for i in ranked}
+    return Prediction(str(path), next(iter(shares)), shares, votes.num_clips, vote)
 
 
 def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -177,11 +161,11 @@ def main(
         paths = list(audio_files(files))
         if not paths:
             raise UsageError(f"no audio files under {', '.join(map(str, files))}")
-        bundle, classifier = load_model(model, uri)
+        trained = load_model(model, uri)
         failed = False
         with Decoder() as decoder:
             for path in paths:
-                prediction = predict_file(path, bundle, classifier, shown["vote"], decoder)
+                prediction = predict_file(path, trained, shown["vote"], decoder)
                 failed = failed or prediction.error is not None
                 _show(prediction, shown["top"], shown["as_json"])
     except UserError as error:

@@ -9,20 +9,37 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pipelines.features.mel_scale import MelScale
+from pipelines.features.networks import selection
 from pipelines.settings import Block, ClipSpec, Framing, SplitSpec
 
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["logmel", "stft", "mfcc", "tempogram", "waveform", "song"]
+Kind = Literal["logmel", "stft", "mfcc", "tempogram", "waveform", "song", "embedding"]
 
 MIN_RATE_HZ = 4_000
 MAX_RATE_HZ = 384_000
+
+
+def _joined(value: Any) -> Any:
+    """Turn a list of networks into the text that means the same."""
+    is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return selection.JOINT.join(value) if is_list else value
+
+
+Networks = Annotated[
+    str,
+    BeforeValidator(_joined),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    ),
+]
+"""Pretrained networks whose activations are joined: ``musicnn_msd + speech``, or a list."""
 
 
 class FrontEnd(Block):
@@ -54,12 +71,29 @@ class FrontEnd(Block):
     n_lags: int = Field(
         128, ge=2, le=2048, description="Rows of a tempogram: lags from 0, in frames."
     )
+    network: Networks = Field(
+        "musicnn_msd",
+        min_length=1,
+        description="Pretrained network of an embedding (`python -m tuner.weights` lists them), "
+        "with a layer as in `musicnn_msd:dense`, or a converted file; a list joins several.",
+    )
 
 
 class FeatureSpec(FrontEnd):
     """Front-end settings of a feature set."""
 
     kind: Kind = Field("logmel", description="Kind of features.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_network(cls, values: Any) -> Any:
+        """Replace the sample rate of an embedding by the only one that its networks take."""
+        if not isinstance(values, dict) or values.get("kind") != "embedding":
+            return values
+        rate = selection.sample_rate(
+            _joined(values.get("network", cls.model_fields["network"].default))
+        )
+        return values if rate is None else {**values, "sample_rate": rate}
 
     @property
     def row(self) -> FeatureKind:
@@ -83,8 +117,8 @@ class FeatureSpec(FrontEnd):
     def shape(self, clip: ClipSpec) -> tuple[int, int]:
         """Return the shape (F, M) of the features of one clip: rows and columns."""
         samples = self.num_samples(clip.clip_seconds)
-        columns = {"frame": self.framing.count(samples), "sample": samples, "track": 1}
-        return self.row.num_rows(self), columns[self.row.column]
+        columns = {"frame": self.framing.count(samples), "sample": samples}
+        return self.row.num_rows(self), columns.get(self.row.column, 1)
 
     @property
     def column_samples(self) -> int:
@@ -94,14 +128,15 @@ class FeatureSpec(FrontEnd):
     def columns_in(self, seconds: float) -> int:
         """Return the number of columns that cover ``seconds`` of a clip."""
         samples = self.num_samples(seconds)
-        columns = {"frame": 1 + samples // self.hop_length, "sample": samples, "track": 1}
-        return columns[self.row.column]
+        columns = {"frame": 1 + samples // self.hop_length, "sample": samples}
+        return columns.get(self.row.column, 1)
 
     def canonical(self) -> dict[str, Any]:
         """Return everything that changes the features, with defaults written out."""
         values = self.model_dump() | {
             "win_length": self.win_length or self.n_fft,
             "f_max": self.highest_hz,
+            "network": selection.identity(self.network) if "network" in self.row.reads else None,
         }
         if self.mel_scale == "htk":  # left out, so that older sets keep their fingerprints
             del values["mel_scale"]
@@ -120,9 +155,9 @@ class FeatureKind:
             Fourier bins.
         num_rows: Returns the number of rows F.
         rows: The same in words, for messages.
-        column: Meaning of a column: a ``frame`` of a spectrogram, a ``sample``, or the whole
-            ``track``, which is not cut into clips. Augmentation masks frames and flips the
-            polarity of samples.
+        column: Meaning of a column: a ``frame`` of a spectrogram, a ``sample``, a whole ``clip``,
+            or the whole ``track``, which is not cut into clips. Augmentation masks frames and
+            flips the polarity of samples.
         decibels: True if values are levels in dB and rows are frequencies. Augmentation adds a
             gain to levels (it multiplies samples) and shifts the rows.
         head: Builds the torch module that makes it from the spectrogram in dB,
@@ -134,7 +169,7 @@ class FeatureKind:
     reads: tuple[str, ...]
     num_rows: Callable[[FeatureSpec], int]
     rows: str
-    column: Literal["frame", "sample", "track"] = "frame"
+    column: Literal["frame", "sample", "clip", "track"] = "frame"
     decibels: bool = False
     head: Callable[[FeatureSpec], torch.nn.Module] | None = None
 
@@ -207,6 +242,13 @@ KINDS: dict[Kind, FeatureKind] = {
         num_rows=_num_song_features,
         rows="16",
         column="track",
+    ),
+    "embedding": FeatureKind(
+        summary="activations of pretrained networks",
+        reads=("network",),
+        num_rows=lambda feature: selection.num_rows(feature.network),
+        rows="the network's activations",
+        column="clip",
     ),
 }
 

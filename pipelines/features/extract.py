@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,13 +41,20 @@ class Extracted:
     padded: bool
 
 
-def extract(samples: NDArray[np.float32], clip: ClipSpec, feature: FeatureSpec) -> Extracted:
+def extract(
+    samples: NDArray[np.float32],
+    clip: ClipSpec,
+    feature: FeatureSpec,
+    embedding: torch.nn.Module | None = None,
+) -> Extracted:
     """Cut one track and transform its clips, or the whole track if the kind asks for that.
 
     Args:
         samples: float32[T], T at least 1, at the rate of ``feature``.
         clip: Clip settings; whole-track features ignore them and give one row per track.
         feature: Front-end settings.
+        embedding: Networks of an embedding, from samples float32[n, l] to float32[n, f, 1], as a
+            trained model brings them; without it, those of this node's cache.
 
     Returns:
         The features as they are stored; see ``transform`` for their error.
@@ -60,10 +67,13 @@ def extract(samples: NDArray[np.float32], clip: ClipSpec, feature: FeatureSpec) 
         padded = samples.size < feature.n_fft
         return Extracted(numbers[np.newaxis, :, np.newaxis], np.zeros(1), padded)
     clips = cut(samples, feature.sample_rate, clip)
-    return Extracted(transform(clips.samples, feature), clips.start_s, clips.padded)
+    rows = transform(clips.samples, feature, embedding)
+    return Extracted(rows, clips.start_s, clips.padded)
 
 
-def transform(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.float16]:
+def transform(
+    clips: NDArray[np.float32], feature: FeatureSpec, embedding: torch.nn.Module | None = None
+) -> NDArray[np.float16]:
     """Transform the clips of one track into features as they are stored.
 
     float16 holds 11 significant bits, so a stored value is off by at most 1/2048 of itself:
@@ -76,10 +86,12 @@ def transform(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.fl
     - ``waveform``: 1/4096 of full scale for the loudest samples; the rounding noise lies at least
       66 dB below each sample down to -84 dB, and at 3e-8 of full scale below that. Samples beyond
       65504 are clipped.
+    - ``embedding``: activations beyond 65504 are clipped.
 
     Args:
         clips: float32[N, L].
         feature: Front-end settings of a kind made from clips.
+        embedding: As for ``extract``.
 
     Returns:
         float16[N, F, M], the shape given by ``FeatureSpec.shape``.
@@ -91,8 +103,13 @@ def transform(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np.fl
     if feature.row.column == "sample":
         return _halved(clips)[:, np.newaxis]
     step = max(1, _SAMPLES_AT_ONCE // clips.shape[1])
+    if feature.row.column == "clip":
+        module = embedding or _cached_embedding(feature)
+        make = partial(_activations, module=module)
+    else:
+        make = partial(_spectrogram, feature=feature)
     parts = [
-        _spectrogram(clips[start : start + step], feature).astype("f2", order="C")
+        make(clips[start : start + step]).astype("f2", order="C")
         for start in range(0, len(clips), step)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -122,12 +139,26 @@ def _spectrogram(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np
     return features
 
 
-def front_end(feature: FeatureSpec) -> torch.nn.Module:
+def _activations(clips: NDArray[np.float32], module: torch.nn.Module) -> NDArray[np.float32]:
+    """Map float32[N, L] to the float32[N, F, 1] of pretrained networks."""
+    import torch
+
+    device = next(module.buffers()).device
+    with torch.inference_mode():
+        activations: NDArray[np.float32] = module(torch.from_numpy(clips).to(device)).cpu().numpy()
+    return activations.clip(-_LARGEST_HALF, _LARGEST_HALF)
+
+
+def front_end(feature: FeatureSpec, embedding: torch.nn.Module | None = None) -> torch.nn.Module:
     """Build the module that turns waveforms into features, like ``transform`` before rounding.
 
+    Args:
+        feature: Front-end settings of a kind made from clips.
+        embedding: As for ``extract``.
+
     Returns:
-        A module float32[n, l] -> float32[n, f, m], in eval mode and without parameters, that
-        ``torch.export`` takes with n as a dynamic dimension.
+        A module float32[n, l] -> float32[n, f, m], in eval mode and without weights that learn,
+        that ``torch.export`` takes with n as a dynamic dimension.
 
     Raises:
         SpecError: The kind is made from whole tracks.
@@ -139,6 +170,8 @@ def front_end(feature: FeatureSpec) -> torch.nn.Module:
     _refuse_whole_track(feature)
     if feature.row.column == "sample":
         return OneRow().eval()
+    if feature.row.column == "clip":
+        return embedding or _frozen(feature)
     parts: list[torch.nn.Module] = [Decibels(feature.framing, _mel_bank(feature))]
     if feature.row.head is not None:
         parts.append(feature.row.head(feature))
@@ -149,6 +182,20 @@ def front_end(feature: FeatureSpec) -> torch.nn.Module:
 def _head(feature: FeatureSpec) -> torch.nn.Module:
     assert feature.row.head is not None
     return feature.row.head(feature)
+
+
+@lru_cache(maxsize=4)
+def _cached_embedding(feature: FeatureSpec) -> torch.nn.Module:
+    """Load the networks of an embedding, on the GPU if this process may use one."""
+    import torch
+
+    return _frozen(feature).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _frozen(feature: FeatureSpec) -> torch.nn.Module:
+    from pipelines.features.networks.frozen import build_frozen
+
+    return build_frozen(feature.network, with_weights=True)
 
 
 @lru_cache(maxsize=8)

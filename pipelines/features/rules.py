@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipelines.features.mel_scale import mel_edges_hz
+from pipelines.features.networks import selection
 from pipelines.settings import CLIP_RULES, ClipSpec, Rule, check
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def _coefficients(feature: FeatureSpec) -> str | None:
     return f"n_mfcc {feature.n_mfcc} must be at most n_mels, {feature.n_mels}"
 
 
+def _network(feature: FeatureSpec) -> str | None:
+    return selection.fault(feature.network)
+
+
 def _if_read(rule: Rule) -> Rule:
     """Apply a rule only to kinds that read its first setting."""
     return Rule(
@@ -118,6 +123,7 @@ FEATURE_RULES: tuple[Rule, ...] = tuple(
         Rule(("hop_length", "n_fft"), _hop),
         Rule(("n_mels", *_BANDS), _mel_bands),
         Rule(("n_mfcc", "n_mels"), _coefficients),
+        Rule(("network",), _network),
     )
 )
 """Checks of a ``FeatureSpec``."""

@@ -159,11 +159,11 @@ def test_the_test_score_is_that_of_predicting_the_test_files(study) -> None:
     spec = found["best"]["config"]["features"]["n_mels"]
     used = next(f for f in found["features"] if _n_mels(f["path"]) == spec)
     tracks = pyarrow.parquet.read_table(Path(used["path"]) / "tracks.parquet").to_pylist()
-    bundle, classifier = load_model("models:/small@champion", found["tracking_uri"])
+    model = load_model("models:/small@champion", found["tracking_uri"])
     truth, predicted = [], []
     for track in tracks:
         if track["split"] == "test":
-            answer = predict_file(ran.data.parent / track["path"], bundle, classifier, "soft")
+            answer = predict_file(ran.data.parent / track["path"], model, "soft")
             truth.append(track["label"])
             predicted.append(answer.label)
     assert len(truth) == found["test"]["tracks"]

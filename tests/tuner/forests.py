@@ -31,6 +31,6 @@ def grow(num_labels: int) -> tuple[RandomForestClassifier, np.ndarray]:
 def planted(forest: RandomForestClassifier, num_labels: int) -> Any:
     """Return the same forest as a network in evaluation mode."""
     settings = Forest(num_trees=len(forest.estimators_), max_depth=forest.max_depth)
-    network: Any = settings.build(num_labels)
+    network: Any = settings.build(num_labels, len(SONG_FEATURES))
     network.body.take([tree_of(t.tree_, forest.classes_, num_labels) for t in forest.estimators_])
     return network.eval()

@@ -71,7 +71,7 @@ def test_only_the_final_fit_learns_from_validation_tracks(features: str) -> None
 
 def test_training_starts_from_the_weights_that_are_named(features: str, tmp_path: Path) -> None:
     torch.manual_seed(77)
-    body = Backbone().build(3).get_submodule("body").state_dict()
+    body = Backbone().build(3, 64).get_submodule("body").state_dict()
     safetensors.torch.save_file(body, tmp_path / "own.safetensors")
     config = loads(
         f"name: s\nmodel: {{name: resnet18, weights: {tmp_path / 'own.safetensors'}}}\n"

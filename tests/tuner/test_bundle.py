@@ -66,7 +66,8 @@ def test_an_exported_model_has_as_many_rows_as_its_features(
     bundle = Bundle(("a", "b"), ClipSpec(clip_seconds=0.5), feature, Crops(), model)
     weights = bundle.classifier().state_dict()
     assert weights["mean"].shape == weights["std"].shape == (rows, 1)
-    loaded, classifier = load_bundle(save_bundle(tmp_path, bundle, weights))
+    model = load_bundle(save_bundle(tmp_path, bundle, weights))
+    loaded, classifier = model.bundle, model.classifier
     assert loaded == bundle
     assert bundle.frames == 63  # 1 + 4000 // 64
     assert classifier(torch.zeros(2, rows, bundle.frames)).shape == (2, 2)
@@ -80,7 +81,7 @@ def test_an_exported_model_of_the_first_version_is_read(exported: Path, frames) 
         del description["feature"][name]
     del description["crops"]
     path.write_text(json.dumps({**description, "version": 1, "crop_frames": frames}))
-    bundle, _ = load_bundle(exported)
+    bundle = load_bundle(exported).bundle
     assert bundle.feature == FeatureSpec(n_mels=16)
     assert bundle.crops == Crops(frames)
 
@@ -98,5 +99,6 @@ def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:
 def test_an_exported_model_needs_no_initial_weights(tmp_path: Path) -> None:
     model = Wav2Vec2(size="tiny", weights=str(tmp_path / "gone.safetensors"))
     bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(kind="waveform"), Crops(), model)
-    loaded, _ = load_bundle(save_bundle(tmp_path, bundle, bundle.classifier().state_dict()))
+    folder = save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
+    loaded = load_bundle(folder).bundle
     assert loaded.model == model

@@ -59,7 +59,9 @@ def feed_of(arrays: Arrays, workers: Workers) -> ArrayFeed:
 
 def classifier_of(arrays: Arrays, **knobs: float) -> Classifier:
     settings = Forest.model_validate({**KNOBS, **knobs})
-    return Classifier(settings.build(len(arrays.labels)), arrays.mean, arrays.std)
+    return Classifier(
+        settings.build(len(arrays.labels), arrays.x.shape[1]), arrays.mean, arrays.std
+    )
 
 
 def fit(
@@ -241,6 +243,6 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     paths = {r["track_id"]: r["path"] for r in built.feature_set.tracks().to_pylist()}
     tested = arrays.splits["test"]
     for row, track in enumerate(arrays.track_ids[tested.first_track : tested.last_track]):
-        prediction = predict_file(tracks.parent / paths[track], *loaded)
+        prediction = predict_file(tracks.parent / paths[track], loaded)
         shares = [prediction.probabilities[label] for label in arrays.labels]
         np.testing.assert_allclose(shares, stored[row], rtol=0, atol=1e-6)

@@ -11,6 +11,7 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from pipelines.features import FeatureSpec
+from pipelines.features.song import SONG_FEATURES
 from pipelines.settings import ClipSpec
 from tests.tuner.forests import grow, planted
 from tuner.errors import CheckpointError
@@ -20,11 +21,11 @@ from tuner.models.layers import Classifier
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.recipe import Crops
 
-F = 16
+F = len(SONG_FEATURES)
 
 
 def network_of(num_labels: int, **sizes: int) -> Any:
-    return Forest(**sizes).build(num_labels)  # type: ignore[arg-type]
+    return Forest(**sizes).build(num_labels, F)  # type: ignore[arg-type]
 
 
 def stump(feature: int, threshold: float, low: list[float], high: list[float]) -> Tree:
@@ -122,7 +123,7 @@ def test_nothing_is_impossible_nor_infinite() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 1, F, 2), (2, 1, F - 1, 1), (2, F, 1)])
 def test_other_features_are_refused(shape) -> None:
-    with pytest.raises(ValueError, match=r"takes the 16 numbers of a song"):
+    with pytest.raises(ValueError, match=r"this forest takes 16 numbers"):
         network_of(2, num_trees=1)(torch.zeros(shape))
 
 

@@ -113,12 +113,12 @@ def test_a_trial_answers_alike_from_rows_and_from_files(
 
     from_rows = predict_split(study, spec, "test")
     exported = export_bundle(study, spec, tmp_path / "model", {})
-    bundle, classifier = load_bundle(exported)
+    model = load_bundle(exported)
+    bundle = model.bundle
     assert bundle.from_stored_samples is (experiment.features.compute == "device")
     paths = {r["track_id"]: r["path"] for r in built[kind].feature_set.tracks().to_pylist()}
     from_files = [
-        predict_file(tracks.parent / paths[track], bundle, classifier)
-        for track in from_rows.track_ids
+        predict_file(tracks.parent / paths[track], model) for track in from_rows.track_ids
     ]
     assert [one.label for one in from_files] == [bundle.labels[i] for i in from_rows.predicted]
     # After one epoch tracks are hardly distinguished; the two roads differ by far less.

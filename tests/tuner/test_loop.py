@@ -78,7 +78,7 @@ class ListFeed:
 
 def classifier() -> Classifier:
     torch.manual_seed(0)
-    network = Cnn(blocks=2, channels=4, dropout=0.3).build(2)
+    network = Cnn(blocks=2, channels=4, dropout=0.3).build(2, 64)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 
@@ -187,7 +187,7 @@ class Recorded(Alone):
 def first_gradients(rank: int, size: int) -> list[torch.Tensor]:
     """Gradients of the first step of a worker, for a network without norms and dropout."""
     torch.manual_seed(0)
-    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=False).build(2)
+    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=False).build(2, 64)
     model = Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
     feed = SumFeed(count=16, batch=16, rank=rank, size=size)
     recipe = vary(RECIPE, epochs=1, name="sgd", lr=1e-9, momentum=0.0)
@@ -214,7 +214,7 @@ def test_a_resumed_run_remembers_a_best_epoch_before_the_stop() -> None:
 def first_step(recipe: Recipe, batch_norm: bool = False) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of a step on 16 clips, without dropout."""
     torch.manual_seed(0)
-    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=batch_norm).build(2)
+    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=batch_norm).build(2, 64)
     model = Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
     feed = ListFeed(count=16, batch=16)
     learner = Learner.create(model, feed, recipe, Alone(CPU))

@@ -23,10 +23,11 @@ from pipelines.features import FeatureSpec
 from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
 from tuner.models.convnets import Cnn
-from tuner.predict import audio_files, load_model, main, predict_file
-from tuner.training.bundle import Bundle, save_bundle
+from tuner.predict import audio_files, main, predict_file
+from tuner.training.bundle import Bundle, load_bundle, save_bundle
 from tuner.training.feed import Batch
 from tuner.training.metrics import EvalSums, evaluate
+from tuner.training.predictor import Predictor
 from tuner.training.recipe import Crops
 
 RATE = 8000
@@ -68,14 +69,15 @@ def rows_by_hand(track: Path) -> np.ndarray:
 
 
 def test_a_file_gets_the_answer_that_its_feature_rows_get(model: Path, track: Path) -> None:
-    bundle, classifier = load_model(str(model), "unused")
+    loaded = load_bundle(model)
+    bundle, classifier = loaded.bundle, loaded.classifier
     features = transform(rows_by_hand(track), bundle.feature)
     x = torch.from_numpy(features.astype(np.float32))
     nothing = torch.zeros(CLIPS, dtype=torch.int64)
     sums = EvalSums.zeros(1, 3, torch.device("cpu"))
     evaluate(classifier, [Batch(x, nothing, nothing, CLIPS)], sums, bundle.crops)
     votes = sums.soft_votes()[0].tolist()
-    answer = predict_file(track, bundle, classifier)
+    answer = predict_file(track, loaded)
     assert answer.probabilities == dict(zip(bundle.labels, votes, strict=True))
     assert answer.label == bundle.labels[int(np.argmax(votes))]
     assert (answer.clips, answer.vote, answer.error) == (CLIPS, "soft", None)
@@ -85,33 +87,32 @@ def test_a_model_of_stored_samples_is_given_samples_as_they_are_stored(
     model: Path, tmp_path: Path
 ) -> None:
     """A loud tone over noise at -100 dB, drowned by half precision; and more than that holds."""
-    loaded, classifier = load_model(str(model), "unused")
-    folder = save_bundle(
-        tmp_path / "model", replace(loaded, from_stored_samples=True), classifier.state_dict()
-    )
-    bundle, _ = load_model(str(folder), "unused")
-    assert bundle.from_stored_samples
+    plain = load_bundle(model)
+    bundle = replace(plain.bundle, from_stored_samples=True)
+    rounding = load_bundle(save_bundle(tmp_path / "model", bundle, plain.classifier.state_dict()))
+    assert rounding.bundle.from_stored_samples
     noise = np.random.default_rng(5).normal(size=2 * RATE)
     exact = (0.5 * np.sin(0.1 * np.arange(2 * RATE)) + 1e-5 * noise).astype("f4")
 
-    def answer(samples: np.ndarray, model: Bundle) -> dict[str, float]:
+    def answer(samples: np.ndarray, model: Predictor) -> dict[str, float]:
         soundfile.write(tmp_path / "a.wav", samples.astype("f4"), RATE, subtype="FLOAT")
-        return predict_file(tmp_path / "a.wav", model, classifier).probabilities
+        return predict_file(tmp_path / "a.wav", model).probabilities
 
-    assert answer(exact, bundle) == answer(exact.astype("f2"), loaded)
-    assert answer(exact, bundle) != answer(exact, loaded)
-    assert np.isfinite(list(answer(1e6 * exact, bundle).values())).all()
+    assert answer(exact, rounding) == answer(exact.astype("f2"), plain)
+    assert answer(exact, rounding) != answer(exact, plain)
+    assert np.isfinite(list(answer(1e6 * exact, rounding).values())).all()
 
 
 def test_hard_votes_count_clips(model: Path, track: Path) -> None:
-    bundle, classifier = load_model(str(model), "unused")
+    loaded = load_bundle(model)
+    bundle, classifier = loaded.bundle, loaded.classifier
     wins = []
     for row in rows_by_hand(track):
         x = torch.from_numpy(transform(row[None], bundle.feature)).float()
         with torch.no_grad():
             crops = [classifier(x[..., at : at + 10]).softmax(-1) for at in (0, 6)]
         wins.append(int(((crops[0] + crops[1]) / 2).argmax()))
-    answer = predict_file(track, bundle, classifier, "hard")
+    answer = predict_file(track, loaded, "hard")
     expected = {label: wins.count(i) / CLIPS for i, label in enumerate(bundle.labels)}
     assert answer.probabilities == expected
     assert answer.vote == "hard"
@@ -141,7 +142,7 @@ def test_a_file_that_kills_the_decoder_costs_one_answer(
 ) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (60 * 48_000, 2))  # 0.2 s of decoding
     soundfile.write(tmp_path / "hostile.flac", noise, 48_000)
-    bundle, classifier = load_model(str(model), "unused")
+    loaded = load_bundle(model)
     with Decoder() as decoder:
 
         def kill_the_child() -> None:
@@ -154,12 +155,12 @@ def test_a_file_that_kills_the_decoder_costs_one_answer(
         thread = threading.Thread(target=kill_the_child)
         thread.start()
         hostile = tmp_path / "hostile.flac"
-        lost = predict_file(hostile, bundle, classifier, "soft", decoder)
+        lost = predict_file(hostile, loaded, "soft", decoder)
         thread.join()
-        found = predict_file(track, bundle, classifier, "soft", decoder)
+        found = predict_file(track, loaded, "soft", decoder)
     assert lost.label is None
     assert str(lost.error).startswith("E_DECODE: the decoder crashed with signal 11")
-    assert found == predict_file(track, bundle, classifier)
+    assert found == predict_file(track, loaded)
 
 
 @pytest.mark.timeout(20)

@@ -67,7 +67,7 @@ def kept_by_a_real_step(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_estimate_is_what_a_real_step_keeps(name) -> None:
-    network = MODELS[name](name=name).build(3)
+    network = MODELS[name](name=name).build(3, 64)
     estimate = training_bytes(network, KNOWN[name], batch_size=3)
     real = kept_by_a_real_step(network, (3, *KNOWN[name]))
     assert estimate.activations == pytest.approx(real, rel=0.01)
@@ -130,7 +130,7 @@ def space_with(weights: Path) -> str:
 
 
 def test_weights_that_fit_are_taken_and_others_named(tmp_path: Path) -> None:
-    whole = Backbone().build(3).get_submodule("body").state_dict()
+    whole = Backbone().build(3, 64).get_submodule("body").state_dict()
     safetensors.torch.save_file(whole, tmp_path / "whole.safetensors")
     check_weights(loads(space_with(tmp_path / "whole.safetensors")))
     del whole["conv1.weight"]
@@ -167,7 +167,7 @@ def test_memory_is_that_of_what_a_worker_holds_at_once(settings, clips, frames) 
         f"name: s\nmodel: {{name: cnn, blocks: 2, channels: 8, batch_norm: false}}\n{settings}"
     ).template
     found = memory_of(experiment)
-    parameters = sum(p.numel() for p in experiment.model.build(2).parameters())
+    parameters = sum(p.numel() for p in experiment.model.build(2, 64).parameters())
     assert found.weights == found.gradients == 4 * parameters
     pixels = 64 * frames
     least = 4 * clips * pixels * (1 + 8)

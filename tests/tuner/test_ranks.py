@@ -52,7 +52,7 @@ def arrays(num_clips: int) -> Arrays:
 
 def classifier() -> Classifier:
     torch.manual_seed(1)
-    network = Cnn(blocks=2, channels=4).build(K)
+    network = Cnn(blocks=2, channels=4).build(K, 64)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 

@@ -67,12 +67,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], Pat
 
 def test_a_model_of_stored_samples_rounds_those_it_is_given(tmp_path: Path) -> None:
     """A loud tone over noise at -100 dB: half precision is louder than the noise."""
-    bundle, classifier = load_bundle(make_bundle(tmp_path))
+    model = load_bundle(make_bundle(tmp_path))
+    bundle = model.bundle
     noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(1))
     exact = 0.5 * torch.sin(0.1 * torch.arange(4000)) + 1e-5 * noise
     rounded = exact.half().float()
-    as_it_is = WaveformModel(bundle, classifier)
-    rounding = WaveformModel(dataclasses.replace(bundle, from_stored_samples=True), classifier)
+    as_it_is = WaveformModel(model)
+    rounding = WaveformModel(
+        dataclasses.replace(model, bundle=dataclasses.replace(bundle, from_stored_samples=True))
+    )
     assert torch.equal(rounding(exact), as_it_is(rounded))
     assert not torch.equal(as_it_is(exact), as_it_is(rounded))
 
@@ -172,12 +175,13 @@ def test_the_program_without_pickle_answers_as_validation_does(
     uri, name, folder = program
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-    bundle, classifier = load_bundle(folder)
+    served = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    model = load_bundle(folder)
+    bundle, classifier = model.bundle, model.classifier
     for clips in waveforms(num, bundle.feature.num_samples(bundle.clip.clip_seconds)).values():
         features = torch.from_numpy(transform(clips, bundle.feature)).float()
         expected = clip_probabilities(classifier, features, bundle.crops).numpy()
-        answer = model.predict(clips)
+        answer = served.predict(clips)
         assert answer.shape == (num, 3)
         np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
 
@@ -189,8 +193,10 @@ def test_a_model_is_found_by_name_version_and_run(
     uri, folder = served
     runs = store[1]
     reference = {"run": f"runs:/{runs[1]}", "parent": runs[0]}.get(form, form)
-    bundle, classifier = load_bundle(fetch_bundle(uri, reference, tmp_path))
-    wanted, original = load_bundle(folder)
+    model = load_bundle(fetch_bundle(uri, reference, tmp_path))
+    bundle, classifier = model.bundle, model.classifier
+    exported = load_bundle(folder)
+    wanted, original = exported.bundle, exported.classifier
     assert bundle == wanted
     states = zip(classifier.state_dict().values(), original.state_dict().values(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in states)

@@ -18,10 +18,11 @@ from tests.tuner.studies import Script
 from tuner.models.convnets import Conv1d
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
-from tuner.predict import Vote, predict_file
+from tuner.predict import predict_file
 from tuner.tracking import open_tracker
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.predictor import VoteKind
 from tuner.training.recipe import Crops
 
 FACTS = ModelFacts(
@@ -127,7 +128,7 @@ def test_a_registered_network_on_samples_answers_for_the_crops_of_a_clip(
     programs, waveform: Path, num: int
 ) -> None:
     clips = np.random.default_rng(num).normal(0, 0.1, (num, CLIP)).astype("f4")
-    _, classifier = load_bundle(waveform)
+    classifier = load_bundle(waveform).classifier
     halves = torch.from_numpy(clips).half().float()[:, None].tensor_split(2, dim=2)
     with torch.no_grad():
         wanted = torch.stack([classifier(half).softmax(1) for half in halves]).mean(0)
@@ -137,8 +138,10 @@ def test_a_registered_network_on_samples_answers_for_the_crops_of_a_clip(
 
 @pytest.mark.parametrize("name", ["song", "waveform"])
 def test_the_registered_bundle_is_the_exported_one(served, request, tmp_path, name: str) -> None:
-    bundle, classifier = load_bundle(fetch_bundle(served, f"models:/{name}@champion", tmp_path))
-    wanted, original = load_bundle(request.getfixturevalue(name))
+    model = load_bundle(fetch_bundle(served, f"models:/{name}@champion", tmp_path))
+    bundle, classifier = model.bundle, model.classifier
+    exported = load_bundle(request.getfixturevalue(name))
+    wanted, original = exported.bundle, exported.classifier
     assert bundle == wanted
     ours, theirs = classifier.state_dict(), original.state_dict()
     assert ours.keys() == theirs.keys()
@@ -157,31 +160,35 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_gets_the_answer_of_its_numbers(song: Path, track: Path) -> None:
-    bundle, classifier = load_bundle(song)
+    model = load_bundle(song)
+    bundle = model.bundle
     samples, _ = soundfile.read(track, dtype="float32")
     (wanted,) = predictions(song_features(samples, RATE, bundle.feature.framing)[None])
-    answer = predict_file(track, bundle, classifier)
+    answer = predict_file(track, model)
     shares = [answer.probabilities[label] for label in LABELS]
     np.testing.assert_allclose(shares, wanted, rtol=0, atol=1e-6)
     assert (answer.label, answer.clips) == (LABELS[int(wanted.argmax())], 1)
 
 
 def test_the_one_row_of_a_song_wins_a_hard_vote_alone(song: Path, track: Path) -> None:
-    answer = predict_file(track, *load_bundle(song), vote="hard")
+    answer = predict_file(track, load_bundle(song), vote="hard")
     assert sorted(answer.probabilities.values()) == [0, 0, 1]
-    assert answer.label == predict_file(track, *load_bundle(song)).label
+    assert answer.label == predict_file(track, load_bundle(song)).label
 
 
 @pytest.mark.parametrize("vote", ["soft", "hard"])
-def test_a_file_gets_the_answer_of_its_samples(waveform: Path, track: Path, vote: Vote) -> None:
-    bundle, classifier = load_bundle(waveform)
+def test_a_file_gets_the_answer_of_its_samples(
+    waveform: Path, track: Path, vote: VoteKind
+) -> None:
+    model = load_bundle(waveform)
+    bundle, classifier = model.bundle, model.classifier
     samples, _ = soundfile.read(track, dtype="float32")
     crops = torch.from_numpy(transform(samples.reshape(8, CLIP // 2), bundle.feature)).float()
     with torch.no_grad():
         # four clips of two crops each
         clips = classifier(crops).softmax(1).reshape(4, 2, 3).mean(1)
     wanted = clips.mean(0) if vote == "soft" else torch.eye(3)[clips.argmax(1)].mean(0)
-    answer = predict_file(track, bundle, classifier, vote)
+    answer = predict_file(track, model, vote)
     shares = [answer.probabilities[label] for label in LABELS]
     np.testing.assert_allclose(shares, wanted.numpy(), rtol=0, atol=1e-6)
     assert answer.clips == 4

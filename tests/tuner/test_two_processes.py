@@ -51,7 +51,7 @@ def feed(workers: Workers) -> ArrayFeed:
 
 def classifier(case: str) -> Classifier:
     torch.manual_seed(0)
-    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=case != PARTS).build(K)
+    network = Cnn(blocks=2, channels=4, dropout=0.0, batch_norm=case != PARTS).build(K, 64)
     return Classifier(network, np.zeros(F, np.float32), np.ones(F, np.float32))
 
 

@@ -23,7 +23,7 @@ BUNDLES = {
 
 
 def network_of(size: str, **settings) -> Any:
-    return Wav2Vec2.model_validate({"size": size, **settings}).build(3)
+    return Wav2Vec2.model_validate({"size": size, **settings}).build(3, 1)
 
 
 def tiny(**settings) -> Any:

@@ -47,7 +47,7 @@ def colour_network(name: str, **options) -> Any:
 
 
 def backbone(name: str, num_labels: int = 3, **settings) -> Any:
-    return Backbone(name=name, **settings).build(num_labels).eval()
+    return Backbone(name=name, **settings).build(num_labels, 64).eval()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -178,7 +178,7 @@ def test_without_cache_and_network_there_are_two_remedies(offline, cache, monkey
 def test_the_environment_of_the_hub_is_respected(tmp_path: Path) -> None:
     code = (
         "from tuner.models.backbone import Backbone; "
-        "Backbone(name='resnet18', weights='pretrained').build(3)"
+        "Backbone(name='resnet18', weights='pretrained').build(3, 64)"
     )
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     env.pop("HF_HUB_CACHE", None)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Entries: TypeAlias = dict[str, tuple[Mark, yaml.Node]]  # by key, with the place of the key
 
 RANGE_BLOCKS = ("features", "model", "optim", "augment", "train")
+LIST_SETTINGS = (("features", "network"),)
+"""Settings of which an option of a choice may be a list."""
 RANGE_SETTINGS = (("data", "clip_seconds"), ("data", "clips_per_track"), ("data", "hop_seconds"))
 _WHERE_RANGES_CAN_BE = (
     f"in {', '.join(RANGE_BLOCKS)} and for {', '.join('.'.join(path) for path in RANGE_SETTINGS)}"
@@ -128,7 +130,7 @@ class _Reader:
         branches: dict[Scalar, Tree] = {
             label: self.tree(item, path, f"{name}.{label}")
             for label, item in labelled
-            if isinstance(item, yaml.MappingNode) and issubclass(KINDS[kind], Options)
+            if issubclass(KINDS[kind], Options) and _is_alternative(item, path)
         }
         arguments = [
             label if label in branches else self.argument(kind, item, name)
@@ -166,18 +168,33 @@ def _join(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 
 
+def _is_alternative(item: yaml.Node, path: Path) -> bool:
+    """Return True for an option that is a block, or a list where the setting takes one."""
+    if isinstance(item, yaml.SequenceNode):
+        return path in LIST_SETTINGS
+    return isinstance(item, yaml.MappingNode)
+
+
 def _labels(items: Sequence[yaml.Node]) -> list[str]:
-    """Label alternatives by their ``name`` or ``kind``, else by index; repeated labels get #2."""
+    """Label alternatives by their ``name`` or ``kind``, else by index; repeated labels get #2.
+
+    A list is labelled by its values.
+    """
     labels: list[str] = []
     seen: Counter[str] = Counter()
     for index, item in enumerate(items):
         entries = item.value if isinstance(item, yaml.MappingNode) else []
         values = {key.value: value for key, value in entries}
         named = values.get("name", values.get("kind"))
-        label = _string(named) or str(index)
+        label = _string(named) or _joined(item) or str(index)
         seen[label] += 1
         labels.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
     return labels
+
+
+def _joined(node: yaml.Node) -> str:
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    return " + ".join(filter(None, map(_string, items)))
 
 
 def _string(node: yaml.Node | None) -> str | None:

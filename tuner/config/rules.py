@@ -187,8 +187,23 @@ def _for_kinds(path: str, has_effect: Callable[[FeatureKind], bool], reason: str
 
 
 def _parameter(name: str) -> Rule:
-    reason = f"it is read by {', '.join(k for k, row in KINDS.items() if name in row.reads)}"
-    return _for_kinds(f"features.{name}", lambda row: name in row.reads, reason)
+    """Advise against a setting of the front end that nothing reads."""
+    kinds = ", ".join(kind for kind, row in KINDS.items() if name in row.reads)
+
+    def check(e: Experiment) -> str | None:
+        if name not in e.front_end.row.reads:
+            return f"has no effect with {e.front_end.kind}; it is read by {kinds}"
+        return _fixed(e, name)
+
+    return Rule((f"features.{name}", *KIND), check)
+
+
+def _fixed(e: Experiment, name: str) -> str | None:
+    value = getattr(e.front_end, name)
+    if value == getattr(e.features, name):
+        return None
+    what = e.features.network if e.front_end.kind == "embedding" else e.model.name
+    return f"has no effect with {what}, which takes {value}"
 
 
 def _compute(e: Experiment) -> str | None:
@@ -221,7 +236,11 @@ _UNREAD_AT_ONCE = (
 
 ADVICE: tuple[Rule, ...] = (
     Rule(("data.split",), _leaky),
-    *map(_parameter, ("f_min", "f_max", "n_mels", "n_mfcc", "n_lags")),
+    Rule(("features.sample_rate", *KIND), lambda e: _fixed(e, "sample_rate")),
+    *map(
+        _parameter,
+        ("n_fft", "hop_length", "f_min", "f_max", "n_mels", "n_mfcc", "n_lags", "network"),
+    ),
     Rule(("features.compute", *KIND), _compute),
     Rule(("scheduler.grace_epochs", "scheduler.name"), _asha),
     Rule(("scheduler.reduction_factor", "scheduler.name"), _asha),

@@ -212,7 +212,8 @@ class Experiment(Block):
         if kind == "auto":
             kind = self.model.takes[0]
         read = ("sample_rate", *KINDS[kind].reads)
-        return FeatureSpec(kind=kind, **{name: getattr(self.features, name) for name in read})
+        given = {name: getattr(self.features, name) for name in read}
+        return FeatureSpec(kind=kind, **given | self.model.front_end)
 
     @property
     def stored_features(self) -> FeatureSpec:

@@ -34,7 +34,7 @@ class Backbone(ModelSettings):
         """Return each architecture's name and description."""
         return {name: one.description for name, one in ARCHITECTURES.items()}
 
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Create timm's network with its initial weights, pooling and a linear head."""
         from tuner.models.backbone_network import BackboneNetwork
 

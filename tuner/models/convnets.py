@@ -51,7 +51,7 @@ class Cnn(ModelSettings):
         0, ge=0, le=8192, description="Width of a dense layer before the output; 0 for none."
     )
 
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Stack the blocks, which halve both axes and double the channels, and the head."""
         from torch import nn
 
@@ -91,7 +91,7 @@ class Conv1d(ModelSettings):
     channels: int = Field(64, ge=1, le=512, description="Channels of the first layer.")
     dropout: Dropout = 0.2
 
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Build the network of Dai et al. 2016 (arXiv 1610.00087), with dropout added.
 
         A wide first layer acts as a filter bank. Stages of kernel 3 follow, each after a pooling

@@ -1,4 +1,4 @@
-"""A random forest on the numbers of a whole song."""
+"""A random forest on rows of numbers: of a whole song, or the activations of a network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from tuner.models.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipelines.features import Kind
+
 
 class Forest(ModelSettings):
-    """Random forest on the numbers of a whole song, grown by scikit-learn."""
+    """Random forest on rows of numbers, grown by scikit-learn."""
 
-    takes: ClassVar = ("song",)
+    takes: ClassVar[tuple[Kind, ...]] = ("song", "embedding")
     fits_at_once: ClassVar = True
 
     name: Literal["forest"] = Field("forest", description="Model name.")
@@ -26,8 +28,8 @@ class Forest(ModelSettings):
         0.25, gt=0, le=1, description="Share of the features that each split considers."
     )
 
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Build a forest of single leaves, in which all classes are equally likely."""
         from tuner.models.forest_network import ForestNetwork
 
-        return ForestNetwork(num_labels, **self.model_dump(exclude={"name"}))
+        return ForestNetwork(num_labels, num_rows, **self.model_dump(exclude={"name"}))

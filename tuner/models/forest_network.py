@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipelines.features.song import SONG_FEATURES
-
 # As in tuner.training.metrics: a class without a vote is not impossible.
 MIN_PROBABILITY = 1e-12
 _SUM_TOLERANCE = 1e-3  # for the sum of class shares, which adds a few float32 rounding errors
@@ -82,6 +80,7 @@ class Trees(nn.Module):
 
     Args:
         num_labels: Number of classes ``k``.
+        num_rows: Rows ``f`` of the features.
         num_trees: Number of trees ``t``.
         max_depth: Longest path from a root to a leaf.
     """
@@ -92,9 +91,10 @@ class Trees(nn.Module):
     threshold: torch.Tensor  # float32[nodes]
     shares: torch.Tensor  # float32[nodes, k]
 
-    def __init__(self, num_labels: int, num_trees: int, max_depth: int) -> None:
+    def __init__(self, num_labels: int, num_rows: int, *, num_trees: int, max_depth: int) -> None:
         super().__init__()
-        self.num_labels, self.num_trees, self.max_depth = num_labels, num_trees, max_depth
+        self.num_labels, self.num_rows = num_labels, num_rows
+        self.num_trees, self.max_depth = num_trees, max_depth
         leaf = Tree(
             np.zeros((1, 2), np.int64), np.zeros(1, np.int64), np.zeros(1),
             np.full((1, num_labels), 1 / num_labels),
@@ -157,7 +157,7 @@ class Trees(nn.Module):
                 return f"{name} is {tensor.dtype}{list(tensor.shape)}, not {dtype}{list(shape)}"
         if not self.num_trees <= nodes <= self.num_trees * (2 ** (self.max_depth + 1) - 1):
             return f"{nodes} nodes in {self.num_trees} trees of depth {self.max_depth}"
-        limits = {"roots": nodes, "branches": nodes, "feature": len(SONG_FEATURES)}
+        limits = {"roots": nodes, "branches": nodes, "feature": self.num_rows}
         for name, limit in limits.items():
             if int(state[name].min()) < 0 or int(state[name].max()) >= limit:
                 return f"{name} has numbers outside 0 to {limit - 1}"
@@ -194,21 +194,22 @@ class LogProbability(nn.Module):
 
 
 class ForestNetwork(nn.Module):
-    """A random forest on the numbers of a song.
+    """A random forest on rows of numbers.
 
     Args:
         num_labels: Number of classes ``k``.
+        num_rows: Rows ``f`` of the features.
         num_trees: Number of trees.
         max_depth: Longest path from a root to a leaf.
         growth: ``min_samples_leaf`` and ``max_features``, which scikit-learn gets.
     """
 
     def __init__(
-        self, num_labels: int, *, num_trees: int, max_depth: int, **growth: float
+        self, num_labels: int, num_rows: int, *, num_trees: int, max_depth: int, **growth: float
     ) -> None:
         super().__init__()
         self.growth = growth
-        self.body = Trees(num_labels, num_trees, max_depth)
+        self.body = Trees(num_labels, num_rows, num_trees=num_trees, max_depth=max_depth)
         self.head = LogProbability()
 
     def fit(
@@ -237,16 +238,15 @@ class ForestNetwork(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map numbers of songs ``float32[b, 1, 16, 1]`` to logits ``float32[b, k]``.
+        """Map rows of numbers ``float32[b, 1, f, 1]`` to logits ``float32[b, k]``.
 
         Raises:
             ValueError: The input has another shape.
         """
-        num = len(SONG_FEATURES)
-        if x.shape[1:] != (1, num, 1):
+        if x.shape[1:] != (1, self.body.num_rows, 1):
             raise ValueError(
-                f"a forest takes the {num} numbers of a song, [b, 1, {num}, 1], "
-                f"not {list(x.shape)}"
+                f"this forest takes {self.body.num_rows} numbers, [b, 1, {self.body.num_rows}, 1],"
+                f" not {list(x.shape)}"
             )
         logits: torch.Tensor = self.head(self.body(x.flatten(1)))
         return logits

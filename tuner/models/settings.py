@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field
@@ -62,6 +64,10 @@ class ModelSettings(Block):
             in one call, instead of in epochs of gradient steps. Such a model reads nothing of
             ``optim``, ``augment`` and ``train`` except the class balance, and its weights may
             have any size.
+        front_end: Front-end settings that the model fixes, because its weights were trained with
+            them; a space file's own values of these are for other models.
+        standardised_by: Mean and standard deviation, in dB, by which its features are
+            standardised; None for those of each row over the training clips.
         rules: Checks that involve several settings. Each check takes the model and the features
             block of the experiment.
         name: Name of the model in a space file.
@@ -69,16 +75,22 @@ class ModelSettings(Block):
 
     takes: ClassVar[tuple[Kind, ...]]
     fits_at_once: ClassVar[bool] = False
+    front_end: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    standardised_by: ClassVar[tuple[float, float] | None] = None
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     name: str
 
     @abstractmethod
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Return the network: ``float[b, 1, f, m]`` to logits ``float[b, num_labels]``.
 
         Its parameters belong to two submodules: ``body`` gives pooled features, ``head`` gives
         logits.
+
+        Args:
+            num_labels: Number of classes.
+            num_rows: Rows ``f`` of the features; networks that pool over them take any number.
 
         Raises:
             WeightsError: The initial weights are missing, or do not fit.

@@ -66,7 +66,7 @@ class Wav2Vec2(ModelSettings):
     pool: Pool = "avg"
     dropout: Dropout = 0.1
 
-    def build(self, num_labels: int) -> nn.Module:
+    def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Build the encoder, load its initial weights, and add pooling and a linear head."""
         from tuner.models.wav2vec2_network import build
 

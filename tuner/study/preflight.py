@@ -42,7 +42,7 @@ def check_weights(space: Space) -> None:
     """
     for model in space.models():
         if model.initial_weights:
-            model.build(PROBE_LABELS)
+            model.build(PROBE_LABELS, num_rows=1)
 
 
 def memory_of(experiment: Experiment) -> MemoryEstimate:
@@ -55,7 +55,7 @@ def memory_of(experiment: Experiment) -> MemoryEstimate:
     if train.crop_seconds is not None:
         frames = min(frames, features.columns_in(train.crop_seconds))
     clips = train.batch_size // (experiment.resources.workers * train.accumulate)
-    network = experiment.model.without_weights().build(PROBE_LABELS)
+    network = experiment.model.without_weights().build(PROBE_LABELS, rows)
     return training_bytes(network, (1, rows, frames), max(clips, 1))
 
 

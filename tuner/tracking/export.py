@@ -9,13 +9,14 @@ import torch
 
 from pipelines.features.extract import front_end
 from pipelines.features.song import SONG_FEATURES
-from tuner.training.bundle import BUNDLE, MODEL, Bundle
+from tuner.training.bundle import BUNDLE, MODEL
 from tuner.training.metrics import clip_probabilities
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tuner.models.layers import Classifier
+    from tuner.training.predictor import Predictor
 
 EXTRA_FILES = "extra_files"  # MLflow's name of the folder for files next to the model
 
@@ -24,14 +25,14 @@ class WaveformModel(torch.nn.Module):
     """Front end, classifier and mean over crops in one module that `torch.export` accepts.
 
     Args:
-        bundle: Defines how features are made and cropped.
-        classifier: The classifier, in evaluation mode.
+        predictor: A model of clips.
     """
 
-    def __init__(self, bundle: Bundle, classifier: Classifier) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         super().__init__()
-        self.front_end = front_end(bundle.feature)
-        self.classifier = classifier
+        bundle = predictor.bundle
+        self.front_end = front_end(bundle.feature, predictor.embedding)
+        self.classifier = predictor.classifier
         self.crops = bundle.crops
         self.rounds = bundle.from_stored_samples
 
@@ -63,30 +64,27 @@ class SongModel(torch.nn.Module):
         return probabilities
 
 
-def _program(
-    bundle: Bundle, classifier: Classifier
-) -> tuple[torch.nn.Module, tuple[int, ...], str]:
+def _program(predictor: Predictor) -> tuple[torch.nn.Module, tuple[int, ...], str]:
     """Return the program from a model's input to probabilities.
 
     Returns:
         The module, the shape of one clip or of one track's features, and a readable
         description of the input.
     """
+    bundle = predictor.bundle
     rate = bundle.feature.sample_rate
     if bundle.feature.row.column == "track":
         takes = (
             f"features of whole tracks at {rate} Hz, made by pipelines.features.extract in the "
             f"units of pipelines.features.song: {', '.join(SONG_FEATURES)}"
         )
-        return SongModel(classifier).eval(), bundle.feature.shape(bundle.clip), takes
+        return SongModel(predictor.classifier).eval(), bundle.feature.shape(bundle.clip), takes
     length = bundle.feature.num_samples(bundle.clip.clip_seconds)
     takes = f"one-channel clips of {length} samples at {rate} Hz, full scale at 1"
-    return WaveformModel(bundle, classifier).eval(), (length,), takes
+    return WaveformModel(predictor).eval(), (length,), takes
 
 
-def save_mlflow_model(
-    bundle: Bundle, classifier: Classifier, bundle_folder: Path, path: Path, logged: Any
-) -> None:
+def save_mlflow_model(predictor: Predictor, bundle_folder: Path, path: Path, logged: Any) -> None:
     """Write the model in MLflow's layout: a pt2 program with the bundle's files next to it."""
     import mlflow
     import mlflow.pytorch
@@ -94,12 +92,12 @@ def save_mlflow_model(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    module, shape, takes = _program(bundle, classifier)
+    module, shape, takes = _program(predictor)
     float32 = np.dtype("float32")
     # Unnamed tensors: named ones would reach the model as a dict, which PyTorch models refuse.
     signature = ModelSignature(
         Schema([TensorSpec(float32, (-1, *shape))]),
-        Schema([TensorSpec(float32, (-1, len(bundle.labels)))]),
+        Schema([TensorSpec(float32, (-1, len(predictor.labels)))]),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch.export warns about its own internals

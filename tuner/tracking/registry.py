@@ -133,7 +133,7 @@ def _create_version(
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    bundle, classifier = load_bundle(bundle_folder)
+    predictor = load_bundle(bundle_folder)
     experiment_id = client.get_run(run_id).info.experiment_id
     tags = facts.tags()
     logged = client.create_logged_model(
@@ -141,7 +141,7 @@ def _create_version(
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        save_mlflow_model(bundle, classifier, bundle_folder, path, logged)
+        save_mlflow_model(predictor, bundle_folder, path, logged)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")

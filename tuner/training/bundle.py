@@ -24,11 +24,14 @@ from tuner.errors import CheckpointError
 from tuner.models import Model
 from tuner.models.layers import Classifier
 from tuner.training.checkpoint import DAMAGE, tensor_bytes
+from tuner.training.predictor import Predictor
 from tuner.training.recipe import Crops
 
 FORMAT_VERSION = 2
 BUNDLE = "bundle.json"
 MODEL = "model.safetensors"
+EMBEDDING = "embedding."
+"""Prefix of the weights of pretrained networks that make a model's features."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
@@ -56,10 +59,27 @@ class Bundle:
     from_stored_samples: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
 
+    def embedding(self, *, with_weights: bool) -> torch.nn.Module | None:
+        """Return the pretrained networks that make its features; None for other features.
+
+        Args:
+            with_weights: True for the weights of this node's cache; without them, the module
+                waits for a state.
+
+        Raises:
+            WeightsError: The weights can neither be found nor fetched.
+        """
+        if self.feature.row.column != "clip":
+            return None
+        from pipelines.features.networks.frozen import build_frozen
+
+        return build_frozen(self.feature.network, with_weights=with_weights)
+
     def classifier(self) -> Classifier:
         """Return an untrained classifier of this architecture."""
-        network = self.model.without_weights().build(len(self.labels))
-        ones = np.ones(self.feature.shape(self.clip)[0], np.float32)
+        rows, _ = self.feature.shape(self.clip)
+        network = self.model.without_weights().build(len(self.labels), rows)
+        ones = np.ones(rows, np.float32)
         return Classifier(network, ones * 0, ones)
 
     @property
@@ -79,8 +99,8 @@ def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor
     return folder
 
 
-def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
-    """Read an exported model; returns its bundle and its classifier in evaluation mode.
+def load_bundle(folder: Path) -> Predictor:
+    """Read an exported model, ready to predict.
 
     Raises:
         CheckpointError: There is no bundle, its version is unknown, a file is damaged, or the
@@ -93,12 +113,26 @@ def load_bundle(folder: Path) -> tuple[Bundle, Classifier]:
         if hashlib.sha256(content).hexdigest() != digest:
             raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
         weights = safetensors.torch.load(content)
-        _check_weights(bundle, weights)
-        classifier = bundle.classifier()
-        classifier.load_state_dict(weights)
+        embedding, classifier = _parts(weights)
+        _check_weights(bundle, classifier, embedding)
+        predictor = Predictor(bundle, bundle.classifier(), bundle.embedding(with_weights=False))
+        predictor.classifier.load_state_dict(classifier)
+        if predictor.embedding is not None:
+            predictor.embedding.load_state_dict(embedding)
     except (*DAMAGE, SpecError) as error:
         raise CheckpointError(f"{folder}: not an exported model: {error}") from error
-    return bundle, classifier.eval()
+    predictor.classifier.eval()
+    return predictor
+
+
+def _parts(
+    weights: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Split the weights of a file into those of the embedding and those of the classifier."""
+    embedding = {
+        k.removeprefix(EMBEDDING): v for k, v in weights.items() if k.startswith(EMBEDDING)
+    }
+    return embedding, {k: v for k, v in weights.items() if not k.startswith(EMBEDDING)}
 
 
 def _read_description(files: Folder) -> tuple[Bundle, str]:
@@ -128,18 +162,26 @@ def _read_description(files: Folder) -> tuple[Bundle, str]:
     return bundle, data["sha256"][MODEL]
 
 
-def _check_weights(bundle: Bundle, weights: Mapping[str, torch.Tensor]) -> None:
+def _check_weights(
+    bundle: Bundle, classifier: Mapping[str, torch.Tensor], embedding: Mapping[str, torch.Tensor]
+) -> None:
     """Refuse weights that are not finite, or of a wrong shape, before their model is built.
 
     Raises:
         ValueError: Names the fault.
     """
-    for name, tensor in weights.items():
+    for name, tensor in (*classifier.items(), *embedding.items()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds values that are not finite")
-    if bundle.model.fits_at_once:
-        return  # its size depends on its weights, and it checks them itself
     with torch.device("meta"):
-        expected = {name: one.shape for name, one in bundle.classifier().state_dict().items()}
-    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        frozen = bundle.embedding(with_weights=False)
+        # A model that is fitted at once may have any size, and checks it itself.
+        network = None if bundle.model.fits_at_once else bundle.classifier()
+    if _shapes(frozen.state_dict() if frozen else {}) != _shapes(embedding):
+        raise ValueError("the weights of its pretrained networks do not fit")
+    if network and _shapes(network.state_dict()) != _shapes(classifier):
         raise ValueError("the weights do not fit the model")
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

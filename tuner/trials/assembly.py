@@ -107,7 +107,8 @@ class TrialSpec:
             arrays = arrays.learning_from_validation()
         recipe = _recipe(experiment, arrays.x.shape[2], self.seed)
         torch.manual_seed(self.seed)  # torch initialises weights from its global generator
-        network = (model if from_weights else model.without_weights()).build(len(arrays.labels))
+        sizes = len(arrays.labels), arrays.x.shape[1]
+        network = (model if from_weights else model.without_weights()).build(*sizes)
         cache_bytes = cache_budget(workers.device, experiment.resources.gpus_per_worker)
         feed = ArrayFeed(arrays, recipe, workers, cache_bytes)
         if feed.steps_per_epoch == 0 and not model.fits_at_once:
@@ -117,9 +118,13 @@ class TrialSpec:
             )
         clip = open_feature_set(Folder(folder)).manifest.clip
         bundle = Bundle(arrays.labels, clip, feature, recipe.crops, model, on_device)
-        return TrialParts(
-            arrays, Classifier(network, arrays.mean, arrays.std), feed, recipe, bundle
-        )
+        classifier = Classifier(network, arrays.mean, arrays.std)
+        if model.standardised_by is not None:
+            for buffer, value in zip(
+                (classifier.mean, classifier.std), model.standardised_by, strict=True
+            ):
+                buffer.fill_(value)
+        return TrialParts(arrays, classifier, feed, recipe, bundle)
 
 
 def trial_folder(study: Folder, trial_id: str) -> Folder:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tuner.training import metrics
-from tuner.training.bundle import save_bundle
+from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
 from tuner.training.feed import Alone
 from tuner.training.metrics import evaluate
@@ -128,7 +128,10 @@ def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str
         CheckpointError: The trial has no intact checkpoint.
     """
     parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
-    return save_bundle(target, replace(parts.bundle, origin=origin), _best_weights(study, spec))
+    weights = _best_weights(study, spec)
+    if (embedding := parts.bundle.embedding(with_weights=True)) is not None:
+        weights |= {EMBEDDING + name: value for name, value in embedding.state_dict().items()}
+    return save_bundle(target, replace(parts.bundle, origin=origin), weights)
 
 
 def _best_weights(study: Folder, spec: TrialSpec) -> dict[str, torch.Tensor]:

@@ -1,0 +1,116 @@
+"""Trained models as prediction uses them: from the samples of a track to the votes for classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.features.extract import as_stored, extract
+from tuner.training import metrics
+
+if TYPE_CHECKING:
+    from tuner.models.layers import Classifier
+    from tuner.training.bundle import Bundle
+
+VoteKind: TypeAlias = Literal["soft", "hard"]
+Sounds: TypeAlias = Mapping[int, NDArray[np.float32]]
+"""The samples ``float32[T]`` of a track by their rate, in Hz."""
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes of the clips of one track.
+
+    Attributes:
+        shares: Share of each class ``[k]``: the mean of the clips' probabilities, or with a hard
+            vote the share of clips that it wins.
+        mean: Mean of the clips' probabilities ``[k]``, which breaks ties.
+        num_clips: Number of clips that voted.
+    """
+
+    shares: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    num_clips: int
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model: cut, transform, classify and vote, with the functions used in training.
+
+    Attributes:
+        bundle: Description of the model.
+        classifier: Its classifier, in evaluation mode.
+        embedding: Pretrained networks that make its features; None without any.
+    """
+
+    bundle: Bundle
+    classifier: Classifier
+    embedding: torch.nn.Module | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.bundle.labels
+
+    @property
+    def sample_rates(self) -> tuple[int, ...]:
+        """Rates at which it needs a track, in Hz."""
+        return (self.bundle.feature.sample_rate,)
+
+    def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float32]:
+        """Return the class probabilities ``[n, k]`` of the clips of a track."""
+        bundle = self.bundle
+        samples = sounds[bundle.feature.sample_rate]
+        if bundle.from_stored_samples:
+            samples = as_stored(samples)
+        made = extract(samples, bundle.clip, bundle.feature, self.embedding)
+        features = torch.from_numpy(made.features).float()
+        found = metrics.clip_probabilities(self.classifier, features, bundle.crops)
+        return np.asarray(found.numpy())
+
+    def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
+        """Return the votes for a track."""
+        clips = self.clip_probabilities(sounds)
+        count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
+        return Votes(count(clips), clips.mean(0, dtype=np.float64), len(clips))
+
+
+@dataclass(frozen=True)
+class FusedPredictor:
+    """Several trained models whose votes are averaged.
+
+    Attributes:
+        members: The models; all know the same classes in the same order.
+        weights: Their weights, with a sum of 1.
+    """
+
+    members: tuple[Predictor, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.members[0].labels
+
+    @property
+    def sample_rates(self) -> tuple[int, ...]:
+        """Rates at which the members need a track, in Hz."""
+        return tuple(sorted({rate for one in self.members for rate in one.sample_rates}))
+
+    def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
+        """Return the weighted mean of the members' votes for a track."""
+        votes = [one.votes(sounds, vote) for one in self.members]
+        return Votes(
+            np.average([one.shares for one in votes], axis=0, weights=self.weights),
+            np.average([one.mean for one in votes], axis=0, weights=self.weights),
+            max(one.num_clips for one in votes),
+        )
+
+
+TrainedModel: TypeAlias = Predictor | FusedPredictor
+"""Everything that a registered version can be."""
