@@ -17,12 +17,13 @@ from tuner.models.backbone import Backbone
 from tuner.models.convnets import Cnn, Conv1d
 from tuner.models.forest import Forest
 from tuner.models.heads import Linear, Mlp
+from tuner.models.musicnn import Musicnn
 from tuner.models.settings import PRETRAINED, ModelSettings
 from tuner.models.wav2vec2 import Wav2Vec2
 
 __all__ = ["MODELS", "PRETRAINED", "TABLE", "Model", "ModelSettings"]
 
-TABLE: tuple[type[ModelSettings], ...] = (Cnn, Backbone, Conv1d, Wav2Vec2, Linear, Mlp, Forest)
+TABLE: tuple[type[ModelSettings], ...] = (Cnn, Backbone, Conv1d, Wav2Vec2, Musicnn, Linear, Mlp, Forest)
 
 MODELS = {name: model for model in TABLE for name in model.names()}
 """Settings classes by the name that a space file gives."""

@@ -19,6 +19,7 @@ class Architecture:
         tokens: True for a transformer, whose features are a sequence of tokens and not a map.
         time_first: True if it was made for images whose rows are time.
         published: Overrides of timm's record of its published weights.
+        trained_on: Data that the published weights were trained on.
     """
 
     description: str
@@ -28,6 +29,7 @@ class Architecture:
     tokens: bool = False
     time_first: bool = False
     published: Mapping[str, Any] = field(default_factory=dict)
+    trained_on: str = "ImageNet, photographs"
 
 
 # Patches at the right and lower edge are padded, and the learned grid of positions is resampled
@@ -67,6 +69,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "hf_hub_id": "gaunernst/vit_base_patch16_1024_128.audiomae_as2m",
             "input_size": (1, 1024, 128),
             "num_classes": 0,
+            "license": "cc-by-4.0",
         },
+        trained_on="AudioSet-2M, sound of YouTube videos",
     ),
 }

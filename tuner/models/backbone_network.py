@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub
@@ -115,6 +116,19 @@ def _names(layers: str | tuple[str, ...]) -> tuple[str, ...]:
     return (layers,) if isinstance(layers, str) else layers
 
 
+def hub_id_of(name: str) -> str:
+    """Return the name on the hub of an architecture's published weights."""
+    architecture = ARCHITECTURES[name]
+    known = timm.get_pretrained_cfg(architecture.timm_name or name)
+    return str(architecture.published.get("hf_hub_id") or known.hf_hub_id)
+
+
+def cached_file(name: str) -> Path | None:
+    """Return the file of an architecture's published weights in the hub's cache, if it is there."""
+    found = (huggingface_hub.try_to_load_from_cache(hub_id_of(name), file) for file in FILES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
 def _published(name: str) -> Any:
     """Create a network without a classifier that has timm's published weights.
 
@@ -123,13 +137,11 @@ def _published(name: str) -> Any:
     Raises:
         WeightsError: The weights are neither cached nor reachable, or belong to another network.
     """
-    architecture = ARCHITECTURES[name]
+    architecture, hub_id, cached = ARCHITECTURES[name], hub_id_of(name), cached_file(name)
     timm_name, record = architecture.timm_name or name, architecture.published
-    hub_id = record.get("hf_hub_id") or timm.get_pretrained_cfg(timm_name).hf_hub_id
-    found = (huggingface_hub.try_to_load_from_cache(hub_id, file) for file in FILES)
-    cached = next((path for path in found if isinstance(path, str)), None)
     # Another loader, for files outside the hub, would take precedence over a file.
-    overlay = {**record, "file": cached, "custom_load": False} if cached else dict(record)
+    file = {"file": str(cached), "custom_load": False} if cached else {}
+    overlay = {**record, **file}
     try:
         if cached is None:
             # Check that the hub answers; with HF_HUB_OFFLINE its client refuses.
@@ -148,7 +160,7 @@ def _published(name: str) -> Any:
     return body
 
 
-def _remedies(name: str, hub_id: str, cached: str | None, error: Exception) -> str:
+def _remedies(name: str, hub_id: str, cached: Path | None, error: Exception) -> str:
     why = textwrap.shorten(str(error), REASON_LENGTH) or type(error).__name__
     if cached:
         what = f"{name}: {cached} cannot be loaded as the published weights {hub_id}: {why}"

@@ -68,6 +68,7 @@ class ModelSettings(Block):
             them; a space file's own values of these are for other models.
         standardised_by: Mean and standard deviation, in dB, by which its features are
             standardised; None for those of each row over the training clips.
+        published: Values of ``weights`` that select published weights; others are files.
         rules: Checks that involve several settings. Each check takes the model and the features
             block of the experiment.
         name: Name of the model in a space file.
@@ -77,6 +78,7 @@ class ModelSettings(Block):
     fits_at_once: ClassVar[bool] = False
     front_end: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     standardised_by: ClassVar[tuple[float, float] | None] = None
+    published: ClassVar[tuple[str, ...]] = (PRETRAINED,)
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     name: str
@@ -115,7 +117,7 @@ class ModelSettings(Block):
     def with_absolute_weights(self) -> Self:
         """Return these settings for workers in another folder: a path of weights is absolute."""
         path = self.initial_weights
-        if path is None or path == PRETRAINED:
+        if path is None or path in self.published:
             return self
         return self.model_copy(update={"weights": str(Path(path).expanduser().resolve())})
 
@@ -129,9 +131,10 @@ def _is_file(path: str) -> bool:
 
 def _weights_exist(model: ModelSettings, _: FrontEnd) -> str | None:
     path = model.initial_weights
-    if path is None or path == PRETRAINED or _is_file(path):
+    if path is None or path in model.published or _is_file(path):
         return None
-    return f"{path}: no such file; write `pretrained`, a safetensors file, or null"
+    names = ", ".join(f"`{name}`" for name in model.published)
+    return f"{path}: no such file; write {names}, a safetensors file, or null"
 
 
 WEIGHTS_EXIST = Rule(("model.weights",), _weights_exist)

@@ -18,6 +18,7 @@ PUBLISHED = {
     "large": "https://download.pytorch.org/torchaudio/models/wav2vec2_fairseq_large_ls960.pth",
 }
 """torchaudio.pipelines.WAV2VEC2_BASE and WAV2VEC2_LARGE: LibriSpeech, 16 kHz, not fine-tuned."""
+TRAINED_ON = "LibriSpeech, 960 hours of read English"
 MIN_SAMPLES = 400
 """Receptive field of the seven convolutions, in samples; their strides multiply to 320:
 1 + 9 + 5 * (2 + 2*2 + 4*2 + 8*2 + 16*1 + 32*1) = 400."""
@@ -47,7 +48,7 @@ def build(
     Raises:
         WeightsError: The weights are missing, or belong to another size.
     """
-    model = _architecture(size)
+    model = architecture(size)
     body = Encoder(model, pool, trainable_layers)
     if weights is None:
         _draw_convolutions(model)
@@ -61,7 +62,7 @@ def build(
     return in_two_parts(body, head)
 
 
-def _architecture(size: str) -> torchaudio.models.Wav2Vec2Model:
+def architecture(size: str) -> torchaudio.models.Wav2Vec2Model:
     """Return the encoder with random weights.
 
     The layer drop of the publications is left out, because `Encoder` does not run the loop over

