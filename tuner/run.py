@@ -103,10 +103,10 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     features.check_settings(space)
-    if any(model.initial_weights for model in space.models()):
+    if space.is_pretrained:
         from tuner.study.preflight import check_weights  # loads torch
 
-        check_weights(space)
+        check_weights(space, lambda line: click.echo(line, err=True))
     if root != features.DEMO_ROOT:
         features.check_source(space, paths.data)
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch

@@ -40,7 +40,7 @@ def fetch(names: tuple[str, ...]) -> None:
             raise UsageError(f"no weights named {unknown[0]!r}; there are {', '.join(known)}")
         for name in names:
             known[name].fetch()
-            click.echo(f"{name}  {known[name].place()}")
+            click.echo(f"{name}  {known[name].find()}")
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -48,11 +48,11 @@ def fetch(names: tuple[str, ...]) -> None:
 
 def _as_data(row: Published) -> dict[str, object]:
     shown = ("name", "use", "num_bytes", "licence", "trained_on", "source")
-    return {**{key: getattr(row, key) for key in shown}, "here": row.place() is not None}
+    return {**{key: getattr(row, key) for key in shown}, "here": row.find() is not None}
 
 
 def _in_words(row: Published) -> str:
-    here = "here" if row.place() else f"{row.num_bytes / 1e6:.0f} MB to fetch"
+    here = "here" if row.find() else f"{row.num_bytes / 1e6:.0f} MB to fetch"
     return (
         f"{row.name}  ({here}, {row.licence})\n"
         f"    trained on {row.trained_on}; from {row.source}\n"

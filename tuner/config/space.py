@@ -121,6 +121,12 @@ class Space:
         drawn = self.tree.every_draw(_model_values)
         return tuple(dict.fromkeys(Experiment.model_validate(d.values).model for d in drawn))
 
+    @property
+    def is_pretrained(self) -> bool:
+        """True if a model starts from weights, or features come from a pretrained network."""
+        embedded = any(feature.kind == "embedding" for _, feature in self.feature_variants())
+        return embedded or any(model.initial_weights for model in self.models())
+
     def settings(self) -> dict[str, str]:
         """Return every setting by name (``optim.lr``), as text; equal spaces have equal ones."""
         found: dict[str, str] = {}

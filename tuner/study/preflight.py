@@ -11,11 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
+from pipelines.features.networks import store
+from pipelines.features.networks.selection import select
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
@@ -31,15 +33,23 @@ The estimate assumes AdamW; SGD keeps fewer.
 TRIED_CLIPS = 2
 
 
-def check_weights(space: Space) -> None:
+def check_weights(space: Space, say: Callable[[str], object] | None = None) -> None:
     """Check that pretrained weights are available before starting anything.
 
-    Builds each model of the space that starts from weights, so what is downloaded is cached for
-    the trials.
+    Builds each network of the space that starts from weights, so what is downloaded is cached for
+    the build and the trials.
+
+    Args:
+        space: The space.
+        say: Called with one line before something is fetched.
 
     Raises:
         WeightsError: Names the weights and the remedies.
     """
+    for _, feature in space.feature_variants():
+        if feature.kind == "embedding":
+            for one in select(feature.network):
+                store.load(one.source, say)
     for model in space.models():
         if model.initial_weights:
             model.build(PROBE_LABELS, num_rows=1)

