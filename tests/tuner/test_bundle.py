@@ -66,8 +66,8 @@ def test_an_exported_model_has_as_many_rows_as_its_features(
     bundle = Bundle(("a", "b"), ClipSpec(clip_seconds=0.5), feature, Crops(), model)
     weights = bundle.classifier().state_dict()
     assert weights["mean"].shape == weights["std"].shape == (rows, 1)
-    model = load_bundle(save_bundle(tmp_path, bundle, weights))
-    loaded, classifier = model.bundle, model.classifier
+    found = load_bundle(save_bundle(tmp_path, bundle, weights))
+    loaded, classifier = found.bundle, found.classifier
     assert loaded == bundle
     assert bundle.frames == 63  # 1 + 4000 // 64
     assert classifier(torch.zeros(2, rows, bundle.frames)).shape == (2, 2)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from pipelines.features import KINDS, FeatureSpec, FrontEnd
+from pipelines.features.networks.selection import select
 from pipelines.settings import Block, ClipSpec, Group, Leaks, Share, SplitSpec
 from tuner.models import MODELS, Model
 from tuner.training.settings import Augment, Optim, Train
+
+if TYPE_CHECKING:
+    from pipelines.features.networks import Provenance
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"
@@ -213,14 +217,22 @@ class Experiment(Block):
             kind = self.model.takes[0]
         read = ("sample_rate", *KINDS[kind].reads)
         given = {name: getattr(self.features, name) for name in read}
-        return FeatureSpec(kind=kind, **given | self.model.front_end)
+        return FeatureSpec(kind=kind, **{**given, **self.model.front_end})
+
+    @property
+    def pretrained(self) -> tuple[Provenance, ...]:
+        """Data that the pretrained parts of this experiment were trained on."""
+        front_end = self.front_end
+        selected = select(front_end.network) if front_end.kind == "embedding" else ()
+        networks = (one.network.provenance for one in selected)
+        return (*networks, *filter(None, [self.model.provenance]))
 
     @property
     def stored_features(self) -> FeatureSpec:
         """Front end of the feature set: the model's, or the samples it is computed from."""
         if not self.from_stored_samples:
             return self.front_end
-        return FeatureSpec(kind="waveform", sample_rate=self.features.sample_rate)
+        return FeatureSpec(kind="waveform", sample_rate=self.front_end.sample_rate)
 
     @property
     def feature_set_key(self) -> tuple[ClipSpec, FeatureSpec]:

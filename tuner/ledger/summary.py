@@ -98,6 +98,7 @@ class Summary:
         trials: Search trials in the order they started.
         ranked: Search trials that have a value, best first.
         winner: The confirmed configuration, or the best one so far; None if no trial succeeded.
+        layout: Layout of the data set; empty in ledgers of early versions.
         confirm: The confirmation.
         test: The evaluation on the test split.
         votes: Scores of the votes in `VOTES`, as recorded.
@@ -118,6 +119,7 @@ class Summary:
     trials: list[TrialRow]
     ranked: list[TrialRow]
     winner: TrialRow | None
+    layout: str
     confirm: Confirmation | None
     test: Evaluation | None
     votes: list[dict[str, Any]]
@@ -160,6 +162,12 @@ class Summary:
         alias, version = self.registered.alias, self.registered.version
         return f"models:/{self.registered.name}" + (f"@{alias}" if alias else f"/{version}")
 
+    @property
+    def pretrained(self) -> list[str]:
+        """What the winner's pretrained parts were trained on, each in a sentence."""
+        found = self.winner.experiment.pretrained if self.winner else ()
+        return [f"{one.name} was trained on {one.trained_on}" for one in found]
+
     def doubts(self) -> Iterator[str]:
         """Find reasons to doubt the score in the study's own numbers."""
         if self.leakage and not self.leakage.passed:
@@ -172,6 +180,12 @@ class Summary:
                 f"{self.leakage.label_conflicts} pairs of copies of one recording have different "
                 "labels; no model can get all of them right"
             )
+        for one in self.winner.experiment.pretrained if self.winner else ():
+            if overlap := one.overlaps.get(self.layout):
+                yield (
+                    f"the data that {one.name} was trained on is {overlap} with this data set "
+                    f"({self.layout}); the scores may be too good"
+                )
         if self.test:
             yield from self.test.doubts()
         if self.confirm and self.confirm.seeds < 2:
@@ -235,6 +249,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         counts=selection.counts(rows.values()),
         trials=trials,
         ranked=ranked,
+        layout=sets[0].get("layout", "") if sets else "",
         winner=rows.get(confirm.trial_id) if confirm else next(iter(ranked), None),
         confirm=confirm,
         test=Evaluation.of(newest["test"]) if "test" in newest else None,

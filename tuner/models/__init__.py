@@ -23,7 +23,16 @@ from tuner.models.wav2vec2 import Wav2Vec2
 
 __all__ = ["MODELS", "PRETRAINED", "TABLE", "Model", "ModelSettings"]
 
-TABLE: tuple[type[ModelSettings], ...] = (Cnn, Backbone, Conv1d, Wav2Vec2, Musicnn, Linear, Mlp, Forest)
+TABLE: tuple[type[ModelSettings], ...] = (
+    Cnn,
+    Backbone,
+    Conv1d,
+    Wav2Vec2,
+    Musicnn,
+    Linear,
+    Mlp,
+    Forest,
+)
 
 MODELS = {name: model for model in TABLE for name in model.names()}
 """Settings classes by the name that a space file gives."""

@@ -13,6 +13,8 @@ from tuner.models.settings import WEIGHTS_EXIST, Dropout, ModelSettings, Pool, W
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipelines.features.networks import Provenance
+
     BackboneName: TypeAlias = str
 else:
     BackboneName = Literal[tuple(ARCHITECTURES)]
@@ -33,6 +35,14 @@ class Backbone(ModelSettings):
     def names(cls) -> dict[str, str]:
         """Return each architecture's name and description."""
         return {name: one.description for name, one in ARCHITECTURES.items()}
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Data that the initial weights were trained on; None without such weights."""
+        found = super().provenance
+        if found and self.weights in self.published:
+            return found._replace(trained_on=ARCHITECTURES[self.name].trained_on)
+        return found
 
     def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Create timm's network with its initial weights, pooling and a linear head."""

@@ -124,7 +124,7 @@ def hub_id_of(name: str) -> str:
 
 
 def cached_file(name: str) -> Path | None:
-    """Return the file of an architecture's published weights in the hub's cache, if it is there."""
+    """Return the file of an architecture's published weights in the hub's cache, or None."""
     found = (huggingface_hub.try_to_load_from_cache(hub_id_of(name), file) for file in FILES)
     return next((Path(path) for path in found if isinstance(path, str)), None)
 

@@ -45,7 +45,9 @@ class MusicnnNetwork(nn.Module):
         self.mean_db, self.std_db = levels
         self.body = Musicnn(dropout=dropout)
         del self.body.tags
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(NUM_POOLED + NUM_DENSE, num_labels))
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(NUM_POOLED + NUM_DENSE, num_labels)
+        )
         if weights is not None:
             load_into(self.body, _tensors(weights), f"{weights}: musicnn")
         stages = self.body.stages()
@@ -65,8 +67,8 @@ class MusicnnNetwork(nn.Module):
         """Map ``float[b, 1, 96, m]`` to logits ``float[b, k]``."""
         frames = from_decibels(x[:, 0] * self.std_db + self.mean_db)
         pooled = self.body.pooled(frames)
-        both = torch.cat([self.body.dense.norm_in(pooled), self.body.dense(pooled)], dim=1)
-        logits: torch.Tensor = self.head(both)
+        norm = self.body.dense.get_submodule("norm_in")
+        logits: torch.Tensor = self.head(torch.cat([norm(pooled), self.body.dense(pooled)], dim=1))
         return logits
 
 

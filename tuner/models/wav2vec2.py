@@ -44,6 +44,7 @@ class Wav2Vec2(ModelSettings):
     """Wav2Vec 2.0 of torchaudio with a pooled head."""
 
     takes: ClassVar = ("waveform",)
+    trained_on: ClassVar = "LibriSpeech, 960 hours of read English"
     rules: ClassVar = (
         WEIGHTS_EXIST,
         Rule(("model.weights", "model.size"), _published_for_size),

@@ -18,7 +18,6 @@ PUBLISHED = {
     "large": "https://download.pytorch.org/torchaudio/models/wav2vec2_fairseq_large_ls960.pth",
 }
 """torchaudio.pipelines.WAV2VEC2_BASE and WAV2VEC2_LARGE: LibriSpeech, 16 kHz, not fine-tuned."""
-TRAINED_ON = "LibriSpeech, 960 hours of read English"
 MIN_SAMPLES = 400
 """Receptive field of the seven convolutions, in samples; their strides multiply to 320:
 1 + 9 + 5 * (2 + 2*2 + 4*2 + 8*2 + 16*1 + 32*1) = 400."""

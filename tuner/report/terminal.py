@@ -178,6 +178,8 @@ def _facts(
     ended = ", ".join(f"{counts[name]} {name}" for name in ("completed", "stopped", "failed"))
     yield "trials", f"{counts['total']}: {ended}"
     yield from _scores(summary)
+    for sentence in summary.pretrained:
+        yield "pretrained", sentence
     for doubt in summary.doubts():
         yield "note", doubt
     for one in summary.features:

@@ -130,6 +130,7 @@ def describe(result: BuildResult) -> dict[str, Any]:
     return {
         "fingerprint": manifest.fingerprint,
         "path": str(result.feature_set.path),
+        "layout": manifest.layout,
         "labels": list(manifest.labels),
         "tracks": asdict(manifest.tracks),
         "clips": dict(manifest.clips),

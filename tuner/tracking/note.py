@@ -106,6 +106,7 @@ def _trust(summary: Summary) -> Iterator[str]:
     files = summary.features[0]["tracks"]
     skipped, listed = files["quarantined"], _counted(files["listed"], "file")
     found.append(f"{skipped} of {listed} skipped" if skipped else f"all {listed} usable")
+    found += summary.pretrained
     yield f"Trust: {'; '.join(found)}."
 
 

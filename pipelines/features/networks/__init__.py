@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.errors import SpecError
 
@@ -40,6 +40,20 @@ class Wheel:
 
     def __str__(self) -> str:
         return f"{self.package}=={self.version}"
+
+
+class Provenance(NamedTuple):
+    """Data that weights were trained on.
+
+    Attributes:
+        name: Name of the weights.
+        trained_on: The data, in words.
+        overlaps: Known overlaps of that data with data sets, by the layout's name.
+    """
+
+    name: str
+    trained_on: str
+    overlaps: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,11 @@ class Network:
     overlaps: Mapping[str, str]
     build: Callable[[], torch.nn.Module]
     convert: Callable[[ZipFile], dict[str, Any]]
+
+    @property
+    def provenance(self) -> Provenance:
+        """Data that it was trained on."""
+        return Provenance(self.name, self.trained_on, self.overlaps)
 
 
 _MUSICNN_WHEEL = Wheel(

@@ -44,7 +44,5 @@ def build_frozen(text: str, *, with_weights: bool) -> Frozen:
         WeightsError: Weights are missing, damaged, or of something else.
     """
     selected = select(text)
-    modules = [
-        store.load(one.source) if with_weights else one.network.build() for one in selected
-    ]
+    modules = [store.load(one.source) if with_weights else one.network.build() for one in selected]
     return Frozen(selected, modules).eval().requires_grad_(False)
