@@ -18,7 +18,9 @@ from tuner.models.architectures import ARCHITECTURES
 from tuner.models.backbone import Backbone
 from tuner.models.convnets import Cnn, Conv1d
 from tuner.models.forest import Forest
+from tuner.models.heads import Linear, Mlp
 from tuner.models.layers import Classifier
+from tuner.models.musicnn import Musicnn
 from tuner.models.wav2vec2 import Wav2Vec2
 from tuner.study.preflight import training_bytes
 from tuner.training.bundle import Bundle, load_bundle, save_bundle
@@ -39,6 +41,9 @@ VARIANTS: dict[type[ModelSettings], list[dict[str, Any]]] = {
         {"depth": 11, "channels": 4, "dropout": 0.0},
     ],
     Wav2Vec2: [{"size": "tiny", "pool": "concat", "dropout": 0.0}],
+    Musicnn: [{}, {"trainable_layers": 2, "dropout": 0.0}],
+    Linear: [{"loss": "logistic"}, {"loss": "ridge", "l2": 1.0}],
+    Mlp: [{"hidden": 16}, {"layers": 3, "hidden": 8, "input_dropout": 0.2}],
     Forest: [{"num_trees": 40, "max_depth": 9}],
 }
 # One backbone of each kind; the others take minutes.
@@ -66,6 +71,8 @@ def cases() -> list[Any]:
 class TestEveryModel:
     @pytest.fixture
     def shapes(self, model: ModelSettings) -> list[tuple[int, int]]:
+        if rows := model.front_end.get("n_mels"):
+            return [(rows, frames) for _, frames in SPECTROGRAM_SHAPES]
         return next((SHAPES[k] for k in model.takes if k in SHAPES), SPECTROGRAM_SHAPES)
 
     @pytest.fixture
@@ -115,7 +122,7 @@ class TestEveryModel:
         # An embedding would bring the weights of its networks.
         kind: Kind = "song" if "song" in model.takes else model.takes[0]
         feature = (
-            FeatureSpec(n_mels=rows)
+            FeatureSpec.model_validate({"n_mels": rows, **model.front_end})
             if kind == "logmel"
             else FeatureSpec(kind=kind, sample_rate=16_000)
         )
