@@ -32,6 +32,10 @@ def _joined(value: Any) -> Any:
     return selection.JOINT.join(value) if is_list else value
 
 
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(selection.JOINT.strip()))
+
+
 Networks = Annotated[
     str,
     BeforeValidator(_joined),
@@ -78,6 +82,11 @@ class FrontEnd(Block):
         "with a layer as in `musicnn_msd:dense`, or a converted file; a list joins several.",
     )
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The pretrained networks of an embedding; see ``networks.selection.parse``."""
+        return _split(self.network)
+
 
 class FeatureSpec(FrontEnd):
     """Front-end settings of a feature set."""
@@ -90,10 +99,10 @@ class FeatureSpec(FrontEnd):
         """Replace the sample rate of an embedding by the only one that its networks take."""
         if not isinstance(values, dict) or values.get("kind") != "embedding":
             return values
-        rate = selection.sample_rate(
-            _joined(values.get("network", cls.model_fields["network"].default))
-        )
-        return values if rate is None else {**values, "sample_rate": rate}
+        chosen = _split(_joined(values.get("network", cls.model_fields["network"].default)))
+        if selection.fault(chosen):
+            return values
+        return {**values, "sample_rate": selection.parse_all(chosen)[0].network.sample_rate}
 
     @property
     def row(self) -> FeatureKind:
@@ -136,7 +145,7 @@ class FeatureSpec(FrontEnd):
         values = self.model_dump() | {
             "win_length": self.win_length or self.n_fft,
             "f_max": self.highest_hz,
-            "network": selection.identity(self.network) if "network" in self.row.reads else None,
+            "network": selection.identity(self.networks) if "network" in self.row.reads else None,
         }
         if self.mel_scale == "htk":  # left out, so that older sets keep their fingerprints
             del values["mel_scale"]
@@ -246,7 +255,7 @@ KINDS: dict[Kind, FeatureKind] = {
     "embedding": FeatureKind(
         summary="activations of pretrained networks",
         reads=("network",),
-        num_rows=lambda feature: selection.num_rows(feature.network),
+        num_rows=lambda feature: selection.num_rows(feature.networks),
         rows="the network's activations",
         column="clip",
     ),

@@ -195,7 +195,7 @@ def _cached_embedding(feature: FeatureSpec) -> torch.nn.Module:
 def _frozen(feature: FeatureSpec) -> torch.nn.Module:
     from pipelines.features.networks.frozen import build_frozen
 
-    return build_frozen(feature.network, with_weights=True)
+    return build_frozen(feature.networks, with_weights=True)
 
 
 @lru_cache(maxsize=8)

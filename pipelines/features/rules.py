@@ -101,7 +101,7 @@ def _coefficients(feature: FeatureSpec) -> str | None:
 
 
 def _network(feature: FeatureSpec) -> str | None:
-    return selection.fault(feature.network)
+    return selection.fault(feature.networks)
 
 
 def _if_read(rule: Rule) -> Rule:

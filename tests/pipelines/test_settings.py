@@ -47,7 +47,14 @@ def test_each_kind_has_its_shape(kind: Kind, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_parameters_that_a_kind_reads_change_its_name(kind: Kind) -> None:
     values: dict[str, Any] = {"n_fft": 2048, "win_length": 1000, "hop_length": 300, "f_min": 20.0}
-    values |= {"f_max": 8000.0, "n_mels": 32, "n_mfcc": 13, "n_lags": 64, "mel_scale": "slaney"}
+    values |= {
+        "f_max": 8000.0,
+        "n_mels": 32,
+        "n_mfcc": 13,
+        "n_lags": 64,
+        "mel_scale": "slaney",
+        "network": "vgg_mtt",
+    }
     keys = {
         name: feature_key(ClipSpec(), FeatureSpec(kind=kind, **{name: value}))
         for name, value in values.items()

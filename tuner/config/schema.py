@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from pipelines.features import KINDS, FeatureSpec, FrontEnd
-from pipelines.features.networks.selection import select
+from pipelines.features.networks.selection import parse_all
 from pipelines.settings import Block, ClipSpec, Group, Leaks, Share, SplitSpec
 from tuner.models import MODELS, Model
 from tuner.training.settings import Augment, Optim, Train
@@ -223,7 +223,7 @@ class Experiment(Block):
     def pretrained(self) -> tuple[Provenance, ...]:
         """Data that the pretrained parts of this experiment were trained on."""
         front_end = self.front_end
-        selected = select(front_end.network) if front_end.kind == "embedding" else ()
+        selected = parse_all(front_end.networks) if front_end.kind == "embedding" else ()
         networks = (one.network.provenance for one in selected)
         return (*networks, *filter(None, [self.model.provenance]))
 

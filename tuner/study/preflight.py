@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from pipelines.features.networks import store
-from pipelines.features.networks.selection import select
+from pipelines.features.networks.selection import parse_all
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
 
@@ -48,7 +48,7 @@ def check_weights(space: Space, say: Callable[[str], object] | None = None) -> N
     """
     for _, feature in space.feature_variants():
         if feature.kind == "embedding":
-            for one in select(feature.network):
+            for one in parse_all(feature.networks):
                 store.load(one.source, say)
     for model in space.models():
         if model.initial_weights:

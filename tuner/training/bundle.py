@@ -73,7 +73,7 @@ class Bundle:
             return None
         from pipelines.features.networks.frozen import build_frozen
 
-        return build_frozen(self.feature.network, with_weights=with_weights)
+        return build_frozen(self.feature.networks, with_weights=with_weights)
 
     def classifier(self) -> Classifier:
         """Return an untrained classifier of this architecture."""

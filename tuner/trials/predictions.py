@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pipelines.features.networks.selection import without_files
 from tuner.training import metrics
 from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
@@ -129,9 +130,14 @@ def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str
     """
     parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
     weights = _best_weights(study, spec)
-    if (embedding := parts.bundle.embedding(with_weights=True)) is not None:
+    bundle = replace(parts.bundle, origin=origin)
+    if (embedding := bundle.embedding(with_weights=True)) is not None:
+        # A file of the user's is not needed any more: its weights are in the bundle.
+        by_name = without_files(bundle.feature.networks)
+        feature = bundle.feature.model_copy(update={"network": by_name})
+        bundle = replace(bundle, feature=feature)
         weights |= {EMBEDDING + name: value for name, value in embedding.state_dict().items()}
-    return save_bundle(target, replace(parts.bundle, origin=origin), weights)
+    return save_bundle(target, bundle, weights)
 
 
 def _best_weights(study: Folder, spec: TrialSpec) -> dict[str, torch.Tensor]:

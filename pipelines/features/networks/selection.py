@@ -1,106 +1,97 @@
-"""The networks that a space file names: ``musicnn_msd + speech``, each with layers or without.
-
-Nothing here loads torch, because every command that reads a space file imports it.
-"""
+"""The choice of networks and layers in a space file: ``NAME`` or ``FILE``, and ``:LAYER``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import SpecError, WeightsError
 from pipelines.features.networks import Network, is_file, store, unknown
 
 JOINT = " + "
-"""Between the names of networks whose activations are joined."""
+"""Between networks that a space file joins in one text."""
 
 
 @dataclass(frozen=True)
-class Selected:
-    """One network of a selection.
+class Selection:
+    """Layers of one network.
 
     Attributes:
-        network: Row of the table.
-        layers: Its layers that are used.
-        source: Name of the network, or path of a file with its weights.
+        source: Name of the network, or path of a file with weights for it.
+        network: Row of the network.
+        layers: Names of the layers.
     """
 
+    source: str
     network: Network
     layers: tuple[str, ...]
-    source: str
 
     @property
     def num_rows(self) -> int:
-        """Number of its activations for one clip."""
+        """Number of activations of one clip."""
         return sum(self.network.layers[layer] for layer in self.layers)
 
-    @property
-    def by_name(self) -> str:
-        """Name of the network and its layers, without a file."""
-        return f"{self.network.name}:{','.join(self.layers)}"
 
-
-def select(text: str) -> tuple[Selected, ...]:
-    """Read a selection.
-
-    Args:
-        text: Names of the table or paths of safetensors files, joined by ``+``; after a colon,
-            layers with commas between them.
+def parse(text: str) -> Selection:
+    """Read a choice of one network: its default layers, or the layer after a colon.
 
     Raises:
-        SpecError: A name does not exist, or the networks cannot be joined; says what exists.
+        SpecError: There is no such network or layer; suggests names.
+        WeightsError: The file cannot be read, or belongs to no network.
+    """
+    source, colon, layer = text.rpartition(":")
+    if not colon or is_file(text):
+        source, layer = text, ""
+    network = store.network_of(source)
+    if source == text:
+        return Selection(source, network, network.default)
+    if layer not in network.layers:
+        raise SpecError(unknown(f"layer of {network.name}", layer, network.layers))
+    return Selection(source, network, (layer,))
+
+
+def parse_all(texts: Sequence[str]) -> tuple[Selection, ...]:
+    """Read a choice of several networks, all at the same sample rate and no layer twice.
+
+    Raises:
+        SpecError: Nothing is chosen, or it cannot be joined; says what to write instead.
         WeightsError: A file cannot be read, or belongs to no network.
     """
-    found = tuple(_selected(part.strip()) for part in text.split(JOINT.strip()))
-    if len({(one.source, one.layers) for one in found}) < len(found):
-        raise SpecError(f"{text} names a network twice")
-    rates = sorted({one.network.sample_rate for one in found})
-    if len(rates) > 1:
-        raise SpecError(f"the networks of {text} take different sample rates: {rates} Hz")
-    return found
+    chosen = tuple(map(parse, texts))
+    if not chosen:
+        raise SpecError("no network is named; name at least one")
+    rates = {one.source: one.network.sample_rate for one in chosen}
+    if len(set(rates.values())) > 1:
+        found = ", ".join(f"{source} at {rate} Hz" for source, rate in rates.items())
+        raise SpecError(f"networks that are joined must have one sample rate, got {found}")
+    layers = [(one.source, layer) for one in chosen for layer in one.layers]
+    if twice := {layer for layer in layers if layers.count(layer) > 1}:
+        source, layer = min(twice)
+        raise SpecError(f"{source}:{layer} is chosen twice; name it once")
+    return chosen
 
 
-def _selected(part: str) -> Selected:
-    end = part.rfind(":") if ":" in part else len(part)
-    if is_file(part):  # a path may hold a colon
-        end = len(part)
-    source, layers = part[:end], part[end + 1 :]
-    network = store.network_of(source)
-    chosen = tuple(layers.split(",")) if layers else network.default
-    for layer in chosen:
-        if layer not in network.layers:
-            raise SpecError(unknown(f"layer of {network.name}", layer, network.layers))
-    return Selected(network, chosen, source)
+def num_rows(texts: Sequence[str]) -> int:
+    """Return the number of activations of one clip; raises as ``parse_all``."""
+    return sum(one.num_rows for one in parse_all(texts))
 
 
-def fault(text: str) -> str | None:
-    """Return what is wrong with a selection, and what exists."""
+def fault(texts: Sequence[str]) -> str | None:
+    """Return why a choice cannot be used, and what to write instead; None if it can."""
     try:
-        select(text)
+        parse_all(texts)
     except (SpecError, WeightsError) as error:
         return str(error)
     return None
 
 
-def sample_rate(text: str) -> int | None:
-    """Return the sample rate of a selection, in Hz; None if there is a fault in it."""
-    return None if fault(text) else select(text)[0].network.sample_rate
+def identity(texts: Sequence[str]) -> str:
+    """Return a text that changes whenever the activations do; raises as ``parse_all``."""
+    parts = (f"{store.identity(o.source)}:{','.join(o.layers)}" for o in parse_all(texts))
+    return JOINT.join(parts)
 
 
-def num_rows(text: str) -> int:
-    """Return the number of activations of a selection for one clip; 1 if it has a fault."""
-    return 1 if fault(text) else sum(one.num_rows for one in select(text))
-
-
-def identity(text: str) -> str:
-    """Return a text that changes whenever the activations of a selection do.
-
-    Raises:
-        WeightsError: A file cannot be read.
-    """
-    selected = select(text)
-    return JOINT.join(f"{store.identity(one.source)}:{','.join(one.layers)}" for one in selected)
-
-
-def by_name(text: str) -> str:
-    """Return a selection with the names of networks in place of files."""
-    return JOINT.join(one.by_name for one in select(text))
+def without_files(texts: Sequence[str]) -> str:
+    """Return the same layers with the names of networks in place of files, joined."""
+    named = (f"{o.network.name}:{layer}" for o in parse_all(texts) for layer in o.layers)
+    return JOINT.join(named)

@@ -204,5 +204,6 @@ def _check_origin(network: Network, metadata: Mapping[str, str]) -> None:
     found = metadata.get(_NAME), metadata.get(_WHEEL_DIGEST)
     if found != (network.name, network.wheel.sha256):
         raise WeightsError(
-            f"{cached_file(network)}: these are not the weights of {network.name} from {network.wheel}"
+            f"{cached_file(network)}: these are not the weights of {network.name} "
+            f"from {network.wheel}"
         )
