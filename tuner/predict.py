@@ -53,10 +53,10 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
         CheckpointError: The model is damaged.
     """
     from tuner.errors import UsageError
-    from tuner.training.bundle import load_bundle
+    from tuner.training.fusion import load_exported
 
     if Path(reference).is_dir():
-        return load_bundle(Path(reference))
+        return load_exported(Path(reference))
     is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
     if not (is_run or reference.startswith(("models:/", "runs:/"))):
         raise UsageError(
@@ -66,7 +66,7 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
     from tuner.tracking.registry import fetch_bundle
 
     with tempfile.TemporaryDirectory() as folder:
-        return load_bundle(fetch_bundle(tracking_uri, reference, Path(folder)))
+        return load_exported(fetch_bundle(tracking_uri, reference, Path(folder)))
 
 
 def predict_file(

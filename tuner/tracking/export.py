@@ -1,4 +1,4 @@
-"""A trained classifier in MLflow's model layout, from waveforms or songs to probabilities."""
+"""A trained model in MLflow's model layout, from waveforms or songs to probabilities."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 
 from pipelines.features.extract import front_end
 from pipelines.features.song import SONG_FEATURES
-from tuner.training.bundle import BUNDLE, MODEL
-from tuner.training.metrics import clip_probabilities
+from pipelines.storage import Folder
+from tuner.training.metrics import clip_probabilities, weighted_mean
+from tuner.training.predictor import FusedPredictor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tuner.models.layers import Classifier
-    from tuner.training.predictor import Predictor
+    from tuner.training.predictor import Predictor, TrainedModel
 
 EXTRA_FILES = "extra_files"  # MLflow's name of the folder for files next to the model
 
@@ -46,6 +47,23 @@ class WaveformModel(torch.nn.Module):
         return clip_probabilities(self.classifier, features, self.crops)
 
 
+class FusedModel(torch.nn.Module):
+    """The members of a fusion in one module that `torch.export` accepts.
+
+    Args:
+        fused: A fusion of models that take the same clips.
+    """
+
+    def __init__(self, fused: FusedPredictor) -> None:
+        super().__init__()
+        self.members = torch.nn.ModuleList(WaveformModel(one) for one in fused.members)
+        self.weights = fused.weights
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Map clips ``float32[n, l]`` to the members' mean probabilities ``float32[n, k]``."""
+        return weighted_mean([one(waveform) for one in self.members], self.weights).float()
+
+
 class SongModel(torch.nn.Module):
     """Classifier of features of whole tracks, which cannot be computed from their clips.
 
@@ -64,13 +82,14 @@ class SongModel(torch.nn.Module):
         return probabilities
 
 
-def _program(predictor: Predictor) -> tuple[torch.nn.Module, tuple[int, ...], str]:
+def _program(model: TrainedModel) -> tuple[torch.nn.Module, tuple[int, ...], str]:
     """Return the program from a model's input to probabilities.
 
     Returns:
         The module, the shape of one clip or of one track's features, and a readable
         description of the input.
     """
+    predictor = model.members[0] if isinstance(model, FusedPredictor) else model
     bundle = predictor.bundle
     rate = bundle.feature.sample_rate
     if bundle.feature.row.column == "track":
@@ -81,10 +100,11 @@ def _program(predictor: Predictor) -> tuple[torch.nn.Module, tuple[int, ...], st
         return SongModel(predictor.classifier).eval(), bundle.feature.shape(bundle.clip), takes
     length = bundle.feature.num_samples(bundle.clip.clip_seconds)
     takes = f"one-channel clips of {length} samples at {rate} Hz, full scale at 1"
-    return WaveformModel(predictor).eval(), (length,), takes
+    module = FusedModel(model) if isinstance(model, FusedPredictor) else WaveformModel(predictor)
+    return module.eval(), (length,), takes
 
 
-def save_mlflow_model(predictor: Predictor, bundle_folder: Path, path: Path, logged: Any) -> None:
+def save_mlflow_model(trained: TrainedModel, bundle_folder: Path, path: Path, logged: Any) -> None:
     """Write the model in MLflow's layout: a pt2 program with the bundle's files next to it."""
     import mlflow
     import mlflow.pytorch
@@ -92,12 +112,12 @@ def save_mlflow_model(predictor: Predictor, bundle_folder: Path, path: Path, log
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    module, shape, takes = _program(predictor)
+    module, shape, takes = _program(trained)
     float32 = np.dtype("float32")
     # Unnamed tensors: named ones would reach the model as a dict, which PyTorch models refuse.
     signature = ModelSignature(
         Schema([TensorSpec(float32, (-1, *shape))]),
-        Schema([TensorSpec(float32, (-1, len(predictor.labels)))]),
+        Schema([TensorSpec(float32, (-1, len(trained.labels)))]),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch.export warns about its own internals
@@ -119,7 +139,7 @@ def save_mlflow_model(predictor: Predictor, bundle_folder: Path, path: Path, log
                 f"torch=={torch.__version__.partition('+')[0]}",
                 f"numpy=={np.__version__}",
             ],
-            extra_files=[str(bundle_folder / MODEL), str(bundle_folder / BUNDLE)],
+            extra_files=[str(bundle_folder / name) for name in Folder(bundle_folder).names()],
             metadata={"takes": takes},
             serialization_format="pt2",
         )

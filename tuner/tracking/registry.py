@@ -17,7 +17,7 @@ from tuner.errors import UsageError
 from tuner.ledger.summary import Registration
 from tuner.tracking import store
 from tuner.tracking.export import EXTRA_FILES, save_mlflow_model
-from tuner.training.bundle import load_bundle
+from tuner.training.fusion import load_exported
 
 CHAMPION = "champion"
 MODEL_NAME = "model"  # name of the logged model on its run
@@ -133,7 +133,7 @@ def _create_version(
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    predictor = load_bundle(bundle_folder)
+    trained = load_exported(bundle_folder)
     experiment_id = client.get_run(run_id).info.experiment_id
     tags = facts.tags()
     logged = client.create_logged_model(
@@ -141,7 +141,7 @@ def _create_version(
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        save_mlflow_model(predictor, bundle_folder, path, logged)
+        save_mlflow_model(trained, bundle_folder, path, logged)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")

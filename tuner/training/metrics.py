@@ -14,7 +14,7 @@ clips per split fit without overflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PROBABILITY_UNITS = 2**40  # in a probability of 1
 LOSS_UNITS = 2**32  # in a loss of 1 nat
 SMALLEST = 1e-12  # lower bound of a probability in a loss, which keeps the loss finite
+RESAMPLES = 1000  # of tracks in a bootstrap
 
 
 @dataclass
@@ -153,13 +154,25 @@ def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
     return abs(float(np.log(np.maximum(of_truth, SMALLEST)).mean()))
 
 
-def hard_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+def weighted_mean(probabilities: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return the weighted mean ``float64[n, k]`` of the clip probabilities of several models.
+
+    Evaluation, prediction and the exported program of a fusion all use this function. A single
+    model with weight 1 keeps its probabilities bit for bit.
+    """
+    total = torch.zeros_like(probabilities[0], dtype=torch.float64)
+    for one, weight in zip(probabilities, weights, strict=True):
+        total = total + weight * one.double()
+    return total
+
+
+def hard_votes(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the share of clips won by each class ``[k]``, from probabilities ``[n, k]``."""
     n, k = probabilities.shape
     return np.asarray(np.bincount(probabilities.argmax(1), minlength=k) / n)
 
 
-def soft_votes(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+def soft_votes(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the mean of clip probabilities ``[n, k]``, summed in the units of `EvalSums`."""
     units = np.rint(probabilities.astype(np.float64) * PROBABILITY_UNITS).sum(0)
     return np.asarray(units / PROBABILITY_UNITS / len(probabilities))
@@ -230,17 +243,17 @@ def validate(
     return {f"val_{name}": value for name, value in evaluation(sums, feed.val_labels).items()}
 
 
-def bootstrap_interval(
+def resampled(
     truth: NDArray[np.int64],
     predicted: NDArray[np.int64],
     metric: Callable[[NDArray[np.int64]], float],
     num_labels: int,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a metric over 1,000 resamplings of whole tracks.
+) -> NDArray[np.float64]:
+    """Return a metric ``[RESAMPLES, s]`` of ``s`` models on resamplings of whole tracks.
 
-    Efron's bootstrap over tracks. Several models on the same tracks are resampled together and
-    their metric is averaged, so the interval is that of the mean.
+    Efron's bootstrap over tracks. The models are resampled together, so the values of a row
+    belong to the same tracks and can be compared.
 
     Args:
         truth: Class of each track ``[t]``, with ``t`` at least 1.
@@ -251,13 +264,28 @@ def bootstrap_interval(
     """
     t, k = len(truth), num_labels
     cells = truth * k + np.atleast_2d(predicted)
-    drawn = np.random.default_rng(seed).multinomial(t, np.full(t, 1 / t), size=1000)
+    drawn = np.random.default_rng(seed).multinomial(t, np.full(t, 1 / t), size=RESAMPLES)
     values = [
-        np.mean([
+        [
             metric(np.bincount(row, weights=times, minlength=k * k).reshape(k, k).astype(np.int64))
             for row in cells
-        ])
+        ]
         for times in drawn
-    ]  # fmt: skip
+    ]
+    return np.array(values)
+
+
+def bootstrap_interval(
+    truth: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    metric: Callable[[NDArray[np.int64]], float],
+    num_labels: int,
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a metric over resamplings of whole tracks.
+
+    Takes the arguments of `resampled`. The metric of several models is averaged, so the interval
+    is that of the mean.
+    """
+    values = resampled(truth, predicted, metric, num_labels).mean(1)
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

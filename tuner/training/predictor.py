@@ -75,17 +75,15 @@ class Predictor:
 
     def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
         """Return the votes for a track."""
-        clips = self.clip_probabilities(sounds)
-        count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
-        return Votes(count(clips), clips.mean(0, dtype=np.float64), len(clips))
+        return _count(self.clip_probabilities(sounds), vote)
 
 
 @dataclass(frozen=True)
 class FusedPredictor:
-    """Several trained models whose votes are averaged.
+    """Several trained models in the place of one: the mean of what they predict for each clip.
 
     Attributes:
-        members: The models; all know the same classes in the same order.
+        members: The models; all take the same clips and know the same classes in the same order.
         weights: Their weights, with a sum of 1.
     """
 
@@ -99,17 +97,22 @@ class FusedPredictor:
 
     @property
     def sample_rates(self) -> tuple[int, ...]:
-        """Rates at which the members need a track, in Hz."""
-        return tuple(sorted({rate for one in self.members for rate in one.sample_rates}))
+        """Rates at which it needs a track, in Hz."""
+        return self.members[0].sample_rates
+
+    def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float64]:
+        """Return the class probabilities ``[n, k]`` of the clips of a track."""
+        found = [torch.from_numpy(one.clip_probabilities(sounds)) for one in self.members]
+        return np.asarray(metrics.weighted_mean(found, self.weights).numpy())
 
     def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
-        """Return the weighted mean of the members' votes for a track."""
-        votes = [one.votes(sounds, vote) for one in self.members]
-        return Votes(
-            np.average([one.shares for one in votes], axis=0, weights=self.weights),
-            np.average([one.mean for one in votes], axis=0, weights=self.weights),
-            max(one.num_clips for one in votes),
-        )
+        """Return the votes for a track."""
+        return _count(self.clip_probabilities(sounds), vote)
+
+
+def _count(clips: NDArray[np.floating], vote: VoteKind) -> Votes:
+    count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
+    return Votes(count(clips), clips.mean(0, dtype=np.float64), len(clips))
 
 
 TrainedModel: TypeAlias = Predictor | FusedPredictor

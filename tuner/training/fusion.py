@@ -1,0 +1,111 @@
+"""Exported fusions: a bundle for each member, and ``bundle.json`` with their weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from pipelines.storage import Folder
+from tuner.errors import CheckpointError
+from tuner.training.bundle import BUNDLE, load_bundle
+from tuner.training.checkpoint import DAMAGE
+from tuner.training.predictor import FusedPredictor, TrainedModel
+
+# Of ``bundle.json``; a program that knows no fusions says that it does not know this version.
+FUSION_VERSION = 3
+MAX_MEMBERS = 16  # each is a whole model to load and to wait for
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
+class Fusion:
+    """Description of a fusion, whose members are bundles in sub-folders of its own.
+
+    The sub-folders are named by number, so no description can point to another place. Values are
+    validated, because a bundle may come from anyone.
+
+    Attributes:
+        weights: Weight of each member, with a sum of 1.
+        members_sha256: SHA-256 of the ``bundle.json`` of each member.
+        origin: Provenance for users: study, trial, feature sets, test metrics.
+    """
+
+    weights: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...],
+        Field(min_length=2, max_length=MAX_MEMBERS),
+    ]
+    members_sha256: tuple[str, ...]
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Return the folder of a member; numbers start at 0."""
+    return folder / f"member{number}"
+
+
+def save_fusion(folder: Path, weights: Sequence[float], origin: dict[str, Any]) -> Path:
+    """Write the description of a fusion whose members are saved in their folders."""
+    digests = tuple(_member_digest(folder, number) for number in range(len(weights)))
+    description = TypeAdapter(Fusion).dump_python(Fusion(tuple(weights), digests, origin))
+    Folder(folder).write_json(BUNDLE, {"version": FUSION_VERSION, **description})
+    return folder
+
+
+def load_exported(folder: Path) -> TrainedModel:
+    """Read an exported model or a fusion of several, ready to predict.
+
+    Raises:
+        CheckpointError: There is no bundle, its version is unknown, a file is damaged, the
+            weights do not fit the architecture, or the members do not fit together.
+    """
+    try:
+        data = Folder(folder).read_json(BUNDLE)
+        if data["version"] != FUSION_VERSION:
+            return load_bundle(folder)
+        return _load_members(folder, TypeAdapter(Fusion).validate_json(json.dumps(data)))
+    except DAMAGE as error:
+        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
+
+
+def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
+    """Load the members of a fusion.
+
+    Raises:
+        CheckpointError: A member cannot be loaded.
+        ValueError: The members or their weights do not fit together.
+    """
+    if not math.isclose(sum(fusion.weights), 1, abs_tol=1e-6):
+        raise ValueError(f"the weights of its members add up to {sum(fusion.weights):g}, not 1")
+    numbers = range(len(fusion.weights))
+    if fusion.members_sha256 != tuple(_member_digest(folder, number) for number in numbers):
+        raise ValueError("a member is damaged, or is not the one that was exported")
+    members = tuple(load_bundle(member_folder(folder, number)) for number in numbers)
+    first = members[0].bundle
+    for one in (member.bundle for member in members):
+        if one.labels != first.labels:
+            raise ValueError("its members choose among different classes")
+        if one.feature.row.column == "track":
+            raise ValueError("a member takes whole tracks; a fusion is made of models of clips")
+        if (one.clip, one.feature.sample_rate) != (first.clip, first.feature.sample_rate):
+            raise ValueError("its members take different clips")
+    return FusedPredictor(members, fusion.weights)
+
+
+def _member_digest(folder: Path, number: int) -> str:
+    """Return the SHA-256 of the description of a member.
+
+    Raises:
+        ValueError: The member is a link, which can lead anywhere.
+        OSError: There is no such member.
+    """
+    path = member_folder(folder, number)
+    if path.is_symlink():
+        raise ValueError(f"{path.name} is a link")
+    return hashlib.sha256(Folder(path).read_bytes(BUNDLE)).hexdigest()
