@@ -122,9 +122,8 @@ def _check_test(test: dict[str, Any]) -> None:
 
 
 def _check_ensembles(rows: list[dict[str, Any]], models: set[str]) -> None:
-    """Soft and hard vote of the winner, the vote of both confirmed, and of both families."""
-    wanted = ["winner_soft", "winner_hard", "top_k"] + ["fusion"] * (len(models) > 1)
-    assert [row["name"] for row in rows] == wanted
+    """Soft and hard vote of the winner, the vote of both confirmed models, and their fusion."""
+    assert [row["name"] for row in rows] == ["winner_soft", "winner_hard", "top_k", "fusion"]
     assert {one["model"] for row in rows for one in row["members"]} == models
     for row in rows:
         assert sum(one["weight"] for one in row["members"]) == pytest.approx(1)

@@ -114,7 +114,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 5
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
-    assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95", "refit"}
+    assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95", "refit", "fusion"}
     assert found["confirm"]["refit"] is True
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
     test += " accuracy_ci95 balanced_accuracy precision_macro recall_macro log_loss"
@@ -134,7 +134,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
 def test_votes_beside_the_winner_agree_with_what_is_known_of_it(study) -> None:
     ran, found, _ = study
     votes = {row["name"]: row for row in found["ensembles"]}
-    assert list(votes) == ["winner_soft", "winner_hard", "top_k"]  # one family: nothing to fuse
+    assert list(votes) == ["winner_soft", "winner_hard", "top_k", "fusion"]
     soft, hard = votes["winner_soft"], votes["winner_hard"]
     # The votes are of the confirmed run; tested and registered is the final fit that follows it.
     run = soft["members"][0]["trial_id"]

@@ -206,6 +206,10 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         P + "augment: {freq_shift: 64}",
         [("3:23: augment.freq_shift", "freq_shift 64 must be below n_mels, 64")],
     ),
+    "a fusion and a final fit": (
+        P + "confirm: {refit: true, fuse: true}",
+        [("3:30: confirm.fuse", "set one of them to false")],
+    ),
     "leaks of a split by clips": (
         P + "data: {split: clip, leaks: drop}",
         [("3:15: data.split", "leaks")],

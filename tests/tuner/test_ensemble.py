@@ -16,8 +16,8 @@ from sklearn.metrics import f1_score, log_loss
 
 from tests.tuner.answering import Study, all_splits
 from tuner.errors import StudyError
-from tuner.study.ensemble import (
-    compare_ensembles,
+from tuner.study.ensemble import compare_ensembles
+from tuner.study.mixing import (
     match_tracks,
     select_weights,
     soft_vote,
@@ -175,30 +175,33 @@ def test_the_stage_scores_each_vote(study: Study) -> None:
         assert rows["top_k"][split]["f1_macro"] == pytest.approx(macro_f1(truth, both))
         assert rows["top_k"][split]["log_loss"] == pytest.approx(log_loss(truth, both))
         # the forest's feature set lists its tracks in reverse order
-        fused = weights[0] * soft + weights[1] * forest[split].probabilities[::-1]
+        each = (soft, second[split].probabilities, forest[split].probabilities[::-1])
+        fused = sum(weight * one for weight, one in zip(weights, each, strict=True))
         assert rows["fusion"][split]["f1_macro"] == pytest.approx(macro_f1(truth, fused))
         assert rows["fusion"][split]["log_loss"] == pytest.approx(log_loss(truth, fused))
         assert rows["fusion"][split]["tracks"] == len(truth)
         low, high = rows["fusion"][split]["ci95"]
         assert low <= rows["fusion"][split]["f1_macro"] <= high
     members = [(one["trial_id"], one["model"]) for one in rows["fusion"]["members"]]
-    assert members == [("c0-1", "cnn"), ("t3", "forest")]  # confirmed, and best of its family
-    assert 0 < weights[0] < 1
+    # both that were confirmed, and the best of the other family
+    assert members == [("c0-1", "cnn"), ("c1-2", "cnn"), ("t3", "forest")]
+    assert sum(weights) == pytest.approx(1)
+    assert np.count_nonzero(weights) > 1
     single = metrics.log_loss(winner["val"].probabilities, winner["val"].truth)
     assert rows["fusion"]["val"]["log_loss"] < single
     assert study.required("ensemble")["problems"] == []
 
 
 def test_a_fusion_is_weighed_by_validation_alone(study: Study) -> None:
-    """The forest is right on validation only, the network on the test tracks only."""
-    for name, right in (("c0-1", "test"), ("t3", "val")):
+    """The forest is right on validation only, the networks on the test tracks only."""
+    for name, right in (("c0-1", "test"), ("c1-2", "test"), ("t3", "val")):
         for split, predicted in study.predicted[name].items():
             shift = 0 if split == right else 1
             sure = 0.9 * np.eye(3)[(predicted.truth + shift) % 3] + 0.1 / 3
             study.predicted[name][split] = replace(predicted, probabilities=sure)
     compare_ensembles(study)
     fusion = rows_of(study)["fusion"]
-    assert [one["weight"] for one in fusion["members"]] == [0.0, 1.0]
+    assert [one["weight"] for one in fusion["members"]] == [0.0, 0.0, 1.0]
     assert (fusion["val"]["f1_macro"], fusion["test"]["f1_macro"]) == (1.0, 0.0)
 
 

@@ -138,7 +138,7 @@ def test_votes_are_shown_beside_the_winner(tmp_path: Path) -> None:
     assert (
         "winner, hard vote over clips 0.800 0.733 0.633 to 0.833 0.743 0.500 to 0.950 "
         "t1-s2 (resnet18) soft vote of the confirmed models 0.830 0.801 0.701 to 0.901 0.811 "
-        "0.500 to 0.950 t1-s2 (resnet18), t0-s1 (cnn) fusion of the best model of each family "
+        "0.500 to 0.950 t1-s2 (resnet18), t0-s1 (cnn) fusion, weights chosen on validation "
         "0.850 0.822"
     ) in text
     assert (

@@ -530,7 +530,7 @@ class TestNote:
             "**Test: macro F1 0.781**, 95 % interval 0.610 to 0.910, accuracy 0.789, "
             "19 tracks, evaluated once.\n\n"
             "For comparison, not used to choose: soft vote of the confirmed models (2): "
-            "test macro F1 0.801, accuracy 0.811; fusion of the best model of each family (2): "
+            "test macro F1 0.801, accuracy 0.811; fusion, weights chosen on validation (2): "
             "test macro F1 0.822, accuracy 0.832.\n\n"
         )
         alone = self.note_of(ensemble={"rows": [vote(*row) for row in VOTES[:2]]})

@@ -132,6 +132,15 @@ def _mode(e: Experiment) -> str | None:
     return f"{word} is better for {e.search.metric}; write mode: {mode}"
 
 
+def _fuse_or_refit(e: Experiment) -> str | None:
+    if not (e.confirm.fuse and e.confirm.refit):
+        return None
+    return (
+        "fuse and refit are both true, but a fusion is weighed on the validation tracks, which a "
+        "final fit learns from; set one of them to false"
+    )
+
+
 _CLIP = ("train.crop_seconds", "data.clip_seconds")
 _ROWS = tuple(f"features.{name}" for name in ("n_mels", "n_mfcc", "n_lags", "n_fft"))
 
@@ -147,6 +156,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
     Rule(("search.mode", "search.metric"), _mode),
+    Rule(("confirm.fuse", "confirm.refit"), _fuse_or_refit),
     Rule(KIND, _takes),
     *TRAINING_RULES,
     Rule((*_CLIP, "features.sample_rate", *KIND), _crop),

@@ -177,6 +177,11 @@ class Confirm(Block):
         description="Train the winner once more before the test, on training and validation "
         "tracks together.",
     )
+    fuse: bool = Field(
+        False,
+        description="Test and register the fusion of the confirmed models and the best of each "
+        "family, if it is better than the winner on validation by more than noise.",
+    )
 
 
 class Resources(Block):

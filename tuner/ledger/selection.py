@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A final fit is named with this prefix and the confirmation run that it repeats.
 REFIT = "refit-"
+# Trial of a fusion that was chosen.
+FUSION = "final-fusion"
 
 
 @dataclass

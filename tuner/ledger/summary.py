@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuner.ledger import selection
+from tuner.ledger.confirmation import Confirmation
 from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipelines.splits.leakage import Leakage
     from tuner.ledger.journal import Record
@@ -38,37 +39,8 @@ VOTES = {
     "winner_soft": Vote("winner, soft vote over clips"),
     "winner_hard": Vote("winner, hard vote over clips"),
     "top_k": Vote("soft vote of the confirmed models", "ensemble"),
-    "fusion": Vote("fusion of the best model of each family", "fusion"),
+    "fusion": Vote("fusion, weights chosen on validation", "fusion"),
 }
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The winner's score over new seeds.
-
-    Attributes:
-        trial_id: The winning configuration's search trial.
-        run_trial_id: The confirmation run whose weights were kept.
-        top: Each confirmed configuration with its values and their mean, best first.
-        seeds: Number of seeds.
-        mean: Mean of the study's metric over the seeds.
-        ci95: Interval over validation tracks; None for metrics that do not count tracks.
-        refit: True if the tested model is a final fit on training and validation tracks.
-    """
-
-    trial_id: str
-    run_trial_id: str
-    top: list[dict[str, Any]]
-    seeds: int
-    mean: float
-    ci95: list[float] | None
-    refit: bool
-
-    @property
-    def rival(self) -> tuple[str, float] | None:
-        """Trial and mean of the best other configuration."""
-        others = (one for one in self.top if one["trial_id"] != self.trial_id)
-        return next(((one["trial_id"], one["mean"]) for one in others), None)
 
 
 @dataclass(frozen=True)
@@ -147,6 +119,18 @@ class Summary:
         return self.confirm is not None and self.confirm.refit
 
     @property
+    def is_fused(self) -> bool:
+        """True if a fusion takes the place of the winner."""
+        return bool(self.confirm and self.confirm.fusion and self.confirm.fusion.chosen)
+
+    @property
+    def tested(self) -> str:
+        """The model that is tested and registered, in words."""
+        if self.is_fused:
+            return "fusion"
+        return "final fit of the confirmed winner" if self.is_refit else "confirmed winner"
+
+    @property
     def is_complete(self) -> bool:
         """True if every file was used and every trial succeeded."""
         # Tracks that were dropped because data.leaks asks for it do not count.
@@ -188,7 +172,12 @@ class Summary:
                 )
         if self.test:
             yield from self.test.doubts()
-        if self.confirm and self.confirm.seeds < 2:
+        if self.is_fused:
+            yield (
+                "the tested model is a fusion, whose spread between seeds is unknown; the "
+                "confirmed mean is that of the winner alone"
+            )
+        elif self.confirm and self.confirm.seeds < 2:
             yield (
                 "the winner was trained again with a single new seed, so the spread between seeds "
                 "is unknown (confirm.seeds)"
@@ -210,14 +199,13 @@ class Summary:
             "groups_shared", "exact_duplicates_shared", "near_duplicates_shared",
             "label_conflicts", "dropped", "clip_split", "passed",
         )  # fmt: skip
-        of_confirm = ("top", "seeds", "mean", "ci95", "refit")
         return {
             "study": self.study,
             "reference": self.reference,
             "features": self.features,
             "trials": self.counts,
             "best": best,
-            "confirm": confirm and {name: getattr(confirm, name) for name in of_confirm},
+            "confirm": confirm and confirm.to_json(),
             "test": self.test and {**self.test.metrics, "classes": self.test.classes_to_json()},
             "ensembles": self.votes,
             "leakage": self.leakage and {key: getattr(self.leakage, key) for key in audit},
@@ -233,7 +221,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     config = newest["study"]["config"]
     metric, maximise = config["search"]["metric"], config["search"]["mode"] == "max"
     trials = [row for row in rows.values() if row.stage == "search"]
-    confirm = _confirmation(newest, rows)
+    confirm = Confirmation.of(newest)
     ranked = selection.leaderboard(trials, metric, maximise)
     sets = newest.get("features", {}).get("features", [])
     ensemble, registered = newest.get("ensemble", {}), newest.get("registered", {})
@@ -257,21 +245,4 @@ def summarise(records: Sequence[Record]) -> Summary:
         problems=ensemble.get("problems", []),
         registered=Registration(**{key: registered[key] for key in REGISTERED if registered}),
         seconds=newest.get("study_end", {}).get("seconds"),
-    )
-
-
-def _confirmation(
-    newest: Mapping[str, Record], rows: Mapping[str, TrialRow]
-) -> Confirmation | None:
-    if (found := newest.get("confirmed")) is None:
-        return None
-    tested = rows.get(newest.get("test", {}).get("trial_id", ""))
-    return Confirmation(
-        trial_id=found["winner"]["trial_id"],
-        run_trial_id=found["winner"]["run_trial_id"],
-        top=found["top"],
-        seeds=found["seeds"],
-        mean=found["mean"],
-        ci95=found.get("ci95"),
-        refit=tested is not None and tested.stage == "final",
     )

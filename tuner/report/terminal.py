@@ -208,6 +208,8 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
         seeds = f"mean of {confirm.seeds} new seeds" if confirm.seeds > 1 else "one new seed"
         metric = "" if summary.metric == "val_f1_macro" else f"{summary.metric} "
         yield "confirmed", f"{metric}{confirm.mean:.3f}{ends}, {seeds}"
+        if confirm.fusion:
+            yield "fusion", confirm.fusion.verdict
         if confirm.refit:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
     if summary.test:

@@ -1,4 +1,4 @@
-"""Stages after the winner is known: its only test, and its registration."""
+"""Stages after the final model is known: its only test, and its registration."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import hashlib
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import Registration, summarise
 from tuner.ledger.trust import Evaluation, leak_in_words
-from tuner.study.stages import final_run
+from tuner.study import mixing
+from tuner.study.fuse import final_model
 from tuner.tracking import registry
 from tuner.training import metrics
-from tuner.trials.predictions import export_bundle
+from tuner.trials.predictions import export_bundle, export_fusion
 
 if TYPE_CHECKING:
-    from tuner.ledger.selection import TrialRow
     from tuner.study.context import Context
+    from tuner.study.fuse import FinalModel
 
 
 def test_winner(study: Context) -> None:
-    """Score the winner on the test split, once in the life of a study."""
+    """Score the winner, or the fusion in its place, on the test split, once in a study's life."""
     if study.ledger.last("test"):
         return
-    row = final_run(study)
-    (found,) = study.predictions([row], "test")
+    model = final_model(study)
+    if model.is_fusion:
+        found = study.predict_fused(model.rows, model.weights, "test")
+    else:
+        (found,) = study.predictions(list(model.rows), "test")
     labels = study.labels()
     k = len(labels)
     low, high = metrics.bootstrap_interval(found.truth, found.predicted, metrics.f1_macro, k)
@@ -38,7 +43,7 @@ def test_winner(study: Context) -> None:
     scores = {**measured, "ci95": [low, high], "accuracy_ci95": list(by_accuracy)}
     study.record(
         "test",
-        trial_id=row.trial_id,
+        trial_id=model.trial_id,
         metrics={**scores, "tracks": len(found.truth)},
         confusion=counts.tolist(),
         clip_confusion=found.clip_confusion.tolist(),
@@ -54,33 +59,25 @@ def test_winner(study: Context) -> None:
 
 
 def register_winner(study: Context) -> None:
-    """Export the winner and register it, unless the study has done so.
+    """Export the tested model and register it, unless the study has done so.
 
     Raises:
         TrackingError: The tracking server rejects it.
     """
     if study.ledger.last("registered"):
         return
-    row = final_run(study)
-    final_id = _record_final_run(study, row)
+    model = final_model(study)
+    final_id = _record_final_run(study, model)
     test = study.required("test")
     summary = summarise(list(study.ledger.records()))
     assert summary.test is not None
     assert summary.leakage is not None
-    spec = study.spec(row)
-    # Not from the ledger: the storage may have moved since.
-    fingerprint = Path(spec.feature_set).name
-    origin = {
-        "study": study.paths.name, "trial_id": row.trial_id, "fingerprint": fingerprint,
-        "test": test["metrics"],
-    }  # fmt: skip
-    folder = study.paths.folder.resolved()
-    bundle = export_bundle(folder, spec, folder.local("model"), origin)
     study.terminal.status("exporting and registering the winner")
+    fingerprint, bundle = _export(study, model, test["metrics"])
     study.tracker.flush()
     facts = registry.ModelFacts(
         study=study.paths.name,
-        trial_id=row.trial_id,
+        trial_id=model.trial_id,
         fingerprint=fingerprint,
         test_split=test["split_digest"],
         test_f1_macro=test["metrics"]["f1_macro"],
@@ -94,6 +91,22 @@ def register_winner(study: Context) -> None:
     study.terminal.say(f"registered: {reason}")
 
 
+def _export(study: Context, model: FinalModel, scores: dict[str, Any]) -> tuple[str, Path]:
+    """Export the model; return the fingerprints of its feature sets, and its folder."""
+    specs = [study.spec(row) for row in model.rows]
+    # Not from the ledger: the storage may have moved since.
+    fingerprint = " ".join(dict.fromkeys(Path(spec.feature_set).name for spec in specs))
+    origin = {
+        "study": study.paths.name, "trial_id": model.trial_id, "fingerprint": fingerprint,
+        "test": scores,
+    }  # fmt: skip
+    folder = study.paths.folder.resolved()
+    target = folder.local("model")
+    if model.is_fusion:
+        return fingerprint, export_fusion(folder, specs, model.weights, target, origin)
+    return fingerprint, export_bundle(folder, specs[0], target, origin)
+
+
 def reason_of(done: Registration, is_guessing: bool) -> str:
     """Return why a model was registered or not, with a note if it only guesses."""
     if done.version is None or not is_guessing:
@@ -102,25 +115,50 @@ def reason_of(done: Registration, is_guessing: bool) -> str:
     return f"no better than guessing on the test tracks, registered anyway: {done.reason}"
 
 
-def _record_final_run(study: Context, row: TrialRow) -> str:
+def _record_final_run(study: Context, model: FinalModel) -> str:
     """Record the run that shows the registered model, and return its trial id.
 
-    A final fit has such a run already. Otherwise the record repeats the confirmation run.
+    A final fit has such a run already. Otherwise the record repeats the confirmation run, or
+    lists the members of the fusion.
     """
+    row = model.rows[0]
     if row.stage == "final":
         return row.trial_id
-    final_id = f"final-{row.trial_id}"
+    shown = _fusion_as_trial(study, model) if model.is_fusion else row
+    final_id = model.trial_id if model.is_fusion else f"final-{row.trial_id}"
     final = study.rows().get(final_id)
     if final is None:
         study.record(
-            "trial", trial_id=final_id, stage="final", ordinal=0, seed=row.seed,
-            params=row.params, config=row.recorded_config, parent_trial=row.trial_id,
+            "trial", trial_id=final_id, stage="final", ordinal=0, seed=shown.seed,
+            params=shown.params, config=shown.recorded_config,
+            parent_trial=None if model.is_fusion else row.trial_id,
         )  # fmt: skip
     if final is None or final.status == "running":
-        for epoch, measured in row.history[len(final.history) if final else 0 :]:
+        for epoch, measured in shown.history[len(final.history) if final else 0 :]:
             study.record("epoch", trial_id=final_id, epoch=epoch, metrics=measured)
         study.record(
             "trial_end", trial_id=final_id, status="completed",
-            epochs=len(row.history), best=row.best, error=None,
+            epochs=len(shown.history), best=shown.best, error=None,
         )  # fmt: skip
     return final_id
+
+
+def _fusion_as_trial(study: Context, model: FinalModel) -> TrialRow:
+    """Return a fusion in the form of a trial: no epochs, and its scores out of fold."""
+    scores = study.required("fused")["val"]
+    return TrialRow(
+        trial_id=model.trial_id,
+        stage="final",
+        ordinal=0,
+        seed=mixing.SEED,
+        params={
+            f"weight.{row.trial_id}": weight
+            for row, weight in zip(model.rows, model.weights, strict=True)
+        },
+        recorded_config={"name": study.paths.name, "model": {"name": "fusion"}},
+        parent_trial=None,
+        best={
+            "epoch": None,
+            "metrics": {f"val_{name}": value for name, value in scores.items()},
+        },
+    )

@@ -172,6 +172,7 @@ def plan_lines(space: Space) -> Iterator[str]:
     if search.budget is not None:
         yield f"             none starts or runs on after {search.budget}"
     then = ", then a final fit on train and val" if confirm.refit else ""
+    then += ", then their fusion if it is better" if confirm.fuse else ""
     yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
     yield f"feature sets {len(space.feature_variants())}"
     yield (

@@ -26,6 +26,7 @@ from tuner.study import features
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.finish import register_winner, test_winner
+from tuner.study.fuse import fuse_best
 from tuner.study.stages import confirm_best, refit_winner, search_space
 from tuner.trials import cluster
 
@@ -42,6 +43,7 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "search": search_space,
     "confirm": confirm_best,
     "refit": refit_winner,
+    "fuse": fuse_best,
     "test": test_winner,
     "register": register_winner,
     "ensemble": compare_ensembles,

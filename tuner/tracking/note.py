@@ -29,19 +29,22 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     yield f"**Winner: {summary.winner.trial_id} ({summary.winner.model})**, " + (
         "; ".join(_margins(summary)) + "."
     )
+    if summary.confirm and (fusion := summary.confirm.fusion):
+        yield f"**{'Fusion' if fusion.chosen else 'No fusion'}**, {fusion.verdict}."
     if summary.test:
         scores, (low, high) = summary.test.metrics, summary.test.metrics["ci95"]
         refit = ", by a final fit on training and validation tracks" if summary.is_refit else ""
+        by = ", by the fusion" if summary.is_fused else refit
         yield (
             f"**Test: macro F1 {scores['f1_macro']:.3f}**, 95 % interval {low:.3f} to {high:.3f}, "
             f"accuracy {scores['accuracy']:.3f}, {_counted(scores['tracks'], 'track')}, evaluated "
-            f"once{refit}."
+            f"once{by}."
         )
     others = [
         f"{VOTES[row['name']].title} ({len(row['members'])}): "
         f"test macro F1 {row['test']['f1_macro']:.3f}, accuracy {row['test']['accuracy']:.3f}"
         for row in summary.votes
-        if VOTES[row["name"]].metric
+        if VOTES[row["name"]].metric and not (summary.is_fused and row["name"] == "fusion")
     ]
     if others:
         yield f"For comparison, not used to choose: {'; '.join(others)}."
@@ -101,7 +104,9 @@ def _trust(summary: Summary) -> Iterator[str]:
         tracks = _counted(test.metrics["tracks"], "test track")
         verdict = f"wide, with only {tracks}" if width > WIDE_INTERVAL else f"narrow, {tracks}"
         found.append(f"interval of {width:.2f} is {verdict}")
-    if confirm and confirm.seeds < 2:
+    if summary.is_fused:
+        found.append("spread of the fusion between seeds unknown")
+    elif confirm and confirm.seeds < 2:
         found.append("repeated with one new seed only")
     files = summary.features[0]["tracks"]
     skipped, listed = files["quarantined"], _counted(files["listed"], "file")

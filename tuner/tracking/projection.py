@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuner.ledger.selection import REFIT
+from tuner.ledger.selection import FUSION, REFIT
 from tuner.ledger.summary import VOTES, summarise
 from tuner.tracking.note import note
 
@@ -94,7 +94,7 @@ class Projection:
             self.parent.set("RUNNING")
         if (handle := getattr(self, f"on_{kind}", None)) is not None:
             handle(record, self.parent)
-        if kind in ("confirmed", "test", "registered", "ensemble", "study_end"):
+        if kind in ("confirmed", "fused", "test", "registered", "ensemble", "study_end"):
             summary = summarise(self._records)
             self.parent.tag("mlflow.note.content", note(summary))
             if kind == "study_end":
@@ -142,8 +142,9 @@ class Projection:
             origin, known = parent, self.trials.get(parent)
             parent = known.tags.get("parent_trial") if known else None
         model = record["config"]["model"]["name"]
-        which = f" seed {seed}" if stage == "confirm" else ""
-        name = f"{stage} {origin.partition('-')[0]}{which} {model}"
+        which = "" if trial_id == FUSION else f" {origin.partition('-')[0]}"
+        which += f" seed {seed}" if stage == "confirm" else ""
+        name = f"{stage}{which} {model}"
         values = {"seed": seed, "model": model, **record["params"]}
         params = {key: str(value)[:MAX_PARAM] for key, value in values.items()}
         self.trials[trial_id] = Run(name, record["time_ms"], tags, params)
@@ -162,8 +163,9 @@ class Projection:
             wanted = dict.fromkeys((self._metric, *BEST_METRICS))
             values = {f"best_{k}": best["metrics"][k] for k in wanted if k in best["metrics"]}
             run.measure({"best_epoch": best["epoch"], **_shown(record, values)}, time_ms)
-        # Without a final fit, the final run repeats the one that was tested before.
-        if self._tested and run.tags.get("parent_trial") == self._tested["trial_id"]:
+        # Without a final fit, the final run shows what was tested before it.
+        shows = (record["trial_id"], run.tags.get("parent_trial"))
+        if self._tested and self._tested["trial_id"] in shows:
             run.measure(_flat("test", self._tested["metrics"]), self._tested["time_ms"])
         if record["status"] == "stopped":
             run.tag("pruned", "true")
@@ -186,6 +188,12 @@ class Projection:
         scores = {key: record.get(key) for key in ("mean", "ci95")}
         parent.measure(_flat("confirmed", scores), record["time_ms"])
         parent.tag("winner", record["winner"]["trial_id"])
+
+    def on_fused(self, record: Record, parent: Run) -> None:
+        """Show how the fusion compares with the winner on validation."""
+        scores = {key: record.get(key) for key in ("winner", "fusion", "share_better")}
+        parent.measure({f"fused_{key}": v for key, v in scores.items()}, record["time_ms"])
+        parent.tag("fused", str(record["chosen"]).lower())
 
     def on_test(self, record: Record, parent: Run) -> None:
         """Show the test scores on the study and the final run."""

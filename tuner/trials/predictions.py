@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from pipelines.features.networks.selection import without_files
+from tuner.errors import StudyError
 from tuner.training import metrics
 from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
 from tuner.training.feed import Alone
-from tuner.training.metrics import evaluate
+from tuner.training.fusion import member_folder, save_fusion
 from tuner.trials.assembly import TrialSpec, trial_folder
 from tuner.trials.trial import CHECKPOINTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -99,27 +101,63 @@ def _file(split: str) -> str:
     return f"answers/{split}.npz"  # the name on disk since the first version
 
 
-def predict_split(study: Folder, spec: TrialSpec, split: str) -> Predictions:
-    """Predict a split with the weights of the best epoch, from stored feature rows.
+def predict_split(
+    study: Folder, specs: Sequence[TrialSpec], weights: Sequence[float], split: str
+) -> Predictions:
+    """Predict a split from stored feature rows, with the weights of the best epoch.
+
+    Args:
+        study: Folder of the study.
+        specs: The trial; or the members of a fusion, whose clip probabilities are averaged.
+        weights: Weight of each, with a sum of 1.
+        split: The split.
 
     Raises:
-        CheckpointError: The trial has no intact checkpoint.
+        CheckpointError: A trial has no intact checkpoint.
+        StudyError: The feature sets of the members hold different clips.
     """
-    workers = Alone(torch.device("cpu"))
-    parts = spec.assemble(workers, from_weights=False)
-    parts.classifier.load_state_dict(_best_weights(study, spec))
-    truth = parts.arrays.labels_of(split)
-    sums = metrics.EvalSums.zeros(len(truth), len(parts.arrays.labels), workers.device)
-    evaluate(parts.classifier, parts.feed.evaluation(split), sums, parts.recipe.crops)
-    rows = parts.arrays.splits[split]
+    members = [_predict_clips(study, spec, split) for spec in specs]
+    first = members[0]
+    for one in members[1:]:
+        if one.track_ids != first.track_ids or not torch.equal(one.track, first.track):
+            raise StudyError("the feature sets of the fused models hold different clips")
+    k = members[0].probabilities.shape[1]
+    sums = metrics.EvalSums.zeros(len(first.truth), k, torch.device("cpu"))
+    mean = metrics.weighted_mean([one.probabilities for one in members], weights)
+    sums.add(mean, first.y, first.track)
     return Predictions(
-        track_ids=parts.arrays.track_ids[rows.first_track : rows.last_track],
-        truth=truth,
+        track_ids=first.track_ids,
+        truth=first.truth,
         probabilities=sums.soft_votes(),
         hard=sums.hard_votes(),
         clip_confusion=sums.clip_confusion.cpu().numpy(),
-        metrics=metrics.evaluation(sums, truth),
+        metrics=metrics.evaluation(sums, first.truth),
     )
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Predictions ``[n, k]`` of a trial for the clips of a split, and the tracks of the clips."""
+
+    probabilities: torch.Tensor
+    y: torch.Tensor
+    track: torch.Tensor
+    track_ids: tuple[str, ...]
+    truth: NDArray[np.int64]
+
+
+def _predict_clips(study: Folder, spec: TrialSpec, split: str) -> _Clips:
+    parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
+    parts.classifier.load_state_dict(_best_weights(study, spec))
+    parts.classifier.eval()
+    found = [
+        (metrics.clip_probabilities(parts.classifier, one.x, parts.recipe.crops), one.y, one.track)
+        for one in parts.feed.evaluation(split)
+    ]
+    probabilities, y, track = (torch.cat(one) for one in zip(*found, strict=True))
+    rows = parts.arrays.splits[split]
+    names = parts.arrays.track_ids[rows.first_track : rows.last_track]
+    return _Clips(probabilities, y, track, names, parts.arrays.labels_of(split))
 
 
 def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str, Any]) -> Path:
@@ -138,6 +176,24 @@ def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str
         bundle = replace(bundle, feature=feature)
         weights |= {EMBEDDING + name: value for name, value in embedding.state_dict().items()}
     return save_bundle(target, bundle, weights)
+
+
+def export_fusion(
+    study: Folder,
+    specs: Sequence[TrialSpec],
+    weights: Sequence[float],
+    target: Path,
+    origin: dict[str, Any],
+) -> Path:
+    """Export the best epochs of the members of a fusion in one folder, as `export_bundle` does.
+
+    Raises:
+        CheckpointError: A trial has no intact checkpoint.
+    """
+    for number, spec in enumerate(specs):
+        of_member = {"study": origin["study"], "trial_id": spec.trial_id}
+        export_bundle(study, spec, member_folder(target, number), of_member)
+    return save_fusion(target, weights, origin)
 
 
 def _best_weights(study: Folder, spec: TrialSpec) -> dict[str, torch.Tensor]:
