@@ -53,7 +53,7 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
         CheckpointError: The model is damaged.
     """
     from tuner.errors import UsageError
-    from tuner.training.fusion import load_exported
+    from tuner.training.exported import load_exported
 
     if Path(reference).is_dir():
         return load_exported(Path(reference))

@@ -37,11 +37,11 @@ def weight_of(source: str) -> list[list[float]]:
 
 def test_one_fetch_converts_all_networks_of_a_package(cache: Path) -> None:
     lines: list[str] = []
-    assert not store.is_here(NETWORKS["tiny"])
+    assert not store.cached_file(NETWORKS["tiny"]).is_file()
     assert store.weights_file(NETWORKS["tiny"], lines.append) == cache / "tiny.safetensors"
-    assert store.is_here(NETWORKS["tiny"])
-    assert store.is_here(NETWORKS["twin"])
-    assert not store.is_here(NETWORKS["musicnn_msd"])
+    assert store.cached_file(NETWORKS["tiny"]).is_file()
+    assert store.cached_file(NETWORKS["twin"]).is_file()
+    assert not store.cached_file(NETWORKS["musicnn_msd"]).is_file()
     store.weights_file(NETWORKS["twin"], lines.append)
     assert lines == ["fetching tinynet==1.0 for its weights (0 MB)"]
     assert {file.name for file in cache.glob("*.safetensors")} == {
@@ -82,7 +82,7 @@ def test_of_two_that_need_it_one_fetches(cache: Path) -> None:
     for thread in threads:
         thread.join(timeout=50)
     assert len(lines) == 1
-    assert store.is_here(NETWORKS["twin"])
+    assert store.cached_file(NETWORKS["twin"]).is_file()
 
 
 def test_without_the_package_there_are_two_remedies(cache: Path, monkeypatch) -> None:
@@ -97,7 +97,7 @@ def test_without_the_package_there_are_two_remedies(cache: Path, monkeypatch) ->
     for part in ("python -m tuner.weights fetch tiny", f"{cache}/tiny.safetensors", "null"):
         assert part in second
     assert caught.value.exit_code == 2
-    assert not store.is_here(NETWORKS["tiny"])
+    assert not store.cached_file(NETWORKS["tiny"]).is_file()
 
 
 def test_a_cache_that_cannot_be_written_is_named(cache: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pipelines.settings import ClipSpec
 from tuner.errors import CheckpointError
 from tuner.models.convnets import Cnn
 from tuner.models.wav2vec2 import Wav2Vec2
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.recipe import Crops
 
 

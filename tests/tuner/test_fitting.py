@@ -26,8 +26,9 @@ from tuner.models.layers import Classifier
 from tuner.predict import predict_file
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, open_arrays
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tuner.training.exported import load_bundle
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import fit_at_once
 from tuner.training.metrics import clip_probabilities

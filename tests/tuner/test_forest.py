@@ -18,7 +18,8 @@ from tuner.errors import CheckpointError
 from tuner.models.forest import Forest
 from tuner.models.forest_network import Tree
 from tuner.models.layers import Classifier
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.recipe import Crops
 
 F = len(SONG_FEATURES)

@@ -99,8 +99,9 @@ def test_the_fusion_is_tested_in_place_of_the_winner(tmp_path: Path) -> None:
 def test_a_model_and_a_guess_are_not_fused(tmp_path: Path) -> None:
     parts = half_good()
     parts["predicted"]["c0-1"] = knows(lambda i: i % 10 > 0, all_splits(1))
+    rng = np.random.default_rng(3)
     guess = {
-        split: replace(one, probabilities=np.random.default_rng(3).dirichlet([1] * 3, len(one.truth)))
+        split: replace(one, probabilities=rng.dirichlet([1] * 3, len(one.truth)))
         for split, one in all_splits(2).items()
     }  # fmt: skip
     parts["predicted"]["t1"] = guess

@@ -23,8 +23,8 @@ from tuner.errors import CheckpointError
 from tuner.predict import load_model, predict_file
 from tuner.tracking import open_tracker
 from tuner.tracking.registry import register
-from tuner.training.bundle import load_bundle, save_bundle
-from tuner.training.fusion import load_exported, member_folder, save_fusion
+from tuner.training.bundle import save_bundle
+from tuner.training.exported import load_bundle, load_exported, member_folder, save_fusion
 from tuner.training.predictor import FusedPredictor, VoteKind
 
 RATE, CLIP = 8000, 4000

@@ -18,7 +18,7 @@ from tuner.config import Experiment, Space, loads
 from tuner.models.layers import MIN_STD
 from tuner.predict import predict_file
 from tuner.training.arrays import DeviceFrontEnd, open_arrays
-from tuner.training.bundle import load_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.feed import Alone
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.predictions import export_bundle, predict_split

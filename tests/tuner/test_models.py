@@ -23,7 +23,8 @@ from tuner.models.layers import Classifier
 from tuner.models.musicnn import Musicnn
 from tuner.models.wav2vec2 import Wav2Vec2
 from tuner.study.preflight import training_bytes
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.recipe import Crops
 
 NUM_LABELS = 3

@@ -24,7 +24,8 @@ from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
 from tuner.models.convnets import Cnn
 from tuner.predict import audio_files, main, predict_file
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.feed import Batch
 from tuner.training.metrics import EvalSums, evaluate
 from tuner.training.predictor import Predictor

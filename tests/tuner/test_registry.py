@@ -18,7 +18,8 @@ from tuner.models.convnets import Cnn
 from tuner.tracking import open_tracker
 from tuner.tracking.export import WaveformModel
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.metrics import clip_probabilities
 from tuner.training.recipe import Crops
 

@@ -21,7 +21,8 @@ from tuner.models.layers import Classifier
 from tuner.predict import predict_file
 from tuner.tracking import open_tracker
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
-from tuner.training.bundle import Bundle, load_bundle, save_bundle
+from tuner.training.bundle import Bundle, save_bundle
+from tuner.training.exported import load_bundle
 from tuner.training.predictor import VoteKind
 from tuner.training.recipe import Crops
 

@@ -11,7 +11,7 @@ from tuner.ledger.selection import FUSION
 from tuner.study import mixing
 from tuner.study.stages import TRACK_METRICS, final_run, winning_run
 from tuner.training import metrics
-from tuner.training.fusion import MAX_MEMBERS
+from tuner.training.exported import MAX_MEMBERS
 
 if TYPE_CHECKING:
     from tuner.ledger.selection import TrialRow

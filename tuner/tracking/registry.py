@@ -17,7 +17,7 @@ from tuner.errors import UsageError
 from tuner.ledger.summary import Registration
 from tuner.tracking import store
 from tuner.tracking.export import EXTRA_FILES, save_mlflow_model
-from tuner.training.fusion import load_exported
+from tuner.training.exported import load_exported
 
 CHAMPION = "champion"
 MODEL_NAME = "model"  # name of the logged model on its run

@@ -1,4 +1,4 @@
-"""Exported models: ``model.safetensors``, and ``bundle.json`` with all that prediction needs."""
+"""The description of an exported model: all that prediction needs besides the weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pydantic.dataclasses
-import safetensors.torch
-import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec
@@ -23,9 +20,11 @@ from pipelines.storage import Folder
 from tuner.errors import CheckpointError
 from tuner.models import Model
 from tuner.models.layers import Classifier
-from tuner.training.checkpoint import DAMAGE, tensor_bytes
-from tuner.training.predictor import Predictor
+from tuner.training.checkpoint import tensor_bytes
 from tuner.training.recipe import Crops
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT_VERSION = 2
 BUNDLE = "bundle.json"
@@ -99,43 +98,7 @@ def save_bundle(folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor
     return folder
 
 
-def load_bundle(folder: Path) -> Predictor:
-    """Read an exported model, ready to predict.
-
-    Raises:
-        CheckpointError: There is no bundle, its version is unknown, a file is damaged, or the
-            weights do not fit the architecture.
-    """
-    files = Folder(folder)
-    try:
-        bundle, digest = _read_description(files)
-        content = files.read_bytes(MODEL)
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
-        weights = safetensors.torch.load(content)
-        embedding, classifier = _parts(weights)
-        _check_weights(bundle, classifier, embedding)
-        predictor = Predictor(bundle, bundle.classifier(), bundle.embedding(with_weights=False))
-        predictor.classifier.load_state_dict(classifier)
-        if predictor.embedding is not None:
-            predictor.embedding.load_state_dict(embedding)
-    except (*DAMAGE, SpecError) as error:
-        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
-    predictor.classifier.eval()
-    return predictor
-
-
-def _parts(
-    weights: Mapping[str, torch.Tensor],
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Split the weights of a file into those of the embedding and those of the classifier."""
-    embedding = {
-        k.removeprefix(EMBEDDING): v for k, v in weights.items() if k.startswith(EMBEDDING)
-    }
-    return embedding, {k: v for k, v in weights.items() if not k.startswith(EMBEDDING)}
-
-
-def _read_description(files: Folder) -> tuple[Bundle, str]:
+def read_description(files: Folder) -> tuple[Bundle, str]:
     """Read ``bundle.json``; returns the bundle and the SHA-256 of its weights.
 
     A bundle may come from anyone, so everything a study would not write is refused before a model
@@ -160,28 +123,3 @@ def _read_description(files: Folder) -> tuple[Bundle, str]:
     if bundle.feature.kind not in bundle.model.takes:
         raise ValueError(f"{bundle.model.name} does not take {bundle.feature.kind}")
     return bundle, data["sha256"][MODEL]
-
-
-def _check_weights(
-    bundle: Bundle, classifier: Mapping[str, torch.Tensor], embedding: Mapping[str, torch.Tensor]
-) -> None:
-    """Refuse weights that are not finite, or of a wrong shape, before their model is built.
-
-    Raises:
-        ValueError: Names the fault.
-    """
-    for name, tensor in (*classifier.items(), *embedding.items()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} holds values that are not finite")
-    with torch.device("meta"):
-        frozen = bundle.embedding(with_weights=False)
-        # A model that is fitted at once may have any size, and checks it itself.
-        network = None if bundle.model.fits_at_once else bundle.classifier()
-    if _shapes(frozen.state_dict() if frozen else {}) != _shapes(embedding):
-        raise ValueError("the weights of its pretrained networks do not fit")
-    if network and _shapes(network.state_dict()) != _shapes(classifier):
-        raise ValueError("the weights do not fit the model")
-
-
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in weights.items()}

@@ -17,8 +17,8 @@ from tuner.errors import StudyError
 from tuner.training import metrics
 from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
+from tuner.training.exported import member_folder, save_fusion
 from tuner.training.feed import Alone
-from tuner.training.fusion import member_folder, save_fusion
 from tuner.trials.assembly import TrialSpec, trial_folder
 from tuner.trials.trial import CHECKPOINTS
 

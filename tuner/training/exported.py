@@ -1,23 +1,26 @@
-"""Exported fusions: a bundle for each member, and ``bundle.json`` with their weights."""
+"""Exported models on disk, read for prediction: one bundle, or a fusion of several."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic.dataclasses
+import safetensors.torch
+import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from pipelines.errors import SpecError
 from pipelines.storage import Folder
 from tuner.errors import CheckpointError
-from tuner.training.bundle import BUNDLE, load_bundle
+from tuner.training.bundle import BUNDLE, EMBEDDING, MODEL, Bundle, read_description
 from tuner.training.checkpoint import DAMAGE
-from tuner.training.predictor import FusedPredictor, TrainedModel
+from tuner.training.predictor import FusedPredictor, Predictor, TrainedModel
 
 # Of ``bundle.json``; a program that knows no fusions says that it does not know this version.
 FUSION_VERSION = 3
@@ -109,3 +112,67 @@ def _member_digest(folder: Path, number: int) -> str:
     if path.is_symlink():
         raise ValueError(f"{path.name} is a link")
     return hashlib.sha256(Folder(path).read_bytes(BUNDLE)).hexdigest()
+
+
+# -- one bundle
+
+
+def load_bundle(folder: Path) -> Predictor:
+    """Read an exported model, ready to predict.
+
+    Raises:
+        CheckpointError: There is no bundle, its version is unknown, a file is damaged, or the
+            weights do not fit the architecture.
+    """
+    files = Folder(folder)
+    try:
+        bundle, digest = read_description(files)
+        content = files.read_bytes(MODEL)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
+        weights = safetensors.torch.load(content)
+        embedding, classifier = _parts(weights)
+        _check_weights(bundle, classifier, embedding)
+        predictor = Predictor(bundle, bundle.classifier(), bundle.embedding(with_weights=False))
+        predictor.classifier.load_state_dict(classifier)
+        if predictor.embedding is not None:
+            predictor.embedding.load_state_dict(embedding)
+    except (*DAMAGE, SpecError) as error:
+        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
+    predictor.classifier.eval()
+    return predictor
+
+
+def _parts(
+    weights: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Split the weights of a file into those of the embedding and those of the classifier."""
+    embedding = {
+        k.removeprefix(EMBEDDING): v for k, v in weights.items() if k.startswith(EMBEDDING)
+    }
+    return embedding, {k: v for k, v in weights.items() if not k.startswith(EMBEDDING)}
+
+
+def _check_weights(
+    bundle: Bundle, classifier: Mapping[str, torch.Tensor], embedding: Mapping[str, torch.Tensor]
+) -> None:
+    """Refuse weights that are not finite, or of a wrong shape, before their model is built.
+
+    Raises:
+        ValueError: Names the fault.
+    """
+    for name, tensor in (*classifier.items(), *embedding.items()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    with torch.device("meta"):
+        frozen = bundle.embedding(with_weights=False)
+        # A model that is fitted at once may have any size, and checks it itself.
+        network = None if bundle.model.fits_at_once else bundle.classifier()
+    if _shapes(frozen.state_dict() if frozen else {}) != _shapes(embedding):
+        raise ValueError("the weights of its pretrained networks do not fit")
+    if network and _shapes(network.state_dict()) != _shapes(classifier):
+        raise ValueError("the weights do not fit the model")
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
