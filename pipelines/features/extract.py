@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Number of samples transformed at once, in whole clips; it bounds the memory of the transform.
 _SAMPLES_AT_ONCE = 2**21
+# The same for pretrained networks: beyond the size of a core's cache a clip takes twice the time.
+_SAMPLES_EMBEDDED_AT_ONCE = 2**17
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -102,12 +104,12 @@ def transform(
     _refuse_whole_track(feature)
     if feature.row.column == "sample":
         return _halved(clips)[:, np.newaxis]
-    step = max(1, _SAMPLES_AT_ONCE // clips.shape[1])
+    at_once = _SAMPLES_AT_ONCE
+    make = partial(_spectrogram, feature=feature)
     if feature.row.column == "clip":
-        module = embedding or _cached_embedding(feature)
-        make = partial(_activations, module=module)
-    else:
-        make = partial(_spectrogram, feature=feature)
+        at_once = _SAMPLES_EMBEDDED_AT_ONCE
+        make = partial(_activations, module=embedding or _cached_embedding(feature))
+    step = max(1, at_once // clips.shape[1])
     parts = [
         make(clips[start : start + step]).astype("f2", order="C")
         for start in range(0, len(clips), step)
