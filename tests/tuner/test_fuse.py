@@ -99,12 +99,11 @@ def test_the_fusion_is_tested_in_place_of_the_winner(tmp_path: Path) -> None:
 def test_a_model_and_a_guess_are_not_fused(tmp_path: Path) -> None:
     parts = half_good()
     parts["predicted"]["c0-1"] = knows(lambda i: i % 10 > 0, all_splits(1))
-    rng = np.random.default_rng(3)
-    guess = {
-        split: replace(one, probabilities=rng.dirichlet([1] * 3, len(one.truth)))
+    guesses = np.random.default_rng(3).dirichlet([1, 1, 1], 30)
+    parts["predicted"]["t1"] = {
+        split: replace(one, probabilities=guesses[: len(one.truth)])
         for split, one in all_splits(2).items()
-    }  # fmt: skip
-    parts["predicted"]["t1"] = guess
+    }
     study = make(tmp_path, **parts)
     fuse_best(study)
     assert study.required("fused")["chosen"] is False

@@ -37,6 +37,19 @@ def test_the_confirmed_configuration_is_the_winner() -> None:
     }  # fmt: skip
 
 
+def test_a_fusion_that_was_not_chosen_changes_nothing_but_is_told() -> None:
+    reason = "fewer than two models can be served by one program"
+    fused = {"kind": "fused", "chosen": False, "members": [], "reason": reason}
+    found = summary_of([*STUDY, CONFIRMED, fused])
+    assert not found.is_fused
+    assert found.tested == "confirmed winner"
+    told = found.to_json()["confirm"]["fusion"]
+    assert (told["chosen"], told["reason"], told["share_better"]) == (False, reason, None)
+    assert found.confirm is not None
+    assert found.confirm.fusion is not None
+    assert found.confirm.fusion.verdict == f"the winner stays: {reason}"
+
+
 def test_the_runner_up_is_the_best_other_search_trial() -> None:
     found = summary_of([*STUDY, CONFIRMED])
     assert [row.trial_id for row in found.ranked] == ["t1", "t2", "t0"]
