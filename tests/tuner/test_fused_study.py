@@ -33,8 +33,8 @@ from tuner.study.features import describe
 from tuner.study.fuse import final_model, fuse_best
 from tuner.study.run import publish
 from tuner.tracking import open_tracker
-from tuner.training.feed import Alone
 from tuner.training.exported import member_folder
+from tuner.training.feed import Alone
 from tuner.training.predictor import VoteKind
 from tuner.trials.predictions import Predictions, predict_split
 from tuner.trials.trial import train
