@@ -26,19 +26,9 @@ MIN_RATE_HZ = 4_000
 MAX_RATE_HZ = 384_000
 
 
-def _joined(value: Any) -> Any:
-    """Turn a list of networks into the text that means the same."""
-    is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-    return selection.JOINT.join(value) if is_list else value
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(selection.JOINT.strip()))
-
-
 Networks = Annotated[
     str,
-    BeforeValidator(_joined),
+    BeforeValidator(selection.joined),
     WithJsonSchema(
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     ),
@@ -85,7 +75,7 @@ class FrontEnd(Block):
     @property
     def networks(self) -> tuple[str, ...]:
         """The pretrained networks of an embedding; see ``networks.selection.parse``."""
-        return _split(self.network)
+        return selection.split(self.network)
 
 
 class FeatureSpec(FrontEnd):
@@ -99,7 +89,8 @@ class FeatureSpec(FrontEnd):
         """Replace the sample rate of an embedding by the only one that its networks take."""
         if not isinstance(values, dict) or values.get("kind") != "embedding":
             return values
-        chosen = _split(_joined(values.get("network", cls.model_fields["network"].default)))
+        named = selection.joined(values.get("network", cls.model_fields["network"].default))
+        chosen = selection.split(named)
         if selection.fault(chosen):
             return values
         return {**values, "sample_rate": selection.parse_all(chosen)[0].network.sample_rate}

@@ -106,6 +106,10 @@ def describe(**changes: Any) -> Callable[[Path], None]:
     return damage
 
 
+def not_a_dict(folder: Path) -> None:
+    (folder / "bundle.json").write_text("[3]")
+
+
 def member(change: Callable[[Path], object], number: int = 1) -> Callable[[Path], None]:
     """Change a member, and vouch for its new description."""
 
@@ -171,7 +175,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no digests": (describe(members_sha256=[]), "damaged"),
     "digests of no text": (describe(members_sha256=[1, 2, 3]), "members_sha256"),
     "version": (describe(version=4), "unknown format version 4"),
-    "not a dict": (lambda folder: (folder / "bundle.json").write_text("[3]") and None, "not an"),
+    "not a dict": (not_a_dict, "not an"),
     "a member is edited": (edited, "a member is damaged"),
     "a member is missing": (lambda folder: shutil.rmtree(member_folder(folder, 2)), "member2"),
     "a member is a link": (linked, "member1 is a link"),

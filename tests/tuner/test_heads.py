@@ -103,6 +103,7 @@ def test_a_perceptron_learns_what_no_line_separates() -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
     for _ in range(100):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(x[:, None, :, None]), y).backward()
+        loss = torch.nn.functional.cross_entropy(network(x[:, None, :, None]), y)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert (network.eval()(x[:, None, :, None]).argmax(1) == y).all()

@@ -1,4 +1,4 @@
-"""musicnn, a tagger of music, fine-tuned or from scratch."""
+"""Musicnn, a tagger of music, fine-tuned or from scratch."""
 
 from __future__ import annotations
 

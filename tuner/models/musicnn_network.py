@@ -1,4 +1,4 @@
-"""musicnn with a linear head on its pooled maps and its dense layer."""
+"""Musicnn with a linear head on its pooled maps and its dense layer."""
 
 from __future__ import annotations
 

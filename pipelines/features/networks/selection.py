@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.errors import SpecError, WeightsError
 from pipelines.features.networks import Network, is_file, store, unknown
@@ -74,6 +75,17 @@ def parse_all(texts: Sequence[str]) -> tuple[Selection, ...]:
 def num_rows(texts: Sequence[str]) -> int:
     """Return the number of activations of one clip; raises as ``parse_all``."""
     return sum(one.num_rows for one in parse_all(texts))
+
+
+def joined(value: Any) -> Any:
+    """Turn a list of choices into the text that means the same; leave other values alone."""
+    is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return JOINT.join(value) if is_list else value
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Return the choices that a text joins; of anything but a text, none."""
+    return tuple(one.strip() for one in text.split(JOINT.strip())) if isinstance(text, str) else ()
 
 
 def fault(texts: Sequence[str]) -> str | None:
