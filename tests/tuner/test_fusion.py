@@ -106,10 +106,6 @@ def describe(**changes: Any) -> Callable[[Path], None]:
     return damage
 
 
-def not_a_dict(folder: Path) -> None:
-    (folder / "bundle.json").write_text("[3]")
-
-
 def member(change: Callable[[Path], object], number: int = 1) -> Callable[[Path], None]:
     """Change a member, and vouch for its new description."""
 
@@ -153,6 +149,10 @@ def cut(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-4])
 
 
+def listed(folder: Path) -> None:
+    (folder / "bundle.json").write_text("[3]")
+
+
 def edited(folder: Path) -> None:
     path = member_folder(folder, 1) / "bundle.json"
     path.write_text(path.read_text().replace("techno", "trance"))
@@ -175,7 +175,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no digests": (describe(members_sha256=[]), "damaged"),
     "digests of no text": (describe(members_sha256=[1, 2, 3]), "members_sha256"),
     "version": (describe(version=4), "unknown format version 4"),
-    "not a dict": (not_a_dict, "not an"),
+    "not a dict": (listed, "not an exported model"),
     "a member is edited": (edited, "a member is damaged"),
     "a member is missing": (lambda folder: shutil.rmtree(member_folder(folder, 2)), "member2"),
     "a member is a link": (linked, "member1 is a link"),
