@@ -131,9 +131,16 @@ def test_busy_dashboard_port_does_not_stop_a_local_cluster(tmp_path: Path) -> No
             busy.listen()
         except OSError:
             pass  # another program holds it, which does as well
-        found = connect(plain_environment(tmp_path), "local", num_cpus=1)
+        environment = {**plain_environment(tmp_path), "PYTHONWARNINGS": "default"}
+        names = ("RAY_ADDRESS", "PYTHONWARNINGS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
+        found = connect(environment, "local", num_cpus=1, names=names)
     assert found["num_cpus"] == 1
     assert (found["num_nodes"], found["started_here"]) == (1, True)
+    # Workers learn where their cluster is; what the user has set stays.
+    assert found["worker"] == {
+        "RAY_ADDRESS": found["address"], "PYTHONWARNINGS": "default",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    }  # fmt: skip
     token = tmp_path / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
@@ -151,16 +158,14 @@ def test_joins_a_running_cluster(two_nodes: Loopback) -> None:
         "started_here": False,
         "worker": {"RAY_ADDRESS": two_nodes.address},
     }
-    # without --address, as in a job
-    again = connect({**two_nodes.environment, "RAY_ADDRESS": two_nodes.address}, None)
-    assert (again["num_nodes"], again["started_here"]) == (2, False)
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("token", ["not-the-token", ""])
 def test_wrong_token_is_refused_in_words(two_nodes: Loopback, tmp_path: Path, token: str) -> None:
-    wrong = {**two_nodes.environment, "HOME": str(tmp_path)}
+    # Ray tries 20 times, a second apart.
+    wrong = {**two_nodes.environment, "HOME": str(tmp_path), "RAY_NUM_REDIS_GET_RETRIES": "3"}
     wrong["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
     if token:
         (tmp_path / "token").write_text(token)
@@ -173,27 +178,26 @@ def test_wrong_token_is_refused_in_words(two_nodes: Loopback, tmp_path: Path, to
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
-def test_a_jobs_own_environment_is_merged(two_nodes: Loopback) -> None:
-    """Ray passes a job's environment to its driver in this variable, and refuses conflicts."""
+def test_a_job_keeps_its_environment_and_counts_what_the_autoscaler_may_start(
+    two_nodes: Loopback, tmp_path: Path
+) -> None:
+    """As the driver of a job on the head of a cluster that `ray up` has started."""
+    # Ray passes a job's environment to its driver in this variable, and refuses conflicts.
     theirs = {"MINE": "1", "RAY_ADDRESS": "elsewhere:1", "PYTHONWARNINGS": "error"}
     environment = {
         **two_nodes.environment,
+        "HOME": str(tmp_path),
         "RAY_ADDRESS": two_nodes.address,
         # the part that the processes of the job get, including the driver
         "PYTHONWARNINGS": "default",
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": theirs}}),
     }
-    found = connect(environment, None, names=("MINE", "RAY_ADDRESS", "PYTHONWARNINGS"))
-    expected = {"MINE": "1", "RAY_ADDRESS": two_nodes.address, "PYTHONWARNINGS": "default"}
-    assert found["worker"] == expected
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(180)
-def test_workers_that_the_autoscaler_may_start_count(two_nodes: Loopback, tmp_path: Path) -> None:
-    """By hand from cluster.yaml: a head of 8 CPUs, and up to 4 workers of 8 CPUs and 1 GPU."""
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     # `ray up` writes it in this form (ray/autoscaler/_private/commands.py)
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
-    found = connect({**two_nodes.environment, "HOME": str(tmp_path)}, two_nodes.address)
+    found = connect(environment, None, names=("MINE", "RAY_ADDRESS", "PYTHONWARNINGS"))
+    assert (found["num_nodes"], found["started_here"]) == (2, False)
+    expected = {"MINE": "1", "RAY_ADDRESS": two_nodes.address, "PYTHONWARNINGS": "default"}
+    assert found["worker"] == expected
+    # By hand from cluster.yaml: a head of 8 CPUs, and up to 4 workers of 8 CPUs and 1 GPU.
     assert (found["num_cpus"], found["num_gpus"]) == (40, 4)

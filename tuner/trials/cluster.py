@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tuner.config import Resources
 
@@ -140,24 +141,36 @@ def _start_here(options: dict[str, Any], num_cpus: int | None) -> None:
     import ray
 
     # Pick the control store's port first, because workers need the address before the cluster is
-    # up.
+    # up. They inherit the variables that the cluster is started with; a runtime environment would
+    # start each worker through a second interpreter.
     port = _free_port()
-    host = ray.util.get_node_ip_address()
-    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    workers = _worker_environment(f"{ray.util.get_node_ip_address()}:{port}")
     mask = os.umask(0o077)  # Ray creates its access token with these permissions
     try:
-        ray.init(  # noqa: TID251 - this is the one place
-            address="local",
-            num_cpus=num_cpus,
-            # Ray's process that frees the resources of stopped trials asks the dashboard.
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            runtime_env={"env_vars": _worker_environment(f"{host}:{port}")},
-            **options,
-        )
+        with _environment(workers | {"RAY_GCS_SERVER_PORT": str(port)}):
+            ray.init(  # noqa: TID251 - this is the one place
+                address="local",
+                num_cpus=num_cpus,
+                # Ray's process that frees the resources of stopped trials asks the dashboard.
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                **options,
+            )
     finally:
         os.umask(mask)
-        del os.environ["RAY_GCS_SERVER_PORT"]
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in variables if name in before})
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
