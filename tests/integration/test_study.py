@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ model:
     - {name: cnn, blocks: {integer: [2, 3]}, channels: 8}
     - {name: cnn, blocks: 2, channels: 4, pool: concat}
 optim: {lr: {log_uniform: [1e-3, 1e-2]}, schedule: one_cycle}
-train: {epochs: 4, batch_size: 8}
+train: {epochs: 6, batch_size: 8}
 search: {algorithm: tpe, trials: 3, seed: 1}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 confirm: {top: 2, seeds: 1, refit: true}
@@ -79,13 +79,62 @@ def command(cluster: Cluster, data: Path, folder: Path) -> Command:
     return Command(cluster, folder / "small.yaml", data, folder / "results")
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a process of the study ended: its exit code, what it said, and the ledger it left."""
+
+    code: int
+    said: str
+    ledger: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A study that was interrupted, then killed, and then ran to its end."""
+
+    interrupted: Ended
+    killed: Ended
+    finished: Ended
+
+
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def cut_off(ran: Command, process: subprocess.Popen[str], stop: signal.Signals) -> Ended:
+    os.kill(process.pid, stop)
+    _, err = process.communicate(timeout=120)
+    return Ended(process.returncode, err, ran.ledger())
+
+
 @pytest.fixture(scope="module")
 def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A study that ran to its end, and what it printed."""
+    """A study that was cut off twice on its way, its result, and how its processes ended."""
     ran = command(local_ray, tones, tmp_path_factory.mktemp("study"))
-    code, out, err = ran.run()
+    path = ran.storage / "studies" / "small" / "ledger.jsonl"
+    process = ran.start()
+    wait_for(lambda: records_in(path, "features") > 0, process)
+    # While Ray's compiled code waits for the first trial, the worst place for an exception.
+    time.sleep(3)
+    interrupted = cut_off(ran, process, signal.SIGINT)
+    process = ran.start("--resume")
+    before = records_in(path, "epoch")
+    wait_for(lambda: records_in(path, "epoch") >= before + 2, process)
+    killed = cut_off(ran, process, signal.SIGKILL)
+    code, out, err = ran.run("--resume")
     assert code == 0, err
-    return ran, json.loads(out.splitlines()[-1]), err
+    finished = Ended(code, err, ran.ledger())
+    return ran, json.loads(out.splitlines()[-1]), Cut(interrupted, killed, finished)
+
+
+def records_in(path: Path, kind: str) -> int:
+    return path.read_bytes().count(f'"kind":"{kind}"'.encode()) if path.exists() else 0
 
 
 def runs_of(summary: dict[str, Any]) -> list[Any]:
@@ -132,14 +181,14 @@ def test_the_json_has_the_promised_keys(study) -> None:
 
 
 def test_votes_beside_the_winner_agree_with_what_is_known_of_it(study) -> None:
-    ran, found, _ = study
+    ran, found, cut = study
     votes = {row["name"]: row for row in found["ensembles"]}
     assert list(votes) == ["winner_soft", "winner_hard", "top_k", "fusion"]
     soft, hard = votes["winner_soft"], votes["winner_hard"]
     # The votes are of the confirmed run; tested and registered is the final fit that follows it.
     run = soft["members"][0]["trial_id"]
     (tested,) = [r for r in ran.ledger() if r["kind"] == "test"]
-    assert tested["trial_id"] == f"refit-{run}"
+    assert tested["trial_id"] == (f"refit-{run}" if finals(cut) == ["refit"] else run)
     # What training said of the run's best epoch is found again from its stored weights.
     (end,) = [r for r in ran.ledger() if r["kind"] == "trial_end" and r["trial_id"] == run]
     best = end["best"]["metrics"]
@@ -177,13 +226,13 @@ def _n_mels(path: str) -> int:
 
 
 def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
-    _, found, _ = study
+    _, found, cut = study
     runs = runs_of(found)
     parent = next(run for run in runs if run.info.run_id == found["parent_run_id"])
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     stages = Counter(run.data.tags["stage"] for run in children)
-    assert stages == {"search": 3, "confirm": 2, "final": 1}
+    assert stages == {"search": 3, "confirm": 2, "final": len(finals(cut))}
     assert {run.info.status for run in runs} == {"FINISHED"}
     client = MlflowClient(found["tracking_uri"])
     best = next(run for run in children if run.info.run_id == found["best"]["run_id"])
@@ -222,64 +271,46 @@ def test_stopped_trials_leave_all_processors_free(study) -> None:
     assert all_cpus_free()
 
 
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
+def test_an_interrupted_study_says_how_to_continue(study) -> None:
+    _, _, cut = study
+    assert cut.interrupted.code == 130
+    assert cut.interrupted.said.splitlines()[-1].endswith("--resume")
+    assert "Traceback" not in cut.interrupted.said
+    assert cut.interrupted.ledger[-1]["status"] == "interrupted"
 
 
-def epochs_in(path: Path) -> int:
-    return path.read_bytes().count(b'"kind":"epoch"') if path.exists() else 0
-
-
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_a_study_that_was_cut_off_goes_on_where_it_was(
-    study, local_ray: Cluster, tones: Path, tmp_path: Path, stop: signal.Signals
-) -> None:
-    cut = command(local_ray, tones, tmp_path)
-    shutil.copytree(study[0].storage / "features", cut.storage / "features")
-    # Fewer trials than above, each long enough to be cut off in its midst.
-    shorter = ("--trials", "2", "--set", "confirm.top=1", "--set", "train.epochs=6")
-    process = cut.start(*shorter)
-    path = cut.storage / "studies" / "small" / "ledger.jsonl"
-    if stop == signal.SIGKILL:
-        wait_for(lambda: epochs_in(path) >= 5, process)
-    else:
-        # While Ray's compiled code waits for the first trial, the worst place for an exception.
-        wait_for(lambda: path.exists() and b'"kind":"features"' in path.read_bytes(), process)
-        time.sleep(3)
-    os.kill(process.pid, stop)
-    _, err = process.communicate(timeout=120)
-    if stop == signal.SIGINT:
-        assert process.returncode == 130
-        assert "--resume" in err
-        assert "Traceback" not in err
-        assert cut.ledger()[-1]["status"] == "interrupted"
-    before = epochs_in(path)
-    code, out, err = cut.run(*shorter, "--resume")
-    assert code == 0, err
-    found = json.loads(out.splitlines()[-1])
-    assert found["trials"]["total"] == 3
-
-    records = cut.ledger()
-    assert sum(r["kind"] == "epoch" for r in records) > before
-    started = [r["trial_id"] for r in records if r["kind"] == "trial"]
-    # Three trials, two configurations with another seed, a final fit; and if that is worse than
-    # the winner, which a few epochs on a few tones can be, a record of the winner instead.
-    final = [r["trial_id"].partition("-")[0] for r in records if r.get("stage") == "final"]
-    assert final in (["refit"], ["refit", "final"])
-    assert len(started) == len(set(started)) == 3 + len(final)
-    ended = [r["trial_id"] for r in records if r["kind"] == "trial_end"]
-    assert sorted(ended) == sorted(started)
+def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
+    _, found, cut = study
+    assert cut.killed.code == -signal.SIGKILL
+    assert trials(cut.killed, "trial_end") < trials(cut.killed, "trial"), "no trial was cut off"
+    records = cut.finished.ledger
+    # A process writes after what the one before it has left.
+    assert cut.killed.ledger[: len(cut.interrupted.ledger)] == cut.interrupted.ledger
+    assert records[: len(cut.killed.ledger)] == cut.killed.ledger
+    assert sum(r["kind"] == "features" for r in records) == 1
+    started, ended = trials(cut.finished, "trial"), trials(cut.finished, "trial_end")
+    assert started == ended
+    assert set(started.values()) == {1}
+    assert len(started) == 3 + 2 + len(finals(cut))
     for trial_id in started:
         numbers = [
             r["epoch"] for r in records if r["kind"] == "epoch" and r["trial_id"] == trial_id
         ]
         assert numbers == list(range(1, len(numbers) + 1)), trial_id
+    assert len(runs_of(found)) == 1 + len(started)
 
-    runs = runs_of(found)
-    assert len(runs) == 1 + len(started)
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert all_cpus_free()
+
+def trials(ended: Ended, kind: str) -> Counter[str]:
+    return Counter(record["trial_id"] for record in ended.ledger if record["kind"] == kind)
+
+
+def finals(cut: Cut) -> list[str]:
+    """A final fit; if it is worse than the winner, also a record of the winner instead.
+
+    A few epochs on a few tones can end either way.
+    """
+    kinds = [
+        r["trial_id"].partition("-")[0] for r in cut.finished.ledger if r.get("stage") == "final"
+    ]
+    assert kinds in (["refit"], ["refit", "final"])
+    return kinds
