@@ -105,7 +105,8 @@ class _Reader:
             (key, (key_mark, inner)), *_ = entries.items()
             near = difflib.get_close_matches(key[:64], KINDS, n=1, cutoff=0.4)
             # A single key with a list, such as ``{lognormal: [..]}``, is a misspelled range.
-            if near and isinstance(inner, yaml.SequenceNode):
+            is_list = (*path, key) in LIST_SETTINGS
+            if near and isinstance(inner, yaml.SequenceNode) and not is_list:
                 message = f"unknown kind of range `{key[:64]}`; did you mean `{near[0]}`?"
                 return self.invalid(key_mark, name, message)
         return self.block(entries, mark, path, name)

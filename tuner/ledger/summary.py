@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.errors import UserError
 from tuner.ledger import selection
 from tuner.ledger.confirmation import Confirmation
 from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
@@ -14,6 +15,7 @@ from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pipelines.features.networks import Provenance
     from pipelines.splits.leakage import Leakage
     from tuner.ledger.journal import Record
     from tuner.ledger.selection import TrialRow
@@ -70,6 +72,7 @@ class Summary:
         trials: Search trials in the order they started.
         ranked: Search trials that have a value, best first.
         winner: The confirmed configuration, or the best one so far; None if no trial succeeded.
+        provenance: What the pretrained parts of the tested model were trained on.
         layout: Layout of the data set; empty in ledgers of early versions.
         confirm: The confirmation.
         test: The evaluation on the test split.
@@ -91,6 +94,7 @@ class Summary:
     trials: list[TrialRow]
     ranked: list[TrialRow]
     winner: TrialRow | None
+    provenance: tuple[Provenance, ...]
     layout: str
     confirm: Confirmation | None
     test: Evaluation | None
@@ -148,9 +152,8 @@ class Summary:
 
     @property
     def pretrained(self) -> list[str]:
-        """What the winner's pretrained parts were trained on, each in a sentence."""
-        found = self.winner.experiment.pretrained if self.winner else ()
-        return [f"{one.name} was trained on {one.trained_on}" for one in found]
+        """What the pretrained parts of the tested model were trained on, each in a sentence."""
+        return [f"{one.name} was trained on {one.trained_on}" for one in self.provenance]
 
     def doubts(self) -> Iterator[str]:
         """Find reasons to doubt the score in the study's own numbers."""
@@ -164,7 +167,7 @@ class Summary:
                 f"{self.leakage.label_conflicts} pairs of copies of one recording have different "
                 "labels; no model can get all of them right"
             )
-        for one in self.winner.experiment.pretrained if self.winner else ():
+        for one in self.provenance:
             if overlap := one.overlaps.get(self.layout):
                 yield (
                     f"the data that {one.name} was trained on is {overlap} with this data set "
@@ -223,6 +226,9 @@ def summarise(records: Sequence[Record]) -> Summary:
     trials = [row for row in rows.values() if row.stage == "search"]
     confirm = Confirmation.of(newest)
     ranked = selection.leaderboard(trials, metric, maximise)
+    winner = rows.get(confirm.trial_id) if confirm else next(iter(ranked), None)
+    fused = newest.get("fused", {})
+    members = [rows[one["trial_id"]] for one in fused.get("members", []) if fused["chosen"]]
     sets = newest.get("features", {}).get("features", [])
     ensemble, registered = newest.get("ensemble", {}), newest.get("registered", {})
     return Summary(
@@ -238,7 +244,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         trials=trials,
         ranked=ranked,
         layout=sets[0].get("layout", "") if sets else "",
-        winner=rows.get(confirm.trial_id) if confirm else next(iter(ranked), None),
+        winner=winner,
+        provenance=_provenance(members or [winner] if winner else []),
         confirm=confirm,
         test=Evaluation.of(newest["test"]) if "test" in newest else None,
         votes=ensemble.get("rows", []),
@@ -246,3 +253,14 @@ def summarise(records: Sequence[Record]) -> Summary:
         registered=Registration(**{key: registered[key] for key in REGISTERED if registered}),
         seconds=newest.get("study_end", {}).get("seconds"),
     )
+
+
+def _provenance(rows: Sequence[TrialRow]) -> tuple[Provenance, ...]:
+    """Return what the pretrained parts of trials were trained on, each once."""
+    found: dict[str, Provenance] = {}
+    for row in rows:
+        try:
+            found |= {one.name: one for one in row.experiment.pretrained}
+        except (ValueError, UserError):  # of an earlier version, or its file of weights is gone
+            continue
+    return tuple(found.values())

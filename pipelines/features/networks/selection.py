@@ -84,8 +84,8 @@ def joined(value: Any) -> Any:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Return the choices that a text joins; of anything but a text, none."""
-    return tuple(one.strip() for one in text.split(JOINT.strip())) if isinstance(text, str) else ()
+    """Return the choices that a text joins."""
+    return tuple(one.strip() for one in str(text).split(JOINT.strip()))
 
 
 def fault(texts: Sequence[str]) -> str | None:
