@@ -100,78 +100,74 @@ _MUSICNN_WHEEL = Wheel(
     sha256="f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
     num_bytes=29_292_476,
 )
-_MUSICNN_LAYERS = {
-    "pooled": 1506,
-    "dense": 200,
-    "tags": 50,
-    "timbral": 408,
-    "temporal": 153,
-    "cnn1": 64,
-    "cnn2": 64,
-    "cnn3": 64,
-}
-_VGG_LAYERS = {"pool1": 256, "pool2": 256, "pool3": 256, "pool4": 256, "pool5": 256, "tags": 50}
-_MSD = "Million Song Dataset (about 200,000 songs with tags of last.fm; commercial recordings)"
-_MTT = "MagnaTagATune (about 19,000 clips of music of Magnatune, with tags from a game)"
-_MSD_OVERLAPS = {"gtzan": "likely to share artists and recordings"}
+_POOLS = {f"pool{number}": 256 for number in range(1, 6)}
+_TIMBRE = {"timbral": 408, "temporal": 153, "cnn1": 64, "cnn2": 64, "cnn3": 64}
+_MSD = Provenance(
+    "msd",
+    "Million Song Dataset (about 200,000 songs with tags of last.fm; commercial recordings)",
+    {"gtzan": "likely to share artists and recordings"},
+)
+_MTT = Provenance(
+    "mtt", "MagnaTagATune (about 19,000 clips of music of Magnatune, with tags from a game)"
+)
 
 
-def _build_musicnn() -> torch.nn.Module:
-    from pipelines.features.networks.musicnn import Musicnn
-    from pipelines.features.networks.tagging import TaggingNetwork
+def _musicnn(data: Provenance) -> Network:
+    def build() -> torch.nn.Module:
+        from pipelines.features.networks.musicnn import Musicnn
+        from pipelines.features.networks.tagging import TaggingNetwork
 
-    return TaggingNetwork(Musicnn(), any_length=True)
-
-
-def _build_vgg() -> torch.nn.Module:
-    from pipelines.features.networks.tagging import TaggingNetwork
-    from pipelines.features.networks.vgg import Vgg
-
-    return TaggingNetwork(Vgg(), any_length=False)
-
-
-def _musicnn(name: str, folder: str, trained_on: str, overlaps: Mapping[str, str]) -> Network:
-    def convert(wheel: ZipFile) -> dict[str, Any]:
-        from pipelines.features.networks.musicnn import convert
-        from pipelines.features.networks.tagging import in_core
-
-        return in_core(convert(wheel, folder))
+        return TaggingNetwork(Musicnn(), any_length=True)
 
     return Network(
-        name=name,
+        name=f"musicnn_{data.name}",
         summary="genre, mood and instruments of music",
-        sample_rate=16_000,
-        layers=_MUSICNN_LAYERS,
+        layers={"pooled": 1506, "dense": 200, "tags": 50, **_TIMBRE},
         default=("pooled", "dense"),
-        wheel=_MUSICNN_WHEEL,
-        licence="ISC",
-        trained_on=trained_on,
-        overlaps=overlaps,
-        build=_build_musicnn,
-        convert=convert,
+        build=build,
+        convert=_converter("musicnn", data),
+        **_tagging(data),
     )
 
 
-def _vgg(name: str, folder: str, trained_on: str, overlaps: Mapping[str, str]) -> Network:
-    def convert(wheel: ZipFile) -> dict[str, Any]:
-        from pipelines.features.networks.tagging import in_core
-        from pipelines.features.networks.vgg import convert
+def _vgg(data: Provenance) -> Network:
+    def build() -> torch.nn.Module:
+        from pipelines.features.networks.tagging import TaggingNetwork
+        from pipelines.features.networks.vgg import Vgg
 
-        return in_core(convert(wheel, folder))
+        return TaggingNetwork(Vgg(), any_length=False)
 
     return Network(
-        name=name,
+        name=f"vgg_{data.name}",
         summary="music and other sounds, with small filters",
-        sample_rate=16_000,
-        layers=_VGG_LAYERS,
+        layers={**_POOLS, "tags": 50},
         default=("pool2", "pool3", "pool4", "pool5"),
-        wheel=_MUSICNN_WHEEL,
-        licence="ISC",
-        trained_on=trained_on,
-        overlaps=overlaps,
-        build=_build_vgg,
-        convert=convert,
+        build=build,
+        convert=_converter("vgg", data),
+        **_tagging(data),
     )
+
+
+def _tagging(data: Provenance) -> dict[str, Any]:
+    """Return what the networks for music tagging have in common."""
+    return {
+        "sample_rate": 16_000,
+        "wheel": _MUSICNN_WHEEL,
+        "licence": "ISC",
+        "trained_on": data.trained_on,
+        "overlaps": data.overlaps,
+    }
+
+
+def _converter(kind: str, data: Provenance) -> Callable[[ZipFile], dict[str, Any]]:
+    def convert(wheel: ZipFile) -> dict[str, Any]:
+        from pipelines.features.networks import musicnn, vgg
+        from pipelines.features.networks.tagging import in_core
+
+        read = musicnn.convert if kind == "musicnn" else vgg.convert
+        return in_core(read(wheel, f"musicnn/{data.name.upper()}_{kind}"))
+
+    return convert
 
 
 def _build_speech() -> torch.nn.Module:
@@ -207,13 +203,7 @@ _SPEECH = Network(
 )
 
 
-_ROWS = (
-    _musicnn("musicnn_msd", "musicnn/MSD_musicnn", _MSD, _MSD_OVERLAPS),
-    _musicnn("musicnn_mtt", "musicnn/MTT_musicnn", _MTT, {}),
-    _vgg("vgg_msd", "musicnn/MSD_vgg", _MSD, _MSD_OVERLAPS),
-    _vgg("vgg_mtt", "musicnn/MTT_vgg", _MTT, {}),
-    _SPEECH,
-)
+_ROWS = (_musicnn(_MSD), _musicnn(_MTT), _vgg(_MSD), _vgg(_MTT), _SPEECH)
 
 NETWORKS: dict[str, Network] = {row.name: row for row in _ROWS}
 
