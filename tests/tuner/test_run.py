@@ -159,3 +159,24 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
         pass
     with locked(paths):
         pass
+
+
+def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path) -> None:
+    from contextlib import closing
+
+    from pipelines.storage import Folder
+    from tuner.config import loads
+    from tuner.errors import StudyExistsError
+    from tuner.ledger.journal import Ledger, StudyPaths
+    from tuner.study.run import begin
+
+    text = "name: old\nmodel: {name: cnn}\nsearch: {trials: 3}\n"
+    settings = loads(text).settings()
+    del settings["features.network"]
+    paths = StudyPaths(Folder(tmp_path), "old", tmp_path)
+    with closing(Ledger(paths.folder)) as ledger:
+        ledger.append("study", study="old", source=text, settings=settings, config={}, data="")
+        begin(loads(text), paths, ledger)
+        other = loads(text + "features: {network: speech}\n")
+        with pytest.raises(StudyExistsError, match=r"features\.network: it has musicnn_msd"):
+            begin(other, paths, ledger)
