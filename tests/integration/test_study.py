@@ -19,9 +19,7 @@ import pytest
 import sklearn.metrics
 from mlflow import MlflowClient
 
-from pipelines.storage import Folder
 from tests.integration.test_executors import all_cpus_free
-from tuner.ledger.journal import Ledger
 from tuner.trials.cluster import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -68,10 +66,24 @@ class Command:
         out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
-    def ledger(self, name: str = "small") -> list[dict[str, Any]]:
-        ledger = Ledger(Folder(self.storage) / "studies" / name)
-        ledger.close()
-        return list(ledger.records())
+    @property
+    def journal(self) -> Path:
+        return self.storage / "studies" / "small" / "ledger.jsonl"
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Read the whole lines of the journal, without mending a torn one."""
+        lines = self.journal.read_bytes().splitlines(keepends=True)
+        return [json.loads(line[9:]) for line in lines if line.endswith(b"\n")]
+
+    def num_records(self, kind: str) -> int:
+        written = self.journal.read_bytes() if self.journal.exists() else b""
+        return written.count(f'"kind":"{kind}"'.encode())
+
+    def runs(self) -> list[Any]:
+        client = MlflowClient(f"sqlite:///{self.storage / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("small")
+        assert experiment is not None
+        return list(client.search_runs([experiment.experiment_id], max_results=1000))
 
 
 def command(cluster: Cluster, data: Path, folder: Path) -> Command:
@@ -81,11 +93,12 @@ def command(cluster: Cluster, data: Path, folder: Path) -> Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process of the study ended: its exit code, what it said, and the ledger it left."""
+    """How a process of the study ended: its exit code, its words, and what it left."""
 
     code: int
     said: str
     ledger: list[dict[str, Any]]
+    run_states: list[str]
 
 
 @dataclass(frozen=True)
@@ -110,43 +123,35 @@ def wait_for(
 def cut_off(ran: Command, process: subprocess.Popen[str], stop: signal.Signals) -> Ended:
     os.kill(process.pid, stop)
     _, err = process.communicate(timeout=120)
-    return Ended(process.returncode, err, ran.ledger())
+    return ended(ran, process.returncode, err)
+
+
+def ended(ran: Command, code: int, said: str) -> Ended:
+    return Ended(code, said, ran.ledger(), [run.info.status for run in ran.runs()])
 
 
 @pytest.fixture(scope="module")
 def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFactory):
     """A study that was cut off twice on its way, its result, and how its processes ended."""
     ran = command(local_ray, tones, tmp_path_factory.mktemp("study"))
-    path = ran.storage / "studies" / "small" / "ledger.jsonl"
     process = ran.start()
-    wait_for(lambda: records_in(path, "features") > 0, process)
+    wait_for(lambda: ran.num_records("features") > 0, process)
     # While Ray's compiled code waits for the first trial, the worst place for an exception.
     time.sleep(3)
     interrupted = cut_off(ran, process, signal.SIGINT)
     process = ran.start("--resume")
-    before = records_in(path, "epoch")
-    wait_for(lambda: records_in(path, "epoch") >= before + 2, process)
+    before = ran.num_records("epoch")
+    wait_for(lambda: ran.num_records("epoch") >= before + 2, process)
     killed = cut_off(ran, process, signal.SIGKILL)
     code, out, err = ran.run("--resume")
     assert code == 0, err
-    finished = Ended(code, err, ran.ledger())
-    return ran, json.loads(out.splitlines()[-1]), Cut(interrupted, killed, finished)
-
-
-def records_in(path: Path, kind: str) -> int:
-    return path.read_bytes().count(f'"kind":"{kind}"'.encode()) if path.exists() else 0
-
-
-def runs_of(summary: dict[str, Any]) -> list[Any]:
-    client = MlflowClient(summary["tracking_uri"])
-    experiment = client.get_experiment_by_name(summary["experiment"])
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+    cut = Cut(interrupted, killed, ended(ran, code, err))
+    return ran, json.loads(out.splitlines()[-1]), cut
 
 
 def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
-    assert found["status"] == "done"
+    assert (found["status"], found["study"], found["experiment"]) == ("done", "small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
     keys += "trials best confirm test ensembles leakage registered seconds"
     assert set(found) == set(keys.split())
@@ -226,8 +231,8 @@ def _n_mels(path: str) -> int:
 
 
 def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
-    _, found, cut = study
-    runs = runs_of(found)
+    ran, found, cut = study
+    runs = ran.runs()
     parent = next(run for run in runs if run.info.run_id == found["parent_run_id"])
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -249,12 +254,12 @@ def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
 
 def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None:
     ran, found, _ = study
-    before, records = len(runs_of(found)), len(ran.ledger())
+    before, records = len(ran.runs()), len(ran.ledger())
     code, out, err = ran.run()
     assert code == 0
     assert json.loads(out.splitlines()[-1]) == found
     assert "is done" in err
-    assert len(runs_of(found)) == before
+    assert len(ran.runs()) == before
     assert len(ran.ledger()) == records
 
 
@@ -277,10 +282,11 @@ def test_an_interrupted_study_says_how_to_continue(study) -> None:
     assert cut.interrupted.said.splitlines()[-1].endswith("--resume")
     assert "Traceback" not in cut.interrupted.said
     assert cut.interrupted.ledger[-1]["status"] == "interrupted"
+    assert set(cut.interrupted.run_states) == {"KILLED"}
 
 
 def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
-    _, found, cut = study
+    _, _, cut = study
     assert cut.killed.code == -signal.SIGKILL
     assert trials(cut.killed, "trial_end") < trials(cut.killed, "trial"), "no trial was cut off"
     records = cut.finished.ledger
@@ -297,7 +303,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
             r["epoch"] for r in records if r["kind"] == "epoch" and r["trial_id"] == trial_id
         ]
         assert numbers == list(range(1, len(numbers) + 1)), trial_id
-    assert len(runs_of(found)) == 1 + len(started)
+    assert cut.finished.run_states == ["FINISHED"] * (1 + len(started))
 
 
 def trials(ended: Ended, kind: str) -> Counter[str]:
