@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from pipelines.features.networks import NETWORKS, Provenance
+from pipelines.features.networks import NETWORKS, Network
 from tuner.models.settings import WEIGHTS_EXIST, Dropout, ModelSettings
 
 if TYPE_CHECKING:
@@ -46,10 +46,9 @@ class Musicnn(ModelSettings):
     dropout: Dropout = 0.5
 
     @property
-    def provenance(self) -> Provenance | None:
-        """Data that the initial weights were trained on; None without such weights."""
-        row = NETWORKS.get(f"{self.name}_{self.weights}")
-        return row.provenance if row else super().provenance
+    def network(self) -> Network | None:
+        """The pretrained network whose weights it starts from; None for a file or random ones."""
+        return NETWORKS.get(f"{self.name}_{self.weights}")
 
     def build(self, num_labels: int, num_rows: int) -> nn.Module:
         """Build the network, load its initial weights, and add a linear head."""

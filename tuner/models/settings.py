@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from pipelines.features import FrontEnd, Kind
-from pipelines.features.networks import Provenance
+from pipelines.features.networks import Network, Provenance
 from pipelines.settings import Block, Rule
 
 if TYPE_CHECKING:
@@ -114,11 +114,18 @@ class ModelSettings(Block):
         return weights
 
     @property
+    def network(self) -> Network | None:
+        """The pretrained audio network whose weights it starts from, if it is one of the table."""
+        return None
+
+    @property
     def provenance(self) -> Provenance | None:
         """Data that the initial weights were trained on; None without such weights."""
         weights = self.initial_weights
         if weights is None:
             return None
+        if self.network is not None:
+            return self.network.provenance
         if weights not in self.published:
             return Provenance(weights, "data that is not known here")
         return Provenance(self.name, self.trained_on)

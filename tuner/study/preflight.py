@@ -51,6 +51,8 @@ def check_weights(space: Space, say: Callable[[str], object] | None = None) -> N
             for one in parse_all(feature.networks):
                 store.load(one.source, say)
     for model in space.models():
+        if model.network is not None:
+            store.weights_file(model.network, say)
         if model.initial_weights:
             model.build(PROBE_LABELS, num_rows=1)
 
