@@ -15,7 +15,7 @@ from pipelines.build.decode import decode_here
 from pipelines.errors import WeightsError
 from pipelines.features import FeatureSpec
 from pipelines.features.extract import transform
-from pipelines.features.networks import store
+from pipelines.features.networks import NETWORKS, store
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
@@ -54,7 +54,8 @@ def experiment(model: str) -> Experiment:
 def test_a_trial_on_embeddings_predicts_files_without_the_cache(
     weights: Need, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    weights("speech"), weights("musicnn_mtt")
+    weights("speech")
+    weights("musicnn_mtt")
     tracks = write_tones(tmp_path / "tracks", per_class=8, seconds=0.8)
     one = experiment(model)
     assert one.front_end.shape(one.data) == (NUM_ROWS, 1)
@@ -104,7 +105,7 @@ def test_a_bundle_without_its_networks_is_refused(weights: Need, tmp_path: Path)
 def test_a_file_of_weights_is_the_network_it_was_made_of(weights: Need, tmp_path: Path) -> None:
     weights("speech")
     copy = tmp_path / "mine.safetensors"
-    shutil.copy(store.cached_file(store.named("speech")), copy)
+    shutil.copy(store.cached_file(NETWORKS["speech"]), copy)
     by_file = FeatureSpec.model_validate({"kind": "embedding", "network": str(copy)})
     by_name = FeatureSpec(kind="embedding", network="speech")
     clips = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype("f4")
