@@ -67,9 +67,9 @@ class FrontEnd(Block):
     )
     network: Networks = Field(
         "musicnn_msd",
-        min_length=1,
         description="Pretrained network of an embedding (`python -m tuner.weights` lists them), "
-        "with a layer as in `musicnn_msd:dense`, or a converted file; a list joins several.",
+        "with a layer as in `musicnn_msd:dense`, or a converted file; `a + b` or a list "
+        "joins several.",
     )
 
     @property

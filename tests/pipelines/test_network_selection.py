@@ -8,7 +8,7 @@ import torch
 
 from pipelines.errors import SpecError, WeightsError
 from pipelines.features.networks import NETWORKS
-from pipelines.features.networks.selection import Selection, num_rows, parse, parse_all
+from pipelines.features.networks.selection import Selection, joined, num_rows, parse, parse_all
 from tests.pipelines.wheels import tiny_row, write_wheel
 
 
@@ -37,8 +37,9 @@ def test_a_file_is_a_choice_too(mine: str) -> None:
     [
         ("musicn_msd", "unknown network 'musicn_msd'; did you mean 'musicnn_msd'"),
         ("musicn_msd:dense", "unknown network 'musicn_msd'; did you mean"),
-        ("", "unknown network ''; there are musicnn_msd, "),
-        (":", "unknown network ''"),
+        ("", "a network has no name; write `NAME`"),
+        (":", "a network has no name"),
+        ("x" * 1_000_000, f"unknown network '{'x' * 64}'; there are"),
         ("musicnn_msd:densee", "unknown layer of musicnn_msd 'densee'; did you mean 'dense'"),
         ("musicnn_msd:", "unknown layer of musicnn_msd ''; there are pooled, dense, tags, "),
         ("vgg_mtt:pool1:x", "unknown network 'vgg_mtt:pool1'"),
@@ -52,8 +53,10 @@ def test_what_does_not_exist_is_named_with_a_suggestion(text: str, message: str)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"gone\.safetensors: cannot be read: No such file"):
+    with pytest.raises(WeightsError, match=r"gone\.safetensors: cannot be read: No such file.*y$"):
         parse(f"{tmp_path}/gone.safetensors:dense")
+    with pytest.raises(WeightsError, match="null byte"):
+        parse("a\0.safetensors")
 
 
 def test_rows_add_up(mine: str) -> None:
@@ -71,3 +74,24 @@ def test_choices_that_cannot_be_joined_are_refused(tmp_path: Path, monkeypatch) 
         parse_all([])
     with pytest.raises(SpecError, match="vgg_msd:tags is chosen twice"):
         parse_all(["vgg_msd:tags", "vgg_mtt:tags", "vgg_msd:tags"])
+
+
+def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert joined(["speech", "a.safetensors"]) == f"speech + {tmp_path}/a.safetensors"
+    assert joined("~/a.safetensors:pool2") == "/home/me/a.safetensors:pool2"
+    assert joined("~nobody at all/a.safetensors").startswith(f"{tmp_path}/~nobody")
+    assert joined("musicnn_msd:dense+speech") == "musicnn_msd:dense + speech"
+    assert joined(["speech", 3]) == ["speech", 3]
+
+
+def test_the_training_data_of_a_file_is_not_guessed(mine: str) -> None:
+    assert parse("vgg_mtt").provenance.trained_on.startswith("MagnaTagATune")
+    assert parse(mine).provenance == (mine, "data that is not known here", {})
+
+
+@pytest.mark.timeout(5)
+def test_a_text_with_very_many_networks_is_refused_at_once() -> None:
+    with pytest.raises(SpecError, match="speech:pooled is chosen twice"):
+        parse_all(["speech"] * 50_000)

@@ -229,7 +229,7 @@ class Experiment(Block):
         """Data that the pretrained parts of this experiment were trained on."""
         front_end = self.front_end
         selected = parse_all(front_end.networks) if front_end.kind == "embedding" else ()
-        networks = (one.network.provenance for one in selected)
+        networks = (one.provenance for one in selected)
         return (*networks, *filter(None, [self.model.provenance]))
 
     @property

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from pipelines.features import FrontEnd, Kind
-from pipelines.features.networks import Network, Provenance
+from pipelines.features.networks import Network, Provenance, provenance_of_file
 from pipelines.settings import Block, Rule
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class ModelSettings(Block):
         if self.network is not None:
             return self.network.provenance
         if weights not in self.published:
-            return Provenance(weights, "data that is not known here")
+            return provenance_of_file(weights)
         return Provenance(self.name, self.trained_on)
 
     def without_weights(self) -> Self:

@@ -208,6 +208,11 @@ _ROWS = (_musicnn(_MSD), _musicnn(_MTT), _vgg(_MSD), _vgg(_MTT), _SPEECH)
 NETWORKS: dict[str, Network] = {row.name: row for row in _ROWS}
 
 
+def provenance_of_file(path: str) -> Provenance:
+    """Return the provenance of a user's weights, whose training data nothing here can tell."""
+    return Provenance(path, "data that is not known here")
+
+
 def is_file(source: str) -> bool:
     """Return True if a source of weights is a file of a user, False if it is a network's name."""
     return source.endswith(".safetensors")
@@ -226,6 +231,7 @@ def named(name: str) -> Network:
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error's text for a name that is not among the known ones."""
+    name = name[:64]  # a name of a megabyte would take seconds to compare
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {what} {name!r}; {hint}there are {', '.join(known)}"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import SpecError, WeightsError
-from pipelines.features.networks import Network, is_file, store, unknown
+from pipelines.features.networks import (
+    Network,
+    Provenance,
+    is_file,
+    provenance_of_file,
+    store,
+    unknown,
+)
 
 JOINT = " + "
 """Between networks that a space file joins in one text."""
@@ -32,6 +41,12 @@ class Selection:
         """Number of activations of one clip."""
         return sum(self.network.layers[layer] for layer in self.layers)
 
+    @property
+    def provenance(self) -> Provenance:
+        """Data that the weights were trained on."""
+        is_own = is_file(self.source)
+        return provenance_of_file(self.source) if is_own else self.network.provenance
+
 
 def parse(text: str) -> Selection:
     """Read a choice of one network: its default layers, or the layer after a colon.
@@ -40,15 +55,21 @@ def parse(text: str) -> Selection:
         SpecError: There is no such network or layer; suggests names.
         WeightsError: The file cannot be read, or belongs to no network.
     """
-    source, colon, layer = text.rpartition(":")
-    if not colon or is_file(text):
-        source, layer = text, ""
+    source, layer = _parts(text)
+    if not source:
+        raise SpecError("a network has no name; write `NAME`, `NAME + NAME`, or a list of names")
     network = store.network_of(source)
-    if source == text:
+    if layer is None:
         return Selection(source, network, network.default)
     if layer not in network.layers:
         raise SpecError(unknown(f"layer of {network.name}", layer, network.layers))
     return Selection(source, network, (layer,))
+
+
+def _parts(text: str) -> tuple[str, str | None]:
+    """Split a choice into its source and the layer after a colon; None without a colon."""
+    source, colon, layer = text.rpartition(":")
+    return (source, layer) if colon and not is_file(text) else (text, None)
 
 
 def parse_all(texts: Sequence[str]) -> tuple[Selection, ...]:
@@ -65,8 +86,8 @@ def parse_all(texts: Sequence[str]) -> tuple[Selection, ...]:
     if len(set(rates.values())) > 1:
         found = ", ".join(f"{source} at {rate} Hz" for source, rate in rates.items())
         raise SpecError(f"networks that are joined must have one sample rate, got {found}")
-    layers = [(one.source, layer) for one in chosen for layer in one.layers]
-    if twice := {layer for layer in layers if layers.count(layer) > 1}:
+    counts = Counter((one.source, layer) for one in chosen for layer in one.layers)
+    if twice := [layer for layer, count in counts.items() if count > 1]:
         source, layer = min(twice)
         raise SpecError(f"{source}:{layer} is chosen twice; name it once")
     return chosen
@@ -78,9 +99,27 @@ def num_rows(texts: Sequence[str]) -> int:
 
 
 def joined(value: Any) -> Any:
-    """Turn a list of choices into the text that means the same; leave other values alone."""
-    is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-    return JOINT.join(value) if is_list else value
+    """Join choices, a text or a list, in one text with absolute paths; leave other values alone.
+
+    Workers run in another folder, where a relative path would lead to another file.
+    """
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        value = JOINT.join(value)
+    return JOINT.join(map(_absolute, split(value))) if isinstance(value, str) else value
+
+
+def _absolute(text: str) -> str:
+    source, layer = _parts(text)
+    if not is_file(source):
+        return text
+    # os.path refuses nothing; pathlib raises for an unknown user.
+    path = os.path.abspath(os.path.expanduser(source))  # noqa: PTH100, PTH111
+    return path if layer is None else f"{path}:{layer}"
+
+
+def names_files(value: Any) -> bool:
+    """Return True if a choice, a text or a list, names a file of weights."""
+    return any(is_file(_parts(text)[0]) for text in split(joined(value)))
 
 
 def split(text: str) -> tuple[str, ...]:

