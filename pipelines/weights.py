@@ -63,7 +63,9 @@ def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str)
             for name, value in state.items()
             if name in tensors and tensors[name].shape != value.shape
         ],
-        "not finite": [name for name, value in tensors.items() if not value.isfinite().all()],
+        "not finite": [
+            name for name, value in tensors.items() if not value.float().isfinite().all()
+        ],
     }
     if any(faults.values()):
         found = "; ".join(f"{kind}: {_first(names)}" for kind, names in faults.items() if names)

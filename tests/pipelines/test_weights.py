@@ -57,3 +57,21 @@ def test_a_header_that_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
     safetensors.torch.save_file({name: torch.ones(2)}, path)
     assert path.read_bytes()[0] == 0x80
     assert read_weights(path)[name].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_loaded"),
+    [
+        (torch.ones(2, 2, dtype=torch.float64), True),
+        (torch.full((2, 2), 1e300, dtype=torch.float64), False),  # beyond float32
+        (torch.ones(2, 2).to(torch.float8_e4m3fn), True),
+    ],
+)
+def test_weights_of_other_types_must_be_finite_as_float32(value, is_loaded) -> None:
+    module = nn.Linear(2, 2, bias=False)
+    if is_loaded:
+        load_into(module, {"weight": value}, "a file")
+        assert torch.equal(module.weight, torch.ones(2, 2))
+    else:
+        with pytest.raises(WeightsError, match="not finite: weight"):
+            load_into(module, {"weight": value}, "a file")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipelines.features import FeatureSpec, Kind
 from pipelines.settings import ClipSpec
@@ -85,6 +86,30 @@ def test_an_exported_model_of_the_first_version_is_read(exported: Path, frames) 
     bundle = load_bundle(exported).bundle
     assert bundle.feature == FeatureSpec(n_mels=16)
     assert bundle.crops == Crops(frames)
+
+
+@pytest.mark.parametrize("after", ["", ":pooled", "+speech"])
+def test_a_file_that_a_bundle_names_as_its_network_is_not_opened(
+    exported: Path, after: str
+) -> None:
+    """The file exists and is a network, so that only a refusal can be the reason."""
+    mine = exported / "mine.safetensors"
+    save_file({"x": torch.zeros(1)}, mine, {"network": "vgg_mtt"})
+    description = json.loads((exported / "bundle.json").read_text())
+    for network in (f"{mine}{after}", [f"{mine}{after}"], f"speech + {mine}{after}"):
+        description["feature"] = {"kind": "embedding", "network": network}
+        (exported / "bundle.json").write_text(json.dumps(description))
+        with pytest.raises(CheckpointError, match="names a file"):
+            load_bundle(exported)
+
+
+def test_weights_that_overflow_as_float32_are_refused(exported: Path) -> None:
+    found = load_bundle(exported)
+    weights = found.classifier.state_dict()
+    weights["mean"] = torch.full_like(weights["mean"], 1e300, dtype=torch.float64)
+    save_bundle(exported, found.bundle, weights)
+    with pytest.raises(CheckpointError, match="mean holds values that are not finite"):
+        load_bundle(exported)
 
 
 def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:

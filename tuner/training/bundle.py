@@ -14,6 +14,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from pipelines.features import FeatureSpec
+from pipelines.features.networks import selection
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec
 from pipelines.storage import Folder
@@ -116,6 +117,8 @@ def read_description(files: Folder) -> tuple[Bundle, str]:
             f"{files / BUNDLE}: unknown format version {data['version']}, "
             f"expected 1 or {FORMAT_VERSION}"
         )
+    if selection.names_files(data["feature"].get("network")):  # before anything opens them
+        raise ValueError("feature.network names a file; an exported model brings its own weights")
     bundle = TypeAdapter(Bundle).validate_json(json.dumps(data))
     if len(set(bundle.labels)) < len(bundle.labels):
         raise ValueError("labels must be different names")

@@ -162,7 +162,7 @@ def _check_weights(
         ValueError: Names the fault.
     """
     for name, tensor in (*classifier.items(), *embedding.items()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise ValueError(f"{name} holds values that are not finite")
     with torch.device("meta"):
         frozen = bundle.embedding(with_weights=False)
