@@ -31,13 +31,14 @@ def main(context: click.Context, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch weights into this machine's cache, and print where they are."""
+    from pipelines.features.networks import unknown
     from tuner.errors import UsageError
     from tuner.models.published import published
 
     try:
         known = published()
-        if unknown := [name for name in names if name not in known]:
-            raise UsageError(f"no weights named {unknown[0]!r}; there are {', '.join(known)}")
+        if absent := [name for name in names if name not in known]:
+            raise UsageError(unknown("weights", absent[0], known))
         for name in names:
             known[name].fetch()
             click.echo(f"{name}  {known[name].find()}")

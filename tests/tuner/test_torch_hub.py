@@ -170,3 +170,11 @@ def test_every_cut_of_a_state_file_is_refused(cache, tmp_path) -> None:
         (cache / NAME).write_bytes(content[:length])
         with pytest.raises(WeightsError, match=NAME):
             read_published(f"http://127.0.0.1:9/{NAME}")
+
+
+def test_offline_nothing_is_asked_for(cache, serve, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    address, server = serve(b"")
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set; put that file at"):
+        read_published(address)
+    assert server.asked == 0

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipelines.features.networks import store
+from pipelines.features.networks import NETWORKS, store
 from pipelines.features.networks.musicnn import NUM_DENSE, NUM_POOLED, Musicnn
 from pipelines.features.networks.tagging import from_decibels
 from pipelines.weights import load_into, read_weights
@@ -74,7 +74,7 @@ class MusicnnNetwork(nn.Module):
 
 def _tensors(weights: str) -> dict[str, torch.Tensor]:
     """Read the weights of the body: published, converted, or of an exported model."""
-    if weights in ("msd", "mtt"):
+    if f"musicnn_{weights}" in NETWORKS:
         tensors = store.read_state(f"musicnn_{weights}")
     else:
         tensors = body_weights(read_weights(weights))

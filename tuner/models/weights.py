@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pipelines.errors import WeightsError
+from pipelines.features.networks.fetch import offline
 
 # In an exported model the network's body sits next to its head and the standardisation.
 BODY = "network.body."
@@ -79,6 +80,8 @@ def _fetch(address: str, file: Path, timeout_seconds: float) -> None:
     """
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
+        if offline():
+            raise OSError("HF_HUB_OFFLINE is set")
         file.parent.mkdir(parents=True, exist_ok=True)
         with (
             urllib.request.urlopen(address, timeout=timeout_seconds) as answer,
