@@ -67,35 +67,31 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tones(tmp_path_factory.mktemp("tones"))
 
 
-@pytest.fixture(scope="session")
-def tiny_features(tones: Path, local_ray, tmp_path_factory: pytest.TempPathFactory):
-    """The feature set of `tones`: two clips of half a second a track, 32 bands."""
-    from pipelines.build.building import build_sets
-    from pipelines.features import FeatureSpec
-    from pipelines.settings import ClipSpec, SplitSpec
-    from pipelines.sources.catalog import read_catalog
-
-    clip = ClipSpec(clip_seconds=0.5, clips_per_track=2)
-    feature = FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=32)
-    split = SplitSpec(train=0.5, val=0.25, test=0.25)
-    out = tmp_path_factory.mktemp("features")
-    return build_sets(read_catalog(tones), out, [(clip, feature)], split)[0]
-
-
-@pytest.fixture(scope="session")
-def one_clip_features(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a feature set of 24 noisy tones, one clip of 16 bands each; made without Ray."""
+def build_here(manifest: Path, out: Path, clips_per_track: int, n_mels: int):
+    """Build a feature set of clips of half a second, without Ray."""
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.decode import decode_here
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog
 
-    tracks = read_catalog(write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6))
-    feature = FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=16)
+    clip = ClipSpec(clip_seconds=0.5, clips_per_track=clips_per_track)
+    feature = FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=n_mels)
     split, options = SplitSpec(train=0.5, val=0.25, test=0.25), BuildOptions(decode=decode_here)
-    specs = [(ClipSpec(clip_seconds=0.5, clips_per_track=1), feature)]
-    result = build_sets(tracks, tmp_path_factory.mktemp("sets"), specs, split, options)[0]
+    return build_sets(read_catalog(manifest), out, [(clip, feature)], split, options)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_features(tones: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The feature set of `tones`: two clips a track, 32 bands."""
+    return build_here(tones, tmp_path_factory.mktemp("features"), clips_per_track=2, n_mels=32)
+
+
+@pytest.fixture(scope="session")
+def one_clip_features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a feature set of 24 noisy tones, one clip of 16 bands each."""
+    manifest = write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6)
+    result = build_here(manifest, tmp_path_factory.mktemp("sets"), clips_per_track=1, n_mels=16)
     return str(result.feature_set.path)
 
 
@@ -148,7 +144,7 @@ class ByCluster(LoadScopeScheduling):
         text = (self.config.rootpath / file).read_text()
         if "two_nodes" in text:
             return "two_nodes"
-        if "local_ray" not in text and "tiny_features" not in text:
+        if "local_ray" not in text:
             return file
         return "studies" if "tests/integration" in file else "local_ray"
 
