@@ -167,7 +167,7 @@ def test_a_model(tmp_path: Path) -> None:
         "from tuner.models.forest",
         "from tuner.models.crnn import Crnn\nfrom tuner.models.forest",
     )
-    edit(table, "(Cnn, ", "(Cnn, Crnn, ")
+    edit(table, "    Cnn,\n", "    Cnn,\n    Crnn,\n")
     generate(copy)
     files = touched(copy)
     assert "crnn" in (copy / "docs/settings.md").read_text()

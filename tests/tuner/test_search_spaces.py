@@ -28,7 +28,12 @@ SCHEMA = ROOT / "search_spaces" / "space.schema.json"
 def test_there_is_a_file_for_each_reference_system_and_for_all_families():
     of_references = {"edm_resnet", "edm_wav2vec2", "densenet", "efficientnet", "cnn"}
     of_references |= {"edmsorta", "mel_resnet_ensemble", "conv1d"}
-    assert {file.stem for file in FILES} == of_references | {"quickstart", "resnet", "all"}
+    assert {file.stem for file in FILES} == of_references | {
+        "quickstart",
+        "resnet",
+        "all",
+        "pretrained",
+    }
 
 
 def _value_in(params: dict[str, Any], name: str, _: Range) -> Any:
