@@ -64,6 +64,7 @@ bench: env
 	$(BIN)/python -m benchmarks.recipe --accuracy > $(BENCH)/accuracy.json
 	$(BIN)/python -m benchmarks.loader > $(BENCH)/loader.json
 	$(BIN)/python -m benchmarks.workers > $(BENCH)/workers.json
+	$(BIN)/python -m benchmarks.embedding > $(BENCH)/embedding.json
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -98,6 +98,8 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
         split = _block_from(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
+        if feature.kind == "embedding":
+            _fetch_weights(feature)
         tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
         how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
         result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
@@ -117,6 +119,19 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     if as_json:
         print(json.dumps(as_data(found, time.monotonic() - started, result.resumed_tracks)))
     sys.exit(EXIT_SOME_REJECTED if found.manifest.tracks.quarantined else 0)
+
+
+def _fetch_weights(feature: FeatureSpec) -> None:
+    """Fetch the weights of an embedding here, with a line, and not in the workers.
+
+    Raises:
+        WeightsError: They can neither be found nor fetched; says how to get them.
+    """
+    from pipelines.features.networks import is_file, selection, store
+
+    for one in selection.parse_all(feature.networks):
+        if not is_file(one.source):
+            store.weights_file(one.network, lambda line: click.echo(line, err=True))
 
 
 def _reuse_notes(result: BuildResult, *, verify: bool) -> list[str]:

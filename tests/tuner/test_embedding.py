@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from pipelines.build.building import BuildOptions, build_sets
 from pipelines.build.decode import decode_here
@@ -210,3 +211,29 @@ def test_the_result_says_what_its_networks_were_trained_on() -> None:
         if record["kind"] == "features":
             record["features"][0]["layout"] = "folders"
     assert not [text for text in summarise(records).doubts() if "musicnn_msd" in text]
+
+
+def test_the_plan_says_what_would_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuner.run import main
+
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
+    found = CliRunner().invoke(main, ["search_spaces/pretrained.yaml", "--dry-run"])
+    assert found.exit_code == 0
+    assert "speech: to fetch with pyopen-wakeword==1.1.0, 7 MB" in found.output
+
+
+def test_a_build_without_weights_stops_before_it_reads_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.build.__main__ import main
+
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    data = write_tones(tmp_path / "data", per_class=4, seconds=0.1)
+    words = [str(data), "--out", str(tmp_path / "out"), "--kind", "embedding"]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 2
+    assert "Two remedies" in found.stderr
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from pipelines.features.networks import store
+from pipelines.features.networks import is_file, store
 from pipelines.features.networks.selection import parse_all
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
@@ -46,15 +46,19 @@ def check_weights(space: Space, say: Callable[[str], object] | None = None) -> N
     Raises:
         WeightsError: Names the weights and the remedies.
     """
-    for _, feature in space.feature_variants():
-        if feature.kind == "embedding":
-            for one in parse_all(feature.networks):
-                store.load(one.source, say)
+    for source in _pretrained(space):
+        store.load(source, say)
     for model in space.models():
-        if model.network is not None:
-            store.weights_file(model.network, say)
         if model.initial_weights:
             model.build(PROBE_LABELS, num_rows=1)
+
+
+def _pretrained(space: Space) -> list[str]:
+    """Return the pretrained audio networks of a space, by name or file, each once."""
+    features = [feature for _, feature in space.feature_variants() if feature.kind == "embedding"]
+    sources = [one.source for feature in features for one in parse_all(feature.networks)]
+    sources += [model.network.name for model in space.models() if model.network is not None]
+    return list(dict.fromkeys(sources))
 
 
 def memory_of(experiment: Experiment) -> MemoryEstimate:
@@ -177,6 +181,11 @@ def plan_lines(space: Space) -> Iterator[str]:
     then += ", then their fusion if it is better" if confirm.fuse else ""
     yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
     yield f"feature sets {len(space.feature_variants())}"
+    for source in _pretrained(space):
+        network = store.network_of(source)
+        is_here = is_file(source) or store.cached_file(network).is_file()
+        size = f"to fetch with {network.wheel}, {network.wheel.num_bytes / 1e6:.0f} MB"
+        yield f"weights      {source}: {'here' if is_here else size}"
     yield (
         f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
         f"{resources.gpus_per_worker:g} GPU"

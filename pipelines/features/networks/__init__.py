@@ -233,5 +233,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error's text for a name that is not among the known ones."""
     name = name[:64]  # a name of a megabyte would take seconds to compare
     close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown {what} {name!r}; {hint}there are {', '.join(known)}"
+    hint = f"did you mean {close[0]!r}? There" if close else "there"
+    return f"unknown {what} {name!r}; {hint} are {', '.join(known)}"
