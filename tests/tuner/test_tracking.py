@@ -156,6 +156,16 @@ class TestContract:
             assert run["tags"]["mlflow.source.name"] == "python -m tuner.run quick"
             assert run["tags"]["mlflow.source.type"] == "LOCAL"
 
+    def test_a_second_alternative_of_one_name_is_shown(self, tracker: Tracker) -> None:
+        records = finished_study()
+        for record in records:
+            if record["kind"] == "trial":
+                record["params"]["model.cnn#2.dropout"] = 0.5
+        play(tracker, records)
+        for run in plain(tracker).values():
+            if run["tags"].get("stage") == "search":
+                assert run["params"]["model.cnn-2.dropout"] == "0.5"
+
     def test_ids_are_known_after_the_records(self, tracker: Tracker) -> None:
         for record in finished_study():
             tracker.record(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +20,18 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 # Limits of MLflow (mlflow/utils/validation.py), in characters; it refuses or cuts what is longer.
 MAX_PARAM = 6000
 MAX_TAG = 8000
+# Names with any other character are refused, such as those of a second alternative, `linear#2`.
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-./: ]")
 
 STUDY_STATUS: dict[str, Status] = {
     "done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
 }  # fmt: skip
 # Metrics of the best epoch that are shown besides the study's own.
 BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
+
+
+def _allowed(name: str) -> str:
+    return NOT_IN_NAMES.sub("-", name)
 
 
 # Name, value, Unix milliseconds, step; MLflow stores equal ones once.
@@ -146,7 +153,7 @@ class Projection:
         which += f" seed {seed}" if stage == "confirm" else ""
         name = f"{stage}{which} {model}"
         values = {"seed": seed, "model": model, **record["params"]}
-        params = {key: str(value)[:MAX_PARAM] for key, value in values.items()}
+        params = {_allowed(key): str(value)[:MAX_PARAM] for key, value in values.items()}
         self.trials[trial_id] = Run(name, record["time_ms"], tags, params)
 
     def on_epoch(self, record: Record, _parent: Run) -> None:
