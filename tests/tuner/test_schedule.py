@@ -101,7 +101,7 @@ def test_a_metric_to_minimise_stops_large_values() -> None:
 class Stage:
     """One trial of a stage that is recorded without Ray."""
 
-    def __init__(self, text: str, tmp_path: Any) -> None:
+    def __init__(self, text: str, tmp_path: Any, *rows: TrialRow) -> None:
         self.records: list[dict[str, Any]] = []
         self.values: list[float | None] = []
         experiment = loads(f"name: s\nmodel: {{name: cnn}}\n{text}").template
@@ -109,6 +109,7 @@ class Stage:
         plan = Plan(
             Folder(tmp_path), experiment, Queue([proposal], then=self), 1, spec_of,
             lambda kind, **fields: self.records.append({"kind": kind, **fields}),
+            rows={row.trial_id: row for row in rows},
         )  # fmt: skip
         self.recorder = Recorder(plan)
         assert self.recorder.next_trial() == "t0"
@@ -144,6 +145,15 @@ def test_a_trial_counts_with_the_epoch_whose_weights_it_keeps(
     assert stage.records[-1]["best"]["epoch"] == best
     assert stage.records[-1]["status"] == ("completed" if len(epochs) == 4 else "stopped")
     assert stage.values == [epochs[best - 1][0]]
+
+
+@pytest.mark.parametrize("known", [[], [0.1, 0.2]], ids=["new", "resumed"])
+def test_an_epoch_that_is_reported_again_is_recorded_once(known: list[float], tmp_path) -> None:
+    stage = Stage("", tmp_path, row("t0", known, "running"))
+    for number in (2, 3, 3, 4):  # a process that goes on reports the epoch of its checkpoint
+        stage.recorder.report("t0", {"epoch": number, "val_f1_macro": 0.1, "val_loss": 1.0})
+    recorded = [record["epoch"] for record in stage.records]
+    assert recorded == ([3, 4] if known else [2, 3, 4])
 
 
 def test_a_process_that_dies_while_it_starts_has_a_start_in_the_ledger(tmp_path) -> None:
