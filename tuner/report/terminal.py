@@ -182,11 +182,13 @@ def _facts(
         yield "pretrained", sentence
     for doubt in summary.doubts():
         yield "note", doubt
+    rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once
     for one in summary.features:
-        listed, skipped = one["tracks"]["listed"], one["tracks"]["quarantined"]
+        counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
+        rejects.setdefault(counts_of_set, Path(one["path"]) / "rejects.csv")
+    for (skipped, listed), file in rejects.items():
         if skipped:
-            rejects = Path(one["path"]) / "rejects.csv"
-            yield "files", f"{skipped} of {listed} files were skipped: {rejects}"
+            yield "files", f"{skipped} of {listed} files were skipped: {file}"
     if summary.leakage:
         yield "leakage", leak_in_words(summary.leakage)
     yield "registered", str(summary.registered.reason)
