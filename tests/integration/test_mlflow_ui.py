@@ -22,7 +22,7 @@ import pytest
 
 from tests.loopback import free_ports
 from tests.tuner.studies import finished_study
-from tuner.tracking import open_tracker
+from tuner.tracking.mlflow_tracker import open_tracker
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 # Without the flags about networking, each start looks up hosts that have nothing to do with this.

@@ -278,6 +278,23 @@ def test_command_line_tells_by_its_exit_code(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()  # it looks, and leaves nothing on the disk
 
 
+@pytest.mark.timeout(120)
+def test_a_broken_torch_is_a_finding_and_ends_no_other_check(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise ImportError('libtorch.so: broken')")
+    healthy = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    command = [sys.executable, "-m", "tuner.doctor", "--storage", str(tmp_path / "out"), "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**healthy, "PYTHONPATH": str(tmp_path)}, capture_output=True,
+        text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    found = {check["name"]: check for check in json.loads(done.stdout.splitlines()[-1])["checks"]}
+    assert "libtorch.so: broken" in found["torch"]["detail"]
+    assert found["mlflow"]["status"] == "ok"
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\nfrom tuner.doctor.__main__ import main\n"

@@ -32,7 +32,7 @@ from tuner.study.ensemble import compare_ensembles
 from tuner.study.features import describe
 from tuner.study.fuse import final_model, fuse_best
 from tuner.study.run import publish
-from tuner.tracking import open_tracker
+from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.exported import member_folder
 from tuner.training.feed import Alone
 from tuner.training.predictor import VoteKind

@@ -21,7 +21,7 @@ from tests.tuner.test_registry import FACTS, make_bundle, waveforms
 from tests.tuner.test_registry_song import song_bundle, waveform_bundle
 from tuner.errors import CheckpointError
 from tuner.predict import load_model, predict_file
-from tuner.tracking import open_tracker
+from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.tracking.registry import register
 from tuner.training.bundle import save_bundle
 from tuner.training.exported import load_bundle, load_exported, member_folder, save_fusion

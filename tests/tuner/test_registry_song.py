@@ -19,7 +19,7 @@ from tuner.models.convnets import Conv1d
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
 from tuner.predict import predict_file
-from tuner.tracking import open_tracker
+from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle

@@ -17,7 +17,8 @@ import pytest
 from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
 from tuner.ledger.summary import summarise
-from tuner.tracking import MlflowTracker, Patience, Tracker, open_tracker
+from tuner.tracking import Tracker
+from tuner.tracking.mlflow_tracker import MlflowTracker, Patience, open_tracker
 from tuner.tracking.note import MAX_LINE, note
 from tuner.tracking.projection import Projection
 from tuner.tracking.store import how_to_open, redact

@@ -105,8 +105,9 @@ def _that_fit_together(rows: list[TrialRow], winner: TrialRow) -> tuple[list[Tri
     """Return the trials that one program can serve together, and why others are left out."""
     members: list[TrialRow] = []
     left_out: list[str] = []
+    of_winner = _misfit(winner, winner)
     for row in rows:
-        reason = _misfit(winner, winner) or _misfit(row, winner)
+        reason = of_winner or _misfit(row, winner)
         if reason is None and len(members) == MAX_MEMBERS:
             reason = f"a fusion has at most {MAX_MEMBERS} members"
         if reason is None:

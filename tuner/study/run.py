@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuner import tracking
 from tuner.config import Experiment, loads
 from tuner.errors import Interrupted, StudyExistsError, UsageError
 from tuner.ledger.journal import Ledger, StudyPaths
@@ -28,6 +27,7 @@ from tuner.study.ensemble import compare_ensembles
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
 from tuner.study.stages import confirm_best, refit_winner, search_space
+from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.trials import cluster
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def carry_out(space: Space, paths: StudyPaths, address: str | None) -> Outcome:
             features.ensure_demo(Path(paths.data), terminal.status)
         terminal.status("opening the tracking store")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        with closing(tracking.open_tracker(uri, paths.storage.local(), paths.name)) as tracker:
+        with closing(open_tracker(uri, paths.storage.local(), paths.name)) as tracker:
             for record in ledger.records():
                 tracker.record(record)
                 terminal.recall(record)

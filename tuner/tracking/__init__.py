@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from tuner.tracking.mlflow_tracker import MlflowTracker, Patience, open_tracker
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tuner.ledger.journal import Record
-
-__all__ = ["MlflowTracker", "Patience", "Tracker", "open_tracker"]
 
 
 class Tracker(Protocol):
