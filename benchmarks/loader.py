@@ -43,7 +43,7 @@ class ClipDataset:
 
     def __init__(self, arrays: Arrays) -> None:
         self.x, self.y = arrays.x, arrays.y
-        self._num_train = arrays.splits["train"].stop
+        self._num_train = len(arrays.splits["train"].clips)
 
     def __len__(self) -> int:
         return self._num_train
@@ -97,7 +97,7 @@ def write_parquet(arrays: Arrays, folder: Path) -> None:
     from pipelines.build.writer import clips_schema
 
     schema = clips_schema(arrays.x.shape[1:])
-    num_train = arrays.splits["train"].stop
+    num_train = len(arrays.splits["train"].clips)
     for number, first in enumerate(range(0, num_train, PART_CLIPS)):
         at = slice(first, min(first + PART_CLIPS, num_train))
         features: NDArray[Any] = arrays.x[at]
@@ -210,7 +210,7 @@ def measure(folder: Path, arrays: Arrays, batch_size: int, rounds: int) -> dict[
     counts = {
         variant: call() for variant, call in variants.items()
     }  # starts workers and fills caches too
-    if set(counts.values()) != {arrays.splits["train"].stop}:
+    if set(counts.values()) != {len(arrays.splits["train"].clips)}:
         raise SystemExit(f"some clips are missing, {counts}, so the times mean nothing")
     times = compare(variants, rounds, warmup=0)
     ms = times.median_ms()

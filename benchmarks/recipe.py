@@ -83,7 +83,7 @@ def measure(
         variant: partial(next, epochs) for variant, epochs in variants.items()
     }
     times = compare(calls, rounds, WARMUP)
-    clips = arrays.splits["train"].stop
+    clips = len(arrays.splits["train"].clips)
     rate = {variant: round(1e3 * clips / ms, 1) for variant, ms in times.median_ms().items()}
     return {"clips_per_second": rate, **summary(times, [("stock", "ours")])}
 
@@ -175,7 +175,7 @@ def main(threads: int, device: str, accuracy: bool, **given: Any) -> None:
             arrays = demo_arrays(Path(scratch), given["tracks"])
             what = {name: given[name] for name in ("model", "epochs", "seeds", "tracks")}
             rows = arrays.splits["val"]
-            what["val_clips"] = rows.stop - rows.start
+            what["val_clips"] = len(rows.clips)
             found = accuracies(arrays, given["model"], given["epochs"], given["seeds"])
         else:
             clips = given["clips"] or EPOCH_CLIPS[device]

@@ -115,7 +115,7 @@ def measure(
     }
     times = compare(calls, rounds, WARMUP, clock=_clock(workers.device))
     expect_same_work(losses["ours"][0], losses["bare"][0])
-    clips = arrays.splits["train"].stop
+    clips = len(arrays.splits["train"].clips)
     rate = {variant: round(1e3 * clips / ms, 1) for variant, ms in times.median_ms().items()}
     found = {"clips_per_second": rate, **summary(times, [("bare", "ours")])}
     if workers.device.type == "cuda":

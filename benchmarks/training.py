@@ -73,10 +73,11 @@ def write_clips(folder: Path, num_train: int, shape: tuple[int, int] = SHAPE) ->
         mean=train.mean((0, 2)),
         std=train.std((0, 2)),
         sound=np.tile([0, shape[1] - 1], (n, 1)),
+        fold=np.full(n, -1),
         splits={
-            "train": SplitRows(0, num_train, 0, num_train),
-            "val": SplitRows(num_train, n, num_train, n),
-            "test": SplitRows(n, n, n, n),
+            "train": SplitRows.span(0, num_train, 0, num_train),
+            "val": SplitRows.span(num_train, n, num_train, n),
+            "test": SplitRows.span(n, n, n, n),
         },
     )
 
@@ -127,7 +128,7 @@ def standardised(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return clips ``float32[n, 1, f, m]`` of a split and their classes, for a bare loop."""
     rows = arrays.splits[split]
-    x = np.asarray(arrays.x[rows.start : rows.stop], np.float32)
+    x = np.asarray(arrays.x[rows.clips], np.float32)
     x = (x - arrays.mean[:, None]) / arrays.std[:, None]
-    y = torch.from_numpy(arrays.y[rows.start : rows.stop])
+    y = torch.from_numpy(arrays.y[rows.clips])
     return torch.from_numpy(x)[:, None].to(device), y.to(device)

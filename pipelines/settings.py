@@ -158,29 +158,50 @@ class SplitSpec(Block):
         strict=False,
         description="Values for the test; without both, the column holds train, val and test.",
     )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=20,
+        description="Cross-validation: the tracks outside the test in so many folds by group, of "
+        "which the set stores the first as the validation split.",
+    )
     seed: int = Field(0, description="Seed of the split.")
     leaks: Leaks = "report"
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Shares of train, val and test; with folds, train and val follow from the test."""
+        if self.folds is None:
+            return self.train, self.val, self.test
+        val = (1 - self.test) / self.folds
+        return 1 - self.test - val, val, self.test
 
     def canonical(self) -> dict[str, Any]:
         """Return everything that changes the split, with defaults written out."""
         key: dict[str, Any] = {"group": self.group, "unit": self.unit}
         if self.leaks == "drop":  # left out otherwise, so that older sets keep their fingerprints
             key["leaks"] = "drop"
+        if self.folds is not None:  # likewise
+            key["folds"] = self.folds
         if self.column is None:
-            shares = [round(share, 9) for share in (self.train, self.val, self.test)]
+            shares = [round(share, 9) for share in self.shares]
             return key | {"shares": shares, "seed": self.seed}
         values = {"val": sorted(self.val_values), "test": sorted(self.test_values)}
+        if self.folds is not None:
+            key["seed"] = self.seed
         return key | {"column": self.column, "values": values}
 
 
 def _shares(split: SplitSpec) -> str | None:
-    total = split.train + split.val + split.test
+    total = sum(split.shares)  # with folds always 1
     return (
         None if abs(total - 1) <= 1e-6 else f"train, val and test must add up to 1, got {total:g}"
     )
 
 
 def _unit(split: SplitSpec) -> str | None:
+    if split.unit == "clip" and split.folds is not None:
+        return "folds are made of whole groups; write by: group, or leave out folds"
     if split.unit == "clip" and split.column is not None:
         return f"clips cannot be split one by one and by the column {split.column!r} at once"
     if split.unit == "clip" and split.leaks == "drop":

@@ -67,7 +67,9 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tones(tmp_path_factory.mktemp("tones"))
 
 
-def build_here(manifest: Path, out: Path, clips_per_track: int, n_mels: int):
+def build_here(
+    manifest: Path, out: Path, clips_per_track: int, n_mels: int, folds: int | None = None
+):
     """Build a feature set of clips of half a second, without Ray."""
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.decode import decode_here
@@ -77,7 +79,8 @@ def build_here(manifest: Path, out: Path, clips_per_track: int, n_mels: int):
 
     clip = ClipSpec(clip_seconds=0.5, clips_per_track=clips_per_track)
     feature = FeatureSpec(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=n_mels)
-    split, options = SplitSpec(train=0.5, val=0.25, test=0.25), BuildOptions(decode=decode_here)
+    split = SplitSpec(train=0.5, val=0.25, test=0.25, folds=folds)
+    options = BuildOptions(decode=decode_here)
     return build_sets(read_catalog(manifest), out, [(clip, feature)], split, options)[0]
 
 

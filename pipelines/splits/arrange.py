@@ -1,4 +1,4 @@
-"""Arrange whole groups in three splits: a greedy start, improved by single moves."""
+"""Arrange whole groups in splits or folds: a greedy start, improved by single moves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_SPLITS = 3
 _ORDERS = 12  # orders of groups to try; the best result counts
 _EMPTY_PENALTY = 1e3  # above any sum of squared shares
 _DIGITS = 9  # costs are compared rounded, so that ties break alike on every processor
@@ -23,18 +22,18 @@ def arrange(
     Args:
         names: Names of the groups, sorted; a hash of name and seed breaks ties.
         sizes: float64[G, K], tracks of each class in each group.
-        shares: float64[3], wanted share of each split in every class.
+        shares: float64[S], wanted share of each split in every class.
         seed: Seed of the arrangement.
 
     Returns:
-        int64[G], 0 to 2: the split of each group.
+        int64[G], 0 to S - 1: the split of each group.
     """
     best, best_cost = np.zeros(len(names), dtype=np.int64), np.inf
     floor = _lowest_cost(sizes.sum(axis=0), shares)
     for attempt in range(_ORDERS):
         order = _order(names, sizes, seed, attempt)
         splits = _improve(sizes, shares, _greedy(sizes, shares, order), order)
-        cost = float(_cost(sizes.T @ np.eye(NUM_SPLITS)[splits], shares))
+        cost = float(_cost(sizes.T @ np.eye(len(shares))[splits], shares))
         if cost < best_cost:
             best, best_cost = splits, cost
         if best_cost <= floor:
@@ -72,7 +71,7 @@ def _order(names: Sequence[str], sizes: NDArray[np.float64], seed: int, attempt:
 
 
 def _cost(counts: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the squared distance from the wanted shares: float[..., K, 3] -> float[...]."""
+    """Return the squared distance from the wanted shares: float[..., K, S] -> float[...]."""
     totals = counts.sum(axis=-1, keepdims=True)
     gap = np.square(counts / totals - shares).sum(axis=(-1, -2))
     empty = (counts < 0.5).sum(axis=(-1, -2))
@@ -84,7 +83,7 @@ def _greedy(
 ) -> NDArray[np.int64]:
     """Assign each group to the split that most lacks the classes of the group."""
     totals = sizes.sum(axis=0)
-    want = totals[:, np.newaxis] * shares  # K x 3, tracks still missing
+    want = totals[:, np.newaxis] * shares  # K x S, tracks still missing
     splits = np.zeros(len(sizes), dtype=np.int64)
     for i in order:
         held = sizes[i] > 0
@@ -104,12 +103,12 @@ def _improve(
 ) -> NDArray[np.int64]:
     """Move the group that helps most, until no move helps."""
     splits = splits.copy()
-    counts = sizes.T @ np.eye(NUM_SPLITS)[splits]
+    counts = sizes.T @ np.eye(len(shares))[splits]
     ranked = np.array(order)
     for _ in range(_MAX_MOVES):
         cost = float(_cost(counts, shares))
         best = (cost, -1, -1)
-        for split in range(NUM_SPLITS):
+        for split in range(len(shares)):
             movable = ranked[splits[ranked] != split]
             if not len(movable):
                 continue

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import SplitError
 from pipelines.settings import SPLITS, Split, SplitSpec
@@ -39,7 +40,8 @@ def assign_splits(
     three surpluses add up to zero.
 
     With a column, the column decides, and the audit reports leaks. Tracks for which
-    ``outside_split`` has a verdict are in no split.
+    ``outside_split`` has a verdict are in no split. With folds, the column decides on the test
+    only; validation is the first fold of the other tracks.
 
     Args:
         tracks: Usable tracks.
@@ -53,14 +55,40 @@ def assign_splits(
         SplitError: A class has too few groups, no arrangement of the groups puts every class in
             all splits, or the column is missing or does not fill all splits.
     """
-    if spec.column is not None:
-        splits = given_splits(tracks, spec)
-    else:
+    splits = given_splits(tracks, spec)
+    if spec.column is None:
         require_groups(count_groups(tracks, groups))
-        by_group = _arranged(tracks, groups, spec)
-        splits = {track.track_id: by_group[groups[track.track_id]] for track in tracks}
+        splits = _arranged(tracks, groups, SPLITS, spec.shares, spec.seed)
+    elif spec.folds is not None:
+        rest = [track for track in tracks if splits[track.track_id] != "test"]
+        shares = 1 - 1 / spec.folds, 1 / spec.folds
+        splits |= _arranged(rest, groups, SPLITS[:2], shares, spec.seed)
     _require_all_splits(tracks, splits, spec.column)
     return splits
+
+
+def fold_numbers(
+    labels: Sequence[str],
+    groups: Sequence[str],
+    splits: Sequence[Split],
+    num_folds: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Return the fold of each track, from 0: whole groups, each class spread evenly.
+
+    Args:
+        labels: Class of each track.
+        groups: Group of each track.
+        splits: Split of each track: those of ``val`` are fold 0, those of ``test`` in none, -1.
+        num_folds: Number of folds, at least 2.
+        seed: Seed of the split.
+    """
+    folds = np.array([{"val": 0, "train": 1, "test": -1}[split] for split in splits])
+    learns = [i for i, split in enumerate(splits) if split == "train"]
+    shares = [1 / (num_folds - 1)] * (num_folds - 1)
+    of_learns = _spread([labels[i] for i in learns], [groups[i] for i in learns], shares, seed)
+    folds[learns] += of_learns
+    return folds
 
 
 def given_splits(tracks: Sequence[Track], spec: SplitSpec) -> dict[str, Split]:
@@ -186,17 +214,29 @@ def _clip_counts(label: str, total: int, spec: SplitSpec) -> list[int]:
 
 
 def _arranged(
-    tracks: Sequence[Track], groups: Mapping[str, str], spec: SplitSpec
+    tracks: Sequence[Track],
+    groups: Mapping[str, str],
+    splits: Sequence[Split],
+    shares: Sequence[float],
+    seed: int,
 ) -> dict[str, Split]:
-    names = sorted({groups[track.track_id] for track in tracks})
-    labels = sorted({track.label for track in tracks})
+    """Assign whole groups to splits with the given shares; returns track_id -> split."""
+    labels, names = [t.label for t in tracks], [groups[t.track_id] for t in tracks]
+    numbers = _spread(labels, names, shares, seed)
+    return {t.track_id: splits[number] for t, number in zip(tracks, numbers.tolist(), strict=True)}
+
+
+def _spread(
+    labels: Sequence[str], groups: Sequence[str], shares: Sequence[float], seed: int
+) -> NDArray[np.int64]:
+    """Return the number of a part for each track: whole groups, parts with the given shares."""
+    names = sorted(set(groups))
     row = {name: i for i, name in enumerate(names)}
-    column = {label: i for i, label in enumerate(labels)}
-    sizes = np.zeros((len(names), len(labels)))
-    for track in tracks:
-        sizes[row[groups[track.track_id]], column[track.label]] += 1
-    splits = arrange(names, sizes, np.array([spec.train, spec.val, spec.test]), spec.seed)
-    return {name: SPLITS[int(number)] for name, number in zip(names, splits, strict=True)}
+    column = {label: i for i, label in enumerate(sorted(set(labels)))}
+    rows = [row[group] for group in groups]
+    sizes = np.zeros((len(row), len(column)))
+    np.add.at(sizes, (rows, [column[label] for label in labels]), 1)
+    return arrange(names, sizes, np.array(shares), seed)[rows]
 
 
 def _given(track: Track, column: str, spec: SplitSpec) -> Split | None:

@@ -50,6 +50,21 @@ group_sizes = st.dictionaries(
 share_sets = st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.25, 0.25), (0.9, 0.05, 0.05)])
 
 
+def test_with_folds_a_column_decides_on_the_test_and_the_first_fold_validates() -> None:
+    tracks = [
+        Track(f"{label}{number}", f"{label}{number}.wav", label, {"fold": str(1 + number % 5)})
+        for label in "ab"
+        for number in range(40)
+    ]
+    groups = {track.track_id: track.track_id for track in tracks}
+    splits = assign_splits(tracks, groups, SplitSpec(column="fold", test_values=("5",), folds=4))
+    for track in tracks:
+        assert (splits[track.track_id] == "test") == (track.columns["fold"] == "5")
+    for label in "ab":
+        names = Counter(splits[track.track_id] for track in tracks if track.label == label)
+        assert names == {"train": 24, "val": 8, "test": 8}
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     sizes=group_sizes,

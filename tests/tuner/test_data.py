@@ -185,8 +185,8 @@ def test_mapped_arrays_hold_the_rows_of_the_feature_set(tiny_features, tmp_path:
         for batch in source.batches(split):
             names += batch.column("track_id").to_pylist()
             features.append(batch.column("features").to_numpy_ndarray())
-        np.testing.assert_array_equal(mapped.x[rows.start : rows.stop], np.concatenate(features))
-        assert [mapped.track_ids[t] for t in mapped.track[rows.start : rows.stop]] == names
+        np.testing.assert_array_equal(mapped.x[rows.clips], np.concatenate(features))
+        assert [mapped.track_ids[t] for t in mapped.track[rows.clips]] == names
         table[split] = np.concatenate(features).astype(np.float64)
     np.testing.assert_allclose(mapped.mean, table["train"].mean((0, 2)), rtol=1e-5)
     np.testing.assert_allclose(mapped.std, table["train"].std((0, 2)), rtol=1e-4)
@@ -219,8 +219,8 @@ def test_a_track_with_clips_in_several_splits_has_a_number_in_each(tmp_path: Pat
         ids = [i for b in found.batches(split_name) for i in b.column("track_id").to_pylist()]
         in_split = list(dict.fromkeys(ids))
         assert len(ids) == {"train": 24, "val": 12, "test": 12}[split_name]  # of 48 clips
-        assert mapped.track_ids[rows.first_track : rows.last_track] == tuple(in_split)
-        numbers = mapped.track[rows.start : rows.stop] - rows.first_track
+        assert [mapped.track_ids[number] for number in rows.tracks] == in_split
+        numbers = mapped.track[rows.clips] - rows.tracks[0]
         assert [in_split[number] for number in numbers] == ids
         labels = [mapped.labels[i] for i in mapped.labels_of(split_name)]
         assert labels == [label_of[track] for track in in_split]

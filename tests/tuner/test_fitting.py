@@ -75,7 +75,7 @@ def fit(
 
 def rows(arrays: Arrays, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Standardised numbers ``[n, 16]`` and classes of a split."""
-    at = slice(arrays.splits[split].start, arrays.splits[split].stop)
+    at = arrays.splits[split].clips
     x = (arrays.x[at, :, 0].astype(np.float32) - arrays.mean) / arrays.std
     return x, arrays.y[at]
 
@@ -89,7 +89,7 @@ def by_hand(arrays: Arrays, **settings) -> RandomForestClassifier:
 
 
 def predictions(classifier: Classifier, arrays: Arrays, split: str) -> np.ndarray:
-    at = slice(arrays.splits[split].start, arrays.splits[split].stop)
+    at = arrays.splits[split].clips
     x = torch.from_numpy(arrays.x[at].astype(np.float32))
     return clip_probabilities(classifier, x, Crops()).numpy()
 
@@ -243,7 +243,7 @@ def test_from_audio_files_to_answers_on_audio_files(tmp_path: Path) -> None:
     stored = predictions(classifier, arrays, "test")
     paths = {r["track_id"]: r["path"] for r in built.feature_set.tracks().to_pylist()}
     tested = arrays.splits["test"]
-    for row, track in enumerate(arrays.track_ids[tested.first_track : tested.last_track]):
+    for row, track in enumerate(arrays.track_ids[number] for number in tested.tracks):
         prediction = predict_file(tracks.parent / paths[track], loaded)
         shares = [prediction.probabilities[label] for label in arrays.labels]
         np.testing.assert_allclose(shares, stored[row], rtol=0, atol=1e-6)

@@ -15,7 +15,8 @@ from tests.tuner.answering import Study, all_splits
 from tuner.config import loads
 from tuner.study import finish
 from tuner.study.ensemble import compare_ensembles
-from tuner.study.fuse import final_model, fuse_best
+from tuner.study.final import final_model
+from tuner.study.fuse import fuse_best
 from tuner.trials.predictions import Predictions
 
 SPACE = "name: s\nmodel: {{name: cnn}}\nsearch: {{{search}}}\nconfirm: {{fuse: {fuse}}}\n"

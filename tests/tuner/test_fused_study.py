@@ -30,7 +30,8 @@ from tuner.study import finish
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.features import describe
-from tuner.study.fuse import final_model, fuse_best
+from tuner.study.final import final_model
+from tuner.study.fuse import fuse_best
 from tuner.study.run import publish
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.exported import member_folder

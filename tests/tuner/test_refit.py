@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.tuner.answering import Study, all_splits
 from tuner.config import loads
-from tuner.study import finish, stages
+from tuner.study import final, finish
 from tuner.trials.plan import Proposal, Proposer
 
 SPACE = "name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 5}}\nconfirm: {{refit: {refit}}}\n"
@@ -58,50 +58,50 @@ class Fitting(Study):
 
 def test_the_winner_is_trained_again_with_its_seed_to_the_last_epoch(tmp_path: Path) -> None:
     study = Fitting(tmp_path)
-    stages.refit_winner(study)
+    final.fit_finally(study)
     (proposal,) = study.trained
     assert proposal.stage == "final"
     assert proposal.seed == 7
     assert proposal.parent_trial == "c0-1"
     assert proposal.experiment.train.keep == "last"
     assert proposal.experiment.train.epochs == 5
-    assert stages.final_run(study).trial_id == "refit-c0-1"
+    assert final.final_model(study).trial_id == "refit-c0-1"
     finish.test_winner(study)
     assert study.asked == [("refit-c0-1", "test")]
-    stages.refit_winner(study)
+    final.fit_finally(study)
     assert len(study.trained) == 1, "a study that goes on trains it no second time"
 
 
 def test_without_refit_nothing_is_trained(tmp_path: Path) -> None:
     study = Fitting(tmp_path, "false")
-    stages.refit_winner(study)
+    final.fit_finally(study)
     assert not study.trained
-    assert stages.final_run(study).trial_id == "c0-1"
+    assert final.final_model(study).trial_id == "c0-1"
 
 
 def test_a_final_fit_that_fails_leaves_the_confirmed_winner(tmp_path: Path) -> None:
     study = Fitting(tmp_path, error="the loss is not finite")
-    stages.refit_winner(study)
-    assert stages.final_run(study).trial_id == "c0-1"
+    final.fit_finally(study)
+    assert final.final_model(study).trial_id == "c0-1"
     assert any("the loss is not finite" in text for text in study.silent.said)
     # the next run of the study tries again unless the test has been read
     study.error = None
-    stages.refit_winner(study)
-    assert stages.final_run(study).trial_id == "refit-c0-1"
+    final.fit_finally(study)
+    assert final.final_model(study).trial_id == "refit-c0-1"
 
 
 def test_a_final_fit_that_predicts_its_own_tracks_badly_is_rejected(tmp_path: Path) -> None:
     study = Fitting(tmp_path, reached=0.5)
-    stages.refit_winner(study)
-    assert stages.final_run(study).trial_id == "c0-1"
+    final.fit_finally(study)
+    assert final.final_model(study).trial_id == "c0-1"
     assert any("the winner stays" in text for text in study.silent.said)
 
 
 def test_nothing_is_trained_after_the_test(tmp_path: Path) -> None:
     study = Fitting(tmp_path, error="no room")
-    stages.refit_winner(study)
+    final.fit_finally(study)
     finish.test_winner(study)
-    stages.refit_winner(study)
+    final.fit_finally(study)
     assert len(study.trained) == 1
     assert study.asked == [("c0-1", "test")]
 
@@ -112,6 +112,6 @@ def test_an_interrupted_final_fit_continues(tmp_path: Path) -> None:
         "trial", trial_id="refit-c0-1", stage="final", ordinal=0, seed=7, params={},
         config=study.rows()["c0-1"].recorded_config, parent_trial="c0-1",
     )  # fmt: skip
-    stages.refit_winner(study)
+    final.fit_finally(study)
     (proposal,) = study.trained
     assert proposal.recorded

@@ -35,7 +35,7 @@ class Decisions:
     def __init__(self, *rows: TrialRow, text: str = ASHA) -> None:
         plan = Plan(
             Folder.at("nowhere"), loads(text).template, Queue([]), 1, spec_of, lambda *_: None,
-            rows={row.trial_id: row for row in rows}, early_stopping=True, max_epochs=8,
+            rows={row.trial_id: row for row in rows}, early_stopping=True, max_reports=8,
         )  # fmt: skip
         self.metric = plan.experiment.search.metric
         self.scheduler = build_scheduler(plan)

@@ -51,6 +51,7 @@ def make_arrays(
         "mean": np.zeros(f, np.float32),
         "std": np.ones(f, np.float32),
         "sound": np.tile([0, m - 1], (n, 1)),
-        "splits": {name: SplitRows(*row) for name, row in zip(SPLITS, rows, strict=True)},
+        "fold": np.full(tracks[-1], -1),
+        "splits": {name: SplitRows.span(*row) for name, row in zip(SPLITS, rows, strict=True)},
     }
     return Arrays(x=x, y=y, **{**values, **changed})

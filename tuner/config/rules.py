@@ -30,6 +30,8 @@ def _folds(e: Experiment) -> str | None:
     split = e.data.split
     if not isinstance(split, ColumnSplit) or bool(split.val) == bool(split.test):
         return None
+    if split.folds is not None and split.test:
+        return None  # the first fold is validation
     missing = "test" if split.val else "val"
     return f"`{missing}` has no values; give values for both val and test, or for neither"
 
@@ -116,7 +118,8 @@ def _gpu_fraction(e: Experiment) -> str | None:
 
 
 def _grace(e: Experiment) -> str | None:
-    if e.scheduler.name == "none" or e.scheduler.grace_epochs <= e.train.epochs:
+    is_read = e.scheduler.name != "none" and not e.data.num_folds
+    if not is_read or e.scheduler.grace_epochs <= e.train.epochs:
         return None
     return (
         f"grace_epochs {e.scheduler.grace_epochs} is above train.epochs, {e.train.epochs}; "
@@ -133,7 +136,7 @@ def _mode(e: Experiment) -> str | None:
 
 
 def _fuse_or_refit(e: Experiment) -> str | None:
-    if not (e.confirm.fuse and e.confirm.refit):
+    if not (e.confirm.fuse and e.confirm.refit) or e.data.num_folds:
         return None
     return (
         "fuse and refit are both true, but a fusion is weighed on the validation tracks, which a "
@@ -232,6 +235,15 @@ def _asha(e: Experiment) -> str | None:
     return "has no effect: scheduler.name is none" if e.scheduler.name == "none" else None
 
 
+def _with_folds(path: str, reason: str) -> Rule:
+    """Advise against a setting that has no effect in a cross-validation."""
+
+    def check(e: Experiment) -> str | None:
+        return f"has no effect with folds; {reason}" if e.data.num_folds else None
+
+    return Rule((path, "data.split"), check)
+
+
 def _confirm_top(e: Experiment) -> str | None:
     if e.confirm.top <= e.search.trials:
         return None
@@ -254,6 +266,9 @@ ADVICE: tuple[Rule, ...] = (
     Rule(("features.compute", *KIND), _compute),
     Rule(("scheduler.grace_epochs", "scheduler.name"), _asha),
     Rule(("scheduler.reduction_factor", "scheduler.name"), _asha),
+    _with_folds("scheduler.grace_epochs", "a trial can be stopped after each fold"),
+    _with_folds("train.keep", "the last epoch counts, as in the final fit on all tracks"),
+    _with_folds("confirm.refit", "the winner is always trained once more on all tracks"),
     Rule(("confirm.top", "search.trials"), _confirm_top),
     *TRAINING_ADVICE,
     _for_kinds(

@@ -10,7 +10,7 @@ from pipelines.features import KINDS, FeatureSpec, FrontEnd
 from pipelines.features.networks.selection import parse_all
 from pipelines.settings import Block, ClipSpec, Group, Leaks, Share, SplitSpec
 from tuner.models import MODELS, Model
-from tuner.training.settings import Augment, Optim, Train
+from tuner.training.settings import Augment, Keep, Optim, Train
 
 if TYPE_CHECKING:
     from pipelines.features.networks import Provenance
@@ -29,6 +29,17 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
 _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+Folds = Annotated[
+    int | None,
+    Field(
+        ge=2,
+        le=20,
+        description="Cross-validation: the tracks outside the test in so many folds by group. A "
+        "trial is trained once for each; its score is the mean over the folds.",
+    ),
+]
+
+
 class ShareSplit(Block):
     """A split drawn at random."""
 
@@ -38,6 +49,7 @@ class ShareSplit(Block):
     by: Literal["group", "clip"] = Field(
         "group", description="Assign whole groups, or single clips: leaky, for comparison only."
     )
+    folds: Folds = None
 
 
 def _as_texts(values: Any) -> Any:
@@ -61,6 +73,7 @@ class ColumnSplit(Block):
     column: str = Field(min_length=1, description="Column that holds the split.")
     val: _Values = Field((), description="Values for validation; by default the word `val`.")
     test: _Values = Field((), description="Values for the test; by default the word `test`.")
+    folds: Folds = None
 
 
 def _split_kind(value: Any) -> str:
@@ -116,7 +129,13 @@ class Data(ClipSpec):
             given = {"column": how.column, "val_values": how.val, "test_values": how.test}
         else:
             given = {"unit": how.by, "train": how.train, "val": how.val, "test": how.test}
+        given["folds"] = how.folds
         return SplitSpec(group=self.group, seed=self.seed, leaks=self.leaks, **given)
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds of the cross-validation; 0 without."""
+        return 0 if isinstance(self.split, str) else self.split.folds or 0
 
 
 class Features(FrontEnd):
@@ -248,6 +267,25 @@ class Experiment(Block):
     def from_stored_samples(self) -> bool:
         """True if trials compute their features from stored samples."""
         return self.features.compute == "device" and self.front_end.row.is_spectrogram
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of one training; a model that fits at once has one."""
+        return 1 if self.model.fits_at_once else self.train.epochs
+
+    @property
+    def num_reports(self) -> int:
+        """Reports of a whole trial of the search: one for each fold, else for each epoch."""
+        return self.data.num_folds or self.num_epochs
+
+    @property
+    def keep(self) -> Keep:
+        """Which weights of a trial are kept.
+
+        With folds the last ones: the final fit, on all tracks outside the test, has no validation
+        tracks to choose an epoch by.
+        """
+        return "last" if self.data.num_folds else self.train.keep
 
     def effective_settings(self) -> dict[str, Any]:
         """Return the settings that change what a trial learns; equal ones make equal trials.

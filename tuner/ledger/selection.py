@@ -11,7 +11,7 @@ import numpy as np
 from tuner.config import Experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tuner.ledger.journal import Record
 
@@ -64,6 +64,11 @@ class TrialRow:
         return str(self.recorded_config["model"]["name"])
 
     @property
+    def is_partial(self) -> bool:
+        """True if it was stopped before its last fold, so that its mean lacks some folds."""
+        return len(self.history) < num_folds(self.recorded_config)
+
+    @property
     def best_epoch(self) -> int | None:
         """The epoch whose weights were kept; None before the first."""
         return self.best["epoch"] if self.best else None
@@ -79,6 +84,12 @@ class TrialRow:
         value = self.value(metric)
         assert value is not None
         return value
+
+
+def num_folds(config: Mapping[str, Any]) -> int:
+    """Return the number of folds of a recorded experiment; 0 without a cross-validation."""
+    split = config.get("data", {}).get("split")
+    return split.get("folds") or 0 if isinstance(split, dict) else 0
 
 
 def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
@@ -103,10 +114,13 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
 def leaderboard(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[TrialRow]:
     """Rank the search trials that have a value, best first.
 
-    Ties go to the smaller validation loss, then to the trial that was proposed first.
+    Ties go to the smaller validation loss, then to the trial that was proposed first. Trials that
+    were stopped before their last fold come after the others.
     """
     ranked = [row for row in rows if row.stage == "search" and row.value(metric) is not None]
-    return sorted(ranked, key=lambda row: (*_merit(row, metric, maximise), row.ordinal))
+    return sorted(
+        ranked, key=lambda row: (row.is_partial, *_merit(row, metric, maximise), row.ordinal)
+    )
 
 
 def _merit(row: TrialRow, metric: str, maximise: bool) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tuner.ledger.selection import num_folds
 from tuner.ledger.trust import leak_in_words
 
 if TYPE_CHECKING:
@@ -30,15 +31,17 @@ class _Row:
     """One trial of the live table."""
 
     stage: str
-    epochs: int
+    unit: str  # of a report: epoch or fold
+    total: int
     params: str
     epoch: int = 0
     value: float | None = None
     is_running: bool = True
 
     @property
-    def epoch_text(self) -> str:
-        return f"{self.epoch}/{self.epochs}"
+    def progress(self) -> str:
+        """Epochs or folds so far, of how many."""
+        return f"{self.unit} {self.epoch}/{self.total}"
 
 
 class Terminal:
@@ -108,8 +111,11 @@ class Terminal:
     def record(self, record: Record) -> None:
         """Show a ledger record."""
         if record["kind"] == "trial" and record["stage"] != "final":
-            epochs, params = record["config"]["train"]["epochs"], one_line(record["params"])
-            self._rows[record["trial_id"]] = _Row(record["stage"], epochs, params)
+            folds = num_folds(record["config"])
+            epochs = record["config"]["train"]["epochs"]
+            unit, total = ("fold", folds) if folds else ("epoch", epochs)
+            started = _Row(record["stage"], unit, total, one_line(record["params"]))
+            self._rows[record["trial_id"]] = started
         row = self._rows.get(record.get("trial_id", ""))
         if row is None:
             return
@@ -136,19 +142,19 @@ class Terminal:
         count = f"{self._num_ended:>2}/{self._num_trials}"
         self.say(
             f"{row.stage:<7} {count}  {record['trial_id']}  {record['status']:<9} "
-            f"epoch {row.epoch_text}{value}  {row.params}{why}"
+            f"{row.progress}{value}  {row.params}{why}"
         )
 
     def render(self) -> Group:
         """Return the live table: the current line, and the trials that run."""
         table = Table(box=None, pad_edge=False, expand=True)
-        for name in ("trial", "stage", "epoch", self._metric, "configuration"):
+        for name in ("trial", "stage", "so far", self._metric, "configuration"):
             ratio = 1 if name == "configuration" else None  # takes all the width that is left
             table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio)
         running = [(name, row) for name, row in self._rows.items() if row.is_running]
         for trial_id, row in running[-LIVE_ROWS:]:
             value = "" if row.value is None else f"{row.value:.3f}"
-            table.add_row(trial_id, row.stage, row.epoch_text, value, row.params)
+            table.add_row(trial_id, row.stage, row.progress, value, row.params)
         seconds = self._clock() - self._start
         return Group(Text(f"[{seconds:6.1f} s] {self._line}"), *([table] if running else []))
 

@@ -100,10 +100,12 @@ class Context:
             StudyError: A disk is full; names the path.
         """
         self.terminal.stage(stage, num_trials)
-        epochs = [self.space.template.train.epochs]
-        if (open_epochs := self.space.ranges.get("train.epochs")) is not None:
+        num_folds = self.space.template.data.num_folds
+        reports = [num_folds or self.space.template.train.epochs]
+        open_epochs = self.space.ranges.get("train.epochs")
+        if open_epochs is not None and not num_folds:
             values = open_epochs.values()
-            epochs = [value for value in (values[0], values[-1]) if isinstance(value, int)]
+            reports = [value for value in (values[0], values[-1]) if isinstance(value, int)]
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
@@ -113,7 +115,7 @@ class Context:
             record=self.record,
             rows=self.rows(stage),
             early_stopping=stage == "search",
-            max_epochs=max(epochs),
+            max_reports=max(reports),
             budget_seconds=budget_seconds,
         )
         schedule.run(plan, self.cluster)

@@ -12,7 +12,8 @@ import numpy as np
 
 from tuner.errors import StudyError
 from tuner.ledger.summary import VOTES
-from tuner.study.fuse import confirmed_runs, final_model, matched, to_be_fused
+from tuner.study.final import chosen, final_model, final_run
+from tuner.study.fuse import confirmed_runs, matched, to_be_fused
 from tuner.study.mixing import select_weights, soft_vote
 from tuner.study.stages import winning_run
 from tuner.training import metrics
@@ -56,14 +57,25 @@ def compare_ensembles(study: Context) -> None:
 
 
 def _compositions(study: Context) -> Iterator[tuple[str, list[TrialRow]]]:
-    """Yield the name and the members of each vote."""
-    winner = winning_run(study)
+    """Yield the name and the members of each vote.
+
+    After a cross-validation only what was chosen has a model that can be tested.
+    """
+    winner, (fused, _) = winning_run(study), chosen(study)
+    is_fused = len(fused) > 1
+    if study.space.template.data.num_folds:
+        if is_fused:
+            yield "fusion", fused
+        else:
+            yield "winner_soft", [winner]
+            yield "winner_hard", [winner]
+        return
     yield "winner_soft", [winner]
     yield "winner_hard", [winner]
     if len(confirmed := confirmed_runs(study)) > 1:
         yield "top_k", confirmed
-    final = final_model(study)
-    fused = list(final.rows) if final.is_fusion else to_be_fused(study)
+    if not is_fused:
+        fused = to_be_fused(study)
     if len(fused) > 1:
         yield "fusion", fused
 
@@ -71,7 +83,13 @@ def _compositions(study: Context) -> Iterator[tuple[str, list[TrialRow]]]:
 def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
     """Return the members, weights and scores of one vote."""
     vote = "hard" if name == "winner_hard" else "probabilities"
-    found = {split: matched(study, members, split, vote) for split in SPLITS}
+    tested = members
+    if study.space.template.data.num_folds:
+        tested = [final_run(study, row) for row in members]
+    found = {
+        split: matched(study, rows, split, vote)
+        for split, rows in zip(SPLITS, (members, tested), strict=True)
+    }
     weights = np.full(len(members), 1 / len(members))
     if name == "fusion":
         final = final_model(study)

@@ -12,14 +12,14 @@ from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import Registration, summarise
 from tuner.ledger.trust import Evaluation, leak_in_words
 from tuner.study import mixing
-from tuner.study.fuse import final_model
+from tuner.study.final import final_model
 from tuner.tracking import registry
 from tuner.training import metrics
 from tuner.trials.predictions import export_bundle, export_fusion
 
 if TYPE_CHECKING:
     from tuner.study.context import Context
-    from tuner.study.fuse import FinalModel
+    from tuner.study.final import FinalModel
 
 
 def test_winner(study: Context) -> None:
@@ -122,7 +122,7 @@ def _record_final_run(study: Context, model: FinalModel) -> str:
     lists the members of the fusion.
     """
     row = model.rows[0]
-    if row.stage == "final":
+    if row.stage == "final" and not model.is_fusion:
         return row.trial_id
     shown = _fusion_as_trial(study, model) if model.is_fusion else row
     final_id = model.trial_id if model.is_fusion else f"final-{row.trial_id}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
-from tuner.ledger.selection import FUSION
 from tuner.study import mixing
-from tuner.study.stages import TRACK_METRICS, final_run, winning_run
+from tuner.study.stages import TRACK_METRICS, winning_run
 from tuner.training import metrics
 from tuner.training.exported import MAX_MEMBERS
 
@@ -21,39 +20,6 @@ if TYPE_CHECKING:
 # Share of the resamplings in which a fusion must score higher than the winner. A fusion costs as
 # much as all its members, so it is not worth a gain that other tracks would probably not show.
 NEEDED_SHARE = 0.9
-
-
-class FinalModel(NamedTuple):
-    """What is tested and registered.
-
-    Attributes:
-        trial_id: The trial that it belongs to.
-        rows: The trained trials whose predictions are averaged; one, unless it is a fusion.
-        weights: Their weights.
-    """
-
-    trial_id: str
-    rows: tuple[TrialRow, ...]
-    weights: tuple[float, ...]
-
-    @property
-    def is_fusion(self) -> bool:
-        """True if several models are averaged."""
-        return len(self.rows) > 1
-
-
-def final_model(study: Context) -> FinalModel:
-    """Return the fusion if it was chosen, else the winner or its final fit."""
-    fused = study.ledger.last("fused")
-    if fused and fused["chosen"]:
-        rows, members = study.rows(), fused["members"]
-        return FinalModel(
-            FUSION,
-            tuple(rows[one["trial_id"]] for one in members),
-            tuple(one["weight"] for one in members),
-        )
-    row = final_run(study)
-    return FinalModel(row.trial_id, (row,), (1.0,))
 
 
 def fuse_best(study: Context) -> None:
@@ -80,7 +46,8 @@ def to_be_fused(study: Context) -> list[TrialRow]:
     """Return the confirmed runs, the winner first, and the best trial of each other family."""
     rows = confirmed_runs(study)
     for row in selection.leaderboard(study.rows().values(), study.metric, study.maximise):
-        if row.model not in {one.model for one in rows}:
+        # A trial that was stopped after some folds cannot predict the tracks of the others.
+        if not row.is_partial and row.model not in {one.model for one in rows}:
             rows.append(row)
     return rows
 

@@ -24,9 +24,10 @@ from tuner.report.terminal import Terminal, result_lines
 from tuner.study import features
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
+from tuner.study.final import fit_finally
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
-from tuner.study.stages import confirm_best, refit_winner, search_space
+from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.trials import cluster
 
@@ -42,8 +43,8 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,
     "search": search_space,
     "confirm": confirm_best,
-    "refit": refit_winner,
     "fuse": fuse_best,
+    "refit": fit_finally,
     "test": test_winner,
     "register": register_winner,
     "ensemble": compare_ensembles,

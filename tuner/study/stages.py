@@ -1,4 +1,4 @@
-"""The stages that train: search, confirmation of the best configurations, and the final fit."""
+"""The stages that choose: the search, and the confirmation of the best configurations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
-from tuner.ledger.selection import REFIT
 from tuner.training import metrics
 from tuner.trials.plan import Proposal, Queue
 from tuner.trials.samplers import build_sampler, num_trials
@@ -161,62 +160,6 @@ def _interval(study: Context, winner: Candidate) -> list[float] | None:
     return list(metrics.bootstrap_interval(runs[0].truth, predicted, metric, k))
 
 
-# -- final fit
-
-
-def refit_winner(study: Context) -> None:
-    """Train the winning run's configuration again with its seed, if the space asks for it.
-
-    Nothing is selected after this, so the validation tracks may be used for training; the weights
-    of the last epoch are kept. If the run fails, or predicts the tracks that it was trained on
-    worse than the winner did, the confirmed winner stays. A run that failed before the test is
-    tried again when the study resumes, for example after a full disk.
-
-    Raises:
-        UserError: A disk is full.
-    """
-    if not study.space.template.confirm.refit:
-        return
-    winner = winning_run(study)
-    final_id = REFIT + winner.trial_id
-    known = study.rows().get(final_id)
-    if study.ledger.last("test") or (known and known.status not in ("running", "failed")):
-        return
-    train = winner.experiment.train.model_copy(update={"keep": "last"})
-    experiment = winner.experiment.model_copy(update={"train": train})
-    proposal = Proposal(
-        final_id, "final", winner.seed, experiment, ordinal=0, params=winner.params,
-        parent_trial=winner.trial_id, recorded=known is not None,
-    )  # fmt: skip
-    study.run_stage("final", Queue([proposal]), 1)
-    row = study.rows()[final_id]
-    if succeeded(study, row, winner):
-        text = "the winner was trained on training and validation tracks together"
-    elif row.error or row.value(study.metric) is None:
-        text = f"failed, the confirmed winner stays: {row.error or 'it did not finish'}"
-    else:
-        text = "worse than the winner on tracks that it was trained on; the winner stays"
-    study.terminal.say(f"final fit: {text}")
-
-
-def succeeded(study: Context, refitted: TrialRow, winner: TrialRow) -> bool:
-    """Return True if a final fit predicts the validation tracks at least as well as the winner.
-
-    It was trained on these tracks, so a worse score shows that something went wrong.
-    """
-    after, before = refitted.value(study.metric), winner.value(study.metric)
-    if after is None or before is None:
-        return False
-    return after >= before if study.maximise else after <= before
-
-
 def winning_run(study: Context) -> TrialRow:
     """Return the confirmation run that won."""
     return study.rows()[study.required("confirmed")["winner"]["run_trial_id"]]
-
-
-def final_run(study: Context) -> TrialRow:
-    """Return the run whose weights are tested and registered."""
-    winner = winning_run(study)
-    refitted = study.rows().get(REFIT + winner.trial_id)
-    return refitted if refitted and succeeded(study, refitted, winner) else winner

@@ -83,11 +83,9 @@ class CachedClips:
             )
         return x
 
-    def whole(self, at: slice) -> torch.Tensor:
-        """Return consecutive clips ``float32[b, f, m]``, uncropped."""
-        if at.stop <= len(self.cached):
-            return self.cached[at].float()
-        return torch.from_numpy(self.mapped[at].astype(np.float32)).to(self.device)
+    def whole(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return clips ``float32[b, f, m]``, uncropped."""
+        return self.crops(rows, np.zeros_like(rows), self.mapped.shape[2])
 
     def _cached_crops(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], width: int
@@ -135,8 +133,8 @@ class ArrayFeed:
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch; the last one is dropped if it has fewer clips than workers."""
-        rows = self.arrays.splits["train"]
-        whole, rest = divmod(rows.stop - rows.start, self.recipe.train.batch_size)
+        num_clips = len(self.arrays.splits["train"].clips)
+        whole, rest = divmod(num_clips, self.recipe.train.batch_size)
         return whole + (rest >= max(self.workers.size, 2))
 
     @property
@@ -155,8 +153,7 @@ class ArrayFeed:
         return self.arrays.labels_of("val")
 
     def _train_labels(self) -> NDArray[np.int64]:
-        rows = self.arrays.splits["train"]
-        return self.arrays.y[rows.start : rows.stop]
+        return self.arrays.y[self.arrays.splits["train"].clips]
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's part of each training batch."""
@@ -177,12 +174,12 @@ class ArrayFeed:
         """Return the rows of an epoch; balanced sampling draws them with replacement."""
         labels = self._train_labels()
         rng = np.random.default_rng((self.recipe.seed, epoch))
-        first = self.arrays.splits["train"].start
+        clips = self.arrays.splits["train"].clips
         if self.recipe.train.balance != "sampling":
-            return first + rng.permutation(len(labels))
+            return clips[rng.permutation(len(labels))]
         counts = self.train_counts
         share = 1.0 / (np.count_nonzero(counts) * counts[labels])
-        return first + rng.choice(len(labels), size=len(labels), p=share)
+        return clips[rng.choice(len(labels), size=len(labels), p=share)]
 
     def _crop_range(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first and last frame at which a crop of each row may start."""
@@ -222,13 +219,14 @@ class ArrayFeed:
         # of its batch, and must not depend on the number of workers.
         # Batches are no larger than in training, so that evaluation cannot run out of memory.
         clips = min(EVAL_BATCH, self.recipe.train.batch_size)
-        for start in range(rows.start, rows.stop, clips)[self.workers.rank :: self.workers.size]:
-            at = slice(start, min(start + clips, rows.stop))
+        starts = range(0, len(rows.clips), clips)[self.workers.rank :: self.workers.size]
+        for start in starts:
+            at = rows.clips[start : start + clips]
             yield Batch(
                 x=self._clips.whole(at),
                 y=self._tensor(self.arrays.y[at]),
-                track=self._tensor(self.arrays.track[at] - rows.first_track),
-                whole_size=at.stop - at.start,
+                track=self._tensor(np.searchsorted(rows.tracks, self.arrays.track[at])),
+                whole_size=len(at),
             )
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
 from pipelines.settings import SPLITS
+from pipelines.splits.assign import fold_numbers
 from pipelines.storage import Folder
 from pipelines.store import FeatureSet, open_feature_set
 
@@ -33,19 +34,24 @@ SOUND_RANGE_DB = 40.0
 # Samples of a waveform over which its level is measured.
 LEVEL_SAMPLES = 256
 # Increased whenever the same feature set gives other arrays.
-ARRAYS_VERSION = 3
+ARRAYS_VERSION = 4
+# Clips whose mean and standard deviation are summed at once.
+CLIPS_AT_ONCE = 256
 # Fields of `Arrays` with a file of their own that is read into memory.
-IN_MEMORY = ("y", "track", "track_label", "mean", "std", "sound")
+IN_MEMORY = ("y", "track", "track_label", "mean", "std", "sound", "fold")
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Rows and tracks of a split; ``stop`` and ``last_track`` are exclusive."""
+    """The clips and tracks of a split, by number and in order: ``int64[n]``, ``int64[t]``."""
 
-    start: int
-    stop: int
-    first_track: int
-    last_track: int
+    clips: NDArray[np.int64]
+    tracks: NDArray[np.int64]
+
+    @classmethod
+    def span(cls, start: int, stop: int, first_track: int, last_track: int) -> SplitRows:
+        """Return a split that is one run of clips and tracks; the ends are exclusive."""
+        return cls(np.arange(start, stop), np.arange(first_track, last_track))
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,9 @@ class Arrays:
         mean: Mean of each row over the training clips ``float32[f]``.
         std: Standard deviation of each row over the training clips ``float32[f]``.
         sound: First and last sounding frame of each clip ``int64[n, 2]``.
-        splits: Rows and tracks of each split.
+        fold: Fold of each track ``int64[t]``, from 0; -1 for tracks of the test, and for all
+            without cross-validation.
+        splits: Rows and tracks of each split. With folds, validation is fold 0.
     """
 
     fingerprint: str
@@ -78,18 +86,37 @@ class Arrays:
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     sound: NDArray[np.int64]
+    fold: NDArray[np.int64]
     splits: dict[str, SplitRows]
 
     def labels_of(self, split: str) -> NDArray[np.int64]:
         """Return the class of each track of a split."""
-        rows = self.splits[split]
-        return self.track_label[rows.first_track : rows.last_track]
+        return self.track_label[self.splits[split].tracks]
 
     def learning_from_validation(self) -> Arrays:
         """Return the arrays with the validation clips added to the train split."""
         train, val = self.splits["train"], self.splits["val"]
-        joined = SplitRows(train.start, val.stop, train.first_track, val.last_track)
+        joined = SplitRows(
+            np.concatenate([train.clips, val.clips]), np.concatenate([train.tracks, val.tracks])
+        )
         return replace(self, splits={**self.splits, "train": joined})
+
+    def of_fold(self, number: int) -> Arrays:
+        """Return the arrays with one fold as validation and the others as training split.
+
+        Mean and standard deviation of the features are those of these training clips.
+        """
+        spread = _Spread(self.x.shape[1])
+        train = self._where((self.fold >= 0) & (self.fold != number))
+        for start in range(0, len(train.clips), CLIPS_AT_ONCE):
+            spread.add(self.x[train.clips[start : start + CLIPS_AT_ONCE]])
+        mean, std = spread.result()
+        splits = {**self.splits, "train": train, "val": self._where(self.fold == number)}
+        return replace(self, mean=mean, std=std, splits=splits)
+
+    def _where(self, chosen: NDArray[np.bool_]) -> SplitRows:
+        """Return the rows of the chosen tracks ``bool[t]``."""
+        return SplitRows(np.flatnonzero(chosen[self.track]), np.flatnonzero(chosen))
 
 
 class DeviceFrontEnd:
@@ -145,7 +172,7 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
         labels=source.manifest.labels,
         x=np.load(folder / "x.npy", mmap_mode="r"),
         track_ids=tuple(index["track_ids"]),
-        splits={name: SplitRows(**rows) for name, rows in index["splits"].items()},
+        splits={name: SplitRows.span(*ends) for name, ends in index["splits"].items()},
         **{name: np.load(folder / f"{name}.npy") for name in IN_MEMORY},
     )
 
@@ -208,14 +235,26 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
         track += [number_of[track_id] for track_id in ids]
         track_ids += label_of
         track_label += [class_of[label] for label in label_of.values()]
-        splits[name] = asdict(SplitRows(start, len(y), first_track, len(track_ids)))
+        splits[name] = start, len(y), first_track, len(track_ids)
     x.flush()
-    in_memory = (y, track, track_label, *spread.result(), np.concatenate(sound))
-    for field, array in zip(IN_MEMORY, in_memory, strict=True):
+    shared = *spread.result(), np.concatenate(sound), _folds(source, track_ids)
+    for field, array in zip(IN_MEMORY, (y, track, track_label, *shared), strict=True):
         np.save(folder / f"{field}.npy", np.asarray(array))
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
     index = {"track_ids": track_ids, "splits": splits, "bytes": sizes}
     (folder / "index.json").write_text(json.dumps(index))
+
+
+def _folds(source: FeatureSet, track_ids: list[str]) -> NDArray[np.int64]:
+    """Return the fold of each track; -1 without cross-validation."""
+    split = source.manifest.split
+    if split.folds is None:
+        return np.full(len(track_ids), -1)
+    table = source.tracks().select(["track_id", "label", "group", "split"]).to_pylist()
+    of_track = {row["track_id"]: row for row in table}
+    rows = [of_track[name] for name in track_ids]
+    labels, groups, splits = ([row[key] for row in rows] for key in ("label", "group", "split"))
+    return fold_numbers(labels, groups, splits, split.folds, split.seed)
 
 
 def sounding(x: torch.Tensor, kind: Kind) -> torch.Tensor:

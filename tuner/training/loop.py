@@ -211,12 +211,12 @@ def _fit(classifier: Classifier, feed: ArrayFeed, recipe: Recipe) -> None:
     """Fit the classifier's network to the training rows."""
     network: Any = classifier.network
     rows = feed.arrays.splits["train"]
-    stored = np.asarray(feed.arrays.x[rows.start : rows.stop], dtype=np.float32)
+    stored = np.asarray(feed.arrays.x[rows.clips], dtype=np.float32)
     with torch.inference_mode():
         x = classifier.standardise(torch.from_numpy(stored).to(classifier.mean.device))
     # Rare classes drawn as often, or weighing as much: without batches these are the same.
     balanced = recipe.train.balance != "none"
-    y = feed.arrays.y[rows.start : rows.stop]
+    y = feed.arrays.y[rows.clips]
     network.fit(x.flatten(1).cpu().numpy(), y, balanced=balanced, seed=recipe.seed)
 
 

@@ -62,6 +62,11 @@ class TrialSpec:
     experiment: Experiment
     feature_set: str
 
+    @property
+    def folds(self) -> range:
+        """Folds that the trial is trained on in turn; empty without, and for a final fit."""
+        return range(0 if self.stage == "final" else self.experiment.data.num_folds)
+
     def write(self, study: Folder) -> None:
         """Write ``trials/<trial_id>/trial.json``."""
         content = {**vars(self), "experiment": self.experiment.model_dump(mode="json")}
@@ -85,13 +90,16 @@ class TrialSpec:
                 "--storage must be a folder that all of them share"
             ) from error
 
-    def assemble(self, workers: Workers, *, from_weights: bool) -> TrialParts:
+    def assemble(
+        self, workers: Workers, *, from_weights: bool, fold: int | None = None
+    ) -> TrialParts:
         """Build the parts of the trial on one worker.
 
         Args:
             workers: Workers that train together, as seen by this one.
             from_weights: True to load the pretrained weights that the experiment names; False
                 if a trained state is loaded afterwards.
+            fold: Fold that is the validation split; None for the split as stored.
 
         Raises:
             WeightsError: The pretrained weights cannot be loaded, or do not fit the model.
@@ -105,6 +113,8 @@ class TrialSpec:
         )
         if self.stage == "final":
             arrays = arrays.learning_from_validation()
+        if fold is not None:
+            arrays = arrays.of_fold(fold)
         recipe = _recipe(experiment, arrays.x.shape[2], self.seed)
         torch.manual_seed(self.seed)  # torch initialises weights from its global generator
         sizes = len(arrays.labels), arrays.x.shape[1]
@@ -132,13 +142,18 @@ def trial_folder(study: Folder, trial_id: str) -> Folder:
     return study / "trials" / trial_id
 
 
+def checkpoint_folder(trial: Folder, fold: int | None = None) -> Folder:
+    """Return the folder that holds the checkpoints of a trial, or of one of its folds."""
+    return trial / "checkpoints" if fold is None else trial / "folds" / str(fold)
+
+
 def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:
     """Return the recipe, with lengths in frames of the experiment's features."""
     features, search = experiment.front_end, experiment.search
     return Recipe(
         optim=experiment.optim,
         augment=experiment.augment,
-        train=experiment.train,
+        train=experiment.train.model_copy(update={"keep": experiment.keep}),
         kind=features.kind,
         shift_frames=round(
             experiment.augment.time_shift * features.sample_rate / features.column_samples

@@ -44,9 +44,10 @@ class Proposal:
     recorded: bool = False
 
     @property
-    def epochs(self) -> int:
-        """Number of epochs of the full budget; a model that fits at once has one."""
-        return 1 if self.experiment.model.fits_at_once else self.experiment.train.epochs
+    def num_reports(self) -> int:
+        """Reports of the whole trial: folds, or epochs, as in a final fit."""
+        whole = self.experiment
+        return whole.num_epochs if self.stage == "final" else whole.num_reports
 
 
 class Proposer(Protocol):
@@ -97,7 +98,7 @@ class Plan:
         record: Writes a ledger record.
         rows: Trials of the stage from earlier runs, by trial id.
         early_stopping: True if the experiment's scheduler applies.
-        max_epochs: Largest number of epochs of any trial.
+        max_reports: Largest number of reports of any trial: epochs, or folds.
         budget_seconds: Time after which training stops; None for no limit.
     """
 
@@ -109,7 +110,7 @@ class Plan:
     record: Callable[..., Any]
     rows: Mapping[str, TrialRow] = field(default_factory=dict)
     early_stopping: bool = False
-    max_epochs: int = 1
+    max_reports: int = 1
     budget_seconds: float | None = None
 
 
@@ -189,7 +190,7 @@ class Recorder:
     def _note_epoch(self, running: _Running, epoch: int, metrics: dict[str, float]) -> None:
         """Remember the epoch, and its metrics if the trial keeps the weights of this epoch."""
         running.last_epoch = epoch
-        search, keep = self._plan.experiment.search, running.spec.experiment.train.keep
+        search, keep = self._plan.experiment.search, running.spec.experiment.keep
         if running.best is None or is_better(
             metrics, running.best["metrics"], search.metric, search.mode == "max", keep
         ):
@@ -198,7 +199,7 @@ class Recorder:
     def end(self, trial_id: str) -> None:
         """Record the end of a trial that completed, was stopped, or diverged."""
         running = self._trials[trial_id]
-        status = "completed" if running.last_epoch >= running.proposal.epochs else "stopped"
+        status = "completed" if running.last_epoch >= running.proposal.num_reports else "stopped"
         self._end(running, "failed" if running.error else status)
 
     def fail(self, trial_id: str, error_text: str) -> None:

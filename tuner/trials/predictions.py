@@ -19,8 +19,7 @@ from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
 from tuner.training.exported import member_folder, save_fusion
 from tuner.training.feed import Alone
-from tuner.trials.assembly import TrialSpec, trial_folder
-from tuner.trials.trial import CHECKPOINTS
+from tuner.trials.assembly import TrialSpec, checkpoint_folder, trial_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,8 +146,23 @@ class _Clips:
 
 
 def _predict_clips(study: Folder, spec: TrialSpec, split: str) -> _Clips:
-    parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
-    parts.classifier.load_state_dict(_best_weights(study, spec))
+    """Predict a split; with folds, each validation clip by the model that has not seen it."""
+    if not spec.folds:
+        return _predict_part(study, spec, split)
+    parts = [_predict_part(study, spec, split, fold) for fold in spec.folds]
+    before = np.cumsum([0, *(len(part.track_ids) for part in parts)])
+    return _Clips(
+        probabilities=torch.cat([part.probabilities for part in parts]),
+        y=torch.cat([part.y for part in parts]),
+        track=torch.cat([part.track + int(n) for part, n in zip(parts, before, strict=False)]),
+        track_ids=tuple(name for part in parts for name in part.track_ids),
+        truth=np.concatenate([part.truth for part in parts]),
+    )
+
+
+def _predict_part(study: Folder, spec: TrialSpec, split: str, fold: int | None = None) -> _Clips:
+    parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False, fold=fold)
+    parts.classifier.load_state_dict(_best_weights(study, spec, fold))
     parts.classifier.eval()
     found = [
         (metrics.clip_probabilities(parts.classifier, one.x, parts.recipe.crops), one.y, one.track)
@@ -156,7 +170,7 @@ def _predict_clips(study: Folder, spec: TrialSpec, split: str) -> _Clips:
     ]
     probabilities, y, track = (torch.cat(one) for one in zip(*found, strict=True))
     rows = parts.arrays.splits[split]
-    names = parts.arrays.track_ids[rows.first_track : rows.last_track]
+    names = tuple(parts.arrays.track_ids[number] for number in rows.tracks)
     return _Clips(probabilities, y, track, names, parts.arrays.labels_of(split))
 
 
@@ -196,5 +210,7 @@ def export_fusion(
     return save_fusion(target, weights, origin)
 
 
-def _best_weights(study: Folder, spec: TrialSpec) -> dict[str, torch.Tensor]:
-    return best_weights(trial_folder(study, spec.trial_id) / CHECKPOINTS)
+def _best_weights(
+    study: Folder, spec: TrialSpec, fold: int | None = None
+) -> dict[str, torch.Tensor]:
+    return best_weights(checkpoint_folder(trial_folder(study, spec.trial_id), fold))

@@ -44,13 +44,14 @@ class LedgerAsha(ASHAScheduler):
 
 def _asha(plan: Plan) -> TrialScheduler:
     scheduler, search = plan.experiment.scheduler, plan.experiment.search
+    grace = 1 if plan.experiment.data.num_folds else scheduler.grace_epochs
     return LedgerAsha(
         plan.rows,
         time_attr="epoch",
         metric=search.metric,
         mode=search.mode,
-        grace_period=scheduler.grace_epochs,
-        max_t=max(plan.max_epochs, scheduler.grace_epochs),
+        grace_period=grace,
+        max_t=max(plan.max_reports, grace),
         reduction_factor=scheduler.reduction_factor,
         # A trial at its last epoch ends on its own, as completed.
         stop_last_trials=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,10 +15,9 @@ from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs, find_rate, fit_at_once
 from tuner.training.lr_finder import RangeTest
-from tuner.trials.assembly import TrialParts, TrialSpec, trial_folder
+from tuner.trials.assembly import TrialParts, TrialSpec, checkpoint_folder, trial_folder
 
 RANGE_TEST_FILE = "lr_finder.json"
-CHECKPOINTS = "checkpoints"
 OUT_OF_MEMORY_FILE = "out_of_memory.json"
 SPLIT_FACTOR = 2  # times more micro-batches after memory ran out
 # torch has an exception class for its GPU allocator only; others raise a plain RuntimeError.
@@ -130,9 +130,33 @@ def _failure(spec: TrialSpec, epoch: int, error: str) -> dict[str, Any]:
 def _train_once(
     folder: Folder, spec: TrialSpec, workers: Workers, factor: int
 ) -> Iterator[dict[str, Any]]:
-    """Train to the end, with ``factor`` times as many micro-batches as asked for."""
-    resume = newest_checkpoint(folder / CHECKPOINTS)
-    parts = spec.assemble(workers, from_weights=resume is None)
+    """Train to the end, with ``factor`` times as many micro-batches as asked for.
+
+    With folds, each report is one fold, and its metrics are the means over the folds so far.
+    """
+    if not spec.folds:
+        yield from _epochs(folder, spec, workers, factor, None)
+        return
+    found: list[dict[str, Any]] = []
+    for fold in spec.folds:
+        *_, last = _epochs(folder, spec, workers, factor, fold)
+        found.append(last)
+        yield {
+            "epoch": len(found),
+            **{name: fmean(one[name] for one in found) for name in last if name != "epoch"},
+        }
+
+
+def _epochs(
+    folder: Folder, spec: TrialSpec, workers: Workers, factor: int, fold: int | None
+) -> Iterator[dict[str, Any]]:
+    """Train the trial, or one of its folds, from its newest checkpoint; yield each epoch."""
+    checkpoints = checkpoint_folder(folder, fold)
+    resume = newest_checkpoint(checkpoints)
+    if resume is not None and resume.epoch == spec.experiment.num_epochs:
+        yield {"epoch": resume.epoch, **resume.metrics}
+        return
+    parts = spec.assemble(workers, from_weights=resume is None, fold=fold)
     recipe, feed = parts.recipe, parts.feed
     if factor > 1:
         train = recipe.train.model_copy(update={"accumulate": recipe.train.accumulate * factor})
@@ -147,7 +171,7 @@ def _train_once(
     learn = fit_at_once if at_once else epochs
     for checkpoint in learn(parts.classifier, feed, recipe, workers, resume):
         if workers.rank == 0:
-            save_checkpoint(folder / CHECKPOINTS, checkpoint)
+            save_checkpoint(checkpoints, checkpoint)
         yield {"epoch": checkpoint.epoch, **checkpoint.metrics}
 
 

@@ -1,0 +1,150 @@
+"""Cross-validation: folds of whole groups, trials that learn fold after fold, one final fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.settings import Split
+from pipelines.splits.assign import fold_numbers
+from pipelines.storage import Folder
+from tests.conftest import build_here, write_tones
+from tuner.config import loads
+from tuner.errors import ConfigError
+from tuner.training import checkpoint
+from tuner.training.arrays import open_arrays
+from tuner.training.feed import Alone
+from tuner.trials import trial
+from tuner.trials.assembly import TrialSpec
+from tuner.trials.predictions import predict_split
+
+CPU = Alone(torch.device("cpu"))
+FOLDS = 3
+SPACE = f"""
+name: folds
+data: {{split: {{folds: {FOLDS}, test: 0.25}}}}
+model: {{name: cnn, blocks: 2, channels: 4}}
+train: {{epochs: 2, batch_size: 8, precision: fp32}}
+"""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    manifest = write_tones(tmp_path_factory.mktemp("data"), per_class=8, seconds=0.6)
+    out = tmp_path_factory.mktemp("sets")
+    return str(build_here(manifest, out, 1, n_mels=16, folds=FOLDS).feature_set.path)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+
+
+def spec_of(features: str, stage: str = "search") -> TrialSpec:
+    return TrialSpec("t0", stage, 1, loads(SPACE).template, features)
+
+
+def test_folds_are_even_and_made_of_whole_groups() -> None:
+    labels = [label for label in "ab" for _ in range(40)]
+    groups = [f"{label}{number // 2}" for label in "ab" for number in range(40)]
+    counts: dict[Split, int] = {"test": 8, "val": 8, "train": 24}
+    splits = [split for _ in "ab" for split, count in counts.items() for _ in range(count)]
+    folds = fold_numbers(labels, groups, splits, 4, seed=0)
+    of_group: dict[str, int] = {}
+    for group, fold in zip(groups, folds.tolist(), strict=True):
+        assert of_group.setdefault(group, fold) == fold
+    assert [split == "test" for split in splits] == (folds == -1).tolist()
+    assert [split == "val" for split in splits] == (folds == 0).tolist()
+    for label in "ab":
+        sizes = np.bincount(folds[(np.array(labels) == label) & (folds >= 0)])
+        assert sizes.tolist() == [8, 8, 8, 8]
+    assert not np.array_equal(folds, fold_numbers(labels, groups, splits, 4, seed=1))
+
+
+def test_each_track_outside_the_test_is_held_out_once(features: str, tmp_path: Path) -> None:
+    arrays = open_arrays(Path(features), tmp_path)
+    held_out: list[int] = []
+    for number in range(FOLDS):
+        fold = arrays.of_fold(number)
+        train, val = (fold.splits[name].tracks.tolist() for name in ("train", "val"))
+        assert sorted(train + val) == np.flatnonzero(arrays.fold >= 0).tolist()
+        assert fold.splits["test"] is arrays.splits["test"]
+        held_out += val
+        learned = np.asarray(arrays.x[fold.splits["train"].clips], np.float64)
+        np.testing.assert_allclose(fold.mean, learned.mean((0, 2)), rtol=1e-5)
+        np.testing.assert_allclose(fold.std, learned.std((0, 2)), rtol=1e-5)
+    assert sorted(held_out) == np.flatnonzero(arrays.fold >= 0).tolist()
+    assert (arrays.fold[arrays.splits["test"].tracks] == -1).all()
+
+
+def test_a_trial_reports_the_mean_over_its_folds(features: str, tmp_path: Path) -> None:
+    study, spec = Folder(tmp_path / "study"), spec_of(features)
+    reports = list(trial.train(study, spec, CPU))
+    assert [report["epoch"] for report in reports] == [1, 2, 3]
+    found = predict_split(study, [spec], [1.0], "val")
+    arrays = open_arrays(Path(features), tmp_path / "cache")
+    assert sorted(found.track_ids) == sorted(np.array(arrays.track_ids)[arrays.fold >= 0].tolist())
+    fold_of = dict(zip(arrays.track_ids, arrays.fold.tolist(), strict=True))
+    folds = np.array([fold_of[name] for name in found.track_ids])
+    right = found.predicted == found.truth
+    accuracies = [right[folds == number].mean() for number in range(FOLDS)]
+    for count, report in enumerate(reports, 1):
+        assert report["val_accuracy"] == pytest.approx(np.mean(accuracies[:count]))
+
+
+def test_a_trial_that_is_killed_within_a_fold_continues_there(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(trial.train(Folder(tmp_path / "whole"), spec_of(features), CPU))
+    saved, save = 0, checkpoint.save_checkpoint
+
+    def killed(folder: Folder, state: checkpoint.Checkpoint) -> None:
+        nonlocal saved
+        save(folder, state)
+        saved += 1
+        if saved == 3:  # of the first epoch of the second fold
+            raise KeyboardInterrupt
+
+    study, spec = Folder(tmp_path / "cut"), spec_of(features)
+    monkeypatch.setattr(trial, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list(trial.train(study, spec, CPU))
+    assert list(trial.train(study, spec, CPU)) == whole
+    assert saved == 2 * FOLDS
+
+
+def test_the_final_fit_learns_from_all_folds_at_once(features: str, tmp_path: Path) -> None:
+    parts = spec_of(features, "final").assemble(CPU, from_weights=True)
+    learned = parts.arrays.splits["train"].tracks
+    assert sorted(learned.tolist()) == np.flatnonzero(parts.arrays.fold >= 0).tolist()
+    reports = trial.train(Folder(tmp_path), spec_of(features, "final"), CPU)
+    assert [report["epoch"] for report in reports] == [1, 2]
+
+
+def test_folds_go_with_a_column_that_names_the_test() -> None:
+    text = "name: s\nmodel: {name: cnn}\ndata: {split: {column: fold, test: [5], folds: 4}}\n"
+    split = loads(text).template.data.split_spec
+    assert (split.column, split.test_values, split.folds) == ("fold", ("5",), 4)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("{folds: 1}", "2"),
+        ("{folds: 5, by: clip}", "whole groups"),
+        ("{column: fold, val: [4], folds: 4}", "`test` has no values"),
+    ],
+)
+def test_impossible_folds_are_refused(split: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        loads(f"name: s\nmodel: {{name: cnn}}\ndata: {{split: {split}}}\n")
+
+
+def test_settings_without_effect_on_folds_are_named() -> None:
+    space = loads(SPACE + "scheduler: {grace_epochs: 3}\nconfirm: {refit: true}\n")
+    assert {problem.path for problem in space.warnings} == {
+        "scheduler.grace_epochs", "confirm.refit",
+    }  # fmt: skip
