@@ -305,6 +305,23 @@ def test_any_text_survives_the_resolved_file_and_an_override(text):
     assert loads(space.to_yaml()).template.data.root == text
 
 
+def test_a_start_survives_the_resolved_file():
+    text = (
+        "name: x\nmodel: {choice: [{name: linear}, {name: linear, l2: {uniform: [0.1, 0.2]}}]}\n"
+        "features: {network: {choice: [speech, [speech, vgg_mtt]]}}\nsearch:\n  start:\n"
+        "    - {model: 'linear#2', 'model.linear#2.l2': 0.125,\n"
+        "       features.network: [speech, vgg_mtt]}"
+    )
+    space = loads(text)
+    assert loads(space.to_yaml()) == space
+    given = {
+        "model": "linear#2",
+        "model.linear#2.l2": 0.125,
+        "features.network": "speech + vgg_mtt",
+    }
+    assert space.start == loads(space.to_yaml()).start == (given,)
+
+
 def test_spaces_that_differ_are_not_equal():
     assert loads(PLAIN) != loads(f"{PLAIN}train: {{epochs: 21}}")
     assert loads(PLAIN) == loads(f"{PLAIN}train: {{epochs: 20}}")

@@ -49,6 +49,39 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [("3:13: optim.lr", "write 1e-3 without quotes")],
     ),
     "empty": ("", [("1:1", "empty")]),
+    "start is a number": (P + "search: {start: 3}", [("3:17: search.start", "must be a list")]),
+    "start of a grid": (
+        P + "optim: {lr: {grid: [0.1, 0.2]}}\nsearch: {algorithm: grid, start: [{optim.lr: 0.1}]}",
+        [("4:34: search.start", "has no start")],
+    ),
+    "start with a number": (
+        P + "search: {start: [3]}",
+        [("3:18: search.start.0", "got 3")],
+    ),
+    "start outside its range": (
+        P + "optim: {lr: {uniform: [0.1, 0.2]}}\nsearch: {start: [{optim.lr: 0.3}]}",
+        [("4:29: search.start: optim.lr", "0.3 is not in uniform [0.1, 0.2]")],
+    ),
+    "start misspelled": (
+        P
+        + "optim: {lr: {uniform: [0.1, 0.2]}}\n"
+        + "search: {start: [{optim.rl: 0.1, train.epochs: 5}]}",
+        [
+            ("4:19: search.start: optim.rl", "did you mean `optim.lr`?"),
+            ("4:34: search.start: train.epochs", "not a range of this space"),
+        ],
+    ),
+    "start in two alternatives": (
+        N
+        + "model: {choice: [{name: resnet18}, {name: cnn, blocks: {integer: [2, 5]}}]}\n"
+        + "search:\n  start:\n    - {model: resnet18, model.cnn.blocks: 3}\n"
+        + "    - {model.cnn.blocks: 3}\n    - {model: vgg}\n",
+        [
+            ("5:25: search.start: model.cnn.blocks", "needs model: cnn for it, but has resnet18"),
+            ("6:8: search.start: model.cnn.blocks", "needs model: cnn for it"),
+            ("7:15: search.start: model", '"vgg" is not in choice'),
+        ],
+    ),
     "only comments": ("# a\n# b\n", [("1:1", "empty")]),
     "only a marker": ("---\n", [("2:1", "empty")]),
     "two documents": (P + "---\n" + P, [("3:1", "found another document")]),

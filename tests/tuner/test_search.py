@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import numpy as np
@@ -172,6 +173,61 @@ def test_a_resumed_tpe_continues_with_the_untried_alternatives(second: str) -> N
     resumed = build_sampler(space(FAMILIES), rows)
     assert [one.params["model"] for one in drawn(resumed, 2)] == MODELS[2:]
     resumed.ended(begun[1], 0.3)  # a trial that this sampler did not propose
+
+
+START = [
+    {"model": "densenet121", "optim.lr": 0.002, "features": "stft"},
+    {"model": "cnn", "optim.lr": 0.001},
+    {"optim.lr": 0.003},
+]
+
+
+def started(algorithm: str, trials: int = 9) -> Space:
+    search = {"algorithm": algorithm, "trials": trials, "start": START}
+    return space(FAMILIES.replace("{trials: 20}", json.dumps(search)))
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_search_begins_with_the_given_configurations(algorithm: str) -> None:
+    params = [one.params for one in drawn(build_sampler(started(algorithm)), 9)]
+    assert len(params) == 9
+    for given, found in zip(START, params, strict=False):
+        assert found.items() >= given.items()
+        assert set(found) == {"model", "features", "optim.lr"}
+    fewer = drawn(build_sampler(started(algorithm, trials=2)), 9)
+    assert [one.params for one in fewer] == params[:2]
+
+
+def test_tpe_goes_on_with_the_alternatives_that_the_start_left_untried() -> None:
+    params = [one.params for one in drawn(build_sampler(started("tpe")), 9)]
+    tried = {one["model"] for one in params[:3]}
+    untried = [model for model in MODELS if model not in tried]
+    assert [one["model"] for one in params[3 : 3 + len(untried)]] == untried
+
+
+@pytest.mark.parametrize("known", [1, 2, 3])
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_resumed_search_repeats_no_given_configuration(algorithm: str, known: int) -> None:
+    through = drawn(build_sampler(started(algorithm)), 3)
+    rows = [row(proposal, 0.5) for proposal in through[:known]]
+    resumed = drawn(build_sampler(started(algorithm), rows), 9)
+    assert resumed[: 3 - known] == through[known:]
+    assert [one.ordinal for one in resumed] == list(range(known, 9))
+
+
+def test_tpe_learns_from_given_configurations_with_steps_and_networks() -> None:
+    text = """
+name: s
+features: {network: {choice: [musicnn_msd, [musicnn_msd, vgg_mtt]]}}
+model: {name: mlp, dropout: {quantized: [0.0, 0.6, 0.1]}}
+search: {trials: 2, start: [{features.network: [musicnn_msd, vgg_mtt], model.dropout: 0.3}]}
+"""
+    sampler = TpeSampler(space(text))
+    proposal = sampler.propose()
+    assert proposal is not None
+    assert proposal.params == {"features.network": "musicnn_msd + vgg_mtt", "model.dropout": 0.3}
+    sampler.ended(proposal, 0.5)
+    assert sampler.optuna_study.best_value == 0.5
 
 
 def test_tpe_learns() -> None:

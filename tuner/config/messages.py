@@ -25,6 +25,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "tuple_type": "a list such as [4, 5]",
     "finite_number": "a finite number",
+    "dict_type": "a block of settings",
     "model_type": "a block of settings",
     "model_attributes_type": "a block of settings",
 }

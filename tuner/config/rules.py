@@ -135,6 +135,15 @@ def _mode(e: Experiment) -> str | None:
     return f"{word} is better for {e.search.metric}; write mode: {mode}"
 
 
+def _start_of_grid(e: Experiment) -> str | None:
+    if e.search.algorithm != "grid" or not e.search.start:
+        return None
+    return (
+        "the grid tries every configuration in the order of the file and has no start; remove it, "
+        "or write algorithm: tpe"
+    )
+
+
 def _fuse_or_refit(e: Experiment) -> str | None:
     if not (e.confirm.fuse and e.confirm.refit) or e.data.num_folds:
         return None
@@ -159,6 +168,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
     Rule(("search.mode", "search.metric"), _mode),
+    Rule(("search.start", "search.algorithm"), _start_of_grid),
     Rule(("confirm.fuse", "confirm.refit"), _fuse_or_refit),
     Rule(KIND, _takes),
     *TRAINING_RULES,

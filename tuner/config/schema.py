@@ -148,6 +148,9 @@ class Features(FrontEnd):
     )
 
 
+_Params = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
+
+
 class Search(Block):
     """Search settings: the algorithm, its limits and the metric that decides."""
 
@@ -160,6 +163,12 @@ class Search(Block):
         "max", description="Direction of the metric: larger or smaller is better."
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed for the search and the trials.")
+    start: tuple[_Params, ...] = Field(
+        (),
+        strict=False,
+        description="Configurations to try first, as values of ranges by the names that trials "
+        "show: `{model: cnn, optim.lr: 0.001}`; the others are drawn.",
+    )
     budget: str | None = Field(
         None,
         pattern=f"^{DURATION}$",

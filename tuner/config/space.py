@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
+from tuner.config.start import label_of
 from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
 from tuner.config.validate import to_experiment
 from tuner.errors import Problem, SpaceError
@@ -65,6 +66,12 @@ class Space:
     def ranges(self) -> dict[str, Range]:
         """Ranges by name, those of every alternative included, in the order of the file."""
         return {setting.name: setting.range for setting, _ in open_settings(self.tree)}
+
+    @property
+    def start(self) -> tuple[dict[str, Scalar], ...]:
+        """Configurations to try first: values of some ranges, by name."""
+        given = self.template.search.start
+        return tuple({name: label_of(value) for name, value in one.items()} for one in given)
 
     @property
     def alternatives(self) -> dict[str, tuple[Scalar, ...]]:

@@ -13,6 +13,7 @@ from tuner.config.messages import describe, unknown_key
 from tuner.config.ranges import Options, Range
 from tuner.config.rules import ADVICE, RULES
 from tuner.config.schema import Experiment, block_at
+from tuner.config.start import check_start
 from tuner.config.tree import Block, Draw, Invalid, Leaf, Open, Origin, open_settings, with_choices
 from tuner.errors import ConfigError, Problem
 
@@ -46,7 +47,7 @@ def check(tree: Block) -> tuple[list[Problem], list[Problem]]:
                 mark, path = _place(rule, drawn)
                 # One report per rule and place, not one per combination.
                 problems.setdefault((mark, rule), mark.problem(path, message))
-    found = [*_sizes(tree), *problems.values()]
+    found = [*_sizes(tree), *check_start(tree), *problems.values()]
     warnings: dict[tuple[Mark, str], Problem] = {}
     for rule in ADVICE if not found else ():
         for mark, path, message in _advice(tree, rule):

@@ -175,6 +175,8 @@ def plan_lines(space: Space) -> Iterator[str]:
     search, confirm, resources = template.search, template.confirm, template.resources
     yield f"study        {space.name}"
     yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
+    if search.start:
+        yield f"             the first {len(search.start)} are those of search.start"
     if search.budget is not None:
         yield f"             none starts or runs on after {search.budget}"
     then = ", then a final fit on train and val" if confirm.refit else ""

@@ -45,16 +45,20 @@ def _proposal(sample: Sample, ordinal: int) -> Proposal:
     return Proposal(trial_id, "search", seed, experiment, ordinal, sample.params)
 
 
+def _independent(space: Space, ordinal: int) -> Sample:
+    """Draw a configuration that depends only on the seed of the search and its ordinal.
+
+    The first ones have the values of ``search.start``; only what those leave out is drawn.
+    """
+    rng = np.random.default_rng((space.template.search.seed, ordinal))
+    given = dict(enumerate(space.start)).get(ordinal, {})
+    return space.sample(lambda name, leaf: given[name] if name in given else leaf.sample(rng))
+
+
 def random_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
-    """Propose independent draws; each depends only on the seed of the search and its ordinal."""
-    seed = space.template.search.seed
-
-    def draw(ordinal: int) -> Sample:
-        rng = np.random.default_rng((seed, ordinal))
-        return space.sample(lambda _path, leaf: leaf.sample(rng))
-
+    """Propose independent draws, those of ``search.start`` first."""
     ordinals = range(_first_new(rows), num_trials(space))
-    return Queue(_proposal(draw(ordinal), ordinal) for ordinal in ordinals)
+    return Queue(_proposal(_independent(space, ordinal), ordinal) for ordinal in ordinals)
 
 
 def grid_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
@@ -98,9 +102,10 @@ class TpeSampler:
     alternative, so the model of each part learns from the trials that had the part. Trials that
     run at the same time see each other (constant liar).
 
-    The first trials take each alternative of the outermost conditional blocks once, in the order
-    of the file. With random draws, one family in three would not be among the first ten trials of
-    ten families, and TPE hardly proposes what it has never seen.
+    The first trials are those of ``search.start``. The next ones take each alternative of the
+    outermost conditional blocks that is still untried, in the order of the file. With random
+    draws, one family in three would not be among the first ten trials of ten families, and TPE
+    hardly proposes what it has never seen.
 
     Args:
         space: Space to sample.
@@ -148,7 +153,11 @@ class TpeSampler:
         ordinal = next(self._ordinals, None)
         if ordinal is None:
             return None
-        if first := {name: labels[0] for name, labels in self._untried.items() if labels}:
+        first = {name: labels[0] for name, labels in self._untried.items() if labels}
+        if ordinal < len(self._space.start):
+            ranges, given = self._space.ranges, _independent(self._space, ordinal).params
+            first = {name: to_optuna(ranges[name], value) for name, value in given.items()}
+        if first:
             self.optuna_study.enqueue_trial(first)
         trial = self._asked[ordinal] = self.optuna_study.ask()
 
