@@ -34,7 +34,7 @@ model:
     - {name: cnn, blocks: 2, channels: 4, pool: concat}
 optim: {lr: {log_uniform: [1e-3, 1e-2]}, schedule: one_cycle}
 train: {epochs: 6, batch_size: 8}
-search: {algorithm: tpe, trials: 3, seed: 1}
+search: {algorithm: tpe, trials: 3, seed: 1, budget: 30m}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 confirm: {top: 2, seeds: 1, refit: true}
 """
@@ -135,7 +135,7 @@ def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFact
     """A study that was cut off twice on its way, its result, and how its processes ended."""
     ran = command(local_ray, tones, tmp_path_factory.mktemp("study"))
     process = ran.start()
-    wait_for(lambda: ran.num_records("features") > 0, process)
+    wait_for(lambda: ran.num_records("searching") > 0, process)
     # While Ray's compiled code waits for the first trial, the worst place for an exception.
     time.sleep(3)
     interrupted = cut_off(ran, process, signal.SIGINT)
@@ -304,6 +304,15 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
         ]
         assert numbers == list(range(1, len(numbers) + 1)), trial_id
     assert cut.finished.run_states == ["FINISHED"] * (1 + len(started))
+
+
+def test_a_budget_is_compared_with_the_time_of_an_epoch_once(study) -> None:
+    _, _, cut = study
+    (pace,) = [r for r in cut.finished.ledger if r["kind"] == "pace"]
+    assert (pace["budget_seconds"], pace["trials"], pace["epochs"]) == (1800.0, 3, 6)
+    # Tones of half a second and a tiny network: an epoch takes far less than a second.
+    assert 0 < pace["seconds_per_epoch"]["cnn"] < 5
+    assert "budget of 30m holds about" in cut.interrupted.said
 
 
 def trials(ended: Ended, kind: str) -> Counter[str]:

@@ -305,6 +305,20 @@ def test_any_text_survives_the_resolved_file_and_an_override(text):
     assert loads(space.to_yaml()).template.data.root == text
 
 
+@pytest.mark.parametrize(
+    ("train", "largest"),
+    [
+        ("{epochs: 7}", 7),
+        ("{epochs: {choice: [20, 5, 10]}}", 20),
+        ("{epochs: {choice: [5, 30, 10]}, batch_size: {choice: [8, 16]}}", 30),
+        ("{epochs: {integer: [5, 12]}}", 12),
+        ("{choice: [{epochs: 4}, {epochs: {quantized: [6, 24, 6]}}, {epochs: 9}]}", 24),
+    ],
+)
+def test_the_longest_trials_are_those_of_the_largest_number_of_epochs(train, largest):
+    assert loads(f"name: x\nmodel: {{name: cnn}}\ntrain: {train}").max_epochs == largest
+
+
 def test_a_start_survives_the_resolved_file():
     text = (
         "name: x\nmodel: {choice: [{name: linear}, {name: linear, l2: {uniform: [0.1, 0.2]}}]}\n"

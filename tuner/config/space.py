@@ -129,6 +129,12 @@ class Space:
         return tuple(dict.fromkeys(Experiment.model_validate(d.values).model for d in drawn))
 
     @property
+    def max_epochs(self) -> int:
+        """Largest number of epochs that a configuration asks for."""
+        drawn = self.tree.every_draw(_largest_epochs)
+        return max(Experiment.model_validate(d.values).train.epochs for d in drawn)
+
+    @property
     def is_pretrained(self) -> bool:
         """True if a model starts from weights, or features come from a pretrained network."""
         embedded = any(feature.kind == "embedding" for _, feature in self.feature_variants())
@@ -167,6 +173,12 @@ def _model_values(setting: Open) -> Sequence[Scalar]:
     if setting.path[0] == "model" and isinstance(setting.range, Options):
         return setting.range.arguments
     return (setting.first,)
+
+
+def _largest_epochs(setting: Open) -> Sequence[Scalar]:
+    if setting.path not in (("train",), ("train", "epochs")):
+        return (setting.first,)
+    return setting.range.arguments if isinstance(setting.range, Options) else (setting.range.high,)
 
 
 def _feature_values(setting: Open) -> Sequence[Scalar]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipelines.errors import UserError
 from tuner.ledger import selection
 from tuner.ledger.confirmation import Confirmation
+from tuner.ledger.pace import Pace
 from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Summary:
         time_ms: Time of the newest record.
         features: The study's feature sets: files by verdict, and clips by split.
         leakage: The worst of their audits.
+        pace: The trials that fit the budget; None without one.
         counts: Search and confirmation trials by how they ended, and in total.
         trials: Search trials in the order they started.
         ranked: Search trials that have a value, best first.
@@ -90,6 +92,7 @@ class Summary:
     time_ms: int
     features: list[dict[str, Any]]
     leakage: Leakage | None
+    pace: Pace | None
     counts: dict[str, int]
     trials: list[TrialRow]
     ranked: list[TrialRow]
@@ -167,6 +170,8 @@ class Summary:
                 f"{self.leakage.label_conflicts} pairs of copies of one recording have different "
                 "labels; no model can get all of them right"
             )
+        if self.pace and self.pace.is_short:
+            yield str(self.pace)
         for one in self.provenance:
             if overlap := one.overlaps.get(self.layout):
                 yield (
@@ -240,6 +245,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         time_ms=records[-1]["time_ms"],
         features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],
         leakage=worst_leakage(sets) if sets else None,
+        pace=Pace.of(newest["pace"]) if "pace" in newest else None,
         counts=selection.counts(rows.values()),
         trials=trials,
         ranked=ranked,

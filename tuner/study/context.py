@@ -100,12 +100,6 @@ class Context:
             StudyError: A disk is full; names the path.
         """
         self.terminal.stage(stage, num_trials)
-        num_folds = self.space.template.data.num_folds
-        reports = [num_folds or self.space.template.train.epochs]
-        open_epochs = self.space.ranges.get("train.epochs")
-        if open_epochs is not None and not num_folds:
-            values = open_epochs.values()
-            reports = [value for value in (values[0], values[-1]) if isinstance(value, int)]
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
@@ -115,7 +109,7 @@ class Context:
             record=self.record,
             rows=self.rows(stage),
             early_stopping=stage == "search",
-            max_reports=max(reports),
+            max_reports=self.space.template.data.num_folds or self.space.max_epochs,
             budget_seconds=budget_seconds,
         )
         schedule.run(plan, self.cluster)

@@ -178,7 +178,8 @@ def plan_lines(space: Space) -> Iterator[str]:
     if search.start:
         yield f"             the first {len(search.start)} are those of search.start"
     if search.budget is not None:
-        yield f"             none starts or runs on after {search.budget}"
+        yield f"             none starts or runs on after {search.budget}; the number that fits is"
+        yield "             measured once the feature sets are built"
     then = ", then a final fit on train and val" if confirm.refit else ""
     then += ", then their fusion if it is better" if confirm.fuse else ""
     yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"

@@ -27,6 +27,7 @@ from tuner.study.ensemble import compare_ensembles
 from tuner.study.final import fit_finally
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
+from tuner.study.pace import measure_pace
 from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.trials import cluster
@@ -41,6 +42,7 @@ FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
 BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))
 STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,
+    "pace": measure_pace,
     "search": search_space,
     "confirm": confirm_best,
     "fuse": fuse_best,

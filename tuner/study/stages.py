@@ -10,6 +10,7 @@ import numpy as np
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.ledger.pace import searched_seconds
 from tuner.training import metrics
 from tuner.trials.plan import Proposal, Queue
 from tuner.trials.samplers import build_sampler, num_trials
@@ -60,7 +61,9 @@ def search_space(study: Context) -> None:
             for row in unfinished
         ]  # fmt: skip
         proposer = Queue(again, then=build_sampler(study.space, rows))
-        study.run_stage("search", proposer, missing, _remaining_budget(study, search))
+        budget = _remaining_budget(study, search)
+        study.record("searching")  # a killed run leaves no other sign of when it began
+        study.run_stage("search", proposer, missing, budget)
     if not selection.leaderboard(study.rows().values(), study.metric, study.maximise):
         errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
         reason = errors[0] if errors else "the budget ended before the first trial did"
@@ -73,9 +76,7 @@ def _remaining_budget(study: Context, search: Search) -> float | None:
     """Return the seconds of the search's budget that earlier runs of the study have left."""
     if search.budget_seconds is None:
         return None
-    seconds = (study.ledger.last("study_end") or {}).get("seconds", {})
-    spent = float(seconds.get("search", 0.0))
-    return max(1.0, search.budget_seconds - spent)
+    return max(1.0, search.budget_seconds - searched_seconds(study.ledger.records()))
 
 
 # -- confirmation

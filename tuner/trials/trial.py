@@ -15,6 +15,7 @@ from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs, find_rate, fit_at_once
 from tuner.training.lr_finder import RangeTest
+from tuner.training.pace import seconds_per_epoch
 from tuner.trials.assembly import TrialParts, TrialSpec, checkpoint_folder, trial_folder
 
 RANGE_TEST_FILE = "lr_finder.json"
@@ -193,6 +194,15 @@ def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
 def pick_device(gpus: float) -> torch.device:
     """Return the device of a worker that was given ``gpus``."""
     return torch.device("cuda") if gpus > 0 and torch.cuda.is_available() else torch.device("cpu")
+
+
+def time_epoch(spec: TrialSpec) -> float:
+    """Return the seconds of an epoch of a trial with one worker, from a few of its steps."""
+    resources = spec.experiment.resources
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    workers = Alone(pick_device(resources.gpus_per_worker))
+    parts = spec.assemble(workers, from_weights=False)
+    return seconds_per_epoch(parts.classifier, parts.feed, parts.recipe, workers)
 
 
 def run_in_process(config: dict[str, str]) -> None:

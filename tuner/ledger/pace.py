@@ -1,0 +1,93 @@
+"""Time in a study: what its search has spent, and how many full trials its budget holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from statistics import mean
+from typing import TYPE_CHECKING, Self
+
+from tuner.training.budget import FULL_TRIALS, epochs_that_fit, trials_that_fit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tuner.ledger.journal import Record
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The pace of a search with a budget, measured before it.
+
+    Attributes:
+        budget: Time limit of the search, as the space file has it.
+        budget_seconds: The same in seconds.
+        trials: Number of trials asked for.
+        at_once: Number of trials that run at the same time.
+        epochs: Length of the longest trials.
+        seconds_per_epoch: Time of an epoch by model; 0 for models that are fitted at once.
+    """
+
+    budget: str
+    budget_seconds: float
+    trials: int
+    at_once: int
+    epochs: int
+    seconds_per_epoch: Mapping[str, float]
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Read the pace from its ledger record."""
+        return cls(**{one.name: record[one.name] for one in fields(cls)})
+
+    @property
+    def full_trials(self) -> float:
+        """Number of trials of full length that the budget holds, the families equally common."""
+        trial_seconds = self.epochs * mean(self.seconds_per_epoch.values())
+        return trials_that_fit(self.budget_seconds, trial_seconds, self.at_once)
+
+    @property
+    def wanted(self) -> int:
+        """Number of trials of full length that the budget should hold."""
+        return min(FULL_TRIALS, self.trials)
+
+    @property
+    def is_short(self) -> bool:
+        """True if the budget holds too few trials of full length."""
+        return self.full_trials < self.wanted
+
+    def __str__(self) -> str:
+        number = f"about {self.full_trials:.0f}" if self.full_trials >= 1 else "less than one"
+        word = "trial" if self.full_trials < 1.5 else "trials"
+        held = (
+            f"the budget of {self.budget} holds {number} {word} of full length "
+            f"({self.epochs} epochs, {self.at_once} at a time)"
+        )
+        if not self.is_short:
+            return held
+        epoch_seconds = mean(self.seconds_per_epoch.values())
+        fit = epochs_that_fit(self.budget_seconds, epoch_seconds, self.at_once, self.wanted)
+        minutes = math.ceil(self.budget_seconds * self.wanted / self.full_trials / 60)
+        shorter = f"train.epochs={fit} or " if fit < self.epochs else ""
+        return f"{held}; for {self.wanted}, set {shorter}search.budget={minutes}m"
+
+
+def searched_seconds(records: Iterable[Record]) -> float:
+    """Return the time that the search has taken in all runs of a study so far.
+
+    The time of a run that was killed ends with its last record.
+    """
+    total, start_ms, last_ms = 0, None, 0
+    recorded = 0.0
+    for record in records:
+        if record["kind"] in ("searching", "searched", "study_end"):
+            if start_ms is not None:
+                ends = record["time_ms"] if record["kind"] != "searching" else last_ms
+                total += ends - start_ms
+            start_ms = record["time_ms"] if record["kind"] == "searching" else None
+        if record["kind"] == "study_end":  # all that ledgers of early versions have
+            recorded = float(record.get("seconds", {}).get("search", 0.0))
+        last_ms = record["time_ms"]
+    if start_ms is not None:
+        total += last_ms - start_ms
+    return max(total / 1000, recorded)

@@ -1,0 +1,70 @@
+"""Stage before a search with a budget: time an epoch of each model, say how many trials fit."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import ray
+
+from tuner.ledger.pace import Pace
+from tuner.trials.cluster import trials_at_once
+from tuner.trials.samplers import num_trials, random_sampler
+from tuner.trials.trial import time_epoch
+
+if TYPE_CHECKING:
+    from tuner.config import Space
+    from tuner.study.context import Context
+    from tuner.trials.plan import Proposal
+
+MAX_DRAWS = 200
+TIMEOUT_SECONDS = 300.0
+
+
+def measure_pace(study: Context) -> None:
+    """Record the time of an epoch of each family, unless the study has done so for this budget."""
+    search, resources = study.space.template.search, study.space.template.resources
+    before = study.ledger.last("pace")
+    is_known = before is not None and before["budget"] == search.budget
+    if search.budget_seconds is None or is_known or study.ledger.last("searched"):
+        return
+    if resources.workers > 1:  # a few steps of one worker say little about several
+        return
+    study.terminal.status("timing a few steps of each model")
+    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
+        time_epoch
+    )
+    families = one_of_each_family(study.space)
+    timed = {
+        model: task.remote(study.spec(one))
+        for model, one in families.items()
+        if not one.experiment.model.fits_at_once
+    }
+    try:
+        found = dict(
+            zip(timed, ray.get(list(timed.values()), timeout=TIMEOUT_SECONDS), strict=True)
+        )
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        study.terminal.say(f"cannot time the models, so the budget is not checked: {reason}")
+        return
+    if not found:
+        return
+    study.record(
+        "pace",
+        budget=search.budget,
+        budget_seconds=search.budget_seconds,
+        trials=num_trials(study.space),
+        at_once=trials_at_once(study.cluster, resources),
+        epochs=study.space.max_epochs,
+        seconds_per_epoch={model: round(found.get(model, 0.0), 4) for model in families},
+    )
+    study.terminal.say(f"pace: {Pace.of(study.required('pace'))}")
+
+
+def one_of_each_family(space: Space) -> dict[str, Proposal]:
+    """Return a configuration of each model among the first draws, those of search.start first."""
+    found: dict[str, Proposal] = {}
+    for one in islice(iter(random_sampler(space).propose, None), MAX_DRAWS):
+        found.setdefault(one.experiment.model.name, one)
+    return found
