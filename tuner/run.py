@@ -7,9 +7,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tuner.config import Space
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,6 +29,7 @@ import click
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Set a setting to YAML V.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of the search.")
 @click.option("--budget", metavar="TIME", help="End the search after 90s, 30m or 2h, say.")
+@click.option("--leaky-twin", is_flag=True, help="At the end, train the winner on a leaky split.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--print-config", is_flag=True, help="Show the resolved space file, and stop.")
 @click.option("--resume", is_flag=True, help="Continue a study; fail instead of starting one.")
@@ -71,18 +75,10 @@ def in_public(word: str) -> str:
 
 def _run(path: Path, options: dict[str, Any]) -> int:
     """Check the options, run the study and print its result; return the exit code."""
-    from tuner.config import as_override, load
     from tuner.errors import UsageError
     from tuner.study import features
 
-    flags = {
-        "name": options["name"], "search.trials": options["trials"],
-        "search.budget": options["budget"], "data.root": options["data"],
-    }  # fmt: skip
-    asked = [as_override(key, value) for key, value in flags.items() if value is not None]
-    space = load(path, [*options["overrides"], *asked])
-    root = space.template.data.root  # from here on only `paths` knows the secrets of a URI
-    space = space.without_secrets()
+    space, root = _load(path, options)
     for warning in space.warnings:
         click.echo(f"warning: {warning}", err=True)
     if options["print_config"]:
@@ -111,13 +107,30 @@ def _run(path: Path, options: dict[str, Any]) -> int:
         features.check_source(space, paths.data)
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-    outcome = carry_out(space, paths, options["address"])
+    outcome = carry_out(space, paths, options["address"], options["leaky_twin"])
     if options["as_json"]:
         click.echo(json.dumps(outcome.found, ensure_ascii=False))
     else:
         for line in outcome.lines:
             click.echo(line)
     return 0 if outcome.summary.is_complete else 3
+
+
+def _load(path: Path, options: dict[str, Any]) -> tuple[Space, str]:
+    """Load the space file with the options; return the space, without secrets, and its data."""
+    from tuner.config import as_override, load
+    from tuner.errors import UsageError
+
+    flags = {
+        "name": options["name"], "search.trials": options["trials"],
+        "search.budget": options["budget"], "data.root": options["data"],
+    }  # fmt: skip
+    asked = [as_override(key, value) for key, value in flags.items() if value is not None]
+    space = load(path, [*options["overrides"], *asked])
+    data = space.template.data
+    if options["leaky_twin"] and data.split_spec.unit == "clip":
+        raise UsageError("--leaky-twin: this study splits by clip itself; leave the option out")
+    return space.without_secrets(), data.root  # only `paths` may know the secrets of a URI
 
 
 if __name__ == "__main__":

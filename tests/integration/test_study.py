@@ -143,7 +143,7 @@ def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFact
     before = ran.num_records("epoch")
     wait_for(lambda: ran.num_records("epoch") >= before + 2, process)
     killed = cut_off(ran, process, signal.SIGKILL)
-    code, out, err = ran.run("--resume")
+    code, out, err = ran.run("--resume", "--leaky-twin")
     assert code == 0, err
     cut = Cut(interrupted, killed, ended(ran, code, err))
     return ran, json.loads(out.splitlines()[-1]), cut
@@ -153,7 +153,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
     assert (found["status"], found["study"], found["experiment"]) == ("done", "small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
-    keys += "trials best confirm test ensembles leakage registered seconds"
+    keys += "trials best confirm test ensembles leakage registered leaky_twin seconds"
     assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
@@ -237,7 +237,7 @@ def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     stages = Counter(run.data.tags["stage"] for run in children)
-    assert stages == {"search": 3, "confirm": 2, "final": len(finals(cut))}
+    assert stages == {"search": 3, "confirm": 2, "final": len(finals(cut)), "leaky": 1}
     assert {run.info.status for run in runs} == {"FINISHED"}
     client = MlflowClient(found["tracking_uri"])
     best = next(run for run in children if run.info.run_id == found["best"]["run_id"])
@@ -255,12 +255,25 @@ def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
 def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None:
     ran, found, _ = study
     before, records = len(ran.runs()), len(ran.ledger())
-    code, out, err = ran.run()
+    code, out, err = ran.run("--leaky-twin")
     assert code == 0
     assert json.loads(out.splitlines()[-1]) == found
     assert "is done" in err
     assert len(ran.runs()) == before
     assert len(ran.ledger()) == records
+
+
+def test_the_leaky_twin_is_trained_on_its_own_split_and_marked(study) -> None:
+    ran, found, cut = study
+    twin = found["leaky_twin"]
+    (tested,) = [r for r in cut.finished.ledger if r["kind"] == "test"]
+    assert (twin["repeats"], twin["error"]) == (tested["trial_id"], None)
+    assert twin["honest"]["f1_macro"] == found["test"]["f1_macro"]
+    assert twin["gap"]["f1_macro"] == twin["leaky"]["f1_macro"] - twin["honest"]["f1_macro"]
+    (run,) = [run for run in ran.runs() if run.data.tags.get("leaky") == "true"]
+    assert run.data.tags["trial_id"] == twin["trial_id"]
+    assert run.data.metrics["leaky_test_f1_macro"] == twin["leaky"]["f1_macro"]
+    assert len(MlflowClient(found["tracking_uri"]).search_model_versions()) == 1
 
 
 def test_other_settings_under_the_same_name_are_refused_and_named(study) -> None:
@@ -297,7 +310,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
     started, ended = trials(cut.finished, "trial"), trials(cut.finished, "trial_end")
     assert started == ended
     assert set(started.values()) == {1}
-    assert len(started) == 3 + 2 + len(finals(cut))
+    assert len(started) == 3 + 2 + len(finals(cut)) + 1
     for trial_id in started:
         numbers = [
             r["epoch"] for r in records if r["kind"] == "epoch" and r["trial_id"] == trial_id

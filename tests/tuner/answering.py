@@ -35,6 +35,9 @@ class Silent:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def files(self, build: object) -> None:
+        pass
+
     def status(self, text: str) -> None:
         self.on_status(text)
 

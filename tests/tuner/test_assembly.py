@@ -31,9 +31,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
 
 
-def parts_of(text: str, features: str, stage: str = "search") -> TrialParts:
+def parts_of(text: str, features: str, stage: str = "search", trial_id: str = "t") -> TrialParts:
     config = loads("name: s\n" + text).template
-    return TrialSpec("t", stage, 9, config, features).assemble(CPU, from_weights=True)
+    return TrialSpec(trial_id, stage, 9, config, features).assemble(CPU, from_weights=True)
 
 
 SETTINGS = """
@@ -60,13 +60,20 @@ def test_the_recipe_has_the_metric_and_the_seed_of_the_trial(features: str) -> N
     assert (recipe.metric, recipe.maximise, recipe.seed) == ("val_log_loss", False, 9)
 
 
-def test_only_the_final_fit_learns_from_validation_tracks(features: str) -> None:
+def test_only_the_final_fit_and_its_twin_learn_from_validation_tracks(features: str) -> None:
     text = "model: {name: cnn, blocks: 2}\ntrain: {batch_size: 4}\n"
     search, final = parts_of(text, features), parts_of(text, features, "final")
-    clips = {name: rows.clips.tolist() for name, rows in search.feed.arrays.splits.items()}
-    learned = {name: rows.clips.tolist() for name, rows in final.feed.arrays.splits.items()}
+    leaky_fit, leaky = (
+        parts_of(text, features, "leaky", trial_id)
+        for trial_id in ("leaky-refit-c0-s1", "leaky-c0-s1")
+    )
+    clips, learned, of_leaky_fit, of_leaky = (
+        {name: rows.clips.tolist() for name, rows in one.feed.arrays.splits.items()}
+        for one in (search, final, leaky_fit, leaky)
+    )
     assert learned["train"] == clips["train"] + clips["val"] > clips["train"]
     assert learned["test"] == clips["test"]
+    assert (of_leaky_fit, of_leaky) == (learned, clips)
 
 
 def test_training_starts_from_the_weights_that_are_named(features: str, tmp_path: Path) -> None:

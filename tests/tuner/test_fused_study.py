@@ -32,11 +32,13 @@ from tuner.study.ensemble import compare_ensembles
 from tuner.study.features import describe
 from tuner.study.final import final_model
 from tuner.study.fuse import fuse_best
+from tuner.study.leaky_twin import run_leaky_twin
 from tuner.study.run import publish
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.exported import member_folder
 from tuner.training.feed import Alone
 from tuner.training.predictor import VoteKind
+from tuner.trials.plan import Proposer
 from tuner.trials.predictions import Predictions, predict_split
 from tuner.trials.trial import train
 
@@ -68,6 +70,12 @@ class Local(Context):
     ) -> Predictions:
         specs = [self.spec(row) for row in rows]
         return predict_split(self.paths.folder.resolved(), specs, weights, split)
+
+    def run_stage(
+        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+    ) -> None:
+        while (one := proposer.propose()) is not None:
+            add_trial(self, one.trial_id, stage, one.parent_trial, one.experiment)
 
 
 def add_trial(study: Local, trial_id: str, stage: str, of: str | None, one: Experiment) -> float:
@@ -223,3 +231,33 @@ def test_every_display_names_the_fusion(study: Local) -> None:
     page = study.paths.folder.read_text("report.html")
     assert "used once, by the fusion" in page
     assert "all scores of the fusion" in page
+
+
+def test_the_leaky_twin_of_the_winner_is_scored_beside_it(study: Local) -> None:
+    before = list(study.ledger.records())
+    run_leaky_twin(study)
+    assert list(study.ledger.records()) == before, "nobody asked for a twin"
+    asked = replace(study, asks_for_twin=True)
+    for _ in range(2):  # the second time finds it
+        run_leaky_twin(asked)
+    records = list(study.ledger.records())
+    assert records[: len(before)] == before
+    kinds = [record["kind"] for record in records[len(before) :]]
+    assert kinds == ["trial", "trial_end", "leaky_twin"]
+    found = study.required("leaky_twin")
+    winner = study.required("confirmed")["winner"]["run_trial_id"]
+    assert (found["repeats"], found["trial_id"]) == (winner, f"leaky-{winner}")
+    (of_winner,) = study.predictions([study.rows()[winner]], "test")
+    assert found["honest"]["f1_macro"] == of_winner.metrics["f1_macro"]
+
+    leaky = open_feature_set(study.paths.features / found["fingerprint"])
+    assert leaky.manifest.leakage.clip_split
+    honest = open_feature_set(Folder(Path(study.spec(study.rows()[winner]).feature_set)))
+    names = [
+        {row["track_id"] for row in one.tracks().to_pylist() if row["split"]}
+        for one in (leaky, honest)
+    ]
+    assert names[0] == names[1]
+    assert dict(leaky.manifest.clips) == dict(honest.manifest.clips)
+    # Of a track with its two clips in two splits, the test has one; so more tracks are in it.
+    assert found["leaky"]["tracks"] > found["honest"]["tracks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,7 +71,7 @@ class ListFeed:
                 drawn,
             )  # fmt: skip
 
-    def val(self):
+    def val(self) -> Iterator[Batch]:
         # Eight tracks of two clips each.
         rows = torch.arange(16)
         yield Batch(self.x[rows], self.y[rows], rows % 8, 16)

@@ -31,7 +31,8 @@ class SlowFeed(ListFeed):
             yield batch
 
     def val(self) -> Iterator[Batch]:
-        for batch in [*super().val()] * 30:
+        (batch,) = super().val()
+        for _ in range(30):
             self.seconds += 0.02
             yield batch
 
@@ -54,8 +55,8 @@ def test_epochs_are_as_many_as_the_budget_holds(
     assert epochs_that_fit(budget_seconds, epoch_seconds, at_once, num_trials) == epochs
 
 
-def pace(trials: int = 40, **seconds_per_epoch: float) -> Pace:
-    return Pace("4m", 240.0, trials, 2, 25, seconds_per_epoch)
+def pace(trials: int = 40, folds: int = 1, **seconds_per_epoch: float) -> Pace:
+    return Pace("4m", 240.0, trials, 2, 25, folds, seconds_per_epoch)
 
 
 def test_a_budget_that_holds_few_full_trials_says_what_to_set() -> None:
@@ -70,6 +71,9 @@ def test_a_budget_that_holds_few_full_trials_says_what_to_set() -> None:
     assert not enough.is_short
     assert str(enough).endswith("holds about 10 trials of full length (25 epochs, 2 at a time)")
     assert not pace(trials=3, cnn=6.0).is_short  # the 3.2 are all that was asked for
+    # Five times as long as 9.6 of them.
+    assert "about 2 trials of full length (5 folds of 25 epochs" in str(pace(folds=5, cnn=2.0))
+    assert "for 8, set train.epochs=6 or" in str(pace(folds=5, cnn=2.0))
     assert "less than one trial" in str(pace(cnn=100.0))
 
 
@@ -78,7 +82,7 @@ def test_a_short_budget_is_a_reason_for_doubt() -> None:
         script = Script()
         script.study()
         script.add(
-            "pace", budget="4m", budget_seconds=240.0, trials=40, at_once=2, epochs=25,
+            "pace", budget="4m", budget_seconds=240.0, trials=40, at_once=2, epochs=25, folds=1,
             seconds_per_epoch={"cnn": seconds},
         )  # fmt: skip
         doubts = " ".join(summarise(script.records).doubts())

@@ -105,6 +105,7 @@ def test_unusable_data_is_refused_before_anything_starts(
         ([QUICKSTART, "--trails", "3"], "Did you mean '--trials'"),
         ([QUICKSTART, "--trials", "0"], "--trials"),
         ([QUICKSTART, "--name", "../x"], "name"),
+        ([QUICKSTART, "--leaky-twin", "--set", "data.split=clip"], "this study splits by clip"),
         ([QUICKSTART, "--storage", "s3://bucket/x"], "file-system URIs are not supported"),
         ([QUICKSTART, "--resume", "--storage", "/nowhere"], "there is no study 'quickstart'"),
     ],

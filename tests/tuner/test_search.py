@@ -175,7 +175,7 @@ def test_a_resumed_tpe_continues_with_the_untried_alternatives(second: str) -> N
     resumed.ended(begun[1], 0.3)  # a trial that this sampler did not propose
 
 
-START = [
+START: list[dict[str, Any]] = [
     {"model": "densenet121", "optim.lr": 0.002, "features": "stft"},
     {"model": "cnn", "optim.lr": 0.001},
     {"optim.lr": 0.003},

@@ -24,7 +24,8 @@ class Pace:
         budget_seconds: The same in seconds.
         trials: Number of trials asked for.
         at_once: Number of trials that run at the same time.
-        epochs: Length of the longest trials.
+        epochs: Number of epochs of the longest training.
+        folds: Number of trainings of a trial: 1 without cross-validation.
         seconds_per_epoch: Time of an epoch by model; 0 for models that are fitted at once.
     """
 
@@ -33,6 +34,7 @@ class Pace:
     trials: int
     at_once: int
     epochs: int
+    folds: int
     seconds_per_epoch: Mapping[str, float]
 
     @classmethod
@@ -43,7 +45,7 @@ class Pace:
     @property
     def full_trials(self) -> float:
         """Number of trials of full length that the budget holds, the families equally common."""
-        trial_seconds = self.epochs * mean(self.seconds_per_epoch.values())
+        trial_seconds = self.folds * self.epochs * mean(self.seconds_per_epoch.values())
         return trials_that_fit(self.budget_seconds, trial_seconds, self.at_once)
 
     @property
@@ -58,14 +60,15 @@ class Pace:
 
     def __str__(self) -> str:
         number = f"about {self.full_trials:.0f}" if self.full_trials >= 1 else "less than one"
+        folds = f"{self.folds} folds of " if self.folds > 1 else ""
         word = "trial" if self.full_trials < 1.5 else "trials"
         held = (
             f"the budget of {self.budget} holds {number} {word} of full length "
-            f"({self.epochs} epochs, {self.at_once} at a time)"
+            f"({folds}{self.epochs} epochs, {self.at_once} at a time)"
         )
         if not self.is_short:
             return held
-        epoch_seconds = mean(self.seconds_per_epoch.values())
+        epoch_seconds = self.folds * mean(self.seconds_per_epoch.values())
         fit = epochs_that_fit(self.budget_seconds, epoch_seconds, self.at_once, self.wanted)
         minutes = math.ceil(self.budget_seconds * self.wanted / self.full_trials / 60)
         shorter = f"train.epochs={fit} or " if fit < self.epochs else ""

@@ -169,7 +169,7 @@ def best_run(candidate: Candidate, metric: str, maximise: bool) -> TrialRow:
 
 def counts(rows: Iterable[TrialRow]) -> dict[str, int]:
     """Count search and confirmation trials by how they ended."""
-    ended = [row.status for row in rows if row.stage != "final"]
+    ended = [row.status for row in rows if row.stage in ("search", "confirm")]
     return {
         "total": len(ended),
         **{name: ended.count(name) for name in ("completed", "stopped", "failed")},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipelines.errors import UserError
 from tuner.ledger import selection
 from tuner.ledger.confirmation import Confirmation
+from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.pace import Pace
 from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
 
@@ -81,6 +82,7 @@ class Summary:
         votes: Scores of the votes in `VOTES`, as recorded.
         problems: Reasons why a vote is missing.
         registered: Outcome of the registration.
+        leaky_twin: The model's leaky twin; None unless it was asked for.
         seconds: Duration of each stage, over all runs of the study.
     """
 
@@ -104,6 +106,7 @@ class Summary:
     votes: list[dict[str, Any]]
     problems: list[str]
     registered: Registration
+    leaky_twin: LeakyTwin | None
     seconds: dict[str, float] | None
 
     @property
@@ -218,6 +221,7 @@ class Summary:
             "ensembles": self.votes,
             "leakage": self.leakage and {key: getattr(self.leakage, key) for key in audit},
             "registered": dataclasses.asdict(self.registered),
+            "leaky_twin": self.leaky_twin and self.leaky_twin.to_json(),
             "seconds": self.seconds,
         }  # fmt: skip
 
@@ -257,6 +261,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         votes=ensemble.get("rows", []),
         problems=ensemble.get("problems", []),
         registered=Registration(**{key: registered[key] for key in REGISTERED if registered}),
+        leaky_twin=LeakyTwin.of(newest["leaky_twin"]) if "leaky_twin" in newest else None,
         seconds=newest.get("study_end", {}).get("seconds"),
     )
 

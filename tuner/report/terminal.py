@@ -186,6 +186,9 @@ def _facts(
     yield from _scores(summary)
     for sentence in summary.pretrained:
         yield "pretrained", sentence
+    if twin := summary.leaky_twin:
+        for number, line in enumerate(twin.lines()):
+            yield "" if number else "leaky twin", line
     for doubt in summary.doubts():
         yield "note", doubt
     rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once

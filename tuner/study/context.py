@@ -40,6 +40,7 @@ class Context:
         tracker: Experiment tracker, which shows the records.
         terminal: Display for the user.
         feature_paths: Folder of each feature set; filled by the first stage.
+        asks_for_twin: True to train the leaky twin at the end.
     """
 
     space: Space
@@ -49,6 +50,7 @@ class Context:
     tracker: Tracker
     terminal: Terminal
     feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
+    asks_for_twin: bool = False
 
     @property
     def metric(self) -> str:

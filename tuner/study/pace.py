@@ -57,6 +57,7 @@ def measure_pace(study: Context) -> None:
         trials=num_trials(study.space),
         at_once=trials_at_once(study.cluster, resources),
         epochs=study.space.max_epochs,
+        folds=study.space.template.data.num_folds or 1,
         seconds_per_epoch={model: round(found.get(model, 0.0), 4) for model in families},
     )
     study.terminal.say(f"pace: {Pace.of(study.required('pace'))}")

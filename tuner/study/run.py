@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ from tuner.study.ensemble import compare_ensembles
 from tuner.study.final import fit_finally
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
+from tuner.study.leaky_twin import run_leaky_twin
 from tuner.study.pace import measure_pace
 from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
@@ -50,6 +52,7 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "test": test_winner,
     "register": register_winner,
     "ensemble": compare_ensembles,
+    "leaky_twin": run_leaky_twin,
 }
 
 
@@ -67,13 +70,16 @@ class Outcome(NamedTuple):
     lines: list[str]
 
 
-def carry_out(space: Space, paths: StudyPaths, address: str | None) -> Outcome:
+def carry_out(
+    space: Space, paths: StudyPaths, address: str | None, leaky_twin: bool = False
+) -> Outcome:
     """Start or resume a study and run it to its end; a finished one only shows its result.
 
     Args:
         space: Space to search.
         paths: Folders of the study.
         address: Ray cluster to join; None for ``RAY_ADDRESS`` or a new local one.
+        leaky_twin: True to train the leaky twin at the end, also of a finished study.
 
     Raises:
         UserError: With a message for the user; the ledger keeps finished work.
@@ -93,7 +99,7 @@ def carry_out(space: Space, paths: StudyPaths, address: str | None) -> Outcome:
             for record in ledger.records():
                 tracker.record(record)
                 terminal.recall(record)
-            if is_done(ledger):
+            if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
                 data = (ledger.last("study") or {})["data"]
                 terminal.say(f"study {paths.name!r} on {data} is done; this is its result")
                 publish(paths, ledger, tracker)
@@ -104,7 +110,8 @@ def carry_out(space: Space, paths: StudyPaths, address: str | None) -> Outcome:
                 for number in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, _on_signal)
                 try:
-                    run(Context(space, paths, running, ledger, tracker, terminal))
+                    study = Context(space, paths, running, ledger, tracker, terminal)
+                    run(replace(study, asks_for_twin=leaky_twin))
                 finally:
                     cluster.disconnect()
             return _outcome(paths, ledger, tracker)

@@ -48,6 +48,11 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     ]
     if others:
         yield f"For comparison, not used to choose: {'; '.join(others)}."
+    if (twin := summary.leaky_twin) and twin.gap and twin.leaky:
+        yield (
+            f"Leaky twin, for comparison only: macro F1 {twin.leaky['f1_macro']:.3f} "
+            f"({twin.gap['f1_macro']:+.3f}) with clips of one track in several splits."
+        )
     yield from _trust(summary)
     yield _block(summary.winner.params)
     if summary.registered.reason:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.selection import FUSION, REFIT
 from tuner.ledger.summary import VOTES, summarise
 from tuner.tracking.note import note
@@ -101,7 +102,15 @@ class Projection:
             self.parent.set("RUNNING")
         if (handle := getattr(self, f"on_{kind}", None)) is not None:
             handle(record, self.parent)
-        if kind in ("confirmed", "fused", "test", "registered", "ensemble", "study_end"):
+        if kind in (
+            "confirmed",
+            "fused",
+            "test",
+            "registered",
+            "ensemble",
+            "leaky_twin",
+            "study_end",
+        ):
             summary = summarise(self._records)
             self.parent.tag("mlflow.note.content", note(summary))
             if kind == "study_end":
@@ -145,6 +154,8 @@ class Projection:
         origin, parent = trial_id, record["parent_trial"]
         if parent:
             tags["parent_trial"] = parent
+        if stage == "leaky":
+            tags["leaky"] = "true"
         while parent:
             origin, known = parent, self.trials.get(parent)
             parent = known.tags.get("parent_trial") if known else None
@@ -172,7 +183,8 @@ class Projection:
             run.measure({"best_epoch": best["epoch"], **_shown(record, values)}, time_ms)
         # Without a final fit, the final run shows what was tested before it.
         shows = (record["trial_id"], run.tags.get("parent_trial"))
-        if self._tested and self._tested["trial_id"] in shows:
+        is_final = run.tags["stage"] == "final"
+        if is_final and self._tested and self._tested["trial_id"] in shows:
             run.measure(_flat("test", self._tested["metrics"]), self._tested["time_ms"])
         if record["status"] == "stopped":
             run.tag("pruned", "true")
@@ -222,6 +234,13 @@ class Projection:
                 for split in ("val", "test"):
                     parent.measure(_flat(f"{split}_{name}", row[split]), record["time_ms"])
 
+    def on_leaky_twin(self, record: Record, parent: Run) -> None:
+        """Show what the leaky twin scored, on its run and beside the test of the study."""
+        if record["leaky"]:
+            scores = _flat("leaky_test", record["leaky"])
+            for run in (self.trials[record["trial_id"]], parent):
+                run.measure(scores, record["time_ms"])
+
     def on_study_end(self, record: Record, parent: Run) -> None:
         """End all runs."""
         for run in self.trials.values():
@@ -231,14 +250,14 @@ class Projection:
 
 
 def _shown(record: Record, metrics: dict[str, float]) -> dict[str, float]:
-    """Rename the metrics of a final fit.
+    """Rename the metrics of a final fit and of a leaky twin.
 
-    It has learned from the validation tracks; under the name of validation, its scores would
+    Both have learned from the validation tracks; under the name of validation, their scores would
     top every list.
     """
-    if not record["trial_id"].startswith(REFIT):
-        return metrics
-    return {key.replace("val_", "fitted_", 1): value for key, value in metrics.items()}
+    names = {LEAKY: "leaky_", REFIT: "fitted_"}
+    name = next((new for id_, new in names.items() if record["trial_id"].startswith(id_)), "val_")
+    return {key.replace("val_", name, 1): value for key, value in metrics.items()}
 
 
 def _flat(prefix: str, scores: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from pipelines.storage import Folder, cache_folder
 from pipelines.store import open_feature_set
 from tuner.config import Experiment
 from tuner.errors import CheckpointError, StudyError
+from tuner.ledger.leaky_twin import LEAKY
+from tuner.ledger.selection import REFIT
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget
 from tuner.training.arrays import Arrays, DeviceFrontEnd, open_arrays
@@ -111,7 +113,8 @@ class TrialSpec:
         arrays = open_arrays(
             folder, cache_folder(), DeviceFrontEnd(feature, workers.device) if on_device else None
         )
-        if self.stage == "final":
+        # The leaky twin of a final fit learns from as much as the fit did.
+        if self.stage == "final" or self.trial_id.startswith(LEAKY + REFIT):
             arrays = arrays.learning_from_validation()
         if fold is not None:
             arrays = arrays.of_fold(fold)

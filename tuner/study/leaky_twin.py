@@ -1,0 +1,114 @@
+"""Stage on request: the tested configuration, trained on a leaky split of the same tracks.
+
+It shows how much of a score that others report can come from clips of one track on both sides of
+a split. Nothing is selected by it and it is never registered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.build.building import BuildOptions, build_sets
+from pipelines.settings import SPLITS, Tolerance
+from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
+from pipelines.store import open_feature_set
+from tuner.config.schema import ColumnSplit, ShareSplit
+from tuner.ledger.leaky_twin import LEAKY, SCORES, LeakyTwin
+from tuner.study.final import final_model
+from tuner.training import metrics
+from tuner.trials.plan import Proposal, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipelines.settings import Split
+    from pipelines.store import FeatureSet
+    from tuner.config import Experiment
+    from tuner.study.context import Context
+    from tuner.trials.predictions import Predictions
+
+
+def run_leaky_twin(study: Context) -> None:
+    """Train and score the twin, if the command asks for it and the study has none.
+
+    Raises:
+        UserError: The feature set cannot be built, or a disk is full.
+        StudyError: A model cannot predict.
+    """
+    if not study.asks_for_twin or study.ledger.last("leaky_twin"):
+        return
+    row = final_model(study).rows[0]
+    honest_set = open_feature_set(Folder(Path(study.spec(row).feature_set)))
+    experiment = by_clip(row.experiment, honest_set.manifest.clips)
+    key = experiment.feature_set_key
+    leaky_set = _build(study, experiment, honest_set)
+    twin = replace(study, feature_paths={key: str(leaky_set.path.resolve())})
+    trial_id = LEAKY + row.trial_id
+    known = study.rows().get(trial_id)
+    if known is None or known.status == "running":
+        proposal = Proposal(
+            trial_id, "leaky", row.seed, experiment, 0, row.params, parent_trial=row.trial_id,
+            recorded=known is not None,
+        )  # fmt: skip
+        twin.run_stage("leaky", Queue([proposal]), 1)
+    trained = study.rows()[trial_id]
+    leaky, k = None, len(study.labels())
+    if trained.value(study.metric) is not None:
+        leaky = _scores(twin.predictions([trained], "test")[0], k)
+    found = LeakyTwin(
+        trial_id=trial_id,
+        repeats=row.trial_id,
+        honest=_scores(study.predictions([row], "test")[0], k),
+        leaky=leaky,
+        error=None if leaky else trained.error or "it did not finish",
+    )
+    study.record("leaky_twin", **vars(found), fingerprint=leaky_set.manifest.fingerprint)
+    for line in found.lines():
+        study.terminal.say(f"leaky twin: {line}")
+
+
+def by_clip(experiment: Experiment, clips: Mapping[Split, int]) -> Experiment:
+    """Return the experiment with its tracks split clip by clip.
+
+    Args:
+        experiment: The experiment.
+        clips: Number of clips in each split, for the shares of a split by column.
+    """
+    data = experiment.data
+    train, val, test = data.split_spec.shares
+    if isinstance(data.split, ColumnSplit):
+        val, test = (clips[name] / sum(clips.values()) for name in SPLITS[1:])
+        train = 1 - val - test
+    split = ShareSplit(train=train, val=val, test=test, by="clip")
+    # Every track is in several splits, so no leak can be dropped.
+    leaky = data.model_copy(update={"split": split, "leaks": "report"})
+    return experiment.model_copy(update={"data": leaky})
+
+
+def _build(study: Context, experiment: Experiment, honest: FeatureSet) -> FeatureSet:
+    """Build the leaky set of exactly the tracks of the honest one, whose rows are reused."""
+    table = honest.tracks().select(["track_id", "split"]).to_pylist()
+    used = {track["track_id"] for track in table if track["split"]}
+    catalog = read_catalog(study.paths.data)
+    same = replace(catalog, tracks=tuple(t for t in catalog.tracks if t.track_id in used))
+    data = experiment.data
+    options = BuildOptions(Tolerance(data.max_bad_share), progress=study.terminal.files)
+    folder = study.paths.features.local()
+    (built,) = build_sets(same, folder, [experiment.feature_set_key], data.split_spec, options)
+    return built.feature_set
+
+
+def _scores(found: Predictions, k: int) -> dict[str, Any]:
+    """Return the scores that are compared; in the leaky set, of the tracks with clips in test."""
+    truth, predicted = found.truth, found.predicted
+    low_high = metrics.bootstrap_interval(truth, predicted, metrics.f1_macro, k)
+    by_accuracy = metrics.bootstrap_interval(truth, predicted, metrics.accuracy, k)
+    return {
+        **{name: found.metrics[name] for name in SCORES},
+        "ci95": list(low_high),
+        "accuracy_ci95": list(by_accuracy),
+        "tracks": len(truth),
+    }
