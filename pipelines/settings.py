@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.errors import SpecError
+
+MAX_FAULTS = 5
+"""Faults that one message lists."""
 
 
 class Block(BaseModel):
@@ -45,6 +49,19 @@ def check(rules: Iterable[Rule], *settings: Block) -> None:
     faults = [(rule.paths[0], fault) for rule in rules if (fault := rule.check(*settings))]
     if faults:
         raise SpecError("; ".join(f"{name}: {fault}" for name, fault in faults))
+
+
+def in_words(error: Exception) -> str:
+    """Describe an error of reading settings that did not come from a space file, on one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors(include_url=False)
+    faults = [
+        f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {reprlib.repr(one['input'])}"
+        for one in found[:MAX_FAULTS]
+    ]
+    more = len(found) - len(faults)
+    return "; ".join(faults) + (f"; and {more} more" if more else "")
 
 
 class ClipSpec(Block):

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torchaudio
+from pydantic import ValidationError
 
 from pipelines.errors import SpecError
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key, fingerprint
 from pipelines.features.rules import check_front_end, empty_mel_bands
-from pipelines.settings import SPLIT_RULES, ClipSpec, Framing, SplitSpec, check
+from pipelines.settings import SPLIT_RULES, ClipSpec, Framing, SplitSpec, check, in_words
 
 OTHER: dict[str, Any] = {
     "sample_rate": 16000, "n_fft": 512, "hop_length": 160, "win_length": 400, "n_mels": 40,
@@ -19,6 +20,19 @@ OTHER: dict[str, Any] = {
 BY_HOP = ClipSpec(clip_seconds=1.5, hop_seconds=0.7, short="repeat")
 BY_CLIP = SplitSpec(group="track", unit="clip", seed=3)
 BY_FOLD = SplitSpec(column="fold", val_values=("4", "3"), test_values=("5",), leaks="drop")
+
+
+def test_faults_are_told_on_one_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ClipSpec.model_validate({"clip_seconds": -1, "short": "x" * 999})
+    assert in_words(caught.value) == (
+        "clip_seconds: Input should be greater than 0, got -1; "
+        "short: Input should be 'pad' or 'repeat', got 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"
+    )
+    with pytest.raises(ValidationError) as caught:
+        ClipSpec.model_validate({str(number): 0 for number in range(100)})
+    assert in_words(caught.value).endswith("got 0; and 95 more")
+    assert in_words(OSError("no room")) == "no room"
 
 
 def test_a_last_frame_that_does_not_fit_is_not_counted() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pipelines.storage import Folder
 from tuner.config import loads
-from tuner.errors import StudyError
+from tuner.errors import CheckpointError, StudyError
 from tuner.models.backbone import Backbone
 from tuner.training.checkpoint import newest_checkpoint
 from tuner.training.feed import Alone
@@ -19,6 +19,15 @@ from tuner.trials.assembly import TrialParts, TrialSpec
 from tuner.trials.trial import train
 
 CPU = Alone(torch.device("cpu"))
+
+
+def test_a_trial_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    Folder(tmp_path / "trials" / "t0").write_json("trial.json", {"experiment": {"name": "?"}})
+    with pytest.raises(
+        CheckpointError, match=r"cannot read the trial \(name: .*got '\?'"
+    ) as caught:
+        TrialSpec.read(Folder(tmp_path), "t0")
+    assert "pydantic" not in str(caught.value)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from tuner.errors import StudyError
 from tuner.ledger import selection
 
 
@@ -42,6 +43,13 @@ STUDY = [
     *trial("c2a", "confirm", [0.6], parent="t2", seed=1),
     *trial("c2b", "confirm", [0.2], parent="t2", seed=2),
 ]
+
+
+def test_settings_of_another_version_are_named() -> None:
+    row = next(iter(rows()))
+    with pytest.raises(StudyError, match=r"settings of t0 .*\(name: Field required") as caught:
+        _ = row.experiment
+    assert "pydantic" not in str(caught.value)
 
 
 def rows() -> Iterable[selection.TrialRow]:

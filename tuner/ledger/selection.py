@@ -7,8 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from pipelines.settings import in_words
 from tuner.config import Experiment
+from tuner.errors import StudyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,8 +58,18 @@ class TrialRow:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The resolved experiment; parsed on demand, because that takes 0.1 ms per trial."""
-        return Experiment.model_validate(self.recorded_config)
+        """The resolved experiment; parsed on demand, because that takes 0.1 ms per trial.
+
+        Raises:
+            StudyError: It was recorded by another version, or the ledger is damaged.
+        """
+        try:
+            return Experiment.model_validate(self.recorded_config)
+        except ValidationError as error:
+            raise StudyError(
+                f"the ledger has settings of {self.trial_id} that this version does not know "
+                f"({in_words(error)}); write another --name"
+            ) from error
 
     @property
     def model(self) -> str:

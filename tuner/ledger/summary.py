@@ -272,6 +272,6 @@ def _provenance(rows: Sequence[TrialRow]) -> tuple[Provenance, ...]:
     for row in rows:
         try:
             found |= {one.name: one for one in row.experiment.pretrained}
-        except (ValueError, UserError):  # of an earlier version, or its file of weights is gone
+        except UserError:  # of an earlier version, or its file of weights is gone
             continue
     return tuple(found.values())

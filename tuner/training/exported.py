@@ -16,6 +16,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from pipelines.errors import SpecError
+from pipelines.settings import in_words
 from pipelines.storage import Folder
 from tuner.errors import CheckpointError
 from tuner.training.bundle import BUNDLE, EMBEDDING, MODEL, Bundle, read_description
@@ -74,7 +75,7 @@ def load_exported(folder: Path) -> TrainedModel:
             return load_bundle(folder)
         return _load_members(folder, TypeAdapter(Fusion).validate_json(json.dumps(data)))
     except DAMAGE as error:
-        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
+        raise CheckpointError(f"{folder}: not an exported model: {in_words(error)}") from error
 
 
 def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
@@ -138,7 +139,7 @@ def load_bundle(folder: Path) -> Predictor:
         if predictor.embedding is not None:
             predictor.embedding.load_state_dict(embedding)
     except (*DAMAGE, SpecError) as error:
-        raise CheckpointError(f"{folder}: not an exported model: {error}") from error
+        raise CheckpointError(f"{folder}: not an exported model: {in_words(error)}") from error
     predictor.classifier.eval()
     return predictor
 

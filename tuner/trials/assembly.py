@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pipelines.settings import in_words
 from pipelines.storage import Folder, cache_folder
 from pipelines.store import open_feature_set
 from tuner.config import Experiment
@@ -88,8 +89,8 @@ class TrialSpec:
             return cls(**{**content, "experiment": experiment})
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
-                f"{folder / TRIAL_FILE}: cannot read the trial ({error}); with several nodes, "
-                "--storage must be a folder that all of them share"
+                f"{folder / TRIAL_FILE}: cannot read the trial ({in_words(error)}); with several "
+                "nodes, --storage must be a folder that all of them share"
             ) from error
 
     def assemble(
