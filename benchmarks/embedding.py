@@ -95,7 +95,7 @@ def main(files: int, network: str, clip_seconds: float, rounds: int) -> None:
 
     torch.set_num_threads(1)
 
-    feature = FeatureSpec(kind="embedding", network=network)
+    feature = FeatureSpec(kind="embedding", network=network).at_rate_of_networks()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         write_recordings(data, files, 30.0, "wav")

@@ -28,7 +28,7 @@ def embedded(
     from pipelines.features.extract import extract
     from pipelines.settings import ClipSpec
 
-    feature = FeatureSpec(kind="embedding", network=network)
+    feature = FeatureSpec(kind="embedding", network=network).at_rate_of_networks()
     clip = ClipSpec(
         clip_seconds=clip_seconds, hop_seconds=clip_seconds, clips_per_track=None, short="repeat"
     )

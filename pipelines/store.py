@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pipelines.errors import StoreError
 from pipelines.features import FORMAT_VERSION, FeatureSpec
-from pipelines.settings import SPLITS, ClipSpec, Split, SplitSpec
+from pipelines.settings import SPLITS, ClipSpec, Split, SplitSpec, in_words
 from pipelines.splits.leakage import Leakage
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Manifest(BaseModel, frozen=True, defer_build=True):
         source: Address of the data set at build time, without secrets.
         layout: Layout of the data set.
         created: Time of writing, ISO 8601 in UTC.
+        key: ``feature_key`` when it was built, for reusing its rows: a file of weights that the
+            settings name may have changed since. Empty in sets of older versions.
     """
 
     version: int
@@ -106,6 +108,7 @@ class Manifest(BaseModel, frozen=True, defer_build=True):
     source: str
     layout: str
     created: str
+    key: str = ""
 
 
 def read_manifest(folder: Folder) -> Manifest:
@@ -134,7 +137,7 @@ def read_manifest(folder: Folder) -> Manifest:
     try:
         return Manifest.model_validate(data)
     except ValueError as error:
-        raise StoreError(f"{folder / MANIFEST} is damaged: {error}") from error
+        raise StoreError(f"{folder / MANIFEST} is damaged: {in_words(error)}") from error
 
 
 def manifest_text(manifest: Manifest) -> str:

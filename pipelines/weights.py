@@ -1,13 +1,13 @@
-"""Trained weights: read from a safetensors file, and matched to a module by name."""
+"""Trained weights: read from a file, told apart by their content, matched to a module by name."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
 
 from pipelines.errors import WeightsError
 
@@ -26,6 +26,8 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: The file is missing, a pickle, or not a safetensors file.
     """
+    import safetensors.torch
+
     file = Path(path).expanduser()
     try:
         with file.open("rb") as content:
@@ -41,6 +43,44 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{file}: not a safetensors file: {error}") from error
+
+
+def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict that torch.save wrote (``.pth``), on the CPU, without running its code.
+
+    Raises:
+        WeightsError: The file is missing or damaged, or holds anything but tensors by name.
+    """
+    import torch
+
+    try:
+        # Published files of torchaudio and timm have this format only.
+        state: Any = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
+        if not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
+            raise TypeError("not a state dict")
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a broken pickle raises anything
+        raise WeightsError(
+            f"{file}: damaged, or it holds something other than weights and is not loaded"
+        ) from error
+    return dict(state)
+
+
+def content_digest(content: bytes) -> str:
+    """Return the SHA-256 over name, type, shape and values of each tensor of a safetensors file.
+
+    Neither its metadata nor the order of the tensors counts.
+
+    Raises:
+        SafetensorError: It is not the content of a safetensors file.
+    """
+    total = hashlib.sha256()
+    tensors = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        total.update(f"{name} {tensor['dtype']} {tensor['shape']} ".encode())
+        total.update(tensor["data"])
+    return total.hexdigest()
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str) -> None:

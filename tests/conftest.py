@@ -15,7 +15,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from pipelines.errors import WeightsError
-from pipelines.features.networks import Wheel
+from pipelines.features.networks.fetch import Source
 from tests.loopback import Loopback, cluster
 
 # One thread per process: the tests share two processors.
@@ -108,13 +108,13 @@ def shared_data() -> Path:
 
 
 @functools.cache
-def _missing_weights(wheel: Wheel, cache: Path) -> str:
-    """Why a package with weights cannot be had, asked once per process; empty if it is here."""
+def _missing_weights(source: Source, cache: Path) -> str:
+    """Why weights cannot be had, asked once per process; empty if they are here."""
     from pipelines.features.networks import NETWORKS
     from pipelines.features.networks.store import weights_file
 
     try:
-        weights_file(next(row for row in NETWORKS.values() if row.wheel == wheel))
+        weights_file(next(row for row in NETWORKS.values() if row.source == source))
     except WeightsError as error:
         return str(error)
     return ""
@@ -133,7 +133,7 @@ def weights(
     def need(name: str) -> None:
         from pipelines.features.networks import NETWORKS
 
-        if why := _missing_weights(NETWORKS[name].wheel, cache):
+        if why := _missing_weights(NETWORKS[name].source, cache):
             pytest.skip(why)
 
     return need

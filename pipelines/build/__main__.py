@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
-from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance
+from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
 from pipelines.sources.listing import shown_few
 from pipelines.sources.tracks import printable
@@ -62,8 +62,7 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
     try:
         return block(**values)
     except ValidationError as error:
-        faults = [f"{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-        raise SpecError("; ".join(faults)) from None
+        raise SpecError(in_words(error)) from None
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -96,6 +95,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     started = time.monotonic()
     try:
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
+        feature = feature.at_rate_of_networks()
         split = _block_from(SplitSpec, options)
         catalog = read_catalog(data, layout, label)
         if feature.kind == "embedding":

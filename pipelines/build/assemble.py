@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects, write_tracks
-from pipelines.features import FORMAT_VERSION
+from pipelines.features import FORMAT_VERSION, feature_key
 from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import Catalog, Track, printable, shown
@@ -92,6 +92,7 @@ def assemble(
             source=printable_root(catalog.root),
             layout=catalog.layout,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            key=feature_key(output.clip, output.feature),
         )
         folder.write_text(MANIFEST, manifest_text(manifest))
     return open_feature_set(target)

@@ -14,7 +14,6 @@ import pyarrow.parquet
 
 from pipelines.build.decode import BATCH_ROWS, BATCH_VERDICTS
 from pipelines.errors import StoreError
-from pipelines.features import feature_key
 from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
 from pipelines.sources.tracks import Catalog, Track
@@ -109,9 +108,8 @@ def stored_tracks(out: Folder, key: str) -> dict[str, DecodedTrack]:
         try:
             feature_set = open_feature_set(folder)
             manifest = feature_set.manifest
-            same_rows = feature_key(manifest.clip, manifest.feature) == key
             # a split of single clips scatters the rows of a track
-            if not same_rows or manifest.split.unit == "clip":
+            if manifest.key != key or manifest.split.unit == "clip":
                 continue
             feature_set.verify(digests=True)
             found |= _tracks_of(feature_set)

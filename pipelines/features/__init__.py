@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pipelines.features.mel_scale import MelScale
 from pipelines.features.networks import selection
@@ -69,7 +69,7 @@ class FrontEnd(Block):
         "musicnn_msd",
         description="Pretrained network of an embedding (`python -m tuner.weights` lists them), "
         "with a layer as in `musicnn_msd:dense`, or a converted file; `a + b` or a list "
-        "joins several.",
+        "joins several (a path with a + goes in a list).",
     )
 
     @property
@@ -79,21 +79,23 @@ class FrontEnd(Block):
 
 
 class FeatureSpec(FrontEnd):
-    """Front-end settings of a feature set."""
+    """Front-end settings of a feature set.
+
+    They may come from anyone, so validation opens no file that they name.
+    """
 
     kind: Kind = Field("logmel", description="Kind of features.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_of_network(cls, values: Any) -> Any:
-        """Replace the sample rate of an embedding by the only one that its networks take."""
-        if not isinstance(values, dict) or values.get("kind") != "embedding":
-            return values
-        named = selection.joined(values.get("network", cls.model_fields["network"].default))
-        chosen = selection.split(named)
-        if selection.fault(chosen):
-            return values
-        return {**values, "sample_rate": selection.parse_all(chosen)[0].network.sample_rate}
+    def at_rate_of_networks(self) -> FeatureSpec:
+        """Return the settings with the only sample rate that the networks of an embedding take.
+
+        Reads the header of a file of weights. Other kinds, and networks with a fault that
+        ``check_front_end`` reports, keep their rate.
+        """
+        if self.kind != "embedding" or selection.fault(self.networks):
+            return self
+        rate = selection.parse_all(self.networks)[0].network.sample_rate
+        return self.model_copy(update={"sample_rate": rate})
 
     @property
     def row(self) -> FeatureKind:

@@ -145,7 +145,7 @@ def _activations(clips: NDArray[np.float32], module: torch.nn.Module) -> NDArray
     """Map float32[N, L] to the float32[N, F, 1] of pretrained networks."""
     import torch
 
-    device = next(module.buffers()).device
+    device = next(module.parameters()).device
     with torch.inference_mode():
         activations: NDArray[np.float32] = module(torch.from_numpy(clips).to(device)).cpu().numpy()
     return activations.clip(-_LARGEST_HALF, _LARGEST_HALF)

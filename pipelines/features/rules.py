@@ -101,7 +101,12 @@ def _coefficients(feature: FeatureSpec) -> str | None:
 
 
 def _network(feature: FeatureSpec) -> str | None:
-    return selection.fault(feature.networks)
+    if fault := selection.fault(feature.networks):
+        return fault
+    rate = selection.parse_all(feature.networks)[0].network.sample_rate
+    if rate == feature.sample_rate:
+        return None
+    return f"sample_rate must be {rate} for {feature.network}, got {feature.sample_rate}"
 
 
 def _if_read(rule: Rule) -> Rule:

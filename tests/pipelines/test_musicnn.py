@@ -11,7 +11,7 @@ from torch import nn
 
 from pipelines.errors import WeightsError
 from pipelines.features.networks import store
-from pipelines.features.networks.musicnn import Musicnn, convert
+from pipelines.features.networks.musicnn import Musicnn, build, convert
 from tests.pipelines import oracles
 from tests.pipelines.checkpoints import Block, Table, checkpoint, entries
 
@@ -98,12 +98,12 @@ def variables(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
     return {k: v for k, v in (named | changes).items() if v is not None}
 
 
-def package(folder: Path, named: dict[str, np.ndarray]) -> zipfile.ZipFile:
+def package(folder: Path, named: dict[str, np.ndarray]) -> Path:
     pairs, data = checkpoint(named)
     with zipfile.ZipFile(folder / "package.whl", "w") as content:
         content.writestr("net/.index", bytes(Table([Block(entries(pairs))])))
         content.writestr("net/.data-00000-of-00001", data)
-    return zipfile.ZipFile(folder / "package.whl")
+    return folder / "package.whl"
 
 
 @pytest.mark.timeout(120)
@@ -112,9 +112,10 @@ def test_layers_are_found_by_the_order_of_their_creation(tmp_path: Path) -> None
     kernel[5, 20, 0, 100] = 3.0  # frame, band, input, output
     middle = np.zeros((7, 561, 1, 64))
     middle[2, 400, 0, 60] = 4.0
-    with package(tmp_path, variables(**{"conv2d/kernel": kernel, "conv2d_5/kernel": middle})) as z:
-        state = convert(z, "net")
-    Musicnn().load_state_dict(state)
+    changed = variables(**{"conv2d/kernel": kernel, "conv2d_5/kernel": middle})
+    network = build()
+    network.load_state_dict(convert(package(tmp_path, changed), "net"))
+    state = network.core.state_dict()
     assert state["timbral.0.conv.weight"][100, 0, 20, 5] == 3.0
     assert state["middle.0.conv.weight"][60, 400, 2] == 4.0
     assert state["temporal.0.norm.running_mean"].eq(3).all()
@@ -125,14 +126,11 @@ def test_layers_are_found_by_the_order_of_their_creation(tmp_path: Path) -> None
 
 @pytest.mark.timeout(120)
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    with package(tmp_path, {"dense/kernel": np.zeros((2, 2))}) as z:
-        with pytest.raises(WeightsError, match="net: the checkpoint has no variable conv2d/kern"):
-            convert(z, "net")
-        with pytest.raises(WeightsError, match=r"no checkpoint: .*other/\.index"):
-            convert(z, "other")
+    wheel = package(tmp_path, {"dense/kernel": np.zeros((2, 2))})
+    with pytest.raises(WeightsError, match="net: the checkpoint has no variable conv2d/kern"):
+        convert(wheel, "net")
+    with pytest.raises(WeightsError, match=r"no checkpoint: .*other/\.index"):
+        convert(wheel, "other")
     flat = {"conv2d/kernel": np.zeros(3), "conv2d/bias": np.zeros(3)}
-    with (
-        package(tmp_path, flat) as z,
-        pytest.raises(WeightsError, match=r"conv2d/kernel has the shape \[3\]"),
-    ):
-        convert(z, "net")
+    with pytest.raises(WeightsError, match=r"conv2d/kernel has the shape \[3\]"):
+        convert(package(tmp_path, flat), "net")

@@ -5,11 +5,20 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from pydantic_core import PydanticCustomError
 
 from pipelines.errors import SpecError, WeightsError
 from pipelines.features.networks import NETWORKS
-from pipelines.features.networks.selection import Selection, joined, num_rows, parse, parse_all
-from tests.pipelines.wheels import tiny_row, write_wheel
+from pipelines.features.networks.selection import (
+    Selection,
+    joined,
+    num_rows,
+    parse,
+    parse_all,
+    provenance,
+    split,
+)
+from tests.pipelines.wheels import WEIGHT, tiny_row, write_wheel
 
 
 @pytest.fixture
@@ -83,12 +92,43 @@ def test_paths_are_made_absolute_for_workers_in_other_folders(tmp_path: Path, mo
     assert joined("~/a.safetensors:pool2") == "/home/me/a.safetensors:pool2"
     assert joined("~nobody at all/a.safetensors").startswith(f"{tmp_path}/~nobody")
     assert joined("musicnn_msd:dense+speech") == "musicnn_msd:dense + speech"
-    assert joined(["speech", 3]) == ["speech", 3]
+    assert joined(3) == 3
+
+
+def test_an_item_of_a_list_may_be_any_path(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["a+b.safetensors", "c + d.safetensors:pool2", "++.safetensors", "speech"]
+    text = joined(names)
+    assert split(text) == (*(f"{tmp_path}/{name}" for name in names[:3]), "speech")
+    assert joined(text) == text  # as a ledger and a worker read it
+
+
+def test_an_item_of_a_list_that_is_no_text_is_counted() -> None:
+    with pytest.raises(PydanticCustomError, match=r"item 2 must be the name .* as in \[musicnn"):
+        joined(["musicnn_msd", 3])
 
 
 def test_the_training_data_of_a_file_is_not_guessed(mine: str) -> None:
-    assert parse("vgg_mtt").provenance.trained_on.startswith("MagnaTagATune")
-    assert parse(mine).provenance == (mine, "data that is not known here", {})
+    assert provenance("vgg_mtt:tags").trained_on.startswith("MagnaTagATune")
+    unknown = (mine, "data that is not known here", {})
+    assert provenance(f"{mine}:tags") == unknown
+    Path(mine).write_bytes(b"damaged")
+    assert provenance(mine) == unknown
+    Path(mine).unlink()
+    assert provenance(mine) == unknown
+
+
+def test_a_published_network_is_recognised_by_its_content(tmp_path: Path, monkeypatch) -> None:
+    """Whatever the file is called and says of itself."""
+    overlaps = {"gtzan": "likely to share songs"}
+    row = tiny_row("tiny", write_wheel(tmp_path), trained_on="songs", overlaps=overlaps)
+    monkeypatch.setitem(NETWORKS, "tiny", row)
+    file = tmp_path / "mine.safetensors"
+    tensors = {"linear.weight": torch.tensor(WEIGHT)}
+    safetensors.torch.save_file(tensors, file, {"network": "vgg_mtt", "trained_on": "nothing"})
+    assert provenance(str(file)) == (f"{file} (tiny)", "songs", overlaps)
+    safetensors.torch.save_file({"linear.weight": tensors["linear.weight"] + 1}, file)
+    assert provenance(str(file)).overlaps == {}
 
 
 @pytest.mark.timeout(5)

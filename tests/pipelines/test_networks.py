@@ -26,10 +26,10 @@ def test_every_row_gives_the_layers_it_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_row_pins_its_package(name: str) -> None:
+def test_every_row_pins_its_source(name: str) -> None:
     row = NETWORKS[name]
-    assert len(row.wheel.sha256) == 64
-    assert row.wheel.num_bytes > 0
+    assert len(row.source.sha256) == len(row.digest) == 64
+    assert row.source.num_bytes > 0
     assert row.licence
     assert row.trained_on
     assert set(row.overlaps) <= set(LAYOUTS)

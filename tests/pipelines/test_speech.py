@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,10 +41,10 @@ def tensors() -> dict[str, np.ndarray]:
     return found
 
 
-def wheel(content: bytes, name: str = "embedding_model") -> zipfile.ZipFile:
-    file = zipfile.ZipFile(io.BytesIO(), "w")
-    file.writestr(f"pyopen_wakeword/models/{name}.tflite", content)
-    return file
+def wheel(folder: Path, content: bytes, name: str = "embedding_model") -> Path:
+    with zipfile.ZipFile(folder / "package.whl", "w") as file:
+        file.writestr(f"pyopen_wakeword/models/{name}.tflite", content)
+    return folder / "package.whl"
 
 
 def random_network() -> SpeechEmbedding:
@@ -57,9 +57,9 @@ def random_network() -> SpeechEmbedding:
     return network
 
 
-def test_kernels_and_biases_are_found_by_their_names() -> None:
+def test_kernels_and_biases_are_found_by_their_names(tmp_path: Path) -> None:
     made = tensors()
-    state = convert(wheel(write(model(made))))
+    state = convert(wheel(tmp_path, write(model(made))))
     module = SpeechEmbedding()
     module.load_state_dict(state)
     kernel = made["model/conv2d_7/Conv2D"]
@@ -68,17 +68,17 @@ def test_kernels_and_biases_are_found_by_their_names() -> None:
     np.testing.assert_array_equal(state["last.bias"], bias)
 
 
-def test_a_package_without_the_network_is_rejected() -> None:
+def test_a_package_without_the_network_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no network: .*embedding_model"):
-        convert(wheel(b"", "alexa"))
+        convert(wheel(tmp_path, b"", "alexa"))
 
 
-def test_another_network_is_rejected() -> None:
+def test_another_network_is_rejected(tmp_path: Path) -> None:
     made = tensors()
     del made["model/conv2d_19/Conv2D1"]
     made["model/conv2d_1/Conv2D"] = np.zeros((24, 3, 1, 24), "f4")
     with pytest.raises(WeightsError, match=r"missing: last.weight; of another shape: blocks.0.2"):
-        convert(wheel(write(model(made))))
+        convert(wheel(tmp_path, write(model(made))))
 
 
 @pytest.mark.parametrize("num_samples", [1, 511, 1632, 1633, 8000, 20_000])

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipelines.features.networks import Network, Wheel
+from pipelines.features.networks import Network
+from pipelines.features.networks.fetch import Source, Wheel
+
+WEIGHT = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+# The form of ``content_digest``, written out for this one tensor.
+DIGEST = hashlib.sha256(
+    b"linear.weight F32 [2, 3] " + struct.pack("<6f", 1, 2, 3, 4, 5, 6)
+).hexdigest()
 
 
 def write_wheel(folder: Path, package: str = "tinynet", version: str = "1.0") -> Wheel:
@@ -19,7 +28,7 @@ def write_wheel(folder: Path, package: str = "tinynet", version: str = "1.0") ->
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{package}-{version}.dist-info"
     with zipfile.ZipFile(file, "w") as content:
-        content.writestr("weights.json", json.dumps([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+        content.writestr("weights.json", json.dumps(WEIGHT))
         content.writestr(
             f"{info}/METADATA",
             f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
@@ -44,22 +53,25 @@ class Tiny(torch.nn.Module):
         return {"sums": mapped, "peaks": parts[1][:, None]}
 
 
-def _convert(wheel: zipfile.ZipFile) -> dict[str, Any]:
-    return {"linear.weight": torch.tensor(json.loads(wheel.read("weights.json")))}
+def _convert(file: Path) -> dict[str, torch.Tensor]:
+    with zipfile.ZipFile(file) as wheel:
+        return {"linear.weight": torch.tensor(json.loads(wheel.read("weights.json")))}
 
 
-def tiny_row(name: str, wheel: Wheel, sample_rate: int = 16_000) -> Network:
+def tiny_row(name: str, source: Source, **changes: Any) -> Network:
     """Return a row with two layers, of two numbers and of one."""
-    return Network(
+    row = Network(
         name=name,
         summary="nothing",
-        sample_rate=sample_rate,
+        sample_rate=16_000,
         layers={"sums": 2, "peaks": 1},
         default=("sums",),
-        wheel=wheel,
+        source=source,
+        digest=DIGEST,
         licence="none",
         trained_on="nothing",
         overlaps={},
         build=Tiny,
         convert=_convert,
     )
+    return replace(row, **changes)

@@ -50,8 +50,9 @@ def test_a_bundle_that_no_study_writes_is_refused(exported: Path, changes: dict)
     load_bundle(exported)
     description = json.loads((exported / "bundle.json").read_text())
     (exported / "bundle.json").write_text(json.dumps({**description, **changes}))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError) as caught:
         load_bundle(exported)
+    assert "pydantic" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_an_exported_model_of_the_first_version_is_read(exported: Path, frames) 
     assert bundle.crops == Crops(frames)
 
 
-@pytest.mark.parametrize("after", ["", ":pooled", "+speech"])
+@pytest.mark.parametrize("after", ["", ":pooled"])
 def test_a_file_that_a_bundle_names_as_its_network_is_not_opened(
     exported: Path, after: str
 ) -> None:
@@ -96,7 +97,8 @@ def test_a_file_that_a_bundle_names_as_its_network_is_not_opened(
     mine = exported / "mine.safetensors"
     save_file({"x": torch.zeros(1)}, mine, {"network": "vgg_mtt"})
     description = json.loads((exported / "bundle.json").read_text())
-    for network in (f"{mine}{after}", [f"{mine}{after}"], f"speech + {mine}{after}"):
+    one = f"{mine}{after}"
+    for network in (one, [one], f"speech + {one}", f"{one}+speech", ["speech", one]):
         description["feature"] = {"kind": "embedding", "network": network}
         (exported / "bundle.json").write_text(json.dumps(description))
         with pytest.raises(CheckpointError, match="names a file"):

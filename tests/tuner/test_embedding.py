@@ -151,7 +151,11 @@ FAULTS = {
     "network: [speech, speech]": "chosen twice",
     "network: 'musicnn_msd:denze'": "did you mean 'dense'?",
     "network: nothing.safetensors": "cannot be read",
-    "network: [1, 2]": "string",
+    "network: [musicnn_msd, 3]": "item 2 must be the name of a network or the path of a file, as "
+    "in [musicnn_msd, speech], got 3",
+    "network: ['a+b.safetensors']": "a+b.safetensors: cannot be read: No such file",
+    "network: a+b.safetensors": "a path with a + goes in a list, [a+b.safetensors]",
+    "network: 3": "must be a string, got 3",
 }
 
 
@@ -221,7 +225,7 @@ def test_the_plan_says_what_would_be_fetched(
     monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
     found = CliRunner().invoke(main, ["search_spaces/pretrained.yaml", "--dry-run"])
     assert found.exit_code == 0
-    assert "speech: to fetch with pyopen-wakeword==1.1.0, 7 MB" in found.output
+    assert "speech: to fetch from package pyopen-wakeword==1.1.0, 7 MB" in found.output
 
 
 def test_a_build_without_weights_stops_before_it_reads_audio(

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipelines.errors import WeightsError
+from tests.serving import Server, serving
 from tuner.models.weights import read_published
 
 NAME = "some_model.pth"
-
-
-class Server(ThreadingHTTPServer):
-    """Serves one file under any name; can promise more than it sends."""
-
-    def __init__(self, content: bytes, promised: int | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.content, self.promised, self.asked = content, promised, 0
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked += 1
-        self.send_response(200)
-        self.send_header("Content-Length", str(self.server.promised or len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
 
 @pytest.fixture
@@ -48,19 +26,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve():
-    """Start a server that ends with the test; return its address."""
-    running: list[Server] = []
+    """Start servers that end with the test; each is returned with the address of its file."""
+    with contextlib.ExitStack() as running:
 
-    def start(content: bytes, promised: int | None = None) -> tuple[str, Server]:
-        server = Server(content, promised)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        running.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}/models/{NAME}", server
+        def start(content: bytes, promised: int | None = None) -> tuple[str, Server]:
+            server = running.enter_context(serving(content, promised))
+            return server.address(NAME), server
 
-    yield start
-    for server in running:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def saved(state: object, tmp_path: Path) -> bytes:

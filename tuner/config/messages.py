@@ -49,7 +49,8 @@ def describe(error: Mapping[str, Any], path: tuple[str | int, ...], kind: str | 
         path: Keys that lead to the setting, without pydantic's union tags.
         kind: Kind of the range that the value was drawn from, or None for a plain value.
     """
-    fault, value, context = error["type"], error["input"], error.get("ctx", {})
+    fault, context = error["type"], error.get("ctx", {})
+    value = context.get("item", error["input"])  # of a list, the item that is wrong
     keys = tuple(map(str, path))
     if fault == "missing":
         example = _EXAMPLES.get(keys[-1])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from pipelines.features import KINDS, FeatureSpec, FrontEnd
-from pipelines.features.networks.selection import parse_all
+from pipelines.features.networks.selection import provenance
 from pipelines.settings import Block, ClipSpec, Group, Leaks, Share, SplitSpec
 from tuner.models import MODELS, Model
 from tuner.training.settings import Augment, Keep, Optim, Train
@@ -250,15 +250,15 @@ class Experiment(Block):
             kind = self.model.takes[0]
         read = ("sample_rate", *KINDS[kind].reads)
         given = {name: getattr(self.features, name) for name in read}
-        return FeatureSpec(kind=kind, **{**given, **self.model.front_end})
+        found = FeatureSpec(kind=kind, **{**given, **self.model.front_end})
+        return found.at_rate_of_networks()
 
     @property
     def pretrained(self) -> tuple[Provenance, ...]:
         """Data that the pretrained parts of this experiment were trained on."""
         front_end = self.front_end
-        selected = parse_all(front_end.networks) if front_end.kind == "embedding" else ()
-        networks = (one.provenance for one in selected)
-        return (*networks, *filter(None, [self.model.provenance]))
+        chosen = front_end.networks if front_end.kind == "embedding" else ()
+        return (*map(provenance, chosen), *filter(None, [self.model.provenance]))
 
     @property
     def stored_features(self) -> FeatureSpec:

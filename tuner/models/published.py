@@ -56,11 +56,11 @@ def _networks() -> Iterator[Published]:
         yield Published(
             name=network.name,
             use=_use(network),
-            num_bytes=network.wheel.num_bytes,
+            num_bytes=network.source.num_bytes,
             licence=network.licence,
             trained_on=network.trained_on,
-            source=f"package {network.wheel}",
-            find=partial(_if_there, store.cached_file(network)),
+            source=str(network.source),
+            find=partial(store.find, network),
             fetch=partial(store.weights_file, network),
         )
 

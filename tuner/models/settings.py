@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from pipelines.features import FrontEnd, Kind
-from pipelines.features.networks import Network, Provenance, provenance_of_file
+from pipelines.features.networks import Network, Provenance
+from pipelines.features.networks.store import provenance_of_file
 from pipelines.settings import Block, Rule
 
 if TYPE_CHECKING:

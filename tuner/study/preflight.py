@@ -186,8 +186,8 @@ def plan_lines(space: Space) -> Iterator[str]:
     yield f"feature sets {len(space.feature_variants())}"
     for source in _pretrained(space):
         network = store.network_of(source)
-        is_here = is_file(source) or store.cached_file(network).is_file()
-        size = f"to fetch with {network.wheel}, {network.wheel.num_bytes / 1e6:.0f} MB"
+        is_here = is_file(source) or store.find(network)
+        size = f"to fetch from {network.source}, {network.source.num_bytes / 1e6:.0f} MB"
         yield f"weights      {source}: {'here' if is_here else size}"
     yield (
         f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "

@@ -117,9 +117,9 @@ def read_description(files: Folder) -> tuple[Bundle, str]:
             f"{files / BUNDLE}: unknown format version {data['version']}, "
             f"expected 1 or {FORMAT_VERSION}"
         )
-    if selection.names_files(data["feature"].get("network")):  # before anything opens them
-        raise ValueError("feature.network names a file; an exported model brings its own weights")
     bundle = TypeAdapter(Bundle).validate_json(json.dumps(data))
+    if selection.names_files(bundle.feature.networks):  # before anything opens them
+        raise ValueError("feature.network names a file; an exported model brings its own weights")
     if len(set(bundle.labels)) < len(bundle.labels):
         raise ValueError("labels must be different names")
     check_front_end(bundle.clip, bundle.feature)

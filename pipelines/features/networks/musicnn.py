@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipelines.features.networks.tagging import NUM_BANDS
+from pipelines.features.networks.tagging import NUM_BANDS, TaggingNetwork, in_core
 from pipelines.features.networks.tensorflow_layers import LayerReader
-
-if TYPE_CHECKING:
-    from zipfile import ZipFile
 
 # Bands under the two kinds of filters for timbre, 0.4 and 0.7 of all, and the frames.
 _TIMBRAL_BANDS = (int(0.4 * NUM_BANDS), int(0.7 * NUM_BANDS))
@@ -141,11 +138,16 @@ class OverTime(nn.Module):
         return y
 
 
-def convert(wheel: ZipFile, folder: str) -> dict[str, torch.Tensor]:
-    """Read the state of ``Musicnn`` from a checkpoint; TensorFlow numbers layers by creation.
+def build() -> TaggingNetwork:
+    """Build the network on samples, with random weights."""
+    return TaggingNetwork(Musicnn(), any_length=True)
+
+
+def convert(wheel: Path, folder: str) -> dict[str, torch.Tensor]:
+    """Read the state of the network from a checkpoint; TensorFlow numbers layers by creation.
 
     Args:
-        wheel: The opened package musicnn.
+        wheel: The package musicnn.
         folder: Folder of the checkpoint in it.
 
     Raises:
@@ -165,7 +167,7 @@ def convert(wheel: ZipFile, folder: str) -> dict[str, torch.Tensor]:
         state |= layers.norm(_numbered("batch_normalization", number), part)
     for number, part in enumerate(("dense.linear", "tags.linear")):
         state |= layers.dense(_numbered("dense", number), part)
-    return state
+    return in_core(state)
 
 
 def _numbered(name: str, number: int) -> str:

@@ -1,25 +1,33 @@
-"""The choice of networks and layers in a space file: ``NAME`` or ``FILE``, and ``:LAYER``."""
+"""The choice of networks and layers in a space file: ``NAME`` or ``FILE``, and ``:LAYER``.
+
+Settings hold a choice of several as one text, ``musicnn_msd + a.safetensors``, which a sampler
+can draw and a ledger can hold. A ``+`` of a path is doubled there.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import PydanticCustomError
 
 from pipelines.errors import SpecError, WeightsError
 from pipelines.features.networks import (
     Network,
     Provenance,
     is_file,
-    provenance_of_file,
+    named,
     store,
     unknown,
 )
 
 JOINT = " + "
-"""Between networks that a space file joins in one text."""
+"""Between networks that are joined in one text."""
+_PLUS = "+"
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,6 @@ class Selection:
     def num_rows(self) -> int:
         """Number of activations of one clip."""
         return sum(self.network.layers[layer] for layer in self.layers)
-
-    @property
-    def provenance(self) -> Provenance:
-        """Data that the weights were trained on."""
-        is_own = is_file(self.source)
-        return provenance_of_file(self.source) if is_own else self.network.provenance
 
 
 def parse(text: str) -> Selection:
@@ -101,11 +103,24 @@ def num_rows(texts: Sequence[str]) -> int:
 def joined(value: Any) -> Any:
     """Join choices, a text or a list, in one text with absolute paths; leave other values alone.
 
-    Workers run in another folder, where a relative path would lead to another file.
+    Each item of a list is one choice, whatever its path holds. Workers run in another folder,
+    where a relative path would lead to another file.
+
+    Raises:
+        PydanticCustomError: An item of a list is not text; says which.
     """
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        value = JOINT.join(value)
-    return JOINT.join(map(_absolute, split(value))) if isinstance(value, str) else value
+    if not isinstance(value, str | list | tuple):
+        return value
+    chosen = split(value) if isinstance(value, str) else value
+    for number, one in enumerate(chosen, start=1):
+        if not isinstance(one, str):
+            raise PydanticCustomError(
+                "network_item",
+                "item {number} must be the name of a network or the path of a file, as in "
+                "[musicnn_msd, speech]",
+                {"number": number, "item": one},
+            )
+    return JOINT.join(_absolute(one).replace(_PLUS, 2 * _PLUS) for one in chosen)
 
 
 def _absolute(text: str) -> str:
@@ -117,14 +132,25 @@ def _absolute(text: str) -> str:
     return path if layer is None else f"{path}:{layer}"
 
 
-def names_files(value: Any) -> bool:
-    """Return True if a choice, a text or a list, names a file of weights."""
-    return any(is_file(_parts(text)[0]) for text in split(joined(value)))
+def names_files(texts: Sequence[str]) -> bool:
+    """Return True if a choice names a file of weights."""
+    return any(is_file(_parts(text)[0]) for text in texts)
 
 
 def split(text: str) -> tuple[str, ...]:
     """Return the choices that a text joins."""
-    return tuple(one.strip() for one in str(text).split(JOINT.strip()))
+    parts = re.split(r"(?<!\+)\+(?!\+)", text)
+    return tuple(one.strip().replace(2 * _PLUS, _PLUS) for one in parts)
+
+
+def provenance(text: str) -> Provenance:
+    """Return what the weights of one choice were trained on, even if their file is gone.
+
+    Raises:
+        SpecError: There is no such network.
+    """
+    source, _ = _parts(text)
+    return store.provenance_of_file(source) if is_file(source) else named(source).provenance
 
 
 def fault(texts: Sequence[str]) -> str | None:
@@ -132,7 +158,8 @@ def fault(texts: Sequence[str]) -> str | None:
     try:
         parse_all(texts)
     except (SpecError, WeightsError) as error:
-        return str(error)
+        in_list = len(texts) > 1 and names_files(texts)
+        return f"{error}" + ("; a path with a + goes in a list, [a+b.safetensors]" * in_list)
     return None
 
 
@@ -144,5 +171,4 @@ def identity(texts: Sequence[str]) -> str:
 
 def without_files(texts: Sequence[str]) -> str:
     """Return the same layers with the names of networks in place of files, joined."""
-    named = (f"{o.network.name}:{layer}" for o in parse_all(texts) for layer in o.layers)
-    return JOINT.join(named)
+    return JOINT.join(f"{o.network.name}:{layer}" for o in parse_all(texts) for layer in o.layers)

@@ -6,7 +6,8 @@ input are those of the two TFLite files in the package pyopen-wakeword.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import nn
@@ -16,9 +17,6 @@ from pipelines.errors import WeightsError
 from pipelines.features.networks.tflite import read_tensors
 from pipelines.features.spectra import MelBank
 from pipelines.weights import load_into
-
-if TYPE_CHECKING:
-    from zipfile import ZipFile
 
 SAMPLE_RATE = 16_000
 _FILE = "pyopen_wakeword/models/embedding_model.tflite"
@@ -133,20 +131,21 @@ def _block(num_in: int, num_out: int, pool: tuple[int, int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.MaxPool2d(pool))
 
 
-def convert(wheel: ZipFile) -> dict[str, torch.Tensor]:
+def convert(wheel: Path) -> dict[str, torch.Tensor]:
     """Read the state of ``SpeechEmbedding``; Keras numbers convolutions by creation.
 
     A name ends with that of its convolution, as in ``model/conv2d_3/Conv2D``; kernels have four
     axes, biases one.
 
     Args:
-        wheel: The opened package pyopen-wakeword.
+        wheel: The package pyopen-wakeword.
 
     Raises:
         WeightsError: The file is missing, damaged, or of another network.
     """
     try:
-        tensors = read_tensors(wheel.read(_FILE))
+        with ZipFile(wheel) as files:
+            tensors = read_tensors(files.read(_FILE))
     except KeyError as error:
         raise WeightsError(f"the package has no network: {error.args[0]}") from error
     module = SpeechEmbedding()

@@ -7,6 +7,7 @@ where the weights come from. Reading one never runs code.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 import safetensors
 
 from pipelines.errors import WeightsError
-from pipelines.features.networks import NETWORKS, Network, is_file, named
+from pipelines.features.networks import NETWORKS, Network, Provenance, is_file, named
 from pipelines.storage import Folder, cache_folder
+from pipelines.weights import content_digest, load_into, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT_SECONDS = 1800.0
 """Longest wait for another process that fetches."""
 _DIGEST_DIGITS = 16
-# Keys of the metadata.
-_NAME, _WHEEL_DIGEST = "network", "wheel_sha256"
+_NAME = "network"  # key of the metadata
 
 
 def cached_file(network: Network) -> Path:
@@ -32,33 +33,42 @@ def cached_file(network: Network) -> Path:
     return cache_folder() / "networks" / f"{network.name}.safetensors"
 
 
+def find(network: Network) -> Path | None:
+    """Return the file in this node's cache; None if it is missing, damaged or changed."""
+    file = cached_file(network)
+    try:
+        return file if content_digest(file.read_bytes()) == network.digest else None
+    except (OSError, safetensors.SafetensorError):
+        return None
+
+
 def weights_file(network: Network, say: Callable[[str], object] | None = None) -> Path:
     """Return the file with the weights of a network, after fetching them if they are not here.
 
-    All networks of the same package are converted at once. Of several processes one fetches.
+    All networks of the same source are converted at once. Of several processes one fetches.
 
     Args:
         network: The network.
-        say: Called with one line before the package is fetched.
+        say: Called with one line before something is fetched.
 
     Raises:
         WeightsError: The weights cannot be fetched; says why, and two remedies.
         StorageFullError: No room left in the cache.
     """
-    file = cached_file(network)
-    if file.is_file():
+    if file := find(network):
         return file
-    folder = Folder(file.parent)
+    folder = Folder(cached_file(network).parent)
+    lock = f"{network.source.sha256[:_DIGEST_DIGITS]}.lock"
     try:
-        with folder.lock(f"{network.wheel}.lock", LOCK_TIMEOUT_SECONDS):
-            if not file.is_file():
+        with folder.lock(lock, LOCK_TIMEOUT_SECONDS):
+            if find(network) is None:
                 _fetch(network, folder, say)
     except OSError as error:  # also the timeout of the lock
         raise WeightsError(
             f"{network.name}: the cache {folder} cannot be used: {error.strerror or error}; "
             "set TUNER_CACHE to a folder that can be written"
         ) from error
-    return file
+    return cached_file(network)
 
 
 def network_of(source: str) -> Network:
@@ -79,6 +89,23 @@ def network_of(source: str) -> Network:
     return NETWORKS[name]
 
 
+def provenance_of_file(path: str) -> Provenance:
+    """Return what the weights of a user's file were trained on.
+
+    It is known if the content is that of a network; nothing else in a file can be believed.
+    """
+    try:
+        # os.path refuses nothing; pathlib raises for an unknown user.
+        content = Path(os.path.expanduser(path)).read_bytes()  # noqa: PTH111
+        digest = content_digest(content)
+    except (OSError, ValueError, safetensors.SafetensorError):  # a NUL byte in the path
+        digest = ""
+    for network in NETWORKS.values():
+        if network.digest == digest:
+            return network.provenance._replace(name=f"{path} ({network.name})")
+    return Provenance(path, "data that is not known here")
+
+
 def identity(source: str) -> str:
     """Return what distinguishes the weights of a source from all others, for fingerprints.
 
@@ -86,7 +113,7 @@ def identity(source: str) -> str:
         source: Name of a network, or path of a safetensors file.
 
     Returns:
-        For a name, the name with the first 16 digits of the package's SHA-256; for a file, its
+        For a name, the name with the first 16 digits of its source's SHA-256; for a file, its
         SHA-256.
 
     Raises:
@@ -94,7 +121,7 @@ def identity(source: str) -> str:
         WeightsError: The file cannot be read.
     """
     if not is_file(source):
-        return f"{source}@{named(source).wheel.sha256[:_DIGEST_DIGITS]}"
+        return f"{source}@{named(source).source.sha256[:_DIGEST_DIGITS]}"
     try:
         with Path(source).expanduser().open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
@@ -130,24 +157,15 @@ def load(source: str, say: Callable[[str], object] | None = None) -> torch.nn.Mo
         SpecError: There is no such network.
         WeightsError: The weights are missing, damaged, or of something else.
     """
-    from pipelines.weights import load_into, read_weights
-
     network = network_of(source)
+    file = Path(source).expanduser() if is_file(source) else weights_file(network, say)
     module = network.build()
-    if is_file(source):
-        load_into(module, read_weights(source), f"{source}: {network.name}")
-    else:
-        file = weights_file(network, say)
-        try:
-            _check_origin(network, _metadata(file))
-            load_into(module, read_weights(file), f"{file}: {network.name}")
-        except WeightsError as error:
-            raise WeightsError(f"{error}; remove {file} to fetch it again") from error
+    load_into(module, read_weights(file), f"{file}: {network.name}")
     return module.eval().requires_grad_(False)
 
 
 def _fetch(network: Network, folder: Folder, say: Callable[[str], object] | None) -> None:
-    """Fetch a package, and write a file for each of its networks that is not here.
+    """Fetch a source, and write a file for each of its networks that is not here.
 
     Raises:
         WeightsError: Says why it cannot be fetched, and two remedies.
@@ -155,33 +173,48 @@ def _fetch(network: Network, folder: Folder, say: Callable[[str], object] | None
     from pipelines.features.networks.fetch import fetched, offline
 
     if say is not None and not offline():
-        say(f"fetching {network.wheel} for its weights ({network.wheel.num_bytes / 1e6:.0f} MB)")
+        megabytes = network.source.num_bytes / 1e6
+        say(f"fetching the weights of {network.name} from {network.source} ({megabytes:.0f} MB)")
     try:
-        with fetched(network.wheel) as wheel:
+        with fetched(network.source) as file:
             for row in NETWORKS.values():
-                if row.wheel == network.wheel and not cached_file(row).is_file():
-                    _write(row, row.convert(wheel), folder)
+                if row.source == network.source and find(row) is None:
+                    _write(row, row.convert(file), folder)
     except WeightsError as error:
+        target = cached_file(network)
+        lack = f"{target} is damaged" if target.exists() else f"its weights are not in {folder}"
         raise WeightsError(
-            f"{network.name}: its weights are not in {folder} and cannot be fetched: {error}\n"
-            f"Two remedies: run `python -m tuner.weights fetch {network.name}` on a machine with "
-            f"a package index and copy the file that it names to {cached_file(network)}, or do "
+            f"{network.name}: {lack}, and {error}\n"
+            f"Two remedies: run `python -m tuner.weights fetch {network.name}` on a machine that "
+            f"can fetch it and copy the file that it names to {target}, or do "
             "without: `weights: null` for a model, another kind of features than `embedding`"
         ) from error
 
 
 def _write(network: Network, state: Mapping[str, torch.Tensor], folder: Folder) -> None:
-    import safetensors.torch
+    """Write converted weights.
 
-    wheel = network.wheel
+    Raises:
+        WeightsError: They are not those that the row describes.
+    """
+    import safetensors.torch
+    import torch
+
     metadata = {
         _NAME: network.name,
-        "package": str(wheel),
-        _WHEEL_DIGEST: wheel.sha256,
+        "source": str(network.source),
+        "source_sha256": network.source.sha256,
         "licence": network.licence,
         "trained_on": network.trained_on,
     }
-    content = safetensors.torch.save(dict(state), metadata)
+    # Copies, because safetensors refuses tensors that share memory or have gaps.
+    own = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
+    content = safetensors.torch.save(own, metadata)
+    if (found := content_digest(content)) != network.digest:
+        raise WeightsError(
+            f"{network.source} gave other weights than the known ones: their digest is {found} "
+            f"instead of {network.digest}"
+        )
     folder.write_bytes(cached_file(network).name, content)
 
 
@@ -199,13 +232,3 @@ def _metadata(file: Path) -> Mapping[str, str]:
         raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error
     except (ValueError, safetensors.SafetensorError) as error:  # a NUL byte in the path
         raise WeightsError(f"{file}: not a safetensors file: {error}") from error
-
-
-def _check_origin(network: Network, metadata: Mapping[str, str]) -> None:
-    """Check that a cached file belongs to this row, and to its version of the package."""
-    found = metadata.get(_NAME), metadata.get(_WHEEL_DIGEST)
-    if found != (network.name, network.wheel.sha256):
-        raise WeightsError(
-            f"{cached_file(network)}: these are not the weights of {network.name} "
-            f"from {network.wheel}"
-        )

