@@ -101,7 +101,11 @@ def transform(
     Raises:
         SpecError: The kind is made from whole tracks.
     """
-    _refuse_whole_track(feature)
+    if feature.row.column == "track":
+        raise SpecError(
+            f"features of kind {feature.kind} describe a whole track and cannot be made from "
+            "single clips; use extract with the samples of the track, or another kind"
+        )
     if feature.row.column == "sample":
         return _halved(clips)[:, np.newaxis]
     at_once = _SAMPLES_AT_ONCE
@@ -155,21 +159,21 @@ def front_end(feature: FeatureSpec, embedding: torch.nn.Module | None = None) ->
     """Build the module that turns waveforms into features, like ``transform`` before rounding.
 
     Args:
-        feature: Front-end settings of a kind made from clips.
+        feature: Front-end settings.
         embedding: As for ``extract``.
 
     Returns:
         A module float32[n, l] -> float32[n, f, m], in eval mode and without weights that learn,
-        that ``torch.export`` takes with n as a dynamic dimension.
-
-    Raises:
-        SpecError: The kind is made from whole tracks.
+        that ``torch.export`` takes with n as a dynamic dimension; for a kind made from whole
+        tracks, l is one as well, and at least ``n_fft``.
     """
     import torch
 
     from pipelines.features.modules import Decibels, OneRow
+    from pipelines.features.song_module import SongFeatures
 
-    _refuse_whole_track(feature)
+    if feature.row.column == "track":
+        return SongFeatures(feature.sample_rate, feature.framing).eval()
     if feature.row.column == "sample":
         return OneRow().eval()
     if feature.row.column == "clip":
@@ -213,14 +217,6 @@ def _mel_bank(feature: FeatureSpec) -> MelBank | None:
         feature.highest_hz,
         feature.mel_scale,
     )
-
-
-def _refuse_whole_track(feature: FeatureSpec) -> None:
-    if feature.row.column == "track":
-        raise SpecError(
-            f"features of kind {feature.kind} describe a whole track and cannot be made from "
-            "single clips; use extract with the samples of the track, or another kind"
-        )
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from pipelines.features.spectra import POWER_FLOOR, MelBank, hann_window
-from pipelines.settings import Framing
+from pipelines.settings import ClipSpec, Framing
 
 
 class Power(torch.nn.Module):
@@ -94,6 +96,41 @@ class OneRow(torch.nn.Module):
         return waveform.unsqueeze(1)
 
 
+_MILLION = 1_000_000
+
+
+class Cut(torch.nn.Module):
+    """The clips of whole tracks, as ``extract.cut`` takes them from tracks that are long enough.
+
+    A track that is longer than a clip by fewer samples than it has clips gives equal ones.
+
+    Attributes:
+        least: Samples of the shortest track: one clip, or two if they are cut by hop, because
+            ``torch.export`` takes a number of one for a constant.
+    """
+
+    def __init__(self, sample_rate: int, clip: ClipSpec) -> None:
+        super().__init__()
+        self.length = round(clip.clip_seconds * sample_rate)
+        self.hop = None if clip.hop_seconds is None else clip.hop_seconds * sample_rate
+        self.count = clip.clips_per_track or 1
+        self.least = self.length + math.ceil(self.hop or 0)
+
+    def forward(self, tracks: torch.Tensor) -> torch.Tensor:
+        """Map float32[n, t] to clips float32[n, c, l]; t must be at least ``least``."""
+        last = tracks.shape[1] - self.length
+        if self.hop is not None:
+            # In integers, because pt2 files hold no other arithmetic of lengths.
+            count = last * _MILLION // round(self.hop * _MILLION) + 1
+            starts = torch.arange(count, dtype=torch.float64) * self.hop
+        elif self.count == 1:
+            starts = torch.zeros(1) + last // 2
+        else:
+            starts = torch.arange(self.count, dtype=torch.float64) * last / (self.count - 1)
+        firsts = starts.round().long()[:, None]
+        return tracks[:, firsts + torch.arange(self.length)]
+
+
 # Smallest onset of a frame that counts, in dB. The rounding of float32 changes a steady sound by
 # less, and normalisation would blow that up to a rhythm.
 _ONSET_FLOOR_DB = 0.01
@@ -157,21 +194,45 @@ def tempo(onsets: torch.Tensor, sample_rate: int, hop_length: int) -> tuple[floa
         Beats per minute, and how far r at that lag lies above the lowest r before it, 0 to 1.
         Both are 0 for a track without onsets.
     """
-    n_lags = max(2, int(_TEMPO_WINDOW_SECONDS * sample_rate) // hop_length)
+    n_lags = _tempo_lags(sample_rate, hop_length)
     windows = _windows(onsets[None], n_lags)[0]
     total = torch.zeros(n_lags, dtype=torch.float64)
     step = max(1, _VALUES_AT_ONCE // n_lags)
     for start in range(0, len(windows), step):
         total += _autocorrelation(windows[start : start + step]).sum(dim=0)
-    mean = total[1:] / len(onsets)
-    bpm = 60.0 * sample_rate / (hop_length * torch.arange(1, n_lags, dtype=torch.float64))
-    possible = bpm < _MAX_BPM
-    if not (possible.any() and mean.max() > 0):
-        return 0.0, 0.0
+    bpm, clarity = _strongest_beat(total[None] / len(onsets), sample_rate, hop_length)
+    return float(bpm), float(clarity)
+
+
+def tempos(
+    onsets: torch.Tensor, sample_rate: int, hop_length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Estimate ``tempo`` for float32[n, m] at once, in memory for all frames; float64[n] twice."""
+    n_lags = _tempo_lags(sample_rate, hop_length)
+    # A copy, because torch.export would bind the order of a view's strides, hence the length.
+    windows = _windows(onsets, n_lags).contiguous()
+    total = _autocorrelation(windows).sum(dim=1, dtype=torch.float64)
+    return _strongest_beat(total / onsets.shape[1], sample_rate, hop_length)
+
+
+def _tempo_lags(sample_rate: int, hop_length: int) -> int:
+    return max(2, int(_TEMPO_WINDOW_SECONDS * sample_rate) // hop_length)
+
+
+def _strongest_beat(
+    mean: torch.Tensor, sample_rate: int, hop_length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Map mean tempograms float64[n, n_lags] to beats per minute and their clarity."""
+    lags = torch.arange(1, mean.shape[1], dtype=torch.float64)
+    mean = mean[:, 1:]
+    bpm = 60.0 * sample_rate / (hop_length * lags)
     prior = -0.5 * (torch.log2(bpm) - torch.log2(torch.tensor(_USUAL_BPM))) ** 2
+    possible = bpm < _MAX_BPM
     score = torch.where(possible, torch.log1p(1e6 * mean) + prior, -torch.inf)
-    best = int(score.argmax())
-    return float(bpm[best]), float(mean[best] - mean[: best + 1].min())
+    best = score.argmax(1, keepdim=True)
+    clarity = (mean - mean.cummin(1).values).gather(1, best)[:, 0]
+    found = possible.any() & (mean.amax(1) > 0)
+    return torch.where(found, bpm[best[:, 0]], 0.0), torch.where(found, clarity, 0.0)
 
 
 def _windows(onsets: torch.Tensor, n_lags: int) -> torch.Tensor:

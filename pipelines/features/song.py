@@ -22,9 +22,9 @@ SONG_FEATURES: tuple[str, ...] = (
 )
 
 ROLLOFF_SHARE = 0.85
-_QUIETEST = 1e-10  # mean square, -100 dB
-_SILENT = 1e-8  # mean square, -80 dB: below that, a frame holds only noise
-_FLATNESS_FLOOR = 1e-10  # power, as in librosa
+QUIETEST = 1e-10  # mean square, -100 dB
+SILENT = 1e-8  # mean square, -80 dB: below that, a frame holds only noise
+FLATNESS_FLOOR = 1e-10  # power, as in librosa
 _ONSET_BANDS = 40
 _FRAMES_AT_ONCE = 4096  # their running sums take 50 MB at a hop of 512
 
@@ -67,8 +67,8 @@ def song_features(
     mean_square, zero_crossings = _samples_of_frames(samples, framing)
     shape, mel_power = _spectra_of_frames(samples, sample_rate, framing)
     tempo, onsets = _rhythm(mel_power, sample_rate, framing.hop_length)
-    audible = mean_square > _SILENT
-    energy_db = 10.0 * np.log10(np.maximum(mean_square, _QUIETEST))
+    audible = mean_square > SILENT
+    energy_db = 10.0 * np.log10(np.maximum(mean_square, QUIETEST))
     measured = [energy_db, onsets, *(row[audible] for row in (*shape, zero_crossings))]
     return np.array([*tempo, *(part for row in measured for part in _mean_deviation(row))])
 
@@ -100,7 +100,7 @@ def _spectra_of_frames(
     samples: NDArray[np.float32], sample_rate: int, framing: Framing
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return centroid, spread, roll-off, flatness float64[4, M]; mel power float32[M, bands]."""
-    bank = _onset_bank(sample_rate, framing.n_fft)
+    bank = onset_bank(sample_rate, framing.n_fft)
     num_frames = framing.count(len(samples))
     shape = np.empty((4, num_frames))
     mel_power = np.empty((num_frames, _ONSET_BANDS), np.float32)
@@ -120,7 +120,7 @@ def _shape(power: NDArray[np.float32], khz: NDArray[np.float64]) -> NDArray[np.f
     centroid, square = (magnitude @ np.stack((khz, khz**2), axis=1) / total).T
     spread = np.sqrt(np.maximum(square - centroid**2, 0.0))
     rolloff = khz[np.argmax(below >= ROLLOFF_SHARE * total, axis=1)]
-    floored = np.maximum(power, _FLATNESS_FLOOR)
+    floored = np.maximum(power, FLATNESS_FLOOR)
     mean_log = np.log10(floored).mean(axis=1, dtype=np.float64)
     flatness = 10.0 * (mean_log - np.log10(floored.mean(axis=1, dtype=np.float64)))
     return np.stack((centroid, spread, rolloff, flatness))
@@ -140,5 +140,6 @@ def _rhythm(
 
 
 @lru_cache(maxsize=8)
-def _onset_bank(sample_rate: int, n_fft: int) -> MelBank:
+def onset_bank(sample_rate: int, n_fft: int) -> MelBank:
+    """Return the mel bands whose rise makes an onset."""
     return MelBank(sample_rate, n_fft, _ONSET_BANDS, 0.0, sample_rate / 2)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.features.extract import cut
+from pipelines.features.modules import Cut
 from pipelines.settings import ClipSpec
 
 
@@ -28,6 +30,24 @@ def test_evenly_spaced_from_the_first_to_the_last_place() -> None:
 def test_one_clip_is_the_middle_one() -> None:
     clips = cut(ramp(50), 10, ClipSpec(clip_seconds=3.0, clips_per_track=1))
     assert clips.samples[:, 0].tolist() == [10]
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        ClipSpec(clip_seconds=3.0, clips_per_track=5),
+        ClipSpec(clip_seconds=3.0, clips_per_track=1),
+        ClipSpec(clip_seconds=3.0, hop_seconds=1.25),
+    ],
+)
+def test_a_program_cuts_tracks_of_any_length_alike(clip: ClipSpec) -> None:
+    module, free = Cut(10, clip), torch.export.Dim.AUTO
+    example = torch.zeros(2, 2 * module.least)
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: free, 1: free},))
+    for length in (module.least + 5, 75, 1234):
+        found = program.module()(torch.from_numpy(ramp(length)).tile(3, 1))
+        for track in found.numpy():
+            np.testing.assert_array_equal(track, cut(ramp(length), 10, clip).samples)
 
 
 def test_starts_that_fall_together_are_taken_once() -> None:

@@ -337,9 +337,7 @@ def test_exports_with_any_number_of_clips(kind: Kind) -> None:
         torch.testing.assert_close(exported.module()(other), module(other))
 
 
-def test_a_song_has_no_front_end_for_clips() -> None:
-    with pytest.raises(SpecError, match="whole track"):
-        front_end(FeatureSpec(kind="song"))
+def test_a_song_is_not_made_from_clips() -> None:
     with pytest.raises(SpecError, match="whole track"):
         transform(noise(1, 9000), FeatureSpec(kind="song"))
 

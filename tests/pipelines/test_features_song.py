@@ -6,10 +6,11 @@ from typing import Any
 import librosa
 import numpy as np
 import pytest
+import torch
 from librosa.onset import onset_strength
 
 from pipelines.features import FeatureSpec
-from pipelines.features.extract import extract
+from pipelines.features.extract import extract, front_end
 from pipelines.features.song import SONG_FEATURES, song_features
 from pipelines.settings import ClipSpec, Framing
 from tests.pipelines.signals import chirp, impulses, noise
@@ -92,6 +93,21 @@ def test_a_track_of_many_blocks_agrees_with_librosa() -> None:
     found, expected = named(samples, spec), of_librosa(samples, spec)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-4, abs=2e-4), name
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.sample_rate} Hz")
+def test_the_program_of_a_song_gives_the_stored_numbers(spec: FeatureSpec) -> None:
+    """Any number of songs of any length, a silent one among them."""
+    module, free = front_end(spec), torch.export.Dim.AUTO
+    example = torch.zeros(2, 2 * spec.n_fft)
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: free, 1: free},))
+    for num_samples in (spec.n_fft, 3 * spec.sample_rate, 100 * spec.hop_length):
+        songs = np.stack([made(spec.sample_rate)[:num_samples] for made in TRACKS.values()])
+        songs = np.concatenate([songs, 0 * songs[:1]])
+        wanted = np.stack([song_features(one, spec.sample_rate, spec.framing) for one in songs])
+        found = program.module()(torch.from_numpy(songs.astype("f4")))[:, :, 0].numpy()
+        # Within half a step of float16, in which both are stored.
+        np.testing.assert_allclose(found, wanted, rtol=2**-11, atol=1e-4)
 
 
 def test_the_names_are_as_many_as_the_specs_promise() -> None:

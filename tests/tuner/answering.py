@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,18 +66,6 @@ class Study(Context):
         if lost:
             raise StudyError(f"{lost[0]} has no checkpoint")
         return [self.predicted[row.trial_id][split] for row in rows]
-
-    def predict_fused(
-        self, rows: Sequence[TrialRow], weights: Sequence[float], split: str
-    ) -> Predictions:
-        found = self.predict(list(rows), split)
-        first = found[0]
-        soft = sum(w * one.probabilities for w, one in zip(weights, found, strict=True))
-        hard = sum(w * one.hard for w, one in zip(weights, found, strict=True))
-        return Predictions(
-            first.track_ids, first.truth, np.asarray(soft), np.asarray(hard),
-            first.clip_confusion, metrics.scores_of(np.asarray(soft), first.truth),
-        )  # fmt: skip
 
     def kept(self, trial_id: str, split: str) -> Path:
         """The file of a trial's kept predictions."""

@@ -27,7 +27,7 @@ from tuner.ledger.summary import summarise
 from tuner.models.musicnn import Musicnn
 from tuner.predict import predict_file
 from tuner.study.preflight import check_weights
-from tuner.tracking.export import WaveformModel
+from tuner.tracking.program import WaveformModel
 from tuner.training.exported import load_bundle
 from tuner.training.feed import Alone
 from tuner.trials.assembly import TrialSpec
@@ -69,7 +69,7 @@ def test_a_trial_on_embeddings_predicts_files_without_the_cache(
     spec = TrialSpec("t0", "search", 1, one, str(built.feature_set.path))
     *_, last = train(study, spec, Alone(torch.device("cpu")))
     assert last["val_accuracy"] > 0.8  # three pitches
-    from_rows = predict_split(study, [spec], [1.0], "test")
+    from_rows = predict_split(study, spec, "test")
     exported = export_bundle(study, spec, tmp_path / "model", {})
 
     monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "nothing here"))

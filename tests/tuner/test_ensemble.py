@@ -17,11 +17,7 @@ from sklearn.metrics import f1_score, log_loss
 from tests.tuner.answering import Study, all_splits
 from tuner.errors import StudyError
 from tuner.study.ensemble import compare_ensembles
-from tuner.study.mixing import (
-    match_tracks,
-    select_weights,
-    soft_vote,
-)
+from tuner.study.mixing import match_tracks, select_weights
 from tuner.training import metrics
 from tuner.trials.predictions import Predictions
 
@@ -40,10 +36,9 @@ def loss(predicted, truth) -> float:
 
 def test_soft_vote_by_hand() -> None:
     predicted = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.6, 0.4]]])
-    np.testing.assert_allclose(
-        soft_vote(predicted, np.array([0.5, 0.5])), [[0.7, 0.3], [0.4, 0.6]]
-    )
-    np.testing.assert_allclose(soft_vote(predicted, np.array([1.0, 0.0])), predicted[0])
+    halves = metrics.weighted_mean(predicted, [0.5, 0.5])
+    np.testing.assert_allclose(halves, [[0.7, 0.3], [0.4, 0.6]])
+    np.testing.assert_allclose(metrics.weighted_mean(predicted, [1.0, 0.0]), predicted[0])
 
 
 def test_selection_by_hand() -> None:
@@ -79,8 +74,8 @@ def test_selection_is_near_the_best_of_all_mixtures() -> None:
         for a, b in itertools.product(range(21), repeat=2)
         if a + b <= 20
     ]
-    best = min(loss(soft_vote(predicted, np.array(w)), truth) for w in grid)
-    found = loss(soft_vote(predicted, select_weights(predicted, truth)), truth)
+    best = min(loss(metrics.weighted_mean(predicted, np.array(w)), truth) for w in grid)
+    found = loss(metrics.weighted_mean(predicted, select_weights(predicted, truth)), truth)
     assert found == pytest.approx(best, abs=2e-3)
 
 
@@ -95,7 +90,7 @@ def test_a_fusion_is_never_worse_on_validation_than_its_best_model(seed, s, t, k
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1)
     best = min(loss(one, truth) for one in predicted)
-    assert loss(soft_vote(predicted, weights), truth) <= best + 1e-12
+    assert loss(metrics.weighted_mean(predicted, weights), truth) <= best + 1e-12
 
 
 def test_tracks_are_matched_by_name() -> None:

@@ -84,7 +84,7 @@ def test_a_trial_reports_the_mean_over_its_folds(features: str, tmp_path: Path) 
     study, spec = Folder(tmp_path / "study"), spec_of(features)
     reports = list(trial.train(study, spec, CPU))
     assert [report["epoch"] for report in reports] == [1, 2, 3]
-    found = predict_split(study, [spec], [1.0], "val")
+    found = predict_split(study, spec, "val")
     arrays = open_arrays(Path(features), tmp_path / "cache")
     assert sorted(found.track_ids) == sorted(np.array(arrays.track_ids)[arrays.fold >= 0].tolist())
     fold_of = dict(zip(arrays.track_ids, arrays.fold.tolist(), strict=True))

@@ -19,6 +19,7 @@ from tuner.study.final import final_model
 from tuner.study.fuse import fuse_best
 from tuner.trials.predictions import Predictions
 
+MODELS = ("conv1d", "resnet18", "resnet34", "wav2vec2")
 SPACE = "name: s\nmodel: {{name: cnn}}\nsearch: {{{search}}}\nconfirm: {{fuse: {fuse}}}\n"
 Knows = Callable[[np.ndarray], np.ndarray]
 
@@ -146,35 +147,52 @@ def test_the_studys_metric_decides_if_it_counts_tracks(
 
 
 @pytest.mark.parametrize(
-    ("other", "config", "words"),
+    ("other", "config"),
     [
-        ("forest", {}, "t1 (forest) is left out: forest takes whole tracks"),
-        ("resnet18", {"features": {"sample_rate": 16000}}, "it takes 16000 Hz, the winner 22050"),
-        ("resnet18", {"data": {"clip_seconds": 1.0}}, "its clips are cut in another way"),
-        ("resnet18", {"data": {"clips_per_track": 3}}, "its clips are cut in another way"),
+        ("forest", {}),
+        ("resnet18", {"features": {"sample_rate": 16000}}),
+        ("resnet18", {"data": {"clip_seconds": 1.0}}),
+        ("resnet18", {"data": {"clips_per_track": 3}}),
     ],
 )
-def test_a_model_that_no_program_serves_with_the_winner_is_left_out(
-    tmp_path: Path, other: str, config: dict[str, Any], words: str
+def test_models_of_songs_other_rates_and_other_clips_are_members(
+    tmp_path: Path, other: str, config: dict[str, Any]
 ) -> None:
     study = make(tmp_path, **half_good(), other=other, **config)
     fuse_best(study)
-    record = study.required("fused")
-    assert (record["chosen"], record["members"]) == (False, [])
-    assert record["reason"].startswith("fewer than two models can be served by one program; ")
-    assert words in record["reason"]
+    finish.test_winner(study)
+    assert study.required("fused")["chosen"] is True
+    test = study.required("test")
+    assert test["metrics"]["accuracy"] == 1
+    one, two = (study.predicted[name]["test"] for name in ("c0-1", "t1"))
+    by_hard = accuracy_score(one.truth, ((one.hard + two.hard) / 2).argmax(1))
+    assert test["metrics"]["hard_accuracy"] == by_hard
+    # The members need not have the same clips, so a fusion has no scores of clips.
+    assert test["clip_confusion"] is None
+    assert not any(name.startswith("clip_") or name == "loss" for name in test["metrics"])
 
 
-def test_a_winner_of_whole_tracks_is_fused_with_nothing(tmp_path: Path) -> None:
-    study = Study(tmp_path, {}, loads(SPACE.format(fuse="true", search="")))
-    for name, model in (("t0", "forest"), ("t1", "cnn"), ("t2", "conv1d")):
-        study.trial(name, 0.5, model)
-    study.trial("c0-1", 0.8, "forest", "confirm", "t0")
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ([16000, 22050, 32000, 48000], "a fusion has members at 4 rates or fewer"),
+        ([16001], "its rate and 44100 Hz need a common divisor"),
+    ],
+)
+def test_a_model_that_no_program_serves_with_the_others_is_left_out(
+    tmp_path: Path, rates: list[int], words: str
+) -> None:
+    study = Study(tmp_path, {}, half_good()["space"])
+    study.trial("t0", 0.7, "cnn", features={"sample_rate": 44100})
+    for number, (model, rate) in enumerate(zip(MODELS, rates, strict=False)):
+        study.trial(f"t{number}", 0.6, model, features={"sample_rate": rate})
+    study.trial("c0-1", 0.8, "cnn", "confirm", "t0", features={"sample_rate": 44100})
     study.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"})
     fuse_best(study)
-    assert study.required("fused")["chosen"] is False
-    assert study.required("fused")["reason"].count("forest takes whole tracks") == 3
-    assert study.asked == []
+    assert (
+        f"t{len(rates) - 1} ({MODELS[len(rates) - 1]}) is left out: {words}"
+        in (study.required("fused")["reason"])
+    )
 
 
 def test_a_lost_model_leaves_the_winner(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_trial_answers_alike_from_rows_and_from_files(
     (report,) = train(study, spec, Alone(torch.device("cpu")))
     assert np.isfinite(report["train_loss"])
 
-    from_rows = predict_split(study, [spec], [1.0], "test")
+    from_rows = predict_split(study, spec, "test")
     exported = export_bundle(study, spec, tmp_path / "model", {})
     model = load_bundle(exported)
     bundle = model.bundle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from tuner.ledger.selection import REFIT
@@ -26,16 +26,18 @@ class Fusion:
         fusion: The fusion's score, with weights chosen on other tracks.
         share_better: Share of the resamplings of the tracks in which the fusion scores higher.
         tracks: Number of validation tracks.
+        val: All scores of the fusion on them, with weights chosen on other tracks.
     """
 
     chosen: bool
     reason: str
-    members: list[dict[str, Any]]
+    members: list[dict[str, Any]] = field(default_factory=list)
     metric: str | None = None
     winner: float | None = None
     fusion: float | None = None
     share_better: float | None = None
     tracks: int | None = None
+    val: dict[str, float] | None = None
 
     @classmethod
     def of(cls, record: Record) -> Self:

@@ -43,7 +43,7 @@ class Evaluation:
         metrics: All scores by name, with ``ci95``, ``accuracy_ci95`` and ``tracks``.
         labels: Class names.
         confusion: Tracks by true and predicted class, ``[k, k]``.
-        clip_confusion: The same for clips; None in ledgers of early versions.
+        clip_confusion: The same for clips; None for a fusion, and in ledgers of early versions.
     """
 
     metrics: Mapping[str, Any]

@@ -15,8 +15,6 @@ from tuner.trials.plan import Plan, Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from tuner.config import Space
@@ -138,30 +136,11 @@ class Context:
         Raises:
             StudyError: A trial cannot predict.
         """
-        return self._predict([([row], [1.0]) for row in rows], split)
-
-    def predict_fused(
-        self, rows: Sequence[selection.TrialRow], weights: Sequence[float], split: str
-    ) -> Predictions:
-        """Compute the predictions of a fusion of trained trials on a split, on the cluster.
-
-        Raises:
-            StudyError: A trial cannot predict.
-        """
-        (found,) = self._predict([(rows, weights)], split)
-        return found
-
-    def _predict(
-        self, models: Sequence[tuple[Sequence[selection.TrialRow], Sequence[float]]], split: str
-    ) -> list[Predictions]:
         study = self.paths.folder.resolved()
         task = ray.remote(num_cpus=1)(predict_split)
         try:
             predictions: list[Predictions] = ray.get(
-                [
-                    task.remote(study, [self.spec(row) for row in rows], weights, split)
-                    for rows, weights in models
-                ],
+                [task.remote(study, self.spec(row), split) for row in rows],
                 timeout=PREDICT_TIMEOUT_SECONDS,
             )
         except ray.exceptions.RayError as error:

@@ -14,7 +14,7 @@ from tuner.errors import StudyError
 from tuner.ledger.summary import VOTES
 from tuner.study.final import chosen, final_model, final_run
 from tuner.study.fuse import confirmed_runs, matched, to_be_fused
-from tuner.study.mixing import select_weights, soft_vote
+from tuner.study.mixing import select_weights
 from tuner.study.stages import winning_run
 from tuner.training import metrics
 
@@ -109,7 +109,7 @@ def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
 
 
 def _scores(matched: Matched, weights: NDArray[np.float64], vote: str) -> dict[str, Any]:
-    voted = soft_vote(matched.probabilities, weights)
+    voted = metrics.weighted_mean(matched.probabilities, weights)
     found: dict[str, Any] = metrics.scores_of(voted, matched.truth)
     if vote == "hard":
         del found["log_loss"]  # shares of a few clips are not probabilities

@@ -13,6 +13,7 @@ from tuner.ledger.summary import Registration, summarise
 from tuner.ledger.trust import Evaluation, leak_in_words
 from tuner.study import mixing
 from tuner.study.final import final_model
+from tuner.study.fuse import predict
 from tuner.tracking import registry
 from tuner.training import metrics
 from tuner.trials.predictions import export_bundle, export_fusion
@@ -27,10 +28,7 @@ def test_winner(study: Context) -> None:
     if study.ledger.last("test"):
         return
     model = final_model(study)
-    if model.is_fusion:
-        found = study.predict_fused(model.rows, model.weights, "test")
-    else:
-        (found,) = study.predictions(list(model.rows), "test")
+    found = predict(study, model, "test")
     labels = study.labels()
     k = len(labels)
     low, high = metrics.bootstrap_interval(found.truth, found.predicted, metrics.f1_macro, k)
@@ -38,7 +36,8 @@ def test_winner(study: Context) -> None:
     # NaN is invalid JSON.
     measured = {name: value for name, value in found.metrics.items() if math.isfinite(value)}
     counts = metrics.confusion(found.truth, found.predicted, k)
-    evaluation = Evaluation(measured, labels, counts, found.clip_confusion)
+    clips = found.clip_confusion
+    evaluation = Evaluation(measured, labels, counts, clips)
     tracks = "\n".join(sorted(found.track_ids))
     scores = {**measured, "ci95": [low, high], "accuracy_ci95": list(by_accuracy)}
     study.record(
@@ -46,7 +45,7 @@ def test_winner(study: Context) -> None:
         trial_id=model.trial_id,
         metrics={**scores, "tracks": len(found.truth)},
         confusion=counts.tolist(),
-        clip_confusion=found.clip_confusion.tolist(),
+        clip_confusion=None if clips is None else clips.tolist(),
         classes=evaluation.classes_to_json(),
         labels=labels,
         # Two scores are comparable if they were reached on the same tracks.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
+from pipelines.features.resampling import MAX_FILTER_VALUES, filter_shape
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.ledger.confirmation import Fusion
 from tuner.study import mixing
-from tuner.study.stages import TRACK_METRICS, winning_run
+from tuner.study.stages import TRACK_METRICS
 from tuner.training import metrics
-from tuner.training.exported import MAX_MEMBERS
+from tuner.training.exported import MAX_MEMBERS, MAX_RATES
+from tuner.trials.predictions import Predictions
 
 if TYPE_CHECKING:
     from tuner.ledger.selection import TrialRow
     from tuner.study.context import Context
+    from tuner.study.final import FinalModel
     from tuner.study.mixing import Matched
 
 # Share of the resamplings in which a fusion must score higher than the winner. A fusion costs as
@@ -27,13 +32,13 @@ def fuse_best(study: Context) -> None:
     asked = study.space.template.confirm.fuse
     if not asked or study.ledger.last("fused") or study.ledger.last("test"):
         return
-    members, left_out = _that_fit_together(to_be_fused(study), winning_run(study))
+    members, left_out = _that_fit_together(to_be_fused(study))
     study.terminal.status(f"weighing a fusion of {len(members)} models")
-    found = {"chosen": False, "members": [], **_decision(study, members)}
-    found["reason"] = "; ".join([found["reason"], *left_out])
-    study.record("fused", **found)
-    verdict = "confirmed in place of the winner" if found["chosen"] else "the winner stays"
-    study.terminal.say(f"fusion: {verdict}, {found['reason']}")
+    found = _decision(study, members)
+    found = replace(found, reason="; ".join([found.reason, *left_out]))
+    study.record("fused", **asdict(found))
+    verdict = "confirmed in place of the winner" if found.chosen else "the winner stays"
+    study.terminal.say(f"fusion: {verdict}, {found.reason}")
 
 
 def confirmed_runs(study: Context) -> list[TrialRow]:
@@ -68,48 +73,58 @@ def matched(
     )
 
 
-def _that_fit_together(rows: list[TrialRow], winner: TrialRow) -> tuple[list[TrialRow], list[str]]:
-    """Return the trials that one program can serve together, and why others are left out."""
+def predict(study: Context, model: FinalModel, split: str) -> Predictions:
+    """Predict a split with the model that is tested and registered.
+
+    A fusion's vote for a track is the weighted mean of its members' votes, soft or hard.
+
+    Raises:
+        StudyError: A trial cannot predict, or the trials do not belong together.
+    """
+    rows = list(model.rows)
+    if not model.is_fusion:
+        return study.predictions(rows, split)[0]
+    soft, hard = (matched(study, rows, split, vote) for vote in ("probabilities", "hard"))
+    by_soft, by_hard = (
+        metrics.weighted_mean(one.probabilities, model.weights) for one in (soft, hard)
+    )
+    scores = metrics.track_scores(by_soft, by_hard, soft.truth)
+    return Predictions(soft.track_ids, soft.truth, by_soft, by_hard, None, scores)
+
+
+def _that_fit_together(rows: list[TrialRow]) -> tuple[list[TrialRow], list[str]]:
+    """Return the trials that can be served together, and why others are left out."""
     members: list[TrialRow] = []
     left_out: list[str] = []
-    of_winner = _misfit(winner, winner)
     for row in rows:
-        reason = of_winner or _misfit(row, winner)
-        if reason is None and len(members) == MAX_MEMBERS:
+        rates = {one.experiment.front_end.sample_rate for one in (*members, row)}
+        if len(members) == MAX_MEMBERS:
             reason = f"a fusion has at most {MAX_MEMBERS} members"
-        if reason is None:
-            members.append(row)
+        elif len(rates) > MAX_RATES:
+            reason = f"a fusion has members at {MAX_RATES} rates or fewer"
+        elif any(math.prod(filter_shape(max(rates), rate)) > MAX_FILTER_VALUES for rate in rates):
+            reason = f"its rate and {max(rates)} Hz need a common divisor, as usual rates have one"
         else:
-            left_out.append(f"{row.trial_id} ({row.model}) is left out: {reason}")
+            members.append(row)
+            continue
+        left_out.append(f"{row.trial_id} ({row.model}) is left out: {reason}")
     return members, left_out
 
 
-def _misfit(row: TrialRow, winner: TrialRow) -> str | None:
-    """Return why a program from clips to probabilities cannot hold both; None if it can."""
-    ours, theirs = row.experiment, winner.experiment
-    if ours.front_end.row.column == "track":
-        return f"{row.model} takes whole tracks, and a fusion is made of models of clips"
-    rate, wanted = ours.front_end.sample_rate, theirs.front_end.sample_rate
-    if rate != wanted:
-        return f"it takes {rate} Hz, the winner {wanted} Hz"
-    if ours.data.clip != theirs.data.clip:
-        return "its clips are cut in another way than the winner's"
-    return None
-
-
-def _decision(study: Context, members: list[TrialRow]) -> dict[str, Any]:
-    """Return the fields of the record that follow from the predictions on validation."""
+def _decision(study: Context, members: list[TrialRow]) -> Fusion:
+    """Return what follows from the predictions on validation."""
     if len(members) < 2:
-        return {"reason": "fewer than two models can be served by one program"}
+        return Fusion(False, "there are fewer than two models to fuse")
     try:
         found = matched(study, members, "val")
     except StudyError as error:
-        return {"reason": str(error)}
+        return Fusion(False, str(error))
     num_tracks = len(found.truth)
     if found.num_unknown:
-        return {"reason": f"{found.num_unknown} validation tracks are not known to all models"}
+        unknown = f"{found.num_unknown} validation tracks are not known to all models"
+        return Fusion(False, unknown)
     if num_tracks < mixing.FOLDS:
-        return {"reason": f"{num_tracks} validation tracks are too few to weigh it"}
+        return Fusion(False, f"{num_tracks} validation tracks are too few to weigh it")
     weights = mixing.select_weights(found.probabilities, found.truth).tolist()
     weighed = [
         {"trial_id": row.trial_id, "model": row.model, "weight": weight}
@@ -117,20 +132,20 @@ def _decision(study: Context, members: list[TrialRow]) -> dict[str, Any]:
         if weight > 0
     ]
     if len(weighed) < 2:
-        return {"reason": f"{weighed[0]['trial_id']} alone has the lowest log loss"}
+        return Fusion(False, f"{weighed[0]['trial_id']} alone has the lowest log loss")
     name = study.metric.removeprefix("val_") if study.metric in TRACK_METRICS else "f1_macro"
     fused = mixing.out_of_fold(found.probabilities, found.truth)
     compared = mixing.compare(fused, found.probabilities[0], found.truth, metrics.SCORES[name])
-    return {
-        "chosen": compared.share_better >= NEEDED_SHARE,
-        "reason": (
+    return Fusion(
+        chosen=compared.share_better >= NEEDED_SHARE,
+        reason=(
             f"{name} {compared.fusion:.3f} against the winner's {compared.winner:.3f} on "
             f"{num_tracks} validation tracks, higher in {compared.share_better:.1%} of the "
             f"resamplings, where {NEEDED_SHARE:.0%} are needed"
         ),
-        "members": weighed,
-        "metric": name,
+        members=weighed,
+        metric=name,
         **asdict(compared),
-        "tracks": num_tracks,
-        "val": metrics.scores_of(fused, found.truth),
-    }
+        tracks=num_tracks,
+        val=metrics.scores_of(fused, found.truth),
+    )

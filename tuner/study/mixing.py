@@ -77,13 +77,6 @@ def match_tracks(
     )
 
 
-def soft_vote(
-    probabilities: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the mean ``[t, k]`` of predictions ``[s, t, k]``, with weights ``[s]`` of sum 1."""
-    return np.asarray(np.tensordot(weights, probabilities, axes=1))
-
-
 def select_weights(
     probabilities: NDArray[np.float64], truth: NDArray[np.int64], rounds: int = ROUNDS
 ) -> NDArray[np.float64]:
@@ -138,7 +131,7 @@ def out_of_fold(
         held_out = np.zeros(len(truth), bool)
         held_out[order[fold::FOLDS]] = True
         weights = select_weights(probabilities[:, ~held_out], truth[~held_out])
-        fused[held_out] = soft_vote(probabilities[:, held_out], weights)
+        fused[held_out] = metrics.weighted_mean(probabilities[:, held_out], weights)
     return fused
 
 

@@ -26,6 +26,7 @@ from tuner.training.predictor import FusedPredictor, Predictor, TrainedModel
 # Of ``bundle.json``; a program that knows no fusions says that it does not know this version.
 FUSION_VERSION = 3
 MAX_MEMBERS = 16  # each is a whole model to load and to wait for
+MAX_RATES = 4  # a file is decoded and held in memory once for each
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
@@ -91,15 +92,13 @@ def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
     if fusion.members_sha256 != tuple(_member_digest(folder, number) for number in numbers):
         raise ValueError("a member is damaged, or is not the one that was exported")
     members = tuple(load_bundle(member_folder(folder, number)) for number in numbers)
-    first = members[0].bundle
-    for one in (member.bundle for member in members):
-        if one.labels != first.labels:
-            raise ValueError("its members choose among different classes")
-        if one.feature.row.column == "track":
-            raise ValueError("a member takes whole tracks; a fusion is made of models of clips")
-        if (one.clip, one.feature.sample_rate) != (first.clip, first.feature.sample_rate):
-            raise ValueError("its members take different clips")
-    return FusedPredictor(members, fusion.weights)
+    if len({member.labels for member in members}) > 1:
+        raise ValueError("its members choose among different classes")
+    fused = FusedPredictor(members, fusion.weights)
+    if len(fused.sample_rates) > MAX_RATES:
+        rates = ", ".join(map(str, fused.sample_rates))
+        raise ValueError(f"its members take {rates} Hz, more than {MAX_RATES} rates")
+    return fused
 
 
 def _member_digest(folder: Path, number: int) -> str:

@@ -14,9 +14,9 @@ clips per split fit without overflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ PROBABILITY_UNITS = 2**40  # in a probability of 1
 LOSS_UNITS = 2**32  # in a loss of 1 nat
 SMALLEST = 1e-12  # lower bound of a probability in a loss, which keeps the loss finite
 RESAMPLES = 1000  # of tracks in a bootstrap
+
+_Votes = TypeVar("_Votes", torch.Tensor, NDArray[np.float64])
 
 
 @dataclass
@@ -154,16 +156,14 @@ def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
     return abs(float(np.log(np.maximum(of_truth, SMALLEST)).mean()))
 
 
-def weighted_mean(probabilities: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Return the weighted mean ``float64[n, k]`` of the clip probabilities of several models.
+def weighted_mean(votes: Iterable[_Votes], weights: Iterable[float]) -> _Votes:
+    """Return the weighted mean of the votes of several models, with weights of sum 1.
 
     Evaluation, prediction and the exported program of a fusion all use this function. A single
-    model with weight 1 keeps its probabilities bit for bit.
+    model with weight 1 keeps its votes bit for bit.
     """
-    total = torch.zeros_like(probabilities[0], dtype=torch.float64)
-    for one, weight in zip(probabilities, weights, strict=True):
-        total = total + weight * one.double()
-    return total
+    parts = [weight * one for one, weight in zip(votes, weights, strict=True)]
+    return sum(parts[1:], start=parts[0])
 
 
 def hard_votes(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -186,6 +186,18 @@ def scores_of(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> d
     return {**values, "log_loss": log_loss(probabilities, truth)}
 
 
+def track_scores(
+    soft: NDArray[np.float64], hard: NDArray[np.float64], truth: NDArray[np.int64]
+) -> dict[str, float]:
+    """Return the scores of soft votes ``[t, k]``, and with ``hard_`` of hard ones ``[t, k]``."""
+    by_hard = confusion(truth, hard.argmax(1), hard.shape[1])
+    return {
+        **scores_of(soft, truth),
+        "hard_accuracy": accuracy(by_hard),
+        "hard_f1_macro": f1_macro(by_hard),
+    }
+
+
 def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, float]:
     """Return the metrics of one pass, where ``track_label[t]`` is the truth.
 
@@ -194,9 +206,8 @@ def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, floa
     prediction was not finite.
     """
     judged = sums.clips_of_tracks() > 0
-    truth = track_label[judged]
-    found = scores_of(sums.soft_votes()[judged], truth)
-    by_hard = confusion(truth, sums.hard_votes()[judged].argmax(1), sums.clip_confusion.shape[0])
+    votes = sums.soft_votes()[judged], sums.hard_votes()[judged]
+    found = track_scores(*votes, track_label[judged])
     by_clip = sums.clip_confusion.cpu().numpy()
     loss = sums.mean_loss()
     if np.isnan(loss):
@@ -204,8 +215,6 @@ def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, floa
     return {
         "loss": loss,
         **found,
-        "hard_accuracy": accuracy(by_hard),
-        "hard_f1_macro": f1_macro(by_hard),
         **{f"clip_{name}": score(by_clip) for name, score in SCORES.items()},
     }
 

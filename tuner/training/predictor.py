@@ -30,7 +30,7 @@ class Votes:
         shares: Share of each class ``[k]``: the mean of the clips' probabilities, or with a hard
             vote the share of clips that it wins.
         mean: Mean of the clips' probabilities ``[k]``, which breaks ties.
-        num_clips: Number of clips that voted.
+        num_clips: Number of clips that voted, over all members of a fusion.
     """
 
     shares: NDArray[np.float64]
@@ -75,15 +75,17 @@ class Predictor:
 
     def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
         """Return the votes for a track."""
-        return _count(self.clip_probabilities(sounds), vote)
+        clips = self.clip_probabilities(sounds)
+        count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
+        return Votes(count(clips), clips.mean(0, dtype=np.float64), len(clips))
 
 
 @dataclass(frozen=True)
 class FusedPredictor:
-    """Several trained models in the place of one: the mean of what they predict for each clip.
+    """Several trained models in the place of one: the mean of their votes for a track.
 
     Attributes:
-        members: The models; all take the same clips and know the same classes in the same order.
+        members: The models; all know the same classes in the same order.
         weights: Their weights, with a sum of 1.
     """
 
@@ -98,21 +100,16 @@ class FusedPredictor:
     @property
     def sample_rates(self) -> tuple[int, ...]:
         """Rates at which it needs a track, in Hz."""
-        return self.members[0].sample_rates
-
-    def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float64]:
-        """Return the class probabilities ``[n, k]`` of the clips of a track."""
-        found = [torch.from_numpy(one.clip_probabilities(sounds)) for one in self.members]
-        return np.asarray(metrics.weighted_mean(found, self.weights).numpy())
+        return tuple(sorted({rate for one in self.members for rate in one.sample_rates}))
 
     def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
         """Return the votes for a track."""
-        return _count(self.clip_probabilities(sounds), vote)
-
-
-def _count(clips: NDArray[np.floating], vote: VoteKind) -> Votes:
-    count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
-    return Votes(count(clips), clips.mean(0, dtype=np.float64), len(clips))
+        found = [one.votes(sounds, vote) for one in self.members]
+        return Votes(
+            metrics.weighted_mean([one.shares for one in found], self.weights),
+            metrics.weighted_mean([one.mean for one in found], self.weights),
+            sum(one.num_clips for one in found),
+        )
 
 
 TrainedModel: TypeAlias = Predictor | FusedPredictor

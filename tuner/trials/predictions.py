@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from pipelines.features.networks.selection import without_files
-from tuner.errors import StudyError
 from tuner.training import metrics
 from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
@@ -32,14 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a trained trial on one split.
+    """Predictions of a trained trial, or of a fusion of several, on one split.
 
     Attributes:
         track_ids: Tracks of the split, ``t``.
         truth: Class of each track ``[t]``.
         probabilities: Soft vote ``[t, k]``, the mean of the clips' probabilities.
         hard: Hard vote ``[t, k]``, the share of clips that each class wins.
-        clip_confusion: Counts of clips ``[k, k]``, truth in rows.
+        clip_confusion: Counts of clips ``[k, k]``, truth in rows; None for a fusion, whose members
+            need not have the same clips.
         metrics: Metrics of the split; see `tuner.training.metrics.evaluation`.
     """
 
@@ -47,7 +47,7 @@ class Predictions:
     truth: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     hard: NDArray[np.float64]
-    clip_confusion: NDArray[np.int64]
+    clip_confusion: NDArray[np.int64] | None
     metrics: dict[str, float]
 
     @property
@@ -57,11 +57,12 @@ class Predictions:
         return winners
 
     def write(self, study: Folder, trial_id: str, split: str) -> None:
-        """Keep the predictions in the trial's folder.
+        """Keep the predictions of a trial in its folder.
 
         Raises:
             StorageFullError: No room left; names the path.
         """
+        assert self.clip_confusion is not None
         about = json.dumps({"track_ids": self.track_ids, "metrics": self.metrics})
         archive = io.BytesIO()
         np.savez_compressed(
@@ -88,10 +89,11 @@ class Predictions:
 
     def _is_whole(self) -> bool:
         """Return True if there are finite probabilities for each track."""
-        t, k = len(self.track_ids), len(self.clip_confusion)
+        t, counts = len(self.track_ids), self.clip_confusion
         return bool(
-            self.truth.shape == (t,)
-            and self.probabilities.shape == self.hard.shape == (t, k)
+            counts is not None
+            and self.truth.shape == (t,)
+            and self.probabilities.shape == self.hard.shape == (t, len(counts))
             and np.isfinite(self.probabilities).all()
         )
 
@@ -100,37 +102,28 @@ def _file(split: str) -> str:
     return f"answers/{split}.npz"  # the name on disk since the first version
 
 
-def predict_split(
-    study: Folder, specs: Sequence[TrialSpec], weights: Sequence[float], split: str
-) -> Predictions:
+def predict_split(study: Folder, spec: TrialSpec, split: str) -> Predictions:
     """Predict a split from stored feature rows, with the weights of the best epoch.
 
     Args:
         study: Folder of the study.
-        specs: The trial; or the members of a fusion, whose clip probabilities are averaged.
-        weights: Weight of each, with a sum of 1.
+        spec: The trial.
         split: The split.
 
     Raises:
-        CheckpointError: A trial has no intact checkpoint.
-        StudyError: The feature sets of the members hold different clips.
+        CheckpointError: The trial has no intact checkpoint.
     """
-    members = [_predict_clips(study, spec, split) for spec in specs]
-    first = members[0]
-    for one in members[1:]:
-        if one.track_ids != first.track_ids or not torch.equal(one.track, first.track):
-            raise StudyError("the feature sets of the fused models hold different clips")
-    k = members[0].probabilities.shape[1]
-    sums = metrics.EvalSums.zeros(len(first.truth), k, torch.device("cpu"))
-    mean = metrics.weighted_mean([one.probabilities for one in members], weights)
-    sums.add(mean, first.y, first.track)
+    clips = _predict_clips(study, spec, split)
+    k = clips.probabilities.shape[1]
+    sums = metrics.EvalSums.zeros(len(clips.truth), k, torch.device("cpu"))
+    sums.add(clips.probabilities, clips.y, clips.track)
     return Predictions(
-        track_ids=first.track_ids,
-        truth=first.truth,
+        track_ids=clips.track_ids,
+        truth=clips.truth,
         probabilities=sums.soft_votes(),
         hard=sums.hard_votes(),
         clip_confusion=sums.clip_confusion.cpu().numpy(),
-        metrics=metrics.evaluation(sums, first.truth),
+        metrics=metrics.evaluation(sums, clips.truth),
     )
 
 
