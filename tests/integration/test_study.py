@@ -153,7 +153,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
     assert (found["status"], found["study"], found["experiment"]) == ("done", "small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
-    keys += "trials best confirm test ensembles leakage registered leaky_twin seconds"
+    keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds"
     assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
@@ -168,6 +168,13 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 5
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
+    assert [row["name"] for row in found["baselines"]] == [
+        "majority", "ridge_logmel", "ridge_embedding",
+    ]  # fmt: skip
+    for row in found["baselines"][:2]:
+        assert row["test"]["tracks"] == found["test"]["tracks"]
+        assert row["winner"] == found["test"]["f1_macro"]
+    assert "speech are not on this machine" in found["baselines"][2]["left_out"]
     assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95", "refit", "fusion"}
     assert found["confirm"]["refit"] is True
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
@@ -181,7 +188,10 @@ def test_the_json_has_the_promised_keys(study) -> None:
     }  # fmt: skip
     assert found["registered"]["name"] == "small"
     assert str(found["registered"]["version"]) == "1"
-    assert found["registered"]["alias"] == "champion"
+    # Six epochs may leave the network below ridge on nine easy tones, or close to guessing.
+    doubts = ("below a baseline", "no better than guessing")
+    doubted = any(words in found["registered"]["reason"] for words in doubts)
+    assert found["registered"]["alias"] == (None if doubted else "champion")
     assert set(found["seconds"]) == {"features", "search", "confirm", "total"}
 
 
@@ -213,7 +223,7 @@ def test_the_test_score_is_that_of_predicting_the_test_files(study) -> None:
     spec = found["best"]["config"]["features"]["n_mels"]
     used = next(f for f in found["features"] if _n_mels(f["path"]) == spec)
     tracks = pyarrow.parquet.read_table(Path(used["path"]) / "tracks.parquet").to_pylist()
-    model = load_model("models:/small@champion", found["tracking_uri"])
+    model = load_model("models:/small/1", found["tracking_uri"])
     truth, predicted = [], []
     for track in tracks:
         if track["split"] == "test":

@@ -13,6 +13,7 @@ from pipelines.build.building import BuildProgress
 from pipelines.errors import SplitError
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec
+from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import loads
@@ -167,7 +168,7 @@ def test_all_sets_of_a_space_are_built_at_once_and_found_again(
     local_ray, tones: Path, tmp_path: Path
 ) -> None:
     progress: list[BuildProgress] = []
-    built = build_all(loads(SPACE), tones, tmp_path, progress.append)
+    built = build_all(loads(SPACE), read_catalog(tones), tmp_path, progress.append)
     shapes = {
         (feature.kind, result.feature_set.manifest.shape) for (_, feature), result in built.items()
     }
@@ -176,6 +177,6 @@ def test_all_sets_of_a_space_are_built_at_once_and_found_again(
     # 36 files of two clips in three sets
     assert progress[-1] == BuildProgress(files=36, listed=36, rejected=0, clips=216, resumed=0)
     assert all(one["leakage"]["passed"] for one in map(describe, built.values()))
-    again = build_all(loads(SPACE), tones, tmp_path, progress.append)
+    again = build_all(loads(SPACE), read_catalog(tones), tmp_path, progress.append)
     assert list(again) == list(built)
     assert all(result.reused for result in again.values())

@@ -10,7 +10,6 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from tests.tuner.answering import LABELS, Study, all_splits
-from tuner.ledger.summary import Registration
 from tuner.study import finish
 from tuner.study.ensemble import compare_ensembles
 
@@ -55,16 +54,3 @@ def test_scores_that_are_not_finite_do_not_break_the_ledger(study: Study) -> Non
     )
     finish.test_winner(study)
     assert "log_loss" not in study.required("test")["metrics"]
-
-
-@pytest.mark.parametrize(
-    ("version", "is_guessing", "expected"),
-    [
-        (3, False, "because"),
-        (3, True, "no better than guessing on the test tracks, registered anyway: because"),
-        (None, True, "because"),
-    ],
-)
-def test_a_model_that_guesses_is_registered_with_a_note(version, is_guessing, expected) -> None:
-    done = Registration("quick", version, None, "because")
-    assert finish.reason_of(done, is_guessing) == expected

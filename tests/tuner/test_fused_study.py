@@ -22,6 +22,7 @@ from pipelines.store import open_feature_set
 from tests.conftest import write_tones
 from tests.tuner.answering import Silent
 from tuner.config import Experiment, loads
+from tuner.ledger.doubts import doubts
 from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import summarise
@@ -229,7 +230,7 @@ def test_every_display_names_the_fusion(study: Local) -> None:
     found = summary.to_json()
     assert found["confirm"]["fusion"]["chosen"] is True
     assert found["confirm"]["refit"] is False
-    assert any("the tested model is a fusion" in text for text in summary.doubts())
+    assert any("the tested model is a fusion" in text for text in doubts(summary))
     lines = list(result_lines(summary, study.paths, None))
     (line,) = (line for line in lines if line.startswith("fusion"))
     assert "c0 (cnn) x 0." in line

@@ -65,6 +65,7 @@ def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, An
         ledger=SimpleNamespace(last=lambda kind: None),
         record=lambda kind, **fields: records.append(fields),
         feature_paths={},
+        cluster=SimpleNamespace(num_cpus=1, num_nodes=2),  # no embedding is built for a baseline
     )
     build_features(cast("Context", study))
     return said[-1], records[-1]["features"]

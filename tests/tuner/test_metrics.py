@@ -133,25 +133,3 @@ def test_votes_by_hand() -> None:
     p = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.55]], dtype=np.float32)
     np.testing.assert_allclose(metrics.soft_votes(p), [1.75 / 3, 1.25 / 3], rtol=1e-6)
     np.testing.assert_allclose(metrics.hard_votes(p), [1 / 3, 2 / 3])
-
-
-def test_bootstrap_of_accuracy_is_the_binomial_interval() -> None:
-    # Accuracy over n resampled tracks is binomial(n, p) / n: at n = 400, p = 0.8 the normal
-    # interval holds.
-    truth = np.zeros(400, dtype=np.int64)
-    predicted = np.repeat([0, 1], [320, 80])
-    low, high = metrics.bootstrap_interval(truth, predicted, metrics.accuracy, 2)
-    half = 1.96 * np.sqrt(0.8 * 0.2 / 400)
-    assert low == pytest.approx(0.8 - half, abs=0.008)
-    assert high == pytest.approx(0.8 + half, abs=0.008)
-
-
-def test_bootstrap_over_models_is_narrower_when_their_errors_differ() -> None:
-    # Two models that err on different tracks: their mean varies less than either.
-    truth = np.zeros(200, dtype=np.int64)
-    one, two = truth.copy(), truth.copy()
-    one[:60], two[60:120] = 1, 1
-    alone = metrics.bootstrap_interval(truth, one, metrics.accuracy, 2)
-    both = metrics.bootstrap_interval(truth, np.stack([one, two]), metrics.accuracy, 2)
-    assert both[1] - both[0] < 0.8 * (alone[1] - alone[0])
-    assert both[0] < 0.7 < both[1]

@@ -117,6 +117,21 @@ def test_the_champion_is_beaten_only_on_the_same_tracks(store) -> None:
     assert tags == wanted
 
 
+def test_a_model_in_doubt_is_registered_and_becomes_no_champion(store) -> None:
+    from mlflow import MlflowClient
+
+    uri, runs, model = store
+    doubt = "below a baseline: try more trials"
+    facts = dataclasses.replace(FACTS, doubt=doubt)
+    done = register(uri, runs[1], model, "doubted", facts)
+    assert (done.version, done.alias) == (1, None)
+    assert done.reason.startswith(f"doubted version 1, without alias: {doubt}")
+    assert "set_registered_model_alias('doubted', 'champion', 1)" in done.reason
+    client = MlflowClient(uri)
+    assert client.get_registered_model("doubted").aliases == {}
+    assert client.get_model_version("doubted", "1").tags["no_champion"] == doubt
+
+
 def test_registering_again_finds_the_version(store) -> None:
     from mlflow import MlflowClient
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import norm
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
@@ -52,22 +55,26 @@ def test_settings_of_another_version_are_named() -> None:
     assert "pydantic" not in str(caught.value)
 
 
+BY_F1 = selection.Ranking("val_f1_macro", maximise=True)
+BY_LOSS = selection.Ranking("val_loss", maximise=False)
+
+
 def rows() -> Iterable[selection.TrialRow]:
     return selection.trial_rows(STUDY).values()
 
 
 def test_leaderboard_counts_ended_trials_and_keeps_ties_in_order() -> None:
-    ranked = selection.leaderboard(rows(), "val_f1_macro", maximise=True)
+    ranked = selection.leaderboard(rows(), BY_F1)
     assert [r.trial_id for r in ranked] == ["t1", "t2", "t0"]
-    ranked = selection.leaderboard(rows(), "val_loss", maximise=False)
+    ranked = selection.leaderboard(rows(), BY_LOSS)
     assert [r.trial_id for r in ranked] == ["t1", "t2", "t0"]
 
 
 def test_winner_has_the_best_mean_not_the_best_run() -> None:
-    ranked = selection.candidates(rows(), "val_f1_macro", maximise=True)
+    ranked = selection.candidates(rows(), BY_F1)
     assert [(c.trial_id, c.mean) for c in ranked] == [("t1", pytest.approx(0.45)), ("t2", 0.4)]
-    assert selection.best_run(ranked[0], "val_f1_macro", maximise=True).trial_id == "c1b"
-    assert selection.best_run(ranked[0], "val_loss", maximise=False).trial_id == "c1b"
+    assert selection.best_run(ranked[0], BY_F1).trial_id == "c1b"
+    assert selection.best_run(ranked[0], BY_LOSS).trial_id == "c1b"
 
 
 def test_among_equals_the_smaller_validation_loss_wins() -> None:
@@ -84,11 +91,51 @@ def test_among_equals_the_smaller_validation_loss_wins() -> None:
         if record["kind"] == "trial_end":
             record["best"]["metrics"]["val_loss"] = losses[record["trial_id"]]
     of = list(selection.trial_rows(records).values())
-    ranked = selection.leaderboard(of, "val_f1_macro", maximise=True)
+    ranked = selection.leaderboard(of, BY_F1)
     assert [row.trial_id for row in ranked] == ["t1", "t0"]
-    confirmed = selection.candidates(of, "val_f1_macro", maximise=True)
+    confirmed = selection.candidates(of, BY_F1)
     assert [one.trial_id for one in confirmed] == ["t1", "t0"]
-    assert selection.best_run(confirmed[0], "val_f1_macro", maximise=True).trial_id == "b1"
+    assert selection.best_run(confirmed[0], BY_F1).trial_id == "b1"
+
+
+def ended(name: str, value: float, log_loss: float, **extra: Any) -> list[dict[str, Any]]:
+    records = trial(name, extra.pop("stage", "search"), [value], **extra)
+    records[-1]["best"]["metrics"]["val_log_loss"] = log_loss
+    return records
+
+
+@pytest.mark.parametrize(
+    ("num_tracks", "expected"),
+    [
+        (None, ["t0", "t1", "t2"]),  # a ledger of an earlier version
+        (12, ["t1", "t0", "t2"]),  # 11 of 12 right are within one standard error of 12
+        (1000, ["t0", "t1", "t2"]),
+    ],
+)
+def test_scores_within_a_standard_error_are_ranked_by_log_loss(num_tracks, expected) -> None:
+    records = [
+        *ended("t0", 1.0, 0.9, ordinal=0),
+        *ended("t1", 11 / 12, 0.4, ordinal=1),
+        *ended("t2", 6 / 12, 0.1, ordinal=2),
+        *ended("a", 1.0, 0.9, stage="confirm", parent="t0"),
+        *ended("b", 11 / 12, 0.4, stage="confirm", parent="t1"),
+        *ended("c", 6 / 12, 0.1, stage="confirm", parent="t2"),
+    ]
+    of = list(selection.trial_rows(records).values())
+    ranking = selection.Ranking("val_f1_macro", maximise=True, num_tracks=num_tracks)
+    assert [row.trial_id for row in selection.leaderboard(of, ranking)] == expected
+    assert [one.trial_id for one in selection.candidates(of, ranking)] == expected
+    runs = selection.Candidate("t", tuple(row for row in of if row.stage == "confirm"), ())
+    assert selection.best_run(runs, ranking).parent_trial == expected[0]
+
+
+def test_the_bar_is_one_standard_error_below_the_best() -> None:
+    bar = selection.Ranking("val_accuracy", maximise=True, num_tracks=400).bar(0.8)
+    assert bar == pytest.approx(0.8 - np.sqrt(0.8 * 0.2 / 400), abs=0.003)
+    # all of 12 right: the share of which 12 hits in a row have the probability of one tail
+    bar = selection.Ranking("val_accuracy", maximise=True, num_tracks=12).bar(1.0)
+    assert bar == pytest.approx(norm.cdf(-1) ** (1 / 12), abs=1e-4)
+    assert selection.Ranking("val_loss", maximise=False, num_tracks=12).bar(0.3) == 0.3
 
 
 def test_counts() -> None:

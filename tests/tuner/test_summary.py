@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from tests.tuner.studies import finished_study
 from tests.tuner.test_selection import STUDY, trial
+from tuner.ledger.doubts import doubts
 from tuner.ledger.summary import Summary, summarise
 from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
 
@@ -94,14 +98,11 @@ def end_of_study(confusion: list[list[int]], ci95: list[float], passed: bool = T
     ("records", "words"),
     [
         (end_of_study([[90, 10], [10, 90]], [0.85, 0.94]), []),
-        # All right on four tracks: the bootstrap's interval is a point, and says nothing.
+        # All right on four tracks.
+        (end_of_study([[2, 0], [0, 2]], [0.4, 1.0]), ["4 test tracks show nothing", "guessing"]),
         (
-            end_of_study([[2, 0], [0, 2]], [1.0, 1.0]),
-            ["only 4 test tracks (2 in the smallest class)"],
-        ),
-        (
-            end_of_study([[50, 10], [1, 2]], [0.7, 0.85]),
-            ["only 63 test tracks (3 in the smallest class)", "no better than guessing"],
+            end_of_study([[50, 10], [1, 2]], [0.4, 0.7]),
+            ["no better than guessing", "only 63 test tracks (3 in the smallest class)"],
         ),
         (end_of_study([[60, 40], [40, 60]], [0.45, 0.75]), ["0.30 wide"]),
         (end_of_study([[50, 0], [50, 0]], [0.3, 0.35]), ["no better than guessing"]),
@@ -112,7 +113,7 @@ def end_of_study(confusion: list[list[int]], ci95: list[float], passed: bool = T
     ],
 )
 def test_doubts_are_those_that_the_numbers_give(records, words) -> None:
-    found = list(summary_of([STUDY[0], *records]).doubts())
+    found = list(doubts(summary_of([STUDY[0], *records])))
     assert len(found) == len(words), found
     for text, word in zip(found, words, strict=True):
         assert word in text
@@ -120,8 +121,34 @@ def test_doubts_are_those_that_the_numbers_give(records, words) -> None:
 
 def test_a_single_new_seed_is_a_doubt() -> None:
     records = end_of_study([[90, 10], [10, 90]], [0.85, 0.94])
-    (doubt,) = summary_of([STUDY[0], *records, {**CONFIRMED, "seeds": 1}]).doubts()
+    (doubt,) = doubts(summary_of([STUDY[0], *records, {**CONFIRMED, "seeds": 1}]))
     assert doubt.startswith("the winner was trained again with a single new seed")
+
+
+def validated(values: list[float], num_tracks: int, mean: float | None = None) -> list[str]:
+    """The doubts of a study after its search, or its confirmation."""
+    trials = [
+        record
+        for number, value in enumerate(values)
+        for record in trial(f"t{number}", "search", [value], ordinal=number)
+    ]
+    confirmed = [] if mean is None else [{**CONFIRMED, "seeds": 3, "mean": mean}]
+    baselines = {"kind": "baselines", "val_tracks": num_tracks, "rows": []}
+    return list(doubts(summary_of([STUDY[0], baselines, *trials, *confirmed])))
+
+
+def test_doubts_speak_of_validation() -> None:
+    assert validated([0.9, 0.5], 200, 0.89) == []
+    (few,) = validated([0.9, 0.5], 20)
+    assert few.startswith("only 20 validation tracks chose the winner; a single one moves")
+    assert few.endswith("by 0.05")
+    (saturated,) = validated([1.0, 0.5, 1.0], 50)
+    assert saturated.startswith("2 trials reached the highest possible val_f1_macro")
+    # One standard error of 0.9 on 100 tracks is 0.03.
+    (tied,) = validated([0.9, 0.88, 0.7], 100)
+    assert tied.startswith("2 of 3 trials are within one standard error of the best val_f1_macro")
+    (fall,) = validated([0.9, 0.5], 100, 0.8)
+    assert fall.startswith("val_f1_macro fell from 0.900 in the search to 0.800 with new seeds")
 
 
 def test_a_leak_in_any_feature_set_is_a_leak() -> None:
@@ -137,7 +164,7 @@ def test_a_leak_in_any_feature_set_is_a_leak() -> None:
     assert leak_in_words(worst_leakage(sets)) == (
         "LEAKY: 1 pair of equal tracks, 2 pairs of near-duplicates in more than one split"
     )
-    (_, conflicts) = found.doubts()
+    (_, conflicts) = doubts(found)
     assert conflicts.startswith("3 pairs of copies of one recording have different labels")
 
 
@@ -148,10 +175,17 @@ def test_a_split_by_clips_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("confusion", "expected"),
-    [([[50, 10], [1, 2]], True), ([[50, 1], [9, 3]], False), ([[50, 0], [3, 0]], True)],
+    ("confusion", "ci95", "expected"),
+    [
+        ([[50, 10], [1, 2]], [0.4, 0.7], True),  # 52 of 63 right, the most common class 60
+        ([[50, 1], [9, 3]], [0.4, 0.7], True),  # 53 against 51: not more than noise
+        # 92 % right where the most common class is 90 %, but the rare one is known
+        ([[87, 3], [5, 5]], [0.55, 0.9], False),
+        ([[60, 40], [40, 60]], [0.53, 0.67], False),
+        (np.full((10, 10), 6) + np.diag([1] * 10), [0.08, 0.15], True),  # 70 of 610: 0.11
+    ],
 )
-def test_guessing(confusion: list[list[int]], expected: bool) -> None:
-    # 52 of 63 right against 60 by the commonest class; 53 against 51; 50 against 50
-    test = end_of_study(confusion, [0.1, 0.9])[2]
+def test_guessing(confusion: Any, ci95: list[float], expected: bool) -> None:
+    counts = np.array(confusion)
+    test = end_of_study(counts.tolist(), ci95)[2] | {"labels": list(map(str, counts[0]))}
     assert Evaluation.of(test).is_guessing is expected

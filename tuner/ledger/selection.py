@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from pipelines.settings import in_words
 from tuner.config import Experiment
 from tuner.errors import StudyError
+from tuner.training import uncertainty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tuner.ledger.journal import Record
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 REFIT = "refit-"
 # Trial of a fusion that was chosen.
 FUSION = "final-fusion"
+ONE_STANDARD_ERROR = 0.6827  # the level at which a normal variable is within one of its mean
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -98,6 +102,13 @@ class TrialRow:
         assert value is not None
         return value
 
+    @property
+    def log_loss(self) -> float:
+        """Log loss at the best epoch: over tracks, or over clips in ledgers of early versions."""
+        assert self.best is not None
+        measured = self.best["metrics"]
+        return float(measured.get("val_log_loss", measured.get("val_loss", 0.0)))
+
 
 def num_folds(config: Mapping[str, Any]) -> int:
     """Return the number of folds of a recorded experiment; 0 without a cross-validation."""
@@ -124,23 +135,62 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
     return rows
 
 
-def leaderboard(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[TrialRow]:
-    """Rank the search trials that have a value, best first.
+@dataclass(frozen=True)
+class Ranking:
+    """The order of a study's trials.
 
-    Ties go to the smaller validation loss, then to the trial that was proposed first. Trials that
-    were stopped before their last fold come after the others.
+    Scores within one standard error of the best count as tied with it, and the lower log loss
+    wins: with few validation tracks many trials tie, and log loss reads more of each prediction.
+
+    Attributes:
+        metric: Metric that decides.
+        maximise: True if larger is better.
+        num_tracks: Number of validation tracks; None if the ledger does not say, as in studies
+            of earlier versions, where only equal scores are tied.
     """
-    ranked = [row for row in rows if row.stage == "search" and row.value(metric) is not None]
-    return sorted(
-        ranked, key=lambda row: (row.is_partial, *_merit(row, metric, maximise), row.ordinal)
-    )
+
+    metric: str
+    maximise: bool
+    num_tracks: int | None = None
+
+    def bar(self, best: float) -> float:
+        """Return the worst value that is tied with the best one.
+
+        For a score, this is the lower end of the exact 68 % interval of a share of the validation
+        tracks; unlike the best value's own standard error, it is not 0 at a score of 1.
+        """
+        if not self.maximise or not self.num_tracks:
+            return best
+        return uncertainty.exact_interval(best, self.num_tracks, ONE_STANDARD_ERROR)[0]
+
+    def sorted(
+        self, items: Iterable[Item], runs_of: Callable[[Item], Sequence[TrialRow]]
+    ) -> list[Item]:
+        """Sort items by the means over their runs, best first; equal ones keep their order."""
+        sign = 1 if self.maximise else -1
+        found = [
+            (
+                sign * float(np.mean([run.reached(self.metric) for run in runs_of(item)])),
+                float(np.mean([run.log_loss for run in runs_of(item)])),
+                item,
+            )
+            for item in items
+        ]
+        bar = sign * self.bar(sign * max((one[0] for one in found), default=0.0))
+        return [one[2] for one in sorted(found, key=lambda one: (-min(one[0], bar), one[1]))]
 
 
-def _merit(row: TrialRow, metric: str, maximise: bool) -> tuple[float, float]:
-    """Return a sort key, smaller is better: with few tracks many trials tie on the metric."""
-    value = row.reached(metric)
-    assert row.best is not None
-    return (-value if maximise else value), row.best["metrics"].get("val_loss", 0.0)
+def leaderboard(rows: Iterable[TrialRow], ranking: Ranking) -> list[TrialRow]:
+    """Rank the search trials that have a value, best first; of equal ones the first proposed.
+
+    Trials that were stopped before their last fold come after the others.
+    """
+    found = [
+        row for row in rows if row.stage == "search" and row.value(ranking.metric) is not None
+    ]
+    found.sort(key=lambda row: row.ordinal)
+    parts = ([row for row in found if row.is_partial is partial] for partial in (False, True))
+    return [row for part in parts for row in ranking.sorted(part, lambda row: (row,))]
 
 
 @dataclass(frozen=True)
@@ -157,27 +207,22 @@ class Candidate:
         return float(np.mean(self.values))
 
 
-def candidates(rows: Iterable[TrialRow], metric: str, maximise: bool) -> list[Candidate]:
+def candidates(rows: Iterable[TrialRow], ranking: Ranking) -> list[Candidate]:
     """Rank the configurations with at least one successful confirmation run, best mean first."""
     runs: dict[str, list[TrialRow]] = {}
     for row in rows:
-        if row.stage == "confirm" and row.parent_trial and row.value(metric) is not None:
+        if row.stage == "confirm" and row.parent_trial and row.value(ranking.metric) is not None:
             runs.setdefault(row.parent_trial, []).append(row)
     found = [
-        Candidate(name, tuple(group), tuple(row.reached(metric) for row in group))
+        Candidate(name, tuple(group), tuple(row.reached(ranking.metric) for row in group))
         for name, group in runs.items()
     ]
-
-    def merit(one: Candidate) -> tuple[float, float]:
-        value, loss = np.mean([_merit(row, metric, maximise) for row in one.runs], axis=0)
-        return float(value), float(loss)
-
-    return sorted(found, key=merit)
+    return ranking.sorted(found, lambda one: one.runs)
 
 
-def best_run(candidate: Candidate, metric: str, maximise: bool) -> TrialRow:
+def best_run(candidate: Candidate, ranking: Ranking) -> TrialRow:
     """Return the confirmation run whose weights are kept: the best one on validation."""
-    return min(candidate.runs, key=lambda row: _merit(row, metric, maximise))
+    return ranking.sorted(candidate.runs, lambda row: (row,))[0]
 
 
 def counts(rows: Iterable[TrialRow]) -> dict[str, int]:

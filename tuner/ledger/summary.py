@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.errors import UserError
 from tuner.ledger import selection
+from tuner.ledger.baselines import Baseline
 from tuner.ledger.confirmation import Confirmation
 from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.pace import Pace
-from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
+from tuner.ledger.trust import Evaluation, worst_leakage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pipelines.features.networks import Provenance
     from pipelines.splits.leakage import Leakage
@@ -63,8 +64,7 @@ class Summary:
 
     Attributes:
         study: Name of the study.
-        metric: The metric that trials are ranked by.
-        maximise: True if larger is better.
+        ranking: Order of the trials.
         reference: Scores that others reported on this data.
         status: How the study ended, or ``running``.
         time_ms: Time of the newest record.
@@ -77,6 +77,7 @@ class Summary:
         winner: The confirmed configuration, or the best one so far; None if no trial succeeded.
         provenance: What the pretrained parts of the tested model were trained on.
         layout: Layout of the data set; empty in ledgers of early versions.
+        baselines: Models that cost nothing, on the same tracks.
         confirm: The confirmation.
         test: The evaluation on the test split.
         votes: Scores of the votes in `VOTES`, as recorded.
@@ -87,8 +88,7 @@ class Summary:
     """
 
     study: str
-    metric: str
-    maximise: bool
+    ranking: selection.Ranking
     reference: str | None
     status: str
     time_ms: int
@@ -101,6 +101,7 @@ class Summary:
     winner: TrialRow | None
     provenance: tuple[Provenance, ...]
     layout: str
+    baselines: list[Baseline]
     confirm: Confirmation | None
     test: Evaluation | None
     votes: list[dict[str, Any]]
@@ -108,6 +109,16 @@ class Summary:
     registered: Registration
     leaky_twin: LeakyTwin | None
     seconds: dict[str, float] | None
+
+    @property
+    def metric(self) -> str:
+        """The metric that trials are ranked by."""
+        return self.ranking.metric
+
+    @property
+    def maximise(self) -> bool:
+        """True if larger is better."""
+        return self.ranking.maximise
 
     @property
     def runner_up(self) -> TrialRow | None:
@@ -122,6 +133,14 @@ class Summary:
     def value(self, trial: TrialRow) -> float:
         """Return a ranked trial's value of the study's metric."""
         return trial.reached(self.metric)
+
+    @property
+    def best_scores(self) -> dict[str, float] | None:
+        """The winner's validation scores in the search."""
+        if self.winner is None or self.winner.best is None:
+            return None
+        metrics = self.winner.best["metrics"]
+        return {name: metrics[f"val_{name}"] for name in ("f1_macro", "accuracy")}
 
     @property
     def is_refit(self) -> bool:
@@ -161,50 +180,15 @@ class Summary:
         """What the pretrained parts of the tested model were trained on, each in a sentence."""
         return [f"{one.name} was trained on {one.trained_on}" for one in self.provenance]
 
-    def doubts(self) -> Iterator[str]:
-        """Find reasons to doubt the score in the study's own numbers."""
-        if self.leakage and not self.leakage.passed:
-            yield (
-                f"the data is {leak_in_words(self.leakage)}; the scores do not show how well "
-                "other recordings would be recognised, and the model was not registered"
-            )
-        if self.leakage and self.leakage.label_conflicts:
-            yield (
-                f"{self.leakage.label_conflicts} pairs of copies of one recording have different "
-                "labels; no model can get all of them right"
-            )
-        if self.pace and self.pace.is_short:
-            yield str(self.pace)
-        for one in self.provenance:
-            if overlap := one.overlaps.get(self.layout):
-                yield (
-                    f"the data that {one.name} was trained on is {overlap} with this data set "
-                    f"({self.layout}); the scores may be too good"
-                )
-        if self.test:
-            yield from self.test.doubts()
-        if self.is_fused:
-            yield (
-                "the tested model is a fusion, whose spread between seeds is unknown; the "
-                "confirmed mean is that of the winner alone"
-            )
-        elif self.confirm and self.confirm.seeds < 2:
-            yield (
-                "the winner was trained again with a single new seed, so the spread between seeds "
-                "is unknown (confirm.seeds)"
-            )
-
     def to_json(self) -> dict[str, Any]:
         """Return the keys of ``tuner.run --json``, except those that the tracker knows."""
         confirm, best = self.confirm, None
-        if (winner := self.winner) and (reached := winner.best):
+        if (winner := self.winner) and (scores := self.best_scores):
             best = {
                 "trial_id": winner.trial_id,
                 "config": winner.recorded_config,
                 "params": winner.params,
-                "val": {
-                    name: reached["metrics"][f"val_{name}"] for name in ("f1_macro", "accuracy")
-                },
+                "val": scores,
             }
         audit = (
             "groups_shared", "exact_duplicates_shared", "near_duplicates_shared",
@@ -216,6 +200,7 @@ class Summary:
             "features": self.features,
             "trials": self.counts,
             "best": best,
+            "baselines": [one.to_json() for one in self.baselines],
             "confirm": confirm and confirm.to_json(),
             "test": self.test and {**self.test.metrics, "classes": self.test.classes_to_json()},
             "ensembles": self.votes,
@@ -231,10 +216,11 @@ def summarise(records: Sequence[Record]) -> Summary:
     newest: dict[str, Record] = {record["kind"]: record for record in records}
     rows = selection.trial_rows(records)
     config = newest["study"]["config"]
-    metric, maximise = config["search"]["metric"], config["search"]["mode"] == "max"
+    search, known = config["search"], newest.get("baselines", {})
+    ranking = selection.Ranking(search["metric"], search["mode"] == "max", known.get("val_tracks"))
     trials = [row for row in rows.values() if row.stage == "search"]
     confirm = Confirmation.of(newest)
-    ranked = selection.leaderboard(trials, metric, maximise)
+    ranked = selection.leaderboard(trials, ranking)
     winner = rows.get(confirm.trial_id) if confirm else next(iter(ranked), None)
     fused = newest.get("fused", {})
     members = [rows[one["trial_id"]] for one in fused.get("members", []) if fused["chosen"]]
@@ -242,8 +228,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     ensemble, registered = newest.get("ensemble", {}), newest.get("registered", {})
     return Summary(
         study=newest["study"]["study"],
-        metric=metric,
-        maximise=maximise,
+        ranking=ranking,
         reference=config.get("reference"),
         status=newest.get("study_end", {}).get("status", "running"),
         time_ms=records[-1]["time_ms"],
@@ -256,6 +241,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         layout=sets[0].get("layout", "") if sets else "",
         winner=winner,
         provenance=_provenance(members or [winner] if winner else []),
+        baselines=Baseline.all_of(newest.get("baselines")),
         confirm=confirm,
         test=Evaluation.of(newest["test"]) if "test" in newest else None,
         votes=ensemble.get("rows", []),

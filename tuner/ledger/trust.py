@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from pipelines.splits.leakage import Leakage
-from tuner.training import metrics
+from tuner.training import metrics, uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from tuner.ledger.journal import Record
 
-# Below these a bootstrap over tracks says too little; rules of thumb, not theory.
-FEW_TRACKS = 30
-FEW_OF_A_CLASS = 5
-WIDE_INTERVAL = 0.2
 MAX_EXAMPLES = 20  # of leaks
 
 
@@ -82,27 +78,19 @@ class Evaluation:
         return float(self.confusion.sum(1).max() / self.confusion.sum())
 
     @property
-    def is_guessing(self) -> bool:
-        """True if predicting the most common class would be right at least as often."""
-        return bool(self.metrics["accuracy"] <= self.commonest_share)
+    def lowest_accuracy(self) -> float:
+        """Lower end of the 95 % interval of the accuracy."""
+        return uncertainty.exact_interval(self.metrics["accuracy"], self.metrics["tracks"])[0]
 
-    def doubts(self) -> Iterator[str]:
-        """Find reasons to doubt the score in its own numbers."""
-        low, high = self.metrics["ci95"]
-        tracks, rarest = self.metrics["tracks"], self.confusion.sum(1).min()
-        if tracks < FEW_TRACKS or rarest < FEW_OF_A_CLASS:
-            yield (
-                f"only {tracks} test tracks ({rarest} in the smallest class); expect the score to "
-                "move with different tracks"
-            )
-        elif high - low > WIDE_INTERVAL:
-            yield f"the test interval is {high - low:.2f} wide, from only {tracks} test tracks"
-        if self.is_guessing:
-            yield (
-                "no better than guessing: always predicting the most common class is right for "
-                f"{self.commonest_share:.0%} of the test tracks, the model for "
-                f"{self.metrics['accuracy']:.0%}"
-            )
+    @property
+    def is_guessing(self) -> bool:
+        """True if neither accuracy nor macro F1 is above a guess at the low end of its interval.
+
+        The best guess for accuracy is the most common class, whose share is at least ``1 / k``.
+        Macro F1 counts rare classes as much as common ones; any guess has about ``1 / k`` or less.
+        """
+        low = self.metrics["ci95"][0]
+        return self.lowest_accuracy <= self.commonest_share and low <= 1 / len(self.labels)
 
 
 def worst_leakage(sets: Sequence[Mapping[str, Any]]) -> Leakage:

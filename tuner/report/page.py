@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import REFIT
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
@@ -49,6 +50,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     page = environment.get_template(TEMPLATE).render(
         study=summary,
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
+        doubts=list(doubts(summary)),
+        winner_val=summary.best_scores,
         board=_board(summary),
         max_rows=MAX_ROWS,
         score_names=list(SCORES),

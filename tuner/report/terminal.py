@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tuner.ledger.baselines import baselines_in_words
+from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import num_folds
 from tuner.ledger.trust import leak_in_words
 
@@ -189,7 +191,7 @@ def _facts(
     if twin := summary.leaky_twin:
         for number, line in enumerate(twin.lines()):
             yield "" if number else "leaky twin", line
-    for doubt in summary.doubts():
+    for doubt in doubts(summary):
         yield "note", doubt
     rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once
     for one in summary.features:
@@ -227,6 +229,8 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
         scores = summary.test.metrics
         f1 = f"macro F1 {scores['f1_macro']:.3f} ({_interval(scores['ci95'])})"
         yield "test", f"{f1}, accuracy {scores['accuracy']:.3f}, {scores['tracks']} tracks"
+    if told := baselines_in_words(summary.baselines):
+        yield "baselines", told
 
 
 def _interval(ends: list[float]) -> str:

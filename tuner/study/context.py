@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tuner.config import Space
     from tuner.ledger.journal import Ledger, Record, StudyPaths
     from tuner.report.terminal import Terminal
+    from tuner.study.baseline_sets import Source
     from tuner.tracking import Tracker
     from tuner.trials.cluster import Cluster
 
@@ -39,6 +40,7 @@ class Context:
         terminal: Display for the user.
         feature_paths: Folder of each feature set; filled by the first stage.
         asks_for_twin: True to train the leaky twin at the end.
+        baseline_sources: Feature set of each baseline; filled by the first stage.
     """
 
     space: Space
@@ -49,6 +51,7 @@ class Context:
     terminal: Terminal
     feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
     asks_for_twin: bool = False
+    baseline_sources: list[Source] = field(default_factory=list)
 
     @property
     def metric(self) -> str:
@@ -59,6 +62,12 @@ class Context:
     def maximise(self) -> bool:
         """True if a larger value of the metric is better."""
         return self.space.template.search.mode == "max"
+
+    @property
+    def ranking(self) -> selection.Ranking:
+        """Order of the trials; the number of validation tracks is known after the baselines."""
+        known = self.ledger.last("baselines") or {}
+        return selection.Ranking(self.metric, self.maximise, known.get("val_tracks"))
 
     def record(self, kind: str, **fields: Any) -> Record:
         """Write a record to the ledger, then show it to the user and the tracker."""

@@ -16,7 +16,7 @@ from tuner.study.final import chosen, final_model, final_run
 from tuner.study.fuse import confirmed_runs, matched, to_be_fused
 from tuner.study.mixing import select_weights
 from tuner.study.stages import winning_run
-from tuner.training import metrics
+from tuner.training import metrics, uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,5 @@ def _scores(matched: Matched, weights: NDArray[np.float64], vote: str) -> dict[s
     found: dict[str, Any] = metrics.scores_of(voted, matched.truth)
     if vote == "hard":
         del found["log_loss"]  # shares of a few clips are not probabilities
-    predicted, k = voted.argmax(1), voted.shape[1]
-    for key, metric in (("ci95", metrics.f1_macro), ("accuracy_ci95", metrics.accuracy)):
-        found[key] = list(metrics.bootstrap_interval(matched.truth, predicted, metric, k))
+    found |= uncertainty.intervals(matched.truth, voted.argmax(1), voted.shape[1])
     return {**found, "tracks": len(matched.truth), "left_out": matched.num_unknown}

@@ -11,13 +11,15 @@ from pipelines.features.rules import check_front_end
 from pipelines.sources.files import is_uri
 from tuner.errors import StudyError, StudyExistsError, UsageError
 from tuner.ledger.trust import leak_in_words, worst_leakage
+from tuner.study.baseline_sets import baseline_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pipelines.build.building import BuildProgress, BuildResult
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
+    from pipelines.sources.tracks import Catalog
     from pipelines.storage import Folder
     from pipelines.store import FeatureSet
     from tuner.config import Space
@@ -85,12 +87,19 @@ def build_features(study: Context) -> None:
         StudyError: The feature sets disagree on the split.
         StudyExistsError: The data has changed since the study began.
     """
+    from pipelines.sources.catalog import read_catalog
+
+    catalog = read_catalog(study.paths.data)
+    sources = baseline_sources(study.space, study.cluster, len(catalog.tracks))
+    more = [source.key for source in sources if source.key]
     built = build_all(
-        study.space, study.paths.data, study.paths.features.local(), study.terminal.files
+        study.space, catalog, study.paths.features.local(), study.terminal.files, more
     )
     study.feature_paths = {key: str(r.feature_set.path.resolve()) for key, r in built.items()}
-    _refuse_different_splits([result.feature_set for result in built.values()])
-    described = [describe(result) for result in built.values()]
+    study.baseline_sources = sources
+    own = [built[key] for key in study.space.feature_variants()]
+    _refuse_different_splits([result.feature_set for result in own])
+    described = [describe(result) for result in own]
     before = study.ledger.last("features")
     if before is None:
         study.record("features", features=described)
@@ -105,22 +114,25 @@ def build_features(study: Context) -> None:
 
 
 def build_all(
-    space: Space, source: str | Path, folder: Path, progress: Callable[[BuildProgress], None]
+    space: Space,
+    catalog: Catalog,
+    folder: Path,
+    progress: Callable[[BuildProgress], None],
+    more: Sequence[tuple[ClipSpec, FeatureSpec]] = (),
 ) -> dict[tuple[ClipSpec, FeatureSpec], BuildResult]:
-    """Build the missing feature sets of the space under ``folder``.
+    """Build the missing feature sets of the space, and ``more`` of its data, under ``folder``.
 
     Raises:
         UserError: The data cannot be used, or the disk is full.
     """
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.settings import Tolerance
-    from pipelines.sources.catalog import read_catalog
 
     # Neither the split nor the share of bad files can be a range, so all sets have the same.
     data = space.template.data
-    wanted = space.feature_variants()
+    wanted = tuple(dict.fromkeys([*space.feature_variants(), *more]))
     options = BuildOptions(Tolerance(data.max_bad_share), progress=progress)
-    built = build_sets(read_catalog(source), folder, wanted, data.split_spec, options)
+    built = build_sets(catalog, folder, wanted, data.split_spec, options)
     return dict(zip(wanted, built, strict=True))
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.ledger.doubts import against_champion
 from tuner.ledger.selection import TrialRow
-from tuner.ledger.summary import Registration, summarise
+from tuner.ledger.summary import summarise
 from tuner.ledger.trust import Evaluation, leak_in_words
 from tuner.study import mixing
+from tuner.study.baselines import compare_on_test
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
 from tuner.tracking import registry
-from tuner.training import metrics
+from tuner.training import metrics, uncertainty
 from tuner.trials.predictions import export_bundle, export_fusion
 
 if TYPE_CHECKING:
@@ -31,19 +33,20 @@ def test_winner(study: Context) -> None:
     found = predict(study, model, "test")
     labels = study.labels()
     k = len(labels)
-    low, high = metrics.bootstrap_interval(found.truth, found.predicted, metrics.f1_macro, k)
-    by_accuracy = metrics.bootstrap_interval(found.truth, found.predicted, metrics.accuracy, k)
+    # First, so that a study that is killed between the two records repeats both.
+    compare_on_test(study, found, is_refit=all(row.stage == "final" for row in model.rows))
+    intervals = uncertainty.intervals(found.truth, found.predicted, k)
+    low, high = intervals["ci95"]
     # NaN is invalid JSON.
     measured = {name: value for name, value in found.metrics.items() if math.isfinite(value)}
     counts = metrics.confusion(found.truth, found.predicted, k)
     clips = found.clip_confusion
     evaluation = Evaluation(measured, labels, counts, clips)
     tracks = "\n".join(sorted(found.track_ids))
-    scores = {**measured, "ci95": [low, high], "accuracy_ci95": list(by_accuracy)}
     study.record(
         "test",
         trial_id=model.trial_id,
-        metrics={**scores, "tracks": len(found.truth)},
+        metrics={**measured, **intervals, "tracks": len(found.truth)},
         confusion=counts.tolist(),
         clip_confusion=None if clips is None else clips.tolist(),
         classes=evaluation.classes_to_json(),
@@ -69,7 +72,6 @@ def register_winner(study: Context) -> None:
     final_id = _record_final_run(study, model)
     test = study.required("test")
     summary = summarise(list(study.ledger.records()))
-    assert summary.test is not None
     assert summary.leakage is not None
     study.terminal.status("exporting and registering the winner")
     fingerprint, bundle = _export(study, model, test["metrics"])
@@ -81,13 +83,13 @@ def register_winner(study: Context) -> None:
         test_split=test["split_digest"],
         test_f1_macro=test["metrics"]["f1_macro"],
         leak="" if summary.leakage.passed else leak_in_words(summary.leakage),
+        doubt=against_champion(summary),
     )
     done = registry.register(
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts
     )
-    reason = reason_of(done, is_guessing=summary.test.is_guessing)
-    study.record("registered", **asdict(replace(done, reason=reason)))
-    study.terminal.say(f"registered: {reason}")
+    study.record("registered", **asdict(done))
+    study.terminal.say(f"registered: {done.reason}")
 
 
 def _export(study: Context, model: FinalModel, scores: dict[str, Any]) -> tuple[str, Path]:
@@ -104,14 +106,6 @@ def _export(study: Context, model: FinalModel, scores: dict[str, Any]) -> tuple[
     if model.is_fusion:
         return fingerprint, export_fusion(folder, specs, model.weights, target, origin)
     return fingerprint, export_bundle(folder, specs[0], target, origin)
-
-
-def reason_of(done: Registration, is_guessing: bool) -> str:
-    """Return why a model was registered or not, with a note if it only guesses."""
-    if done.version is None or not is_guessing:
-        return done.reason
-    # First, because the reason can end in a command.
-    return f"no better than guessing on the test tracks, registered anyway: {done.reason}"
 
 
 def _record_final_run(study: Context, model: FinalModel) -> str:

@@ -43,14 +43,14 @@ def fuse_best(study: Context) -> None:
 
 def confirmed_runs(study: Context) -> list[TrialRow]:
     """Return the best run of each confirmed configuration, the winner first."""
-    found = selection.candidates(study.rows().values(), study.metric, study.maximise)
-    return [selection.best_run(one, study.metric, study.maximise) for one in found]
+    found = selection.candidates(study.rows().values(), study.ranking)
+    return [selection.best_run(one, study.ranking) for one in found]
 
 
 def to_be_fused(study: Context) -> list[TrialRow]:
     """Return the confirmed runs, the winner first, and the best trial of each other family."""
     rows = confirmed_runs(study)
-    for row in selection.leaderboard(study.rows().values(), study.metric, study.maximise):
+    for row in selection.leaderboard(study.rows().values(), study.ranking):
         # A trial that was stopped after some folds cannot predict the tracks of the others.
         if not row.is_partial and row.model not in {one.model for one in rows}:
             rows.append(row)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tuner.errors import StudyError
-from tuner.training import metrics
+from tuner.training import metrics, uncertainty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,6 +166,6 @@ def compare(
     """
     k = winner.shape[1]
     predicted = np.stack([winner.argmax(1), fusion.argmax(1)])
-    values = metrics.resampled(truth, predicted, metric, k)
+    values = uncertainty.resampled(truth, predicted, metric, k)
     ours, theirs = (metric(metrics.confusion(truth, one, k)) for one in predicted)
     return Comparison(ours, theirs, float((values[:, 1] > values[:, 0]).mean()))

@@ -23,6 +23,7 @@ from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
 from tuner.report.terminal import Terminal, result_lines
 from tuner.study import features
+from tuner.study.baselines import score_baselines
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.final import fit_finally
@@ -45,6 +46,7 @@ BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", 
 STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,
     "pace": measure_pace,
+    "baselines": score_baselines,
     "search": search_space,
     "confirm": confirm_best,
     "fuse": fuse_best,

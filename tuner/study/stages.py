@@ -11,7 +11,7 @@ import numpy as np
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.ledger.pace import searched_seconds
-from tuner.training import metrics
+from tuner.training import metrics, uncertainty
 from tuner.trials.plan import Proposal, Queue
 from tuner.trials.samplers import build_sampler, num_trials
 
@@ -41,7 +41,7 @@ def search_space(study: Context) -> None:
         return
     search = study.space.template.search
     rows = list(study.rows("search").values())
-    if rows and not selection.leaderboard(rows, study.metric, study.maximise):
+    if rows and not selection.leaderboard(rows, study.ranking):
         # If every trial failed, as on a full disk or a broken node, run them all again.
         for row in rows:
             row.status = "running"
@@ -64,7 +64,7 @@ def search_space(study: Context) -> None:
         budget = _remaining_budget(study, search)
         study.record("searching")  # a killed run leaves no other sign of when it began
         study.run_stage("search", proposer, missing, budget)
-    if not selection.leaderboard(study.rows().values(), study.metric, study.maximise):
+    if not selection.leaderboard(study.rows().values(), study.ranking):
         errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
         reason = errors[0] if errors else "the budget ended before the first trial did"
         raise StudyError(f"no trial succeeded; {reason}")
@@ -93,12 +93,12 @@ def confirm_best(study: Context) -> None:
         return
     plan = study.space.template.confirm
     rows = study.rows()
-    ranked = selection.leaderboard(rows.values(), study.metric, study.maximise)
+    ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
     wanted = list(_missing_runs(study, top, rows))
     if wanted:
         study.run_stage("confirm", Queue(wanted), len(wanted))
-    found = selection.candidates(study.rows().values(), study.metric, study.maximise)
+    found = selection.candidates(study.rows().values(), study.ranking)
     if not found:
         raise StudyError("no confirmation run succeeded; the ledger holds the reasons")
     winner = found[0]
@@ -110,7 +110,7 @@ def confirm_best(study: Context) -> None:
         top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
         winner={
             "trial_id": winner.trial_id,
-            "run_trial_id": selection.best_run(winner, study.metric, study.maximise).trial_id,
+            "run_trial_id": selection.best_run(winner, study.ranking).trial_id,
         },
     )
     reached = (
@@ -158,7 +158,7 @@ def _interval(study: Context, winner: Candidate) -> list[float] | None:
         one.hard.argmax(1) if study.metric in HARD_METRICS else one.predicted for one in runs
     ])  # fmt: skip
     k = len(study.labels())
-    return list(metrics.bootstrap_interval(runs[0].truth, predicted, metric, k))
+    return list(uncertainty.interval(runs[0].truth, predicted, metric, k))
 
 
 def winning_run(study: Context) -> TrialRow:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tuner.ledger.baselines import baselines_in_words
+from tuner.ledger.doubts import WIDE_INTERVAL
 from tuner.ledger.summary import VOTES
-from tuner.ledger.trust import WIDE_INTERVAL, leak_in_words
+from tuner.ledger.trust import leak_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,8 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
             f"accuracy {scores['accuracy']:.3f}, {_counted(scores['tracks'], 'track')}, evaluated "
             f"once{by}."
         )
+    if told := baselines_in_words(summary.baselines):
+        yield f"Baselines: {told}."
     others = [
         f"{VOTES[row['name']].title} ({len(row['members'])}): "
         f"test macro F1 {row['test']['f1_macro']:.3f}, accuracy {row['test']['accuracy']:.3f}"

@@ -143,6 +143,13 @@ class Projection:
         counts = {f"tracks_{name}": value for name, value in sets[0]["tracks"].items()}
         parent.measure(counts, record["time_ms"])
 
+    def on_baselines(self, record: Record, parent: Run) -> None:
+        """Measure the baselines, first on validation and later on the test tracks."""
+        for row in record["rows"]:
+            split = "test" if row["test"] else "val"
+            if row[split]:
+                parent.measure(_flat(f"{split}_{row['name']}", row[split]), record["time_ms"])
+
     def on_trial(self, record: Record, _parent: Run) -> None:
         """Add the run of a trial, or reopen it."""
         trial_id, stage, seed = record["trial_id"], record["stage"], record["seed"]

@@ -34,6 +34,7 @@ class ModelFacts:
         test_split: Digest of the tracks the model was tested on.
         test_f1_macro: Macro F1 on these tracks.
         leak: Description of a leak between the splits; empty if the audit passed.
+        doubt: Reason why the model becomes no champion; empty if it may.
     """
 
     study: str
@@ -42,12 +43,15 @@ class ModelFacts:
     test_split: str
     test_f1_macro: float
     leak: str
+    doubt: str = ""
 
     def tags(self) -> dict[str, str]:
         """Return the tags of a version, with numbers in full precision."""
         facts = asdict(self)
         facts["test_f1_macro"] = repr(float(self.test_f1_macro))
         facts["leakage_passed"] = str(not facts.pop("leak")).lower()
+        if doubt := facts.pop("doubt"):
+            facts["no_champion"] = doubt
         return facts
 
 
@@ -56,8 +60,9 @@ def register(
 ) -> Registration:
     """Register an exported model, at most once per run, and make it champion if it scores higher.
 
-    If the study leaks, the model is not registered. The alias goes to the first version, and
-    later to a version with a higher macro F1 than the champion on the same test tracks.
+    If the study leaks, the model is not registered; if there is another grave doubt, it gets no
+    alias. The alias goes to the first version, and later to a version with a higher macro F1 than
+    the champion on the same test tracks.
 
     Args:
         tracker_uri: Tracking URI.
@@ -101,6 +106,8 @@ def register(
 
 def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]:
     """Decide whether a version becomes champion; return the reason as well."""
+    if facts.doubt:
+        return False, facts.doubt
     if champion is None:
         return True, "the first version of this model"
     if int(champion.version) == version:

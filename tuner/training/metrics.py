@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 PROBABILITY_UNITS = 2**40  # in a probability of 1
 LOSS_UNITS = 2**32  # in a loss of 1 nat
 SMALLEST = 1e-12  # lower bound of a probability in a loss, which keeps the loss finite
-RESAMPLES = 1000  # of tracks in a bootstrap
 
 _Votes = TypeVar("_Votes", torch.Tensor, NDArray[np.float64])
 
@@ -250,51 +249,3 @@ def validate(
     evaluate(classifier, feed.val(), sums, recipe.crops)
     workers.sum(sums.tensors())
     return {f"val_{name}": value for name, value in evaluation(sums, feed.val_labels).items()}
-
-
-def resampled(
-    truth: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    metric: Callable[[NDArray[np.int64]], float],
-    num_labels: int,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Return a metric ``[RESAMPLES, s]`` of ``s`` models on resamplings of whole tracks.
-
-    Efron's bootstrap over tracks. The models are resampled together, so the values of a row
-    belong to the same tracks and can be compared.
-
-    Args:
-        truth: Class of each track ``[t]``, with ``t`` at least 1.
-        predicted: Predicted class ``[t]``, or ``[s, t]`` for ``s`` models.
-        metric: Metric of a confusion matrix.
-        num_labels: Number of classes ``k``.
-        seed: Seed for the resampling.
-    """
-    t, k = len(truth), num_labels
-    cells = truth * k + np.atleast_2d(predicted)
-    drawn = np.random.default_rng(seed).multinomial(t, np.full(t, 1 / t), size=RESAMPLES)
-    values = [
-        [
-            metric(np.bincount(row, weights=times, minlength=k * k).reshape(k, k).astype(np.int64))
-            for row in cells
-        ]
-        for times in drawn
-    ]
-    return np.array(values)
-
-
-def bootstrap_interval(
-    truth: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    metric: Callable[[NDArray[np.int64]], float],
-    num_labels: int,
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a metric over resamplings of whole tracks.
-
-    Takes the arguments of `resampled`. The metric of several models is averaged, so the interval
-    is that of the mean.
-    """
-    values = resampled(truth, predicted, metric, num_labels).mean(1)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
