@@ -22,6 +22,7 @@ import numpy as np
 
 from pipelines.audio import decode_fd
 from pipelines.audio.ffmpeg import demuxer
+from pipelines.audio.opening import opened
 from pipelines.audio.reading import MAX_SAMPLES, Window
 from pipelines.audio.signatures import HEAD_BYTES
 from pipelines.errors import AudioRejected
@@ -77,8 +78,10 @@ def main(socket_fd: int, memory_fd: int, num_bytes: int, cpu_seconds: int, paren
 def _answer(
     request: dict[str, object], fd: int, out: np.ndarray[tuple[int], np.dtype[np.float32]]
 ) -> dict[str, object]:
-    window = Window(*request["window"])  # type: ignore[misc]  # from our own parent
     try:
+        if request["rate"] is None:
+            return _header(fd)
+        window = Window(*request["window"])  # type: ignore[misc]  # from our own parent
         sound = decode_fd(fd, str(request["name"]), int(str(request["rate"])), window, out)
     except AudioRejected as error:
         return {"code": error.code, "detail": error.detail[:_MAX_DETAIL]}
@@ -101,6 +104,11 @@ def _answer(
         "seconds": sound.seconds,
         "tags": dict(sound.tags),
     }
+
+
+def _header(fd: int) -> dict[str, object]:
+    with opened(fd) as source:
+        return {"seconds": source.claimed_frames / source.rate, "rate": source.rate}
 
 
 def _take_noise() -> bool:

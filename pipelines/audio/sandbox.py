@@ -112,18 +112,31 @@ class Decoder:
                 ran out of memory.
             UserError: The child does not start.
         """
+        given = [window.start_s, window.end_s, window.max_seconds]
+        child, answer = self._ask({"name": name, "rate": sample_rate, "window": given}, fd)
+        return child.decoded(answer)
+
+    def header(self, fd: int) -> tuple[float, int]:
+        """Return the length in seconds and the sample rate in Hz that a file's header claims.
+
+        Args:
+            fd: Regular file, open for reading; it stays open, and its position moves.
+
+        Raises:
+            AudioRejected, UserError: As for ``decode``.
+        """
+        _, answer = self._ask({"rate": None}, fd)
+        return answer["seconds"], answer["rate"]
+
+    def _ask(self, request: dict[str, Any], fd: int) -> tuple[_Child, dict[str, Any]]:
+        """Return the answer to a request, and the child that gave it."""
         stat_regular(fd)
-        request = {
-            "name": name,
-            "rate": sample_rate,
-            "window": [window.start_s, window.end_s, window.max_seconds],
-        }
         message = json.dumps(request).encode("ascii")
         while True:
             child = self._ready_child()
             used = child.num_files > 0
             try:
-                return child.decode(message, fd)
+                return child, child.ask(message, fd)
             except _Lost as error:
                 self.close()
                 if not used or isinstance(error, _Hung):
@@ -203,7 +216,7 @@ class _Child:
         os.close(self._memory_fd)
         os.close(self._stderr)
 
-    def decode(self, message: bytes, fd: int) -> Decoded:
+    def ask(self, message: bytes, fd: int) -> dict[str, Any]:
         """Send a request with its file and wait for the answer.
 
         Raises:
@@ -213,7 +226,8 @@ class _Child:
         """
         try:
             socket.send_fds(self._link, [message], [fd])
-            answer = json.loads(self._wait(self._limits.wall_seconds, self._limits.cpu_seconds))
+            received = self._wait(self._limits.wall_seconds, self._limits.cpu_seconds)
+            answer: dict[str, Any] = json.loads(received)
         except (ConnectionError, BrokenPipeError, ValueError) as error:
             raise _Lost(self._end()) from error
         if answer.get("out_of_memory"):
@@ -223,9 +237,10 @@ class _Child:
             raise OSError(answer["errno"], answer["detail"])
         if "code" in answer:
             raise AudioRejected(answer["code"], answer["detail"])
-        return self._decoded(answer)
+        return answer
 
-    def _decoded(self, answer: dict[str, Any]) -> Decoded:
+    def decoded(self, answer: dict[str, Any]) -> Decoded:
+        """Return what an answer says of a sound, with its samples from the shared memory."""
         num_samples = min(int(answer["num_samples"]), MAX_SAMPLES)
         samples = np.frombuffer(self._memory, np.float32, num_samples).copy()
         if samples.nbytes > _KEPT_BYTES:

@@ -26,11 +26,14 @@ from pathlib import Path
 
 from pipelines.demo.genres import GENRES
 from pipelines.errors import BuildError, CatalogError, SpecError, UserError
+from pipelines.facts import DataFacts
+from pipelines.sources.tracks import Track
 from pipelines.storage import Folder
 
 DATASET_VERSION = 2  # raise it with any change that alters a sample
 MANIFEST_NAME = "manifest.csv"
 SETTINGS_NAME = "demo.json"
+NUM_TRACKS = 150
 
 # Container and encoding, as libsndfile names them, for each file name extension.
 _FORMATS = {
@@ -61,7 +64,7 @@ class DemoTrack:
 
 def write_demo(
     folder: Path,
-    num_tracks: int = 150,
+    num_tracks: int = NUM_TRACKS,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -128,6 +131,18 @@ def plan_tracks(num_tracks: int) -> tuple[DemoTrack, ...]:
         path = f"{label}/{artist} - {number:02d}.{extension}"
         tracks.append(DemoTrack(path, label, artist, key))
     return tuple(tracks)
+
+
+def demo_facts() -> DataFacts:
+    """Return the facts about the demo dataset, which needs not be written for it."""
+    from pipelines.demo.synth import SAMPLE_RATE
+    from pipelines.demo.tracks import TRACK_SECONDS
+
+    tracks = (
+        Track.listed(track.path, track.label, {"artist": track.artist})
+        for track in plan_tracks(NUM_TRACKS)
+    )
+    return DataFacts(tuple(tracks), (TRACK_SECONDS,), (SAMPLE_RATE,), (SAMPLE_RATE / 2,))
 
 
 def encode(track: DemoTrack, seed: int) -> bytes:

@@ -1,0 +1,143 @@
+"""A look of a moment at a data set: classes, lengths, sample rates, bandwidth."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipelines.errors import AudioRejected
+from pipelines.sources.files import files_at
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipelines.audio.sandbox import Decoder
+    from pipelines.sources.tracks import Catalog, Track
+
+MAX_OPENED = 200
+"""Files whose headers are read, spread over the classes."""
+MAX_HEARD = 30
+"""Files of which a part is decoded."""
+MAX_REMOTE = 8
+"""Files of a remote storage, where each is fetched as a whole."""
+HEARD_SECONDS = 3.0
+FLOOR_DB = -80.0
+"""Level below the strongest Fourier bin at which a recording is taken to hold nothing.
+
+The noise of 16 bits is at -98 dB in all bins together; the band above an upsampled recording, or
+one coded at a low rate, is below -90 dB. Music without such an edge reaches it near the top.
+"""
+_FFT_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Facts about a data set that do not need all of its files.
+
+    Attributes:
+        tracks: The listed tracks that have a class.
+        seconds: Lengths of the tracks that were looked at, ascending.
+        rates_hz: Sample rates of their files, ascending.
+        bandwidths_hz: Frequencies up to which some of them hold sound, ascending.
+    """
+
+    tracks: tuple[Track, ...] = field(repr=False)
+    seconds: tuple[float, ...]
+    rates_hz: tuple[int, ...]
+    bandwidths_hz: tuple[float, ...]
+
+    @cached_property
+    def num_by_class(self) -> dict[str, int]:
+        """Number of tracks of each class."""
+        return dict(sorted(Counter(track.label for track in self.tracks).items()))
+
+    def length_seconds(self, share: float) -> float:
+        """Return the length that a share of the tracks do not exceed; 5 s if none is known."""
+        return _quantile(self.seconds, share) or 5.0
+
+    def rate_hz(self, share: float) -> int:
+        """Return the rate that a share of the files do not exceed; 16 kHz if none is known."""
+        return int(_quantile(self.rates_hz, share) or 16_000)
+
+    @property
+    def bandwidth_hz(self) -> float:
+        """Frequency up to which half of the files hold sound; of silent ones, half the rate."""
+        return _quantile(self.bandwidths_hz, 0.5) or self.rate_hz(0.5) / 2
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return values[min(int(share * len(values)), len(values) - 1)] if values else None
+
+
+def look(catalog: Catalog) -> DataFacts:
+    """Look at a data set: all of its listing, the headers of some files, the sound of a few.
+
+    Which files are looked at depends on their paths alone. Those that cannot be read are skipped.
+    Files are opened in a child process, as for building.
+
+    Raises:
+        UserError: A remote storage does not answer, or the child process does not start.
+    """
+    from pipelines.audio.sandbox import Decoder
+
+    tracks = tuple(t for t in catalog.tracks if t.label and t.track_id not in catalog.rejected)
+    files = files_at(catalog.root)
+    seconds, rates, bandwidths = [], [], []
+    chosen = _spread(tracks, MAX_REMOTE if files.remote else MAX_OPENED)
+    with Decoder() as decoder:
+        for number, track in enumerate(chosen):
+            with suppress(AudioRejected, OSError):
+                fd = files.open(track.path)
+                try:
+                    length, rate = decoder.header(fd)
+                    end = length if track.end_s is None else min(length, track.end_s)
+                    if end > track.start_s:
+                        seconds.append(end - track.start_s)
+                        rates.append(rate)
+                    if number < MAX_HEARD:
+                        bandwidths.append(_bandwidth(decoder, fd, (track.start_s, end), rate))
+                finally:
+                    os.close(fd)
+    return DataFacts(
+        tracks, tuple(sorted(seconds)), tuple(sorted(rates)), tuple(sorted(bandwidths))
+    )
+
+
+def _spread(tracks: Iterable[Track], count: int) -> list[Track]:
+    """Choose tracks in turn from each class, in the order of their ids, which are hashes."""
+    of_class: dict[str, list[Track]] = defaultdict(list)
+    for track in sorted(tracks, key=lambda track: track.track_id):
+        of_class[track.label].append(track)
+    turns = ((turn, label) for label, one in of_class.items() for turn in range(len(one)))
+    return [of_class[label][turn] for turn, label in sorted(turns)[:count]]
+
+
+def _bandwidth(decoder: Decoder, fd: int, part: tuple[float, float], rate: int) -> float:
+    from pipelines.audio.reading import Window
+
+    start_s, end_s = part
+    middle = max(start_s, (start_s + end_s - HEARD_SECONDS) / 2)
+    window = Window(middle, min(end_s, middle + HEARD_SECONDS))
+    return bandwidth_hz(decoder.decode(fd, "", rate, window).samples, rate)
+
+
+def bandwidth_hz(samples: NDArray[np.float32], rate: int) -> float:
+    """Return the frequency above which the mean power spectrum stays below ``FLOOR_DB``.
+
+    Args:
+        samples: float32[T], not silent.
+        rate: Sample rate, in Hz.
+    """
+    import numpy as np
+
+    size = min(_FFT_SIZE, len(samples))
+    frames = samples[: len(samples) // size * size].reshape(-1, size) * np.blackman(size)
+    power = (np.abs(np.fft.rfft(frames)) ** 2).mean(axis=0)
+    heard = np.flatnonzero(power > 10 ** (FLOOR_DB / 10) * power.max())
+    return float(heard[-1]) * rate / size if heard.size else 0.0
