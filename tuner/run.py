@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pipelines.storage import Folder
     from tuner.config import Space
 
 
@@ -75,11 +76,13 @@ def in_public(word: str) -> str:
 
 def _run(path: Path, options: dict[str, Any]) -> int:
     """Check the options, run the study and print its result; return the exit code."""
+    from pipelines.storage import Folder
     from tuner.errors import UsageError
     from tuner.study import features
 
-    space, root = _load(path, options)
-    for warning in space.warnings:
+    storage = Folder.at(options["storage"])
+    space, root = _load(path, options, storage)
+    for warning in (*space.warnings, *space.remarks):
         click.echo(f"warning: {warning}", err=True)
     if options["print_config"]:
         click.echo(space.to_yaml(), nl=False)
@@ -90,11 +93,9 @@ def _run(path: Path, options: dict[str, Any]) -> int:
         for line in plan_lines(space):
             click.echo(line)
         return 0
-    from pipelines.storage import Folder
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
 
-    storage = Folder.at(options["storage"])
     paths = StudyPaths(storage, space.name, features.data_source(root, storage))
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
@@ -116,17 +117,18 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     return 0 if outcome.summary.is_complete else 3
 
 
-def _load(path: Path, options: dict[str, Any]) -> tuple[Space, str]:
+def _load(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
     """Load the space file with the options; return the space, without secrets, and its data."""
     from tuner.config import as_override, load
     from tuner.errors import UsageError
+    from tuner.study.surroundings import AtHand
 
     flags = {
         "name": options["name"], "search.trials": options["trials"],
         "search.budget": options["budget"], "data.root": options["data"],
     }  # fmt: skip
     asked = [as_override(key, value) for key, value in flags.items() if value is not None]
-    space = load(path, [*options["overrides"], *asked])
+    space = load(path, [*options["overrides"], *asked], AtHand(storage))
     data = space.template.data
     if options["leaky_twin"] and data.split_spec.unit == "clip":
         raise UsageError("--leaky-twin: this study splits by clip itself; leave the option out")

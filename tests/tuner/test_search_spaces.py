@@ -33,6 +33,7 @@ def test_there_is_a_file_for_each_reference_system_and_for_all_families():
         "resnet",
         "all",
         "pretrained",
+        "auto",
     }
 
 

@@ -1,6 +1,7 @@
 """Space files: from YAML text to a typed space that samples experiments."""
 
-from tuner.config.load import as_override, load, loads
+from tuner.config.load import load, loads
+from tuner.config.overrides import as_override
 from tuner.config.schema import Experiment, Resources, Search
 from tuner.config.space import Sample, Space
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipelines import features
+from tuner.config.automatic import TABLE
+from tuner.config.fill_in import AUTO
 from tuner.config.ranges import KINDS, Numbers
 from tuner.config.read_tree import RANGE_BLOCKS, RANGE_SETTINGS
 from tuner.config.schema import Experiment
@@ -35,6 +37,8 @@ def space_schema() -> dict[str, Any]:
         _allow_range(definitions[name]["properties"], list(definitions[name]["properties"]))
     _allow_range(definitions["Data"]["properties"], [path[-1] for path in RANGE_SETTINGS])
     _allow_range(schema["properties"], list(RANGE_BLOCKS))
+    for setting in TABLE:
+        _allow_auto(schema, setting)
     definitions["Range"] = {"anyOf": [_range(kind) for kind in KINDS]}
     schema["properties"]["$schema"] = {"type": "string", "description": "For editors; ignored."}
     dialect = "https://json-schema.org/draft/2020-12/schema"
@@ -47,6 +51,19 @@ def _allow_range(properties: dict[str, Any], names: list[str]) -> None:
         setting = dict(properties[name])
         kept = {k: setting.pop(k) for k in ("default", "description", "title") if k in setting}
         properties[name] = {"anyOf": [setting, {"$ref": "#/$defs/Range"}], **kept}
+
+
+def _allow_auto(schema: dict[str, Any], setting: str) -> None:
+    """Allow ``auto`` instead of a value of a setting, by its dotted path."""
+    block, _, name = setting.rpartition(".")
+    properties = schema["properties"]
+    if block:
+        properties = schema["$defs"][block.capitalize()]["properties"]
+    one = properties[name]
+    if "anyOf" not in one:
+        kept = {k: one.pop(k) for k in ("default", "description", "title") if k in one}
+        one = properties[name] = {"anyOf": [one], **kept}
+    one["anyOf"].append({"const": AUTO})
 
 
 def _definitions(setting: dict[str, Any]) -> list[str]:
@@ -75,7 +92,8 @@ def settings_page() -> str:
     schema = Experiment.model_json_schema()
     definitions = schema["$defs"]
     blocks = {k: one for k, one in schema["properties"].items() if _definitions(one)}
-    page = [_HEAD, _settings({k: v for k, v in schema["properties"].items() if k not in blocks})]
+    page = [_HEAD, _automatic()]
+    page.append(_settings({k: v for k, v in schema["properties"].items() if k not in blocks}))
     for name, block in blocks.items():
         page.append(f"## `{name}`\n\n{block['description']}\n")
         if name in _TABLES:
@@ -89,6 +107,11 @@ def settings_page() -> str:
             page.append(f"### {one['title']}\n\n{one['description']}\n")
             page.append(_settings(one["properties"]))
     return "\n".join(page)
+
+
+def _automatic() -> str:
+    names = ", ".join(f"`{setting}`" for setting in TABLE)
+    return f"Settings that may be `{AUTO}`, to be chosen for the data: {names}.\n"
 
 
 def _kinds() -> str:

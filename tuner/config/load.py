@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import yaml
 
+from pipelines.errors import UserError
+from tuner.config.fill_in import Anywhere, Surroundings, fill_in, root_of
+from tuner.config.fit import unfit
 from tuner.config.messages import nearest
-from tuner.config.ranges import KINDS
+from tuner.config.overrides import apply
 from tuner.config.read_tree import read_tree
 from tuner.config.space import Space, fill_defaults
 from tuner.config.validate import MAX_PROBLEMS, check
-from tuner.config.yaml_text import Mark, Scalar, compose, is_null, mark_after, mark_of, shorten
+from tuner.config.yaml_text import Mark, compose, is_null, mark_after, mark_of
 from tuner.errors import ConfigError, Problem
 
 MAX_BYTES: Final = 1_000_000
-MAX_PATH_PIECES: Final = 8
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Space:
+def load(path: Path, overrides: Sequence[str] = (), around: Surroundings | None = None) -> Space:
     """Load a space file.
 
     Args:
         path: The file, UTF-8 or UTF-16 with a byte-order mark, at most 1 MB.
         overrides: Overrides as ``a.b=value``; the value is YAML, a leaf or a block.
+        around: The data and the weights that settings are chosen for if they are ``auto``, and
+            that all settings are compared with; None to choose for the demo.
 
     Raises:
         ConfigError: The file or an override is invalid; the error holds every problem.
+        UserError: There is no data that settings could be chosen for.
     """
     file = str(path)
-    return loads(_decode(_read(path, file), file), file, overrides)
+    return loads(_decode(_read(path, file), file), file, overrides, around)
 
 
-def loads(source: str, file: str = "<text>", overrides: Sequence[str] = ()) -> Space:
+def loads(
+    source: str,
+    file: str = "<text>",
+    overrides: Sequence[str] = (),
+    around: Surroundings | None = None,
+) -> Space:
     """Load the text of a space file; see ``load``."""
-    root, faults = _apply(_top(compose(source, file), file), overrides)
-    tree, problems = read_tree(root)
+    document, faults = apply(_top(compose(source, file), file), overrides)
+    document, choices = fill_in(document, around or Anywhere())
+    tree, problems = read_tree(document)
     found, warnings = check(tree)
     if problems := [*problems, *faults, *found]:
         raise ConfigError(_in_order(problems, file))
-    return Space(file, source, fill_defaults(tree), tuple(warnings))
+    space = Space(file, source, fill_defaults(tree), tuple(warnings), choices)
+    if around is None or around.recorded(space.name) is not None:
+        return space
+    try:
+        return replace(space, remarks=tuple(unfit(space.tree, around.facts(root_of(document)))))
+    except UserError:  # no such data, or no split of it: an error only for those who need it
+        return space
 
 
 def _read(path: Path, file: str) -> bytes:
@@ -110,79 +127,3 @@ def _in_order(problems: Iterable[Problem], file: str) -> list[Problem]:
     last = ordered[MAX_PROBLEMS]
     more = f"more than {MAX_PROBLEMS} problems; the rest is not shown"
     return [*ordered[:MAX_PROBLEMS], Problem(last.file, last.line, last.column, "", more)]
-
-
-def as_override(path: str, value: Scalar) -> str:
-    """Write an override whose value is taken literally, whatever characters it contains."""
-    return f"{path}={json.dumps(value, ensure_ascii=False)}"
-
-
-def _apply(
-    root: yaml.MappingNode, overrides: Sequence[str]
-) -> tuple[yaml.MappingNode, list[Problem]]:
-    """Apply overrides to a document; a later one wins over an earlier one.
-
-    Args:
-        root: The top of the document.
-        overrides: Overrides as ``a.b=value``; the value is YAML, a leaf or a block.
-
-    Returns:
-        The new top, and the problems of the overrides; a faulty override is skipped.
-    """
-    problems: list[Problem] = []
-    for override in overrides:
-        try:
-            path, value = _read_override(override)
-            root = _replace(root, path, value, ())
-        except ConfigError as error:
-            problems.extend(error.problems)
-    return root, problems
-
-
-def _read_override(override: str) -> tuple[list[str], yaml.Node]:
-    dotted, equals, text = override.partition("=")
-    dotted = dotted.strip()
-    path = dotted.split(".")
-    mark = Mark(f"--set {shorten(dotted)}", 1, 1)
-    if not equals:
-        message = f"missing `=` in {shorten(repr(override))}; write for example train.epochs=3"
-        raise mark.error(message)
-    if not all(path) or len(path) > MAX_PATH_PIECES or not dotted.isprintable():
-        raise mark.error("invalid path of a setting; write for example train.epochs=3")
-    value = compose(text, mark.file) if text.strip() else None
-    if value is None:
-        raise mark.error("missing value after `=`; write null for none", dotted)
-    return path, value
-
-
-def _replace(
-    node: yaml.Node, path: Sequence[str], value: yaml.Node, above: tuple[str, ...]
-) -> yaml.MappingNode:
-    """Return a copy of a block with another value at ``path``; ``above`` leads to the block."""
-    entries = _entries_of(node, path, value, above)
-    key, rest = path[0], path[1:]
-    new = (yaml.ScalarNode("", key, value.start_mark), yaml.MappingNode("", [], value.start_mark))
-    at = next((i for i, (k, _) in enumerate(entries) if k.value == key), len(entries))
-    key_node, inner = entries[at] if at < len(entries) else new
-    if is_null(inner):  # `train:` without settings is an empty block
-        inner = yaml.MappingNode("", [], inner.start_mark)
-    pair = (key_node, _replace(inner, rest, value, (*above, key))) if rest else (new[0], value)
-    return yaml.MappingNode("", [*entries[:at], pair, *entries[at + 1 :]], node.start_mark)
-
-
-def _entries_of(
-    node: yaml.Node, path: Sequence[str], value: yaml.Node, above: tuple[str, ...]
-) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return the entries of a block that an override can change one by one."""
-    if isinstance(node, yaml.MappingNode):
-        entries: list[tuple[yaml.Node, yaml.Node]] = node.value
-        kinds = [key.value for key, _ in entries if key.value in KINDS]
-        if not (above and kinds):
-            return entries
-        what = f"a {kinds[0]} range"
-    else:
-        what = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-    here = ".".join(above)
-    message = f"{here} is {what}; override it as a whole: --set '{here}=...'"
-    mark = Mark(value.start_mark.name, 1, 1)
-    raise mark.error(message, ".".join([*above, *path]))

@@ -146,7 +146,7 @@ def _hint(fault: str, keys: tuple[str, ...], value: object, kind: str | None) ->
         found = f"did you mean `{near[0]}`? " if near else ""
         return f"; {found}a range is one of {', '.join(KINDS)}"
     if fault in ("int_type", "float_type") and isinstance(value, str):
-        return _number_hint(value)
+        return "; it cannot be auto" if value == "auto" else _number_hint(value)
     if value is None and "model" in fault:
         return "; indent its settings below it, or remove the line"
     if keys == ("search", "budget") and isinstance(value, int):

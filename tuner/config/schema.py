@@ -26,7 +26,7 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
     metric: "min" if metric.endswith("loss") else "max" for metric in get_args(Metric)
 }
 """Metrics that every epoch reports and a study can select by, with their direction."""
-_SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 Folds = Annotated[
@@ -180,7 +180,7 @@ class Search(Block):
         """Time limit in seconds, or None."""
         if self.budget is None:
             return None
-        return float(self.budget[:-1]) * _SECONDS_PER_UNIT[self.budget[-1]]
+        return float(self.budget[:-1]) * SECONDS_PER_UNIT[self.budget[-1]]
 
 
 class Scheduler(Block):

@@ -18,6 +18,7 @@ from tuner.errors import Problem, SpaceError
 if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
+    from tuner.config.fill_in import Choice
     from tuner.config.yaml_text import Mark, Scalar
     from tuner.models import ModelSettings
 
@@ -45,12 +46,16 @@ class Space:
         source: Text of the file.
         tree: The resolved file: overrides applied, defaults filled in, ranges kept.
         warnings: Warnings, such as settings without effect.
+        choices: Values that were chosen for settings that the file leaves ``auto``.
+        remarks: Warnings about settings that do not fit the data.
     """
 
     file: str = field(compare=False)
     source: str = field(compare=False, repr=False)
     tree: Block = field(repr=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    choices: tuple[Choice, ...] = field(default=(), compare=False)
+    remarks: tuple[Problem, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -166,7 +171,7 @@ class Space:
 
     def to_yaml(self) -> str:
         """Write the resolved file, ranges and defaults included; it loads as an equal space."""
-        return self.tree.text()
+        return self.tree.text({one.setting: f"auto: {one.reason}" for one in self.choices})
 
 
 def _model_values(setting: Open) -> Sequence[Scalar]:

@@ -95,18 +95,27 @@ class Block:
             return None
         return _count(self)
 
-    def text(self) -> str:
-        """Write the tree as the text of a space file, one setting of a block per line."""
+    def text(self, comments: Mapping[str, str] | None = None) -> str:
+        """Write the tree as the text of a space file, one setting of a block per line.
+
+        Args:
+            comments: Comments at the end of lines, by the dotted paths of settings.
+        """
+        ends = {path: f"  # {comment}" for path, comment in (comments or {}).items()}
         lines: list[str] = []
         for key, entry in self.entries.items():
+            name, end = write_scalar(key), ends.get(key, "")
             if isinstance(entry, Block) and entry.entries:
-                lines.append(f"{write_scalar(key)}:")
-                lines += [f"  {write_scalar(k)}: {write(v)}" for k, v in entry.entries.items()]
+                lines.append(f"{name}:")
+                lines += [
+                    f"  {write_scalar(k)}: {write(v)}{ends.get(f'{key}.{k}', '')}"
+                    for k, v in entry.entries.items()
+                ]
             elif isinstance(entry, Open):
-                lines += [f"{write_scalar(key)}:", f"  {entry.range.kind}:"]
+                lines += [f"{name}:{end}", f"  {entry.range.kind}:"]
                 lines += [f"    - {option}" for option in _options(entry)]
             else:
-                lines.append(f"{write_scalar(key)}: {write(entry)}")
+                lines.append(f"{name}: {write(entry)}{end}")
         return "\n".join(lines) + "\n"
 
 

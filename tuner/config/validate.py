@@ -55,6 +55,15 @@ def check(tree: Block) -> tuple[list[Problem], list[Problem]]:
     return found, list(warnings.values())
 
 
+def first_faults(tree: Block, rule: Rule) -> Iterator[Problem]:
+    """Report the first draw that breaks a rule, if there is one, at the rule's first setting."""
+    for drawn, message in _verdicts(tree, rule):
+        if message:
+            origin = _origin(tuple(rule.paths[0].split(".")), drawn)
+            yield origin.mark.problem(rule.paths[0], message)
+            return
+
+
 def to_experiment(drawn: Draw) -> Experiment:
     """Make the experiment of one draw from a tree that has been checked.
 

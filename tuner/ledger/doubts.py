@@ -58,6 +58,10 @@ def _leak(study: Summary) -> Iterator[str]:
         )
 
 
+def _remarks(study: Summary) -> Iterator[str]:
+    yield from study.remarks
+
+
 def _overlap(study: Summary) -> Iterator[str]:
     for one in study.provenance:
         if overlap := one.overlaps.get(study.layout):
@@ -181,6 +185,7 @@ def _seeds(study: Summary) -> Iterator[str]:
 
 CHECKS = (
     Check(_leak),
+    Check(_remarks),
     Check(_overlap),
     Check(_few_test, "add recordings, or give the test a larger share (data.split)"),
     Check(

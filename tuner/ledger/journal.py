@@ -82,6 +82,13 @@ def _decode(line: bytes) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
+def first_record(study: Folder) -> Record | None:
+    """Read how a study began, without opening its ledger; None if it has not begun."""
+    if not study.exists(FILE):
+        return None
+    return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
+
+
 class Ledger:
     """Journal of one study, open for appending.
 

@@ -66,6 +66,8 @@ class Summary:
         study: Name of the study.
         ranking: Order of the trials.
         reference: Scores that others reported on this data.
+        choices: Values chosen for settings that the space file left ``auto``, with reasons.
+        remarks: Warnings about settings that do not fit the data.
         status: How the study ended, or ``running``.
         time_ms: Time of the newest record.
         features: The study's feature sets: files by verdict, and clips by split.
@@ -90,6 +92,8 @@ class Summary:
     study: str
     ranking: selection.Ranking
     reference: str | None
+    choices: list[dict[str, str]]
+    remarks: list[str]
     status: str
     time_ms: int
     features: list[dict[str, Any]]
@@ -197,6 +201,7 @@ class Summary:
         return {
             "study": self.study,
             "reference": self.reference,
+            "choices": self.choices,
             "features": self.features,
             "trials": self.counts,
             "best": best,
@@ -230,6 +235,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         study=newest["study"]["study"],
         ranking=ranking,
         reference=config.get("reference"),
+        choices=newest["study"].get("choices", []),
+        remarks=newest["study"].get("remarks", []),
         status=newest.get("study_end", {}).get("status", "running"),
         time_ms=records[-1]["time_ms"],
         features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],

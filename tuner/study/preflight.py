@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from pipelines.features.networks import is_file, store
 from pipelines.features.networks.selection import parse_all
+from tuner.config.yaml_text import shorten
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
 
@@ -174,6 +175,8 @@ def plan_lines(space: Space) -> Iterator[str]:
     template = space.template
     search, confirm, resources = template.search, template.confirm, template.resources
     yield f"study        {space.name}"
+    for choice in space.choices:
+        yield f"auto         {choice.setting}: {shorten(choice.value, 48)} ({choice.reason})"
     yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
     if search.start:
         yield f"             the first {len(search.start)} are those of search.start"

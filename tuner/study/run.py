@@ -171,6 +171,8 @@ def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
         ledger.append(
             "study", study=paths.name, source=space.source, settings=settings,
             config=space.template.model_dump(mode="json"), data=paths.data_shown,
+            choices=[choice._asdict() for choice in space.choices],
+            remarks=[f"{one.path}: {one.message}" for one in space.remarks],
         )  # fmt: skip
         return
     had = _defaults() | before["settings"]

@@ -1,0 +1,279 @@
+"""Settings that are left ``auto``: values for known facts, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from pipelines.demo import demo_facts
+from pipelines.facts import DataFacts, look
+from pipelines.sources.catalog import read_catalog
+from pipelines.sources.tracks import Track
+from pipelines.storage import Folder
+from tests.conftest import write_tones
+from tuner.config import Space, load, loads
+from tuner.config.__main__ import space_schema
+from tuner.config.fill_in import Choice
+from tuner.errors import ConfigError
+from tuner.ledger.journal import Ledger, StudyPaths, first_record
+from tuner.run import main
+from tuner.study.surroundings import AtHand
+
+AUTO = Path("search_spaces/auto.yaml")
+NETWORKS = ("musicnn_msd", "musicnn_mtt", "vgg_msd", "vgg_mtt", "speech")
+
+
+class Around:
+    """Surroundings whose facts are given."""
+
+    def __init__(
+        self,
+        facts: DataFacts,
+        missing: Sequence[str] = (),
+        recorded: Sequence[Choice] | None = None,
+    ) -> None:
+        self._facts, self._missing, self._recorded = facts, missing, recorded
+
+    def facts(self, root: str) -> DataFacts:
+        return self._facts
+
+    def missing_networks(self) -> Mapping[str, str]:
+        return dict.fromkeys(self._missing, "no network")
+
+    def recorded(self, study: str) -> Sequence[Choice] | None:
+        return self._recorded
+
+
+def facts(seconds: float, rate: int, tracks: int, band: float | None = None) -> DataFacts:
+    listed = tuple(Track.listed(f"{n}.wav", "ab"[n % 2]) for n in range(tracks))
+    return DataFacts(listed, (seconds,), (rate,), (band or rate / 2,))
+
+
+def chosen(space: Space) -> dict[str, str]:
+    return {one.setting: one.value for one in space.choices}
+
+
+def families(space: Space) -> set[str]:
+    return {model.name for model in space.models()}
+
+
+# What somebody who knows such sounds would write; the frames follow from the rate.
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (
+            facts(0.45, 8_000, 600),  # spoken digits of a telephone
+            {
+                "data.clip_seconds": "0.5", "data.hop_seconds": "0.5", "data.short": "repeat",
+                "features.sample_rate": "8000", "features.n_fft": "256",
+                "features.hop_length": "80", "features.n_mels": "40",
+                "features.network": "{choice: [speech, [musicnn_msd, speech]]}",
+            },
+        ),
+        (
+            facts(30.0, 44_100, 100, 16_000.0),  # excerpts of songs
+            {
+                "data.clip_seconds": "5.0", "data.hop_seconds": "5", "train.crop_seconds": "3",
+                "features.sample_rate": "22050", "features.n_fft": "1024",
+                "features.hop_length": "441", "features.n_mels": "64", "train.batch_size": "16",
+            },
+        ),
+        (facts(8.0, 48_000, 50, 7_500.0), {"features.sample_rate": "16000"}),
+        (facts(8.0, 11_025, 50), {"features.sample_rate": "11025", "data.hop_seconds": "2.5"}),
+        (facts(240.0, 44_100, 1_000), {"data.hop_seconds": "60", "train.batch_size": "32"}),
+    ],
+    ids=["digits", "songs", "narrow", "odd rate", "long"],
+)  # fmt: skip
+def test_values_fit_the_data(of: DataFacts, expected: dict[str, str]) -> None:
+    space = load(AUTO, [], Around(of))
+    assert chosen(space).items() >= expected.items()
+    assert all(one.reason for one in space.choices)
+    assert (space.warnings, space.remarks) == ((), ())
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 1.0, 1.9, 2.1, 4.9, 12.0, 600.0])
+@pytest.mark.parametrize("rate", [4_000, 8_000, 22_050, 96_000])
+@pytest.mark.parametrize("tracks", [6, 3_000])
+def test_any_data_gives_a_space_without_faults(seconds: float, rate: int, tracks: int) -> None:
+    of = facts(seconds, rate, tracks)
+    for missing in ((), NETWORKS):
+        space = load(AUTO, [], Around(of, missing))
+        assert space.warnings == ()
+        assert space.template.features.sample_rate <= rate
+        assert not [one for one in space.remarks if "validation tracks" not in one.message]
+
+
+def test_real_collections(shared_data: Path) -> None:
+    for name, least, most, rate in (
+        ("fsdd", 0.5, 1.0, 8_000), ("esc10", 5.0, 5.0, 22_050), ("pyaa3/3_class", 1.0, 1.0, 8_000),
+    ):  # fmt: skip
+        space = load(AUTO, [], Around(look(read_catalog(shared_data / name))))
+        assert least <= space.template.data.clip_seconds <= most
+        assert space.template.features.sample_rate == rate
+
+
+def test_families_are_those_whose_weights_are_there_and_that_the_budget_holds() -> None:
+    songs = facts(30.0, 44_100, 40)
+    every = {"linear", "mlp", "musicnn", "cnn", "resnet18", "forest"}
+    assert families(load(AUTO, [], Around(songs))) == every
+    without = load(AUTO, [], Around(songs, NETWORKS))
+    assert families(without) == every - {"linear", "mlp", "musicnn"}
+    (reason,) = (one.reason for one in without.choices if one.setting == "model")
+    assert reason.endswith("without linear, mlp, musicnn: no weights (no network)")
+    assert families(load(AUTO, [], Around(songs, ["speech"]))) == every
+    assert families(load(AUTO, [], Around(facts(0.5, 8_000, 40)))) == every - {"musicnn"}
+    many = facts(30.0, 44_100, 5_000)
+    assert families(load(AUTO, [], Around(many))) == {"linear", "mlp", "cnn", "forest"}
+    on_gpu = load(AUTO, ["resources.gpus_per_worker=1"], Around(many))
+    assert families(on_gpu) == every
+
+
+def test_a_smaller_budget_means_fewer_epochs_and_trials() -> None:
+    songs = Around(facts(10.0, 44_100, 60))
+    short, long = (
+        load(AUTO, [f"search.budget={budget}"], songs).template for budget in ("4m", "40m")
+    )
+    assert short.train.epochs < long.train.epochs
+    assert short.search.trials < long.search.trials
+
+
+def test_what_is_written_stays_and_decides_the_rest() -> None:
+    songs = Around(facts(30.0, 44_100, 100))
+    space = load(AUTO, ["data.clip_seconds=3", "features.sample_rate=8000"], songs)
+    assert space.template.data.clip_seconds == space.template.data.hop_seconds == 3
+    assert space.template.features.n_fft == 512
+    assert "data.clip_seconds" not in chosen(space)
+    by_count = load(AUTO, ["data.clips_per_track=4"], songs).template.data
+    assert (by_count.clips_per_track, by_count.hop_seconds) == (4, None)
+    ranged = load(AUTO, ["data.clip_seconds={choice: [3.0, 4.0]}"], songs)
+    assert ranged.template.data.hop_seconds == 3
+    only = load(AUTO, ["model={name: cnn}"], songs)
+    assert (only.warnings, chosen(only)["features.network"]) == ((), "musicnn_msd")
+
+
+@pytest.mark.parametrize("setting", ["data.clips_per_track", "train.epochs", "confirm.seeds"])
+def test_any_file_may_leave_a_setting_open(setting: str) -> None:
+    space = load(Path("search_spaces/cnn.yaml"), [f"{setting}=auto"], Around(demo_facts()))
+    assert list(chosen(space)) == [setting]
+
+
+def test_a_file_without_auto_is_read_as_before() -> None:
+    class Nowhere(Around):
+        def missing_networks(self) -> Mapping[str, str]:
+            raise AssertionError("nothing is to be chosen")
+
+    space = load(Path("search_spaces/pretrained.yaml"), [], Nowhere(demo_facts()))
+    assert space == load(Path("search_spaces/pretrained.yaml"))
+    assert space.choices == ()
+
+
+def test_without_data_at_hand_it_is_the_demo() -> None:
+    assert load(AUTO) == load(AUTO, [], Around(demo_facts()))
+
+
+def test_the_resolved_file_has_the_reasons_as_comments() -> None:
+    space = load(AUTO)
+    text = space.to_yaml()
+    assert "  clip_seconds: 5.0  # auto: half of the tracks last 12 s or more\n" in text
+    assert loads(text) == space
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("train: {epochs: atuo}", "3:17: train.epochs", "must be an integer"),
+        ("train:\n  accumulate: auto", "4:15: train.accumulate", "it cannot be auto"),
+        ("optim: {lr: auto}", "3:13: optim.lr", "find"),
+        ("train: {epoch: auto}", "3:9: train.epoch", "did you mean `epochs`"),
+        ("data: auto", "3:7: data", "a block of settings"),
+        ("data: {clip_seconds: auto}\nfeatures: {n_fft: 60000, hop_length: 60001}", "4:", "hop"),
+    ],
+)
+def test_a_wrong_place_is_a_plain_error(text: str, place: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(f"name: x\nmodel: {{name: cnn}}\n{text}", "f.yaml")
+    assert f"f.yaml:{place}" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_the_json_schema_takes_auto_where_it_is_taken() -> None:
+    validator = jsonschema.Draft202012Validator(space_schema())
+    base = {"name": "x", "model": "auto"}
+    validator.validate(
+        {**base, "data": {"split": "auto", "short": "auto"}, "train": {"epochs": "auto"}}
+    )
+    validator.validate({**base, "features": {"network": "auto"}, "search": {"trials": "auto"}})
+    assert not validator.is_valid({**base, "train": {"accumulate": "auto"}})
+
+
+# --- upkeep ---------------------------------------------------------------------------------
+
+
+def begun(storage: Path, space: Space) -> StudyPaths:
+    from tuner.study.run import begin
+
+    paths = StudyPaths(Folder(storage), space.name, storage)
+    ledger = Ledger(paths.folder)
+    begin(space, paths, ledger)
+    ledger.close()
+    return paths
+
+
+def test_a_study_keeps_its_choices_when_weights_are_gone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    songs = facts(30.0, 44_100, 100)
+    space = load(AUTO, [], Around(songs))
+    paths = begun(tmp_path, space)
+    record = first_record(paths.folder)
+    assert record is not None
+    assert [Choice(**one) for one in record["choices"]] == list(space.choices)
+    again = load(AUTO, ["data.root=/gone"], AtHand(Folder(tmp_path)))
+    assert again.settings() | {"data.root": ""} == space.settings() | {"data.root": ""}
+    begun(tmp_path, again)  # the same settings: no error
+    other = load(AUTO, ["name=other"], AtHand(Folder(tmp_path)))
+    assert "linear" not in families(other)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "nothing"])
+def test_no_study_has_no_choices(tmp_path: Path, name: str) -> None:
+    assert AtHand(Folder(tmp_path)).recorded(name) is None
+
+
+def test_a_study_of_an_earlier_version_has_none(tmp_path: Path) -> None:
+    paths = StudyPaths(Folder(tmp_path), "old", tmp_path)
+    ledger = Ledger(paths.folder)
+    ledger.append("study", study="old")
+    ledger.close()
+    assert AtHand(Folder(tmp_path)).recorded("old") == []
+
+
+def test_the_plan_shows_each_choice_and_what_does_not_fit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    data = write_tones(tmp_path / "data", per_class=4, seconds=1.0)
+    storage = ["--storage", str(tmp_path / "results")]
+    words = [str(AUTO), "--data", str(data), "--dry-run", *storage]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 0, found.output
+    assert "auto         data.clip_seconds: 1.0 (19 of 20 tracks last 1 s" in found.stdout
+    assert "no weights (HF_HUB_OFFLINE is set)" in found.stdout
+    assert "only about 2 validation tracks for 3 classes" in found.stderr
+    words[0] = "search_spaces/quickstart.yaml"
+    by_hand = CliRunner().invoke(main, words)
+    assert "quickstart.yaml:10:17: data.clip_seconds: clips of 3 s" in by_hand.stderr
+    assert not (tmp_path / "results").exists()
+    shown = CliRunner().invoke(main, [str(AUTO), "--data", str(data), "--print-config", *storage])
+    assert loads(shown.stdout).template.data.clip_seconds == 1.0
+
+
+def test_data_that_is_not_here_is_an_error_only_for_auto(tmp_path: Path) -> None:
+    where = ["--data", "/not/here", "--print-config", "--storage", str(tmp_path)]
+    assert CliRunner().invoke(main, ["search_spaces/quickstart.yaml", *where]).exit_code == 0
+    found = CliRunner().invoke(main, [str(AUTO), *where])
+    assert (found.exit_code, "nothing at /not/here" in found.stderr) == (2, True)
+    assert found.stdout == ""

@@ -1,0 +1,176 @@
+"""The values of settings that are left ``auto``: a function of the data for each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pipelines.features import FeatureSpec
+from pipelines.features.rules import empty_mel_bands
+from tuner.config.families import (
+    BUDGET_SHARE,
+    FAMILIES,
+    FEWEST_EPOCHS,
+    choose_models,
+    choose_network,
+)
+from tuner.config.look_up import mentions, value_at
+from tuner.config.situation import MOST, Chosen, Situation
+
+LONGEST_CLIP_SECONDS: Final = 5.0
+RATES_HZ: Final = (8_000, 16_000, 22_050)
+MEL_BANDS: Final = (64, 48, 40, 32, 24, 16)
+MAX_CLIPS: Final = 4_000
+"""Clips of all tracks; a pretrained network takes about 20 in a second on one core."""
+MOST_EPOCHS: Final = 30
+SECONDS_PER_TRIAL: Final = 15.0
+
+
+def _sample_rate(s: Situation) -> Chosen:
+    reached, band = s.facts.rate_hz(0.1), s.facts.bandwidth_hz
+    fitting = sorted({rate for rate in (*RATES_HZ, reached) if rate <= min(reached, RATES_HZ[-1])})
+    # A tenth less costs nothing: bands end where filters begin to fall.
+    rate = next((rate for rate in fitting if rate >= 0.9 * 2 * band), fitting[-1])
+    reason = f"the files are at {reached:,} Hz and hold sound up to {band / 1000:.2g} kHz"
+    return str(rate), reason
+
+
+def _clip_seconds(s: Situation) -> Chosen:
+    half, most = s.facts.length_seconds(0.5), s.facts.length_seconds(MOST)
+    if min(most, 2 * half) >= LONGEST_CLIP_SECONDS:
+        return str(LONGEST_CLIP_SECONDS), f"half of the tracks last {half:.3g} s or more"
+    # Headers count a few samples too many. A tenth is what a decoder rejects as too short.
+    clip = max(0.1, math.ceil(10 * min(most, 2 * half) - 0.1) / 10)
+    lengths = f"19 of 20 tracks last {most:.2g} s or less, half of them {half:.2g} s"
+    return str(clip), lengths
+
+
+def _hop_seconds(s: Situation) -> Chosen:
+    if isinstance(value_at(s.document, "data.clips_per_track"), int):
+        return "null", "clips_per_track is given"
+    clip, half = s.number("data.clip_seconds"), s.facts.length_seconds(0.5)
+    hop, reason = clip, "every part of a track once"
+    if 1.1 * clip < half < 3 * clip:
+        hop, reason = (
+            clip / 2,
+            f"clips overlap, since half of the tracks last {half:.2g} s or less",
+        )
+    if (least := half * len(s.facts.tracks) / MAX_CLIPS) > hop:
+        hop, reason = min(least, 3600.0), f"about {MAX_CLIPS:,} clips in all are enough"
+    return f"{hop:.3g}", reason
+
+
+def _clips_per_track(s: Situation) -> Chosen:
+    if s.number("data.hop_seconds"):
+        return "null", "hop_seconds decides"
+    clip, half = s.number("data.clip_seconds"), s.facts.length_seconds(0.5)
+    most = max(1, MAX_CLIPS // len(s.facts.tracks))
+    count = min(most, max(1, int(half / clip)))
+    return str(count), f"half of the tracks last {half:.3g} s or more"
+
+
+def _short(s: Situation) -> Chosen:
+    # Digits in clips of 1 s, speakers held out: 0.987 repeated, 0.962 with silence (FSDD, speech).
+    return "repeat", "a repeated sound is told better than one with silence behind it"
+
+
+def _split(s: Situation) -> Chosen:
+    return "{train: 0.7, val: 0.15, test: 0.15}", f"{len(s.facts.tracks):,} tracks"
+
+
+def _n_fft(s: Situation) -> Chosen:
+    seconds = 0.032 if s.is_short else 0.05
+    size = 2 ** round(math.log2(seconds * s.number("features.sample_rate")))
+    return str(size), f"{1000 * size / s.number('features.sample_rate'):.0f} ms"
+
+
+def _hop_length(s: Situation) -> Chosen:
+    seconds = 0.010 if s.is_short else 0.020
+    hop = round(seconds * s.number("features.sample_rate"))
+    return str(hop), f"a frame every {1000 * seconds:.0f} ms"
+
+
+def _n_mels(s: Situation) -> Chosen:
+    rate, size = s.number("features.sample_rate"), s.number("features.n_fft")
+    for bands in MEL_BANDS:
+        # Narrower bands would share their bins with their neighbours.
+        spec = FeatureSpec(sample_rate=int(rate), n_fft=int(size) // 2, n_mels=bands)
+        if not empty_mel_bands(spec):
+            break
+    return str(bands), f"each band is wider than two bins of {rate / size:.0f} Hz"
+
+
+def _crop_seconds(s: Situation) -> Chosen:
+    clip = s.number("data.clip_seconds")
+    if s.is_short:
+        return str(clip), "the whole of a short clip"
+    return f"{0.6 * clip:.2g}", "another part of a clip in every epoch"
+
+
+def _batch_size(s: Situation) -> Chosen:
+    clips = s.num_clips
+    size = 16 if clips < 1_500 else 32 if clips < 15_000 else 64
+    unit = 2 * s.number("resources.workers")  # mixup pairs the clips of a worker
+    return str(-(-size // unit) * unit), f"about {clips:,} clips"
+
+
+def _epochs(s: Situation) -> Chosen:
+    speeds = (one.speed for name, one in FAMILIES.items() if mentions(s.document, "model", name))
+    seconds = BUDGET_SHARE * s.budget_seconds * min(speeds, default=math.inf)
+    epochs = int(min(max(FEWEST_EPOCHS, seconds / s.seen_seconds), MOST_EPOCHS))
+    return str(epochs), f"an epoch trains on about {s.seen_seconds:,.0f} s of sound"
+
+
+def _time_mask(s: Situation) -> Chosen:
+    seconds = s.number("train.crop_seconds") or s.number("data.clip_seconds")
+    frames = seconds * s.number("features.sample_rate") / s.number("features.hop_length")
+    return str(int(0.13 * frames)), f"an eighth of {int(frames)} frames"
+
+
+def _freq_mask(s: Situation) -> Chosen:
+    bands = s.number("features.n_mels")
+    return str(bands // 8), f"an eighth of {bands} bands"
+
+
+def _time_shift(s: Situation) -> Chosen:
+    return f"{0.2 * s.number('data.clip_seconds'):.2g}", "a fifth of a clip"
+
+
+def _trials(s: Situation) -> Chosen:
+    trials = int(min(max(8, s.budget_seconds / SECONDS_PER_TRIAL), 200))
+    return str(trials), f"at most; the search ends after {s.budget_seconds:,.0f} s"
+
+
+def _top(s: Situation) -> Chosen:
+    top = 3 if s.budget_seconds >= 300 else 2
+    return str(top), "trained again, since the best trials are often equal within noise"
+
+
+def _seeds(s: Situation) -> Chosen:
+    return "2", "the fewest that show a spread"
+
+
+TABLE: Final[Mapping[str, Callable[[Situation], Chosen]]] = {
+    "features.sample_rate": _sample_rate,
+    "data.clip_seconds": _clip_seconds,
+    "data.hop_seconds": _hop_seconds,
+    "data.clips_per_track": _clips_per_track,
+    "data.short": _short,
+    "data.split": _split,
+    "features.n_fft": _n_fft,
+    "features.hop_length": _hop_length,
+    "features.n_mels": _n_mels,
+    "train.crop_seconds": _crop_seconds,
+    "train.batch_size": _batch_size,
+    "model": choose_models,
+    "features.network": choose_network,
+    "train.epochs": _epochs,
+    "augment.time_mask": _time_mask,
+    "augment.freq_mask": _freq_mask,
+    "augment.time_shift": _time_shift,
+    "search.trials": _trials,
+    "confirm.top": _top,
+    "confirm.seeds": _seeds,
+}
+"""Settings that may be ``auto``, in the order in which they are chosen."""

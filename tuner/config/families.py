@@ -1,0 +1,112 @@
+"""Families of models for a study that leaves ``model`` open: those that fit data and budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final, NamedTuple
+
+from pipelines.features import FrontEnd
+from tuner.config.look_up import mentions, value_at
+from tuner.config.situation import SHORT_SECONDS, Chosen, Situation
+
+DEFAULT_NETWORK: Final = FrontEnd.model_fields["network"].default
+FEWEST_EPOCHS: Final = 8
+BUDGET_SHARE: Final = 0.5
+"""Share of the budget that a family may take for one trial on one core."""
+
+
+class Family(NamedTuple):
+    """A family of models that a study can compare.
+
+    Attributes:
+        models: Alternatives of ``model``, as YAML.
+        speed: Seconds of sound that one core learns from in a second, measured on clips of 3 s
+            with 64 bands at 50 frames a second; infinite if the model learns from numbers.
+        network: Pretrained network that it starts from.
+        least_seconds: Length of the shortest clips that it suits.
+    """
+
+    models: tuple[str, ...]
+    speed: float = math.inf
+    network: str | None = None
+    least_seconds: float = 0.0
+
+
+FAMILIES: Final = {
+    "linear": Family((
+        "{name: linear, loss: logistic, l2: {log_uniform: [3.0e-4, 1.0e-1]}}",
+        "{name: linear, loss: ridge, l2: {log_uniform: [1.0e-2, 3.0]}}",
+    )),
+    "mlp": Family((
+        "{name: mlp, hidden: {choice: [128, 512]}, input_dropout: {uniform: [0.0, 0.5]}, "
+        "dropout: {uniform: [0.2, 0.7]}}",
+    )),
+    "musicnn": Family(
+        ("{name: musicnn, weights: msd, trainable_layers: {choice: [1, 4]}, "
+         "dropout: {uniform: [0.2, 0.7]}}",),
+        speed=30.0, network="musicnn_msd", least_seconds=SHORT_SECONDS,
+    ),
+    "cnn": Family(
+        ("{name: cnn, blocks: 4, channels: {choice: [16, 24]}, pool: concat, "
+         "dropout: {uniform: [0.0, 0.5]}}",),
+        speed=250.0,
+    ),
+    "resnet18": Family(
+        ("{name: resnet18, pool: concat, drop_rate: {uniform: [0.0, 0.5]}}",), speed=100.0
+    ),
+    "forest": Family(("{name: forest, min_samples_leaf: {choice: [1, 2, 4]}}",)),
+}  # fmt: skip
+HEADS: Final = ("linear", "mlp")  # on the activations of `features.network`
+NETWORKS: Final = {
+    "short": ("speech", "[musicnn_msd, speech]"),
+    "long": ("musicnn_msd", "[musicnn_msd, vgg_mtt]", "[musicnn_msd, speech]"),
+}
+
+
+def choose_models(s: Situation) -> Chosen:
+    """Choose the families that are compared."""
+    names = [name for name in FAMILIES if not _left_out(s, name)]
+    models = ", ".join(one for name in names for one in FAMILIES[name].models)
+    reasons: dict[str, list[str]] = {}
+    for name in FAMILIES:
+        if reason := _left_out(s, name):
+            reasons.setdefault(reason, []).append(name)
+    without = (f"; without {', '.join(names)}: {why}" for why, names in reasons.items())
+    return f"{{choice: [{models}]}}", ", ".join(names) + "".join(without)
+
+
+def _left_out(s: Situation, name: str) -> str | None:
+    """Return why a study goes on without a family; None if it is compared."""
+    family = FAMILIES[name]
+    if name in HEADS and not _networks(s):
+        return f"no weights ({next(iter(s.missing.values()))})"
+    if family.network and family.network in s.missing:
+        return f"no weights ({s.missing[family.network]})"
+    if s.number("data.clip_seconds") < family.least_seconds:
+        return f"clips are shorter than {family.least_seconds:g} s"
+    if name == "cnn" or s.number("resources.gpus_per_worker"):
+        return None  # a study is never without a network
+    seconds = FEWEST_EPOCHS * s.seen_seconds / family.speed
+    if seconds > BUDGET_SHARE * s.budget_seconds:
+        return f"{FEWEST_EPOCHS} epochs would take about {seconds / 60:.0f} minutes on a core"
+    return None
+
+
+def choose_network(s: Situation) -> Chosen:
+    """Choose the pretrained networks whose activations the heads learn from."""
+    is_read = any(mentions(s.document, "model", head) for head in HEADS)
+    if not is_read and value_at(s.document, "features.kind") != "embedding":
+        return DEFAULT_NETWORK, "not used: no model takes an embedding"
+    options = _networks(s)
+    if not options:
+        return DEFAULT_NETWORK, f"no weights ({next(iter(s.missing.values()))})"
+    kind = "short sounds" if s.is_short else "music and longer sounds"
+    value = f"{{choice: [{', '.join(options)}]}}" if options[1:] else options[0]
+    return value, f"for {kind}"
+
+
+def _networks(s: Situation) -> list[str]:
+    """Return the choices of networks whose weights can all be had."""
+    options = NETWORKS["short" if s.is_short else "long"]
+    return [one for one in options if not set(re.findall(r"\w+", one)) & set(s.missing)]

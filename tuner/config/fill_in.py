@@ -1,0 +1,113 @@
+"""Settings that a space file leaves ``auto``: found in its document, and replaced by values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import yaml
+
+from tuner.config.automatic import TABLE
+from tuner.config.look_up import node_at, value_at
+from tuner.config.overrides import replaced
+from tuner.config.situation import Situation
+from tuner.config.yaml_text import compose
+
+if TYPE_CHECKING:
+    from pipelines.facts import DataFacts
+
+AUTO = "auto"
+DEMO_ROOT = "demo"
+
+
+class Choice(NamedTuple):
+    """The value that was chosen for a setting.
+
+    Attributes:
+        setting: Its dotted path.
+        value: The value, as YAML on one line.
+        reason: The reason for it, in words.
+    """
+
+    setting: str
+    value: str
+    reason: str
+
+
+class Surroundings(Protocol):
+    """The data and the weights that values are chosen for.
+
+    They are asked only if a file needs it, perhaps several times.
+    """
+
+    def facts(self, root: str) -> DataFacts:
+        """Return facts about the data at a root; raise ``UserError`` if there are none."""
+
+    def missing_networks(self) -> Mapping[str, str]:
+        """Return the pretrained networks whose weights cannot be had, each with the reason."""
+
+    def recorded(self, study: str) -> Sequence[Choice] | None:
+        """Return the choices of a study that has begun, or None if there is no such study."""
+
+
+class Anywhere:
+    """Surroundings of a file that is read without its data: the demo, and all networks."""
+
+    def facts(self, root: str) -> DataFacts:
+        """Return the facts about the demo."""
+        from pipelines.demo import demo_facts
+
+        return demo_facts()
+
+    def missing_networks(self) -> Mapping[str, str]:
+        """Return nothing."""
+        return {}
+
+    def recorded(self, study: str) -> None:
+        """Return None."""
+
+
+def root_of(document: yaml.Node) -> str:
+    """Return the address of the data in a document."""
+    return str(value_at(document, "data.root") or DEMO_ROOT)
+
+
+def fill_in(
+    document: yaml.MappingNode, around: Surroundings
+) -> tuple[yaml.MappingNode, tuple[Choice, ...]]:
+    """Replace each ``auto`` of a setting in ``automatic.TABLE`` by a value.
+
+    Args:
+        document: The top of the document, with overrides applied.
+        around: What the values are chosen for. A study that has begun keeps its choices.
+
+    Returns:
+        The new top, in which a value has the place of its ``auto``; and the choices.
+
+    Raises:
+        UserError: The data cannot be looked at.
+    """
+    wanted = [setting for setting in TABLE if value_at(document, setting) == AUTO]
+    if not wanted:
+        return document, ()
+    recorded = around.recorded(str(value_at(document, "name"))) or ()
+    made = {one.setting: one for one in recorded}
+    missing = {} if made.keys() >= set(wanted) else around.missing_networks()
+    for setting in wanted:
+        if setting not in made:
+            situation = Situation(around.facts(root_of(document)), missing, document)
+            made[setting] = Choice(setting, *TABLE[setting](situation))
+        place, value = node_at(document, setting), compose(made[setting].value, AUTO)
+        assert place is not None
+        assert value is not None
+        _move(value, place)
+        document = replaced(document, setting.split("."), value)
+    return document, tuple(made[setting] for setting in wanted)
+
+
+def _move(node: yaml.Node, place: yaml.Node) -> None:
+    """Give a node, and all nodes in it, the place of another one in the file."""
+    node.start_mark, node.end_mark = place.start_mark, place.end_mark
+    for child in [] if isinstance(node, yaml.ScalarNode) else node.value:
+        for one in child if isinstance(child, tuple) else (child,):
+            _move(one, place)

@@ -1,0 +1,80 @@
+"""Settings that cannot be good for the data at hand: rules between an experiment and facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pipelines.settings import Rule
+from tuner.config.schema import KIND, ColumnSplit, ShareSplit
+from tuner.config.situation import MOST
+from tuner.config.validate import first_faults
+
+if TYPE_CHECKING:
+    from pipelines.facts import DataFacts
+    from tuner.config.schema import Experiment
+    from tuner.config.tree import Block
+    from tuner.errors import Problem
+
+LONGER_THAN_MOST = 1.25
+"""A clip may be this much longer than nearly all tracks."""
+VALIDATION_TRACKS_PER_CLASS = 3
+
+
+def unfit(tree: Block, facts: DataFacts) -> Iterator[Problem]:
+    """Find settings that do not fit the data, each once."""
+    for rule in FIT_RULES:
+        yield from first_faults(tree, replace(rule, check=partial(rule.check, facts)))
+
+
+def _clip(facts: DataFacts, e: Experiment) -> str | None:
+    clip, most = e.data.clip_seconds, facts.length_seconds(MOST)
+    if e.front_end.row.column == "track" or clip <= LONGER_THAN_MOST * most:
+        return None
+    return (
+        f"clips of {clip:g} s are longer than most tracks: 19 of 20 last {most:.2g} s or less; "
+        f"write {most:.2g} or auto"
+    )
+
+
+def _rate(facts: DataFacts, e: Experiment) -> str | None:
+    rate, most = e.features.sample_rate, facts.rate_hz(0.5)
+    is_read = e.front_end.sample_rate == rate and e.front_end.kind != "embedding"
+    if not is_read or rate <= most:
+        return None
+    return (
+        f"{rate:,} Hz is above the rate of most files, {most:,} Hz, and nothing is above "
+        f"{most / 2:,.0f} Hz in them; write {most} or auto"
+    )
+
+
+def _num_val(facts: DataFacts, e: Experiment) -> str | None:
+    least = VALIDATION_TRACKS_PER_CLASS * len(facts.num_by_class)
+    if (number := _validation_tracks(facts, e)) is None or number >= least:
+        return None
+    return (
+        f"only about {number} validation tracks for {len(facts.num_by_class)} classes; with fewer "
+        f"than {least} the choice among trials is mostly luck"
+    )
+
+
+def _validation_tracks(facts: DataFacts, e: Experiment) -> int | None:
+    split = e.data.split
+    if isinstance(split, ColumnSplit):
+        from pipelines.splits.assign import given_splits
+
+        return Counter(given_splits(facts.tracks, e.data.split_spec).values())["val"]
+    if isinstance(split, ShareSplit) and split.by == "group":
+        return round(split.val * len(facts.tracks))
+    return None
+
+
+FIT_RULES: tuple[Rule, ...] = (
+    Rule(("data.clip_seconds", *KIND), _clip),
+    Rule(("features.sample_rate", *KIND), _rate),
+    Rule(("data.split",), _num_val),
+)
+"""Rules whose checks take the facts and the experiment, and cause a warning."""

@@ -1,0 +1,57 @@
+"""Values looked up in the document of a space file, before it is read as a tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tuner.config.ranges import KINDS
+from tuner.config.schema import block_at
+from tuner.config.yaml_text import Scalar, ScalarError, read_scalar
+
+
+def node_at(root: yaml.Node, setting: str) -> yaml.Node | None:
+    """Return the node of a setting by its dotted path, or None if it is not written."""
+    node: yaml.Node | None = root
+    for piece in setting.split("."):
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for key, value in entries if key.value == piece), None)
+    return node
+
+
+def value_at(root: yaml.Node, setting: str) -> Scalar:
+    """Return the value of a setting, or the first one of its range; None for anything else."""
+    node = node_at(root, setting)
+    if isinstance(node, yaml.MappingNode) and len(node.value) == 1:
+        (kind, arguments), *_ = node.value
+        is_range = kind.value in KINDS and isinstance(arguments, yaml.SequenceNode)
+        node = next(iter(arguments.value), None) if is_range else None
+    try:
+        return read_scalar(node) if isinstance(node, yaml.ScalarNode) else None
+    except ScalarError:
+        return None
+
+
+def number_at(root: yaml.Node, setting: str) -> Any:
+    """Return the value of a setting if it is a positive number, else its default."""
+    value = value_at(root, setting)
+    if isinstance(value, int | float) and value > 0:
+        return value
+    *block, name = setting.split(".")
+    settings = block_at(tuple(block), {})
+    return settings.model_fields[name].default if settings else None
+
+
+def mentions(root: yaml.Node, setting: str, word: str) -> bool:
+    """Return True if a word stands anywhere in the value of a setting."""
+    pending = [node_at(root, setting)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.MappingNode):
+            pending += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        elif isinstance(node, yaml.ScalarNode) and node.value == word:
+            return True
+    return False

@@ -1,0 +1,71 @@
+"""What a value is chosen for: facts about the data, missing weights, the document so far."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tuner.config.look_up import number_at, value_at
+from tuner.config.schema import DURATION, SECONDS_PER_UNIT
+
+if TYPE_CHECKING:
+    import yaml
+
+    from pipelines.facts import DataFacts
+
+SHORT_SECONDS: Final = 2.0
+MOST: Final = 0.95
+"""Share of the tracks whose length a clip should cover, if they are short."""
+TRAIN_SHARE: Final = 0.7
+DEFAULT_BUDGET_SECONDS: Final = 600.0
+
+Chosen = tuple[str, str]
+"""A value, as YAML on one line, and the reason for it."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a value is chosen for.
+
+    Attributes:
+        facts: Facts about the data.
+        missing: Pretrained networks that cannot be had, each with the reason.
+        document: The space file, with what was chosen so far.
+    """
+
+    facts: DataFacts
+    missing: Mapping[str, str]
+    document: yaml.Node
+
+    def number(self, setting: str) -> Any:
+        """Return a setting that is a number; its default if it is not written."""
+        return number_at(self.document, setting)
+
+    @property
+    def is_short(self) -> bool:
+        """True if clips are words or single sounds, which need finer frames."""
+        return bool(self.number("data.clip_seconds") < SHORT_SECONDS)
+
+    @property
+    def budget_seconds(self) -> float:
+        """Time limit of the search, ten minutes if there is none."""
+        budget = str(value_at(self.document, "search.budget"))
+        if not re.fullmatch(DURATION, budget):
+            return DEFAULT_BUDGET_SECONDS
+        return float(budget[:-1]) * SECONDS_PER_UNIT[budget[-1]]
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips of all tracks, about."""
+        clip, hop = self.number("data.clip_seconds"), self.number("data.hop_seconds")
+        beyond = self.facts.length_seconds(0.5) - clip
+        each = 1 + max(0, int(beyond / hop)) if hop else self.number("data.clips_per_track")
+        return int(each * len(self.facts.tracks))
+
+    @property
+    def seen_seconds(self) -> float:
+        """Seconds of sound that one epoch trains on."""
+        crop = self.number("train.crop_seconds") or self.number("data.clip_seconds")
+        return max(1.0, float(TRAIN_SHARE * self.num_clips * crop))

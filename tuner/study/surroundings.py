@@ -1,0 +1,59 @@
+"""What a space file is read for: its data, the weights at hand, the study if it has begun."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tuner.config.fill_in import DEMO_ROOT, Choice
+from tuner.config.schema import SLUG
+from tuner.ledger.journal import StudyPaths, first_record
+from tuner.study.features import data_source
+
+if TYPE_CHECKING:
+    from pipelines.facts import DataFacts
+    from pipelines.storage import Folder
+
+
+class AtHand:
+    """Surroundings on this machine; each is looked at once.
+
+    Args:
+        storage: Folder of all studies.
+    """
+
+    def __init__(self, storage: Folder) -> None:
+        self._storage = storage
+        self._facts: dict[str, DataFacts] = {}
+
+    def facts(self, root: str) -> DataFacts:
+        """See ``Surroundings.facts``."""
+        if root not in self._facts:
+            self._facts[root] = self._look(root)
+        return self._facts[root]
+
+    def _look(self, root: str) -> DataFacts:
+        if root == DEMO_ROOT:
+            from pipelines.demo import demo_facts
+
+            return demo_facts()
+        from pipelines.facts import look
+        from pipelines.sources.catalog import read_catalog
+
+        return look(read_catalog(data_source(root, self._storage)))
+
+    def missing_networks(self) -> Mapping[str, str]:
+        """See ``Surroundings.missing_networks``."""
+        from pipelines.features.networks import store
+
+        return store.missing()
+
+    def recorded(self, study: str) -> Sequence[Choice] | None:
+        """See ``Surroundings.recorded``; a study of an earlier version has no choices."""
+        if not re.fullmatch(SLUG, study):
+            return None
+        record = first_record(StudyPaths(self._storage, study, "").folder)
+        if record is None:
+            return None
+        return [Choice(**choice) for choice in record.get("choices", [])]
