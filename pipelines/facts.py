@@ -11,7 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected
+from pipelines.settings import SPLIT_RULES, SplitSpec
 from pipelines.sources.files import files_at
+from pipelines.splits.groups import assign_groups, count_groups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +58,20 @@ class DataFacts:
     def num_by_class(self) -> dict[str, int]:
         """Number of tracks of each class."""
         return dict(sorted(Counter(track.label for track in self.tracks).items()))
+
+    def groups_by_class(self, group: str) -> dict[str, int]:
+        """Count the groups of each class, as far as the listing tells; else its tracks.
+
+        Args:
+            group: The setting ``group`` of a split.
+
+        Raises:
+            SplitError: The setting names a column that the listing does not have.
+        """
+        spec = SplitSpec(group=group)
+        if group.startswith("tag:") or any(rule.check(spec) for rule in SPLIT_RULES):
+            return self.num_by_class
+        return count_groups(self.tracks, assign_groups(self.tracks, spec).names)
 
     def length_seconds(self, share: float) -> float:
         """Return the length that a share of the tracks do not exceed; 5 s if none is known."""

@@ -76,6 +76,16 @@ def test_few_validation_tracks(split: str, number: int | None) -> None:
     assert said == ([] if number is None else [True])
 
 
+def test_a_class_with_fewer_groups_than_folds_need() -> None:
+    split = "data: {split: {folds: 3, test: 0.2}, group: fold}"  # three groups in each class
+    (found,) = remarks(split, facts(column="fold"))
+    assert "'a' (3), 'b' (3), 'c' (3), 'd' (3): too few groups for a test and 3 folds" in found
+    assert remarks(split.replace("folds: 3", "folds: 2"), facts(column="fold")) == []
+    by_file = "data: {split: {folds: 10, test: 0.2}}"  # fifteen files in each class
+    assert remarks(by_file, facts()) == []
+    assert "too few groups" in remarks(by_file.replace("10", "15"), facts())[0]
+
+
 def test_a_study_that_has_begun_is_not_warned_again() -> None:
     text = "name: x\nmodel: {name: cnn}\n"
     assert loads(text, "f", (), Around(facts((0.5,)), recorded=[])).remarks == ()

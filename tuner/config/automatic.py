@@ -23,6 +23,9 @@ RATES_HZ: Final = (8_000, 16_000, 22_050)
 MEL_BANDS: Final = (64, 48, 40, 32, 24, 16)
 MAX_CLIPS: Final = 4_000
 """Clips of all tracks; a pretrained network takes about 20 in a second on one core."""
+ONE_SPLIT: Final = "{train: 0.7, val: 0.15, test: 0.15}"
+FEWEST_FOR_ONE_SPLIT: Final = 300
+FEWEST_FOLDS, MOST_FOLDS = 3, 5
 MOST_EPOCHS: Final = 30
 SECONDS_PER_TRIAL: Final = 15.0
 
@@ -76,7 +79,14 @@ def _short(s: Situation) -> Chosen:
 
 
 def _split(s: Situation) -> Chosen:
-    return "{train: 0.7, val: 0.15, test: 0.15}", f"{len(s.facts.tracks):,} tracks"
+    num = len(s.facts.tracks)
+    groups = s.facts.groups_by_class(str(value_at(s.document, "data.group") or "auto"))
+    if num >= FEWEST_FOR_ONE_SPLIT:
+        return ONE_SPLIT, f"{num:,} tracks are enough for one split"
+    if (fewest := min(groups.values())) < 1 + FEWEST_FOLDS:
+        return ONE_SPLIT, f"a class has {fewest} groups, too few for folds"
+    folds = min(MOST_FOLDS, fewest - 1)  # the test takes one at least
+    return f"{{folds: {folds}, test: 0.15}}", f"{num} tracks are few for one split"
 
 
 def _n_fft(s: Situation) -> Chosen:
@@ -118,8 +128,9 @@ def _batch_size(s: Situation) -> Chosen:
 def _epochs(s: Situation) -> Chosen:
     speeds = (one.speed for name, one in FAMILIES.items() if mentions(s.document, "model", name))
     seconds = BUDGET_SHARE * s.budget_seconds * min(speeds, default=math.inf)
+    folds = f", in {s.num_folds} folds" if s.num_folds else ""
     epochs = int(min(max(FEWEST_EPOCHS, seconds / s.seen_seconds), MOST_EPOCHS))
-    return str(epochs), f"an epoch trains on about {s.seen_seconds:,.0f} s of sound"
+    return str(epochs), f"an epoch trains on about {s.seen_seconds:,.0f} s of sound{folds}"
 
 
 def _time_mask(s: Situation) -> Chosen:
@@ -143,8 +154,20 @@ def _trials(s: Situation) -> Chosen:
 
 
 def _top(s: Situation) -> Chosen:
-    top = 3 if s.budget_seconds >= 300 else 2
+    top = 2 if s.num_folds or s.budget_seconds < 300 else 3
     return str(top), "trained again, since the best trials are often equal within noise"
+
+
+def _scheduler(s: Situation) -> Chosen:
+    if s.num_folds:
+        return "asha", "a weak trial ends after one fold"
+    return "none", "heads are at their best after one epoch, networks after many"
+
+
+def _keep(s: Situation) -> Chosen:
+    if s.num_folds:
+        return "best", "not used: with folds the last epoch counts"
+    return "last", "few validation tracks tell epochs apart badly"
 
 
 def _seeds(s: Situation) -> Chosen:
@@ -169,6 +192,8 @@ TABLE: Final[Mapping[str, Callable[[Situation], Chosen]]] = {
     "augment.time_mask": _time_mask,
     "augment.freq_mask": _freq_mask,
     "augment.time_shift": _time_shift,
+    "train.keep": _keep,
+    "scheduler.name": _scheduler,
     "search.trials": _trials,
     "confirm.top": _top,
     "confirm.seeds": _seeds,

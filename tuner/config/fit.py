@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LONGER_THAN_MOST = 1.25
 """A clip may be this much longer than nearly all tracks."""
 VALIDATION_TRACKS_PER_CLASS = 3
+MAX_SHOWN = 8
 
 
 def unfit(tree: Block, facts: DataFacts) -> Iterator[Problem]:
@@ -63,6 +64,8 @@ def _num_val(facts: DataFacts, e: Experiment) -> str | None:
 
 def _validation_tracks(facts: DataFacts, e: Experiment) -> int | None:
     split = e.data.split
+    if e.data.num_folds:
+        return round((1 - e.data.split_spec.test) * len(facts.tracks))
     if isinstance(split, ColumnSplit):
         from pipelines.splits.assign import given_splits
 
@@ -72,9 +75,22 @@ def _validation_tracks(facts: DataFacts, e: Experiment) -> int | None:
     return None
 
 
+def _rare(facts: DataFacts, e: Experiment) -> str | None:
+    folds = e.data.num_folds
+    groups = facts.groups_by_class(e.data.group) if folds else {}
+    few = [f"{label!r} ({number})" for label, number in groups.items() if number <= folds]
+    if not few:
+        return None
+    return (
+        f"{', '.join(few[:MAX_SHOWN])}: too few groups for a test and {folds} folds, so that some "
+        "folds lack the class; write fewer folds"
+    )
+
+
 FIT_RULES: tuple[Rule, ...] = (
     Rule(("data.clip_seconds", *KIND), _clip),
     Rule(("features.sample_rate", *KIND), _rate),
     Rule(("data.split",), _num_val),
+    Rule(("data.split", "data.group"), _rare),
 )
 """Rules whose checks take the facts and the experiment, and cause a warning."""

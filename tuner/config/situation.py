@@ -65,7 +65,13 @@ class Situation:
         return int(each * len(self.facts.tracks))
 
     @property
+    def num_folds(self) -> int:
+        """Number of folds that a trial is trained on; 0 without cross-validation."""
+        folds = value_at(self.document, "data.split.folds")
+        return folds if isinstance(folds, int) else 0
+
+    @property
     def seen_seconds(self) -> float:
-        """Seconds of sound that one epoch trains on."""
+        """Seconds of sound that an epoch trains on, over all folds."""
         crop = self.number("train.crop_seconds") or self.number("data.clip_seconds")
-        return max(1.0, float(TRAIN_SHARE * self.num_clips * crop))
+        return max(1.0, float(TRAIN_SHARE * self.num_clips * crop * (self.num_folds or 1)))
