@@ -110,7 +110,7 @@ def test_an_item_of_a_list_that_is_no_text_is_counted() -> None:
 
 def test_the_training_data_of_a_file_is_not_guessed(mine: str) -> None:
     assert provenance("vgg_mtt:tags").trained_on.startswith("MagnaTagATune")
-    unknown = (mine, "data that is not known here", {})
+    unknown: tuple[str, str, dict[str, str]] = (mine, "data that is not known here", {})
     assert provenance(f"{mine}:tags") == unknown
     Path(mine).write_bytes(b"damaged")
     assert provenance(mine) == unknown

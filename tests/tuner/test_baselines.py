@@ -13,6 +13,7 @@ import sklearn.metrics
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipelines.features.networks import NETWORKS
+from pipelines.weights import content_digest
 from tests.tuner.answering import Study
 from tests.tuner.test_selection import STUDY
 from tuner.config import loads
@@ -120,11 +121,10 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
     (tmp_path / "networks").mkdir()
     for name in ("musicnn_msd", "speech"):
-        row = NETWORKS[name]
-        safetensors.torch.save_file(
-            row.build().state_dict(), tmp_path / "networks" / f"{name}.safetensors",
-            {"network": name, "wheel_sha256": row.wheel.sha256},
-        )  # fmt: skip
+        content = safetensors.torch.save(NETWORKS[name].build().state_dict(), {"network": name})
+        row = replace(NETWORKS[name], digest=content_digest(content))
+        monkeypatch.setitem(NETWORKS, name, row)
+        (tmp_path / "networks" / f"{name}.safetensors").write_bytes(content)
     return tmp_path
 
 

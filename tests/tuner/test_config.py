@@ -19,8 +19,8 @@ from pipelines.features import KINDS, FeatureSpec
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec, SplitSpec
 from tuner.config import Experiment, Space, as_override, load, loads
+from tuner.config.data import ColumnSplit
 from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
-from tuner.config.schema import ColumnSplit
 from tuner.config.yaml_text import Scalar
 from tuner.errors import ConfigError, SpaceError
 from tuner.models.convnets import Cnn

@@ -10,6 +10,7 @@ import torch
 from tests.tuner.studies import Script
 from tests.tuner.test_loop import RECIPE, ListFeed, classifier
 from tuner.config import loads
+from tuner.ledger.doubts import doubts
 from tuner.ledger.pace import Pace, searched_seconds
 from tuner.ledger.summary import summarise
 from tuner.study.pace import one_of_each_family
@@ -85,8 +86,8 @@ def test_a_short_budget_is_a_reason_for_doubt() -> None:
             "pace", budget="4m", budget_seconds=240.0, trials=40, at_once=2, epochs=25, folds=1,
             seconds_per_epoch={"cnn": seconds},
         )  # fmt: skip
-        doubts = " ".join(summarise(script.records).doubts())
-        assert ("set train.epochs=5" in doubts) == doubted
+        found = " ".join(doubts(summarise(script.records)))
+        assert ("set train.epochs=5" in found) == doubted
 
 
 def test_a_family_is_timed_with_its_first_configuration_of_the_start() -> None:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.settings import Rule
-from tuner.config.schema import KIND, ColumnSplit, ShareSplit
+from tuner.config.data import ColumnSplit, ShareSplit
+from tuner.config.schema import KIND
 from tuner.config.situation import MOST
 from tuner.config.validate import first_faults
 

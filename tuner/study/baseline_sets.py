@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipelines.errors import SpecError, WeightsError
 from pipelines.features import FeatureSpec
 from pipelines.features.networks import NETWORKS
-from pipelines.features.networks.store import cached_file, load
+from pipelines.features.networks.store import find, load
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec
 
@@ -66,7 +66,7 @@ def _cheap_embedding(clip: ClipSpec, cluster: Cluster, num_tracks: int) -> Sourc
     network = NETWORKS["speech" if seconds < SHORT_SECONDS else "musicnn_msd"]
     num_clips = int(MAX_CORE_SECONDS * EMBEDDED_PER_SECOND / seconds / num_tracks)
     reason = ""
-    if not cached_file(network).is_file():
+    if find(network) is None:
         reason = (
             f"the weights of {network.name} are not on this machine (python -m tuner.weights "
             f"fetch {network.name})"

@@ -15,10 +15,10 @@ from pipelines.settings import SPLITS, Tolerance
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from pipelines.store import open_feature_set
-from tuner.config.schema import ColumnSplit, ShareSplit
+from tuner.config.data import ColumnSplit, ShareSplit
 from tuner.ledger.leaky_twin import LEAKY, SCORES, LeakyTwin
 from tuner.study.final import final_model
-from tuner.training import metrics
+from tuner.training import uncertainty
 from tuner.trials.plan import Proposal, Queue
 
 if TYPE_CHECKING:
@@ -104,11 +104,8 @@ def _build(study: Context, experiment: Experiment, honest: FeatureSet) -> Featur
 def _scores(found: Predictions, k: int) -> dict[str, Any]:
     """Return the scores that are compared; in the leaky set, of the tracks with clips in test."""
     truth, predicted = found.truth, found.predicted
-    low_high = metrics.bootstrap_interval(truth, predicted, metrics.f1_macro, k)
-    by_accuracy = metrics.bootstrap_interval(truth, predicted, metrics.accuracy, k)
     return {
         **{name: found.metrics[name] for name in SCORES},
-        "ci95": list(low_high),
-        "accuracy_ci95": list(by_accuracy),
+        **uncertainty.intervals(truth, predicted, k),
         "tracks": len(truth),
     }

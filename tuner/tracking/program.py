@@ -70,10 +70,11 @@ class TrackModel(torch.nn.Module):
         """Map tracks ``float32[n, t]`` to probabilities ``float32[n, k]``; t as ``least``."""
         samples = tracks if self.resample is None else self.resample(tracks)
         if self.cut is None:
-            return self.model(samples)  # type: ignore[no-any-return]
+            of_tracks: torch.Tensor = self.model(samples)
+            return of_tracks
         clips = self.cut(samples)
-        probabilities: torch.Tensor = self.model(clips.flatten(0, 1))
-        return probabilities.unflatten(0, clips.shape[:2]).mean(1)
+        of_clips: torch.Tensor = self.model(clips.flatten(0, 1))
+        return of_clips.reshape(*clips.shape[:2], -1).mean(1)
 
 
 class FusedModel(torch.nn.Module):
@@ -86,9 +87,9 @@ class FusedModel(torch.nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Map ``float32[n, t]`` to the members' mean probabilities ``float32[n, k]``."""
-        return weighted_mean(
-            [one(waveform).double() for one in self.members], self.weights
-        ).float()
+        found = [one(waveform).double() for one in self.members]
+        mean: torch.Tensor = weighted_mean(found, self.weights).float()
+        return mean
 
 
 @dataclass(frozen=True)

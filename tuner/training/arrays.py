@@ -35,8 +35,7 @@ SOUND_RANGE_DB = 40.0
 LEVEL_SAMPLES = 256
 # Increased whenever the same feature set gives other arrays.
 ARRAYS_VERSION = 4
-# Clips whose mean and standard deviation are summed at once.
-CLIPS_AT_ONCE = 256
+CLIPS_AT_ONCE = 256  # of which mean and standard deviation are summed
 # Fields of `Arrays` with a file of their own that is read into memory.
 IN_MEMORY = ("y", "track", "track_label", "mean", "std", "sound", "fold")
 
@@ -108,14 +107,13 @@ class Arrays:
         """
         spread = _Spread(self.x.shape[1])
         train = self._where((self.fold >= 0) & (self.fold != number))
-        for start in range(0, len(train.clips), CLIPS_AT_ONCE):
-            spread.add(self.x[train.clips[start : start + CLIPS_AT_ONCE]])
-        mean, std = spread.result()
-        splits = {**self.splits, "train": train, "val": self._where(self.fold == number)}
+        for clips in np.array_split(train.clips, 1 + len(train.clips) // CLIPS_AT_ONCE):
+            spread.add(self.x[clips])
+        val, (mean, std) = self._where(self.fold == number), spread.result()
+        splits = {**self.splits, "train": train, "val": val}
         return replace(self, mean=mean, std=std, splits=splits)
 
     def _where(self, chosen: NDArray[np.bool_]) -> SplitRows:
-        """Return the rows of the chosen tracks ``bool[t]``."""
         return SplitRows(np.flatnonzero(chosen[self.track]), np.flatnonzero(chosen))
 
 
@@ -247,14 +245,12 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
 
 def _folds(source: FeatureSet, track_ids: list[str]) -> NDArray[np.int64]:
     """Return the fold of each track; -1 without cross-validation."""
-    split = source.manifest.split
-    if split.folds is None:
+    if (split := source.manifest.split).folds is None:
         return np.full(len(track_ids), -1)
-    table = source.tracks().select(["track_id", "label", "group", "split"]).to_pylist()
-    of_track = {row["track_id"]: row for row in table}
-    rows = [of_track[name] for name in track_ids]
-    labels, groups, splits = ([row[key] for row in rows] for key in ("label", "group", "split"))
-    return fold_numbers(labels, groups, splits, split.folds, split.seed)
+    table = source.tracks().to_pylist()
+    of_track = {row["track_id"]: (row["label"], row["group"], row["split"]) for row in table}
+    columns = zip(*(of_track[name] for name in track_ids), strict=True)
+    return fold_numbers(*columns, split.folds, split.seed)
 
 
 def sounding(x: torch.Tensor, kind: Kind) -> torch.Tensor:

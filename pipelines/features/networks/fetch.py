@@ -83,7 +83,11 @@ class Wheel:
         except subprocess.TimeoutExpired:
             return f"the package index did not answer within {PROBE_SECONDS:g} s"
         versions = done.stdout.partition("Available versions:")[2].replace(",", " ").split()
-        return None if self.version in versions else f"the package index does not have {self.package}=={self.version}"
+        return (
+            None
+            if self.version in versions
+            else f"the package index does not have {self.package}=={self.version}"
+        )
 
     def _pip(self, *words: str, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
         platform = () if self.platform == "any" else ("--platform", self.platform)
