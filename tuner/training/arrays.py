@@ -249,8 +249,8 @@ def _folds(source: FeatureSet, track_ids: list[str]) -> NDArray[np.int64]:
         return np.full(len(track_ids), -1)
     table = source.tracks().to_pylist()
     of_track = {row["track_id"]: (row["label"], row["group"], row["split"]) for row in table}
-    columns = zip(*(of_track[name] for name in track_ids), strict=True)
-    return fold_numbers(*columns, split.folds, split.seed)
+    labels, groups, splits = zip(*(of_track[name] for name in track_ids), strict=True)
+    return fold_numbers(labels, groups, splits, split.folds, split.seed)
 
 
 def sounding(x: torch.Tensor, kind: Kind) -> torch.Tensor:
