@@ -8,7 +8,7 @@ import torch
 from pydantic_core import PydanticCustomError
 
 from pipelines.errors import SpecError, WeightsError
-from pipelines.features.networks import NETWORKS
+from pipelines.features.networks import NETWORKS, Provenance
 from pipelines.features.networks.selection import (
     Selection,
     joined,
@@ -110,7 +110,7 @@ def test_an_item_of_a_list_that_is_no_text_is_counted() -> None:
 
 def test_the_training_data_of_a_file_is_not_guessed(mine: str) -> None:
     assert provenance("vgg_mtt:tags").trained_on.startswith("MagnaTagATune")
-    unknown: tuple[str, str, dict[str, str]] = (mine, "data that is not known here", {})
+    unknown = Provenance(mine, "data that is not known here")
     assert provenance(f"{mine}:tags") == unknown
     Path(mine).write_bytes(b"damaged")
     assert provenance(mine) == unknown
