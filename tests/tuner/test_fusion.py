@@ -226,7 +226,7 @@ def test_a_fusion_that_no_study_writes_is_refused(
 
 def embedding_bundle(folder: Path) -> Path:
     """A linear head on a network with random weights, at 16 kHz."""
-    feature = FeatureSpec.model_validate({"kind": "embedding", "network": "speech"})
+    feature = FeatureSpec(kind="embedding", network="speech").at_rate_of_networks()
     clip = ClipSpec(clip_seconds=1.0, clips_per_track=3)
     bundle = Bundle(LABELS, clip, feature, Crops(), Linear())
     torch.manual_seed(7)

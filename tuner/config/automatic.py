@@ -14,6 +14,7 @@ from tuner.config.families import (
     FEWEST_EPOCHS,
     choose_models,
     choose_network,
+    choose_start,
 )
 from tuner.config.look_up import mentions, value_at
 from tuner.config.situation import MOST, Chosen, Situation
@@ -197,5 +198,6 @@ TABLE: Final[Mapping[str, Callable[[Situation], Chosen]]] = {
     "search.trials": _trials,
     "confirm.top": _top,
     "confirm.seeds": _seeds,
+    "search.start": choose_start,
 }
 """Settings that may be ``auto``, in the order in which they are chosen."""

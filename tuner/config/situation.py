@@ -37,7 +37,7 @@ class Situation:
 
     facts: DataFacts
     missing: Mapping[str, str]
-    document: yaml.Node
+    document: yaml.MappingNode
 
     def number(self, setting: str) -> Any:
         """Return a setting that is a number; its default if it is not written."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.errors import SpecError, WeightsError
+from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
 from pipelines.features.networks import NETWORKS
-from pipelines.features.networks.store import find, load
+from pipelines.features.networks.store import find
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec
 
@@ -75,16 +75,12 @@ def _cheap_embedding(clip: ClipSpec, cluster: Cluster, num_tracks: int) -> Sourc
         reason = f"the weights of {network.name} may be missing on other nodes"
     elif num_clips < 1:
         reason = f"{network.name} would take minutes for {num_tracks} tracks"
-    else:
-        try:
-            load(network.name)  # a damaged file would end the build
-        except WeightsError as error:
-            reason = str(error)
     if reason:
         return Source("ridge_embedding", None, reason)
     count = min(num_clips, MAX_CLIPS)
     clip = ClipSpec(clip_seconds=seconds, clips_per_track=count, short=clip.short)
-    return Source("ridge_embedding", (clip, FeatureSpec(kind="embedding", network=network.name)))
+    feature = FeatureSpec(kind="embedding", network=network.name).at_rate_of_networks()
+    return Source("ridge_embedding", (clip, feature))
 
 
 def _checked(source: Source) -> Source:
