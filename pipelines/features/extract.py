@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.features import FeatureSpec
+    from pipelines.features.networks.frozen import Frozen
     from pipelines.settings import ClipSpec
 
 # Number of samples transformed at once, in whole clips; it bounds the memory of the transform.
@@ -112,7 +113,7 @@ def transform(
     make = partial(_spectrogram, feature=feature)
     if feature.row.column == "clip":
         at_once = _SAMPLES_EMBEDDED_AT_ONCE
-        make = partial(_activations, module=embedding or _cached_embedding(feature))
+        make = partial(_activations, feature=feature, embedding=embedding)
     step = max(1, at_once // clips.shape[1])
     parts = [
         make(clips[start : start + step]).astype("f2", order="C")
@@ -145,13 +146,19 @@ def _spectrogram(clips: NDArray[np.float32], feature: FeatureSpec) -> NDArray[np
     return features
 
 
-def _activations(clips: NDArray[np.float32], module: torch.nn.Module) -> NDArray[np.float32]:
+def _activations(
+    clips: NDArray[np.float32], feature: FeatureSpec, embedding: torch.nn.Module | None
+) -> NDArray[np.float32]:
     """Map float32[N, L] to the float32[N, F, 1] of pretrained networks."""
     import torch
 
-    device = next(module.parameters()).device
+    samples = torch.from_numpy(clips)
     with torch.inference_mode():
-        activations: NDArray[np.float32] = module(torch.from_numpy(clips).to(device)).cpu().numpy()
+        if embedding is None:
+            found = _cached_embedding(feature).once(samples)
+        else:
+            found = embedding(samples.to(next(embedding.parameters()).device))
+    activations: NDArray[np.float32] = found.cpu().numpy()
     return activations.clip(-_LARGEST_HALF, _LARGEST_HALF)
 
 
@@ -191,14 +198,14 @@ def _head(feature: FeatureSpec) -> torch.nn.Module:
 
 
 @lru_cache(maxsize=4)
-def _cached_embedding(feature: FeatureSpec) -> torch.nn.Module:
+def _cached_embedding(feature: FeatureSpec) -> Frozen:
     """Load the networks of an embedding, on the GPU if this process may use one."""
     import torch
 
     return _frozen(feature).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _frozen(feature: FeatureSpec) -> torch.nn.Module:
+def _frozen(feature: FeatureSpec) -> Frozen:
     from pipelines.features.networks.frozen import build_frozen
 
     return build_frozen(feature.networks, with_weights=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.features.networks import NETWORKS, store
-from pipelines.features.networks.frozen import build_frozen
+from pipelines.features.networks.frozen import Frozen, build_frozen
 from pipelines.features.networks.selection import num_rows
 
 CHOICE = ["musicnn_mtt:tags", "vgg_mtt:pool1", "musicnn_mtt:cnn1"]
@@ -33,6 +33,22 @@ def test_rows_come_in_the_order_of_the_choice_and_a_network_runs_once() -> None:
     musicnn, vgg = (network(samples) for network in frozen.networks)
     wanted = torch.cat([musicnn["tags"], vgg["pool1"], musicnn["cnn1"]], dim=1)
     assert torch.equal(features, wanted)
+
+
+def test_choices_that_share_a_network_run_it_once_on_the_same_samples() -> None:
+    torch.manual_seed(0)
+    network = NETWORKS["musicnn_mtt"].build().eval()
+    runs = []
+    network.register_forward_hook(lambda *_: runs.append(1))
+    tags, both = (
+        Frozen({"musicnn_mtt": network}, [(0, layer) for layer in layers])
+        for layers in (("tags",), ("tags", "dense"))
+    )
+    with torch.inference_mode():
+        for samples in torch.randn(2, 3, 50_000):
+            assert torch.equal(tags.once(samples), tags(samples))
+            assert torch.equal(both.once(samples), both(samples))
+    assert len(runs) == 2 * (2 + 1)
 
 
 def test_it_stays_frozen_in_a_module_that_trains() -> None:

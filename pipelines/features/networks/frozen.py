@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
+import xxhash
 from torch import nn
 
 from pipelines.features.networks.selection import parse_all
 from pipelines.features.networks.store import load
+
+_RECENT: OrderedDict[tuple[str, bytes], dict[str, torch.Tensor]] = OrderedDict()
+_MOST_RECENT = 64  # batches of clips, of a megabyte at most
 
 
 class Frozen(nn.Module):
     """The chosen layers of several networks as one column of features; always in eval mode.
 
     Args:
-        networks: The networks; equal sources share one.
+        networks: The networks by source, which is a name or a file.
         layers: Number of the network and name of each layer, in the order of the rows.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], layers: Sequence[tuple[int, str]]) -> None:
+    def __init__(
+        self, networks: Mapping[str, nn.Module], layers: Sequence[tuple[int, str]]
+    ) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(networks)
+        self.sources = tuple(networks)
+        self.networks = nn.ModuleList(networks.values())
         self.layers = tuple(layers)
         self.requires_grad_(False).eval()
 
@@ -32,10 +40,27 @@ class Frozen(nn.Module):
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Map float32[n, l] at the networks' sample rate to float32[n, f, 1]."""
-        found = [network(samples) for network in self.networks]
-        return torch.cat([found[number][layer] for number, layer in self.layers], dim=1)[
-            :, :, None
-        ]
+        return self._joined([network(samples) for network in self.networks])
+
+    def once(self, samples: torch.Tensor) -> torch.Tensor:
+        """Do the same, but run a network once on samples that other choices ask it for as well.
+
+        Only for networks with the weights of this node's cache: those of a source are the same.
+        """
+        digest = xxhash.xxh3_128_digest(samples.numpy())
+        device = next(self.parameters()).device
+        found = []
+        for source, network in zip(self.sources, self.networks, strict=True):
+            if (activations := _RECENT.get((source, digest))) is None:
+                activations = _RECENT[source, digest] = network(samples.to(device))
+                if len(_RECENT) > _MOST_RECENT:
+                    _RECENT.popitem(last=False)
+            found.append(activations)
+        return self._joined(found)
+
+    def _joined(self, found: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+        chosen = [found[number][layer] for number, layer in self.layers]
+        return torch.cat(chosen, dim=1)[:, :, None]
 
 
 def build_frozen(texts: Sequence[str], with_weights: bool) -> Frozen:
@@ -54,4 +79,5 @@ def build_frozen(texts: Sequence[str], with_weights: bool) -> Frozen:
     rows = {one.source: one.network for one in chosen}
     sources = list(rows)
     layers = [(sources.index(one.source), layer) for one in chosen for layer in one.layers]
-    return Frozen([load(s) if with_weights else rows[s].build() for s in sources], layers)
+    networks = {s: load(s) if with_weights else rows[s].build() for s in sources}
+    return Frozen(networks, layers)
