@@ -80,7 +80,7 @@ def run_trials(
             str(features / "gone" if p.trial_id == "gone" else features),
         ),
         record=lambda kind, **fields: ran.records.append({"kind": kind, **fields}),
-        early_stopping=early_stopping, max_reports=EPOCHS, budget_seconds=budget_seconds,
+        early_stopping=early_stopping, max_epochs=EPOCHS, budget_seconds=budget_seconds,
     )  # fmt: skip
     run(plan, cluster)
     return ran

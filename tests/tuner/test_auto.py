@@ -44,6 +44,9 @@ class Around:
     def missing_networks(self) -> Mapping[str, str]:
         return dict.fromkeys(self._missing, "no network")
 
+    def has_bf16(self) -> bool:
+        return False
+
     def recorded(self, study: str) -> Sequence[Choice] | None:
         return self._recorded
 
@@ -138,7 +141,7 @@ def test_real_collections(shared_data: Path) -> None:
 def test_families_are_those_whose_weights_are_there_and_that_the_budget_holds() -> None:
     songs = facts(30.0, 44_100, 40)
     every = {"linear", "mlp", "musicnn", "cnn", "resnet18", "forest"}
-    hour = ["search.budget=1h"]
+    hour = ["search.budget=2h"]
     assert families(load(AUTO, hour, Around(songs))) == every
     without = load(AUTO, hour, Around(songs, NETWORKS))
     assert families(without) == every - {"linear", "mlp", "musicnn"}
@@ -146,9 +149,9 @@ def test_families_are_those_whose_weights_are_there_and_that_the_budget_holds() 
     assert reason.endswith("without linear, mlp, musicnn: no weights (no network)")
     assert families(load(AUTO, hour, Around(songs, ["speech"]))) == every
     assert families(load(AUTO, [], Around(facts(0.5, 8_000, 40)))) == every - {"musicnn"}
-    many = facts(30.0, 44_100, 5_000)
+    many = facts(30.0, 44_100, 3_000)
     assert families(load(AUTO, [], Around(many))) == {"linear", "mlp", "cnn", "forest"}
-    on_gpu = load(AUTO, ["resources.gpus_per_worker=1"], Around(many))
+    on_gpu = load(AUTO, ["resources.gpus_per_worker=1", "search.budget=20m"], Around(many))
     assert families(on_gpu) == every
 
 

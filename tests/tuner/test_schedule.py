@@ -32,10 +32,11 @@ def row(name: str, values: list[float], status: str, metric: str = "val_f1_macro
 class Decisions:
     """The scheduler of a study that knows some trials from an earlier run."""
 
-    def __init__(self, *rows: TrialRow, text: str = ASHA) -> None:
+    def __init__(self, *rows: TrialRow, text: str = ASHA, num_tracks: int | None = None) -> None:
         plan = Plan(
             Folder.at("nowhere"), loads(text).template, Queue([]), 1, spec_of, lambda *_: None,
-            rows={row.trial_id: row for row in rows}, early_stopping=True, max_reports=8,
+            rows={row.trial_id: row for row in rows}, early_stopping=True, max_epochs=8,
+            num_tracks=num_tracks,
         )  # fmt: skip
         self.metric = plan.experiment.search.metric
         self.scheduler = build_scheduler(plan)
@@ -54,6 +55,28 @@ def spec_of(proposal: Proposal) -> TrialSpec:
     return TrialSpec(
         proposal.trial_id, proposal.stage, proposal.seed, proposal.experiment, "features"
     )
+
+
+RACE = "name: s\nmodel: {name: cnn}\ndata: {split: {folds: 4}}\n"
+
+
+def test_with_folds_a_trial_goes_on_while_it_is_within_the_noise_of_the_best() -> None:
+    # scipy.stats.binomtest(23, 25).proportion_ci(0.6827): from 0.8241; of 46 among 50: 0.8613
+    race = Decisions(row("t0", [0.92, 0.92, 0.92, 0.92], "completed"), text=RACE, num_tracks=100)
+    assert race.on("t1", 1, 0.83) == TrialScheduler.CONTINUE
+    assert race.on("t1", 2, 0.87) == TrialScheduler.CONTINUE
+    assert race.on("t2", 1, 0.82) == TrialScheduler.STOP
+    assert race.on("t3", 1, 0.95) == TrialScheduler.CONTINUE
+    assert race.on("t3", 2, 0.85) == TrialScheduler.STOP
+    assert race.on("t4", 4, 0.10) == TrialScheduler.CONTINUE, "it ends on its own"
+
+
+def test_with_folds_a_loss_is_compared_with_the_median() -> None:
+    text = RACE + "search: {metric: val_loss, mode: min}\n"
+    known = [row(f"t{n}", [loss], "stopped", "val_loss") for n, loss in enumerate((0.3, 0.5, 0.7))]
+    race = Decisions(*known, text=text, num_tracks=100)
+    assert race.on("t3", 1, 0.45) == TrialScheduler.CONTINUE
+    assert race.on("t4", 1, 0.60) == TrialScheduler.STOP
 
 
 def test_every_scheduler_of_a_space_file_has_a_builder() -> None:

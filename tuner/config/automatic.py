@@ -128,7 +128,7 @@ def _batch_size(s: Situation) -> Chosen:
 
 def _epochs(s: Situation) -> Chosen:
     speeds = (one.speed for name, one in FAMILIES.items() if mentions(s.document, "model", name))
-    seconds = BUDGET_SHARE * s.budget_seconds * min(speeds, default=math.inf)
+    seconds = BUDGET_SHARE * s.budget_seconds * s.speed_factor * min(speeds, default=math.inf)
     folds = f", in {s.num_folds} folds" if s.num_folds else ""
     epochs = int(min(max(FEWEST_EPOCHS, seconds / s.seen_seconds), MOST_EPOCHS))
     return str(epochs), f"an epoch trains on about {s.seen_seconds:,.0f} s of sound{folds}"

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tuner.config.yaml_text import Scalar
 
 DEFAULT_NETWORK: Final = FrontEnd.model_fields["network"].default
-FEWEST_EPOCHS: Final = 8
-BUDGET_SHARE: Final = 0.5
-"""Share of the budget that a family may take for one trial on one core."""
+FEWEST_EPOCHS: Final = 15
+BUDGET_SHARE: Final = 0.25
+"""Share of the budget that one trial may take, so that it holds eight on two cores."""
 
 
 class Family(NamedTuple):
@@ -31,8 +31,9 @@ class Family(NamedTuple):
     Attributes:
         models: Alternatives of ``model``, as YAML.
         start: Known good configurations, for `search.start`: values by parameter.
-        speed: Seconds of sound that one core learns from in a second, measured on clips of 3 s
-            with 64 bands at 50 frames a second; infinite if the model learns from numbers.
+        speed: Seconds of sound that one core learns from in a second in float32, measured on
+            clips of 3 s with 64 bands at 50 frames a second; infinite if the model learns from
+            numbers.
         network: Pretrained network that it starts from.
         least_seconds: Length of the shortest clips that it suits.
     """
@@ -112,11 +113,11 @@ def _left_out(s: Situation, name: str) -> str | None:
         return f"no weights ({s.missing[family.network]})"
     if s.number("data.clip_seconds") < family.least_seconds:
         return f"clips are shorter than {family.least_seconds:g} s"
-    if name == "cnn" or s.number("resources.gpus_per_worker"):
+    if name == "cnn":
         return None  # a study is never without a network
-    seconds = FEWEST_EPOCHS * s.seen_seconds / family.speed
+    seconds = FEWEST_EPOCHS * s.seen_seconds / (s.speed_factor * family.speed)
     if seconds > BUDGET_SHARE * s.budget_seconds:
-        return f"{FEWEST_EPOCHS} epochs would take about {seconds / 60:.0f} minutes on a core"
+        return f"{FEWEST_EPOCHS} epochs would take about {seconds / 60:.0f} minutes a trial"
     return None
 
 

@@ -46,6 +46,9 @@ class Surroundings(Protocol):
     def missing_networks(self) -> Mapping[str, str]:
         """Return the pretrained networks whose weights cannot be had, each with the reason."""
 
+    def has_bf16(self) -> bool:
+        """Return True if trials can multiply bfloat16 in hardware."""
+
     def recorded(self, study: str) -> Sequence[Choice] | None:
         """Return the choices of a study that has begun, or None if there is no such study."""
 
@@ -62,6 +65,10 @@ class Anywhere:
     def missing_networks(self) -> Mapping[str, str]:
         """Return nothing."""
         return {}
+
+    def has_bf16(self) -> bool:
+        """Return False."""
+        return False
 
     def recorded(self, study: str) -> None:
         """Return None."""
@@ -95,7 +102,8 @@ def fill_in(
     missing = {} if made.keys() >= set(wanted) else around.missing_networks()
     for setting in wanted:
         if setting not in made:
-            situation = Situation(around.facts(root_of(document)), missing, document)
+            facts = around.facts(root_of(document))
+            situation = Situation(facts, missing, document, around.has_bf16())
             made[setting] = Choice(setting, *TABLE[setting](situation))
         place, value = node_at(document, setting), compose(made[setting].value, AUTO)
         assert place is not None

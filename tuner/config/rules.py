@@ -278,6 +278,7 @@ ADVICE: tuple[Rule, ...] = (
     Rule(("scheduler.grace_epochs", "scheduler.name"), _asha),
     Rule(("scheduler.reduction_factor", "scheduler.name"), _asha),
     _with_folds("scheduler.grace_epochs", "a trial can be stopped after each fold"),
+    _with_folds("scheduler.reduction_factor", "trials are compared with the best one"),
     _with_folds("train.keep", "the last epoch counts, as in the final fit on all tracks"),
     _with_folds("confirm.refit", "the winner is always trained once more on all tracks"),
     Rule(("confirm.top", "search.trials"), _confirm_top),

@@ -153,15 +153,34 @@ class Ranking:
     maximise: bool
     num_tracks: int | None = None
 
-    def bar(self, best: float) -> float:
+    def bar(self, best: float, share: float = 1.0) -> float:
         """Return the worst value that is tied with the best one.
 
         For a score, this is the lower end of the exact 68 % interval of a share of the validation
         tracks; unlike the best value's own standard error, it is not 0 at a score of 1.
+
+        Args:
+            best: The best value.
+            share: Share of the validation tracks that it is from.
         """
         if not self.maximise or not self.num_tracks:
             return best
-        return uncertainty.exact_interval(best, self.num_tracks, ONE_STANDARD_ERROR)[0]
+        return uncertainty.exact_interval(best, share * self.num_tracks, ONE_STANDARD_ERROR)[0]
+
+    def is_behind(self, value: float, values: Sequence[float], share: float) -> bool:
+        """Return True if a value is worse than all that are tied with the best one.
+
+        A loss has no such interval; it is behind if it is worse than the median.
+
+        Args:
+            value: The value.
+            values: All values that it is compared with, itself among them.
+            share: Share of the validation tracks that they are from.
+        """
+        if not self.maximise or not self.num_tracks:
+            middle = float(np.median(values))
+            return value < middle if self.maximise else value > middle
+        return value < self.bar(max(values), share)
 
     def sorted(
         self, items: Iterable[Item], runs_of: Callable[[Item], Sequence[TrialRow]]

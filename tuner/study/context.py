@@ -117,8 +117,9 @@ class Context:
             spec=self.spec,
             record=self.record,
             rows=self.rows(stage),
+            num_tracks=self.ranking.num_tracks,
             early_stopping=stage == "search",
-            max_reports=self.space.template.data.num_folds or self.space.max_epochs,
+            max_epochs=self.space.max_epochs,
             budget_seconds=budget_seconds,
         )
         schedule.run(plan, self.cluster)

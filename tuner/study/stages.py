@@ -95,7 +95,9 @@ def confirm_best(study: Context) -> None:
     rows = study.rows()
     ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
-    wanted = list(_missing_runs(study, top, rows))
+    # Trials that were stopped after some folds cannot be fused.
+    others = [row for row in _of_other_families(ranked, top) if plan.fuse and row.is_partial]
+    wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", Queue(wanted), len(wanted))
     found = selection.candidates(study.rows().values(), study.ranking)
@@ -131,13 +133,19 @@ def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
             yield row
 
 
+def _of_other_families(ranked: list[TrialRow], top: list[TrialRow]) -> list[TrialRow]:
+    """Return the best trial of each model that is not among the top."""
+    best = {row.model: row for row in reversed(ranked)}
+    return [row for model, row in best.items() if model not in {one.model for one in top}]
+
+
 def _missing_runs(
-    study: Context, top: list[TrialRow], rows: dict[str, TrialRow]
+    top: list[TrialRow], num_seeds: int, rows: dict[str, TrialRow]
 ) -> Iterator[Proposal]:
-    """Propose the runs of the best configurations that have not ended yet."""
+    """Propose the runs of configurations with new seeds that have not ended yet."""
     ordinal = 0
     for row in top:
-        for seed in range(row.seed + 1, row.seed + 1 + study.space.template.confirm.seeds):
+        for seed in range(row.seed + 1, row.seed + 1 + num_seeds):
             trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
             known = rows.get(trial_id)
             if known is None or known.status == "running":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.config.fill_in import DEMO_ROOT, Choice
@@ -48,6 +49,14 @@ class AtHand:
         from pipelines.features.networks import store
 
         return store.missing()
+
+    def has_bf16(self) -> bool:
+        """See ``Surroundings.has_bf16``; the nodes of a cluster are taken to be like this one."""
+        try:  # without torch, which takes a second to import
+            flags = Path("/proc/cpuinfo").read_text().split()
+        except OSError:
+            return False
+        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
     def recorded(self, study: str) -> Sequence[Choice] | None:
         """See ``Surroundings.recorded``; a study of an earlier version has no choices."""

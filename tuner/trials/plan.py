@@ -97,8 +97,9 @@ class Plan:
         spec: Makes the specification that the processes of a proposed trial read.
         record: Writes a ledger record.
         rows: Trials of the stage from earlier runs, by trial id.
+        num_tracks: Number of validation tracks; None if unknown.
         early_stopping: True if the experiment's scheduler applies.
-        max_reports: Largest number of reports of any trial: epochs, or folds.
+        max_epochs: Largest number of epochs of any trial.
         budget_seconds: Time after which training stops; None for no limit.
     """
 
@@ -109,8 +110,9 @@ class Plan:
     spec: Callable[[Proposal], TrialSpec]
     record: Callable[..., Any]
     rows: Mapping[str, TrialRow] = field(default_factory=dict)
+    num_tracks: int | None = None
     early_stopping: bool = False
-    max_reports: int = 1
+    max_epochs: int = 1
     budget_seconds: float | None = None
 
 
