@@ -47,7 +47,7 @@ class Frozen(nn.Module):
 
         Only for networks with the weights of this node's cache: those of a source are the same.
         """
-        digest = xxhash.xxh3_128_digest(samples.numpy().data)
+        digest = xxhash.xxh3_128_digest(samples.contiguous().numpy().data)
         device = next(self.parameters()).device
         found = []
         for source, network in zip(self.sources, self.networks, strict=True):
