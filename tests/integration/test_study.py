@@ -153,7 +153,8 @@ def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
     assert (found["status"], found["study"], found["experiment"]) == ("done", "small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
-    keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds choices"
+    keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds "
+    keys += "choices"
     assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
