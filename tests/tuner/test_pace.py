@@ -109,7 +109,8 @@ def test_a_killed_search_has_spent_its_budget_until_its_last_record() -> None:
     script.whole_trial("t0", 0, 0.5)  # 7 records
     script.trial("t1", 1)
     assert searched_seconds(script.records) == 8
-    script.time_ms += 3_600_000  # killed, and resumed after an hour
+    script.time_ms += 3_600_000  # killed, and resumed after an hour with another budget
+    script.add("pace")
     script.add("searching")
     script.epochs("t1", 0.5, range(1, 4))
     script.add("study_end", status="interrupted", seconds={"search": 4.0})

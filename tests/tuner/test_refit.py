@@ -106,6 +106,22 @@ def test_nothing_is_trained_after_the_test(tmp_path: Path) -> None:
     assert study.asked == [("c0-1", "test")]
 
 
+def test_a_final_fit_that_was_cut_off_is_neither_tested_nor_final(tmp_path: Path) -> None:
+    study = Fitting(tmp_path)
+    study.record(
+        "trial", trial_id="refit-c0-1", stage="final", ordinal=0, seed=7, params={},
+        config=study.rows()["c0-1"].recorded_config, parent_trial="c0-1",
+    )  # fmt: skip
+    best = {"epoch": 3, "metrics": {"val_f1_macro": 1.0}}
+    study.record(
+        "trial_end", trial_id="refit-c0-1", status="stopped", epochs=3, best=best, error=None
+    )
+    assert final.final_model(study).trial_id == "c0-1"
+    final.fit_finally(study)
+    assert [proposal.recorded for proposal in study.trained] == [True]
+    assert final.final_model(study).trial_id == "refit-c0-1"
+
+
 def test_an_interrupted_final_fit_continues(tmp_path: Path) -> None:
     study = Fitting(tmp_path)
     study.record(

@@ -51,8 +51,12 @@ class Baseline:
 
     @property
     def lead(self) -> float:
-        """Macro F1 by which it is above the tested model on the same tracks; 0 if it is not."""
-        if self.test is None or self.winner is None:
+        """Macro F1 by which it is above the tested model on the same tracks; 0 if it is not.
+
+        Nor does it lead if it is above in less than half of the resamplings of the tracks, as if
+        both are wrong on two tracks, of different classes.
+        """
+        if self.test is None or self.winner is None or (self.share_better or 0.0) < 0.5:
             return 0.0
         return max(0.0, float(self.test["f1_macro"]) - self.winner)
 

@@ -54,6 +54,12 @@ class Fusion:
         return f"{decided}: {self.reason}"
 
 
+def _is_refit(test: Mapping[str, Any]) -> bool:
+    """Return True if the tested model has learned from the validation tracks."""
+    # Studies of earlier versions have no fusion of final fits.
+    return bool(test.get("refit", test.get("trial_id", "").startswith(REFIT)))
+
+
 @dataclass(frozen=True)
 class Confirmation:
     """The winner's score over new seeds.
@@ -90,7 +96,7 @@ class Confirmation:
             seeds=found["seeds"],
             mean=found["mean"],
             ci95=found.get("ci95"),
-            refit=newest.get("test", {}).get("trial_id", "").startswith(REFIT),
+            refit=_is_refit(newest.get("test", {})),
             fusion=Fusion.of(newest["fused"]) if "fused" in newest else None,
         )
 

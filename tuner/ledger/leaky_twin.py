@@ -23,8 +23,8 @@ class LeakyTwin:
         trial_id: Trial of the twin.
         repeats: The trial whose configuration and seed it has.
         honest: Scores of that trial on the study's test tracks, with ``ci95`` and ``tracks``.
-        leaky: Scores of the twin on its own test clips; None if it failed.
-        error: Why it failed.
+        leaky: Scores of the twin on its own test clips; None if there are none.
+        error: Why there are none.
     """
 
     trial_id: str
@@ -54,7 +54,7 @@ class LeakyTwin:
     def lines(self) -> Iterator[str]:
         """Yield the table as lines of text, with the gap last."""
         if self.gap is None:
-            yield f"failed: {self.error}"
+            yield f"none: {self.error}"
             return
         yield f"{'':<27} macro F1  accuracy  tracks"
         for title, scores in self.rows():

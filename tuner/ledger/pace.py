@@ -78,7 +78,7 @@ class Pace:
 def searched_seconds(records: Iterable[Record]) -> float:
     """Return the time that the search has taken in all runs of a study so far.
 
-    The time of a run that was killed ends with its last record.
+    The time of a run that was killed ends with the last record of a trial.
     """
     total, start_ms, last_ms = 0, None, 0
     recorded = 0.0
@@ -90,7 +90,8 @@ def searched_seconds(records: Iterable[Record]) -> float:
             start_ms = record["time_ms"] if record["kind"] == "searching" else None
         if record["kind"] == "study_end":  # all that ledgers of early versions have
             recorded = float(record.get("seconds", {}).get("search", 0.0))
-        last_ms = record["time_ms"]
+        if record["kind"] in ("searching", "trial", "epoch", "trial_end"):
+            last_ms = record["time_ms"]
     if start_ms is not None:
         total += last_ms - start_ms
     return max(total / 1000, recorded)

@@ -25,6 +25,8 @@ REFIT = "refit-"
 FUSION = "final-fusion"
 ONE_STANDARD_ERROR = 0.6827  # the level at which a normal variable is within one of its mean
 
+FEWEST_FOR_MEDIAN = 4
+
 Item = TypeVar("Item")
 
 
@@ -170,7 +172,8 @@ class Ranking:
     def is_behind(self, value: float, values: Sequence[float], share: float) -> bool:
         """Return True if a value is worse than all that are tied with the best one.
 
-        A loss has no such interval; it is behind if it is worse than the median.
+        A loss has no such interval; it is behind if it is worse than the median of at least
+        `FEWEST_FOR_MEDIAN` values.
 
         Args:
             value: The value.
@@ -178,6 +181,8 @@ class Ranking:
             share: Share of the validation tracks that they are from.
         """
         if not self.maximise or not self.num_tracks:
+            if len(values) < FEWEST_FOR_MEDIAN:
+                return False
             middle = float(np.median(values))
             return value < middle if self.maximise else value > middle
         return value < self.bar(max(values), share)
@@ -230,7 +235,8 @@ def candidates(rows: Iterable[TrialRow], ranking: Ranking) -> list[Candidate]:
     """Rank the configurations with at least one successful confirmation run, best mean first."""
     runs: dict[str, list[TrialRow]] = {}
     for row in rows:
-        if row.stage == "confirm" and row.parent_trial and row.value(ranking.metric) is not None:
+        is_whole = row.value(ranking.metric) is not None and not row.is_partial
+        if row.stage == "confirm" and row.parent_trial and is_whole:
             runs.setdefault(row.parent_trial, []).append(row)
     found = [
         Candidate(name, tuple(group), tuple(row.reached(ranking.metric) for row in group))

@@ -16,7 +16,7 @@ from tuner.ledger.pace import Pace
 from tuner.ledger.trust import Evaluation, worst_leakage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pipelines.features.networks import Provenance
     from pipelines.splits.leakage import Leakage
@@ -145,6 +145,12 @@ class Summary:
             return None
         metrics = self.winner.best["metrics"]
         return {name: metrics[f"val_{name}"] for name in ("f1_macro", "accuracy")}
+
+    @property
+    def tested_val(self) -> Mapping[str, float] | None:
+        """Validation scores of what was chosen: the winner's in the search, or the fusion's."""
+        fusion = self.confirm and self.confirm.fusion
+        return fusion.val if fusion and fusion.chosen else self.best_scores
 
     @property
     def is_refit(self) -> bool:

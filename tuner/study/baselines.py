@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tuner.trials.predictions import Predictions
 
 
+SHOWN = ("f1_macro", "accuracy")
+
+
 def score_baselines(study: Context) -> None:
     """Record what the baselines reach on the validation tracks, unless the study has done so."""
     if study.ledger.last("baselines"):
@@ -35,8 +38,15 @@ def score_baselines(study: Context) -> None:
     rows = []
     for one, arrays in _opened(study):
         if arrays is not None:
-            found = predict(one.name, views_of(arrays), "val")
-            one = replace(one, val=_scores(found.truth, found.classes, k))
+            views = views_of(arrays)
+            found = predict(one.name, views, "val")
+            # The mean over the folds, as for trials; the interval is over all tracks.
+            folds = [predict(one.name, [view], "val") for view in views]
+            counts = [metrics.confusion(fold.truth, fold.classes, k) for fold in folds]
+            means = {
+                name: float(np.mean([metrics.SCORES[name](c) for c in counts])) for name in SHOWN
+            }
+            one = replace(one, val={**_scores(found.truth, found.classes, k), **means})
         rows.append(one)
     num_tracks = max((one.val["tracks"] for one in rows if one.val), default=None)
     study.record("baselines", val_tracks=num_tracks, rows=[one.to_json() for one in rows])
@@ -93,6 +103,8 @@ def _compared(name: str, arrays: Arrays, found: Predictions) -> dict[str, Any]:
     """Return a baseline's test scores, and its comparison with the tested model's predictions."""
     k = found.probabilities.shape[1]
     tested = predict(name, [arrays], "test")
+    if set(tested.track_ids) != set(found.track_ids):
+        return {"left_out": "its feature set has other test tracks, because some files differ"}
     both = match_tracks(
         [found.track_ids, tested.track_ids],
         [found.truth, tested.truth],
@@ -112,8 +124,7 @@ def _scores(
 ) -> dict[str, Any]:
     counts = metrics.confusion(truth, predicted, num_labels)
     return {
-        "f1_macro": metrics.f1_macro(counts),
-        "accuracy": metrics.accuracy(counts),
+        **{name: metrics.SCORES[name](counts) for name in SHOWN},
         **uncertainty.intervals(truth, predicted, num_labels),
         "tracks": len(truth),
     }

@@ -77,7 +77,7 @@ def _succeeded(study: Context, fitted: TrialRow, row: TrialRow) -> bool:
     cross-validation nothing else can be tested.
     """
     after, before = fitted.value(study.metric), row.value(study.metric)
-    if after is None or before is None:
+    if after is None or before is None or fitted.status != "completed":
         return False
     if study.space.template.data.num_folds:
         return True
@@ -111,7 +111,8 @@ def _missing_fits(study: Context, rows: list[TrialRow]) -> Iterator[Proposal]:
     """Propose the final fits that have not succeeded yet, with the seeds of their trials."""
     for ordinal, row in enumerate(rows):
         known = study.rows().get(REFIT + row.trial_id)
-        if known is None or known.status in ("running", "failed"):
+        # Nothing stops a final fit early but a disk that is full.
+        if known is None or known.status != "completed":
             train = row.experiment.train.model_copy(update={"keep": "last"})
             experiment = row.experiment.model_copy(update={"train": train})
             yield Proposal(

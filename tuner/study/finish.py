@@ -33,8 +33,8 @@ def test_winner(study: Context) -> None:
     found = predict(study, model, "test")
     labels = study.labels()
     k = len(labels)
-    # First, so that a study that is killed between the two records repeats both.
-    compare_on_test(study, found, is_refit=all(row.stage == "final" for row in model.rows))
+    is_refit = all(row.stage == "final" for row in model.rows)
+    compare_on_test(study, found, is_refit=is_refit)
     intervals = uncertainty.intervals(found.truth, found.predicted, k)
     low, high = intervals["ci95"]
     # NaN is invalid JSON.
@@ -46,6 +46,7 @@ def test_winner(study: Context) -> None:
     study.record(
         "test",
         trial_id=model.trial_id,
+        refit=is_refit,
         metrics={**measured, **intervals, "tracks": len(found.truth)},
         confusion=counts.tolist(),
         clip_confusion=None if clips is None else clips.tolist(),

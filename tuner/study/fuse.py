@@ -43,7 +43,9 @@ def fuse_best(study: Context) -> None:
 
 def confirmed_runs(study: Context) -> list[TrialRow]:
     """Return the best run of each confirmed configuration, the winner first."""
+    winner = study.required("confirmed")["winner"]["trial_id"]
     found = selection.candidates(study.rows().values(), study.ranking)
+    found.sort(key=lambda one: one.trial_id != winner)
     return [selection.best_run(one, study.ranking) for one in found]
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pipelines.settings import Split
     from pipelines.store import FeatureSet
     from tuner.config import Experiment
+    from tuner.ledger.selection import TrialRow
     from tuner.study.context import Context
-    from tuner.trials.predictions import Predictions
 
 
 def run_leaky_twin(study: Context) -> None:
@@ -42,6 +42,12 @@ def run_leaky_twin(study: Context) -> None:
         return
     row = final_model(study).rows[0]
     honest_set = open_feature_set(Folder(Path(study.spec(row).feature_set)))
+    clips, tracks = honest_set.manifest.clips, honest_set.manifest.tracks
+    if sum(clips.values()) <= tracks.ok + tracks.flagged:
+        reason = "each track has a single clip, so nothing would leak"
+        found = LeakyTwin(LEAKY + row.trial_id, row.trial_id, _of(study, row), None, reason)
+        _record(study, found, fingerprint=None)
+        return
     experiment = by_clip(row.experiment, honest_set.manifest.clips)
     key = experiment.feature_set_key
     leaky_set = _build(study, experiment, honest_set)
@@ -55,17 +61,14 @@ def run_leaky_twin(study: Context) -> None:
         )  # fmt: skip
         twin.run_stage("leaky", Queue([proposal]), 1)
     trained = study.rows()[trial_id]
-    leaky, k = None, len(study.labels())
-    if trained.value(study.metric) is not None:
-        leaky = _scores(twin.predictions([trained], "test")[0], k)
-    found = LeakyTwin(
-        trial_id=trial_id,
-        repeats=row.trial_id,
-        honest=_scores(study.predictions([row], "test")[0], k),
-        leaky=leaky,
-        error=None if leaky else trained.error or "it did not finish",
-    )
-    study.record("leaky_twin", **vars(found), fingerprint=leaky_set.manifest.fingerprint)
+    leaky = _of(twin, trained) if trained.value(study.metric) is not None else None
+    error = None if leaky else trained.error or "it did not finish"
+    found = LeakyTwin(trial_id, row.trial_id, _of(study, row), leaky, error)
+    _record(study, found, leaky_set.manifest.fingerprint)
+
+
+def _record(study: Context, found: LeakyTwin, fingerprint: str | None) -> None:
+    study.record("leaky_twin", **vars(found), fingerprint=fingerprint)
     for line in found.lines():
         study.terminal.say(f"leaky twin: {line}")
 
@@ -101,11 +104,11 @@ def _build(study: Context, experiment: Experiment, honest: FeatureSet) -> Featur
     return built.feature_set
 
 
-def _scores(found: Predictions, k: int) -> dict[str, Any]:
+def _of(study: Context, row: TrialRow) -> dict[str, Any]:
     """Return the scores that are compared; in the leaky set, of the tracks with clips in test."""
-    truth, predicted = found.truth, found.predicted
+    (found,) = study.predictions([row], "test")
     return {
         **{name: found.metrics[name] for name in SCORES},
-        **uncertainty.intervals(truth, predicted, k),
-        "tracks": len(truth),
+        **uncertainty.intervals(found.truth, found.predicted, len(study.labels())),
+        "tracks": len(found.truth),
     }

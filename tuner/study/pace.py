@@ -45,6 +45,8 @@ def measure_pace(study: Context) -> None:
             zip(timed, ray.get(list(timed.values()), timeout=TIMEOUT_SECONDS), strict=True)
         )
     except ray.exceptions.RayError as error:
+        for one in timed.values():
+            ray.cancel(one, force=True)
         reason = str(error).strip().splitlines()[-1]
         study.terminal.say(f"cannot time the models, so the budget is not checked: {reason}")
         return

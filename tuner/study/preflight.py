@@ -183,9 +183,14 @@ def plan_lines(space: Space) -> Iterator[str]:
     if search.budget is not None:
         yield f"             none starts or runs on after {search.budget}; the number that fits is"
         yield "             measured once the feature sets are built"
-    then = ", then a final fit on train and val" if confirm.refit else ""
-    then += ", then their fusion if it is better" if confirm.fuse else ""
+    num_folds = template.data.num_folds
+    if num_folds:
+        yield f"folds        {num_folds}: each trial is trained once for each fold that it reaches"
+    then = ", then their fusion if it is better" if confirm.fuse else ""
+    then += ", then a final fit on train and val" if confirm.refit or num_folds else ""
     yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
+    if confirm.fuse and num_folds:
+        yield "             and once the best of each other family, for the fusion"
     yield f"feature sets {len(space.feature_variants())}"
     for source in _pretrained(space):
         network = store.network_of(source)

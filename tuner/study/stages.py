@@ -100,13 +100,16 @@ def confirm_best(study: Context) -> None:
     wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", Queue(wanted), len(wanted))
+    ids = {row.trial_id for row in top}
     found = selection.candidates(study.rows().values(), study.ranking)
-    if not found:
+    # What was trained for a fusion alone has a single seed, and was behind in the search.
+    found.sort(key=lambda one: one.trial_id not in ids)
+    if not found or found[0].trial_id not in ids:
         raise StudyError("no confirmation run succeeded; the ledger holds the reasons")
     winner = found[0]
     study.record(
         "confirmed",
-        seeds=plan.seeds,
+        seeds=len(winner.values),
         mean=winner.mean,
         ci95=_interval(study, winner),
         top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
@@ -148,7 +151,8 @@ def _missing_runs(
         for seed in range(row.seed + 1, row.seed + 1 + num_seeds):
             trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
             known = rows.get(trial_id)
-            if known is None or known.status == "running":
+            # Nothing stops a confirmation run early but a disk that is full.
+            if known is None or known.status in ("running", "stopped"):
                 yield Proposal(
                     trial_id, "confirm", seed, row.experiment, ordinal, row.params,
                     parent_trial=row.trial_id, recorded=known is not None,

@@ -61,17 +61,19 @@ class FoldRace(FIFOScheduler):
     def __init__(self, rows: Mapping[str, TrialRow], ranking: Ranking, num_folds: int) -> None:
         super().__init__()
         self._ranking, self._num_folds = ranking, num_folds
-        self._means: dict[int, list[float]] = {}
+        self._means: dict[int, dict[str, float]] = {}  # by fold and trial
         for row in rows.values():
             for fold, metrics in row.history:
-                self._means.setdefault(fold, []).append(metrics[ranking.metric])
+                self._means.setdefault(fold, {})[row.trial_id] = metrics[ranking.metric]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Compare the trial with the others after the same number of folds."""
+        if result.get("error"):  # its value is no mean over folds, and it ends on its own
+            return str(TrialScheduler.CONTINUE)
         fold, mean = int(result["epoch"]), float(result[self._ranking.metric])
-        means = self._means.setdefault(fold, [])
-        means.append(mean)
-        is_behind = self._ranking.is_behind(mean, means, fold / self._num_folds)
+        means = self._means.setdefault(fold, {})
+        means[trial.config["trial_id"]] = mean
+        is_behind = self._ranking.is_behind(mean, [*means.values()], fold / self._num_folds)
         stops = is_behind and fold < self._num_folds
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
