@@ -317,13 +317,18 @@ def test_noise_in_all_classes_makes_no_champion() -> None:
     assert "check with your own ears" in reason
 
 
-def test_a_class_of_noise_among_others_is_named() -> None:
+def test_a_class_of_noise_among_others_is_named_and_makes_no_champion() -> None:
     y = np.arange(200) % 4
     x = audible(np.where(y == 3, np.random.default_rng(0).integers(0, 3, 200), y))
     classes = arrays_of(x, y).labels_of("test").copy()
     classes[classes == 3] = 0
-    (doubt,) = (one for one in doubts(judged(x, y, classes)) if "recognised" in one)
-    assert doubt.startswith("classes that are hardly ever recognised in the test: class 3 (0% of")
+    study = judged(x, y, classes)
+    named = "classes that are hardly ever recognised in the test: class 3 (0% of"
+    (doubt,) = (one for one in doubts(study) if "recognised" in one)
+    assert doubt.startswith(named)
+    reason = against_champion(study)
+    assert reason.startswith(named)
+    assert "listen to these classes" in reason
 
 
 def test_two_classes_of_the_same_files_make_no_champion() -> None:

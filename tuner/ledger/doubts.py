@@ -162,9 +162,10 @@ def _below(study: Summary) -> Iterator[str]:
         )
 
 
-def _recall(study: Summary) -> Iterator[str]:
+def _unrecognised(study: Summary) -> Iterator[str]:
     if study.test and not study.test.is_guessing:
-        missed = [row for row in study.test.classes if row.tracks and row.recall < LOW_RECALL]
+        missed = [row for row in study.test.classes if row.tracks >= FEW_OF_A_CLASS]
+        missed = [row for row in missed if row.recall < LOW_RECALL]
         if missed:
             shown = ", ".join(f"{row.label} ({row.recall:.0%} of {row.tracks})" for row in missed)
             yield f"classes that are hardly ever recognised in the test: {shown}"
@@ -198,8 +199,11 @@ CHECKS = (
         "try a linear head on a pretrained network (search_spaces/pretrained.yaml), more trials, "
         "or longer training",
     ),
+    Check(
+        _unrecognised,
+        "listen to these classes, join them with others or leave them out, or add recordings",
+    ),
     Check(_wide),
-    Check(_recall),
     Check(_pace),
     Check(_few_val),
     Check(_tied),
