@@ -223,6 +223,25 @@ def test_a_wrong_place_is_a_plain_error(text: str, place: str, words: str) -> No
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "range_", "column"),
+    [
+        ("train.epochs", "{choice: [auto, 5]}", 11),
+        ("model", "{choice: [{name: cnn}, auto]}", 24),
+        ("features.n_mels", "{integer: [auto, 64]}", 12),
+        ("features.n_mels", "{choice: [32, {quantized: [40, auto, 8]}]}", 32),
+    ],
+)
+def test_auto_in_a_range_is_an_error_at_its_place(setting: str, range_: str, column: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(AUTO, [f"{setting}={range_}"])
+    assert f"--set {setting}:1:{column}: {setting}: auto cannot be inside a range" in str(
+        caught.value
+    )
+    column_named_auto = "{column: auto, val: [1], test: [2]}"
+    assert load(AUTO, [f"data.split={column_named_auto}"]).choices
+
+
 def test_the_json_schema_takes_auto_where_it_is_taken() -> None:
     validator = jsonschema.Draft202012Validator(space_schema())
     base = {"name": "x", "model": "auto"}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import yaml
 
 from tuner.config.automatic import TABLE
-from tuner.config.look_up import node_at, value_at
+from tuner.config.look_up import arguments_of, node_at, value_at
 from tuner.config.overrides import replaced
 from tuner.config.situation import Situation
-from tuner.config.yaml_text import compose
+from tuner.config.yaml_text import compose, mark_of
+from tuner.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.facts import DataFacts
@@ -92,8 +93,17 @@ def fill_in(
         The new top, in which a value has the place of its ``auto``; and the choices.
 
     Raises:
+        ConfigError: A range contains ``auto``.
         UserError: The data cannot be looked at.
     """
+    message = "auto cannot be inside a range; write auto alone, or the values"
+    faults = [
+        mark_of(node).problem(setting, message)
+        for setting in TABLE
+        for node in _autos_in(node_at(document, setting))
+    ]
+    if faults:
+        raise ConfigError(faults)
     wanted = [setting for setting in TABLE if value_at(document, setting) == AUTO]
     if not wanted:
         return document, ()
@@ -111,6 +121,14 @@ def fill_in(
         _move(value, place)
         document = replaced(document, setting.split("."), value)
     return document, tuple(made[setting] for setting in wanted)
+
+
+def _autos_in(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Find each ``auto`` among the arguments of a range, and of the ranges in it."""
+    for one in arguments_of(node):
+        if isinstance(one, yaml.ScalarNode) and one.value == AUTO:
+            yield one
+        yield from _autos_in(one)
 
 
 def _move(node: yaml.Node, place: yaml.Node) -> None:

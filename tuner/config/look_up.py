@@ -20,13 +20,27 @@ def node_at(root: yaml.Node, setting: str) -> yaml.Node | None:
     return node
 
 
+def arguments_of(node: yaml.Node | None) -> list[yaml.Node]:
+    """Return the bounds or options of a range; nothing if the node is no range."""
+    if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
+        return []
+    (kind, arguments), *_ = node.value
+    is_range = kind.value in KINDS and isinstance(arguments, yaml.SequenceNode)
+    return arguments.value if is_range else []
+
+
 def value_at(root: yaml.Node, setting: str) -> Scalar:
     """Return the value of a setting, or the first one of its range; None for anything else."""
+    return next(iter(values_at(root, setting)), None)
+
+
+def values_at(root: yaml.Node, setting: str) -> list[Scalar]:
+    """Return the value of a setting, or those of its range; None for what is not a value."""
     node = node_at(root, setting)
-    if isinstance(node, yaml.MappingNode) and len(node.value) == 1:
-        (kind, arguments), *_ = node.value
-        is_range = kind.value in KINDS and isinstance(arguments, yaml.SequenceNode)
-        node = next(iter(arguments.value), None) if is_range else None
+    return [_scalar(one) for one in arguments_of(node) or [node]]
+
+
+def _scalar(node: yaml.Node | None) -> Scalar:
     try:
         return read_scalar(node) if isinstance(node, yaml.ScalarNode) else None
     except ScalarError:
