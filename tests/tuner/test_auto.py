@@ -178,6 +178,19 @@ def test_what_is_written_stays_and_decides_the_rest() -> None:
     assert (only.warnings, chosen(only)["features.network"]) == ((), "musicnn_msd")
 
 
+def test_nothing_warns_about_a_value_that_was_chosen() -> None:
+    assert load(AUTO, [], Around(facts(0.05, 8_000, 600))).remarks == ()
+    space = load(AUTO, ["model={name: linear}"], Around(facts(10.0, 44_100, 60)))
+    assert [one.path for one in space.warnings] == ["optim.lr", "augment.mixup", "train.ema"]
+    (few,) = load(AUTO, ["data.split={by: group}"], Around(facts(10.0, 44_100, 6))).remarks
+    assert few.path == "data.split"
+    tiny = load(AUTO, [], Around(facts(10.0, 44_100, 6)))
+    assert tiny.remarks == ()
+    assert "the choice among trials is mostly luck" in next(
+        one.reason for one in tiny.choices if one.setting == "data.split"
+    )
+
+
 @pytest.mark.parametrize("setting", ["data.clips_per_track", "train.epochs", "confirm.seeds"])
 def test_any_file_may_leave_a_setting_open(setting: str) -> None:
     space = load(Path("search_spaces/cnn.yaml"), [f"{setting}=auto"], Around(demo_facts()))

@@ -16,6 +16,7 @@ from tuner.config.families import (
     choose_network,
     choose_start,
 )
+from tuner.config.fit import few_to_validate
 from tuner.config.look_up import mentions, value_at
 from tuner.config.situation import MOST, Chosen, Situation
 
@@ -80,14 +81,23 @@ def _short(s: Situation) -> Chosen:
 
 
 def _split(s: Situation) -> Chosen:
+    num, folds, reason = len(s.facts.tracks), *_folds(s)
+    split = f"{{folds: {folds}, test: 0.15}}" if folds else ONE_SPLIT
+    val = round((0.85 if folds else 0.15) * num)
+    few = few_to_validate(val, len(s.facts.num_by_class))
+    return split, reason + (f"; {few}" if few else "")
+
+
+def _folds(s: Situation) -> tuple[int, str]:
+    """Choose the number of folds, 0 for one split, with the reason."""
     num = len(s.facts.tracks)
     groups = s.facts.groups_by_class(str(value_at(s.document, "data.group") or "auto"))
     if num >= FEWEST_FOR_ONE_SPLIT:
-        return ONE_SPLIT, f"{num:,} tracks are enough for one split"
+        return 0, f"{num:,} tracks are enough for one split"
     if (fewest := min(groups.values())) < 1 + FEWEST_FOLDS:
-        return ONE_SPLIT, f"a class has {fewest} groups, too few for folds"
-    folds = min(MOST_FOLDS, fewest - 1)  # the test takes one at least
-    return f"{{folds: {folds}, test: 0.15}}", f"{num} tracks are few for one split"
+        return 0, f"a class has {fewest} groups, too few for folds"
+    # The test takes one group at least.
+    return min(MOST_FOLDS, fewest - 1), f"{num} tracks are few for one split"
 
 
 def _n_fft(s: Situation) -> Chosen:

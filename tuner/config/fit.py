@@ -54,11 +54,16 @@ def _rate(facts: DataFacts, e: Experiment) -> str | None:
 
 
 def _num_val(facts: DataFacts, e: Experiment) -> str | None:
-    least = VALIDATION_TRACKS_PER_CLASS * len(facts.num_by_class)
-    if (number := _validation_tracks(facts, e)) is None or number >= least:
+    number = _validation_tracks(facts, e)
+    return None if number is None else few_to_validate(number, len(facts.num_by_class))
+
+
+def few_to_validate(number: int, num_classes: int) -> str | None:
+    """Say what so few validation tracks mean for the search; None if they are enough."""
+    if number >= (least := VALIDATION_TRACKS_PER_CLASS * num_classes):
         return None
     return (
-        f"only about {number} validation tracks for {len(facts.num_by_class)} classes; with fewer "
+        f"only about {number} validation tracks for {num_classes} classes; with fewer "
         f"than {least} the choice among trials is mostly luck"
     )
 

@@ -52,14 +52,18 @@ def loads(
     document, faults = apply(_top(compose(source, file), file), overrides)
     document, choices = fill_in(document, around or Anywhere())
     tree, problems = read_tree(document)
-    found, warnings = check(tree)
-    if problems := [*problems, *faults, *found]:
+    broken, warnings = check(tree)
+    if problems := [*problems, *faults, *broken]:
         raise ConfigError(_in_order(problems, file))
+    chosen = {choice.setting for choice in choices}
+    # Nobody can act on advice about a value that this program chose.
+    warnings = [one for one in warnings if one.path not in chosen]
     space = Space(file, source, fill_defaults(tree), tuple(warnings), choices)
     if around is None or around.recorded(space.name) is not None:
         return space
     try:
-        return replace(space, remarks=tuple(unfit(space.tree, around.facts(root_of(document)))))
+        found = unfit(space.tree, around.facts(root_of(document)))
+        return replace(space, remarks=tuple(one for one in found if one.path not in chosen))
     except UserError:  # no such data, or no split of it: an error only for those who need it
         return space
 
