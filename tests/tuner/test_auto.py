@@ -191,6 +191,41 @@ def test_nothing_warns_about_a_value_that_was_chosen() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("logmel", {"musicnn", "cnn", "resnet18"}),
+        ("mfcc", {"cnn", "resnet18"}),
+        ("tempogram", {"cnn", "resnet18"}),
+        ("stft", {"cnn", "resnet18"}),
+        ("embedding", {"linear", "mlp", "forest"}),
+        ("song", {"linear", "mlp", "forest"}),
+        ("{choice: [embedding, song]}", {"linear", "mlp", "forest"}),
+        ("{choice: [auto, mfcc]}", {"cnn", "resnet18"}),
+    ],
+)
+def test_families_are_those_that_take_the_kind_of_features(kind: str, expected: set[str]) -> None:
+    asked = [f"features.kind={kind}", "search.budget=2h"]
+    space = load(AUTO, asked, Around(facts(30.0, 44_100, 40)))
+    assert families(space) == expected
+    assert (space.warnings, space.remarks) == ((), ())
+
+
+def test_a_kind_that_no_family_takes_is_an_error_at_the_model() -> None:
+    with pytest.raises(ConfigError, match=r"16:8: model: no model .* not for waveform\)"):
+        load(AUTO, ["features.kind=waveform"])
+    songs = Around(facts(30.0, 44_100, 40), NETWORKS)
+    with pytest.raises(
+        ConfigError, match=r"linear, mlp, forest: no weights \(no network"
+    ):
+        load(AUTO, ["features.kind=embedding"], songs)
+
+
+def test_a_file_written_by_hand_may_leave_its_model_and_clips_open() -> None:
+    asked = ["model=auto", "data.clip_seconds=auto"]
+    assert families(load(Path("search_spaces/quickstart.yaml"), asked)) >= {"cnn"}
+
+
 @pytest.mark.parametrize("setting", ["data.clips_per_track", "train.epochs", "confirm.seeds"])
 def test_any_file_may_leave_a_setting_open(setting: str) -> None:
     space = load(Path("search_spaces/cnn.yaml"), [f"{setting}=auto"], Around(demo_facts()))

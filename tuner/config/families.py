@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipelines.features import FrontEnd
-from tuner.config.look_up import mentions, value_at
+from tuner.config.look_up import mentions, node_at, values_at
 from tuner.config.read_tree import read_tree
 from tuner.config.situation import SHORT_SECONDS, Chosen, Situation
 from tuner.config.tree import open_settings
-from tuner.config.yaml_text import write_scalar
+from tuner.config.yaml_text import mark_of, write_scalar
 from tuner.errors import SpaceError
+from tuner.models import MODELS
 
 if TYPE_CHECKING:
     from tuner.config.ranges import Range
@@ -94,20 +95,26 @@ NETWORKS: Final = {
 
 def choose_models(s: Situation) -> Chosen:
     """Choose the families that are compared."""
-    names = [name for name in FAMILIES if not _left_out(s, name)]
-    models = ", ".join(one for name in names for one in FAMILIES[name].models)
     reasons: dict[str, list[str]] = {}
     for name in FAMILIES:
-        if reason := _left_out(s, name):
-            reasons.setdefault(reason, []).append(name)
-    without = (f"; without {', '.join(names)}: {why}" for why, names in reasons.items())
-    return f"{{choice: [{models}]}}", ", ".join(names) + "".join(without)
+        reasons.setdefault(_left_out(s, name) or "", []).append(name)
+    names = reasons.pop("", [])
+    without = "; ".join(f"without {', '.join(left)}: {why}" for why, left in reasons.items())
+    if not names:
+        place = node_at(s.document, "model")
+        assert place is not None
+        message = f"no model can be chosen ({without}); write a model, or features.kind: auto"
+        raise mark_of(place).error(message, "model")
+    models = ", ".join(one for name in names for one in FAMILIES[name].models)
+    return f"{{choice: [{models}]}}", "; ".join(filter(None, [", ".join(names), without]))
 
 
 def _left_out(s: Situation, name: str) -> str | None:
     """Return why a study goes on without a family; None if it is compared."""
-    family = FAMILIES[name]
-    if name in HEADS and not _networks(s):
+    family, kinds = FAMILIES[name], _kinds(s, name)
+    if others := kinds - {*MODELS[name].takes}:
+        return f"not for {', '.join(sorted(others))}"
+    if "embedding" in kinds and not _networks(s):
         return f"no weights ({next(iter(s.missing.values()))})"
     if family.network and family.network in s.missing:
         return f"no weights ({s.missing[family.network]})"
@@ -121,10 +128,16 @@ def _left_out(s: Situation, name: str) -> str | None:
     return None
 
 
+def _kinds(s: Situation, name: str) -> set[str]:
+    """Return the kinds of features that a model would get; the first that it takes for auto."""
+    written = values_at(s.document, "features.kind")
+    return {MODELS[name].takes[0] if kind in (None, "auto") else str(kind) for kind in written}
+
+
 def choose_network(s: Situation) -> Chosen:
     """Choose the pretrained networks whose activations the heads learn from."""
-    is_read = any(mentions(s.document, "model", head) for head in HEADS)
-    if not is_read and value_at(s.document, "features.kind") != "embedding":
+    models = [name for name in MODELS if mentions(s.document, "model", name)]
+    if not any("embedding" in _kinds(s, name) for name in models):
         return DEFAULT_NETWORK, "not used: no model takes an embedding"
     options = _networks(s)
     if not options:
