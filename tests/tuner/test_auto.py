@@ -215,9 +215,7 @@ def test_a_kind_that_no_family_takes_is_an_error_at_the_model() -> None:
     with pytest.raises(ConfigError, match=r"16:8: model: no model .* not for waveform\)"):
         load(AUTO, ["features.kind=waveform"])
     songs = Around(facts(30.0, 44_100, 40), NETWORKS)
-    with pytest.raises(
-        ConfigError, match=r"linear, mlp, forest: no weights \(no network"
-    ):
+    with pytest.raises(ConfigError, match=r"linear, mlp, forest: no weights \(no network"):
         load(AUTO, ["features.kind=embedding"], songs)
 
 

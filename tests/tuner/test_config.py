@@ -294,6 +294,12 @@ def test_the_resolved_file_loads_as_an_equal_space():
     assert "kernel_size: 3" in space.to_yaml()
 
 
+def test_a_resolved_file_with_folds_has_no_shares_that_are_not_used():
+    space = loads(PLAIN + "data: {split: {folds: 5, test: 0.2}}")
+    assert "  split: {folds: 5, test: 0.2, by: group}\n" in space.to_yaml()
+    assert loads(space.to_yaml()) == space
+
+
 @settings(deadline=None)
 @given(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
@@ -380,6 +386,10 @@ def test_overrides_do_not_change_the_source():
         ("scheduler: {name: none, grace_epochs: 5}", ["f.yaml:3:39: scheduler.grace_epochs"]),
         ("confirm: {top: 5}\nsearch: {trials: 3}", ["f.yaml:3:16: confirm.top: only 3 trials"]),
         ("search: {trials: 1}", []),
+        ("data: {split: {folds: 5, test: 0.15, val: 0.5, train: 0.1}}",
+         ["f.yaml:3:55: data.split.train: has no effect with folds",
+          "f.yaml:3:43: data.split.val: has no effect with folds"]),
+        ("data: {split: {column: fold, folds: 5, val: [1], test: [2]}}", []),
         ("scheduler: {name: none, reduction_factor: 5}", ["f.yaml:3:43: scheduler.reduction_f"]),
         ("features: {kind: stft, n_mels: 32}",
          ["f.yaml:3:32: features.n_mels: has no effect with stft; it is read by logmel, mfcc, t"]),

@@ -50,6 +50,18 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "empty": ("", [("1:1", "empty")]),
     "start is a number": (P + "search: {start: 3}", [("3:17: search.start", "must be a list")]),
+    "start is a block": (
+        P + "search: {start: {model: cnn}}",
+        [("3:17: search.start", "must be a list such as [{model: cnn}], got a block with model")],
+    ),
+    "model is a word": (
+        "name: x\nmodel: cnn",
+        [("2:8: model", "write `model: {name: cnn}`, or --set 'model={name: cnn}'")],
+    ),
+    "model is a misspelled word": (
+        "name: x\nmodel: ccn",
+        [("2:8: model", "must be a block of settings such as {name: cnn}, got the string 'ccn'")],
+    ),
     "start of a grid": (
         P + "optim: {lr: {grid: [0.1, 0.2]}}\nsearch: {algorithm: grid, start: [{optim.lr: 0.1}]}",
         [("4:34: search.start", "has no start")],
@@ -186,6 +198,10 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "budget without unit": (
         P + "search: {budget: 30}",
         [("3:18: search.budget", "write 30s, 30m or 30h")],
+    ),
+    "budget of nothing": (
+        P + "search: {budget: 0.0s}",
+        [("3:18: search.budget", "the budget must be above 0, got 0.0s; write 10m, say, or null")],
     ),
     "budget in words": (P + "search: {budget: soon}", [("3:18: search.budget", "90s, 30m or 2h")]),
     # --- names

@@ -38,6 +38,10 @@ _PATTERNS = {
     ("name",): "must be 1 to 64 letters, digits, -, _ or ., the first a letter or digit",
     ("search", "budget"): "must be a duration such as 90s, 30m or 2h",
 }
+_FORMS = {
+    ("search", "start"): "a list such as [{model: cnn}]",
+    ("model",): "a block of settings such as {name: cnn}",
+}
 _EXAMPLES = {"name": "name: my-study", "model": "model: {name: cnn}"}
 
 
@@ -71,7 +75,8 @@ def describe(error: Mapping[str, Any], path: tuple[str | int, ...], kind: str | 
     if fault in ("string_too_short", "string_too_long"):
         return f"must have {context.get('min_length', 1)} or more characters, but not thousands"
     if fault in _EXPECTED:
-        return f"must be {_EXPECTED[fault]}, got {show(value)}{_hint(fault, keys, value, kind)}"
+        form = _FORMS.get(keys, _EXPECTED[fault])
+        return f"must be {form}, got {show(value)}{_hint(fault, keys, value, kind)}"
     return f"{error['msg']}, got {show(value)}"
 
 
@@ -141,6 +146,10 @@ def _not_listed(value: object, expected: str, keys: tuple[str, ...]) -> str:
 def _hint(fault: str, keys: tuple[str, ...], value: object, kind: str | None) -> str:
     if kind in ("uniform", "log_uniform") and fault == "int_type":
         return f"; {kind} draws fractions, write {kind.replace('uniform', 'integer')}"
+    if keys == ("model",) and value in [*MODELS]:
+        return f"; write `model: {{name: {value}}}`, or --set 'model={{name: {value}}}'"
+    if keys == ("search", "start"):
+        return ""
     if isinstance(value, dict):
         near = nearest(next(iter(value), ""), KINDS, 1)
         found = f"did you mean `{near[0]}`? " if near else ""

@@ -1,16 +1,15 @@
-"""Rules across blocks, collected with the rules of each block."""
+"""Rules that an experiment must follow, across blocks and within each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines.features import KINDS, FeatureKind
 from pipelines.features.rules import FEATURE_RULES, clip_covers_fft
 from pipelines.settings import CLIP_RULES, SPLIT_RULES, Block, Rule
-from tuner.config.data import ColumnSplit, ShareSplit
+from tuner.config.data import ColumnSplit
 from tuner.config.schema import KIND, METRIC_MODES, Experiment
 from tuner.models import TABLE, ModelSettings
-from tuner.training.settings import TRAINING_ADVICE, TRAINING_RULES
+from tuner.training.settings import TRAINING_RULES
 
 
 def _of(part: Callable[[Experiment], Block], block: str, rule: Rule, *decided_by: str) -> Rule:
@@ -136,6 +135,12 @@ def _mode(e: Experiment) -> str | None:
     return f"{word} is better for {e.search.metric}; write mode: {mode}"
 
 
+def _some_budget(e: Experiment) -> str | None:
+    if e.search.budget_seconds != 0:
+        return None
+    return f"the budget must be above 0, got {e.search.budget}; write 10m, say, or null for none"
+
+
 def _start_of_grid(e: Experiment) -> str | None:
     if e.search.algorithm != "grid" or not e.search.start:
         return None
@@ -169,6 +174,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("scheduler.grace_epochs", "train.epochs", "scheduler.name"), _grace),
     Rule(("search.mode", "search.metric"), _mode),
+    Rule(("search.budget",), _some_budget),
     Rule(("search.start", "search.algorithm"), _start_of_grid),
     Rule(("confirm.fuse", "confirm.refit"), _fuse_or_refit),
     Rule(KIND, _takes),
@@ -188,108 +194,3 @@ RULES: tuple[Rule, ...] = (
     *(_of_model(model, rule) for model in TABLE for rule in model.rules),
 )
 """Rules that every experiment of a space must follow."""
-
-
-def _leaky(e: Experiment) -> str | None:
-    split = e.data.split
-    if isinstance(split, ColumnSplit) or (isinstance(split, ShareSplit) and split.by == "group"):
-        return None
-    return (
-        "clips of one recording will be in several splits: the scores will not show how well "
-        "other recordings are recognised, and no model is registered; for comparison only"
-    )
-
-
-def _for_kinds(path: str, has_effect: Callable[[FeatureKind], bool], reason: str) -> Rule:
-    """Advise against a setting where the kind of features gives it no effect."""
-
-    def check(e: Experiment) -> str | None:
-        kind = e.front_end.kind
-        return None if has_effect(KINDS[kind]) else f"has no effect with {kind}; {reason}"
-
-    return Rule((path, *KIND), check)
-
-
-def _parameter(name: str) -> Rule:
-    """Advise against a setting of the front end that nothing reads."""
-    kinds = ", ".join(kind for kind, row in KINDS.items() if name in row.reads)
-
-    def check(e: Experiment) -> str | None:
-        if name not in e.front_end.row.reads:
-            return f"has no effect with {e.front_end.kind}; it is read by {kinds}"
-        return _fixed(e, name)
-
-    return Rule((f"features.{name}", *KIND), check)
-
-
-def _fixed(e: Experiment, name: str) -> str | None:
-    value = getattr(e.front_end, name)
-    if value == getattr(e.features, name):
-        return None
-    what = e.features.network if e.front_end.kind == "embedding" else e.model.name
-    return f"has no effect with {what}, which takes {value}"
-
-
-def _compute(e: Experiment) -> str | None:
-    if e.features.compute == "build" or e.front_end.row.is_spectrogram:
-        return None
-    return f"has no effect with {e.front_end.kind}; only spectrograms are made from samples"
-
-
-def _fits_at_once(e: Experiment) -> str | None:
-    if not e.model.fits_at_once:
-        return None
-    return f"has no effect with {e.model.name}, which is fitted at once"
-
-
-def _asha(e: Experiment) -> str | None:
-    return "has no effect: scheduler.name is none" if e.scheduler.name == "none" else None
-
-
-def _with_folds(path: str, reason: str) -> Rule:
-    """Advise against a setting that has no effect in a cross-validation."""
-
-    def check(e: Experiment) -> str | None:
-        return f"has no effect with folds; {reason}" if e.data.num_folds else None
-
-    return Rule((path, "data.split"), check)
-
-
-def _confirm_top(e: Experiment) -> str | None:
-    if e.confirm.top <= e.search.trials:
-        return None
-    return f"only {e.search.trials} trials are searched, so at most that many are confirmed"
-
-
-_MASKS = ("augment.time_mask", "augment.freq_mask", "augment.freq_shift")
-_UNREAD_AT_ONCE = (
-    "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
-    "train.label_smoothing",
-)  # fmt: skip
-
-ADVICE: tuple[Rule, ...] = (
-    Rule(("data.split",), _leaky),
-    Rule(("features.sample_rate", *KIND), lambda e: _fixed(e, "sample_rate")),
-    *map(
-        _parameter,
-        ("n_fft", "hop_length", "f_min", "f_max", "n_mels", "n_mfcc", "n_lags", "network"),
-    ),
-    Rule(("features.compute", *KIND), _compute),
-    Rule(("scheduler.grace_epochs", "scheduler.name"), _asha),
-    Rule(("scheduler.reduction_factor", "scheduler.name"), _asha),
-    _with_folds("scheduler.grace_epochs", "a trial can be stopped after each fold"),
-    _with_folds("scheduler.reduction_factor", "trials are compared with the best one"),
-    _with_folds("train.keep", "the last epoch counts, as in the final fit on all tracks"),
-    _with_folds("confirm.refit", "the winner is always trained once more on all tracks"),
-    Rule(("confirm.top", "search.trials"), _confirm_top),
-    *TRAINING_ADVICE,
-    _for_kinds(
-        "augment.polarity", lambda row: row.column == "sample", "only waveforms have a polarity"
-    ),
-    *(
-        _for_kinds(path, lambda row: row.is_spectrogram, "only spectrograms have frames and rows")
-        for path in _MASKS
-    ),
-    *(Rule((path, "model.name"), _fits_at_once) for path in _UNREAD_AT_ONCE),
-)
-"""Rules that cause a warning at their first setting, if no value of that setting follows them."""

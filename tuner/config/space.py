@@ -218,10 +218,12 @@ def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, 
     values = Experiment.model_validate(drawn.values).model_dump(mode="json")
     for piece in path:
         values = values[piece]
+    # With folds, shares of one split would look as if they were used.
+    unread = ("train", "val") if "train" in values and values.get("folds") else ()
     for key, value in values.items():
         # clips_per_track has a default only where a range of hop_seconds draws null.
         depends = key == "clips_per_track" and isinstance(entries.get("hop_seconds"), Open)
-        if key not in entries and not depends:
+        if key not in entries and key not in unread and not depends:
             entries[key] = _as_tree(value, tree.mark)
     key_marks = {**dict.fromkeys(entries, tree.mark), **tree.key_marks}
     return replace(tree, entries=entries, key_marks=key_marks)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
+from tuner.config.advice import ADVICE
 from tuner.config.messages import describe, unknown_key
 from tuner.config.ranges import Options, Range
-from tuner.config.rules import ADVICE, RULES
+from tuner.config.rules import RULES
 from tuner.config.schema import Experiment, block_at
 from tuner.config.start import check_start
 from tuner.config.tree import Block, Draw, Invalid, Leaf, Open, Origin, open_settings, with_choices
