@@ -224,6 +224,31 @@ def test_a_file_written_by_hand_may_leave_its_model_and_clips_open() -> None:
     assert families(load(Path("search_spaces/quickstart.yaml"), asked)) >= {"cnn"}
 
 
+def reason(setting: str, of: DataFacts, *asked: str) -> str:
+    choices = load(AUTO, asked, Around(of)).choices
+    return next(one.reason for one in choices if one.setting == setting)
+
+
+def test_reasons_are_true() -> None:
+    many = facts(30.0, 44_100, 5_000)
+    assert "few validation tracks" not in reason("train.keep", many)
+    # Six clips of 5 s in each track.
+    assert "5 s would make about 30,000 clips" in reason("data.hop_seconds", many)
+    hour = facts(3600.0, 44_100, 40)
+    assert "last 3600 s or more" in reason("data.clip_seconds", hour)
+    mixed = tuple(Track.listed(f"{n}.wav", "ab"[n % 2]) for n in range(400))
+    rates = DataFacts(mixed, (10.0,), (*[8_000] * 5, *[96_000] * 15), (4_000.0, *[48_000.0] * 3))
+    assert reason("features.sample_rate", rates) == (
+        "the files are at mixed rates, 8,000 to 96,000 Hz; nine of ten are at 8,000 Hz or more"
+    )
+    low = DataFacts(mixed, (10.0,), (*[22_050] * 5, *[44_100] * 15), (5_000.0,))
+    assert reason("features.sample_rate", low).endswith("or more and hold sound up to 5 kHz")
+    # Five folds of 12 clips, 0.7 x 3 s of each: 126 s an epoch, of which a core takes 100 in 1 s.
+    few = facts(5.0, 44_100, 12)
+    assert "15 epochs would take about 19 s a trial" in reason("model", few, "search.budget=10s")
+    assert "no known good configuration" in reason("search.start", many, "model={name: linear}")
+
+
 @pytest.mark.parametrize("setting", ["data.clips_per_track", "train.epochs", "confirm.seeds"])
 def test_any_file_may_leave_a_setting_open(setting: str) -> None:
     space = load(Path("search_spaces/cnn.yaml"), [f"{setting}=auto"], Around(demo_facts()))
@@ -345,12 +370,16 @@ def test_the_plan_shows_each_choice_and_what_does_not_fit(tmp_path: Path, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     data = write_tones(tmp_path / "data", per_class=4, seconds=1.0)
     storage = ["--storage", str(tmp_path / "results")]
-    words = [str(AUTO), "--data", str(data), "--dry-run", *storage]
+    words = [str(AUTO), "--data", str(data), "--dry-run", "--trials", "2", *storage]
     found = CliRunner().invoke(main, words)
     assert found.exit_code == 0, found.output
     assert "auto         data.clip_seconds: 1.0 (19 of 20 tracks last 1 s" in found.stdout
-    assert "no weights (HF_HUB_OFFLINE is set)" in found.stdout
     assert found.stderr == ""
+    flowing = " ".join(found.stdout.split())
+    asked = [f"data.root={data}", "search.trials=2"]
+    for one in load(AUTO, asked, AtHand(Folder(tmp_path))).choices:
+        assert f"auto {one.setting}: {one.value} ({one.reason})" in flowing
+    assert "\n             the first 2 are those of search.start" in found.stdout
     words[0] = "search_spaces/quickstart.yaml"
     by_hand = CliRunner().invoke(main, words)
     assert "only about 2 validation tracks for 3 classes" in by_hand.stderr

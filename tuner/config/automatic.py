@@ -19,6 +19,7 @@ from tuner.config.families import (
 from tuner.config.fit import few_to_validate
 from tuner.config.look_up import mentions, value_at
 from tuner.config.situation import MOST, Chosen, Situation
+from tuner.config.yaml_text import write_rounded
 
 LONGEST_CLIP_SECONDS: Final = 5.0
 RATES_HZ: Final = (8_000, 16_000, 22_050)
@@ -37,18 +38,25 @@ def _sample_rate(s: Situation) -> Chosen:
     fitting = sorted({rate for rate in (*RATES_HZ, reached) if rate <= min(reached, RATES_HZ[-1])})
     # A tenth less costs nothing: bands end where filters begin to fall.
     rate = next((rate for rate in fitting if rate >= 0.9 * 2 * band), fitting[-1])
-    reason = f"the files are at {reached:,} Hz and hold sound up to {band / 1000:.2g} kHz"
-    return str(rate), reason
+    lowest, highest = s.facts.rate_hz(0), s.facts.rate_hz(1)
+    rates = f"{reached:,} Hz"
+    if lowest != highest:
+        mixed = f"mixed rates, {lowest:,} to {highest:,} Hz"
+        rates = f"{mixed}; nine of ten are at {reached:,} Hz or more"
+    heard = f" and hold sound up to {write_rounded(band / 1000, 2)} kHz"
+    # Half of the files may hold sound above what the others can.
+    return str(rate), f"the files are at {rates}" + (heard if 2 * band <= reached else "")
 
 
 def _clip_seconds(s: Situation) -> Chosen:
     half, most = s.facts.length_seconds(0.5), s.facts.length_seconds(MOST)
     if min(most, 2 * half) >= LONGEST_CLIP_SECONDS:
-        return str(LONGEST_CLIP_SECONDS), f"half of the tracks last {half:.3g} s or more"
+        reason = f"half of the tracks last {write_rounded(half)} s or more"
+        return str(LONGEST_CLIP_SECONDS), reason
     # Headers count a few samples too many. A tenth is what a decoder rejects as too short.
     clip = max(0.1, math.ceil(10 * min(most, 2 * half) - 0.1) / 10)
-    lengths = f"19 of 20 tracks last {most:.2g} s or less, half of them {half:.2g} s"
-    return str(clip), lengths
+    shown, shown_half = write_rounded(most, 2), write_rounded(half, 2)
+    return str(clip), f"19 of 20 tracks last {shown} s or less, half of them {shown_half} s"
 
 
 def _hop_seconds(s: Situation) -> Chosen:
@@ -59,11 +67,13 @@ def _hop_seconds(s: Situation) -> Chosen:
     if 1.1 * clip < half < 3 * clip:
         hop, reason = (
             clip / 2,
-            f"clips overlap, since half of the tracks last {half:.2g} s or less",
+            f"clips overlap, since half of the tracks last {write_rounded(half, 2)} s or less",
         )
     if (least := half * len(s.facts.tracks) / MAX_CLIPS) > hop:
-        hop, reason = min(least, 3600.0), f"about {MAX_CLIPS:,} clips in all are enough"
-    return f"{hop:.3g}", reason
+        count = len(s.facts.tracks) * (1 + max(0, int((half - clip) / hop)))
+        reason = f"{write_rounded(hop)} s would make about {count:,} clips, more than needed"
+        hop = min(least, 3600.0)
+    return write_rounded(hop), reason
 
 
 def _clips_per_track(s: Situation) -> Chosen:
@@ -72,7 +82,7 @@ def _clips_per_track(s: Situation) -> Chosen:
     clip, half = s.number("data.clip_seconds"), s.facts.length_seconds(0.5)
     most = max(1, MAX_CLIPS // len(s.facts.tracks))
     count = min(most, max(1, int(half / clip)))
-    return str(count), f"half of the tracks last {half:.3g} s or more"
+    return str(count), f"half of the tracks last {write_rounded(half)} s or more"
 
 
 def _short(s: Situation) -> Chosen:
@@ -126,7 +136,7 @@ def _crop_seconds(s: Situation) -> Chosen:
     clip = s.number("data.clip_seconds")
     if s.is_short:
         return str(clip), "the whole of a short clip"
-    return f"{0.6 * clip:.2g}", "another part of a clip in every epoch"
+    return write_rounded(0.6 * clip, 2), "another part of a clip in every epoch"
 
 
 def _batch_size(s: Situation) -> Chosen:
@@ -156,7 +166,7 @@ def _freq_mask(s: Situation) -> Chosen:
 
 
 def _time_shift(s: Situation) -> Chosen:
-    return f"{0.2 * s.number('data.clip_seconds'):.2g}", "a fifth of a clip"
+    return write_rounded(0.2 * s.number("data.clip_seconds"), 2), "a fifth of a clip"
 
 
 def _trials(s: Situation) -> Chosen:
@@ -178,7 +188,7 @@ def _scheduler(s: Situation) -> Chosen:
 def _keep(s: Situation) -> Chosen:
     if s.num_folds:
         return "best", "not used: with folds the last epoch counts"
-    return "last", "few validation tracks tell epochs apart badly"
+    return "last", "the best of many epochs on validation is partly luck"
 
 
 def _seeds(s: Situation) -> Chosen:

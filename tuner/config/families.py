@@ -124,7 +124,8 @@ def _left_out(s: Situation, name: str) -> str | None:
         return None  # a study is never without a network
     seconds = FEWEST_EPOCHS * s.seen_seconds / (s.speed_factor * family.speed)
     if seconds > BUDGET_SHARE * s.budget_seconds:
-        return f"{FEWEST_EPOCHS} epochs would take about {seconds / 60:.0f} minutes a trial"
+        time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
+        return f"{FEWEST_EPOCHS} epochs would take about {time} a trial"
     return None
 
 
@@ -163,7 +164,10 @@ def choose_start(s: Situation) -> Chosen:
             if _belongs(values, ranges):
                 shown = (f"{k}: {write_scalar(v)}" for k, v in values.items() if k in ranges)
                 entries.append("{" + ", ".join(shown) + "}")
-    return f"[{', '.join(entries)}]", f"{len(entries)} known good configurations, then the search"
+    if not entries:
+        return "[]", "no known good configuration for this model"
+    reason = f"known good configurations first, {len(entries)} in all"
+    return f"[{', '.join(entries)}]", reason
 
 
 def _belongs(values: Mapping[str, Scalar], ranges: Mapping[str, Range]) -> bool:

@@ -13,6 +13,7 @@ from tuner.config.data import ColumnSplit, ShareSplit
 from tuner.config.schema import KIND
 from tuner.config.situation import MOST
 from tuner.config.validate import first_faults
+from tuner.config.yaml_text import write_rounded
 
 if TYPE_CHECKING:
     from pipelines.facts import DataFacts
@@ -36,9 +37,10 @@ def _clip(facts: DataFacts, e: Experiment) -> str | None:
     clip, most = e.data.clip_seconds, facts.length_seconds(MOST)
     if e.front_end.row.column == "track" or clip <= LONGER_THAN_MOST * most:
         return None
+    shown = write_rounded(most, 2)
     return (
-        f"clips of {clip:g} s are longer than most tracks: 19 of 20 last {most:.2g} s or less; "
-        f"write {most:.2g} or auto"
+        f"clips of {clip:g} s are longer than most tracks: 19 of 20 last {shown} s or less; "
+        f"write {shown} or auto"
     )
 
 

@@ -230,6 +230,11 @@ def write_scalar(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def write_rounded(number: float, digits: int = 3) -> str:
+    """Write a number with few digits that are not 0, and without an exponent below a million."""
+    return f"{float(f'{number:.{digits}g}'):g}"
+
+
 def shorten(text: str, width: int = 60) -> str:
     """Truncate a long text for a message."""
     return text if len(text) <= width else f"{text[: width - 3]}..."

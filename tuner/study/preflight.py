@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from torch.func import functional_call
 
 from pipelines.features.networks import is_file, store
 from pipelines.features.networks.selection import parse_all
-from tuner.config.yaml_text import shorten
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
 
@@ -176,10 +176,11 @@ def plan_lines(space: Space) -> Iterator[str]:
     search, confirm, resources = template.search, template.confirm, template.resources
     yield f"study        {space.name}"
     for choice in space.choices:
-        yield f"auto         {choice.setting}: {shorten(choice.value, 48)} ({choice.reason})"
+        yield from _wrapped(f"auto         {choice.setting}: {choice.value} ({choice.reason})")
     yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
     if search.start:
-        yield f"             the first {len(search.start)} are those of search.start"
+        num_first = min(len(search.start), search.trials)
+        yield f"             the first {num_first} are those of search.start"
     if search.budget is not None:
         yield f"             none starts or runs on after {search.budget}; the number that fits is"
         yield "             measured once the feature sets are built"
@@ -209,3 +210,10 @@ def plan_lines(space: Space) -> Iterator[str]:
             name = proposal.experiment.model.name
             model = "" if "model" in proposal.params else f"model={name} "
             yield f"  {mebibytes:5.0f} MiB  {model}{one_line(proposal.params)}"
+
+
+def _wrapped(line: str) -> list[str]:
+    """Break a line of the plan at blanks, with the rest indented below its content."""
+    return textwrap.wrap(
+        line, 100, subsequent_indent=" " * 15, break_long_words=False, break_on_hyphens=False
+    )
