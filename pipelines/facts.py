@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipelines.errors import AudioRejected
+from pipelines.errors import AudioRejected, CatalogError
 from pipelines.settings import SPLIT_RULES, SplitSpec
 from pipelines.sources.files import files_at
+from pipelines.sources.tracks import printable, shown
 from pipelines.splits.groups import assign_groups, count_groups
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.audio.sandbox import Decoder
+    from pipelines.sources.files import Files
     from pipelines.sources.tracks import Catalog, Track
 
 MAX_OPENED = 200
@@ -36,6 +37,8 @@ The noise of 16 bits is at -98 dB in all bins together; the band above an upsamp
 one coded at a low rate, is below -90 dB. Music without such an edge reaches it near the top.
 """
 _FFT_SIZE = 2048
+# The part that is heard may be silent in a file that is not.
+_NO_SOUND = frozenset({"E_SILENT", "E_DC"})
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,34 @@ class DataFacts:
 
     Attributes:
         tracks: The listed tracks that have a class.
-        seconds: Lengths of the tracks that were looked at, ascending.
+        seconds: Lengths of the tracks that were looked at and can be read, ascending.
         rates_hz: Sample rates of their files, ascending.
         bandwidths_hz: Frequencies up to which some of them hold sound, ascending.
+        unreadable: Path and reason of each track that was looked at and cannot be read.
     """
 
     tracks: tuple[Track, ...] = field(repr=False)
     seconds: tuple[float, ...]
     rates_hz: tuple[int, ...]
     bandwidths_hz: tuple[float, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def num_looked_at(self) -> int:
+        """Number of tracks that were looked at."""
+        return len(self.seconds) + len(self.unreadable)
+
+    def require_readable(self) -> None:
+        """Check that there is something to choose settings for.
+
+        Raises:
+            CatalogError: None of the tracks that were looked at can be read; shows one reason.
+        """
+        if self.unreadable and not self.seconds:
+            raise CatalogError(
+                f"none of the {self.num_looked_at} files looked at can be read, for example "
+                f"{self.unreadable[0]}"
+            )
 
     @cached_property
     def num_by_class(self) -> dict[str, int]:
@@ -82,9 +104,9 @@ class DataFacts:
         return int(_quantile(self.rates_hz, share) or 16_000)
 
     @property
-    def bandwidth_hz(self) -> float:
-        """Frequency up to which half of the files hold sound; of silent ones, half the rate."""
-        return _quantile(self.bandwidths_hz, 0.5) or self.rate_hz(0.5) / 2
+    def bandwidth_hz(self) -> float | None:
+        """Frequency up to which half of the files hold sound; None if none is known."""
+        return _quantile(self.bandwidths_hz, 0.5)
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:
@@ -94,8 +116,8 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
 def look(catalog: Catalog) -> DataFacts:
     """Look at a data set: all of its listing, the headers of some files, the sound of a few.
 
-    Which files are looked at depends on their paths alone. Those that cannot be read are skipped.
-    Files are opened in a child process, as for building.
+    Which files are looked at depends on their paths alone. Files are opened in a child process,
+    as for building.
 
     Raises:
         UserError: A remote storage does not answer, or the child process does not start.
@@ -104,25 +126,53 @@ def look(catalog: Catalog) -> DataFacts:
 
     tracks = tuple(t for t in catalog.tracks if t.label and t.track_id not in catalog.rejected)
     files = files_at(catalog.root)
-    seconds, rates, bandwidths = [], [], []
+    found: list[tuple[float, int]] = []
+    bandwidths: list[float] = []
+    unreadable: list[str] = []
     chosen = _spread(tracks, MAX_REMOTE if files.remote else MAX_OPENED)
     with Decoder() as decoder:
         for number, track in enumerate(chosen):
-            with suppress(AudioRejected, OSError):
-                fd = files.open(track.path)
-                try:
-                    length, rate = decoder.header(fd)
-                    end = length if track.end_s is None else min(length, track.end_s)
-                    if end > track.start_s:
-                        seconds.append(end - track.start_s)
-                        rates.append(rate)
-                    if number < MAX_HEARD:
-                        bandwidths.append(_bandwidth(decoder, fd, (track.start_s, end), rate))
-                finally:
-                    os.close(fd)
+            try:
+                length, rate, band = _measure(decoder, files, track, number < MAX_HEARD)
+            except (AudioRejected, OSError) as error:
+                reason = error.detail if isinstance(error, AudioRejected) else error.strerror
+                unreadable.append(f"{shown(track)}: {printable(reason or str(error))}")
+                continue
+            found.append((length, rate))
+            bandwidths += [band] if band else []
     return DataFacts(
-        tracks, tuple(sorted(seconds)), tuple(sorted(rates)), tuple(sorted(bandwidths))
+        tracks,
+        tuple(sorted(length for length, _ in found)),
+        tuple(sorted(rate for _, rate in found)),
+        tuple(sorted(bandwidths)),
+        tuple(unreadable),
     )
+
+
+def _measure(
+    decoder: Decoder, files: Files, track: Track, is_heard: bool
+) -> tuple[float, int, float | None]:
+    """Return length in seconds, rate and bandwidth in Hz; None for one that is not measured.
+
+    Raises:
+        AudioRejected, OSError: The track cannot be read.
+    """
+    fd = files.open(track.path)
+    try:
+        length, rate = decoder.header(fd)
+        end = length if track.end_s is None else min(length, track.end_s)
+        if end <= track.start_s:
+            raise AudioRejected("E_TOO_SHORT", f"there is no sound in a file of {length:.3g} s")
+        try:
+            part = track.start_s, end
+            band = _bandwidth(decoder, fd, part, rate) if is_heard else None
+        except AudioRejected as error:
+            if error.code not in _NO_SOUND:
+                raise
+            band = None
+        return end - track.start_s, rate, band
+    finally:
+        os.close(fd)
 
 
 def _spread(tracks: Iterable[Track], count: int) -> list[Track]:

@@ -13,7 +13,7 @@ import soundfile
 from pipelines.audio.opening import open_regular
 from pipelines.audio.sandbox import Decoder
 from pipelines.demo import demo_facts, encode, plan_tracks
-from pipelines.errors import AudioRejected
+from pipelines.errors import AudioRejected, CatalogError
 from pipelines.facts import MAX_OPENED, bandwidth_hz, look
 from pipelines.sources.catalog import read_catalog
 
@@ -81,6 +81,32 @@ def test_nothing_readable_is_no_error(tmp_path: Path) -> None:
     facts = look(read_catalog(tmp_path))
     assert (facts.seconds, facts.num_by_class) == ((), {"a": 1, "b": 1})
     assert facts.length_seconds(0.5) > 0
+    assert (facts.num_looked_at, len(facts.unreadable)) == (2, 2)
+    with pytest.raises(CatalogError, match=r"none of the 2 .* for example [ab]/x\.wav: .*0 bytes"):
+        facts.require_readable()
+
+
+def test_files_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / "cat" / f"{number}.wav", 1.0)
+        write(tmp_path / "dog" / f"{number}.wav", 1.0)
+    (tmp_path / "cat" / "text.wav").write_bytes(b"no sound at all")
+    cut = (tmp_path / "dog" / "0.wav").read_bytes()
+    (tmp_path / "dog" / "cut.wav").write_bytes(cut[:20])
+    facts = look(read_catalog(tmp_path))
+    assert (facts.num_looked_at, len(facts.seconds)) == (8, 6)
+    assert sorted(text.partition(":")[0] for text in facts.unreadable) == [
+        "cat/text.wav", "dog/cut.wav",
+    ]  # fmt: skip
+    facts.require_readable()
+
+
+def test_silence_is_read_but_has_no_bandwidth(tmp_path: Path) -> None:
+    for name in ("a/x.wav", "b/x.wav"):
+        (tmp_path / name).parent.mkdir()
+        soundfile.write(tmp_path / name, np.zeros(8_000), 8_000)
+    facts = look(read_catalog(tmp_path))
+    assert (facts.seconds, facts.unreadable, facts.bandwidth_hz) == ((1.0, 1.0), (), None)
 
 
 @pytest.mark.parametrize("edge", [1_850, 4_000, 8_000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.demo import demo_facts
+from pipelines.errors import UserError
 from pipelines.facts import DataFacts, look
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.tracks import Track
@@ -267,6 +269,23 @@ def test_a_file_without_auto_is_read_as_before() -> None:
 
 def test_without_data_at_hand_it_is_the_demo() -> None:
     assert load(AUTO) == load(AUTO, [], Around(demo_facts()))
+
+
+def test_nothing_is_chosen_for_files_that_cannot_be_read() -> None:
+    unread = replace(facts(1.0, 8_000, 40), seconds=(), rates_hz=(), bandwidths_hz=(),
+                     unreadable=("a.wav: looks like text",))  # fmt: skip
+    with pytest.raises(UserError, match=r"none of the 1 .* a\.wav: looks like text") as caught:
+        load(AUTO, [], Around(unread))
+    assert caught.value.exit_code == 2
+
+
+def test_no_bandwidth_is_made_up_for_silence() -> None:
+    silent = replace(facts(1.0, 16_000, 40), bandwidths_hz=())
+    (chosen,) = (
+        one for one in load(AUTO, [], Around(silent)).choices
+        if one.setting == "features.sample_rate"
+    )  # fmt: skip
+    assert (chosen.value, chosen.reason) == ("16000", "the files are at 16,000 Hz")
 
 
 def test_the_resolved_file_has_the_reasons_as_comments() -> None:

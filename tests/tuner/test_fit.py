@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.facts import DataFacts
@@ -47,6 +49,23 @@ def test_a_default_is_warned_about_too_but_not_for_whole_tracks() -> None:
     assert "clips of 3 s are longer" in remarks(split, facts((0.5,)))[0]
     forest = loads(f"name: x\nmodel: {{name: forest}}\n{split}", "f", (), Around(facts((0.5,))))
     assert forest.remarks == ()
+
+
+def test_files_that_cannot_be_read() -> None:
+    def unread(bad: int, seconds: tuple[float, ...]) -> DataFacts:
+        return replace(facts(seconds), unreadable=("a.wav: looks like text",) * bad)
+
+    (found,) = remarks(FITTING, unread(12, (10.0,) * 12))
+    assert found == (
+        "f.yaml:3:7: data.max_bad_share: 12 of 24 files looked at cannot be read, for example "
+        "a.wav: looks like text; more than the share 0.2 that may be bad"
+    )
+    assert remarks(FITTING, unread(2, (10.0,) * 8)) == []
+    assert "3 of 10" in remarks(FITTING, unread(3, (10.0,) * 7))[0]
+    # Nothing else is known about files of which none can be read.
+    short = FITTING.replace("3.0", "30.0")
+    (found,) = remarks(short + "features: {sample_rate: 44100}", unread(24, ()))
+    assert "24 of 24" in found
 
 
 def test_a_rate_above_that_of_the_files() -> None:

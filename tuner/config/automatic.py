@@ -37,15 +37,17 @@ def _sample_rate(s: Situation) -> Chosen:
     reached, band = s.facts.rate_hz(0.1), s.facts.bandwidth_hz
     fitting = sorted({rate for rate in (*RATES_HZ, reached) if rate <= min(reached, RATES_HZ[-1])})
     # A tenth less costs nothing: bands end where filters begin to fall.
-    rate = next((rate for rate in fitting if rate >= 0.9 * 2 * band), fitting[-1])
+    rate = next((rate for rate in fitting if band and rate >= 0.9 * 2 * band), fitting[-1])
     lowest, highest = s.facts.rate_hz(0), s.facts.rate_hz(1)
     rates = f"{reached:,} Hz"
     if lowest != highest:
         mixed = f"mixed rates, {lowest:,} to {highest:,} Hz"
         rates = f"{mixed}; nine of ten are at {reached:,} Hz or more"
-    heard = f" and hold sound up to {write_rounded(band / 1000, 2)} kHz"
     # Half of the files may hold sound above what the others can.
-    return str(rate), f"the files are at {rates}" + (heard if 2 * band <= reached else "")
+    if not band or 2 * band > reached:
+        return str(rate), f"the files are at {rates}"
+    heard = f"hold sound up to {write_rounded(band / 1000, 2)} kHz"
+    return str(rate), f"the files are at {rates} and {heard}"
 
 
 def _clip_seconds(s: Situation) -> Chosen:

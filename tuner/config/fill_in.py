@@ -94,7 +94,7 @@ def fill_in(
 
     Raises:
         ConfigError: A range contains ``auto``.
-        UserError: The data cannot be looked at.
+        UserError: The data cannot be looked at, or no file of it can be read.
     """
     message = "auto cannot be inside a range; write auto alone, or the values"
     faults = [
@@ -113,6 +113,7 @@ def fill_in(
     for setting in wanted:
         if setting not in made:
             facts = around.facts(root_of(document))
+            facts.require_readable()
             situation = Situation(facts, missing, document, around.has_bf16())
             made[setting] = Choice(setting, *TABLE[setting](situation))
         place, value = node_at(document, setting), compose(made[setting].value, AUTO)

@@ -35,7 +35,7 @@ def unfit(tree: Block, facts: DataFacts) -> Iterator[Problem]:
 
 def _clip(facts: DataFacts, e: Experiment) -> str | None:
     clip, most = e.data.clip_seconds, facts.length_seconds(MOST)
-    if e.front_end.row.column == "track" or clip <= LONGER_THAN_MOST * most:
+    if not facts.seconds or e.front_end.row.column == "track" or clip <= LONGER_THAN_MOST * most:
         return None
     shown = write_rounded(most, 2)
     return (
@@ -47,11 +47,21 @@ def _clip(facts: DataFacts, e: Experiment) -> str | None:
 def _rate(facts: DataFacts, e: Experiment) -> str | None:
     rate, most = e.features.sample_rate, facts.rate_hz(0.5)
     is_read = e.front_end.sample_rate == rate and e.front_end.kind != "embedding"
-    if not is_read or rate <= most:
+    if not (facts.rates_hz and is_read) or rate <= most:
         return None
     return (
         f"{rate:,} Hz is above the rate of most files, {most:,} Hz, and nothing is above "
         f"{most / 2:,.0f} Hz in them; write {most} or auto"
+    )
+
+
+def _unreadable(facts: DataFacts, e: Experiment) -> str | None:
+    bad, looked_at, share = len(facts.unreadable), facts.num_looked_at, e.data.max_bad_share
+    if bad <= share * looked_at:
+        return None
+    return (
+        f"{bad} of {looked_at} files looked at cannot be read, for example "
+        f"{facts.unreadable[0]}; more than the share {share:g} that may be bad"
     )
 
 
@@ -96,6 +106,7 @@ def _rare(facts: DataFacts, e: Experiment) -> str | None:
 
 
 FIT_RULES: tuple[Rule, ...] = (
+    Rule(("data.max_bad_share",), _unreadable),
     Rule(("data.clip_seconds", *KIND), _clip),
     Rule(("features.sample_rate", *KIND), _rate),
     Rule(("data.split",), _num_val),
