@@ -87,25 +87,25 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     if options["print_config"]:
         click.echo(space.to_yaml(), nl=False)
         return 0
+    source = features.data_source(root, storage)
     if options["dry_run"]:
         from tuner.study.preflight import plan_lines
 
+        _check(space, source)
         for line in plan_lines(space):
             click.echo(line)
         return 0
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
 
-    paths = StudyPaths(storage, space.name, features.data_source(root, storage))
+    paths = StudyPaths(storage, space.name, source)
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
-    features.check_settings(space)
+    _check(space, source)
     if space.is_pretrained:
         from tuner.study.preflight import check_weights  # loads torch
 
         check_weights(space, lambda line: click.echo(line, err=True))
-    if root != features.DEMO_ROOT:
-        features.check_source(space, paths.data)
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
     outcome = carry_out(space, paths, options["address"], options["leaky_twin"])
@@ -115,6 +115,19 @@ def _run(path: Path, options: dict[str, Any]) -> int:
         for line in outcome.lines:
             click.echo(line)
     return 0 if outcome.summary.is_complete else 3
+
+
+def _check(space: Space, source: str | Path) -> None:
+    """Check the front ends and the data of a study before anything starts.
+
+    Raises:
+        UserError: The study cannot work; says why.
+    """
+    from tuner.study import features
+
+    features.check_settings(space)
+    if space.template.data.root != features.DEMO_ROOT:
+        features.check_source(space, source)
 
 
 def _load(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:

@@ -128,6 +128,22 @@ def outside_split(tracks: Sequence[Track], spec: SplitSpec) -> dict[str, tuple[s
     }
 
 
+def require_values(tracks: Sequence[Track], spec: SplitSpec) -> None:
+    """Check that each value that the settings name for a split occurs in its column.
+
+    Raises:
+        SplitError: No track has the value; shows those that the column holds.
+    """
+    if spec.column is None:
+        return
+    held = {track.columns.get(spec.column) for track in tracks}
+    if absent := [v for v in (*spec.val_values, *spec.test_values) if v not in held]:
+        raise SplitError(
+            f"split: no track has {absent[0]!r} in the column {spec.column!r}; it has "
+            f"{_held(tracks, spec.column)}"
+        )
+
+
 def require_splits_left(
     tracks: Sequence[Track], splits: Mapping[str, Split], dropped: Collection[str]
 ) -> None:
@@ -272,8 +288,13 @@ def _require_all_splits(
             f"no arrangement of the groups has every class in all splits: {shown}; groups with "
             "several classes are in the way: name a finer group"
         )
-    values = Counter(track.columns[column] for track in tracks)
-    held = ", ".join(f"{value!r} ({number})" for value, number in sorted(values.items())[:12])
     raise SplitError(
-        f"split: column {column!r} leaves a class out of a split: {shown}; the column holds {held}"
+        f"split: column {column!r} leaves a class out of a split: {shown}; the column holds "
+        f"{_held(tracks, column)}"
     )
+
+
+def _held(tracks: Sequence[Track], column: str) -> str:
+    """Describe the values of a column, each with its number of tracks."""
+    values = Counter(track.columns[column] for track in tracks)
+    return ", ".join(f"{value!r} ({number})" for value, number in sorted(values.items())[:12])

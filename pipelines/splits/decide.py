@@ -16,6 +16,7 @@ from pipelines.splits.assign import (
     given_splits,
     outside_split,
     require_splits_left,
+    require_values,
 )
 from pipelines.splits.groups import Pair, assign_groups
 from pipelines.splits.leakage import Leakage, audit, judge_copies, leaking
@@ -71,6 +72,7 @@ def check_splits(catalog: Catalog, spec: SplitSpec) -> None:
     """
     listed = [track for track in catalog.tracks if track.track_id not in catalog.rejected]
     outside = outside_split(listed, spec)
+    require_values(listed, spec)
     tracks = [track for track in listed if track.track_id not in outside]
     if spec.unit == "group" and not spec.group.startswith("tag:"):
         groups = assign_groups(tracks, spec).names

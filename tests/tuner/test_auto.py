@@ -119,6 +119,16 @@ def test_few_tracks_are_cross_validated(tracks: int, groups: int, folds: int) ->
     assert (space.warnings, space.remarks) == ((), ())
 
 
+def test_the_class_that_has_too_few_groups_for_folds_is_named() -> None:
+    listed = tuple(
+        Track.listed(f"{n}.wav", "ab"[n % 2], {"artist": "A" if n % 2 else str(n)})
+        for n in range(40)
+    )
+    of = DataFacts(listed, (10.0,), (44_100,), (22_050.0,))
+    (split,) = (one for one in load(AUTO, [], Around(of)).choices if one.setting == "data.split")
+    assert split.reason == "the class 'b' has 1 group, too few for folds"
+
+
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 1.0, 1.9, 2.1, 4.9, 12.0, 600.0])
 @pytest.mark.parametrize("rate", [4_000, 8_000, 22_050, 96_000])
 @pytest.mark.parametrize("tracks", [6, 3_000])

@@ -85,12 +85,46 @@ def test_unusable_data_is_refused_before_anything_starts(
 ) -> None:
     (tmp_path / "data").mkdir()
     source = make(tmp_path / "data", wav)
-    found = run(QUICKSTART, "--data", source, storage=tmp_path / "results")
+    for more in ((), ("--dry-run",)):
+        found = run(QUICKSTART, "--data", source, *more, storage=tmp_path / "results")
+        assert found.exit_code == 2
+        for word in words:
+            assert word in found.stderr
+        assert "Traceback" not in found.output
+        assert found.stdout == ""
+        assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("{column: nocol}", "no column 'nocol'; it has fold"),
+        ("{column: fold}", "unknown value '1' in column 'fold', expected train, val or test"),
+        ("{column: fold, val: [2], test: [99]}",
+         "no track has '99' in the column 'fold'; it has '1' (2), '2' (2), '3' (2)"),
+        ("{column: fold, val: [2, 9], test: [3]}", "no track has '9'"),
+    ],
+)  # fmt: skip
+def test_the_plan_refuses_a_split_by_a_column_that_does_not_fit(
+    split: str, words: str, tmp_path: Path
+) -> None:
+    rows = [f"{label}{fold}.wav,{label},{fold}" for label in "ab" for fold in (1, 2, 3)]
+    (tmp_path / "manifest.csv").write_text("path,label,fold\n" + "\n".join(rows))
+    words_asked = ["--data", tmp_path, "--set", f"data.split={split}", "--dry-run"]
+    found = run(QUICKSTART, *words_asked, storage=tmp_path / "results")
     assert found.exit_code == 2
-    for word in words:
-        assert word in found.stderr
-    assert "Traceback" not in found.output
-    assert not (tmp_path / "results").exists()
+    assert words in found.stderr
+
+
+def test_the_plan_names_the_class_with_too_few_groups(tmp_path: Path, wav: Path) -> None:
+    rows = [f"{label}{i}.wav,{label},{label if label == 'a' else i}"
+            for label in "ab" for i in range(5)]  # fmt: skip
+    (tmp_path / "manifest.csv").write_text("path,label,artist\n" + "\n".join(rows))
+    for row in rows:
+        shutil.copy(wav, tmp_path / row.partition(",")[0])
+    found = run("search_spaces/auto.yaml", "--data", tmp_path, "--dry-run", storage=tmp_path / "r")
+    assert found.exit_code == 2
+    assert "1 class has fewer than 3 groups: a" in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Final
 
 from pipelines.features import FeatureSpec
@@ -106,8 +107,10 @@ def _folds(s: Situation) -> tuple[int, str]:
     groups = s.facts.groups_by_class(str(value_at(s.document, "data.group") or "auto"))
     if num >= FEWEST_FOR_ONE_SPLIT:
         return 0, f"{num:,} tracks are enough for one split"
-    if (fewest := min(groups.values())) < 1 + FEWEST_FOLDS:
-        return 0, f"a class has {fewest} groups, too few for folds"
+    rarest, fewest = min(groups.items(), key=itemgetter(1))
+    if fewest < 1 + FEWEST_FOLDS:
+        number = "1 group" if fewest == 1 else f"{fewest} groups"
+        return 0, f"the class {rarest!r} has {number}, too few for folds"
     # The test takes one group at least.
     return min(MOST_FOLDS, fewest - 1), f"{num} tracks are few for one split"
 
