@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -61,6 +62,22 @@ def test_a_missing_package_is_named(index: Path) -> None:
     assert "package nothere==1.0 cannot be fetched: pip says: No matching distribution" in refusal(
         Wheel("nothere", "1.0", "any", "0" * 64, 1)
     )
+
+
+def test_an_index_that_is_not_reached_is_no_index_without_the_package(
+    tmp_path: Path, monkeypatch
+) -> None:
+    nowhere = Wheel("nothere", "1.0", "any", "0" * 64, 1)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody answers there
+    assert nowhere.obstacle() == "the package index was not reached"
+    # An empty folder: reached, and without the package.
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert nowhere.obstacle() == "the package index does not have nothere==1.0"
+    assert write_wheel(tmp_path).obstacle() is None
 
 
 def test_offline_nothing_is_fetched(index: Path, monkeypatch) -> None:

@@ -14,7 +14,7 @@ from pipelines.errors import WeightsError
 from tuner.config import loads
 from tuner.models import MODELS
 from tuner.models.backbone import Backbone
-from tuner.study.preflight import check_weights, memory_of, training_bytes
+from tuner.study.preflight import check_weights, memory_of, plan_lines, training_bytes
 
 KNOWN = {
     "cnn": (1, 64, 40),
@@ -137,6 +137,16 @@ def test_weights_that_fit_are_taken_and_others_named(tmp_path: Path) -> None:
     safetensors.torch.save_file(whole, tmp_path / "cut.safetensors")
     with pytest.raises(WeightsError, match=r"conv1\.weight"):
         check_weights(loads(space_with(tmp_path / "cut.safetensors")))
+
+
+def test_the_plan_says_if_weights_cannot_be_fetched(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    space = loads("name: s\nmodel: {name: linear}\nfeatures: {network: musicnn_msd}")
+    (line,) = (line for line in plan_lines(space) if line.startswith("weights"))
+    assert "musicnn_msd: cannot be fetched: HF_HUB_OFFLINE is set" in line
+    assert "python -m tuner.weights fetch musicnn_msd" in line
+    assert str(tmp_path / "networks" / "musicnn_msd.safetensors") in line
 
 
 def test_workers_get_the_whole_path_of_weights(tmp_path: Path, monkeypatch) -> None:

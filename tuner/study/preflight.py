@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from pipelines.features.networks import is_file, store
+from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
 from tuner.report.terminal import one_line
 from tuner.trials.samplers import random_sampler
@@ -170,6 +171,16 @@ def _training(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def _whereabouts(source: str) -> str:
+    """Say where the weights of a network come from, or why they cannot be had."""
+    network = store.network_of(source)
+    if is_file(source) or store.find(network):
+        return "here"
+    if why := obstacle(network.source):
+        return f"cannot be fetched: {why}; {store.remedies(network)}"
+    return f"to fetch from {network.source}, {network.source.num_bytes / 1e6:.0f} MB"
+
+
 def plan_lines(space: Space) -> Iterator[str]:
     """Describe what a run of the space would do, without starting anything."""
     template = space.template
@@ -194,10 +205,7 @@ def plan_lines(space: Space) -> Iterator[str]:
         yield "             and once the best of each other family, for the fusion"
     yield f"feature sets {len(space.feature_variants())}"
     for source in _pretrained(space):
-        network = store.network_of(source)
-        is_here = is_file(source) or store.find(network)
-        size = f"to fetch from {network.source}, {network.source.num_bytes / 1e6:.0f} MB"
-        yield f"weights      {source}: {'here' if is_here else size}"
+        yield f"weights      {source}: {_whereabouts(source)}"
     yield (
         f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
         f"{resources.gpus_per_worker:g} GPU"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -78,16 +79,22 @@ class Wheel:
         """
         try:
             done = self._pip(
-                "index", "versions", *_QUICKLY, self.package, timeout_seconds=PROBE_SECONDS
+                "index",
+                "versions",
+                "-vv",
+                *_QUICKLY,
+                self.package,
+                timeout_seconds=PROBE_SECONDS,
             )
         except subprocess.TimeoutExpired:
             return f"the package index did not answer within {PROBE_SECONDS:g} s"
-        versions = done.stdout.partition("Available versions:")[2].replace(",", " ").split()
-        return (
-            None
-            if self.version in versions
-            else f"the package index does not have {self.package}=={self.version}"
-        )
+        versions = re.search(r"Available versions:(.*)", done.stdout)
+        if versions and self.version in versions[1].replace(",", " ").split():
+            return None
+        # pip names an index that it cannot reach only with -vv; 404 is an answer.
+        if any(" 404 " not in line for line in re.findall("Could not fetch URL.*", done.stdout)):
+            return "the package index was not reached"
+        return f"the package index does not have {self.package}=={self.version}"
 
     def _pip(self, *words: str, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
         platform = () if self.platform == "any" else ("--platform", self.platform)

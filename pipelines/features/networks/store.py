@@ -80,6 +80,15 @@ def missing() -> dict[str, str]:
     return {row.name: why for row in absent if (why := obstacles[row.source])}
 
 
+def remedies(network: Network) -> str:
+    """Return what to do if the weights of a network cannot be fetched."""
+    return (
+        f"run `python -m tuner.weights fetch {network.name}` on a machine that can fetch it and "
+        f"copy the file that it names to {cached_file(network)}, or do without: `weights: null` "
+        "for a model, another kind of features than `embedding`"
+    )
+
+
 def network_of(source: str) -> Network:
     """Return the row of a network by name, or of a file of weights by its metadata.
 
@@ -193,10 +202,7 @@ def _fetch(network: Network, folder: Folder, say: Callable[[str], object] | None
         target = cached_file(network)
         lack = f"{target} is damaged" if target.exists() else f"its weights are not in {folder}"
         raise WeightsError(
-            f"{network.name}: {lack}, and {error}\n"
-            f"Two remedies: run `python -m tuner.weights fetch {network.name}` on a machine that "
-            f"can fetch it and copy the file that it names to {target}, or do "
-            "without: `weights: null` for a model, another kind of features than `embedding`"
+            f"{network.name}: {lack}, and {error}\nTwo remedies: {remedies(network)}"
         ) from error
 
 
