@@ -14,7 +14,25 @@ if TYPE_CHECKING:
     from tuner.models.published import Published
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands, with a hint for a name of weights in the place of one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            raise click.UsageError(
+                f"No such command {args[0]!r}; to fetch weights, write: fetch {args[0]}", ctx
+            ) from None
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per row.")
 @click.pass_context
 def main(context: click.Context, as_json: bool) -> None:

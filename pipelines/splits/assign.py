@@ -138,10 +138,8 @@ def require_values(tracks: Sequence[Track], spec: SplitSpec) -> None:
         return
     held = {track.columns.get(spec.column) for track in tracks}
     if absent := [v for v in (*spec.val_values, *spec.test_values) if v not in held]:
-        raise SplitError(
-            f"split: no track has {absent[0]!r} in the column {spec.column!r}; it has "
-            f"{_held(tracks, spec.column)}"
-        )
+        what = f"{absent[0]!r} in the column {spec.column!r}"
+        raise SplitError(f"split: no track has {what}; it has {_held(tracks, spec.column)}")
 
 
 def require_splits_left(

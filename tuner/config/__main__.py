@@ -1,11 +1,12 @@
-"""Command that prints the JSON schema, or with ``page`` the page of all settings."""
+"""Command that prints the JSON schema of space files, or the page of all settings."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import click
 
 from pipelines import features
 from tuner.config.automatic import TABLE
@@ -159,6 +160,16 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("what", type=click.Choice(["schema", "page"]), default="schema")
+def main(what: str) -> None:
+    """Print the JSON schema of space files (the default), or the page of all settings.
+
+    To check a space file and see all of its settings: python -m tuner.run SPACE --print-config
+    """
+    text = settings_page() if what == "page" else json.dumps(space_schema(), indent=2) + "\n"
+    click.echo(text, nl=False)
+
+
 if __name__ == "__main__":
-    page = sys.argv[1:] == ["page"]
-    sys.stdout.write(settings_page() if page else json.dumps(space_schema(), indent=2) + "\n")
+    main()
