@@ -101,11 +101,12 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     paths = StudyPaths(storage, space.name, source)
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
-    _check(space, source)
-    if space.is_pretrained:
-        from tuner.study.preflight import check_weights  # loads torch
+    if not journal.is_finished(paths.folder, options["leaky_twin"]):
+        _check(space, source)
+        if space.is_pretrained:
+            from tuner.study.preflight import check_weights  # loads torch
 
-        check_weights(space, lambda line: click.echo(line, err=True))
+            check_weights(space, lambda line: click.echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
     outcome = carry_out(space, paths, options["address"], options["leaky_twin"])

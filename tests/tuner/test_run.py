@@ -196,6 +196,40 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("ended", "words", "is_shown"),
+    [
+        ([("study_end", "done")], [], True),
+        ([("study_end", "failed")], [], False),
+        ([("study_end", "done"), ("study_end", "interrupted")], [], False),
+        ([("study_end", "done")], ["--leaky-twin"], False),  # which is to be trained yet
+        ([("leaky_twin", ""), ("study_end", "done")], ["--leaky-twin"], True),
+    ],
+)
+def test_a_finished_study_needs_neither_its_weights_nor_its_data(
+    ended: list[tuple[str, str]], words: list[str], is_shown: bool, tmp_path: Path, monkeypatch
+) -> None:
+    from pipelines.errors import UserError
+    from pipelines.storage import Folder
+    from tuner.ledger.journal import Ledger, StudyPaths
+
+    def carry_out(*_) -> None:
+        raise UserError("the result is shown")
+
+    monkeypatch.setattr("tuner.study.run.carry_out", carry_out)
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ledger = Ledger(StudyPaths(Folder(tmp_path), "pretrained", "").folder)
+    ledger.append("study", study="pretrained")
+    for kind, status in ended:
+        ledger.append(kind, status=status)
+    ledger.close()
+    space = "search_spaces/pretrained.yaml"
+    found = run(space, "--data", "/gone", "--resume", *words, storage=tmp_path)
+    assert ("the result is shown" in found.stderr) == is_shown
+    assert ("nothing at /gone" in found.stderr) != is_shown
+
+
 def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path) -> None:
     from contextlib import closing
 

@@ -89,6 +89,19 @@ def first_record(study: Folder) -> Record | None:
     return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
 
 
+def is_finished(study: Folder, with_twin: bool = False) -> bool:
+    """Return True if nothing of a study is left to do, without opening its ledger.
+
+    Args:
+        study: Folder of the study; it may be missing.
+        with_twin: True if the leaky twin is asked for too.
+    """
+    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
+    last = {record["kind"]: record for line in lines if (record := _decode(line))}
+    is_done = last.get("study_end", {}).get("status") == "done"
+    return is_done and (not with_twin or "leaky_twin" in last)
+
+
 class Ledger:
     """Journal of one study, open for appending.
 
