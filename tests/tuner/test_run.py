@@ -110,7 +110,7 @@ def test_the_plan_refuses_a_split_by_a_column_that_does_not_fit(
 ) -> None:
     rows = [f"{label}{fold}.wav,{label},{fold}" for label in "ab" for fold in (1, 2, 3)]
     (tmp_path / "manifest.csv").write_text("path,label,fold\n" + "\n".join(rows))
-    words_asked = ["--data", tmp_path, "--set", f"data.split={split}", "--dry-run"]
+    words_asked = ["--data", str(tmp_path), "--set", f"data.split={split}", "--dry-run"]
     found = run(QUICKSTART, *words_asked, storage=tmp_path / "results")
     assert found.exit_code == 2
     assert words in found.stderr

@@ -37,7 +37,8 @@ def value_at(root: yaml.Node, setting: str) -> Scalar:
 def values_at(root: yaml.Node, setting: str) -> list[Scalar]:
     """Return the value of a setting, or those of its range; None for what is not a value."""
     node = node_at(root, setting)
-    return [_scalar(one) for one in arguments_of(node) or [node]]
+    written: list[yaml.Node | None] = [*arguments_of(node)] or [node]
+    return [_scalar(one) for one in written]
 
 
 def _scalar(node: yaml.Node | None) -> Scalar:
