@@ -12,13 +12,16 @@ from pipelines.settings import Split
 from pipelines.splits.assign import fold_numbers
 from pipelines.storage import Folder
 from tests.conftest import build_here, write_tones
+from tests.tuner.answering import Study
 from tuner.config import loads
-from tuner.errors import ConfigError
+from tuner.errors import ConfigError, StudyError
+from tuner.study import stages
 from tuner.training import checkpoint
 from tuner.training.arrays import open_arrays
 from tuner.training.feed import Alone
 from tuner.trials import trial
 from tuner.trials.assembly import TrialSpec
+from tuner.trials.plan import Proposer
 from tuner.trials.predictions import predict_split
 
 CPU = Alone(torch.device("cpu"))
@@ -148,3 +151,45 @@ def test_settings_without_effect_on_folds_are_named() -> None:
     assert {problem.path for problem in space.warnings} == {
         "scheduler.grace_epochs", "confirm.refit",
     }  # fmt: skip
+
+
+class Racing(Study):
+    """A cross-validated study that asks for a fusion, and notes what is to be confirmed."""
+
+    def __init__(self, folder: Path, **others: list[float]) -> None:
+        text = "name: s\nmodel: {name: linear}\ndata: {split: {folds: 5}}\n"
+        super().__init__(folder, {}, loads(text + "confirm: {fuse: true, top: 1}\n"))
+        self.asked_for: list[tuple[str | None, int]] = []
+        self.record("baselines", val_tracks=100, rows=[])
+        for ordinal, (model, means) in enumerate({"linear": [0.8] * 5, **others}.items()):
+            config = self.space.template.model_dump(mode="json")
+            name = f"t{ordinal}-{model}"
+            self.record(
+                "trial", trial_id=name, stage="search", ordinal=ordinal, seed=0, params={},
+                config=config | {"model": {"name": model}}, parent_trial=None,
+            )  # fmt: skip
+            history = [{"val_f1_macro": mean, "val_log_loss": 1.0} for mean in means]
+            for fold, measured in enumerate(history, start=1):
+                self.record("epoch", trial_id=name, epoch=fold, metrics=measured)
+            self.record(
+                "trial_end", trial_id=name, epochs=len(means), error=None,
+                status="completed" if len(means) == 5 else "stopped",
+                best={"epoch": len(means), "metrics": history[-1]},
+            )  # fmt: skip
+
+    def run_stage(
+        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+    ) -> None:
+        """Instead of Ray: note the proposals."""
+        while (proposal := proposer.propose()) is not None:
+            self.asked_for.append((proposal.parent_trial, proposal.seed))
+
+
+def test_a_family_that_is_far_behind_is_not_trained_again_for_a_fusion(tmp_path: Path) -> None:
+    # binomtest(32, 40).proportion_ci(0.9545), after two folds of five: from 0.64
+    study = Racing(tmp_path, cnn=[0.70, 0.70], forest=[0.37], resnet18=[0.63, 0.60])
+    with pytest.raises(StudyError, match="no confirmation run succeeded"):
+        stages.confirm_best(study)
+    assert study.asked_for == [
+        ("t0-linear", 1), ("t0-linear", 2), ("t0-linear", 3), ("t1-cnn", 1),
+    ]  # fmt: skip

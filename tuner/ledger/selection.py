@@ -155,7 +155,7 @@ class Ranking:
     maximise: bool
     num_tracks: int | None = None
 
-    def bar(self, best: float, share: float = 1.0) -> float:
+    def bar(self, best: float, share: float = 1.0, level: float = ONE_STANDARD_ERROR) -> float:
         """Return the worst value that is tied with the best one.
 
         For a score, this is the lower end of the exact 68 % interval of a share of the validation
@@ -164,10 +164,11 @@ class Ranking:
         Args:
             best: The best value.
             share: Share of the validation tracks that it is from.
+            level: Level of the interval.
         """
         if not self.maximise or not self.num_tracks:
             return best
-        return uncertainty.exact_interval(best, share * self.num_tracks, ONE_STANDARD_ERROR)[0]
+        return uncertainty.exact_interval(best, share * self.num_tracks, level)[0]
 
     def is_behind(self, value: float, values: Sequence[float], share: float) -> bool:
         """Return True if a value is worse than all that are tied with the best one.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tuner.ledger.selection import Candidate, TrialRow
     from tuner.study.context import Context
 
+TWO_STANDARD_ERRORS = 0.9545
 # Intervals over tracks exist for metrics that count tracks: by the soft vote, by the hard one.
 TRACK_METRICS = {f"val_{name}": score for name, score in metrics.SCORES.items()}
 HARD_METRICS = {
@@ -95,8 +96,7 @@ def confirm_best(study: Context) -> None:
     rows = study.rows()
     ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
-    # Trials that were stopped after some folds cannot be fused.
-    others = [row for row in _of_other_families(ranked, top) if plan.fuse and row.is_partial]
+    others = _for_fusion(study, ranked, top) if plan.fuse else []
     wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", Queue(wanted), len(wanted))
@@ -136,10 +136,22 @@ def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
             yield row
 
 
-def _of_other_families(ranked: list[TrialRow], top: list[TrialRow]) -> list[TrialRow]:
-    """Return the best trial of each model that is not among the top."""
+def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> list[TrialRow]:
+    """Return the best trials of other models that were stopped before their last fold.
+
+    They predict too few tracks to be fused as they are. Those that are behind by more than two
+    standard errors would hardly be given a weight.
+    """
     best = {row.model: row for row in reversed(ranked)}
-    return [row for model, row in best.items() if model not in {one.model for one in top}]
+    others = [best[model] for model in best.keys() - {row.model for row in top}]
+    highest, folds = top[0].reached(study.metric), study.space.template.data.num_folds
+    return [
+        row
+        for row in others
+        if row.is_partial
+        and row.reached(study.metric)
+        >= study.ranking.bar(highest, len(row.history) / folds, TWO_STANDARD_ERRORS)
+    ]
 
 
 def _missing_runs(
