@@ -30,13 +30,19 @@ class Server(ThreadingHTTPServer):
 class Answer(BaseHTTPRequestHandler):
     server: Server
 
-    def do_GET(self) -> None:
-        self.server.asked += 1
+    def do_HEAD(self) -> None:
+        self._send_head()
+
+    def _send_head(self) -> None:
         self.send_response(302 if self.server.redirect else 200)
         if self.server.redirect:
             self.send_header("Location", self.server.redirect)
         self.send_header("Content-Length", str(self.server.promised or len(self.server.content)))
         self.end_headers()
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        self._send_head()
         self.wfile.write(self.server.content)
 
     def log_message(self, *_: object) -> None:

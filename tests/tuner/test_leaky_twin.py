@@ -114,7 +114,7 @@ def test_a_twin_that_failed_says_why(tmp_path: Path) -> None:
     records = with_twin(None, "loss is nan")
     summary = summarise(records)
     assert summary.leaky_twin is not None
-    assert list(summary.leaky_twin.lines()) == ["failed: loss is nan"]
+    assert list(summary.leaky_twin.lines()) == ["there is none: loss is nan"]
     report(records, tmp_path)
-    assert "It failed: loss is nan" in read(tmp_path).text
+    assert "There is none: loss is nan" in read(tmp_path).text
     play(MemoryTracker(), records)

@@ -54,7 +54,7 @@ class LeakyTwin:
     def lines(self) -> Iterator[str]:
         """Yield the table as lines of text, with the gap last."""
         if self.gap is None:
-            yield f"none: {self.error}"
+            yield f"there is none: {self.error}"
             return
         yield f"{'':<27} macro F1  accuracy  tracks"
         for title, scores in self.rows():

@@ -24,6 +24,7 @@ SILENCE_SECONDS = 20.0
 # pip's own defaults are five retries with growing pauses.
 _PATIENCE = ("--retries", "1", "--timeout", "15")
 _QUICKLY = ("--retries", "0", "--timeout", "5")
+_NO_HEAD = (405, 501)  # answers of servers that give a file, but not its head alone
 PROBE_SECONDS = 15.0
 """Longest time that a question to the index may take."""
 _REASON_LENGTH = 300
@@ -141,12 +142,15 @@ class Download:
 
     def obstacle(self) -> str | None:
         """Return why the file cannot be fetched, or None if the server answers."""
+        import urllib.error
         import urllib.request
         from http.client import HTTPException
 
         request = urllib.request.Request(self.address, method="HEAD")
         try:
             urllib.request.build_opener().open(request, timeout=PROBE_SECONDS).close()
+        except urllib.error.HTTPError as error:
+            return None if error.code in _NO_HEAD else f"{self.address}: {error}"
         except (OSError, HTTPException, ValueError) as error:
             return f"{self.address}: {error}"
         return None
