@@ -82,7 +82,7 @@ class DataFacts:
         return dict(sorted(Counter(track.label for track in self.tracks).items()))
 
     def groups_by_class(self, group: str) -> dict[str, int]:
-        """Count the groups of each class, as far as the listing tells; else its tracks.
+        """Count the groups of each class; its tracks, where the listing names no groups.
 
         Args:
             group: The setting ``group`` of a split.

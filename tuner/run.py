@@ -124,10 +124,11 @@ def _check(space: Space, source: str | Path) -> None:
     Raises:
         UserError: The study cannot work; says why.
     """
+    from tuner.config.fill_in import DEMO_ROOT
     from tuner.study import features
 
     features.check_settings(space)
-    if space.template.data.root != features.DEMO_ROOT:
+    if space.template.data.root != DEMO_ROOT:
         features.check_source(space, source)
 
 

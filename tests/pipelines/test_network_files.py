@@ -60,7 +60,7 @@ def test_a_network_in_a_file_fixes_the_rate(mine: Path) -> None:
 
 @pytest.mark.timeout(20)
 def test_settings_of_a_stranger_open_no_file(mine: Path, tmp_path: Path) -> None:
-    """Whoever opens the pipe waits for ever."""
+    """Opening this pipe would wait forever."""
     data = write_tones(tmp_path / "data", per_class=4, seconds=0.3)
     built = build(data, tmp_path / "sets", spec(mine)).feature_set
     mine.unlink()

@@ -22,7 +22,7 @@ EMBEDDED_PER_SECOND = 62.0
 # A minute on two cores, whatever the cluster has: the same data gives the same clips everywhere.
 MAX_CORE_SECONDS = 120.0
 MAX_CLIPS = 10
-SHORT_SECONDS = 3.0  # clips below this are of sounds rather than music
+WINDOW_SECONDS = 3.0  # of musicnn; a shorter clip is one of sounds rather than music
 FFT_SECONDS = 0.046  # 1024 samples at 22,050 Hz
 
 
@@ -62,8 +62,8 @@ def _cheap_logmel(sample_rate: int) -> FeatureSpec:
 
 def _cheap_embedding(clip: ClipSpec, cluster: Cluster, num_tracks: int) -> Source:
     """Return an embedding of as many clips as are cheap, or why there is none."""
-    seconds = min(clip.clip_seconds, SHORT_SECONDS)
-    network = NETWORKS["speech" if seconds < SHORT_SECONDS else "musicnn_msd"]
+    seconds = min(clip.clip_seconds, WINDOW_SECONDS)
+    network = NETWORKS["speech" if seconds < WINDOW_SECONDS else "musicnn_msd"]
     num_clips = int(MAX_CORE_SECONDS * EMBEDDED_PER_SECOND / seconds / num_tracks)
     reason = ""
     if find(network) is None:

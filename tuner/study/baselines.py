@@ -41,8 +41,9 @@ def score_baselines(study: Context) -> None:
             views = views_of(arrays)
             found = predict(one.name, views, "val")
             # The mean over the folds, as for trials; the interval is over all tracks.
-            folds = [predict(one.name, [view], "val") for view in views]
-            counts = [metrics.confusion(fold.truth, fold.classes, k) for fold in folds]
+            ends = np.cumsum([len(view.labels_of("val")) for view in views])[:-1]
+            folds = zip(np.split(found.truth, ends), np.split(found.classes, ends), strict=True)
+            counts = [metrics.confusion(truth, classes, k) for truth, classes in folds]
             means = {
                 name: float(np.mean([metrics.SCORES[name](c) for c in counts])) for name in SHOWN
             }

@@ -62,19 +62,13 @@ def _compositions(study: Context) -> Iterator[tuple[str, list[TrialRow]]]:
     After a cross-validation only what was chosen has a model that can be tested.
     """
     winner, (fused, _) = winning_run(study), chosen(study)
-    is_fused = len(fused) > 1
-    if study.space.template.data.num_folds:
-        if is_fused:
-            yield "fusion", fused
-        else:
-            yield "winner_soft", [winner]
-            yield "winner_hard", [winner]
-        return
-    yield "winner_soft", [winner]
-    yield "winner_hard", [winner]
-    if len(confirmed := confirmed_runs(study)) > 1:
+    is_fused, has_folds = len(fused) > 1, bool(study.space.template.data.num_folds)
+    if not (is_fused and has_folds):
+        yield "winner_soft", [winner]
+        yield "winner_hard", [winner]
+    if not has_folds and len(confirmed := confirmed_runs(study)) > 1:
         yield "top_k", confirmed
-    if not is_fused:
+    if not is_fused and not has_folds:
         fused = to_be_fused(study)
     if len(fused) > 1:
         yield "fusion", fused

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import SpecError
 from pipelines.features.rules import check_front_end
 from pipelines.sources.files import is_uri
+from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyError, StudyExistsError, UsageError
 from tuner.ledger.trust import leak_in_words, worst_leakage
 from tuner.study.baseline_sets import baseline_sources
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from pipelines.store import FeatureSet
     from tuner.config import Space
     from tuner.study.context import Context
-
-DEMO_ROOT = "demo"
 
 
 # -- before the study starts

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuner.config import Experiment, loads
+from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import Interrupted, StudyExistsError, UsageError
 from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.summary import Summary, summarise
@@ -93,7 +94,7 @@ def carry_out(
         closing(Ledger(paths.folder)) as ledger,
     ):
         begin(space, paths, ledger)
-        if space.template.data.root == features.DEMO_ROOT:
+        if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
         terminal.status("opening the tracking store")
         uri = os.environ.get("MLFLOW_TRACKING_URI")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tuner.training.arrays import CLIPS_AT_ONCE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 ALPHAS = np.logspace(-1, 5, 13)  # of the penalty of ridge, for standardised features
 MAX_FIT_TRACKS = 5000  # more are thinned out evenly, which keeps the fit within seconds
-CLIPS_AT_ONCE = 256
 
 
 class Predicted(NamedTuple):
