@@ -82,13 +82,13 @@ def families(space: Space) -> set[str]:
         (
             facts(30.0, 44_100, 100, 16_000.0),  # excerpts of songs
             {
-                "data.clip_seconds": "5.0", "data.hop_seconds": "5", "train.crop_seconds": "3",
+                "data.clip_seconds": "6.0", "data.hop_seconds": "6", "train.crop_seconds": "3.6",
                 "features.sample_rate": "22050", "features.n_fft": "1024",
                 "features.hop_length": "441", "features.n_mels": "64", "train.batch_size": "16",
             },
         ),
         (facts(8.0, 48_000, 50, 7_500.0), {"features.sample_rate": "16000"}),
-        (facts(8.0, 11_025, 50), {"features.sample_rate": "11025", "data.hop_seconds": "2.5"}),
+        (facts(8.0, 11_025, 50), {"features.sample_rate": "11025", "data.hop_seconds": "3"}),
         (facts(240.0, 44_100, 1_000), {"data.hop_seconds": "60", "train.batch_size": "32"}),
     ],
     ids=["digits", "songs", "narrow", "odd rate", "long"],
@@ -163,7 +163,7 @@ def test_families_are_those_whose_weights_are_there_and_that_the_budget_holds() 
     assert families(load(AUTO, [], Around(facts(0.5, 8_000, 40)))) == every - {"musicnn"}
     many = facts(30.0, 44_100, 3_000)
     assert families(load(AUTO, [], Around(many))) == {"linear", "mlp", "cnn", "forest"}
-    on_gpu = load(AUTO, ["resources.gpus_per_worker=1", "search.budget=20m"], Around(many))
+    on_gpu = load(AUTO, ["resources.gpus_per_worker=1", "search.budget=30m"], Around(many))
     assert families(on_gpu) == every
 
 
@@ -244,8 +244,8 @@ def reason(setting: str, of: DataFacts, *asked: str) -> str:
 def test_reasons_are_true() -> None:
     many = facts(30.0, 44_100, 5_000)
     assert "few validation tracks" not in reason("train.keep", many)
-    # Six clips of 5 s in each track.
-    assert "5 s would make about 30,000 clips" in reason("data.hop_seconds", many)
+    # Five clips of 6 s in each track.
+    assert "6 s would make about 25,000 clips" in reason("data.hop_seconds", many)
     hour = facts(3600.0, 44_100, 40)
     assert "last 3600 s or more" in reason("data.clip_seconds", hour)
     mixed = tuple(Track.listed(f"{n}.wav", "ab"[n % 2]) for n in range(400))
@@ -301,7 +301,7 @@ def test_no_bandwidth_is_made_up_for_silence() -> None:
 def test_the_resolved_file_has_the_reasons_as_comments() -> None:
     space = load(AUTO)
     text = space.to_yaml()
-    assert "  clip_seconds: 5.0  # auto: half of the tracks last 12 s or more\n" in text
+    assert "  clip_seconds: 6.0  # auto: half of the tracks last 12 s or more\n" in text
     assert loads(text) == space
 
 

@@ -112,11 +112,28 @@ def test_a_trial_that_is_killed_within_a_fold_continues_there(
             raise KeyboardInterrupt
 
     study, spec = Folder(tmp_path / "cut"), spec_of(features)
+    monkeypatch.setattr(trial, "SECONDS_BETWEEN_SAVES", -1.0)
     monkeypatch.setattr(trial, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         list(trial.train(study, spec, CPU))
     assert list(trial.train(study, spec, CPU)) == whole
     assert saved == 2 * FOLDS
+
+
+def test_a_short_fold_is_validated_and_saved_once(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[checkpoint.Checkpoint] = []
+    save = checkpoint.save_checkpoint
+
+    def noted(folder: Folder, state: checkpoint.Checkpoint) -> None:
+        saved.append(state)
+        save(folder, state)
+
+    monkeypatch.setattr(trial, "save_checkpoint", noted)
+    list(trial.train(Folder(tmp_path), spec_of(features), CPU))
+    assert [state.epoch for state in saved] == [2] * FOLDS
+    assert all(state.best["epoch"] == 2 for state in saved)
 
 
 def test_the_final_fit_learns_from_all_folds_at_once(features: str, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class SlowFeed(ListFeed):
 def test_an_epoch_is_its_steps_and_validation_batches_without_the_first_step() -> None:
     feed = SlowFeed(count=160, batch=4)
     alone = Alone(torch.device("cpu"))
-    found = seconds_per_epoch(classifier(), feed, RECIPE, alone, lambda: feed.seconds)
+    found = seconds_per_epoch(classifier(), feed, RECIPE, alone, clock=lambda: feed.seconds)
     assert found == pytest.approx(40 * 0.1 + 30 * 0.02)
     assert feed.num_drawn < 40
 

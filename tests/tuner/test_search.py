@@ -18,7 +18,8 @@ from tuner.config.ranges import (
     Quantized,
     Uniform,
 )
-from tuner.ledger.selection import TrialRow
+from tuner.ledger.selection import Ranking, TrialRow
+from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import (
     SAMPLERS,
@@ -213,6 +214,67 @@ def test_a_resumed_search_repeats_no_given_configuration(algorithm: str, known: 
     resumed = drawn(build_sampler(started(algorithm), rows), 9)
     assert resumed[: 3 - known] == through[known:]
     assert [one.ordinal for one in resumed] == list(range(known, 9))
+
+
+def test_a_family_whose_known_good_configuration_still_runs_gets_no_other() -> None:
+    sampler = build_sampler(started("tpe", trials=40))
+    first = drawn(sampler, 12)
+    for one in first[1:]:  # the first, a densenet121, is slow
+        sampler.ended(one, 0.5)
+    waiting = drawn(sampler, 10)
+    assert "densenet121" not in {one.params["model"] for one in waiting}
+    resumed = build_sampler(
+        started("tpe", trials=40),
+        [row(first[0], status="running"), *(row(one, 0.5) for one in first[1:])],
+    )
+    assert "densenet121" not in {one.params["model"] for one in drawn(resumed, 10)}
+    sampler.ended(first[0], 0.9)
+    for one in waiting:
+        sampler.ended(one, 0.5)
+    assert "densenet121" in {one.params["model"] for one in drawn(sampler, 10)}
+
+
+def patient(values: list[float | None], num_start: int = 2) -> Patience:
+    """Return a search of 100 validation tracks and a patience of 3, some of whose trials ended."""
+    given = [{"optim.lr": 0.001}] * num_start
+    search = {"trials": 50, "patience": 3, "start": given, "algorithm": "random"}
+    made = space(SPACE.replace("{trials: 20}", json.dumps(search)))
+    ranking = Ranking("val_f1_macro", maximise=True, num_tracks=100)
+    settings = made.template.search
+    patience = Patience(build_sampler(made), ranking, settings, [])
+    asked = drawn(patience, len(values))
+    assert len(asked) == len(values)
+    for one, value in zip(reversed(asked), reversed(values), strict=True):  # in any order
+        patience.ended(one, value)
+    rows = [row(one, value) for one, value in zip(asked, values, strict=True)]
+    again = Patience(build_sampler(made, rows), ranking, settings, rows)
+    assert again.is_out == patience.is_out
+    assert (patience.propose() is None) == patience.is_out
+    return patience
+
+
+@pytest.mark.parametrize(
+    ("values", "is_out"),
+    [
+        ([0.70, 0.60, 0.71, 0.72], False),
+        ([0.70, 0.60, 0.71, 0.72, None], True),  # the standard error of 0.7 is 0.046
+        ([0.70, 0.60, 0.71, 0.72, 0.80], False),
+        ([0.70, 0.60, 0.71, 0.72, 0.80, 0.81, 0.79], False),
+        ([0.70, 0.60, 0.71, 0.72, 0.80, 0.81, 0.79, 0.5], True),
+        ([0.70, 0.60], False),  # those of search.start do not count
+    ],
+)
+def test_patience_is_out_after_trials_without_a_clear_improvement(
+    values: list[float | None], is_out: bool
+) -> None:
+    assert patient(values).is_out == is_out
+
+
+def test_patience_awaits_the_given_configurations() -> None:
+    patience = patient([0.7])
+    for one in drawn(patience, 8)[1:]:
+        patience.ended(one, 0.7)
+    assert not patience.is_out  # the second of search.start still runs
 
 
 def test_tpe_learns_from_given_configurations_with_steps_and_networks() -> None:

@@ -22,7 +22,7 @@ from tuner.config.look_up import mentions, value_at
 from tuner.config.situation import MOST, Chosen, Situation
 from tuner.config.yaml_text import write_rounded
 
-LONGEST_CLIP_SECONDS: Final = 5.0
+LONGEST_CLIP_SECONDS: Final = 6.0  # two windows of musicnn
 RATES_HZ: Final = (8_000, 16_000, 22_050)
 MEL_BANDS: Final = (64, 48, 40, 32, 24, 16)
 MAX_CLIPS: Final = 4_000

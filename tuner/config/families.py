@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NETWORK: Final = FrontEnd.model_fields["network"].default
 FEWEST_EPOCHS: Final = 15
-BUDGET_SHARE: Final = 0.25
-"""Share of the budget that one trial may take, so that it holds eight on two cores."""
+BUDGET_SHARE: Final = 0.2
+"""Share of the budget that one trial may take, so that it holds ten on two cores."""
 
 
 class Family(NamedTuple):

@@ -61,6 +61,12 @@ class Search(Block):
         description="Configurations to try first, as values of ranges by the names that trials "
         "show: `{model: cnn, optim.lr: 0.001}`; the others are drawn.",
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="End the search once this many trials in a row have brought nothing clearly "
+        "better than before; those of `start` do not count. null: run all trials.",
+    )
     budget: str | None = Field(
         None,
         pattern=f"^{DURATION}$",

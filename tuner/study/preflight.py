@@ -195,6 +195,8 @@ def plan_lines(space: Space) -> Iterator[str]:
     if search.budget is not None:
         yield f"             none starts or runs on after {search.budget}; the number that fits is"
         yield "             measured once the feature sets are built"
+    if search.patience is not None:
+        yield f"             ends once {search.patience} in a row bring nothing clearly better"
     num_folds = template.data.num_folds
     if num_folds:
         yield f"folds        {num_folds}: each trial is trained once for each fold that it reaches"

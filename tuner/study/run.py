@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LOCK = "study.lock"
 # Settings that may change when a study resumes, because they do not affect its results.
-FREE_TO_CHANGE = ("resources.", "search.budget", "data.root", "reference")
+FREE_TO_CHANGE = ("resources.", "search.budget", "search.patience", "data.root", "reference")
 BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))
 STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,

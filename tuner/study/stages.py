@@ -12,6 +12,7 @@ from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.ledger.pace import searched_seconds
 from tuner.training import metrics, uncertainty
+from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Queue
 from tuner.trials.samplers import build_sampler, num_trials
 
@@ -61,10 +62,16 @@ def search_space(study: Context) -> None:
             )
             for row in unfinished
         ]  # fmt: skip
-        proposer = Queue(again, then=build_sampler(study.space, rows))
+        sampler = build_sampler(study.space, rows)
+        patience = Patience(sampler, study.ranking, search, rows)
+        proposer = Queue(again, then=patience)
         budget = _remaining_budget(study, search)
         study.record("searching")  # a killed run leaves no other sign of when it began
         study.run_stage("search", proposer, missing, budget)
+        if patience.is_out:
+            study.terminal.say(
+                f"search: ended, {search.patience} trials in a row brought nothing clearly better"
+            )
     if not selection.leaderboard(study.rows().values(), study.ranking):
         errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
         reason = errors[0] if errors else "the budget ended before the first trial did"

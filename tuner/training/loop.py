@@ -91,6 +91,7 @@ def epochs(
     recipe: Recipe,
     workers: Workers,
     resume: Checkpoint | None = None,
+    validate_last_only: bool = False,
 ) -> Iterator[Checkpoint]:
     """Train, validate and yield a checkpoint after each epoch; the caller may stop after any.
 
@@ -100,6 +101,7 @@ def epochs(
         recipe: Recipe of the trial.
         workers: Workers that train together, as seen by this one.
         resume: State after an earlier epoch, from which training continues bit for bit.
+        validate_last_only: True if nobody reads the scores of the other epochs.
 
     Raises:
         DivergedError: The loss of a step, or a metric, is not finite.
@@ -122,16 +124,18 @@ def epochs(
         loss = _train_epoch(learner, feed, number)
         if workers.size > 1 and not recipe.train.sync_batch_norm:
             _share_statistics(learner)
-        averaged = learner.average.swapped(classifier.network) if learner.average else None
-        with averaged or nullcontext():
-            validation = validate(classifier, feed, workers, recipe)
+        validation: dict[str, float] = {}
+        if number == recipe.train.epochs or not validate_last_only:
+            averaged = learner.average.swapped(classifier.network) if learner.average else None
+            with averaged or nullcontext():
+                validation = validate(classifier, feed, workers, recipe)
         rate = max(group["lr"] for group in learner.optimizer.param_groups)
         measured = {"train_loss": loss, "lr": rate, **validation}
         # The last step of an epoch can break the weights although its loss was still finite.
         if not all(math.isfinite(value) for value in measured.values()):
             raise DivergedError(number, rate, feed.steps_per_epoch)
         criterion = recipe.metric, recipe.maximise, recipe.train.keep
-        if not best or is_better(measured, best["metrics"], *criterion):
+        if validation and (not best or is_better(measured, best["metrics"], *criterion)):
             best = {"epoch": number, "metrics": measured}
         yield Checkpoint(
             number, dict(classifier.state_dict()), learner.optimizer.state_dict(), measured,

@@ -25,6 +25,7 @@ def seconds_per_epoch(
     feed: Feed,
     recipe: Recipe,
     workers: Workers,
+    validated: float = 1.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Time training steps and validation batches, and scale them up to an epoch.
@@ -34,6 +35,7 @@ def seconds_per_epoch(
         feed: Batches of this worker.
         recipe: Recipe of the trial; all weights learn, even if its first epochs freeze the body.
         workers: Workers that train together, as seen by this one.
+        validated: Share of the epochs that end with a validation.
         clock: Returns monotonic seconds.
     """
     learner = Learner.create(classifier, feed, recipe, workers)
@@ -47,7 +49,7 @@ def seconds_per_epoch(
     scored = (float(clip_probabilities(classifier, b.x, recipe.crops).sum()) for b in batches)
     batch_seconds, num_timed = _timed(scored, clock)
     num_batches = num_timed + sum(1 for _ in batches)
-    return feed.steps_per_epoch * step_seconds + num_batches * batch_seconds
+    return feed.steps_per_epoch * step_seconds + validated * num_batches * batch_seconds
 
 
 def _timed(work: Iterator[Any], clock: Callable[[], float]) -> tuple[float, int]:

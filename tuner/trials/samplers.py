@@ -105,7 +105,8 @@ class TpeSampler:
     The first trials are those of ``search.start``. The next ones take each alternative of the
     outermost conditional blocks that is still untried, in the order of the file. With random
     draws, one family in three would not be among the first ten trials of ten families, and TPE
-    hardly proposes what it has never seen.
+    hardly proposes what it has never seen. While a trial of ``search.start`` is running, its
+    family gets no other.
 
     Args:
         space: Space to sample.
@@ -124,6 +125,7 @@ class TpeSampler:
         self._space = space
         self._ordinals = iter(range(_first_new(rows), num_trials(space)))
         self._asked: dict[int, optuna.trial.Trial] = {}
+        self._running: dict[int, Mapping[str, Any]] = {}  # parameters by ordinal
         self._untried = {name: list(labels) for name, labels in space.alternatives.items()}
         # Optuna's default of 10 random trials would be all of a short study.
         families = max((len(labels) for labels in space.alternatives.values()), default=0)
@@ -143,6 +145,7 @@ class TpeSampler:
         for row in rows:
             if row.status == "running":
                 self._mark_tried(row.params)
+                self._running[row.ordinal] = row.params
             else:
                 self._add(row.params, row.value(search.metric))
 
@@ -154,6 +157,7 @@ class TpeSampler:
         if ordinal is None:
             return None
         first = {name: labels[0] for name, labels in self._untried.items() if labels}
+        first = first or self._known_families(ordinal)
         if ordinal < len(self._space.start):
             ranges, given = self._space.ranges, _independent(self._space, ordinal).params
             first = {name: to_optuna(ranges[name], value) for name, value in given.items()}
@@ -173,15 +177,32 @@ class TpeSampler:
 
         sample = self._space.sample(choose)
         self._mark_tried(sample.params)
+        self._running[ordinal] = sample.params
         return _proposal(sample, ordinal)
 
     def ended(self, proposal: Proposal, value: float | None) -> None:
         """Tell Optuna; a trial that was stopped early counts with its best value."""
+        self._running.pop(proposal.ordinal, None)
         if asked := self._asked.pop(proposal.ordinal, None):
             reached, state = _outcome(value)
             self.optuna_study.tell(asked, reached, state=state)
         else:  # a trial that an earlier run of the study started
             self._add(proposal.params, value)
+
+    def _known_families(self, ordinal: int) -> dict[str, Any]:
+        """Choose alternatives while the first trial of others is running, which may be slow.
+
+        Whether a family deserves a second trial shows when its known good configuration has ended;
+        until then the other slots go to those that have. Empty if that leaves no choice.
+        """
+        start = range(len(self._space.start))
+        waiting = [params for number, params in self._running.items() if number in start]
+        known = {
+            name: [label for label in labels if all(one[name] != label for one in waiting)]
+            for name, labels in self._space.alternatives.items()
+            if waiting
+        }
+        return {name: labels[ordinal % len(labels)] for name, labels in known.items() if labels}
 
     def _mark_tried(self, params: Mapping[str, Any]) -> None:
         for name, labels in self._untried.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -27,6 +29,8 @@ OUT_OF_MEMORY_WORDS = (
     "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
 )  # fmt: skip
 MAX_REASON = 200
+SECONDS_BETWEEN_SAVES = 20.0
+"""Within a fold, whose epochs nobody sees; at most this much is trained again after a kill."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,14 @@ def _epochs(
     if not at_once and recipe.optim.lr == "find":
         rate = _found_rate(folder, replace(parts, recipe=recipe, feed=feed), workers)
         recipe = replace(recipe, optim=recipe.optim.model_copy(update={"lr": rate}))
-    learn = fit_at_once if at_once else epochs
+    is_fold, last = fold is not None, spec.experiment.num_epochs
+    learn = fit_at_once if at_once else partial(epochs, validate_last_only=is_fold)
+    saved = time.monotonic()
     for checkpoint in learn(parts.classifier, feed, recipe, workers, resume):
-        if workers.rank == 0:
+        is_due = checkpoint.epoch == last or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
+        if workers.rank == 0 and (is_due or not is_fold):
             save_checkpoint(checkpoints, checkpoint)
+            saved = time.monotonic()
         yield {"epoch": checkpoint.epoch, **checkpoint.metrics}
 
 
@@ -202,7 +210,8 @@ def time_epoch(spec: TrialSpec) -> float:
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     workers = Alone(pick_device(resources.gpus_per_worker))
     parts = spec.assemble(workers, from_weights=False)
-    return seconds_per_epoch(parts.classifier, parts.feed, parts.recipe, workers)
+    validated = 1 / spec.experiment.num_epochs if spec.folds else 1.0
+    return seconds_per_epoch(parts.classifier, parts.feed, parts.recipe, workers, validated)
 
 
 def run_in_process(config: dict[str, str]) -> None:
