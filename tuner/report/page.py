@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
+from markupsafe import Markup
 
+from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import REFIT
+from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
-from tuner.report import figures
-from tuner.training.metrics import SCORES
+from tuner.report import facts, score_figures, search_figures, training_figures
 
 if TYPE_CHECKING:
     from pipelines.storage import Folder
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 TEMPLATE = "page.html.jinja"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell
-MAX_ROWS = 50  # of the leaderboard on the page; the CSV has all
+FEWEST_IN_A_SLICE = 4  # trials; fewer show no shape
+MAX_SETTINGS, MAX_SLICES = 10, 6
 
 
 def write_report(summary: Summary, folder: Folder, how_to_open: str | None = None) -> None:
@@ -35,10 +36,12 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         folder: The study's folder.
         how_to_open: Line that shows the runs in MLflow; None if no store keeps them.
     """
-    pictures = _figures(summary, folder)
-    for name, content in pictures.items():
-        (folder / "figures").write_bytes(f"{name}.png", content)
     folder.write_text("leaderboard.csv", _csv(summary))
+    importances = importance.importances(summary)
+    of_settings, slices = _settings_figures(summary, importances)
+    pictures = {**_figures(summary, folder), **of_settings}
+    for name, svg in pictures.items():
+        (folder / "figures").write_text(f"{name}.svg", svg)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tuner.report", ""),
         autoescape=True,
@@ -49,14 +52,17 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     moment = datetime.datetime.fromtimestamp(summary.time_ms / 1000, tz=datetime.UTC)
     page = environment.get_template(TEMPLATE).render(
         study=summary,
+        facts=facts,
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
-        doubts=list(doubts(summary)),
-        winner_val=summary.tested_val,
+        doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
+        gain=facts.bought(summary),
+        importances=importances,
+        mistakes=facts.heard(summary, folder),
+        classes=facts.class_rows(summary),
         board=_board(summary),
-        max_rows=MAX_ROWS,
-        score_names=list(SCORES),
         votes=VOTES,
-        pictures={name: _inline(png) for name, png in pictures.items()},
+        pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704  # our own
+        slices={name: Markup(svg) for name, svg in slices.items()},  # noqa: S704
         date=moment.strftime("%Y-%m-%d %H:%M UTC"),
         folder=folder,
         storage=folder.parent.parent,
@@ -65,32 +71,61 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     folder.write_text("report.html", page)
 
 
-def _figures(summary: Summary, folder: Folder) -> dict[str, bytes]:
-    """Draw the figures that the study has data for, as PNG by name."""
-    winner = summary.winner.trial_id if summary.winner else None
-    drawn = {"history": figures.history(summary.trials, summary.metric, winner)}
-    if test := summary.test:
-        drawn["confusion_matrix"] = figures.confusion_matrix(test.confusion, test.labels)
-        if (clips := test.clip_confusion) is not None:
-            drawn["confusion_clips"] = figures.confusion_matrix(clips, test.labels)
-    if finder := _lr_finder(summary, folder):
-        drawn["lr_finder"] = figures.learning_rates(**finder)
-    return drawn
+def _figures(study: Summary, folder: Folder) -> dict[str, str]:
+    """Draw the figures that the study has data for, as SVG by name."""
+    winner = study.winner.trial_id if study.winner else None
+    unit = "folds so far" if num_folds(study.config) else "epoch"
+    pictures: dict[str, str] = {}
+    if steps := course.best_so_far(study):
+        lines = _compared_with(study)
+        pictures["best_so_far"] = search_figures.best_so_far(steps, study.metric, winner, lines)
+    if any(len(row.history) > 1 for row in study.trials):
+        pictures["history"] = training_figures.learning_curves(
+            study.trials, study.metric, winner, course.rungs(study.config), unit
+        )
+    if study.winner and len(study.winner.history) > 1:
+        pictures["losses"] = training_figures.losses(study.winner, unit)
+    if len(families := course.families(study)) > 1:
+        pictures["families"] = search_figures.families(families, study.metric)
+    if test := study.test:
+        lines_of_scores = facts.score_lines(study)
+        pictures["scores"] = score_figures.scores(lines_of_scores, "macro F1 on the test tracks")
+        pictures["confusion_matrix"] = score_figures.confusion_matrix(test.confusion, test.labels)
+        if (clips := test.clip_confusion) is not None and (clips != test.confusion).any():
+            pictures["confusion_clips"] = score_figures.confusion_matrix(clips, test.labels)
+    if bins := study.explanation.reliability:
+        pictures["reliability"] = score_figures.reliability(bins)
+    if finder := facts.lr_finder(study, folder):
+        pictures["lr_finder"] = training_figures.learning_rates(**finder)
+    return pictures
 
 
-def _lr_finder(summary: Summary, folder: Folder) -> dict[str, Any] | None:
-    """Read what the winning run's learning-rate finder measured; None if it did not run."""
-    if summary.confirm is None:
-        return None
-    run = summary.confirm.run_trial_id
-    for trial_id in (f"{REFIT}{run}", run, summary.confirm.trial_id):
-        try:
-            found = (folder / "trials" / trial_id).read_json("lr_finder.json")
-            if len(found["rates"]) == len(found["losses"]):
-                return {key: found[key] for key in ("rates", "losses", "suggestion")}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # missing or incomplete
-    return None
+def _compared_with(study: Summary) -> dict[str, float]:
+    """Return validation scores of the baselines in the study's metric."""
+    name = study.metric.removeprefix("val_")
+    return {one.title: one.val[name] for one in study.baselines if one.val and name in one.val}
+
+
+def _settings_figures(
+    study: Summary, importances: importance.Importances
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Draw importance and parallel coordinates; return them, and a slice for each setting."""
+    winner = study.winner.trial_id if study.winner else None
+    names = [one.name for one in importances.settings] or importance.searched(study)
+    if len(study.ranked) < FEWEST_IN_A_SLICE or not names:
+        return {}, {}
+    pictures = {}
+    if importances.settings:
+        pictures["importance"] = search_figures.importance(importances.settings[:MAX_SETTINGS])
+    if len(names) > 1:
+        pictures["parallel"] = search_figures.parallel_coordinates(
+            names[:MAX_SETTINGS], study.ranked, study.metric, study.maximise
+        )
+    slices = {
+        name: search_figures.slice_of(name, study.ranked, study.metric, winner)
+        for name in names[:MAX_SLICES]
+    }
+    return pictures, slices
 
 
 def _board(summary: Summary) -> list[TrialRow]:
@@ -122,7 +157,3 @@ def _cell(value: object) -> object:
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value
-
-
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

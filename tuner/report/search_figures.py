@@ -1,0 +1,199 @@
+"""Figures of a search: over time, over epochs, and over the settings that it tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.collections import LineCollection
+
+from tuner.report.figures import (
+    ACCENT,
+    FAINT,
+    GRID,
+    INK,
+    MAX_TIPS,
+    SOFT,
+    STOPPED,
+    WIDTH,
+    about,
+    axes_of,
+    drawn,
+    figure_of,
+    legend,
+    look_of,
+    short,
+    tip,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tuner.ledger.course import Family, Step
+    from tuner.ledger.importance import Importance
+    from tuner.ledger.selection import TrialRow
+
+LOG_RATIO = 20  # of the largest to the smallest value; more is drawn on a logarithmic axis
+def _marks(
+    axes: Axes, points: Sequence[tuple[float, float, TrialRow]], metric: str, winner: str | None
+) -> None:
+    """Draw trials as points: a colour and shape for each model, hollow if stopped early."""
+    looks = look_of([row.model for *_, row in points])
+    size = 6 if len(points) < 60 else 4
+    for x, y, row in points:
+        colour, shape = looks[row.model]
+        hollow = row.status in STOPPED or row.is_partial
+        axes.plot(
+            x, y, shape, markersize=size, markeredgecolor=colour, alpha=0.85,
+            markerfacecolor="none" if hollow else colour,
+            gid=tip(about(row, metric)) if len(points) <= MAX_TIPS else None,
+        )  # fmt: skip
+        if row.trial_id == winner:
+            axes.plot(x, y, "o", markersize=13, markeredgecolor=INK, markerfacecolor="none")
+    if len(looks) > 1:
+        for model, (colour, shape) in looks.items():
+            axes.plot([], [], shape, color=colour, label=short(model))
+
+
+@drawn
+def best_so_far(
+    steps: Sequence[Step], metric: str, winner: str | None, lines: Mapping[str, float]
+) -> Figure:
+    """Draw each trial when it ended, the best value so far, and values to compare with."""
+    axes = axes_of(3.0, "minutes since the search began", metric)
+    for name, value in lines.items():
+        axes.axhline(value, color=SOFT, linewidth=1, linestyle=":")
+        axes.annotate(
+            short(name, 44), (0, value), xycoords=("axes fraction", "data"), color=SOFT,
+            fontsize=8, xytext=(2, 2), textcoords="offset points",
+        )  # fmt: skip
+    minutes = [step.minutes for step in steps]
+    axes.step(minutes, [step.best for step in steps], where="post", color=INK, linewidth=1.8)
+    _marks(axes, [(step.minutes, step.value, step.trial) for step in steps], metric, winner)
+    axes.margins(x=0.04, y=0.1)
+    legend(axes)
+    return figure_of(axes)
+
+
+@drawn
+def importance(settings: Sequence[Importance]) -> Figure:
+    """Draw the importance of settings as bars with their uncertainty, the largest on top."""
+    axes = axes_of(0.3 * len(settings) + 0.6, "share of the differences between trials")
+    for y, one in zip(range(len(settings), 0, -1), settings, strict=True):
+        axes.barh(y, max(0.0, one.share), color=ACCENT, alpha=0.75, height=0.6)
+        axes.plot([one.low, one.high], [y, y], color=INK, linewidth=1.4)
+    names = [short(one.name, 28) for one in settings]
+    axes.set_yticks(range(len(settings), 0, -1), names)
+    axes.axvline(0, color=FAINT, linewidth=1)
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=GRID)
+    axes.tick_params(axis="y", length=0)
+    return figure_of(axes)
+
+
+@drawn
+def slice_of(name: str, rows: Sequence[TrialRow], metric: str, winner: str | None) -> Figure:
+    """Draw a metric over one setting."""
+    axes = axes_of(1.9, short(name, 34), metric, width=WIDTH / 2 + 0.2)
+    rows = [row for row in rows if name in row.params]
+    values = [row.params[name] for row in rows]
+    if _is_numeric(values):
+        places = [float(value) for value in values]
+        if min(places) > 0 and max(places) / min(places) > LOG_RATIO:
+            axes.set_xscale("log")
+    else:
+        options = sorted({_text(value) for value in values})
+        places = [float(options.index(_text(value))) for value in values]
+        shown = [short(option, 40 // len(options) + 2) for option in options]
+        axes.set_xticks(range(len(options)), shown, rotation=0 if len(options) < 4 else 30)
+        axes.margins(x=0.25)
+    reached = [row.reached(metric) for row in rows]
+    _marks(axes, list(zip(places, reached, rows, strict=True)), metric, winner)
+    axes.locator_params(axis="y", nbins=4)
+    return figure_of(axes)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _is_numeric(values: Sequence[object]) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _on_axis(values: Sequence[Any]) -> tuple[list[float], str, str]:
+    """Return values as places from 0 to 1, and what stands at both ends."""
+    if not _is_numeric(values):
+        options = sorted({_text(value) for value in values})
+        ends = max(1, len(options) - 1)
+        last = options[-1] if len(options) > 1 else ""
+        return [options.index(_text(value)) / ends for value in values], options[0], last
+    numbers = np.array(values, dtype=float)
+    low, high = numbers.min(), numbers.max()
+    scaled = np.log(numbers) if low > 0 and high / low > LOG_RATIO else numbers
+    spread = float(np.ptp(scaled)) or 1.0
+    return ((scaled - scaled.min()) / spread).tolist(), f"{low:.3g}", f"{high:.3g}"
+
+
+@drawn
+def parallel_coordinates(
+    names: Sequence[str], rows: Sequence[TrialRow], metric: str, maximise: bool
+) -> Figure:
+    """Draw each trial as a line through its settings, from top to bottom, down to its value.
+
+    The axes lie one below the other, so that a telephone shows all of them. A line leaves out
+    the settings that its trial does not have.
+    """
+    axes = axes_of(0.52 * (len(names) + 1) + 0.3)
+    reached = [row.reached(metric) for row in rows]
+    columns: dict[str, list[float | None]] = {}
+    for name in names:
+        has = [name in row.params for row in rows]
+        known = [row.params[name] for row in rows if name in row.params]
+        places, low, high = _on_axis(known)
+        filled = iter(places)
+        columns[name] = [next(filled) if one else None for one in has]
+        _axis_line(axes, -len(columns), name, low, high)
+    places, low, high = _on_axis(reached)
+    columns[metric] = list(places)
+    _axis_line(axes, -len(columns), metric, low, high)
+    order = np.argsort(reached if maximise else [-value for value in reached])
+    lines = [
+        [(column[i], -y) for y, column in enumerate(columns.values(), 1) if column[i] is not None]
+        for i in order
+    ]
+    ranks = np.linspace(0, 1, len(rows))
+    collected = LineCollection(lines, cmap="cividis_r", array=ranks, linewidths=0.6 + 1.6 * ranks)
+    collected.set_alpha(0.8)
+    axes.add_collection(collected)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-len(columns) - 0.2, -0.45))
+    axes.axis("off")
+    return figure_of(axes)
+
+
+def _axis_line(axes: Axes, y: float, name: str, low: str, high: str) -> None:
+    axes.plot([0, 1], [y, y], color=FAINT, linewidth=1, zorder=1)
+    axes.text(0.5, y + 0.08, short(name, 36), ha="center", va="bottom", color=INK, fontsize=9)
+    axes.text(0, y + 0.08, short(low, 18), ha="left", va="bottom", color=SOFT, fontsize=8)
+    axes.text(1, y + 0.08, short(high, 18), ha="right", va="bottom", color=SOFT, fontsize=8)
+
+
+@drawn
+def families(found: Sequence[Family], metric: str) -> Figure:
+    """Draw the values of each model's trials on a line of its own, with their median."""
+    axes = axes_of(0.36 * len(found) + 0.6, metric)
+    looks = look_of([one.model for one in found])
+    for y, one in zip(range(len(found), 0, -1), found, strict=True):
+        colour, shape = looks[one.model]
+        axes.plot(one.values, [y] * len(one.values), shape, color=colour, alpha=0.5)
+        if one.median is not None:
+            axes.plot([one.median] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=2)
+    names = [f"{short(one.model, 16)} ({one.trials})" for one in found]
+    axes.set_yticks(range(len(found), 0, -1), names)
+    axes.set_ylim(0.4, len(found) + 0.6)
+    axes.tick_params(axis="y", length=0)
+    return figure_of(axes)
