@@ -58,19 +58,19 @@ class Family(NamedTuple):
 
     Attributes:
         model: Name of the model.
-        values: Their values, best first; those stopped after some folds are left out.
+        values: Values of the trials that ran to their end, best first.
+        stopped: Values that others had reached when they were stopped, best first.
         trials: Number of all its trials.
-        seconds: Median time of a trial that ran to its end; None if none did.
     """
 
     model: str
     values: tuple[float, ...]
+    stopped: tuple[float, ...]
     trials: int
-    seconds: float | None
 
     @property
     def median(self) -> float | None:
-        """Median of the values."""
+        """Median of the trials that ran to their end."""
         return median(self.values) if self.values else None
 
 
@@ -78,16 +78,21 @@ def families(study: Summary) -> list[Family]:
     """Return the models of a search, the one with the best trial first."""
     found = []
     for model in dict.fromkeys(row.model for row in (*study.ranked, *study.trials)):
-        rows = [row for row in study.trials if row.model == model]
-        values = (study.value(row) for row in study.ranked if row in rows and not row.is_partial)
-        times = [
-            row.end_seconds - row.start_seconds
-            for row in rows
-            if row.end_seconds is not None and row.status == "completed"
-        ]
-        ordered = tuple(sorted(values, reverse=study.maximise))
-        found.append(Family(model, ordered, len(rows), median(times) if times else None))
+        rows = [row for row in study.ranked if row.model == model]
+        whole, stopped = (
+            sorted(
+                (study.value(row) for row in rows if _is_whole(row) is wanted),
+                reverse=study.maximise,
+            )
+            for wanted in (True, False)
+        )
+        number = sum(row.model == model for row in study.trials)
+        found.append(Family(model, tuple(whole), tuple(stopped), number))
     return found
+
+
+def _is_whole(row: TrialRow) -> bool:
+    return row.status == "completed" and not row.is_partial
 
 
 class Gain(NamedTuple):
@@ -131,7 +136,7 @@ class Gain(NamedTuple):
 def first_whole(study: Summary) -> TrialRow | None:
     """Return the first configuration of the search that ran to its end."""
     rows = sorted(study.ranked, key=lambda row: row.ordinal)
-    return next((row for row in rows if row.status == "completed" and not row.is_partial), None)
+    return next((row for row in rows if _is_whole(row)), None)
 
 
 def gain(study: Summary) -> Gain | None:

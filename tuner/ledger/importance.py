@@ -72,8 +72,9 @@ def importances(study: Summary) -> Importances:
     names = searched(study)
     needed = max(FEWEST_TRIALS, FEWEST_PER_SETTING * len(names))
     if not names or len(rows) < needed:
-        counted = f"{len(rows)} trial{'' if len(rows) == 1 else 's'} with a value"
-        return Importances(reason=f"{counted}, at least {needed} are needed for {len(names)}")
+        have = f"{len(rows)} trial{' has' if len(rows) == 1 else 's have'} a value"
+        asked = f"at least {needed} are needed for {len(names)} settings"
+        return Importances(reason=f"{have}, {asked}" if names else "nothing was searched")
     features = np.column_stack([_column([row.params.get(name) for row in rows]) for name in names])
     has = np.array([[name in row.params for name in names] for row in rows])
     values = np.array([study.value(row) for row in rows])

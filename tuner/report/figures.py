@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +103,14 @@ def figure_of(axes: Axes) -> Figure:
 def whole_numbers(axes: Axes) -> None:
     """Show no fractions on the x-axis."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def log_axis(axes: Axes) -> None:
+    """Make the x-axis logarithmic, with plain numbers instead of formulas."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def tip(text: str) -> str:

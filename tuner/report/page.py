@@ -61,8 +61,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         classes=facts.class_rows(summary),
         board=_board(summary),
         votes=VOTES,
-        pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704  # our own
-        slices={name: Markup(svg) for name, svg in slices.items()},  # noqa: S704
+        pictures={name: Markup(svg) for name, svg in pictures.items()},  # our own
+        slices={name: Markup(svg) for name, svg in slices.items()},
         date=moment.strftime("%Y-%m-%d %H:%M UTC"),
         folder=folder,
         storage=folder.parent.parent,
@@ -73,20 +73,20 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
 
 def _figures(study: Summary, folder: Folder) -> dict[str, str]:
     """Draw the figures that the study has data for, as SVG by name."""
-    winner = study.winner.trial_id if study.winner else None
+    marks = search_figures.Marks.of(study)
     unit = "folds so far" if num_folds(study.config) else "epoch"
     pictures: dict[str, str] = {}
     if steps := course.best_so_far(study):
-        lines = _compared_with(study)
-        pictures["best_so_far"] = search_figures.best_so_far(steps, study.metric, winner, lines)
+        pictures["best_so_far"] = search_figures.best_so_far(steps, marks, _compared_with(study))
     if any(len(row.history) > 1 for row in study.trials):
         pictures["history"] = training_figures.learning_curves(
-            study.trials, study.metric, winner, course.rungs(study.config), unit
+            study.trials, study.metric, marks.winner, course.rungs(study.config), unit
         )
-    if study.winner and len(study.winner.history) > 1:
+    # After a cross-validation only the mean over its folds is known.
+    if study.winner and len(study.winner.history) > 1 and not num_folds(study.config):
         pictures["losses"] = training_figures.losses(study.winner, unit)
     if len(families := course.families(study)) > 1:
-        pictures["families"] = search_figures.families(families, study.metric)
+        pictures["families"] = search_figures.families(families, marks)
     if test := study.test:
         lines_of_scores = facts.score_lines(study)
         pictures["scores"] = score_figures.scores(lines_of_scores, "macro F1 on the test tracks")
@@ -110,20 +110,22 @@ def _settings_figures(
     study: Summary, importances: importance.Importances
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Draw importance and parallel coordinates; return them, and a slice for each setting."""
-    winner = study.winner.trial_id if study.winner else None
     names = [one.name for one in importances.settings] or importance.searched(study)
-    if len(study.ranked) < FEWEST_IN_A_SLICE or not names:
+    num_ranked = len(study.ranked)
+    if num_ranked < FEWEST_IN_A_SLICE or not names:
         return {}, {}
     pictures = {}
     if importances.settings:
         pictures["importance"] = search_figures.importance(importances.settings[:MAX_SETTINGS])
-    if len(names) > 1:
+    # The others would be gaps for the most part.
+    usual = [n for n in names if 2 * sum(n in row.params for row in study.ranked) >= num_ranked]
+    if len(usual) > 1:
         pictures["parallel"] = search_figures.parallel_coordinates(
-            names[:MAX_SETTINGS], study.ranked, study.metric, study.maximise
+            usual[:MAX_SETTINGS], study.ranked, study.metric, study.maximise
         )
+    marks = search_figures.Marks.of(study)
     slices = {
-        name: search_figures.slice_of(name, study.ranked, study.metric, winner)
-        for name in names[:MAX_SLICES]
+        name: search_figures.slice_of(name, study.ranked, marks) for name in names[:MAX_SLICES]
     }
     return pictures, slices
 

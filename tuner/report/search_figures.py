@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
 
 from tuner.report.figures import (
     ACCENT,
@@ -21,6 +22,7 @@ from tuner.report.figures import (
     drawn,
     figure_of,
     legend,
+    log_axis,
     look_of,
     short,
     tip,
@@ -36,44 +38,69 @@ if TYPE_CHECKING:
     from tuner.ledger.course import Family, Step
     from tuner.ledger.importance import Importance
     from tuner.ledger.selection import TrialRow
+    from tuner.ledger.summary import Summary
 
+# White below words that lines cross.
+BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
 LOG_RATIO = 20  # of the largest to the smallest value; more is drawn on a logarithmic axis
-def _marks(
-    axes: Axes, points: Sequence[tuple[float, float, TrialRow]], metric: str, winner: str | None
-) -> None:
-    """Draw trials as points: a colour and shape for each model, hollow if stopped early."""
-    looks = look_of([row.model for *_, row in points])
-    size = 6 if len(points) < 60 else 4
-    for x, y, row in points:
-        colour, shape = looks[row.model]
-        hollow = row.status in STOPPED or row.is_partial
-        axes.plot(
-            x, y, shape, markersize=size, markeredgecolor=colour, alpha=0.85,
-            markerfacecolor="none" if hollow else colour,
-            gid=tip(about(row, metric)) if len(points) <= MAX_TIPS else None,
-        )  # fmt: skip
-        if row.trial_id == winner:
-            axes.plot(x, y, "o", markersize=13, markeredgecolor=INK, markerfacecolor="none")
-    if len(looks) > 1:
-        for model, (colour, shape) in looks.items():
-            axes.plot([], [], shape, color=colour, label=short(model))
+
+
+class Marks(NamedTuple):
+    """How the trials of a study are marked, in all of its figures.
+
+    Attributes:
+        metric: Metric of the study.
+        winner: Trial of the winner, which gets a ring; None if there is none.
+        looks: Colour and shape of each model.
+    """
+
+    metric: str
+    winner: str | None
+    looks: Mapping[str, tuple[str, str]]
+
+    @classmethod
+    def of(cls, study: Summary) -> Marks:
+        """Return the marks of a study; models keep theirs from figure to figure."""
+        winner = study.winner.trial_id if study.winner else None
+        return cls(study.metric, winner, look_of(sorted({row.model for row in study.trials})))
+
+    def draw(self, axes: Axes, points: Sequence[tuple[float, float, TrialRow]]) -> None:
+        """Draw trials as points, hollow if they were stopped early."""
+        size = 6 if len(points) < 60 else 4
+        for x, y, row in points:
+            colour, shape = self.looks[row.model]
+            hollow = row.status in STOPPED or row.is_partial
+            axes.plot(
+                x, y, shape, markersize=size, markeredgecolor=colour, alpha=0.85,
+                markerfacecolor="none" if hollow else colour,
+                gid=tip(about(row, self.metric)) if len(points) <= MAX_TIPS else None,
+            )  # fmt: skip
+            if row.trial_id == self.winner:
+                axes.plot(x, y, "o", markersize=13, markeredgecolor=INK, markerfacecolor="none")
 
 
 @drawn
-def best_so_far(
-    steps: Sequence[Step], metric: str, winner: str | None, lines: Mapping[str, float]
-) -> Figure:
+def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float]) -> Figure:
     """Draw each trial when it ended, the best value so far, and values to compare with."""
-    axes = axes_of(3.0, "minutes since the search began", metric)
+    minutes = [step.minutes for step in steps]
+    unit, scale = ("minutes", 1) if max(minutes) > 3 else ("seconds", 60)
+    ended = [scale * one for one in minutes]
+    axes = axes_of(3.0, f"{unit} since the search began", marks.metric)
+    reached = [step.value for step in steps]
+    room = 0.3 * (max(reached) - min(reached))
     for name, value in lines.items():
+        if not min(reached) - room <= value <= max(reached) + room:
+            continue  # it would press the trials together
         axes.axhline(value, color=SOFT, linewidth=1, linestyle=":")
         axes.annotate(
             short(name, 44), (0, value), xycoords=("axes fraction", "data"), color=SOFT,
-            fontsize=8, xytext=(2, 2), textcoords="offset points",
+            fontsize=8, xytext=(2, 2), textcoords="offset points", bbox=BEHIND, zorder=1,
         )  # fmt: skip
-    minutes = [step.minutes for step in steps]
-    axes.step(minutes, [step.best for step in steps], where="post", color=INK, linewidth=1.8)
-    _marks(axes, [(step.minutes, step.value, step.trial) for step in steps], metric, winner)
+    axes.step(ended, [step.best for step in steps], where="post", color=INK, linewidth=1.8)
+    marks.draw(axes, [(x, one.value, one.trial) for x, one in zip(ended, steps, strict=True)])
+    if len(marks.looks) > 1:
+        for model, (colour, shape) in marks.looks.items():
+            axes.plot([], [], shape, color=colour, label=short(model))
     axes.margins(x=0.04, y=0.1)
     legend(axes)
     return figure_of(axes)
@@ -96,24 +123,26 @@ def importance(settings: Sequence[Importance]) -> Figure:
 
 
 @drawn
-def slice_of(name: str, rows: Sequence[TrialRow], metric: str, winner: str | None) -> Figure:
-    """Draw a metric over one setting."""
-    axes = axes_of(1.9, short(name, 34), metric, width=WIDTH / 2 + 0.2)
+def slice_of(name: str, rows: Sequence[TrialRow], marks: Marks) -> Figure:
+    """Draw the metric over one setting."""
+    axes = axes_of(1.8, short(name, 28), marks.metric, width=WIDTH / 2)
     rows = [row for row in rows if name in row.params]
     values = [row.params[name] for row in rows]
     if _is_numeric(values):
         places = [float(value) for value in values]
         if min(places) > 0 and max(places) / min(places) > LOG_RATIO:
-            axes.set_xscale("log")
+            log_axis(axes)
     else:
         options = sorted({_text(value) for value in values})
         places = [float(options.index(_text(value))) for value in values]
-        shown = [short(option, 40 // len(options) + 2) for option in options]
-        axes.set_xticks(range(len(options)), shown, rotation=0 if len(options) < 4 else 30)
+        shown = [short(option, 13) for option in options]
+        if len(set(shown)) < len(options):  # they differ at their ends
+            shown = ["…" + short(option[-12:]) for option in options]
+        axes.set_xticks(range(len(options)), shown, rotation=20, ha="right", fontsize=8)
         axes.margins(x=0.25)
-    reached = [row.reached(metric) for row in rows]
-    _marks(axes, list(zip(places, reached, rows, strict=True)), metric, winner)
-    axes.locator_params(axis="y", nbins=4)
+    reached = [row.reached(marks.metric) for row in rows]
+    marks.draw(axes, list(zip(places, reached, rows, strict=True)))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
     return figure_of(axes)
 
 
@@ -145,30 +174,27 @@ def parallel_coordinates(
 ) -> Figure:
     """Draw each trial as a line through its settings, from top to bottom, down to its value.
 
-    The axes lie one below the other, so that a telephone shows all of them. A line leaves out
-    the settings that its trial does not have.
+    The axes lie one below the other, so that a telephone shows all of them. A line has a gap
+    where its trial does not have a setting.
     """
-    axes = axes_of(0.52 * (len(names) + 1) + 0.3)
+    axes = axes_of(0.62 * (len(names) + 1) + 0.3)
     reached = [row.reached(metric) for row in rows]
-    columns: dict[str, list[float | None]] = {}
+    columns: dict[str, list[float]] = {}
     for name in names:
         has = [name in row.params for row in rows]
         known = [row.params[name] for row in rows if name in row.params]
         places, low, high = _on_axis(known)
         filled = iter(places)
-        columns[name] = [next(filled) if one else None for one in has]
+        columns[name] = [next(filled) if one else np.nan for one in has]
         _axis_line(axes, -len(columns), name, low, high)
     places, low, high = _on_axis(reached)
     columns[metric] = list(places)
     _axis_line(axes, -len(columns), metric, low, high)
     order = np.argsort(reached if maximise else [-value for value in reached])
-    lines = [
-        [(column[i], -y) for y, column in enumerate(columns.values(), 1) if column[i] is not None]
-        for i in order
-    ]
+    lines = [[(column[i], -y) for y, column in enumerate(columns.values(), 1)] for i in order]
     ranks = np.linspace(0, 1, len(rows))
-    collected = LineCollection(lines, cmap="cividis_r", array=ranks, linewidths=0.6 + 1.6 * ranks)
-    collected.set_alpha(0.8)
+    widths = 0.5 + 1.5 * ranks**3
+    collected = LineCollection(lines, cmap="cividis_r", array=ranks, linewidths=widths, alpha=0.7)
     axes.add_collection(collected)
     axes.set(xlim=(-0.02, 1.02), ylim=(-len(columns) - 0.2, -0.45))
     axes.axis("off")
@@ -176,20 +202,29 @@ def parallel_coordinates(
 
 
 def _axis_line(axes: Axes, y: float, name: str, low: str, high: str) -> None:
-    axes.plot([0, 1], [y, y], color=FAINT, linewidth=1, zorder=1)
-    axes.text(0.5, y + 0.08, short(name, 36), ha="center", va="bottom", color=INK, fontsize=9)
-    axes.text(0, y + 0.08, short(low, 18), ha="left", va="bottom", color=SOFT, fontsize=8)
-    axes.text(1, y + 0.08, short(high, 18), ha="right", va="bottom", color=SOFT, fontsize=8)
+    axes.plot([0, 1], [y, y], color=SOFT, linewidth=1, zorder=3)
+    for x, text, side, colour in (
+        (0, short(low, 16), "left", SOFT),
+        (0.5, short(name, 28), "center", INK),
+        (1, short(high, 16), "right", SOFT),
+    ):
+        axes.text(
+            x, y + 0.08, text, ha=side, va="bottom", color=colour, fontsize=8, bbox=BEHIND,
+            zorder=4,
+        )  # fmt: skip
 
 
 @drawn
-def families(found: Sequence[Family], metric: str) -> Figure:
+def families(found: Sequence[Family], marks: Marks) -> Figure:
     """Draw the values of each model's trials on a line of its own, with their median."""
-    axes = axes_of(0.36 * len(found) + 0.6, metric)
-    looks = look_of([one.model for one in found])
+    axes = axes_of(0.36 * len(found) + 0.6, marks.metric)
     for y, one in zip(range(len(found), 0, -1), found, strict=True):
-        colour, shape = looks[one.model]
-        axes.plot(one.values, [y] * len(one.values), shape, color=colour, alpha=0.5)
+        colour, shape = marks.looks[one.model]
+        for values, inside in ((one.values, colour), (one.stopped, "none")):
+            axes.plot(
+                values, [y] * len(values), shape, markeredgecolor=colour, markerfacecolor=inside,
+                alpha=0.6,
+            )  # fmt: skip
         if one.median is not None:
             axes.plot([one.median] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=2)
     names = [f"{short(one.model, 16)} ({one.trials})" for one in found]

@@ -19,6 +19,7 @@ from tuner.report.figures import (
     drawn,
     figure_of,
     legend,
+    log_axis,
     tip,
     whole_numbers,
 )
@@ -99,7 +100,7 @@ def learning_rates(
         if loss is not None and np.isfinite(loss)
     ]
     axes = axes_of(2.6, "learning rate", "training loss")
-    axes.set_xscale("log")
+    log_axis(axes)
     if points:
         tried, found = zip(*points, strict=True)
         axes.plot(tried, found, color=INK, linewidth=1.6)
