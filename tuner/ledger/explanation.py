@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from tuner.training.reliability import Bin
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,7 +72,6 @@ class Explanation:
         reasons: Files by reason code, ``E_...`` for rejections and ``W_...`` for remarks, as
             ``{"count", "examples"}``.
         val_confusion: Validation tracks by true and predicted class; None if unknown.
-        reliability: Test tracks by confidence.
         comparison: The tested model beside the first configuration; None without a difference.
         mistakes: Test tracks to listen to, those of the most confused classes first.
         num_mistakes: Number of all test tracks that the model gets wrong.
@@ -86,7 +83,6 @@ class Explanation:
     classes: Mapping[str, Mapping[str, int]]
     reasons: Mapping[str, Mapping[str, Any]]
     val_confusion: list[list[int]] | None
-    reliability: tuple[Bin, ...]
     comparison: Comparison | None
     mistakes: tuple[Mistake, ...]
     num_mistakes: int
@@ -103,7 +99,6 @@ class Explanation:
             classes=kept["classes"] or {},
             reasons=kept["reasons"] or {},
             val_confusion=kept["val_confusion"],
-            reliability=tuple(Bin(**one) for one in kept["reliability"] or ()),
             comparison=Comparison(**comparison) if comparison else None,
             mistakes=tuple(Mistake(**one) for one in kept["mistakes"] or ()),
             num_mistakes=kept["num_mistakes"] or 0,

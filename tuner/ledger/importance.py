@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Rules of thumb: with fewer, too few trials are left out to test what the others say.
 FEWEST_TRIALS = 20
 FEWEST_PER_SETTING = 2
-RESAMPLES, TREES, SHUFFLES = 10, 30, 6
+RESAMPLES, TREES, SHUFFLES = 10, 20, 5
 
 
 class Importance(NamedTuple):

@@ -146,6 +146,20 @@ def weak_classes(study: Summary) -> str:
     return f"the weakest {'class' if len(named) == 1 else 'classes'}: {', '.join(named)}"
 
 
+def calibration_in_words(study: Summary) -> str:
+    """Return how to read the figure of reliability, and what it says."""
+    found = study.test.reliability if study.test else {}
+    if not found:
+        return ""
+    mean = f"The mean gap to the line is {found['after']['ece']:.2f}"
+    if found["before"] != found["after"]:
+        mean += f", {found['before']['ece']:.2f} before the probabilities were calibrated"
+    return (
+        "Test tracks by confidence; below the line the model is too sure, and bars are 95 % "
+        f"intervals. {mean}."
+    )
+
+
 # -- the mistakes
 
 

@@ -108,7 +108,7 @@ def whole_numbers(axes: Axes) -> None:
 def log_axis(axes: Axes) -> None:
     """Make the x-axis logarithmic, with plain numbers instead of formulas."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    axes.xaxis.set_major_locator(LogLocator(numticks=3))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

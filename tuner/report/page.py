@@ -59,7 +59,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         importances=importances,
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
-        board=_board(summary),
+        board=_places(summary),
         votes=VOTES,
         pictures={name: Markup(svg) for name, svg in pictures.items()},  # our own
         slices={name: Markup(svg) for name, svg in slices.items()},
@@ -93,8 +93,9 @@ def _figures(study: Summary, folder: Folder) -> dict[str, str]:
         pictures["confusion_matrix"] = score_figures.confusion_matrix(test.confusion, test.labels)
         if (clips := test.clip_confusion) is not None and (clips != test.confusion).any():
             pictures["confusion_clips"] = score_figures.confusion_matrix(clips, test.labels)
-    if bins := study.explanation.reliability:
-        pictures["reliability"] = score_figures.reliability(bins)
+        if test.reliability:
+            bins = {name: found["bins"] for name, found in test.reliability.items()}
+            pictures["reliability"] = score_figures.reliability(bins)
     if finder := facts.lr_finder(study, folder):
         pictures["lr_finder"] = training_figures.learning_rates(**finder)
     return pictures
@@ -133,6 +134,12 @@ def _settings_figures(
 def _board(summary: Summary) -> list[TrialRow]:
     """Return all search trials, best first; those without a value come last."""
     return [*summary.ranked, *(t for t in summary.trials if t.value(summary.metric) is None)]
+
+
+def _places(study: Summary) -> list[tuple[int | None, TrialRow, float | None]]:
+    """Return the trials with their place and value; None for both without a value."""
+    ranked = [(n, row, study.value(row)) for n, row in enumerate(study.ranked, start=1)]
+    return [*ranked, *((None, row, None) for row in _board(study)[len(ranked) :])]
 
 
 def _csv(summary: Summary) -> str:

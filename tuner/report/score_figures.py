@@ -12,20 +12,21 @@ from tuner.report.figures import (
     GRID,
     INK,
     SOFT,
+    WARM,
     WIDTH,
     axes_of,
     drawn,
     figure_of,
+    legend,
     short,
 )
+from tuner.training.uncertainty import exact_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
-
-    from tuner.training.reliability import Bin
 
 MAX_NUMBERED = 20  # with more classes, counts are not written into the cells
 
@@ -97,16 +98,30 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure
 
 
 @drawn
-def reliability(bins: Sequence[Bin]) -> Figure:
-    """Draw how often the model is right over how sure it is, with 95 % intervals."""
+def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Draw how often the model is right over how sure it is, with 95 % intervals.
+
+    Args:
+        bins: Tracks by confidence, ``before`` and ``after`` calibration.
+    """
     axes = axes_of(3.0, "confidence of the model", "share of tracks that are right")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
     axes.annotate(
         "sure and right equally often", (0.3, 0.3), rotation=27, color=SOFT, fontsize=8,
         xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
     )  # fmt: skip
-    for one in bins:
-        axes.plot([one.confidence] * 2, one.ci95, color=ACCENT, linewidth=3, alpha=0.35)
-        axes.plot(one.confidence, one.accuracy, "o", color=ACCENT, markersize=7)
+    for one in bins["after"]:
+        ends = exact_interval(one["accuracy"], one["tracks"])
+        axes.plot([one["confidence"]] * 2, ends, color=ACCENT, linewidth=3, alpha=0.3)
+    is_calibrated = bins["before"] != bins["after"]
+    for name, colour, inside in (("before", WARM, "none"), ("after", ACCENT, ACCENT)):
+        if name == "after" or is_calibrated:
+            axes.plot(
+                [one["confidence"] for one in bins[name]],
+                [one["accuracy"] for one in bins[name]], "o", markersize=6,
+                markeredgecolor=colour, markerfacecolor=inside,
+                label=f"{name} calibration" if is_calibrated else None,
+            )  # fmt: skip
     axes.set(xlim=(0, 1.03), ylim=(-0.02, 1.03))
+    legend(axes)
     return figure_of(axes)

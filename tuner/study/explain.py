@@ -18,7 +18,6 @@ from tuner.study.final import FinalModel, chosen, final_model
 from tuner.study.fuse import predict
 from tuner.study.mistakes import Listening, listen
 from tuner.training import metrics, uncertainty
-from tuner.training.reliability import reliability
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +38,7 @@ def explain(study: Context) -> None:
     study.terminal.status("listening to the mistakes")
     parts: dict[str, Callable[[Context], dict[str, Any]]] = {
         "versions": _versions, "feature set": _data, "classes on validation": _validation,
-        "reliability": _reliability, "comparison with the first configuration": _comparison,
+        "comparison with the first configuration": _comparison,
         "mistakes": _mistakes,
     }  # fmt: skip
     fields: dict[str, Any] = {}
@@ -86,12 +85,6 @@ def _validation(study: Context) -> dict[str, Any]:
 
 def _tested(study: Context) -> Predictions:
     return predict(study, final_model(study), "test")
-
-
-def _reliability(study: Context) -> dict[str, Any]:
-    found = _tested(study)
-    bins = reliability(found.probabilities, found.truth)
-    return {"reliability": [one._asdict() for one in bins]}
 
 
 def _comparison(study: Context) -> dict[str, Any]:
