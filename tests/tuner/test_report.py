@@ -405,3 +405,15 @@ def test_reliability_is_drawn_before_and_after_calibration(tmp_path: Path) -> No
     told = "mean gap to the line is 0.03, 0.12 before the probabilities were calibrated"
     assert told in read(tmp_path).text
     assert "after calibration" in (tmp_path / "figures" / "reliability.svg").read_text()
+
+
+def test_a_figure_that_fails_is_a_line_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:  # no data is known that makes one fail
+        raise ValueError("no <room>")
+
+    monkeypatch.setattr("tuner.report.training_figures.losses", fail)
+    report(untested(), tmp_path)
+    assert "Not told here: figure losses: no <room>" in read(tmp_path).text
+    assert (tmp_path / "figures" / "history.svg").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -18,6 +19,8 @@ from tuner.ledger.trust import leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from pipelines.storage import Folder
     from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
@@ -38,8 +41,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     """
     folder.write_text("leaderboard.csv", _csv(summary))
     importances = importance.importances(summary)
-    of_settings, slices = _settings_figures(summary, importances)
-    pictures = {**_figures(summary, folder), **of_settings}
+    figures = (*_figures(summary, folder), *_figures_of_settings(summary, importances))
+    pictures, problems = _drawn(figures)
     for name, svg in pictures.items():
         (folder / "figures").write_text(f"{name}.svg", svg)
     environment = jinja2.Environment(
@@ -61,8 +64,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         classes=facts.class_rows(summary),
         board=_places(summary),
         votes=VOTES,
-        pictures={name: Markup(svg) for name, svg in pictures.items()},  # our own
-        slices={name: Markup(svg) for name, svg in slices.items()},
+        pictures={name: Markup(svg) for name, svg in pictures.items()},
+        problems=[*summary.explanation.problems, *problems],
         date=moment.strftime("%Y-%m-%d %H:%M UTC"),
         folder=folder,
         storage=folder.parent.parent,
@@ -71,34 +74,36 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     folder.write_text("report.html", page)
 
 
-def _figures(study: Summary, folder: Folder) -> dict[str, str]:
-    """Draw the figures that the study has data for, as SVG by name."""
+def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the figures that the study has data for, by name, to be drawn."""
     marks = search_figures.Marks.of(study)
     unit = "folds so far" if num_folds(study.config) else "epoch"
-    pictures: dict[str, str] = {}
     if steps := course.best_so_far(study):
-        pictures["best_so_far"] = search_figures.best_so_far(steps, marks, _compared_with(study))
+        lines = _compared_with(study)
+        yield "best_so_far", partial(search_figures.best_so_far, steps, marks, lines)
     if any(len(row.history) > 1 for row in study.trials):
-        pictures["history"] = training_figures.learning_curves(
-            study.trials, study.metric, marks.winner, course.rungs(study.config), unit
+        stops = course.rungs(study.config)
+        yield (
+            "history",
+            partial(training_figures.learning_curves, study.trials, marks, stops, unit),
         )
     # After a cross-validation only the mean over its folds is known.
     if study.winner and len(study.winner.history) > 1 and not num_folds(study.config):
-        pictures["losses"] = training_figures.losses(study.winner, unit)
+        yield "losses", partial(training_figures.losses, study.winner, unit)
     if len(families := course.families(study)) > 1:
-        pictures["families"] = search_figures.families(families, marks)
+        yield "families", partial(search_figures.families, families, marks)
     if test := study.test:
-        lines_of_scores = facts.score_lines(study)
-        pictures["scores"] = score_figures.scores(lines_of_scores, "macro F1 on the test tracks")
-        pictures["confusion_matrix"] = score_figures.confusion_matrix(test.confusion, test.labels)
+        name = "macro F1 on the test tracks"
+        yield "scores", partial(score_figures.scores, facts.score_lines(study), name)
+        drawn = partial(score_figures.confusion_matrix, labels=test.labels)
+        yield "confusion_matrix", partial(drawn, test.confusion)
         if (clips := test.clip_confusion) is not None and (clips != test.confusion).any():
-            pictures["confusion_clips"] = score_figures.confusion_matrix(clips, test.labels)
+            yield "confusion_clips", partial(drawn, clips)
         if test.reliability:
             bins = {name: found["bins"] for name, found in test.reliability.items()}
-            pictures["reliability"] = score_figures.reliability(bins)
+            yield "reliability", partial(score_figures.reliability, bins)
     if finder := facts.lr_finder(study, folder):
-        pictures["lr_finder"] = training_figures.learning_rates(**finder)
-    return pictures
+        yield "lr_finder", partial(training_figures.learning_rates, **finder)
 
 
 def _compared_with(study: Summary) -> dict[str, float]:
@@ -107,28 +112,38 @@ def _compared_with(study: Summary) -> dict[str, float]:
     return {one.title: one.val[name] for one in study.baselines if one.val and name in one.val}
 
 
-def _settings_figures(
-    study: Summary, importances: importance.Importances
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Draw importance and parallel coordinates; return them, and a slice for each setting."""
-    names = [one.name for one in importances.settings] or importance.searched(study)
-    num_ranked = len(study.ranked)
-    if num_ranked < FEWEST_IN_A_SLICE or not names:
-        return {}, {}
-    pictures = {}
-    if importances.settings:
-        pictures["importance"] = search_figures.importance(importances.settings[:MAX_SETTINGS])
+def _figures_of_settings(
+    study: Summary, found: importance.Importances
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield importance, parallel coordinates, and a slice for each setting, to be drawn."""
+    names, rows = [one.name for one in found.settings] or importance.searched(study), study.ranked
+    if len(rows) < FEWEST_IN_A_SLICE:
+        return
+    if found.settings:
+        yield "importance", partial(search_figures.importance, found.settings[:MAX_SETTINGS])
     # The others would be gaps for the most part.
-    usual = [n for n in names if 2 * sum(n in row.params for row in study.ranked) >= num_ranked]
+    usual = [name for name in names if 2 * sum(name in row.params for row in rows) >= len(rows)]
     if len(usual) > 1:
-        pictures["parallel"] = search_figures.parallel_coordinates(
-            usual[:MAX_SETTINGS], study.ranked, study.metric, study.maximise
-        )
+        yield "parallel", partial(
+            search_figures.parallel_coordinates, usual[:MAX_SETTINGS], rows, study.metric,
+            study.maximise,
+        )  # fmt: skip
     marks = search_figures.Marks.of(study)
-    slices = {
-        name: search_figures.slice_of(name, study.ranked, marks) for name in names[:MAX_SLICES]
-    }
-    return pictures, slices
+    for number, name in enumerate(names[:MAX_SLICES], start=1):
+        yield f"slice_{number}", partial(search_figures.slice_of, name, rows, marks)
+
+
+def _drawn(
+    figures: Iterable[tuple[str, Callable[[], str]]],
+) -> tuple[dict[str, str], list[str]]:
+    """Draw figures; return them as SVG by name, and why some are missing."""
+    pictures, problems = {}, []
+    for name, draw in figures:
+        try:
+            pictures[name] = draw()
+        except Exception as error:  # noqa: BLE001  # a figure may not cost the page
+            problems.append(f"figure {name}: {error or type(error).__name__}")
+    return pictures, problems
 
 
 def _board(summary: Summary) -> list[TrialRow]:

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tuner.ledger.selection import TrialRow
+    from tuner.report.search_figures import Marks
 
 
 @drawn
 def learning_curves(
-    rows: Sequence[TrialRow], metric: str, winner: str | None, rungs: Sequence[int], unit: str
+    rows: Sequence[TrialRow], marks: Marks, rungs: Sequence[int], unit: str
 ) -> Figure:
     """Draw a metric over epochs or folds: a line for each trial, the winner in colour."""
+    metric, winner = marks.metric, marks.winner
     axes = axes_of(3.0, unit, metric)
     for number, rung in enumerate(rungs):
         axes.axvline(rung, color=WARM, linewidth=1, linestyle=":", zorder=1)
