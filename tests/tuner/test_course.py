@@ -63,7 +63,7 @@ def test_families_are_told_apart_by_who_ran_to_the_end() -> None:
 
 def test_the_setting_that_decides_is_the_most_important_one() -> None:
     draw = np.random.default_rng(0)
-    params = [
+    params: list[dict[str, Any]] = [
         {"optim.lr": float(draw.random()), "model.pool": str(draw.choice(["avg", "max"])),
          "augment.mixup": float(draw.random())}
         for _ in range(40)

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -68,7 +69,8 @@ def test_the_clip_that_misled_most_is_heard_and_a_file_that_is_gone_is_a_line(
     names = [ids["a/one.wav"], ids["a/two.wav"], "unknown"]
     found = predictions(names, [0, 0, 2], [[0.2, 0.8, 0], [0.3, 0.7, 0], [0.9, 0, 0.1]])
     folder = Folder.at(tmp_path / "study")
-    heard, gone, unknown = listen(found, LABELS, Listening(catalog, LoudIsB(), folder))
+    model: Any = LoudIsB()
+    heard, gone, unknown = listen(found, LABELS, Listening(catalog, model, folder))
 
     assert (heard.path, heard.truth, heard.predicted) == ("a/one.wav", "a", "b")
     assert (heard.start_seconds, heard.seconds, heard.problem) == (2.0, 1.0, "")

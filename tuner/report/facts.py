@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from tuner.ledger.course import gain
 from tuner.ledger.selection import REFIT
 from tuner.report.score_figures import ScoreLine
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_EMBEDDED_BYTES = 3_000_000  # of sounds and spectrograms, as the page holds them
 TOP_ROWS, MAX_ROWS = 8, 100  # trials at once, and with those behind a click; the CSV has all
+MAX_CLASSES = 16  # in the table at once
 MAX_WEAK = 3  # weak classes that the caveats name
 
 
@@ -113,19 +116,18 @@ class ClassFacts(NamedTuple):
 
 
 def class_rows(study: Summary) -> list[ClassFacts]:
-    """Return the classes of a tested study."""
+    """Return the classes of a tested study; many are sorted, the weakest first."""
     if study.test is None:
         return []
     told = study.explanation
     val: list[float] = []
-    if told.val_confusion is not None and len(told.val_confusion) == len(study.test.labels):
-        import numpy as np
-
+    if told.val_confusion is not None:
         val = per_class(np.array(told.val_confusion))[2].tolist()
-    return [
+    found = [
         ClassFacts(told.classes.get(row.label, {}), val[i] if val else None, row)
         for i, row in enumerate(study.test.classes)
     ]
+    return found if len(found) <= MAX_CLASSES else sorted(found, key=lambda one: one.test.f1)
 
 
 def weak_classes(study: Summary) -> str:

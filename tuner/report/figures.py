@@ -7,9 +7,10 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -31,7 +32,7 @@ ACCENT, WARM = COLOURS[0], COLOURS[1]
 STOPPED = ("stopped", "stopped early")
 MAX_NAME = 24  # characters of a name in a figure; the tables have all of it
 MAX_TIPS = 300  # marks that say what they are; more would make the page heavy
-STYLE = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # class names with two $ are names
     "svg.fonttype": "none",
     "font.size": 9,
@@ -145,12 +146,11 @@ def look_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-def spectrogram(levels: NDArray, shown_db: float) -> bytes:
+def spectrogram(levels: NDArray[np.float32], shown_db: float) -> bytes:
     """Draw levels ``[f, m]`` in dB as PNG, low frequencies at the bottom."""
     buffer = io.BytesIO()
     top = float(levels.max())
     imsave(
-        buffer, levels, format="png", cmap="magma", origin="lower", vmin=top - shown_db, vmax=top,
-        metadata={"Software": None},
-    )  # fmt: skip
+        buffer, levels, format="png", cmap="magma", origin="lower", vmin=top - shown_db, vmax=top
+    )
     return buffer.getvalue()

@@ -142,7 +142,7 @@ def _drawn(
         try:
             pictures[name] = draw()
         except Exception as error:  # noqa: BLE001  # a figure may not cost the page
-            problems.append(f"figure {name}: {error or type(error).__name__}")
+            problems.append(f"figure {name}: {str(error) or type(error).__name__}")
     return pictures, problems
 
 

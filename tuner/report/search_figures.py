@@ -66,17 +66,23 @@ class Marks(NamedTuple):
 
     def draw(self, axes: Axes, points: Sequence[tuple[float, float, TrialRow]]) -> None:
         """Draw trials as points, hollow if they were stopped early."""
-        size = 6 if len(points) < 60 else 4
+        groups: dict[tuple[str, bool], list[tuple[float, float]]] = {}
         for x, y, row in points:
-            colour, shape = self.looks[row.model]
             hollow = row.status in STOPPED or row.is_partial
-            axes.plot(
-                x, y, shape, markersize=size, markeredgecolor=colour, alpha=0.85,
-                markerfacecolor="none" if hollow else colour,
-                gid=tip(about(row, self.metric)) if len(points) <= MAX_TIPS else None,
-            )  # fmt: skip
+            groups.setdefault((row.model, hollow), []).append((x, y))
             if row.trial_id == self.winner:
                 axes.plot(x, y, "o", markersize=13, markeredgecolor=INK, markerfacecolor="none")
+        for (model, hollow), places in groups.items():
+            colour, shape = self.looks[model]
+            axes.plot(
+                *zip(*places, strict=True), shape, markersize=6 if len(points) < 60 else 4,
+                markeredgecolor=colour, markerfacecolor="none" if hollow else colour, alpha=0.85,
+            )  # fmt: skip
+
+    def tell(self, axes: Axes, points: Sequence[tuple[float, float, TrialRow]]) -> None:
+        """Let points say which trial they are when a pointer rests on them."""
+        for x, y, row in points[:MAX_TIPS]:
+            axes.plot(x, y, "o", markersize=10, alpha=0.01, gid=tip(about(row, self.metric)))
 
 
 @drawn
@@ -97,7 +103,9 @@ def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float])
             fontsize=8, xytext=(2, 2), textcoords="offset points", bbox=BEHIND, zorder=1,
         )  # fmt: skip
     axes.step(ended, [step.best for step in steps], where="post", color=INK, linewidth=1.8)
-    marks.draw(axes, [(x, one.value, one.trial) for x, one in zip(ended, steps, strict=True)])
+    points = [(x, one.value, one.trial) for x, one in zip(ended, steps, strict=True)]
+    marks.draw(axes, points)
+    marks.tell(axes, points)
     if len(marks.looks) > 1:
         for model, (colour, shape) in marks.looks.items():
             axes.plot([], [], shape, color=colour, label=short(model))

@@ -47,7 +47,7 @@ def explain(study: Context) -> None:
         try:
             fields |= part(study)
         except Exception as error:  # noqa: BLE001  # no fault here may cost a finished study
-            problems.append(f"{name}: {error or type(error).__name__}")
+            problems.append(f"{name}: {str(error) or type(error).__name__}")
     study.record("explained", **fields, problems=problems)
 
 
@@ -103,10 +103,11 @@ def _comparison(study: Context) -> dict[str, Any]:
     k, predicted = len(study.labels()), both.probabilities.argmax(2)
     values = uncertainty.resampled(both.truth, predicted, metrics.f1_macro, k)
     low, high = np.percentile(values[:, 1] - values[:, 0], [2.5, 97.5])
-    scores = [metrics.f1_macro(metrics.confusion(both.truth, one, k)) for one in predicted]
-    found = Comparison(
-        first.trial_id, split, *scores, ci95=(float(low), float(high)), tracks=len(both.truth)
-    )
+    first_f1, tested_f1 = [
+        metrics.f1_macro(metrics.confusion(both.truth, one, k)) for one in predicted
+    ]
+    ends = (float(low), float(high))
+    found = Comparison(first.trial_id, split, first_f1, tested_f1, ends, len(both.truth))
     return {"comparison": found._asdict()}
 
 

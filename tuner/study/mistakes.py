@@ -164,4 +164,5 @@ def _levels(clip: _Clip) -> NDArray[np.float32]:
         n_mels=72,
     )  # fmt: skip
     spec = ClipSpec(clip_seconds=seconds, clips_per_track=1)
-    return extract(clip.samples, spec, feature).features[0].astype(np.float32)
+    levels: NDArray[np.float32] = extract(clip.samples, spec, feature).features[0].astype("f4")
+    return levels
