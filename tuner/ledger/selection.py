@@ -125,12 +125,14 @@ def num_folds(config: Mapping[str, Any]) -> int:
 def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
     """Return all trials by id, in the order they started."""
     rows: dict[str, TrialRow] = {}
-    away_ms, before_ms = 0, 0
+    away_ms, last_ms = 0, 0
     for record in records:
-        if record["kind"] == "searching" and rows:  # the search goes on in another run
-            away_ms += record["time_ms"] - before_ms
-        before_ms = record["time_ms"]
-        seconds = (before_ms - away_ms) / 1000
+        now_ms = record.get("time_ms", 0)
+        if record["kind"] == "searching" and rows:  # the search goes on, in another run
+            away_ms += now_ms - last_ms
+        if record["kind"] in ("trial", "epoch", "trial_end"):
+            last_ms = now_ms
+        seconds = (now_ms - away_ms) / 1000
         if record["kind"] == "trial":
             keys = ("trial_id", "stage", "ordinal", "seed", "params", "parent_trial")
             rows[record["trial_id"]] = TrialRow(
