@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -67,8 +68,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         pictures={name: Markup(svg) for name, svg in pictures.items()},
         problems=[*summary.explanation.problems, *problems],
         date=moment.strftime("%Y-%m-%d %H:%M UTC"),
-        folder=folder,
-        storage=folder.parent.parent,
+        exported=shlex.quote(f"{folder}/model"),
+        storage=shlex.quote(str(folder.parent.parent)),
         how_to_open=how_to_open,
     )
     folder.write_text("report.html", page)
