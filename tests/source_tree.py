@@ -28,7 +28,11 @@ NOTES = {
     "README.md": "What it is, the two commands, your own audio, how data flows.",
     "search_spaces/space.schema.json": "The JSON schema of space files, for editors; generated.",
     "tests": "Mirrors the packages; tests/integration starts clusters, servers and a browser.",
-    "tuner/report/page.html.jinja": "The report's page.",
+    "tuner/report/page.css": "The style of the report's page: a telephone, a screen, and paper.",
+    "tuner/report/page.html.jinja": "The report's page: headline, caveats, commands.",
+    "tuner/report/page_classes.html.jinja": "Part of the page: mistakes to hear, and the classes.",
+    "tuner/report/page_search.html.jinja": "Part of the page: the search, and its settings.",
+    "tuner/report/page_trust.html.jinja": "Part of the page: trust, and how it was made.",
 }
 # Contents of a working copy besides the project: written by the program, its tools or its user.
 NOT_OURS = ("results", "demo-data", "build", "dist")

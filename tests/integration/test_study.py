@@ -260,7 +260,10 @@ def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
     names = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"space.yaml", "leaderboard.csv", "report.html", "figures"} <= names
     pictures = {file.path for file in client.list_artifacts(parent.info.run_id, "figures")}
-    assert "figures/confusion_matrix.png" in pictures
+    assert "figures/confusion_matrix.svg" in pictures
+    (told,) = (record for record in ran.ledger() if record["kind"] == "explained")
+    assert told["problems"] == []
+    assert all(one["sound"] for one in told["mistakes"])
 
 
 def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None:

@@ -47,6 +47,8 @@ class TrialRow:
         best: ``{"epoch", "metrics"}`` of the best epoch; None before the first.
         error: Reason for a failure.
         note: Anything else that happened, such as a retry after running out of memory.
+        start_seconds: When it started, on a clock that stands still between runs of the study.
+        end_seconds: When it ended, on the same clock; None while it runs.
     """
 
     trial_id: str
@@ -61,6 +63,8 @@ class TrialRow:
     best: dict[str, Any] | None = None
     error: str | None = None
     note: str | None = None
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -121,12 +125,20 @@ def num_folds(config: Mapping[str, Any]) -> int:
 def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
     """Return all trials by id, in the order they started."""
     rows: dict[str, TrialRow] = {}
+    away_ms, last_ms = 0, 0
     for record in records:
+        now_ms = record.get("time_ms", 0)
+        if record["kind"] == "searching" and rows:  # the search goes on, in another run
+            away_ms += now_ms - last_ms
+        if record["kind"] in ("trial", "epoch", "trial_end"):
+            last_ms = now_ms
+        seconds = (now_ms - away_ms) / 1000
         if record["kind"] == "trial":
             keys = ("trial_id", "stage", "ordinal", "seed", "params", "parent_trial")
             rows[record["trial_id"]] = TrialRow(
-                **{key: record[key] for key in keys}, recorded_config=record["config"]
-            )
+                **{key: record[key] for key in keys}, recorded_config=record["config"],
+                start_seconds=seconds,
+            )  # fmt: skip
         elif record["kind"] == "epoch":
             row = rows[record["trial_id"]]
             row.history.append((record["epoch"], record["metrics"]))
@@ -134,6 +146,7 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
             row = rows[record["trial_id"]]
             row.status, row.best = record["status"], record["best"]
             row.error, row.note = record["error"], record.get("note")
+            row.end_seconds = seconds
     return rows
 
 

@@ -11,6 +11,7 @@ from pipelines.errors import UserError
 from tuner.ledger import selection
 from tuner.ledger.baselines import Baseline
 from tuner.ledger.confirmation import Confirmation
+from tuner.ledger.explanation import Explanation
 from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.pace import Pace
 from tuner.ledger.trust import Evaluation, worst_leakage
@@ -66,6 +67,8 @@ class Summary:
         study: Name of the study.
         ranking: Order of the trials.
         reference: Scores that others reported on this data.
+        config: The template of all trials, as recorded.
+        settings: Text of each setting or range, by dotted path.
         choices: Values chosen for settings that the space file left ``auto``, with reasons.
         remarks: Warnings about settings that do not fit the data.
         status: How the study ended, or ``running``.
@@ -86,12 +89,15 @@ class Summary:
         problems: Reasons why a vote is missing.
         registered: Outcome of the registration.
         leaky_twin: The model's leaky twin; None unless it was asked for.
+        explanation: What the study recorded besides its scores.
         seconds: Duration of each stage, over all runs of the study.
     """
 
     study: str
     ranking: selection.Ranking
     reference: str | None
+    config: Mapping[str, Any]
+    settings: Mapping[str, str]
     choices: list[dict[str, str]]
     remarks: list[str]
     status: str
@@ -112,6 +118,7 @@ class Summary:
     problems: list[str]
     registered: Registration
     leaky_twin: LeakyTwin | None
+    explanation: Explanation
     seconds: dict[str, float] | None
 
     @property
@@ -241,6 +248,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         study=newest["study"]["study"],
         ranking=ranking,
         reference=config.get("reference"),
+        config=config,
+        settings=newest["study"].get("settings", {}),
         choices=newest["study"].get("choices", []),
         remarks=newest["study"].get("remarks", []),
         status=newest.get("study_end", {}).get("status", "running"),
@@ -261,6 +270,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         problems=ensemble.get("problems", []),
         registered=Registration(**{key: registered[key] for key in REGISTERED if registered}),
         leaky_twin=LeakyTwin.of(newest["leaky_twin"]) if "leaky_twin" in newest else None,
+        explanation=Explanation.of(newest.get("explained")),
         seconds=newest.get("study_end", {}).get("seconds"),
     )
 

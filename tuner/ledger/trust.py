@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -40,12 +40,15 @@ class Evaluation:
         labels: Class names.
         confusion: Tracks by true and predicted class, ``[k, k]``.
         clip_confusion: The same for clips; None for a fusion, and in ledgers of early versions.
+        reliability: ``before`` and ``after`` calibration, each with ``ece`` and ``bins`` of
+            tracks by confidence; empty in ledgers of early versions.
     """
 
     metrics: Mapping[str, Any]
     labels: list[str]
     confusion: NDArray[np.int64]
     clip_confusion: NDArray[np.int64] | None
+    reliability: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -53,8 +56,9 @@ class Evaluation:
         clips = record.get("clip_confusion")
         counts = np.array(record["confusion"])
         return cls(
-            record["metrics"], record["labels"], counts, None if clips is None else np.array(clips)
-        )
+            record["metrics"], record["labels"], counts,
+            None if clips is None else np.array(clips), record.get("reliability", {}),
+        )  # fmt: skip
 
     @property
     def classes(self) -> Iterator[ClassRow]:

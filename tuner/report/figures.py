@@ -1,128 +1,156 @@
-"""Figures of a study as PNG, drawn without pyplot and its global state."""
+"""The style of the report's figures: SVG with the page's own font, drawn without pyplot."""
 
 from __future__ import annotations
 
+import functools
 import io
+import re
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.image import imsave
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from tuner.ledger.selection import TrialRow
 
-DPI = 110
-INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"
-MAX_NUMBERED = 20  # with more classes, counts are not written into the cells
+WIDTH = 4.4  # inches: half of a page on a screen, all of it on a telephone, with readable text
+INK, SOFT, FAINT, GRID = "#1f2933", "#52606d", "#b8c2cc", "#e4e7eb"
+# Okabe and Ito's colours, which people with colour-blindness can tell apart; without yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+SHAPES = "osD^vP*"
+ACCENT, WARM = COLOURS[0], COLOURS[1]
+STOPPED = ("stopped", "stopped early")
+MAX_NAME = 24  # characters of a name in a figure; the tables have all of it
+MAX_TIPS = 300  # marks that say what they are; more would make the page heavy
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # class names with two $ are names
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+}
+_TIP = "tip "
+_UNUSED_ID = re.compile(r' id="(?![mpC]?[0-9a-f]{8,}"|tip )[^"]*"')
+
+P = ParamSpec("P")
 
 
-def _figure(size_inch: tuple[float, float], x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size_inch, layout="constrained")
-    FigureCanvasAgg(figure)
+def drawn(paint: Callable[P, Figure]) -> Callable[P, str]:
+    """Call a function in the style of the report, and return its figure as SVG for the page."""
+
+    @functools.wraps(paint)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> str:
+        # Equal studies get equal pages, and no two figures share the names of their parts.
+        with mpl.rc_context({**STYLE, "svg.hashsalt": paint.__name__}), warnings.catch_warnings():
+            # The browser has other fonts than the one that measures the text here.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            buffer = io.StringIO()
+            paint(*args, **kwargs).savefig(
+                buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+            )
+        return _slimmed(buffer.getvalue())
+
+    return draw
+
+
+def _slimmed(svg: str) -> str:
+    """Drop what a page does not need of an SVG, and turn the tips into titles."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # A tenth of a point is finer than a pixel.
+    svg = re.sub(
+        r'( d="[^"]*"|(?:x|y)="[-\d.]+")',
+        lambda found: re.sub(r"(\d\.\d)\d+", r"\1", found[0]),
+        svg,
+    )
+    svg = _UNUSED_ID.sub("", svg)
+    return re.sub(rf'<g id="{_TIP}([^"]*)">', r"<g><title>\1</title>", svg)
+
+
+def axes_of(height: float, x_label: str = "", y_label: str = "", width: float = WIDTH) -> Axes:
+    """Return the axes of a new figure; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    for edge in ("top", "right"):
-        axes.spines[edge].set_visible(False)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
-    return figure, axes
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=2)
+    return axes
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Characters that the font lacks appear as boxes; the tables of the page show them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # Omit the software tag, so that the same study gives the same bytes.
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure of axes."""
+    found = axes.figure
+    assert isinstance(found, Figure)
+    return found
 
 
-def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
-    """Draw counts ``[k, k]``: true classes in rows, predictions in columns, shaded by row."""
-    k = len(labels)
-    size_inch = min(max(3.4, 1.6 + 0.55 * k), 16)
-    figure, axes = _figure((size_inch + 0.9, size_inch), "predicted", "true")
-    totals = counts.sum(1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(k)
-    size = 9 if k <= MAX_NUMBERED else max(3, 180 // k)
-    names = [name if len(name) <= 18 else name[:17] + "…" for name in labels]
-    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
-    axes.set_yticks(ticks, names, fontsize=size)
-    if k <= MAX_NUMBERED:
-        for (i, j), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[i, j] > 0.55 else INK
-                axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=9)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8)
-    bar.set_label("share of the true class", color=INK, fontsize=9)
-    bar.outline.set_visible(False)
-    return _png(figure)
-
-
-def learning_rates(
-    rates: Sequence[float], losses: Sequence[float | None], suggestion: float | None
-) -> bytes:
-    """Draw a learning-rate finder: loss over rate on a log axis, with the suggested rate.
-
-    Non-finite losses are left out; losses after the model has diverged are cut off at the top.
-    """
-    points = [
-        (rate, loss)
-        for rate, loss in zip(rates, losses, strict=True)
-        if loss is not None and np.isfinite(loss)
-    ]
-    figure, axes = _figure((7.2, 3.0), "learning rate", "training loss")
-    axes.set_xscale("log")
-    if points:
-        tried, found = zip(*points, strict=True)
-        axes.plot(tried, found, color=INK, linewidth=1.6)
-        low, start = min(found), found[0]
-        if max(found) > 3 * start > 0:
-            axes.set_ylim(low - 0.1 * (start - low), 1.5 * start)
-    if suggestion is not None:
-        axes.axvline(suggestion, color=ACCENT, linewidth=1.4)
-        axes.annotate(
-            f"suggested: {suggestion:.3g}", (suggestion, 1.0), xycoords=("data", "axes fraction"),
-            color=ACCENT, fontsize=9, xytext=(4, -2), textcoords="offset points", va="top",
-        )  # fmt: skip
-    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
-    return _png(figure)
-
-
-def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
-    """Draw a metric over epochs, one line for each search trial, the winner in colour."""
-    figure, axes = _figure((7.2, 3.4), "epoch", metric)
-    marks = {"stopped": "|", "failed": "x"}
-    for row in rows:
-        points = [(epoch, m[metric]) for epoch, m in row.history if metric in m]
-        if not points:
-            continue
-        epochs, values = zip(*points, strict=True)
-        is_winner = row.trial_id == winner
-        axes.plot(
-            epochs, values, color=ACCENT if is_winner else FAINT,
-            linewidth=2.2 if is_winner else 1.0, zorder=3 if is_winner else 2,
-            marker="o" if len(points) == 1 else None, markersize=3,
-        )  # fmt: skip
-        if row.status in marks:
-            axes.plot(epochs[-1], values[-1], marks[row.status], color="#7b8794", markersize=7)
-        if is_winner:
-            axes.annotate(
-                f"winner {row.trial_id}", (epochs[-1], values[-1]), color=ACCENT, fontsize=9,
-                xytext=(0, 6), textcoords="offset points", ha="right", va="bottom",
-            )  # fmt: skip
+def whole_numbers(axes: Axes) -> None:
+    """Show no fractions on the x-axis."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
-    axes.margins(y=0.12)
-    return _png(figure)
+
+
+def log_axis(axes: Axes) -> None:
+    """Make the x-axis logarithmic, with plain numbers instead of formulas."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def tip(text: str) -> str:
+    """Return the id of a mark that shows a text when a pointer rests on it."""
+    return _TIP + text
+
+
+def about(row: TrialRow, metric: str) -> str:
+    """Return what the mark of a trial says when a pointer rests on it."""
+    value = row.value(metric)
+    reached = "" if value is None else f", {metric} {value:.3f}"
+    return short(f"{row.trial_id} ({row.model}){reached}, {row.status}", 120)
+
+
+def legend(axes: Axes, columns: int = 3) -> None:
+    """Name the lines and marks of a figure above it, if they have names."""
+    if axes.get_legend_handles_labels()[0]:
+        figure_of(axes).legend(loc="outside upper left", ncols=columns, handletextpad=0.4)
+
+
+def short(name: object, length: int = MAX_NAME) -> str:
+    """Return a name for a figure: without control characters, which SVG forbids, and cut."""
+    text = "".join(c if c.isprintable() else " " for c in str(name))
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def look_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return a colour and a shape for each name; from the eighth on they repeat."""
+    return {
+        name: (COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)])
+        for i, name in enumerate(dict.fromkeys(names))
+    }
+
+
+def spectrogram(levels: NDArray[np.float32], shown_db: float) -> bytes:
+    """Draw levels ``[f, m]`` in dB as PNG, low frequencies at the bottom."""
+    buffer = io.BytesIO()
+    top = float(levels.max())
+    imsave(
+        buffer, levels, format="png", cmap="magma", origin="lower", vmin=top - shown_db, vmax=top
+    )
+    return buffer.getvalue()

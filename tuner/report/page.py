@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime
 import io
-from typing import TYPE_CHECKING, Any
+import shlex
+from functools import partial
+from typing import TYPE_CHECKING
 
 import jinja2
+from markupsafe import Markup
 
+from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import REFIT
+from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
-from tuner.report import figures
-from tuner.training.metrics import SCORES
+from tuner.report import facts, score_figures, search_figures, training_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from pipelines.storage import Folder
     from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
 
 TEMPLATE = "page.html.jinja"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell
-MAX_ROWS = 50  # of the leaderboard on the page; the CSV has all
+FEWEST_IN_A_SLICE = 4  # trials; fewer show no shape
+MAX_SETTINGS, MAX_SLICES = 10, 6
 
 
 def write_report(summary: Summary, folder: Folder, how_to_open: str | None = None) -> None:
@@ -35,10 +40,12 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         folder: The study's folder.
         how_to_open: Line that shows the runs in MLflow; None if no store keeps them.
     """
-    pictures = _figures(summary, folder)
-    for name, content in pictures.items():
-        (folder / "figures").write_bytes(f"{name}.png", content)
     folder.write_text("leaderboard.csv", _csv(summary))
+    importances = importance.importances(summary)
+    figures = (*_figures(summary, folder), *_figures_of_settings(summary, importances))
+    pictures, problems = _drawn(figures)
+    for name, svg in pictures.items():
+        (folder / "figures").write_text(f"{name}.svg", svg)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tuner.report", ""),
         autoescape=True,
@@ -49,53 +56,106 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     moment = datetime.datetime.fromtimestamp(summary.time_ms / 1000, tz=datetime.UTC)
     page = environment.get_template(TEMPLATE).render(
         study=summary,
+        facts=facts,
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
-        doubts=list(doubts(summary)),
-        winner_val=summary.tested_val,
-        board=_board(summary),
-        max_rows=MAX_ROWS,
-        score_names=list(SCORES),
+        doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
+        gain=facts.bought(summary),
+        importances=importances,
+        mistakes=facts.heard(summary, folder),
+        classes=facts.class_rows(summary),
+        board=_places(summary),
         votes=VOTES,
-        pictures={name: _inline(png) for name, png in pictures.items()},
+        pictures={name: Markup(svg) for name, svg in pictures.items()},
+        problems=[*summary.explanation.problems, *problems],
         date=moment.strftime("%Y-%m-%d %H:%M UTC"),
-        folder=folder,
-        storage=folder.parent.parent,
+        exported=shlex.quote(f"{folder}/model"),
+        storage=shlex.quote(str(folder.parent.parent)),
         how_to_open=how_to_open,
     )
     folder.write_text("report.html", page)
 
 
-def _figures(summary: Summary, folder: Folder) -> dict[str, bytes]:
-    """Draw the figures that the study has data for, as PNG by name."""
-    winner = summary.winner.trial_id if summary.winner else None
-    drawn = {"history": figures.history(summary.trials, summary.metric, winner)}
-    if test := summary.test:
-        drawn["confusion_matrix"] = figures.confusion_matrix(test.confusion, test.labels)
-        if (clips := test.clip_confusion) is not None:
-            drawn["confusion_clips"] = figures.confusion_matrix(clips, test.labels)
-    if finder := _lr_finder(summary, folder):
-        drawn["lr_finder"] = figures.learning_rates(**finder)
-    return drawn
+def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the figures that the study has data for, by name, to be drawn."""
+    marks = search_figures.Marks.of(study)
+    unit = "folds so far" if num_folds(study.config) else "epoch"
+    if steps := course.best_so_far(study):
+        lines = _compared_with(study)
+        yield "best_so_far", partial(search_figures.best_so_far, steps, marks, lines)
+    if any(len(row.history) > 1 for row in study.trials):
+        stops = course.rungs(study.config)
+        yield (
+            "history",
+            partial(training_figures.learning_curves, study.trials, marks, stops, unit),
+        )
+    # After a cross-validation only the mean over its folds is known.
+    if study.winner and len(study.winner.history) > 1 and not num_folds(study.config):
+        yield "losses", partial(training_figures.losses, study.winner, unit)
+    if len(families := course.families(study)) > 1:
+        yield "families", partial(search_figures.families, families, marks)
+    if test := study.test:
+        name = "macro F1 on the test tracks"
+        yield "scores", partial(score_figures.scores, facts.score_lines(study), name)
+        drawn = partial(score_figures.confusion_matrix, labels=test.labels)
+        yield "confusion_matrix", partial(drawn, test.confusion)
+        if (clips := test.clip_confusion) is not None and (clips != test.confusion).any():
+            yield "confusion_clips", partial(drawn, clips)
+        if test.reliability:
+            bins = {name: found["bins"] for name, found in test.reliability.items()}
+            yield "reliability", partial(score_figures.reliability, bins)
+    if finder := facts.lr_finder(study, folder):
+        yield "lr_finder", partial(training_figures.learning_rates, **finder)
 
 
-def _lr_finder(summary: Summary, folder: Folder) -> dict[str, Any] | None:
-    """Read what the winning run's learning-rate finder measured; None if it did not run."""
-    if summary.confirm is None:
-        return None
-    run = summary.confirm.run_trial_id
-    for trial_id in (f"{REFIT}{run}", run, summary.confirm.trial_id):
+def _compared_with(study: Summary) -> dict[str, float]:
+    """Return validation scores of the baselines in the study's metric."""
+    name = study.metric.removeprefix("val_")
+    return {one.title: one.val[name] for one in study.baselines if one.val and name in one.val}
+
+
+def _figures_of_settings(
+    study: Summary, found: importance.Importances
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield importance, parallel coordinates, and a slice for each setting, to be drawn."""
+    names, rows = [one.name for one in found.settings] or importance.searched(study), study.ranked
+    if len(rows) < FEWEST_IN_A_SLICE:
+        return
+    if found.settings:
+        yield "importance", partial(search_figures.importance, found.settings[:MAX_SETTINGS])
+    # The others would be gaps for the most part.
+    usual = [name for name in names if 2 * sum(name in row.params for row in rows) >= len(rows)]
+    if len(usual) > 1:
+        yield "parallel", partial(
+            search_figures.parallel_coordinates, usual[:MAX_SETTINGS], rows, study.metric,
+            study.maximise,
+        )  # fmt: skip
+    marks = search_figures.Marks.of(study)
+    for number, name in enumerate(names[:MAX_SLICES], start=1):
+        yield f"slice_{number}", partial(search_figures.slice_of, name, rows, marks)
+
+
+def _drawn(
+    figures: Iterable[tuple[str, Callable[[], str]]],
+) -> tuple[dict[str, str], list[str]]:
+    """Draw figures; return them as SVG by name, and why some are missing."""
+    pictures, problems = {}, []
+    for name, draw in figures:
         try:
-            found = (folder / "trials" / trial_id).read_json("lr_finder.json")
-            if len(found["rates"]) == len(found["losses"]):
-                return {key: found[key] for key in ("rates", "losses", "suggestion")}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # missing or incomplete
-    return None
+            pictures[name] = draw()
+        except Exception as error:  # noqa: BLE001  # a figure may not cost the page
+            problems.append(f"figure {name}: {str(error) or type(error).__name__}")
+    return pictures, problems
 
 
 def _board(summary: Summary) -> list[TrialRow]:
     """Return all search trials, best first; those without a value come last."""
     return [*summary.ranked, *(t for t in summary.trials if t.value(summary.metric) is None)]
+
+
+def _places(study: Summary) -> list[tuple[int | None, TrialRow, float | None]]:
+    """Return the trials with their place and value; None for both without a value."""
+    ranked = [(n, row, study.value(row)) for n, row in enumerate(study.ranked, start=1)]
+    return [*ranked, *((None, row, None) for row in _board(study)[len(ranked) :])]
 
 
 def _csv(summary: Summary) -> str:
@@ -122,7 +182,3 @@ def _cell(value: object) -> object:
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value
-
-
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -27,6 +27,7 @@ from tuner.study import features
 from tuner.study.baselines import score_baselines
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
+from tuner.study.explain import explain
 from tuner.study.final import fit_finally
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
@@ -55,6 +56,7 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "test": test_winner,
     "register": register_winner,
     "ensemble": compare_ensembles,
+    "explain": explain,
     "leaky_twin": run_leaky_twin,
 }
 

@@ -1,0 +1,66 @@
+"""The report in a real headless browser, on a telephone and on a screen."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.storage import Folder
+from tests.integration.test_mlflow_ui import BROWSER, FLAGS, ended_afterwards
+from tests.tuner.studies import finished_study
+from tuner.ledger.summary import summarise
+from tuner.report.page import write_report
+
+PAGE_TIMEOUT_SECONDS = 60.0
+# A frame has exactly the width that is asked for; a window of the browser may have a least one.
+MEASURE = """<body style="margin:0"><iframe style="width:{width}px;height:900px;border:0"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const page = frame.contentDocument, root = page.documentElement;
+  const wide = [...page.querySelectorAll("body *")].filter(one =>
+    !one.closest(".wide") && one.getBoundingClientRect().right > root.clientWidth + 1);
+  page.querySelector(".command button").click();
+  document.body.append(`width ${{root.clientWidth}} needed ${{root.scrollWidth}} wide `
+    + `${{wide.length}} svg ${{page.querySelectorAll("svg").length}} buttons `
+    + `${{page.querySelectorAll(".command button").length}} end`);
+}};
+frame.srcdoc = {page};
+</script>"""
+
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="chromium is not installed"),
+    pytest.mark.timeout(120),
+]
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_page_fits_its_window(tmp_path: Path, width: int) -> None:
+    records = finished_study("a-study-with-a-name-that-is-" + "very" * 20 + "-long")
+    for record in records:
+        if record["kind"] == "test":
+            record["labels"] = ["bass", "w" * 90, "techno"]
+    write_report(summarise(records), Folder.at(tmp_path / "s"), "mlflow ui --backend " + "x" * 200)
+    page = (tmp_path / "s" / "report.html").read_text()
+    # "</script>" would end the script that holds the page.
+    text = json.dumps(page).replace("</", "<\\/")
+    (tmp_path / "frame.html").write_text(MEASURE.format(width=width, page=text))
+    assert BROWSER is not None
+    command = [
+        BROWSER, *FLAGS, "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom", "--virtual-time-budget=5000", f"file://{tmp_path / 'frame.html'}",
+    ]  # fmt: skip
+    with ended_afterwards(
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, start_new_session=True,
+        )
+    ) as browser:  # fmt: skip
+        dom, _ = browser.communicate(timeout=PAGE_TIMEOUT_SECONDS)
+    found = re.search(r"width (\d+) needed (\d+) wide (\d+) svg (\d+) buttons (\d+) end", dom)
+    assert found, dom[-500:]
+    assert [int(one) for one in found.groups()] == [width, width, 0, 7, 2]

@@ -1,0 +1,160 @@
+"""The course of a search: what it had found when, by family, and what it bought."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from tuner.ledger.selection import ONE_STANDARD_ERROR, num_folds
+from tuner.training import uncertainty
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.summary import Summary
+
+
+class Step(NamedTuple):
+    """A trial that has ended, and the best value so far."""
+
+    minutes: float
+    trial: TrialRow
+    value: float
+    best: float
+
+
+def best_so_far(study: Summary) -> list[Step]:
+    """Return the ranked trials in the order they ended, in minutes since the search began."""
+    begin = min((row.start_seconds for row in study.trials), default=0.0)
+    ended = [(row.end_seconds, row) for row in study.ranked if row.end_seconds is not None]
+    choose = max if study.maximise else min
+    steps: list[Step] = []
+    for seconds, row in sorted(ended, key=lambda one: one[0]):
+        value = study.value(row)
+        # A mean over some of the folds is no result of a trial.
+        counted = [] if row.is_partial else [value]
+        best = choose(counted + [step.best for step in steps[-1:]], default=value)
+        steps.append(Step((seconds - begin) / 60, row, value, best))
+    return steps
+
+
+def rungs(config: Mapping[str, Any]) -> list[int]:
+    """Return the epochs at which the scheduler stopped weak trials; with folds, after each."""
+    scheduler = config.get("scheduler", {})
+    if scheduler.get("name") != "asha":
+        return []
+    if folds := num_folds(config):
+        return list(range(1, folds))
+    found = [scheduler["grace_epochs"]]
+    while found[-1] * scheduler["reduction_factor"] < config["train"]["epochs"]:
+        found.append(found[-1] * scheduler["reduction_factor"])
+    return found
+
+
+class Family(NamedTuple):
+    """The trials of one model.
+
+    Attributes:
+        model: Name of the model.
+        values: Values of the trials that ran to their end, best first.
+        stopped: Values that others had reached when they were stopped, best first.
+        trials: Number of all its trials.
+    """
+
+    model: str
+    values: tuple[float, ...]
+    stopped: tuple[float, ...]
+    trials: int
+
+    @property
+    def median(self) -> float | None:
+        """Median of the trials that ran to their end."""
+        return median(self.values) if self.values else None
+
+
+def families(study: Summary) -> list[Family]:
+    """Return the models of a search, the one with the best trial first."""
+    found = []
+    for model in dict.fromkeys(row.model for row in (*study.ranked, *study.trials)):
+        rows = [row for row in study.ranked if row.model == model]
+        whole, stopped = (
+            sorted(
+                (study.value(row) for row in rows if _is_whole(row) is wanted),
+                reverse=study.maximise,
+            )
+            for wanted in (True, False)
+        )
+        number = sum(row.model == model for row in study.trials)
+        found.append(Family(model, tuple(whole), tuple(stopped), number))
+    return found
+
+
+def _is_whole(row: TrialRow) -> bool:
+    return row.status == "completed" and not row.is_partial
+
+
+class Gain(NamedTuple):
+    """What tuning bought: the winner, or what is tested in its place, beside the first trial.
+
+    Attributes:
+        first: The first configuration that ran to its end.
+        before: Its score.
+        after: The score of what was chosen.
+        ci95: 95 % interval of the difference; None if only scores are known.
+        place: Where both were measured, in words.
+        noise: What would be noise, in words.
+        on_test: True if both were measured on the test tracks.
+    """
+
+    first: str
+    before: float
+    after: float
+    ci95: tuple[float, float] | None
+    place: str
+    noise: str
+    on_test: bool = False
+
+    @property
+    def difference(self) -> float:
+        """The score of what was chosen minus that of the first configuration."""
+        return self.after - self.before
+
+    @property
+    def verdict(self) -> str:
+        """What the difference says."""
+        if self.ci95 is None:
+            return self.noise
+        low, high = self.ci95
+        ends = f"95 % interval of the difference {low:+.3f} to {high:+.3f}"
+        if low > 0:
+            return f"{ends}: more than noise"
+        return f"{ends}: {'worse, beyond noise' if high < 0 else 'within noise'}"
+
+
+def first_whole(study: Summary) -> TrialRow | None:
+    """Return the first configuration of the search that ran to its end."""
+    rows = sorted(study.ranked, key=lambda row: row.ordinal)
+    return next((row for row in rows if _is_whole(row)), None)
+
+
+def gain(study: Summary) -> Gain | None:
+    """Return what tuning bought; None if no other trial ran to its end before the winner."""
+    first, winner = first_whole(study), study.winner
+    if winner is None or first is None or first.trial_id == winner.trial_id:
+        return None
+    if (found := study.explanation.comparison) is not None:
+        on_test = found.split == "test"
+        place = f"macro F1 on the same {found.tracks} {'test' if on_test else 'validation'} tracks"
+        return Gain(found.first, found.before, found.after, found.ci95, place, "", on_test)
+    before = study.value(first)
+    after, of = study.value(winner), "in the search, so the winner's is optimistic"
+    if study.confirm:
+        after, of = study.confirm.mean, "the winner's with new seeds"
+    tracks = study.ranking.num_tracks
+    noise = "how much of it is noise is unknown"
+    if tracks and study.maximise:
+        low, high = uncertainty.exact_interval(after, tracks, ONE_STANDARD_ERROR)
+        noise = f"one standard error of a score on {tracks} tracks is {(high - low) / 2:.3f}"
+    return Gain(first.trial_id, before, after, None, f"{study.metric}, {of}", noise)

@@ -1,0 +1,123 @@
+"""Stage after all scores: record what the report tells beside them; nothing depends on it."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.storage import Folder
+from pipelines.store import read_manifest
+from tuner.ledger.course import first_whole
+from tuner.ledger.explanation import Comparison
+from tuner.ledger.summary import summarise
+from tuner.study import mixing
+from tuner.study.final import FinalModel, chosen, final_model
+from tuner.study.fuse import predict
+from tuner.study.mistakes import Listening, listen
+from tuner.training import metrics, uncertainty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tuner.study.context import Context
+    from tuner.trials.predictions import Predictions
+
+PACKAGES = ("audio-tuner", "torch", "torchaudio", "ray", "mlflow", "scikit-learn", "optuna")
+
+
+def explain(study: Context) -> None:
+    """Record the parts of the report that need the trained models, the data set or the cluster.
+
+    A part that fails is a line in the report: the study has its result already.
+    """
+    if study.ledger.last("explained"):
+        return
+    study.terminal.status("listening to the mistakes")
+    parts: dict[str, Callable[[Context], dict[str, Any]]] = {
+        "versions": _versions, "feature set": _data, "classes on validation": _validation,
+        "comparison with the first configuration": _comparison,
+        "mistakes": _mistakes,
+    }  # fmt: skip
+    fields: dict[str, Any] = {}
+    problems = []
+    for name, part in parts.items():
+        try:
+            fields |= part(study)
+        except Exception as error:  # noqa: BLE001  # no fault here may cost a finished study
+            problems.append(f"{name}: {str(error) or type(error).__name__}")
+    study.record("explained", **fields, problems=problems)
+
+
+def _versions(study: Context) -> dict[str, Any]:
+    known = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            known[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # this program, run from its source
+            continue
+    one = study.cluster
+    counted = ((one.num_nodes, "node"), (one.num_cpus, "CPU"), (one.num_gpus, "GPU"))
+    machine = ", ".join(f"{n:g} {word}{'' if n == 1 else 's'}" for n, word in counted if n)
+    return {"versions": known, "machine": machine}
+
+
+def _data(study: Context) -> dict[str, Any]:
+    path = study.required("features")["features"][0]["path"]
+    found = read_manifest(Folder.at(next(iter(study.feature_paths.values()), path)))
+    described = found.model_dump(mode="json")
+    return {"classes": described["classes"], "reasons": described["reasons"]}
+
+
+def _before_final_fit(study: Context) -> FinalModel:
+    """Return what was chosen, with the weights that have not seen the validation tracks."""
+    rows, weights = chosen(study)
+    return FinalModel("", tuple(rows), weights)
+
+
+def _validation(study: Context) -> dict[str, Any]:
+    found = predict(study, _before_final_fit(study), "val")
+    k = len(study.labels())
+    return {"val_confusion": metrics.confusion(found.truth, found.predicted, k).tolist()}
+
+
+def _tested(study: Context) -> Predictions:
+    return predict(study, final_model(study), "test")
+
+
+def _comparison(study: Context) -> dict[str, Any]:
+    summary = summarise(list(study.ledger.records()))
+    first = first_whole(summary)
+    if first is None or summary.winner is None or first.trial_id == summary.winner.trial_id:
+        return {}
+    # The trials of a cross-validation are several models, each for its own fold.
+    split = "val" if study.space.template.data.num_folds else "test"
+    (before,) = study.predictions([study.rows()[first.trial_id]], split)
+    after = _tested(study) if split == "test" else predict(study, _before_final_fit(study), split)
+    both = mixing.match_tracks(
+        [before.track_ids, after.track_ids], [before.truth, after.truth],
+        [before.probabilities, after.probabilities],
+    )  # fmt: skip
+    k, predicted = len(study.labels()), both.probabilities.argmax(2)
+    values = uncertainty.resampled(both.truth, predicted, metrics.f1_macro, k)
+    low, high = np.percentile(values[:, 1] - values[:, 0], [2.5, 97.5])
+    first_f1, tested_f1 = [
+        metrics.f1_macro(metrics.confusion(both.truth, one, k)) for one in predicted
+    ]
+    ends = (float(low), float(high))
+    found = Comparison(first.trial_id, split, first_f1, tested_f1, ends, len(both.truth))
+    return {"comparison": found._asdict()}
+
+
+def _mistakes(study: Context) -> dict[str, Any]:
+    from pipelines.sources.catalog import read_catalog
+
+    found = _tested(study)
+    wrong = int((found.predicted != found.truth).sum())
+    if not wrong:
+        return {"num_mistakes": 0}
+    listening = Listening.to(read_catalog(study.paths.data), study.paths.folder)
+    mistakes = listen(found, study.labels(), listening)
+    return {"num_mistakes": wrong, "mistakes": [one._asdict() for one in mistakes]}
