@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.tracking import store
-from tuner.tracking.projection import Projection
+from tuner.tracking.projection import Projection, study_id
 from tuner.tracking.runs import StudyRuns
+from tuner.tracking.views import view_key
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
@@ -87,6 +88,7 @@ class MlflowTracker:
         self._patience = patience or Patience()
         self._runs = StudyRuns(store.connect(uri), uri, experiment, artifact_root)
         self._is_warned = False
+        self._view = ""
         # Records, folders to publish, flushes that wait for an answer; None ends the sender.
         self._inbox: queue.SimpleQueue[Record | Path | Future[bool] | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -95,7 +97,7 @@ class MlflowTracker:
     @property
     def how_to_open(self) -> str:
         """The command that starts MLflow's UI with the address of the runs, or that alone."""
-        return store.how_to_open(self.uri, self._runs.experiment_id)
+        return store.how_to_open(self.uri, self._runs.experiment_id, self._view)
 
     @property
     def parent_run_id(self) -> str | None:
@@ -110,6 +112,8 @@ class MlflowTracker:
 
     def record(self, record: Record) -> None:
         """Hand one record to the sender, which stores it within about a second."""
+        if record["kind"] == "study" and not self._view:
+            self._view = view_key(study_id(record))
         self._inbox.put(record)
 
     def publish(self, folder: Path) -> None:

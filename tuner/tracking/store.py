@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import filelock
 from tuner.errors import TrackingError
 
 SQLITE = "sqlite:///"
+# MLflow would start four servers and eight processes for jobs that nobody asks for: 3 GB of memory.
+START_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s
 
@@ -42,18 +45,24 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def how_to_open(uri: str, experiment_id: str) -> str:
+def how_to_open(uri: str, experiment_id: str, view: str = "") -> str:
     """Return one line that shows an experiment's runs, ready for a shell.
 
     A server has a UI at its own address; for a database the line starts one.
+
+    Args:
+        uri: Tracking URI.
+        experiment_id: The experiment.
+        view: A saved view of it, see `tuner.tracking.views`.
     """
     server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server(uri) else LOCAL_UI
     # Without the workflow type, MLflow opens its page for language models, which hides the trials;
     # the tag mlflow.experimentKind does not change that (MLflow 3.17).
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    page += f"&viewStateShareKey={urllib.parse.quote(view)}" if view else ""
     if is_server(uri):
         return page
-    return f"mlflow ui --backend-store-uri {shlex.quote(redact(uri))}  # then open {page}"
+    return f"{START_UI} --backend-store-uri {shlex.quote(redact(uri))}  # then open {page}"
 
 
 def failures() -> tuple[type[Exception], ...]:
