@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuner.errors import TrackingError
 from tuner.tracking import store
 from tuner.tracking.projection import Projection, study_id
 from tuner.tracking.runs import StudyRuns
@@ -55,6 +56,24 @@ def open_tracker(uri: str | None, storage: Path, experiment: str) -> MlflowTrack
     return MlflowTracker(
         uri or f"sqlite:///{folder / 'mlflow.db'}", experiment, folder / "artifacts"
     )
+
+
+def find_study(uri: str, began: Record) -> str | None:
+    """Return the line that opens a study in a store that has it; None if it has not, or is away.
+
+    Args:
+        uri: Tracking URI; a missing SQLite file is not created.
+        began: First record of the study.
+    """
+    file = store.database_file(uri)
+    if file is not None and not file.is_file():
+        return None
+    try:
+        found = store.connect(uri).get_experiment_by_name(began["study"])
+    except (TrackingError, *store.failures()):
+        return None
+    view = view_key(study_id(began))
+    return store.how_to_open(uri, found.experiment_id, view) if found else None
 
 
 def published_files(folder: Path) -> list[tuple[Path, str | None]]:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.storage import Folder
 from tuner.errors import UsageError
 from tuner.ledger.summary import Registration
 from tuner.tracking import store
 from tuner.tracking.export import EXTRA_FILES, save_mlflow_model
+from tuner.training.bundle import BUNDLE
 from tuner.training.exported import load_exported
 
 if TYPE_CHECKING:
@@ -104,8 +106,10 @@ def register(
         version = present or _create_version(client, run_id, bundle_folder, name, facts)
         text = facts.description.replace(ADDRESS, f"models:/{name}/{version}")
         client.update_model_version(name, str(version), text)
-        aliases = client.get_registered_model(name).aliases
-        current = aliases.get(CHAMPION)
+        model = client.get_registered_model(name)
+        if not model.description:  # later that of the champion
+            client.update_registered_model(name, text)
+        current = model.aliases.get(CHAMPION)
         champion = client.get_model_version(name, str(current)) if current else None
         is_better, why = _compare(facts, version, champion)
         if not is_better:
@@ -140,6 +144,12 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
     if facts.test_f1_macro > champion_f1:
         return True, f"{scores} on the same tracks"
     return False, f"{scores} on the same tracks is not better"
+
+
+def fingerprint_of(bundle_folder: Path) -> str:
+    """Return the fingerprints of the feature sets that an exported model was trained on."""
+    origin = Folder(bundle_folder).read_json(BUNDLE)["origin"]
+    return str(origin["fingerprint"])
 
 
 def _version_of_run(client: Any, name: str, run_id: str) -> int | None:

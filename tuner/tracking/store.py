@@ -18,7 +18,7 @@ import filelock
 from tuner.errors import TrackingError
 
 SQLITE = "sqlite:///"
-# MLflow would start four servers and eight processes for jobs that nobody asks for: 3 GB of memory.
+# By itself, MLflow starts four servers and eight processes for jobs: 3 GB that nobody asks for.
 START_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s

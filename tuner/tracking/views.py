@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TAG = "mlflow.sharedViewState."
 MAX_TAG = 20_000  # characters that MLflow takes for the tag of an experiment
 SECTION = "Compare"
+WIDE = {"columns": 1, "cardHeight": 480}  # one chart to a row; height in pixels
 MAX_FAMILIES = 12  # charts
 
 
@@ -39,27 +40,31 @@ def views(projection: Projection, parent_run_id: str) -> dict[str, str]:
     searched = _searched(trials)
     seeds = ["metrics.`seeds_mean`", "metrics.`seeds_std`"]
     params = [f"params.`{name}`" for name in searched]
+    shown = [f"metrics.`{best}`", "tags.`best_epoch`", *params, *seeds]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.stage = 'search'",
         "orderByKey": f"metrics.`{best}`",
         "orderByAsc": not projection.maximise,
-        "selectedColumns": [f"metrics.`{best}`", "tags.`best_epoch`", *params, *seeds],
+        "selectedColumns": shown,
+        **_ordered(shown),
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": list(_charts(trials, searched, best)),
         "compareRunSections": [
-            {"uuid": name, "name": name, "display": name == SECTION, "isReordered": False,
-             "deleted": False, "isGenerated": name != SECTION}
+            {"uuid": name, "name": name, "display": True, "isReordered": False, "deleted": False,
+             "isGenerated": name != SECTION, **(WIDE if name == SECTION else {})}
             for name in (SECTION, "Model metrics", "System metrics")
         ],
     }  # fmt: skip
+    shown = [f"metrics.`{best}`", *seeds, "tags.`configuration`", *params]
     by_seed = {
         **state,
+        "selectedColumns": shown,
+        **_ordered(shown),
         "searchFilter": state["searchFilter"].replace("'search'", "'confirm'"),
         "groupBy": {
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "tag", "groupByData": "configuration"}],
         },
-        "selectedColumns": [f"metrics.`{best}`", *seeds, "tags.`configuration`", *params],
         "compareRunCharts": None,
         "compareRunSections": None,
     }
@@ -69,6 +74,16 @@ def views(projection: Projection, parent_run_id: str) -> dict[str, str]:
         f"{key}-seeds": _saved(f"{study.name}: seeds by configuration", by_seed, study.start_ms),
     }
     return {tag: text for tag, text in named.items() if len(text) <= MAX_TAG}
+
+
+def _ordered(columns: Sequence[str]) -> dict[str, Any]:
+    """Return the order of all columns and the widths of the first, in pixels.
+
+    MLflow would sort columns by kind and name, and cut the name of the metric off.
+    """
+    order = ["attributes.`Run Name`", *columns, "duration", "runDateAndNestInfo"]
+    widths = dict.fromkeys(columns, 110) | {order[0]: 190, columns[0]: 150, "duration": 80}
+    return {"columnOrder": order, "columnWidths": widths}
 
 
 def _saved(name: str, state: dict[str, Any], time_ms: int) -> str:
