@@ -76,8 +76,15 @@ class Page:
         )
         return self.text()
 
-    def click(self, text: str, kinds: str = KINDS) -> None:
-        element = self.wait_for(FIND, text, kinds)
+    def click(self, text: str) -> None:
+        """Click what has this text or label."""
+        self._click(self.wait_for(FIND, text, KINDS))
+
+    def click_at(self, selector: str) -> None:
+        """Click the first element of a CSS selector."""
+        self._click(self.wait_for("return document.querySelector(arguments[0])", selector))
+
+    def _click(self, element: dict[str, str]) -> None:
         (key,) = element.values()
         self._ask(f"element/{key}/click")
         self.clicks += 1
