@@ -29,6 +29,7 @@ COMMANDS = {
     "tuner.run": "tuner.run",
     "tuner.predict": "tuner.predict",
     "tuner.doctor": "tuner.doctor.__main__",
+    "tuner.report": "tuner.report.__main__",
     "pipelines.build": "pipelines.build.__main__",
     "pipelines.demo": "pipelines.demo.__main__",
 }

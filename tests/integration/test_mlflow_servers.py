@@ -80,7 +80,8 @@ def check(uri: str, folder: Path) -> None:
         with contextlib.closing(open_tracker(uri, folder, "quick")) as tracker:
             for record in records:
                 tracker.record(record)
-            assert tracker.flush()
+            # A busy machine, and a server that hashes a password for each request, take a while.
+            assert any(tracker.flush() for _ in range(4))
             final = tracker.run_id("final-t1-s2")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("quick")
@@ -96,7 +97,7 @@ def check(uri: str, folder: Path) -> None:
     facts = facts_of(records, "0123456789abcdef")
     done = register(uri, final, make_bundle(folder / "model"), "quick", facts)
     assert (done.version, done.alias) == (1, "champion")
-    version = client.get_model_version_by_alias("quick", "champion")
+    version = client.get_model_version("quick", "1")
     for words in ("macro F1 0.781", "0.610 to 0.910", "bass, house, techno", "audit**: passed",
                   "tuner.predict models:/quick/1 FILE", "0123456789abcdef"):  # fmt: skip
         assert words in version.description
@@ -113,8 +114,8 @@ def check(uri: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_server_keeps_a_study_and_its_model(kind: str, tmp_path: Path) -> None:
-    if kind == "postgresql" and not (POSTGRES and INITDB and has("psycopg2")):
-        pytest.skip("PostgreSQL or its driver psycopg2 is not installed")
+    if kind == "postgresql" and not (POSTGRES and INITDB and has("psycopg")):
+        pytest.skip("PostgreSQL or its driver psycopg is not installed")
     with contextlib.ExitStack() as stack:
         store = f"sqlite:///{tmp_path}/server.db"
         if kind == "postgresql":
@@ -124,8 +125,8 @@ def test_a_server_keeps_a_study_and_its_model(kind: str, tmp_path: Path) -> None
 
 
 def test_a_postgresql_database_without_a_server_keeps_a_study(tmp_path: Path) -> None:
-    if not (POSTGRES and INITDB and has("psycopg2")):
-        pytest.skip("PostgreSQL or its driver psycopg2 is not installed")
+    if not (POSTGRES and INITDB and has("psycopg")):
+        pytest.skip("PostgreSQL or its driver psycopg is not installed")
     with database() as uri:
         check(uri, tmp_path)
 

@@ -66,11 +66,12 @@ def how_to_open(uri: str, experiment_id: str, view: str = "") -> str:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return the errors that MLflow raises if a store does not answer, refuses, or is damaged."""
+    """Return the errors of a store that does not answer, refuses, is damaged or lacks a driver."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
+    # Those of requests are OSErrors.
+    return (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError)
 
 
 def reason(error: BaseException) -> str:
@@ -94,6 +95,9 @@ def _advice(uri: str, error: Exception) -> str:
     """Return a remedy for a failure, as the end of a sentence; empty if none is known."""
     if "out-of-date database schema" in str(error):
         return f"; run: mlflow db upgrade {redact(uri)}"
+    if isinstance(error, ModuleNotFoundError):
+        package = "psycopg[binary]" if error.name == "psycopg" else error.name
+        return f"; the database needs a driver: pip install '{package}'"
     if uri.startswith(SQLITE):
         is_damage = "database" in str(error) and "locked" not in str(error)
         return "; move the file away, and the same command recreates it" if is_damage else ""
