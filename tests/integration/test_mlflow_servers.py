@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -105,7 +106,8 @@ def check(uri: str, folder: Path) -> None:
     (model,) = client.search_logged_models(
         [experiment.experiment_id], filter_string="metrics.test_f1_macro > 0.78"
     )
-    assert (model.source_run_id, model.model_id) == (final, version.model_id)
+    assert (model.source_run_id, model.artifact_location) == (final, version.source)
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "quick", "version": 1}]
     scores = {one.key: (one.value, one.dataset_digest) for one in model.metrics}
     assert scores["test_f1_macro"] == (0.7807, "0123456789abcdef")
     (folder / "fetched").mkdir()

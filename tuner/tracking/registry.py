@@ -7,6 +7,7 @@ and fine-tuning load.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -202,6 +203,9 @@ def _create_version(
     made = client.create_model_version(
         name, logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
     )
+    # MLflow's stores do not keep the model of a version; its pages read this tag of the model.
+    link = [{"name": name, "version": int(made.version)}]
+    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(link)})
     return int(made.version)
 
 
