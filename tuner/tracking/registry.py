@@ -148,9 +148,8 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
 
 
 def fingerprint_of(bundle_folder: Path) -> str:
-    """Return the fingerprints of the feature sets that an exported model was trained on."""
-    origin = Folder(bundle_folder).read_json(BUNDLE)["origin"]
-    return str(origin["fingerprint"])
+    """Return the fingerprints of an exported model's feature sets; empty if it names none."""
+    return str(Folder(bundle_folder).read_json(BUNDLE)["origin"].get("fingerprint", ""))
 
 
 def _version_of_run(client: Any, name: str, run_id: str) -> int | None:
