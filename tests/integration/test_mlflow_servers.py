@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def database() -> Iterator[str]:
     # Not pytest's own folder, which other users cannot enter: PostgreSQL refuses to be root.
     folder = Path(tempfile.mkdtemp())
     (folder / "password").write_text("secret")
-    user = {}
+    user: dict[str, Any] = {}
     if os.getuid() == 0:
         user = {"user": "postgres", "group": "postgres", "extra_groups": []}
         for path in (folder, folder / "password"):
@@ -76,7 +77,7 @@ def check(uri: str, folder: Path) -> None:
     """Track a study twice, register its model and read both back."""
     from mlflow import MlflowClient
 
-    records = finished_study()
+    records, final = finished_study(), None
     for _ in range(2):
         with contextlib.closing(open_tracker(uri, folder, "quick")) as tracker:
             for record in records:

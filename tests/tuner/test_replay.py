@@ -37,6 +37,7 @@ def test_the_record_is_rebuilt_in_an_empty_store(tmp_path: Path) -> None:
 
     folder = write_study(tmp_path)
     make_bundle(folder / "model")
+    said = ""
     for _ in range(2):  # the second time finds everything
         code, said = call("quick", "--storage", tmp_path, "--replay")
         assert code == 0, said

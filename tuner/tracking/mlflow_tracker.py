@@ -69,8 +69,10 @@ def find_study(uri: str, began: Record) -> str | None:
     if file is not None and not file.is_file():
         return None
     try:
-        found = store.connect(uri).get_experiment_by_name(began["study"])
-    except (TrackingError, *store.failures()):
+        client = store.connect(uri)
+        with store.explained(uri):
+            found = client.get_experiment_by_name(began["study"])
+    except TrackingError:
         return None
     view = view_key(study_id(began))
     return store.how_to_open(uri, found.experiment_id, view) if found else None
