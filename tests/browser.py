@@ -108,7 +108,7 @@ def browser(profile: Path) -> Iterator[Page]:
     )
     address, session = f"http://127.0.0.1:{port}", ""
     options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
-    wanted = {"browserName": "chrome", "goog:chromeOptions": options}
+    wanted: dict[str, Any] = {"browserName": "chrome", "goog:chromeOptions": options}
     try:
         limit = time.monotonic() + PAGE_TIMEOUT_SECONDS
         while not session:
