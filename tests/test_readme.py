@@ -29,6 +29,7 @@ COMMANDS = {
     "tuner.run": "tuner.run",
     "tuner.predict": "tuner.predict",
     "tuner.doctor": "tuner.doctor.__main__",
+    "tuner.report": "tuner.report.__main__",
     "pipelines.build": "pipelines.build.__main__",
     "pipelines.demo": "pipelines.demo.__main__",
 }
@@ -175,4 +176,4 @@ def test_text_is_clean(path: Path) -> None:
 def test_pictures_are_small_and_used(picture: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size < 300_000
-    assert f"docs/images/{picture.name}" in README.read_text()
+    assert any(f"images/{picture.name}" in page.read_text() for page in PAGES)

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import json
-import os
 import re
-import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import time
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.loopback import free_ports
+from tests.browser import BROWSER, DRIVER, Page, browser
+from tests.mlflow_server import server
 from tests.tuner.studies import finished_study
 from tuner.tracking.mlflow_tracker import open_tracker
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-# Without the flags about networking, each start looks up hosts that have nothing to do with this.
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PAGE_MS = 15_000  # of the browser's own clock, which runs ahead while it waits for answers
-PAGE_TIMEOUT_SECONDS = 60.0
-SERVER_TIMEOUT_SECONDS = 60.0
+CHART_VIEW = "label:has(input[value=CHART])"
+# Names of the axes of parallel coordinates, in the chart view and on the page for comparing.
+AXES = """
+return [...document.querySelectorAll("svg text.label, svg .axis-title, svg .axis-heading")]
+  .filter(e => e.getClientRects().length).map(e => e.textContent);
+"""
 
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="chromium is not installed"),
+    pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="chromium is not installed"),
+    pytest.mark.slow,
     pytest.mark.timeout(240),
 ]
 
@@ -51,7 +41,7 @@ class Study:
             self.parent = tracker.parent_run_id
             self.trials = [tracker.run_id(name) for name in ("t0", "t1")]
             # The user sees a command, and the address to open after it.
-            self.command, _, told = tracker.how_to_open.partition("  # then open ")
+            self.line, _, told = tracker.how_to_open.partition("  # then open ")
         self.runs = urllib.parse.urlsplit(told).fragment
         assert self.parent is not None
         assert None not in self.trials
@@ -62,127 +52,92 @@ class Study:
         return f"{path}{joint}workflowType=machine_learning"
 
 
-@contextlib.contextmanager
-def ended_afterwards(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
-    """Ends a process with all that it started."""
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-
-
-@contextlib.contextmanager
-def server(line: str, log: Path) -> Iterator[str]:
-    """MLflow's UI on a free port of loopback; yields its address."""
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", *shlex.split(line)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {
-        **os.environ,
-        # Seven more processes for jobs that nobody asks for here.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    address = f"http://127.0.0.1:{port}"
-    with (
-        log.open("wb") as out,
-        ended_afterwards(
-            subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        ) as process,
-    ):
-        deadline = time.monotonic() + SERVER_TIMEOUT_SECONDS
-        while not answers(f"{address}/health"):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"no answer in time\n{log.read_text()}"
-            time.sleep(0.3)
-        yield address
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def words_of(url: str, profile: Path) -> str:
-    """The text of a page once its scripts have run, without mark-up."""
-    assert BROWSER is not None
-    command = [BROWSER, *FLAGS, f"--user-data-dir={profile}"]
-    command += [f"--virtual-time-budget={PAGE_MS}", "--dump-dom", url]
-    with ended_afterwards(
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-    ) as browser:
-        dom, _ = browser.communicate(timeout=PAGE_TIMEOUT_SECONDS)
-    without_code = re.sub(r"<(script|style)\b.*?</\1>", " ", dom, flags=re.DOTALL)
-    return html.unescape(re.sub(r"<[^>]+>", " ", without_code))
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(tmp_path_factory.mktemp("storage"))
 
 
 @pytest.fixture(scope="module")
-def words(
-    study: Study, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], str]]:
-    """Reads a page of the UI as a person sees it."""
-    with server(study.command, tmp_path_factory.mktemp("server") / "log") as address:
-        # UI's choices are kept in the profile: each page is looked at as if it were the first
-        yield lambda path: words_of(f"{address}/#{path}", tmp_path_factory.mktemp("profile"))
+def address(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(study.line, tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
-def test_the_printed_address_lists_the_runs_in_the_part_about_training(
-    study: Study, words: Callable[[str], str]
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A browser that sees the UI for the first time; the UI keeps its choices in the profile."""
+    with browser(tmp_path / "profile") as page:
+        page.resize(1400, 900)
+        yield page
+
+
+def test_the_printed_address_shows_the_trials_by_the_target(
+    study: Study, address: str, page: Page
 ) -> None:
-    page = words(study.runs)
-    assert re.search(r"\b8\s+matching runs", page)
-    assert "quick" in page
-    assert "Evaluation runs" not in page  # which is in the part for language models
+    page.open(f"{address}/#{study.runs}")
+    text = page.wait_for_text("best_val_f1_macro", "search t0 cnn", "optim.lr")
+    assert "Evaluation runs" not in text  # which is in the part for language models
+    assert "quick: trials by val_f1_macro" in text
+    # Scores by hand: t1 0.9, t0 0.8, t2 0.4 of their heights; t3 failed and has none.
+    order = [line for line in text.splitlines() if line.startswith("search t")]
+    assert [name.split()[1] for name in order] == ["t1", "t0", "t2", "t3"]
+    columns = page.run(
+        "return [...document.querySelectorAll('[role=columnheader][col-id]')]"
+        ".map(e => [e.getBoundingClientRect().left, e.getAttribute('col-id')])"
+    )
+    shown = [
+        name for _, name in sorted(columns) if name.startswith(("metrics.", "tags.", "params."))
+    ]
+    assert shown[:4] == [
+        "metrics.`best_val_f1_macro`", "tags.`best_epoch`", "params.`model`", "params.`optim.lr`",
+    ]  # fmt: skip
 
 
-def test_study_is_one_row_and_its_trials_are_listed_on_its_page(
-    study: Study, words: Callable[[str], str]
+@pytest.mark.parametrize("width", [1400, 800])
+def test_one_click_shows_parallel_coordinates_with_the_target(
+    study: Study, address: str, page: Page, width: int
 ) -> None:
-    runs = words(study.runs)
-    assert "quick" in runs
-    # nested: children are shown below their parent once it is opened
-    assert "search t0 cnn" not in runs
-
-    page = words(study.page(f"/experiments/1/runs/{study.parent}"))
-    assert "python -m tuner.run quick" in page
-    _, _, children = page.partition("Child runs")
-    for name in ("search t0 cnn", "search t1 resnet18", "confirm t1 seed 1 resnet18"):
-        assert name in children
-    for metric in ("best_so_far_val_f1_macro", "test_f1_macro", "confirmed_mean"):
-        assert metric in page
+    page.resize(width, 900)
+    page.open(f"{address}/#{study.runs}")
+    page.wait_for_text("search t0 cnn")
+    page.click_at(CHART_VIEW)
+    page.wait_for(AXES.replace("return", "const axes =") + "return axes.length >= 3;")
+    axes = page.run(AXES)
+    assert axes[:2] == ["model", "optim.lr"]
+    # The chart cuts long names in the middle, after a moment.
+    assert re.fullmatch(r"best_v(al_f1|\.\.\.)_macro", axes[2])
+    assert page.clicks == 1
 
 
-def test_two_trials_are_compared_by_metrics_and_parameters(
-    study: Study, words: Callable[[str], str]
+def test_the_page_for_comparing_starts_with_target_and_parameters(
+    study: Study, address: str, page: Page
 ) -> None:
     asked = {"runs": json.dumps(study.trials), "experiments": json.dumps(["1"])}
-    page = words(study.page(f"/compare-runs?{urllib.parse.urlencode(asked)}"))
-    assert "Comparing 2 Runs from 1 Experiment" in page
-    for name in ("search t0 cnn", "search t1 resnet18"):
-        assert name in page
-    for row in ("best_val_f1_macro", "val_loss", "optim.lr"):
-        assert row in page
+    path = study.page(f"/compare-runs?{urllib.parse.urlencode(asked)}")
+    page.open(f"{address}/#{path}")
+    text = page.wait_for_text("Comparing 2 Runs from 1 Experiment", "Run details")
+    axes = page.wait_for(AXES.replace("return", "const axes =") + "return axes.length && axes;")
+    assert list(dict.fromkeys(axes)) == ["model", "optim.lr", "best_val_f1_macro"]
+    for row in ("search t0 cnn", "search t1 resnet18", "val_loss"):
+        assert row in text
+
+
+def test_seeds_of_a_configuration_are_one_group_with_mean_and_deviation(
+    study: Study, address: str, page: Page
+) -> None:
+    page.open(f"{address}/#{study.runs}-seeds")
+    text = page.wait_for_text("Group: t1", "seeds_std")
+    assert "0.79 (average)" in text
+    assert "0.0212132034355964" in text
+
+
+def test_the_study_has_its_note_its_trials_and_its_data(
+    study: Study, address: str, page: Page
+) -> None:
+    page.open(f"{address}/#{study.page(f'/experiments/1/runs/{study.parent}')}")
+    text = page.wait_for_text("python -m tuner.run quick", "Child runs", "confirmed_mean")
+    _, _, children = text.partition("Child runs")
+    for name in ("search t0 cnn", "search t1 resnet18", "confirm t1 seed 1 resnet18"):
+        assert name in children
+    for shown in ("best_so_far_val_f1_macro", "test_f1_macro", "0123456789abcdef"):
+        assert shown in text

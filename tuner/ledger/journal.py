@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.storage import Folder
 
 FILE = "ledger.jsonl"
+LOCK = "study.lock"  # held by the process that runs the study
 
 Record = dict[str, Any]
 
@@ -87,6 +88,19 @@ def first_record(study: Folder) -> Record | None:
     if not study.exists(FILE):
         return None
     return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
+
+
+def recorded(study: Folder) -> list[Record]:
+    """Read all records of a study, without opening its ledger; none if it has not begun.
+
+    Raises:
+        StudyError: A line before the last one is damaged.
+    """
+    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
+    records = [record for line in lines if (record := _decode(line))]
+    if len(records) < len(lines) - 1:
+        raise StudyError(f"{study / FILE}: a damaged record; restore the file from a copy")
+    return records
 
 
 def is_finished(study: Folder, with_twin: bool = False) -> bool:

@@ -8,15 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.ledger.doubts import against_champion
 from tuner.ledger.selection import TrialRow
-from tuner.ledger.summary import summarise
-from tuner.ledger.trust import Evaluation, leak_in_words
+from tuner.ledger.trust import Evaluation
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
-from tuner.tracking import registry
+from tuner.tracking import card, registry
 from tuner.training import metrics, uncertainty
 from tuner.trials.predictions import export_bundle, export_fusion
 
@@ -72,20 +70,10 @@ def register_winner(study: Context) -> None:
     model = final_model(study)
     final_id = _record_final_run(study, model)
     test = study.required("test")
-    summary = summarise(list(study.ledger.records()))
-    assert summary.leakage is not None
     study.terminal.status("exporting and registering the winner")
     fingerprint, bundle = _export(study, model, test["metrics"])
     study.tracker.flush()
-    facts = registry.ModelFacts(
-        study=study.paths.name,
-        trial_id=model.trial_id,
-        fingerprint=fingerprint,
-        test_split=test["split_digest"],
-        test_f1_macro=test["metrics"]["f1_macro"],
-        leak="" if summary.leakage.passed else leak_in_words(summary.leakage),
-        doubt=against_champion(summary),
-    )
+    facts = card.facts_of(list(study.ledger.records()), fingerprint)
     done = registry.register(
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tuner.config import Experiment, loads
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import Interrupted, StudyExistsError, UsageError
-from tuner.ledger.journal import Ledger, StudyPaths
+from tuner.ledger.journal import LOCK, Ledger, StudyPaths
 from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
 from tuner.report.terminal import Terminal, result_lines
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from tuner.config import Space
     from tuner.tracking import Tracker
 
-LOCK = "study.lock"
 # Settings that may change when a study resumes, because they do not affect its results.
 FREE_TO_CHANGE = ("resources.", "search.budget", "search.patience", "data.root", "reference")
 BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuner.errors import TrackingError
 from tuner.tracking import store
-from tuner.tracking.projection import Projection
+from tuner.tracking.projection import Projection, study_id
 from tuner.tracking.runs import StudyRuns
+from tuner.tracking.views import view_key
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
@@ -56,6 +58,26 @@ def open_tracker(uri: str | None, storage: Path, experiment: str) -> MlflowTrack
     )
 
 
+def find_study(uri: str, began: Record) -> str | None:
+    """Return the line that opens a study in a store that has it; None if it has not, or is away.
+
+    Args:
+        uri: Tracking URI; a missing SQLite file is not created.
+        began: First record of the study.
+    """
+    file = store.database_file(uri)
+    if file is not None and not file.is_file():
+        return None
+    try:
+        client = store.connect(uri)
+        with store.explained(uri):
+            found = client.get_experiment_by_name(began["study"])
+    except TrackingError:
+        return None
+    view = view_key(study_id(began))
+    return store.how_to_open(uri, found.experiment_id, view) if found else None
+
+
 def published_files(folder: Path) -> list[tuple[Path, str | None]]:
     """List a study's files for its run, with their folder there; no checkpoints, no locks."""
     return [
@@ -87,6 +109,7 @@ class MlflowTracker:
         self._patience = patience or Patience()
         self._runs = StudyRuns(store.connect(uri), uri, experiment, artifact_root)
         self._is_warned = False
+        self._view = ""
         # Records, folders to publish, flushes that wait for an answer; None ends the sender.
         self._inbox: queue.SimpleQueue[Record | Path | Future[bool] | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -95,7 +118,7 @@ class MlflowTracker:
     @property
     def how_to_open(self) -> str:
         """The command that starts MLflow's UI with the address of the runs, or that alone."""
-        return store.how_to_open(self.uri, self._runs.experiment_id)
+        return store.how_to_open(self.uri, self._runs.experiment_id, self._view)
 
     @property
     def parent_run_id(self) -> str | None:
@@ -110,6 +133,8 @@ class MlflowTracker:
 
     def record(self, record: Record) -> None:
         """Hand one record to the sender, which stores it within about a second."""
+        if record["kind"] == "study" and not self._view:
+            self._view = view_key(study_id(record))
         self._inbox.put(record)
 
     def publish(self, folder: Path) -> None:

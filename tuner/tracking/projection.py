@@ -3,69 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+import statistics
+from typing import TYPE_CHECKING
 
-from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.selection import FUSION, REFIT
 from tuner.ledger.summary import VOTES, summarise
+from tuner.tracking import shown
+from tuner.tracking.datasets import Data, splits_of, used_by
 from tuner.tracking.note import note
+from tuner.tracking.shown import Run, Status, flat
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-
-# Limits of MLflow (mlflow/utils/validation.py), in characters; it refuses or cuts what is longer.
-MAX_PARAM = 6000
-MAX_TAG = 8000
-# Names with any other character are refused, such as those of a second alternative, `linear#2`.
-NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-./: ]")
-
 STUDY_STATUS: dict[str, Status] = {
     "done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
 }  # fmt: skip
-# Metrics of the best epoch that are shown besides the study's own.
-BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
 
 
-def _allowed(name: str) -> str:
-    return NOT_IN_NAMES.sub("-", name)
-
-
-# Name, value, Unix milliseconds, step; MLflow stores equal ones once.
-Measured = tuple[str, float, int, int]
-
-
-@dataclass
-class Run:
-    """Desired state of a run in the store."""
-
-    name: str
-    start_ms: int
-    tags: dict[str, str]
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: list[Measured] = field(default_factory=list)
-    status: Status = "RUNNING"
-    end_ms: int | None = None
-
-    def set(self, status: Status, end_ms: int | None = None) -> None:
-        """Set the state: how the run ended, or that it runs again after an interruption."""
-        self.status, self.end_ms = status, end_ms
-
-    def tag(self, key: str, value: object) -> None:
-        """Set a tag, cut to MLflow's limit; nothing is set for an empty value."""
-        if value:
-            self.tags[key] = str(value)[:MAX_TAG]
-
-    def measure(self, values: dict[str, Any], time_ms: int, step: int = 0) -> None:
-        """Add the values that are finite numbers and skip all others."""
-        for key, value in values.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and math.isfinite(value):
-                self.metrics.append((key, float(value), time_ms, step))
+def study_id(record: Record) -> str:
+    """Return what tells a study from others of its name, on another machine or a deleted one."""
+    born = f"{record['study']} {record['time_ms']}".encode()
+    return f"{record['study']}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
 
 
 class Projection:
@@ -76,6 +35,8 @@ class Projection:
         trials: Run of each trial by its id.
         experiment_tags: Tags of the experiment that holds the runs.
         space_yaml: The space file as it was read.
+        metric: The metric that trials are ranked by.
+        maximise: True if larger is better.
     """
 
     def __init__(self) -> None:
@@ -84,10 +45,14 @@ class Projection:
         self.experiment_tags: dict[str, str] = {}
         self.space_yaml = ""
         self._records: list[Record] = []
-        self._metric, self._maximise = "", True
+        self.metric, self.maximise = "", True
         self._best: float | None = None
+        self._best_of_trial: dict[str, float] = {}
         self._num_ended = 0
         self._source: dict[str, str] = {}
+        self._address = ""
+        self._sets: list[Data] = []
+        self._baselines: list[Record] = []
         self._tested: Record | None = None
 
     def apply(self, record: Record) -> None:
@@ -119,36 +84,43 @@ class Projection:
 
     def _study(self, record: Record) -> Run:
         search, study = record["config"]["search"], record["study"]
-        self._metric, self._maximise = search["metric"], search["mode"] == "max"
+        self.metric, self.maximise = search["metric"], search["mode"] == "max"
         self.experiment_tags = {
-            "mlflow.experiment.primaryMetric.name": self._metric,
-            "mlflow.experiment.primaryMetric.greaterIsBetter": str(self._maximise),
+            "mlflow.experiment.primaryMetric.name": self.metric,
+            "mlflow.experiment.primaryMetric.greaterIsBetter": str(self.maximise),
         }
+        self._address = record.get("data") or ""
         self.space_yaml = record.get("source") or ""
-        # Studies of one name, on two machines or after a deletion, differ in their start.
-        born = f"{study} {record['time_ms']}".encode()
-        study_id = f"{study}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
         self._source = {
             "mlflow.source.name": f"python -m tuner.run {study}", "mlflow.source.type": "LOCAL",
         }  # fmt: skip
-        tags = {"study": study, "study_id": study_id, "stage": "study"}
-        return Run(study, record["time_ms"], tags | self._source)
+        tags = {"study": study, "study_id": study_id(record), "stage": "study"}
+        params = shown.as_params(record["settings"])
+        return Run(study, record["time_ms"], tags | self._source, params)
 
     def on_features(self, record: Record, parent: Run) -> None:
-        """Show the files and the leakage audit."""
+        """Show the data and the leakage audit."""
         sets = record["features"]
         parent.tag("fingerprints", " ".join(one["fingerprint"] for one in sets))
         passed = all(one["leakage"]["passed"] for one in sets)
         parent.tag("leakage_passed", str(passed).lower())
-        counts = {f"tracks_{name}": value for name, value in sets[0]["tracks"].items()}
-        parent.measure(counts, record["time_ms"])
+        self._sets = [split for one in sets for split in splits_of(one, self._address)]
+        parent.data = self._sets
 
     def on_baselines(self, record: Record, parent: Run) -> None:
         """Measure the baselines, first on validation and later on the test tracks."""
-        for row in record["rows"]:
-            split = "test" if row["test"] else "val"
-            if row[split]:
-                parent.measure(_flat(f"{split}_{row['name']}", row[split]), record["time_ms"])
+        # The best value so far must be the first metric of the study, see `shown.target`.
+        self._baselines.append(record)
+        if self._num_ended:
+            self._measure_baselines(parent)
+
+    def _measure_baselines(self, parent: Run) -> None:
+        for record in self._baselines:
+            for row in record["rows"]:
+                split = "test" if row["test"] else "val"
+                if row[split]:
+                    parent.measure(flat(f"{split}_{row['name']}", row[split]), record["time_ms"])
+        self._baselines.clear()
 
     def on_trial(self, record: Record, _parent: Run) -> None:
         """Add the run of a trial, or reopen it."""
@@ -156,7 +128,7 @@ class Projection:
         if trial_id in self.trials:  # resumed after an interruption
             self.trials[trial_id].set("RUNNING")
             return
-        tags = {"trial_id": trial_id, "stage": stage, **self._source}
+        tags = {"trial_id": trial_id, "stage": stage, "seed": str(seed), **self._source}
         # A final run repeats a confirmation run, and that one a search trial.
         origin, parent = trial_id, record["parent_trial"]
         if parent:
@@ -166,54 +138,103 @@ class Projection:
         while parent:
             origin, known = parent, self.trials.get(parent)
             parent = known.tags.get("parent_trial") if known else None
+        if trial_id != FUSION:
+            tags["configuration"] = origin
         model = record["config"]["model"]["name"]
         which = "" if trial_id == FUSION else f" {origin.partition('-')[0]}"
         which += f" seed {seed}" if stage == "confirm" else ""
         name = f"{stage}{which} {model}"
-        values = {"seed": seed, "model": model, **record["params"]}
-        params = {_allowed(key): str(value)[:MAX_PARAM] for key, value in values.items()}
-        self.trials[trial_id] = Run(name, record["time_ms"], tags, params)
+        params = shown.as_params({"model": model, **record["params"]})
+        repeated = self._repeated(record)
+        start_ms = min((run.start_ms for run in repeated), default=record["time_ms"])
+        run = self.trials[trial_id] = Run(name, start_ms, tags, params)
+        digests = {one.digest for known in repeated for one in known.data}
+        if not repeated:  # ledgers of early versions do not name the set of a trial
+            only = {one.digest for one in self._sets if len({s.digest for s in self._sets}) == 1}
+            digests = {record["fingerprint"]} if "fingerprint" in record else only
+        run.data = used_by(stage, digests, self._sets, fit_of_all=trial_id.startswith(REFIT))
+
+    def _repeated(self, record: Record) -> list[Run]:
+        """Return the runs that a final run repeats without training: its own took no time."""
+        trial_id = record["trial_id"]
+        if trial_id == FUSION:
+            run = self.trials.get(trial_id)
+            named = run.params if run else record["params"]
+            names = [name.removeprefix("weight.") for name in named]
+        else:
+            names = [trial_id.removeprefix("final-")] if trial_id.startswith("final-") else []
+        return [self.trials[name] for name in names if name in self.trials]
 
     def on_epoch(self, record: Record, _parent: Run) -> None:
         """Add the metrics of an epoch."""
-        run = self.trials[record["trial_id"]]
+        trial_id = record["trial_id"]
+        run = self.trials[trial_id]
         if run.status == "KILLED":
             run.set("RUNNING")
-        run.measure(_shown(record, record["metrics"]), record["time_ms"], record["epoch"])
+        value = record["metrics"][self.metric]
+        best = self._best_of_trial[trial_id] = self._better(
+            self._best_of_trial.get(trial_id), value
+        )
+        run.epochs.append({"epoch": record["epoch"], **record["metrics"]})
+        if not self._repeated(record):
+            metrics = shown.of_epoch(record, self.metric, best)
+            run.measure(metrics, record["time_ms"], record["epoch"])
 
     def on_trial_end(self, record: Record, parent: Run) -> None:
         """End the run of a trial."""
         run, best, time_ms = self.trials[record["trial_id"]], record["best"], record["time_ms"]
+        repeated = self._repeated(record)
+        if repeated and record["trial_id"] != FUSION:
+            run.metrics = list(repeated[0].metrics)
+        elif best:
+            run.measure(shown.of_best(record, self.metric), time_ms, record["epochs"])
         if best:
-            wanted = dict.fromkeys((self._metric, *BEST_METRICS))
-            values = {f"best_{k}": best["metrics"][k] for k in wanted if k in best["metrics"]}
-            run.measure({"best_epoch": best["epoch"], **_shown(record, values)}, time_ms)
+            run.tag("best_epoch", best["epoch"])
         # Without a final fit, the final run shows what was tested before it.
         shows = (record["trial_id"], run.tags.get("parent_trial"))
         is_final = run.tags["stage"] == "final"
         if is_final and self._tested and self._tested["trial_id"] in shows:
-            run.measure(_flat("test", self._tested["metrics"]), self._tested["time_ms"])
+            run.measure(shown.tested(self._tested["metrics"]), self._tested["time_ms"])
         if record["status"] == "stopped":
             run.tag("pruned", "true")
         run.tag("note", record.get("note"))
         run.tag("error", record["error"])
-        run.set("FAILED" if record["status"] == "failed" else "FINISHED", time_ms)
+        end_ms = max((one.end_ms or time_ms for one in repeated), default=time_ms)
+        run.set("FAILED" if record["status"] == "failed" else "FINISHED", end_ms)
         if run.tags["stage"] == "search":
             self._num_ended += 1
             if best and record["status"] != "failed":
-                self._improve(best["metrics"][self._metric], time_ms, parent)
+                self._improve(best["metrics"][self.metric], time_ms, parent)
+            self._measure_baselines(parent)
 
     def _improve(self, value: float, time_ms: int, parent: Run) -> None:
         """Record the best value so far against the number of ended trials."""
-        pick = max if self._maximise else min
-        self._best = value if self._best is None else pick(self._best, value)
-        parent.measure({f"best_so_far_{self._metric}": self._best}, time_ms, self._num_ended)
+        self._best = self._better(self._best, value)
+        parent.measure({f"best_so_far_{self.metric}": self._best}, time_ms, self._num_ended)
+
+    def _better(self, known: float | None, value: float) -> float:
+        if known is None:
+            return value
+        return max(known, value) if self.maximise else min(known, value)
 
     def on_confirmed(self, record: Record, parent: Run) -> None:
         """Show the winner and its mean."""
         scores = {key: record.get(key) for key in ("mean", "ci95")}
-        parent.measure(_flat("confirmed", scores), record["time_ms"])
-        parent.tag("winner", record["winner"]["trial_id"])
+        parent.measure(flat("confirmed", scores), record["time_ms"])
+        winner = record["winner"]["trial_id"]
+        parent.tag("winner", winner)
+        for one in record["top"]:
+            found = {"seeds_mean": one["mean"]}
+            if len(one["values"]) > 1:
+                found["seeds_std"] = statistics.stdev(one["values"])
+            if one["trial_id"] == winner:
+                parent.measure(
+                    {f"confirmed_{k[6:]}": v for k, v in found.items()}, record["time_ms"]
+                )
+            for run in self.trials.values():
+                of_one = run.tags.get("configuration") == one["trial_id"]
+                if of_one and run.tags["stage"] in ("search", "confirm"):
+                    run.measure(found, record["time_ms"])
 
     def on_fused(self, record: Record, parent: Run) -> None:
         """Show how the fusion compares with the winner on validation."""
@@ -224,9 +245,10 @@ class Projection:
     def on_test(self, record: Record, parent: Run) -> None:
         """Show the test scores on the study and the final run."""
         self._tested = record
-        for run in (self.trials.get(record["trial_id"]), parent):
-            if run is not None and run.tags["stage"] in ("final", "study"):
-                run.measure(_flat("test", record["metrics"]), record["time_ms"])
+        parent.measure(flat("test", record["metrics"]), record["time_ms"])
+        run = self.trials.get(record["trial_id"])
+        if run is not None and run.tags["stage"] == "final":
+            run.measure(shown.tested(record["metrics"]), record["time_ms"])
 
     def on_registered(self, record: Record, parent: Run) -> None:
         """Show the registered version."""
@@ -239,12 +261,12 @@ class Projection:
         for row in record["rows"]:
             if (name := VOTES[row["name"]].metric) is not None:
                 for split in ("val", "test"):
-                    parent.measure(_flat(f"{split}_{name}", row[split]), record["time_ms"])
+                    parent.measure(flat(f"{split}_{name}", row[split]), record["time_ms"])
 
     def on_leaky_twin(self, record: Record, parent: Run) -> None:
         """Show what the leaky twin scored, on its run and beside the test of the study."""
         if record["leaky"]:
-            scores = _flat("leaky_test", record["leaky"])
+            scores = flat("leaky_test", record["leaky"])
             for run in (self.trials[record["trial_id"]], parent):
                 run.measure(scores, record["time_ms"])
 
@@ -254,21 +276,3 @@ class Projection:
             if run.status == "RUNNING":
                 run.set("KILLED", record["time_ms"])
         parent.set(STUDY_STATUS[record["status"]], record["time_ms"])
-
-
-def _shown(record: Record, metrics: dict[str, float]) -> dict[str, float]:
-    """Rename the metrics of a final fit and of a leaky twin.
-
-    Both have learned from the validation tracks; under the name of validation, their scores would
-    top every list.
-    """
-    names = {LEAKY: "leaky_", REFIT: "fitted_"}
-    name = next((new for id_, new in names.items() if record["trial_id"].startswith(id_)), "val_")
-    return {key.replace("val_", name, 1): value for key, value in metrics.items()}
-
-
-def _flat(prefix: str, scores: dict[str, Any]) -> dict[str, Any]:
-    """Prefix the names of scores, and add the ends of their interval."""
-    low, high = scores.get("ci95") or (None, None)
-    ends = {f"{prefix}_ci95_low": low, f"{prefix}_ci95_high": high}
-    return {f"{prefix}_{name}": value for name, value in scores.items()} | ends

@@ -7,20 +7,29 @@ and fine-tuning load.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipelines.storage import Folder
 from tuner.errors import UsageError
 from tuner.ledger.summary import Registration
 from tuner.tracking import store
 from tuner.tracking.export import EXTRA_FILES, save_mlflow_model
+from tuner.training.bundle import BUNDLE
 from tuner.training.exported import load_exported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuner.tracking.datasets import Data
 
 CHAMPION = "champion"
 MODEL_NAME = "model"  # name of the logged model on its run
+ADDRESS = "MODEL_ADDRESS"  # in a description, replaced by ``models:/NAME/VERSION``
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class ModelFacts:
         test_f1_macro: Macro F1 on these tracks.
         leak: Description of a leak between the splits; empty if the audit passed.
         doubt: Reason why the model becomes no champion; empty if it may.
+        scores: Test scores by metric, as the run of the model has them.
+        tested_ms: Time of the test, Unix milliseconds.
+        tested_on: The test split; None if it is unknown.
+        description: Description of the version in Markdown.
     """
 
     study: str
@@ -44,15 +57,20 @@ class ModelFacts:
     test_f1_macro: float
     leak: str
     doubt: str = ""
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    tested_ms: int = 0
+    tested_on: Data | None = None
+    description: str = ""
 
     def tags(self) -> dict[str, str]:
         """Return the tags of a version, with numbers in full precision."""
-        facts = asdict(self)
-        facts["test_f1_macro"] = repr(float(self.test_f1_macro))
-        facts["leakage_passed"] = str(not facts.pop("leak")).lower()
-        if doubt := facts.pop("doubt"):
-            facts["no_champion"] = doubt
-        return facts
+        names = ("study", "trial_id", "fingerprint", "test_split")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "test_f1_macro": repr(float(self.test_f1_macro)),
+            "leakage_passed": str(not self.leak).lower(),
+            **({"no_champion": self.doubt} if self.doubt else {}),
+        }
 
 
 def register(
@@ -87,8 +105,12 @@ def register(
             raise OSError("the runs of the study are not stored yet")
         present = _version_of_run(client, name, run_id)
         version = present or _create_version(client, run_id, bundle_folder, name, facts)
-        aliases = client.get_registered_model(name).aliases
-        current = aliases.get(CHAMPION)
+        text = facts.description.replace(ADDRESS, f"models:/{name}/{version}")
+        client.update_model_version(name, str(version), text)
+        model = client.get_registered_model(name)
+        if not model.description:  # later that of the champion
+            client.update_registered_model(name, text)
+        current = model.aliases.get(CHAMPION)
         champion = client.get_model_version(name, str(current)) if current else None
         is_better, why = _compare(facts, version, champion)
         if not is_better:
@@ -101,6 +123,8 @@ def register(
             return Registration(name, version, None, reason)
         if current != str(version):
             client.set_registered_model_alias(name, CHAMPION, str(version))
+        text = facts.description.replace(ADDRESS, f"models:/{name}@{CHAMPION}")
+        client.update_registered_model(name, text)
     return Registration(name, version, CHAMPION, f"{name} version {version} is {CHAMPION}: {why}")
 
 
@@ -123,6 +147,11 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
     return False, f"{scores} on the same tracks is not better"
 
 
+def fingerprint_of(bundle_folder: Path) -> str:
+    """Return the fingerprints of an exported model's feature sets; empty if it names none."""
+    return str(Folder(bundle_folder).read_json(BUNDLE)["origin"].get("fingerprint", ""))
+
+
 def _version_of_run(client: Any, name: str, run_id: str) -> int | None:
     """Return the version that was already registered for a run."""
     versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
@@ -137,14 +166,17 @@ def _create_version(
     These are the steps of ``mlflow.pytorch.log_model``, which needs the process-wide tracking URI
     and an active run, and would write the run's metrics a second time.
     """
-    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.exceptions import MlflowException
 
     trained = load_exported(bundle_folder)
-    experiment_id = client.get_run(run_id).info.experiment_id
-    tags = facts.tags()
+    run, tags = client.get_run(run_id), facts.tags()
     logged = client.create_logged_model(
-        experiment_id, name=MODEL_NAME, source_run_id=run_id, tags=tags
+        run.info.experiment_id,
+        name=MODEL_NAME,
+        source_run_id=run_id,
+        tags=tags,
+        params=run.data.params,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
@@ -152,6 +184,16 @@ def _create_version(
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
+    on = facts.tested_on
+    names = (on.name, on.digest) if on else (None, None)
+    client.log_batch(
+        run_id,
+        [
+            Metric(key, value, facts.tested_ms, 0, logged.model_id, *names, run_id)
+            for key, value in facts.scores.items()
+            if isinstance(value, float)
+        ],
+    )
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -160,6 +202,9 @@ def _create_version(
     made = client.create_model_version(
         name, logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
     )
+    # MLflow's stores do not keep the model of a version; its pages read this tag of the model.
+    link = [{"name": name, "version": int(made.version)}]
+    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(link)})
     return int(made.version)
 
 

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TrackingError
 from tuner.tracking import store
+from tuner.tracking.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tuner.tracking.projection import Projection, Run
+    from tuner.tracking.projection import Projection
+    from tuner.tracking.shown import Run
 
 # Tag of an ended run: the number of its metrics that are stored. A replay skips them.
 NUM_STORED = "metrics_stored"
+EPOCHS = "epochs.csv"  # all metrics of a trial
 
 _log = logging.getLogger("tuner.tracking")
 
@@ -33,6 +36,8 @@ class _Stored:
         self.tags, self.params = dict(run.data.tags), dict(run.data.params)
         number = self.tags.get(NUM_STORED, "")
         self.num_metrics = int(number) if number.isdigit() else 0
+        inputs = run.inputs.dataset_inputs if run.inputs else ()
+        self.data = {(one.dataset.name, one.dataset.digest) for one in inputs}
         self.is_refused = False
 
 
@@ -58,7 +63,8 @@ class StudyRuns:
             self.experiment_id = self._find_experiment(experiment, artifact_root)
         self._stored: dict[str, _Stored] = {}
         self._is_searched = False
-        self._is_described = False
+        self._described: dict[str, str] = {}
+        self._has_space = False
 
     def run_id(self, key: str) -> str | None:
         """Return the run of a trial, or of the study for ""; None before it is stored."""
@@ -79,13 +85,14 @@ class StudyRuns:
             if key not in self._stored:
                 self._stored[key] = self._create(key, run)
             self._update(run, self._stored[key])
-        if not self._is_described:
-            for name, value in projection.experiment_tags.items():
+        run_id = self._stored[""].run_id
+        for name, value in (projection.experiment_tags | views(projection, run_id)).items():
+            if self._described.get(name) != value:
                 self._client.set_experiment_tag(self.experiment_id, name, value)
-            if projection.space_yaml:
-                run_id = self._stored[""].run_id
-                self._client.log_text(run_id, projection.space_yaml, "space.yaml")
-            self._is_described = True
+                self._described[name] = value
+        if projection.space_yaml and not self._has_space:
+            self._client.log_text(run_id, projection.space_yaml, "space.yaml")
+            self._has_space = True
 
     def add_file(self, path: Path, into: str | None) -> None:
         """Copy a file to the study's run; a file that has been removed is skipped."""
@@ -186,6 +193,11 @@ class StudyRuns:
         stored.params |= params
         stored.tags |= tags
         stored.num_metrics += len(metrics)
+        if data := [one for one in run.data if (one.name, one.digest) not in stored.data]:
+            self._client.log_inputs(stored.run_id, [one.as_input() for one in data])
+            stored.data |= {(one.name, one.digest) for one in data}
         if run.status != "RUNNING" and stored.tags.get(NUM_STORED) != str(stored.num_metrics):
+            if run.epochs and NUM_STORED not in stored.tags:
+                self._client.log_text(stored.run_id, run.epochs_as_csv(), EPOCHS)
             stored.tags[NUM_STORED] = str(stored.num_metrics)
             self._client.set_tag(stored.run_id, NUM_STORED, stored.num_metrics)

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import filelock
 from tuner.errors import TrackingError
 
 SQLITE = "sqlite:///"
+# By itself, MLflow starts four servers and eight processes for jobs: 3 GB that nobody asks for.
+START_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s
 
@@ -42,26 +45,33 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def how_to_open(uri: str, experiment_id: str) -> str:
+def how_to_open(uri: str, experiment_id: str, view: str = "") -> str:
     """Return one line that shows an experiment's runs, ready for a shell.
 
     A server has a UI at its own address; for a database the line starts one.
+
+    Args:
+        uri: Tracking URI.
+        experiment_id: The experiment.
+        view: A saved view of it, see `tuner.tracking.views`.
     """
     server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server(uri) else LOCAL_UI
     # Without the workflow type, MLflow opens its page for language models, which hides the trials;
     # the tag mlflow.experimentKind does not change that (MLflow 3.17).
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    page += f"&viewStateShareKey={urllib.parse.quote(view)}" if view else ""
     if is_server(uri):
         return page
-    return f"mlflow ui --backend-store-uri {shlex.quote(redact(uri))}  # then open {page}"
+    return f"{START_UI} --backend-store-uri {shlex.quote(redact(uri))}  # then open {page}"
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return the errors that MLflow raises if a store does not answer, refuses, or is damaged."""
+    """Return the errors of a store that does not answer, refuses, is damaged or lacks a driver."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
+    # Those of requests are OSErrors.
+    return (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError)
 
 
 def reason(error: BaseException) -> str:
@@ -85,6 +95,9 @@ def _advice(uri: str, error: Exception) -> str:
     """Return a remedy for a failure, as the end of a sentence; empty if none is known."""
     if "out-of-date database schema" in str(error):
         return f"; run: mlflow db upgrade {redact(uri)}"
+    if isinstance(error, ModuleNotFoundError):
+        package = "psycopg[binary]" if error.name == "psycopg" else error.name
+        return f"; the database needs a driver: pip install '{package}'"
     if uri.startswith(SQLITE):
         is_damage = "database" in str(error) and "locked" not in str(error)
         return "; move the file away, and the same command recreates it" if is_damage else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuner.errors import StudyError
@@ -169,6 +170,7 @@ class Recorder:
             "trial", trial_id=trial_id, stage=spec.stage, ordinal=proposal.ordinal,
             seed=spec.seed, params=dict(proposal.params),
             config=spec.experiment.model_dump(mode="json"), parent_trial=proposal.parent_trial,
+            fingerprint=Path(spec.feature_set).name,
         )  # fmt: skip
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:

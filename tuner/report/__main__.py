@@ -1,0 +1,105 @@
+"""The command line ``python -m tuner.report STUDY``: the report again, or MLflow's record."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipelines.storage import Folder
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("study")
+@click.option(
+    "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."
+)
+@click.option(
+    "--replay", "is_replay", is_flag=True, help="Rebuild the record in MLflow from the folder."
+)
+@click.option(
+    "--tracking-uri", metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else DIR."
+)
+def main(study: str, storage: str, is_replay: bool, tracking_uri: str | None) -> None:
+    """Write the report of STUDY again, from its ledger; STUDY is its name or its folder.
+
+    \b
+    python -m tuner.report first-try
+    python -m tuner.report results/studies/first-try --replay --tracking-uri http://host:5000
+    """  # noqa: D301 - click reads the control character
+    from pipelines.errors import UserError
+
+    try:
+        _write(study, storage, is_replay, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
+    from tuner.ledger.journal import recorded
+    from tuner.ledger.summary import summarise
+    from tuner.report.page import write_report
+    from tuner.tracking.mlflow_tracker import find_study
+
+    folder = _folder(study, storage)
+    records = recorded(folder)
+    default = f"sqlite:///{folder.parent.parent.local().resolve() / 'mlflow.db'}"
+    write = functools.partial(write_report, summarise(records), folder)
+    with ExitStack() as stack:
+        if is_replay:
+            _lock(folder, stack)
+            from tuner.tracking.replay import replay
+
+            said = replay(records, folder, uri, write)
+        else:
+            line = find_study(uri or default, records[0])
+            write(line)
+            said = [f"mlflow: {line}"] if line else []
+    for sentence in (*said, f"report: {folder / 'report.html'}"):
+        click.echo(sentence)
+
+
+def _folder(study: str, storage: str) -> Folder:
+    """Return the folder of a study that has begun.
+
+    Raises:
+        UsageError: There is none; lists those in the storage.
+    """
+    from pipelines.storage import Folder
+    from tuner.errors import UsageError
+    from tuner.ledger.journal import FILE
+
+    studies = Folder.at(storage) / "studies"
+    for folder in (Folder.at(study), studies / study):
+        if folder.exists(FILE):
+            return folder.resolved()
+    known = [name for name in studies.names() if (studies / name).exists(FILE)]
+    there = f"studies under {studies}: {', '.join(known)}" if known else f"none under {studies}"
+    raise UsageError(f"no study {study!r}: {there}; give its folder, or --storage DIR")
+
+
+def _lock(folder: Folder, stack: ExitStack) -> None:
+    """Keep the study from running meanwhile.
+
+    Raises:
+        UsageError: It runs.
+    """
+    from tuner.errors import UsageError
+    from tuner.ledger.journal import LOCK
+
+    try:
+        stack.enter_context(folder.lock(LOCK, timeout_seconds=0.0))
+    except TimeoutError:
+        raise UsageError(
+            f"study {folder.name!r} is running and keeps its record itself; wait for its end"
+        ) from None
+
+
+if __name__ == "__main__":
+    main()
