@@ -62,8 +62,12 @@ class ConfigError(UsageError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__(self.problems)
 
+    def lines(self) -> tuple[str, ...]:
+        """Return a line for each problem."""
+        return tuple(map(str, self.problems))
+
     def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
+        return "\n".join(self.lines())
 
 
 class SpaceError(UsageError):
@@ -83,9 +87,13 @@ class StudyExistsError(UsageError):
         self.differences: tuple[str, ...] = tuple(differences)
         super().__init__(study, self.differences)
 
-    def __str__(self) -> str:
+    def lines(self) -> tuple[str, ...]:
+        """Return the advice, then a line for each difference."""
         head = f"study {self.study!r} exists with other settings; choose another --name, or undo:"
-        return "\n".join([head, *(f"  {difference}" for difference in self.differences)])
+        return (head, *(f"  {difference}" for difference in self.differences))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 class Interrupted(BaseException):  # a request, not a fault

@@ -121,9 +121,13 @@ def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None
     report(records, tmp_path)
     with (tmp_path / "leaderboard.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["rank"], row["trial_id"]) for row in rows] == [
-        ("1", "t1"), ("2", "t0"), ("3", "t2"), ("", "t3"),
+    assert [(row["rank"], row["stage"], row["trial_id"], row["repeats"]) for row in rows] == [
+        ("1", "search", "t1", ""), ("2", "search", "t0", ""), ("3", "search", "t2", ""),
+        ("", "search", "t3", ""), ("", "confirm", "t1-s1", "t1"), ("", "confirm", "t1-s2", "t1"),
+        ("", "final", "final-t1-s2", "t1-s2"),
     ]  # fmt: skip
+    # 0.88 * (1 - e^-2.5)
+    assert [row["val_f1_macro"][:6] for row in rows[4:]] == ["0.7802", "0.8077", "0.8077"]
     assert rows[0]["'=cmd"] == "'@SUM(1)"
     assert rows[0]["optim.lr"] == "-0.5"  # a number, not a text that starts with a minus
     assert rows[3]["error"] == "loss is nan"

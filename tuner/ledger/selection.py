@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pipelines.settings import in_words
 from tuner.config import Experiment
 from tuner.errors import StudyError
+from tuner.ledger.leaky_twin import LEAKY
 from tuner.training import uncertainty
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ class TrialRow:
         return len(self.history) < num_folds(self.recorded_config)
 
     @property
+    def has_learned_val(self) -> bool:
+        """True if it was trained on the validation tracks, whose scores then say little."""
+        return self.trial_id.startswith((REFIT, LEAKY))
+
+    @property
     def best_epoch(self) -> int | None:
         """The epoch whose weights were kept; None before the first."""
         return self.best["epoch"] if self.best else None
@@ -96,7 +102,8 @@ class TrialRow:
         """Return the metric at the best epoch; None for a trial that failed or still runs."""
         if self.status not in ("completed", "stopped") or self.best is None:
             return None
-        return float(self.best["metrics"][metric])
+        measured = self.best["metrics"].get(metric)  # a fusion lacks those that count clips
+        return None if measured is None else float(measured)
 
     def reached(self, metric: str) -> float:
         """Return the metric at the best epoch of a trial that has one."""

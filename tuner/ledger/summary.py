@@ -75,6 +75,7 @@ class Summary:
         pace: The trials that fit the budget; None without one.
         counts: Search and confirmation trials by how they ended, and in total.
         trials: Search trials in the order they started.
+        repeats: Trials of other stages in the order they started.
         ranked: Search trials that have a value, best first.
         winner: The confirmed configuration, or the best one so far; None if no trial succeeded.
         provenance: What the pretrained parts of the tested model were trained on.
@@ -101,6 +102,7 @@ class Summary:
     pace: Pace | None
     counts: dict[str, int]
     trials: list[TrialRow]
+    repeats: list[TrialRow]
     ranked: list[TrialRow]
     winner: TrialRow | None
     provenance: tuple[Provenance, ...]
@@ -250,6 +252,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         pace=Pace.of(newest["pace"]) if "pace" in newest else None,
         counts=selection.counts(rows.values()),
         trials=trials,
+        repeats=[row for row in rows.values() if row.stage != "search"],
         ranked=ranked,
         layout=sets[0].get("layout", "") if sets else "",
         winner=winner,

@@ -1,11 +1,9 @@
-"""The report of a study: ``report.html``, its figures and ``leaderboard.csv``."""
+"""The report of a study: ``report.html`` and its figures."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import datetime
-import io
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -15,15 +13,14 @@ from tuner.ledger.selection import REFIT
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
 from tuner.report import figures
+from tuner.report.leaderboard import as_csv, leaderboard
 from tuner.training.metrics import SCORES
 
 if TYPE_CHECKING:
     from pipelines.storage import Folder
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
 
 TEMPLATE = "page.html.jinja"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell
 MAX_ROWS = 50  # of the leaderboard on the page; the CSV has all
 
 
@@ -38,7 +35,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     pictures = _figures(summary, folder)
     for name, content in pictures.items():
         (folder / "figures").write_bytes(f"{name}.png", content)
-    folder.write_text("leaderboard.csv", _csv(summary))
+    folder.write_text("leaderboard.csv", as_csv(summary))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tuner.report", ""),
         autoescape=True,
@@ -52,7 +49,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
         doubts=list(doubts(summary)),
         winner_val=summary.tested_val,
-        board=_board(summary),
+        board=leaderboard(summary),
         max_rows=MAX_ROWS,
         score_names=list(SCORES),
         votes=VOTES,
@@ -91,37 +88,6 @@ def _lr_finder(summary: Summary, folder: Folder) -> dict[str, Any] | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # missing or incomplete
     return None
-
-
-def _board(summary: Summary) -> list[TrialRow]:
-    """Return all search trials, best first; those without a value come last."""
-    return [*summary.ranked, *(t for t in summary.trials if t.value(summary.metric) is None)]
-
-
-def _csv(summary: Summary) -> str:
-    """Return all search trials as CSV, best first."""
-    board = _board(summary)
-    # The model has a column of its own.
-    names = sorted({name for trial in board for name in trial.params} - {"model"})
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ["rank", "trial_id", "model", "status", summary.metric, "best_epoch", "epochs"]
-    writer.writerow([_cell(value) for value in (*head, *names, "error")])
-    for rank, trial in enumerate(board, start=1):
-        values = (
-            rank if rank <= len(summary.ranked) else None, trial.trial_id, trial.model,
-            trial.status, trial.value(summary.metric), trial.best_epoch, len(trial.history),
-            *(trial.params.get(name) for name in names), trial.error or trial.note,
-        )  # fmt: skip
-        writer.writerow([_cell(value) for value in values])
-    return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Escape a text that a spreadsheet would run as a formula; numbers stay numbers."""
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return "'" + value
-    return value
 
 
 def _inline(png: bytes) -> str:
