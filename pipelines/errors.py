@@ -28,10 +28,6 @@ class UserError(Exception):
 
     exit_code: int = 1
 
-    def lines(self) -> tuple[str, ...]:
-        """Return the message by line; a line break in a line is a user's, as in a file name."""
-        return (str(self),)
-
 
 class SpecError(UserError):
     """A clip, feature or split setting that cannot work."""

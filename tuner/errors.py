@@ -62,12 +62,8 @@ class ConfigError(UsageError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__(self.problems)
 
-    def lines(self) -> tuple[str, ...]:
-        """Return a line for each problem."""
-        return tuple(map(str, self.problems))
-
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        return "\n".join(str(problem) for problem in self.problems)
 
 
 class SpaceError(UsageError):
@@ -87,13 +83,9 @@ class StudyExistsError(UsageError):
         self.differences: tuple[str, ...] = tuple(differences)
         super().__init__(study, self.differences)
 
-    def lines(self) -> tuple[str, ...]:
-        """Return the advice, then a line for each difference."""
-        head = f"study {self.study!r} exists with other settings; choose another --name, or undo:"
-        return (head, *(f"  {difference}" for difference in self.differences))
-
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        head = f"study {self.study!r} exists with other settings; choose another --name, or undo:"
+        return "\n".join([head, *(f"  {difference}" for difference in self.differences)])
 
 
 class Interrupted(BaseException):  # a request, not a fault

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
+from pipelines.plain_text import printable
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
 from pipelines.sources.listing import shown_few
-from pipelines.sources.tracks import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,9 +11,9 @@ import pyarrow.parquet
 
 from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
-from pipelines.plain_text import for_cell
+from pipelines.plain_text import for_cell, printable
 from pipelines.settings import SPLITS, Split
-from pipelines.sources.tracks import Track, printable, shown
+from pipelines.sources.tracks import Track, shown
 from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
 
 if TYPE_CHECKING:

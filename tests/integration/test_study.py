@@ -151,7 +151,8 @@ def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFact
 
 def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
-    assert (found["status"], found["study"], found["experiment"]) == ("done", "small", "small")
+    assert found["status"] == "completed"
+    assert (found["study"], found["experiment"]) == ("small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
     keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds "
     keys += "choices"
@@ -166,7 +167,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     }
     assert sum(found["features"][0]["clips"].values()) == 72
     assert found["trials"]["total"] == 3 + 2 * 1
-    assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 5
+    assert sum(found["trials"][k] for k in ("completed", "stopped_early", "failed")) == 5
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
     assert [row["name"] for row in found["baselines"]] == [
@@ -269,7 +270,7 @@ def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None
     code, out, err = ran.run("--leaky-twin")
     assert code == 0
     assert json.loads(out.splitlines()[-1]) == found
-    assert "is done" in err
+    assert "has completed" in err
     assert len(ran.runs()) == before
     assert len(ran.ledger()) == records
 

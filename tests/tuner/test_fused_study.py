@@ -134,7 +134,7 @@ def study(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
         )  # fmt: skip
         for stage in (fuse_best, finish.test_winner, finish.register_winner, compare_ensembles):
             stage(found)
-        found.record("study_end", status="done", seconds={"total": 1.0})
+        found.record("study_end", status="completed", seconds={"total": 1.0})
         yield found
         tracker.close()
 

@@ -36,7 +36,7 @@ def with_twin(leaky: dict[str, Any] | None, error: str | None = None) -> list[di
          "best": {"epoch": 1, "metrics": metrics(0.97)}, "error": None},
         {"kind": "leaky_twin", "trial_id": "leaky-t1-s2", "repeats": "t1-s2",
          "honest": scores(0.7807, 0.79, 19), "leaky": leaky, "error": error},
-        {"kind": "study_end", "status": "done", "seconds": {"total": 50.0}},
+        {"kind": "study_end", "status": "completed", "seconds": {"total": 50.0}},
     ]  # fmt: skip
     for one in added:
         last = records[-1]

@@ -29,7 +29,7 @@ def watch(is_terminal: bool, width: int = 100) -> tuple[Terminal, io.StringIO, C
 
 
 def records() -> list[dict]:
-    found = trial("t000-abc", "search", [0.25, 0.5], "stopped")
+    found = trial("t000-abc", "search", [0.25, 0.5], "stopped early")
     for record in found:
         if record["kind"] == "trial":
             record["config"] = {"train": {"epochs": 8}}
@@ -47,7 +47,7 @@ def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
     lines = text.getvalue().splitlines()
     assert lines[0] == "[   0.0 s] search: 3 trials, starting"
     assert len(lines) == 2
-    for word in ("1/3", "t000-abc", "stopped", "2/8", "0.500", "lr=0.00123", "model=cnn"):
+    for word in ("1/3", "t000-abc", "stopped early", "2/8", "0.500", "lr=0.00123", "model=cnn"):
         assert word in lines[1]
 
 

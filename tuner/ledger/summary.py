@@ -11,6 +11,7 @@ from pipelines.errors import UserError
 from tuner.ledger import selection
 from tuner.ledger.baselines import Baseline
 from tuner.ledger.confirmation import Confirmation
+from tuner.ledger.journal import state_of
 from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.pace import Pace
 from tuner.ledger.trust import Evaluation, worst_leakage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.splits.leakage import Leakage
     from tuner.ledger.journal import Record
     from tuner.ledger.selection import TrialRow
+    from tuner.ledger.states import State
 
 
 REGISTERED = ("name", "version", "alias", "reason")
@@ -68,7 +70,7 @@ class Summary:
         reference: Scores that others reported on this data.
         choices: Values chosen for settings that the space file left ``auto``, with reasons.
         remarks: Warnings about settings that do not fit the data.
-        status: How the study ended, or ``running``.
+        status: State of the study.
         time_ms: Time of the newest record.
         features: The study's feature sets: files by verdict, and clips by split.
         leakage: The worst of their audits.
@@ -95,7 +97,7 @@ class Summary:
     reference: str | None
     choices: list[dict[str, str]]
     remarks: list[str]
-    status: str
+    status: State
     time_ms: int
     features: list[dict[str, Any]]
     leakage: Leakage | None
@@ -115,6 +117,11 @@ class Summary:
     registered: Registration
     leaky_twin: LeakyTwin | None
     seconds: dict[str, float] | None
+
+    @property
+    def counts_in_words(self) -> str:
+        """How the trials ended."""
+        return selection.counts_in_words(self.counts)
 
     @property
     def metric(self) -> str:
@@ -245,7 +252,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         reference=config.get("reference"),
         choices=newest["study"].get("choices", []),
         remarks=newest["study"].get("remarks", []),
-        status=newest.get("study_end", {}).get("status", "running"),
+        status=state_of(records),
         time_ms=records[-1]["time_ms"],
         features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],
         leakage=worst_leakage(sets) if sets else None,

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tuner.ledger.states import State
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -103,7 +105,7 @@ def learning_rates(
 def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
     """Draw a metric over epochs, one line for each search trial, the winner in colour."""
     figure, axes = _figure((7.2, 3.4), "epoch", metric)
-    marks = {"stopped": "|", "failed": "x"}
+    marks = {State.STOPPED_EARLY: "|", State.FAILED: "x"}
     for row in rows:
         points = [(epoch, m[metric]) for epoch, m in row.history if metric in m]
         if not points:

@@ -182,9 +182,7 @@ def result_lines(summary: Summary, paths: StudyPaths, how_to_open: str | None) -
 def _facts(
     summary: Summary, paths: StudyPaths, how_to_open: str | None
 ) -> Iterator[tuple[str, str]]:
-    counts = summary.counts
-    ended = ", ".join(f"{counts[name]} {name}" for name in ("completed", "stopped", "failed"))
-    yield "trials", f"{counts['total']}: {ended}"
+    yield "trials", f"{summary.counts['total']}: {summary.counts_in_words}"
     yield from _scores(summary)
     for sentence in summary.pretrained:
         yield "pretrained", sentence

@@ -20,6 +20,7 @@ from tuner.config import Experiment, loads
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import Interrupted, StudyExistsError, UsageError
 from tuner.ledger.journal import Ledger, StudyPaths
+from tuner.ledger.states import State
 from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
 from tuner.report.terminal import Terminal, result_lines
@@ -94,6 +95,7 @@ def carry_out(
         closing(Ledger(paths.folder)) as ledger,
     ):
         begin(space, paths, ledger)
+        ledger.end_lost_run()
         if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
         terminal.status("opening the tracking store")
@@ -104,7 +106,7 @@ def carry_out(
                 terminal.recall(record)
             if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
                 data = (ledger.last("study") or {})["data"]
-                terminal.say(f"study {paths.name!r} on {data} is done; this is its result")
+                terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
                 publish(paths, ledger, tracker)
             else:
                 terminal.status(f"joining Ray at {address}" if address else "starting Ray")
@@ -129,7 +131,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
     summary = summarise(list(ledger.records()))
     found = {
-        "status": "done",
+        "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
         "tracking_uri": tracker.uri,
         "experiment": paths.name,
@@ -194,7 +196,7 @@ def _defaults() -> dict[str, str]:
 
 def is_done(ledger: Ledger) -> bool:
     """Return True if the study finished successfully."""
-    return (ledger.last("study_end") or {}).get("status") == "done"
+    return ledger.state is State.COMPLETED
 
 
 def run(study: Context) -> None:
@@ -206,24 +208,24 @@ def run(study: Context) -> None:
     # Refuse trials that could never start.
     cluster.trials_at_once(study.cluster, study.space.template.resources)
     seconds: dict[str, float] = {}
-    status = "failed"
+    status = State.FAILED
     try:
         with _timed(seconds, "total"):
             for name, stage in STAGES.items():
                 with _timed(seconds, name):
                     stage(study)
-        status = "done"
+        status = State.COMPLETED
     except SystemError as error:
         # If a signal handler raises inside Ray's compiled code, Ray raises a SystemError with that
         # exception as its cause.
         if error.__cause__ is None or isinstance(error.__cause__, Exception):
             raise
-        status = "interrupted"
+        status = State.INTERRUPTED
         raise error.__cause__ from None
     except Exception:
         raise
     except BaseException:
-        status = "interrupted"
+        status = State.INTERRUPTED
         raise
     finally:
         study.record("study_end", status=status, seconds=_added(study.ledger, seconds))

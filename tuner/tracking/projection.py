@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.selection import FUSION, REFIT
+from tuner.ledger.states import State
 from tuner.ledger.summary import VOTES, summarise
 from tuner.tracking.note import note
 
@@ -24,8 +25,9 @@ MAX_TAG = 8000
 # Names with any other character are refused, such as those of a second alternative, `linear#2`.
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-./: ]")
 
-STUDY_STATUS: dict[str, Status] = {
-    "done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
+MLFLOW_STATUS: dict[str, Status] = {
+    State.COMPLETED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
 }  # fmt: skip
 # Metrics of the best epoch that are shown besides the study's own.
 BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
@@ -193,14 +195,13 @@ class Projection:
         is_final = run.tags["stage"] == "final"
         if is_final and self._tested and self._tested["trial_id"] in shows:
             run.measure(_flat("test", self._tested["metrics"]), self._tested["time_ms"])
-        if record["status"] == "stopped":
-            run.tag("pruned", "true")
+        run.tag("state", record["status"])
         run.tag("note", record.get("note"))
         run.tag("error", record["error"])
-        run.set("FAILED" if record["status"] == "failed" else "FINISHED", time_ms)
-        if run.tags["stage"] == "search":
+        run.set(MLFLOW_STATUS[record["status"]], time_ms)
+        if run.tags["stage"] == "search" and record["status"] != State.INTERRUPTED:
             self._num_ended += 1
-            if best and record["status"] != "failed":
+            if best and record["status"] != State.FAILED:
                 self._improve(best["metrics"][self._metric], time_ms, parent)
 
     def _improve(self, value: float, time_ms: int, parent: Run) -> None:
@@ -252,8 +253,10 @@ class Projection:
         """End all runs."""
         for run in self.trials.values():
             if run.status == "RUNNING":
+                run.tag("state", State.INTERRUPTED)
                 run.set("KILLED", record["time_ms"])
-        parent.set(STUDY_STATUS[record["status"]], record["time_ms"])
+        parent.tag("state", record["status"])
+        parent.set(MLFLOW_STATUS[record["status"]], record["time_ms"])
 
 
 def _shown(record: Record, metrics: dict[str, float]) -> dict[str, float]:
