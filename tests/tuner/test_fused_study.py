@@ -27,7 +27,7 @@ from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import summarise
 from tuner.predict import load_model, predict_file
-from tuner.report.terminal import result_lines
+from tuner.report.result import result_lines
 from tuner.study import finish
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles

@@ -14,7 +14,7 @@ from tests.tuner.test_tracking import MemoryTracker, play
 from tuner.config import loads
 from tuner.ledger.journal import StudyPaths
 from tuner.ledger.summary import summarise
-from tuner.report.terminal import result_lines
+from tuner.report.result import result_lines
 from tuner.study.leaky_twin import by_clip
 from tuner.tracking.note import note
 

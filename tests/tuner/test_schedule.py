@@ -13,6 +13,7 @@ from pipelines.storage import Folder
 from tuner.config import Experiment, loads
 from tuner.errors import StudyError
 from tuner.ledger.selection import TrialRow, trial_rows
+from tuner.ledger.states import State
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.plan import Plan, Proposal, Queue, Recorder, reason_of_failure
 from tuner.trials.schedulers import SCHEDULERS, build_scheduler
@@ -27,7 +28,7 @@ def tune_trial(name: str) -> Any:
 
 def row(name: str, values: list[float], status: str, metric: str = "val_f1_macro") -> TrialRow:
     history = [(epoch, {metric: value}) for epoch, value in enumerate(values, start=1)]
-    return TrialRow(name, "search", 0, 0, {}, {}, None, history, status)
+    return TrialRow(name, "search", 0, 0, {}, {}, None, history, State(status))
 
 
 class Decisions:

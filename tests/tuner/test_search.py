@@ -19,6 +19,7 @@ from tuner.config.ranges import (
     Uniform,
 )
 from tuner.ledger.selection import TrialRow
+from tuner.ledger.states import State
 from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import (
     SAMPLERS,
@@ -56,7 +57,7 @@ def row(proposal: Proposal, value: float | None = None, status: str = "completed
     best = None if value is None else {"epoch": 1, "metrics": {"val_f1_macro": value}}
     return TrialRow(
         proposal.trial_id, "search", proposal.ordinal, proposal.seed, dict(proposal.params),
-        proposal.experiment.model_dump(mode="json"), None, status=status, best=best,
+        proposal.experiment.model_dump(mode="json"), None, status=State(status), best=best,
     )  # fmt: skip
 
 

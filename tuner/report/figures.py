@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.plain_text import printable
 from tuner.ledger.states import State
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(k)
     size = 9 if k <= MAX_NUMBERED else max(3, 180 // k)
-    names = [name if len(name) <= 18 else name[:17] + "…" for name in labels]
-    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
-    axes.set_yticks(ticks, names, fontsize=size)
+    names = [name if len(name) <= 18 else name[:17] + "…" for name in map(printable, labels)]
+    # Two dollar signs in a name are no formula.
+    style: dict[str, Any] = {"fontsize": size, "parse_math": False}
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", **style)
+    axes.set_yticks(ticks, names, **style)
     if k <= MAX_NUMBERED:
         for (i, j), count in np.ndenumerate(counts):
             if count:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from tuner.errors import decorating
 from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import REFIT
 from tuner.ledger.summary import VOTES
@@ -17,6 +19,8 @@ from tuner.report.leaderboard import as_csv, leaderboard
 from tuner.training.metrics import SCORES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.storage import Folder
     from tuner.ledger.summary import Summary
 
@@ -32,10 +36,13 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         folder: The study's folder.
         how_to_open: Line that shows the runs in MLflow; None if no store keeps them.
     """
-    pictures = _figures(summary, folder)
-    for name, content in pictures.items():
-        (folder / "figures").write_bytes(f"{name}.png", content)
-    folder.write_text("leaderboard.csv", as_csv(summary))
+    with decorating("leaderboard.csv"):
+        folder.write_text("leaderboard.csv", as_csv(summary))
+    pictures = {}
+    for name, draw in _figures(summary, folder).items():
+        with decorating(f"the figure {name}"):
+            pictures[name] = draw()
+            (folder / "figures").write_bytes(f"{name}.png", pictures[name])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tuner.report", ""),
         autoescape=True,
@@ -62,16 +69,18 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     folder.write_text("report.html", page)
 
 
-def _figures(summary: Summary, folder: Folder) -> dict[str, bytes]:
-    """Draw the figures that the study has data for, as PNG by name."""
+def _figures(summary: Summary, folder: Folder) -> dict[str, Callable[[], bytes]]:
+    """Return by name what draws the figures that the study has data for, as PNG."""
     winner = summary.winner.trial_id if summary.winner else None
-    drawn = {"history": figures.history(summary.trials, summary.metric, winner)}
+    history = partial(figures.history, summary.trials, summary.metric, winner)
+    drawn: dict[str, Callable[[], bytes]] = {"history": history}
     if test := summary.test:
-        drawn["confusion_matrix"] = figures.confusion_matrix(test.confusion, test.labels)
+        matrix = partial(figures.confusion_matrix, labels=test.labels)
+        drawn["confusion_matrix"] = partial(matrix, test.confusion)
         if (clips := test.clip_confusion) is not None:
-            drawn["confusion_clips"] = figures.confusion_matrix(clips, test.labels)
+            drawn["confusion_clips"] = partial(matrix, clips)
     if finder := _lr_finder(summary, folder):
-        drawn["lr_finder"] = figures.learning_rates(**finder)
+        drawn["lr_finder"] = partial(figures.learning_rates, **finder)
     return drawn
 
 

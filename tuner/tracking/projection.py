@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuner.errors import decorating
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.selection import FUSION, REFIT
 from tuner.ledger.states import State
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # Limits of MLflow (mlflow/utils/validation.py), in characters; it refuses or cuts what is longer.
+MAX_NAME = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
 # Names with any other character are refused, such as those of a second alternative, `linear#2`.
@@ -29,12 +31,14 @@ MLFLOW_STATUS: dict[str, Status] = {
     State.COMPLETED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.FAILED: "FAILED",
     State.INTERRUPTED: "KILLED",
 }  # fmt: skip
+# Records after which the note is written again.
+NOTED = {"confirmed", "fused", "test", "registered", "ensemble", "leaky_twin", "study_end"}
 # Metrics of the best epoch that are shown besides the study's own.
 BEST_METRICS = ("val_f1_macro", "val_accuracy", "val_loss")
 
 
 def _allowed(name: str) -> str:
-    return NOT_IN_NAMES.sub("-", name)
+    return NOT_IN_NAMES.sub("-", name)[:MAX_NAME]
 
 
 # Name, value, Unix milliseconds, step; MLflow stores equal ones once.
@@ -89,6 +93,7 @@ class Projection:
         self._metric, self._maximise = "", True
         self._best: float | None = None
         self._num_ended = 0
+        self._can_note = True
         self._source: dict[str, str] = {}
         self._tested: Record | None = None
 
@@ -104,20 +109,15 @@ class Projection:
             self.parent.set("RUNNING")
         if (handle := getattr(self, f"on_{kind}", None)) is not None:
             handle(record, self.parent)
-        if kind in (
-            "confirmed",
-            "fused",
-            "test",
-            "registered",
-            "ensemble",
-            "leaky_twin",
-            "study_end",
-        ):
-            summary = summarise(self._records)
-            self.parent.tag("mlflow.note.content", note(summary))
-            if kind == "study_end":
-                counts = {f"trials_{name}": value for name, value in summary.counts.items()}
-                self.parent.measure(counts, record["time_ms"])
+        if kind in NOTED and self._can_note:
+            self._can_note = False  # a note that fails once is not tried again
+            with decorating("the note in MLflow"):
+                summary = summarise(self._records)
+                self.parent.tag("mlflow.note.content", note(summary))
+                if kind == "study_end":
+                    counts = {f"trials_{name}": value for name, value in summary.counts.items()}
+                    self.parent.measure(counts, record["time_ms"])
+                self._can_note = True
 
     def _study(self, record: Record) -> Run:
         search, study = record["config"]["search"], record["study"]
