@@ -19,6 +19,8 @@ import pytest
 import sklearn.metrics
 from mlflow import MlflowClient
 
+from tests.conftest import write_tones
+from tests.hostile_names import CLASSES
 from tests.integration.test_executors import all_cpus_free
 from tuner.trials.cluster import Cluster
 
@@ -131,9 +133,10 @@ def ended(ran: Command, code: int, said: str) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFactory):
+def study(local_ray: Cluster, tmp_path_factory: pytest.TempPathFactory):
     """A study that was cut off twice on its way, its result, and how its processes ended."""
-    ran = command(local_ray, tones, tmp_path_factory.mktemp("study"))
+    folder = tmp_path_factory.mktemp("study")
+    ran = command(local_ray, write_tones(folder / "tones", labels=CLASSES), folder)
     process = ran.start()
     wait_for(lambda: ran.num_records("searching") > 0, process)
     # While Ray's compiled code waits for the first trial, the worst place for an exception.
@@ -147,6 +150,17 @@ def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFact
     assert code == 0, err
     cut = Cut(interrupted, killed, ended(ran, code, err))
     return ran, json.loads(out.splitlines()[-1]), cut
+
+
+def test_class_names_that_are_programs_cost_no_result(study) -> None:
+    ran, found, cut = study
+    # A control character becomes an escape where the feature set is written.
+    expected = [r"=1+1\x1b[31m\u202e" if "=1+1" in name else name for name in CLASSES]
+    assert {row["label"] for row in found["test"]["classes"]} == set(expected)
+    assert "warning" not in cut.finished.said
+    assert (ran.storage / "studies" / "small" / "figures" / "confusion_matrix.png").exists()
+    assert "\x1b" not in cut.finished.said
+    assert "continuing study 'small' (" in cut.finished.said
 
 
 def test_the_json_has_the_promised_keys(study) -> None:

@@ -11,7 +11,9 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from pipelines.storage import Folder
+from tests.hostile_names import HOSTILE
 from tests.tuner.studies import CONFUSION, LABELS, Script, finished_study
+from tuner.errors import decorating
 from tuner.ledger.summary import summarise
 from tuner.report import figures
 from tuner.report.page import write_report
@@ -275,3 +277,38 @@ def test_the_line_that_opens_the_trials_is_on_the_page(tmp_path: Path) -> None:
     assert " ".join(line.split()) in read(tmp_path).text
     report(finished_study(), tmp_path)
     assert "mlflow ui" not in read(tmp_path).text
+
+
+def test_no_name_of_a_class_or_an_error_costs_the_report(tmp_path: Path, capsys) -> None:
+    records = finished_study()
+    for record in records:
+        if record["kind"] == "test":
+            k = len(HOSTILE)
+            record |= {"labels": list(HOSTILE), "clip_confusion": None}
+            record["confusion"] = [[int(i == j) for i in range(k)] for j in range(k)]
+        if record["kind"] == "trial":
+            record["params"] = {f"key {name}": name for name in HOSTILE}
+        if record["kind"] == "trial_end" and record["error"]:
+            record["error"] = "".join(HOSTILE)
+    report(records, tmp_path)
+    assert capsys.readouterr().err == ""
+    page = read(tmp_path)
+    assert "script" not in page.tags
+    assert "{{ 7*7 }}" in page.text
+    assert (tmp_path / "figures" / "confusion_matrix.png").exists()
+    with (tmp_path / "leaderboard.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 8  # the head, and seven trials
+
+
+def test_a_part_of_the_report_that_fails_is_one_line(tmp_path: Path, capsys) -> None:
+    records = finished_study()
+    for record in records:
+        if record["kind"] == "test":
+            record["labels"] = ["bass", "house"]  # the figure has three classes
+    (tmp_path / "leaderboard.csv").mkdir()
+    with decorating("the report"):  # as a study calls it
+        report(records, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("warning: ") and "the result stands" in line for line in lines)
+    assert (tmp_path / "figures" / "history.png").exists()

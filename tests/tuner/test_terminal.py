@@ -91,7 +91,7 @@ def test_a_failed_trial_says_why() -> None:
 
 
 def test_a_log_of_long_trials_is_never_silent_for_more_than_half_a_minute() -> None:
-    terminal, text, clock = watch(is_terminal=False)
+    terminal, text, clock = watch(is_terminal=False, width=400)
     with terminal:
         terminal.stage("search", 4, 1e6)
         for record in records()[:-1]:
@@ -110,7 +110,7 @@ def test_a_log_of_long_trials_is_never_silent_for_more_than_half_a_minute() -> N
 
 
 def test_a_budget_ends_a_stage_before_its_trials_do() -> None:
-    terminal, text, clock = watch(is_terminal=False)
+    terminal, text, clock = watch(is_terminal=False, width=400)
     with terminal:
         terminal.stage("search", 100, 90.0)
         for record in records()[:-1]:
@@ -121,7 +121,7 @@ def test_a_budget_ends_a_stage_before_its_trials_do() -> None:
 
 
 def test_a_resumed_study_counts_what_is_done_and_shows_what_continues() -> None:
-    terminal, text, clock = watch(is_terminal=False)
+    terminal, text, clock = watch(is_terminal=False, width=400)
     end = {"kind": "study_end", "status": "interrupted"}
     cut = trial("t001-def", "search", [0.125], "running")
     for record in [*records(), *cut, end]:

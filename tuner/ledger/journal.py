@@ -71,7 +71,7 @@ def _encode(record: Record) -> bytes:
     # allow_nan=False: NaN is invalid JSON, and a non-finite metric must have become a failure
     # before it gets here.
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    body = text.encode()
+    body = text.encode(errors="backslashreplace")  # half characters, as JSON escapes them
     return b"%08x " % zlib.crc32(body) + body + b"\n"
 
 
