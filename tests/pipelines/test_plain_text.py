@@ -49,4 +49,4 @@ def test_lines_are_kept_and_an_encoding_that_lacks_a_character_is_no_error(
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stderr", stream)
     echo("error: first\n  \u00e4 \x1b[2J", err=True)
-    assert stream.buffer.getvalue() == b"error: first\n  \\xe4 \\x1b[2J\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"error: first\n  \\xe4 \\x1b[2J\n"
