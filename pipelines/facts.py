@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected, CatalogError
+from pipelines.plain_text import printable
 from pipelines.settings import SPLIT_RULES, SplitSpec
 from pipelines.sources.files import files_at
-from pipelines.sources.tracks import printable, shown
+from pipelines.sources.tracks import shown
 from pipelines.splits.groups import assign_groups, count_groups
 
 if TYPE_CHECKING:

@@ -119,7 +119,8 @@ class Folder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file with the guarantees and errors of ``writing``."""
-        self.write_bytes(name, text.encode())
+        # Bytes of a file name that are no UTF-8 must not cost the file.
+        self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file with the guarantees and errors of ``writing``."""

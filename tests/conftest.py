@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,12 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     assert running.processes() == []
 
 
-def write_tones(folder: Path, per_class: int = 12, seconds: float = 1.0) -> Path:
+LEVELS = ("low", "mid", "high")
+
+
+def write_tones(
+    folder: Path, per_class: int = 12, seconds: float = 1.0, labels: Sequence[str] = LEVELS
+) -> Path:
     """Write three classes of noisy tones by four artists each; returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -48,14 +53,14 @@ def write_tones(folder: Path, per_class: int = 12, seconds: float = 1.0) -> Path
     with (folder / "manifest.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "label", "artist"])
-        for label, hertz in (("low", 220.0), ("mid", 880.0), ("high", 3520.0)):
+        for level, label, hertz in zip(LEVELS, labels, (220.0, 880.0, 3520.0), strict=True):
             for number in range(per_class):
                 # Loud noise, so that one epoch does not already know everything.
                 pitch = hertz * 2 ** rng.uniform(-0.3, 0.3)
                 wave = 0.05 * np.sin(2 * np.pi * pitch * time_s) + 0.1 * rng.normal(
                     size=len(time_s)
                 )
-                name = f"{label} {number}.wav"
+                name = f"{level} {number}.wav"
                 soundfile.write(folder / name, wave, 16_000, subtype="PCM_16")
                 table.writerow([name, label, f"{label} artist {number % 4}"])
     return folder / "manifest.csv"

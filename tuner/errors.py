@@ -16,10 +16,31 @@ UserError                 exit 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
+from pipelines.plain_text import echo
+
+MAX_REASON = 300  # characters of an error in a warning
+
+
+@contextlib.contextmanager
+def decorating(what: str, on_failure: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Turn any failure in the block into one line of warning: it costs no result.
+
+    Args:
+        what: What the block makes, as the subject of a sentence.
+        on_failure: Called after a failure.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it decorates
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
+        on_failure()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+            echo(f"warning: {what} could not be made ({reason}); the result stands", err=True)
 
 
 class UsageError(UserError):
@@ -28,12 +49,19 @@ class UsageError(UserError):
     exit_code = 2
 
 
+FLAGS = {
+    "--name": "name", "--trials": "search.trials", "--budget": "search.budget",
+    "--data": "data.root",
+}  # fmt: skip
+"""Options of ``tuner.run`` that set a setting, which messages call by the word of the user."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault of a space file.
 
     Attributes:
-        file: The file as the user named it, or ``--set a.b`` for an override.
+        file: The file as the user named it, or ``--set a.b`` or ``--name`` for an override.
         line: Line, from 1.
         column: Column in characters, from 1.
         path: Dotted path of the setting, empty when the fault is in the text itself.
@@ -47,8 +75,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}: "
-        return place + (f"{self.path}: " if self.path else "") + self.message
+        place = self.file if self.file in FLAGS else f"{self.file}:{self.line}:{self.column}"
+        path = "" if FLAGS.get(self.file) == self.path else self.path
+        return ": ".join(filter(None, (place, path, self.message)))
 
 
 class ConfigError(UsageError):

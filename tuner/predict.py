@@ -153,6 +153,7 @@ def main(
     """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
     from pipelines.audio.sandbox import Decoder
     from pipelines.errors import UserError
+    from pipelines.plain_text import echo
     from tuner.errors import UsageError
 
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
@@ -169,20 +170,23 @@ def main(
                 failed = failed or prediction.error is not None
                 _show(prediction, shown["top"], shown["as_json"])
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(3 if failed else 0)
 
 
 def _show(prediction: Prediction, top: int, as_json: bool) -> None:
+    from pipelines.plain_text import echo, printable
+
+    path = printable(prediction.path)
     if as_json:
-        click.echo(json.dumps(asdict(prediction), ensure_ascii=False))
+        echo(json.dumps(asdict(prediction)))
     elif prediction.label is None:
-        click.echo(f"{prediction.path}  error: {prediction.error}", err=True)
+        echo(f"{path}  error: {printable(prediction.error)}", err=True)
     else:
         shares = list(prediction.probabilities.items())[:top]
         words = "  ".join(f"{label} {share:.3f}" for label, share in shares)
-        click.echo(f"{prediction.path}  {words}")
+        echo(f"{path}  {printable(words)}")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def main(space: Path, **options: Any) -> None:
     python -m tuner.run search_spaces/resnet.yaml --data my-music --budget 30m
     """  # noqa: D301 - click reads the control character
     from pipelines.errors import UserError
+    from pipelines.plain_text import echo
     from tuner.errors import Interrupted
 
     try:
@@ -52,18 +53,18 @@ def main(space: Path, **options: Any) -> None:
     except UserError as error:
         if options["verbose"]:
             raise
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if options["verbose"]:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt) as stop:
         words = [in_public(word) for word in sys.argv[1:] if word != "--resume"]
-        click.echo("interrupted; finished work is kept. To continue:", err=True)
-        click.echo(f"  python -m tuner.run {shlex.join(words)} --resume", err=True)
+        echo("interrupted; finished work is kept. To continue:", err=True)
+        echo(f"  python -m tuner.run {shlex.join(words)} --resume", err=True)
         sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
 
 
@@ -76,6 +77,7 @@ def in_public(word: str) -> str:
 
 def _run(path: Path, options: dict[str, Any]) -> int:
     """Check the options, run the study and print its result; return the exit code."""
+    from pipelines.plain_text import echo
     from pipelines.storage import Folder
     from tuner.errors import UsageError
     from tuner.study import features
@@ -83,9 +85,9 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     storage = Folder.at(options["storage"])
     space, root = _load(path, options, storage)
     for warning in (*space.warnings, *space.remarks):
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     if options["print_config"]:
-        click.echo(space.to_yaml(), nl=False)
+        echo(space.to_yaml().rstrip("\n"))
         return 0
     source = features.data_source(root, storage)
     if options["dry_run"]:
@@ -93,7 +95,7 @@ def _run(path: Path, options: dict[str, Any]) -> int:
 
         _check(space, source)
         for line in plan_lines(space):
-            click.echo(line)
+            echo(line)
         return 0
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
@@ -106,15 +108,15 @@ def _run(path: Path, options: dict[str, Any]) -> int:
         if space.is_pretrained:
             from tuner.study.preflight import check_weights  # loads torch
 
-            check_weights(space, lambda line: click.echo(line, err=True))
+            check_weights(space, lambda line: echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
     outcome = carry_out(space, paths, options["address"], options["leaky_twin"])
     if options["as_json"]:
-        click.echo(json.dumps(outcome.found, ensure_ascii=False))
+        echo(json.dumps(outcome.found))
     else:
         for line in outcome.lines:
-            click.echo(line)
+            echo(line)
     return 0 if outcome.summary.is_complete else 3
 
 
@@ -135,14 +137,11 @@ def _check(space: Space, source: str | Path) -> None:
 def _load(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
     """Load the space file with the options; return the space, without secrets, and its data."""
     from tuner.config import as_override, load
-    from tuner.errors import UsageError
+    from tuner.errors import FLAGS, UsageError
     from tuner.study.surroundings import AtHand
 
-    flags = {
-        "name": options["name"], "search.trials": options["trials"],
-        "search.budget": options["budget"], "data.root": options["data"],
-    }  # fmt: skip
-    asked = [as_override(key, value) for key, value in flags.items() if value is not None]
+    flags = {flag: options[flag.removeprefix("--")] for flag in FLAGS}
+    asked = [as_override(flag, value) for flag, value in flags.items() if value is not None]
     space = load(path, [*options["overrides"], *asked], AtHand(storage))
     data = space.template.data
     if options["leaky_twin"] and data.split_spec.unit == "clip":

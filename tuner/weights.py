@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.errors import UserError
+from pipelines.plain_text import echo
 
 if TYPE_CHECKING:
     from tuner.models.published import Published
@@ -42,7 +43,7 @@ def main(context: click.Context, as_json: bool) -> None:
     from tuner.models.published import published
 
     for row in published().values():
-        click.echo(json.dumps(_as_data(row)) if as_json else _in_words(row))
+        echo(json.dumps(_as_data(row)) if as_json else _in_words(row))
 
 
 @main.command()
@@ -59,9 +60,9 @@ def fetch(names: tuple[str, ...]) -> None:
             raise UsageError(unknown("weights", absent[0], known))
         for name in names:
             known[name].fetch()
-            click.echo(f"{name}  {known[name].find()}")
+            echo(f"{name}  {known[name].find()}")
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
 
 

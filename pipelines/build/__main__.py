@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
+from pipelines.plain_text import echo, printable
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
 from pipelines.sources.listing import shown_few
-from pipelines.sources.tracks import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,20 +104,18 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
         result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as stop:
-        click.echo(
-            "interrupted; to continue, run the same command: finished work is kept", err=True
-        )
+        echo("interrupted; to continue, run the same command: finished work is kept", err=True)
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     found = result.feature_set
     notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
     if catalog.unlisted:
         notes.append(f"not listed: {shown_few([*map(printable, catalog.unlisted)])}")
-    click.echo(summary(found, notes), err=as_json)
+    echo(summary(found, notes), err=as_json)
     if as_json:
-        print(json.dumps(as_data(found, time.monotonic() - started, result.resumed_tracks)))
+        echo(json.dumps(as_data(found, time.monotonic() - started, result.resumed_tracks)))
     sys.exit(EXIT_SOME_REJECTED if found.manifest.tracks.quarantined else 0)
 
 
@@ -131,7 +129,7 @@ def _fetch_weights(feature: FeatureSpec) -> None:
 
     for one in selection.parse_all(feature.networks):
         if not is_file(one.source):
-            store.weights_file(one.network, lambda line: click.echo(line, err=True))
+            store.weights_file(one.network, lambda line: echo(line, err=True))
 
 
 def _reuse_notes(result: BuildResult, *, verify: bool) -> list[str]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects, write_tracks
 from pipelines.features import FORMAT_VERSION, feature_key
+from pipelines.plain_text import printable
 from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
-from pipelines.sources.tracks import Catalog, Track, printable, shown
+from pipelines.sources.tracks import Catalog, Track, shown
 from pipelines.storage import Folder
 from pipelines.store import (
     DECODED,

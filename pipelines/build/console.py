@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pipelines.plain_text import printable
 from pipelines.settings import SPLITS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def progress_lines(
         if rate > 0:
             parts.append(f"{rate:.0f} files/s")
         if rate > 0 and left:
-            parts.append(f"{_duration(left / rate)} left")
+            parts.append(f"{duration(left / rate)} left")
         text = ", ".join(parts)
         out.write(f"\r\x1b[K{text}" if live else f"{text}\n")
         if live and not left:
@@ -103,12 +104,12 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
     lines.append(f"groups: {manifest.group_source}")
     lines += _audit(manifest)
     lines.append(f"feature set: {feature_set.path}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _table(manifest: Manifest) -> Iterator[str]:
     """Yield a table of classes: tracks by split, files by verdict."""
-    names = {label: label or "(no label)" for label in manifest.verdicts}
+    names = {label: printable(label) or "(no label)" for label in manifest.verdicts}
     width = max(len("class"), len("clips"), *(len(name) for name in names.values()))
     heads = [*SPLITS, "ok", "flagged", "skipped"]
     yield f"{'class':<{width}}  " + " ".join(f"{head:>8}" for head in heads)
@@ -150,7 +151,8 @@ def _audit(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the unit that a reader would use, rounded."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"

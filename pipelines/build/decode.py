@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow
 
 from pipelines.errors import AudioRejected
+from pipelines.plain_text import printable
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
-from pipelines.sources.tracks import Catalog, Track, printable
+from pipelines.sources.tracks import Catalog, Track
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import pyarrow.parquet
 
 from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
+from pipelines.plain_text import for_cell, printable
 from pipelines.settings import SPLITS, Split
-from pipelines.sources.tracks import Track, printable, shown
+from pipelines.sources.tracks import Track, shown
 from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 _GROUP_BYTES = 8 << 20
 # Large enough for remote reads, small enough that several threads write one set together.
 _PART_BYTES = 64 << 20
-
-# First characters of a cell that a spreadsheet would run as a formula (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _TRACKS_SCHEMA = pyarrow.schema(
     [
@@ -189,10 +187,6 @@ def write_rejects(
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["path", "label", "reason", "detail"])
-    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    writer.writerows([for_cell(cell) for cell in row] for row in rows)
     folder.write_text(name, text.getvalue())
     return len(rows)
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

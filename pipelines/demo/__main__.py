@@ -10,6 +10,7 @@ import click
 
 from pipelines.demo import write_demo
 from pipelines.errors import UserError
+from pipelines.plain_text import echo
 
 
 def _print_progress(done: int, total: int) -> None:
@@ -33,12 +34,12 @@ def main(folder: Path, tracks: int, seed: int, workers: int | None) -> None:
     try:
         manifest = write_demo(folder, tracks, seed, workers, _print_progress)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
-    print(manifest)
+    echo(manifest)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.errors import CatalogError
+from pipelines.plain_text import printable
 from pipelines.sources.files import Files, files_at, is_uri, local_path, printable_root, split_uri
 from pipelines.sources.layouts import published
 from pipelines.sources.layouts.folders import read_folders
 from pipelines.sources.layouts.manifest import find_manifest, read_manifest
 from pipelines.sources.listing import SUFFIXES
-from pipelines.sources.tracks import Catalog, colliding, name_tracks, printable
+from pipelines.sources.tracks import Catalog, colliding, name_tracks
 
 
 class Layout(NamedTuple):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Self
 
+from pipelines.plain_text import printable
+
 # Cells without a value, as table programs write them. Not ``no``, ``none`` or ``null``: these are
 # words, and words can be classes.
 _NO_LABEL = frozenset({"", "nan"})
@@ -195,8 +197,3 @@ def shown(track: Track) -> str:
         return path
     end = "end" if track.end_s is None else f"{track.end_s:g} s"
     return f"{path} [{track.start_s:g} s to {end}]"
-
-
-def printable(text: str) -> str:
-    """Return text that is valid UTF-8: other bytes of a file name become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

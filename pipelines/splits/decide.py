@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from pipelines.duplicates import exact_pairs, near_pairs
 from pipelines.errors import BuildError
+from pipelines.plain_text import printable
 from pipelines.settings import Split, SplitSpec, Tolerance
-from pipelines.sources.tracks import Catalog, Track, printable, shown
+from pipelines.sources.tracks import Catalog, Track, shown
 from pipelines.splits.assign import (
     assign_clip_splits,
     assign_splits,

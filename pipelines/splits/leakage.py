@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelines.plain_text import printable
 from pipelines.settings import Split
-from pipelines.sources.tracks import Track, printable, shown
+from pipelines.sources.tracks import Track, shown
 from pipelines.splits.groups import Pair, joined_names
 
 MAX_EXAMPLES = 20

@@ -130,7 +130,7 @@ def test_two_workers_compute_what_one_process_computes(on_workers: Ran, in_proce
 def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(on_workers: Ran) -> None:
     assert set(on_workers.values) == {"learns", "slow"}
     assert on_workers.end("learns")["status"] == "completed"
-    assert on_workers.end("slow")["status"] == "stopped"
+    assert on_workers.end("slow")["status"] == "stopped early"
     assert all_cpus_free()
     assert groups_left() == []
 
@@ -170,7 +170,8 @@ def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
     ray.kill(blocker)
     # On a slow machine the budget ends before the trial has started at all.
     assert [r["kind"] for r in ran.records] in (["trial", "trial_end"], [])
-    assert [r["status"] for r in ran.records if r["kind"] == "trial_end"] in (["stopped"], [])
+    ends = [(r["status"], r["note"]) for r in ran.records if r["kind"] == "trial_end"]
+    assert ends in ([("stopped early", "the budget of the search ended")], [])
     assert all_cpus_free()
 
 

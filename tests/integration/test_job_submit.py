@@ -76,7 +76,7 @@ def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:
     }  # fmt: skip
     assert expected <= summary.keys()
     inner = {
-        "trials": {"total", "completed", "stopped", "failed"},
+        "trials": {"total", "completed", "stopped_early", "failed", "interrupted"},
         "best": {"trial_id", "run_id", "config", "val"},
         "confirm": {"top", "seeds", "mean", "ci95", "refit"},
         "test": {"f1_macro", "accuracy", "ci95", "tracks", "clip_f1_macro"},
@@ -97,9 +97,11 @@ def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:
     (feature_set,) = summary["features"]
     assert {"fingerprint", "path", "tracks", "clips"} <= feature_set.keys()
     # two search trials and one confirmation; twelve files, all sound
-    assert summary["trials"] == {"total": 3, "completed": 3, "stopped": 0, "failed": 0}
+    assert summary["trials"] == {
+        "total": 3, "completed": 3, "stopped_early": 0, "failed": 0, "interrupted": 0,
+    }  # fmt: skip
     assert feature_set["tracks"] == {"listed": 12, "ok": 12, "flagged": 0, "quarantined": 0}
-    assert summary["status"] == "done"
+    assert summary["status"] == "completed"
     assert Path(summary["study_dir"]).is_relative_to(job.storage)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipelines.storage import Folder
-from tests.integration.test_mlflow_ui import BROWSER, FLAGS, ended_afterwards
+from tests.browser import BROWSER, DRIVER, browser
 from tests.tuner.studies import finished_study
 from tuner.ledger.summary import summarise
 from tuner.report.page import write_report
@@ -33,7 +32,7 @@ frame.srcdoc = {page};
 </script>"""
 
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="chromium is not installed"),
+    pytest.mark.skipif(None in (BROWSER, DRIVER), reason="chromium is not installed"),
     pytest.mark.timeout(120),
 ]
 
@@ -49,18 +48,9 @@ def test_the_page_fits_its_window(tmp_path: Path, width: int) -> None:
     # "</script>" would end the script that holds the page.
     text = json.dumps(page).replace("</", "<\\/")
     (tmp_path / "frame.html").write_text(MEASURE.format(width=width, page=text))
-    assert BROWSER is not None
-    command = [
-        BROWSER, *FLAGS, "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
-        "--dump-dom", "--virtual-time-budget=5000", f"file://{tmp_path / 'frame.html'}",
-    ]  # fmt: skip
-    with ended_afterwards(
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, start_new_session=True,
-        )
-    ) as browser:  # fmt: skip
-        dom, _ = browser.communicate(timeout=PAGE_TIMEOUT_SECONDS)
+    with browser(tmp_path / "profile") as shown:
+        shown.open(f"file://{tmp_path / 'frame.html'}")
+        dom = shown.wait_for_text("end")
     found = re.search(r"width (\d+) needed (\d+) wide (\d+) svg (\d+) buttons (\d+) end", dom)
     assert found, dom[-500:]
     assert [int(one) for one in found.groups()] == [width, width, 0, 7, 2]

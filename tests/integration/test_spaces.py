@@ -93,7 +93,7 @@ def test_it_runs_to_a_registered_model_that_answers(
             "--address", local_ray.address, "--trials", "2", "--json", *settings,
         )
     )  # fmt: skip
-    assert found["status"] == "done"
+    assert found["status"] == "completed"
     assert (found["trials"]["total"], found["trials"]["failed"]) == (4, 0)
     assert found["leakage"]["passed"]
     assert math.isfinite(found["confirm"]["mean"])

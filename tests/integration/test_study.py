@@ -19,6 +19,8 @@ import pytest
 import sklearn.metrics
 from mlflow import MlflowClient
 
+from tests.conftest import write_tones
+from tests.hostile_names import CLASSES
 from tests.integration.test_executors import all_cpus_free
 from tuner.trials.cluster import Cluster
 
@@ -131,9 +133,10 @@ def ended(ran: Command, code: int, said: str) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFactory):
+def study(local_ray: Cluster, tmp_path_factory: pytest.TempPathFactory):
     """A study that was cut off twice on its way, its result, and how its processes ended."""
-    ran = command(local_ray, tones, tmp_path_factory.mktemp("study"))
+    folder = tmp_path_factory.mktemp("study")
+    ran = command(local_ray, write_tones(folder / "tones", labels=CLASSES), folder)
     process = ran.start()
     wait_for(lambda: ran.num_records("searching") > 0, process)
     # While Ray's compiled code waits for the first trial, the worst place for an exception.
@@ -149,9 +152,21 @@ def study(local_ray: Cluster, tones: Path, tmp_path_factory: pytest.TempPathFact
     return ran, json.loads(out.splitlines()[-1]), cut
 
 
+def test_class_names_that_are_programs_cost_no_result(study) -> None:
+    ran, found, cut = study
+    # A control character becomes an escape where the feature set is written.
+    expected = [r"=1+1\x1b[31m\u202e" if "=1+1" in name else name for name in CLASSES]
+    assert {row["label"] for row in found["test"]["classes"]} == set(expected)
+    assert "warning" not in cut.finished.said
+    assert (ran.storage / "studies" / "small" / "figures" / "confusion_matrix.png").exists()
+    assert "\x1b" not in cut.finished.said
+    assert "continuing study 'small' (" in cut.finished.said
+
+
 def test_the_json_has_the_promised_keys(study) -> None:
     _, found, _ = study
-    assert (found["status"], found["study"], found["experiment"]) == ("done", "small", "small")
+    assert found["status"] == "completed"
+    assert (found["study"], found["experiment"]) == ("small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
     keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds "
     keys += "choices"
@@ -166,7 +181,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     }
     assert sum(found["features"][0]["clips"].values()) == 72
     assert found["trials"]["total"] == 3 + 2 * 1
-    assert sum(found["trials"][k] for k in ("completed", "stopped", "failed")) == 5
+    assert sum(found["trials"][k] for k in ("completed", "stopped_early", "failed")) == 5
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
     assert [row["name"] for row in found["baselines"]] == [
@@ -272,7 +287,7 @@ def test_the_same_command_again_shows_the_result_and_runs_nothing(study) -> None
     code, out, err = ran.run("--leaky-twin")
     assert code == 0
     assert json.loads(out.splitlines()[-1]) == found
-    assert "is done" in err
+    assert "has completed" in err
     assert len(ran.runs()) == before
     assert len(ran.ledger()) == records
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import AudioRejected
+from pipelines.plain_text import printable
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.files import (
     files_at,
@@ -23,7 +24,7 @@ from pipelines.sources.files import (
     split_uri,
 )
 from pipelines.sources.files.local import locate
-from pipelines.sources.tracks import printable, track_id
+from pipelines.sources.tracks import track_id
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -147,7 +147,7 @@ def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, A
     script.whole_trial("t1", 1, 0.90)
     script.trial("t2", 2)
     script.epochs("t2", 0.4, range(1, 3))
-    script.end("t2", "stopped", 0.4, 2)
+    script.end("t2", "stopped early", 0.4, 2)
     script.trial("t3", 3)
     script.end("t3", "failed", 0.0, 0)
     script.whole_trial("t1-s1", 1, 0.85, stage="confirm", parent="t1")
@@ -184,5 +184,5 @@ def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, A
         alias="champion" if passed else None, reason=f"{name} version 1 is champion",
     )  # fmt: skip
     script.add("ensemble", rows=[vote(*row) for row in VOTES], problems=[])
-    script.add("study_end", status="done", seconds={"total": 42.0})
+    script.add("study_end", status="completed", seconds={"total": 42.0})
     return script.records

@@ -558,3 +558,18 @@ def test_settings_that_a_forest_does_not_read_tell_no_two_trials_apart() -> None
     for other in ("train: {balance: loss}\n", "features: {hop_length: 256}\n"):
         assert read(forest, other) != plain
     assert read("{name: forest, max_depth: 6}") != plain
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--name", "a/b", "must be 1 to 64 letters"),
+        ("--trials", 3_000_000, "must be at most 100000"),
+        ("--budget", "soon", "must be a duration"),
+        ("--data", "", "must have 1 or more characters"),
+    ],
+)
+def test_a_message_calls_an_option_as_the_user_wrote_it(flag: str, value, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(PLAIN, overrides=[as_override(flag, value)])
+    assert str(caught.value).startswith(f"{flag}: {words}")

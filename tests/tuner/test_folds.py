@@ -190,7 +190,7 @@ class Racing(Study):
                 self.record("epoch", trial_id=name, epoch=fold, metrics=measured)
             self.record(
                 "trial_end", trial_id=name, epochs=len(means), error=None,
-                status="completed" if len(means) == 5 else "stopped",
+                status="completed" if len(means) == 5 else "stopped early",
                 best={"epoch": len(means), "metrics": history[-1]},
             )  # fmt: skip
 

@@ -27,7 +27,7 @@ from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import summarise
 from tuner.predict import load_model, predict_file
-from tuner.report.terminal import result_lines
+from tuner.report.result import result_lines
 from tuner.study import finish
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
@@ -134,7 +134,7 @@ def study(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
         )  # fmt: skip
         for stage in (fuse_best, finish.test_winner, finish.register_winner, compare_ensembles):
             stage(found)
-        found.record("study_end", status="done", seconds={"total": 1.0})
+        found.record("study_end", status="completed", seconds={"total": 1.0})
         yield found
         tracker.close()
 

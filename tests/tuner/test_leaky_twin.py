@@ -14,7 +14,7 @@ from tests.tuner.test_tracking import MemoryTracker, play
 from tuner.config import loads
 from tuner.ledger.journal import StudyPaths
 from tuner.ledger.summary import summarise
-from tuner.report.terminal import result_lines
+from tuner.report.result import result_lines
 from tuner.study.leaky_twin import by_clip
 from tuner.tracking.note import note
 
@@ -36,7 +36,7 @@ def with_twin(leaky: dict[str, Any] | None, error: str | None = None) -> list[di
          "best": {"epoch": 1, "metrics": metrics(0.97)}, "error": None},
         {"kind": "leaky_twin", "trial_id": "leaky-t1-s2", "repeats": "t1-s2",
          "honest": scores(0.7807, 0.79, 19), "leaky": leaky, "error": error},
-        {"kind": "study_end", "status": "done", "seconds": {"total": 50.0}},
+        {"kind": "study_end", "status": "completed", "seconds": {"total": 50.0}},
     ]  # fmt: skip
     for one in added:
         last = records[-1]

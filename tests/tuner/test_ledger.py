@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.storage import Folder
 from tuner.errors import StudyError
-from tuner.ledger.journal import Ledger
+from tuner.ledger.journal import Ledger, is_finished
 
 
 @pytest.fixture
@@ -83,3 +83,27 @@ def test_not_a_number_is_refused(study: Folder) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         ledger.append("epoch", metrics={"val_loss": float("nan")})
     assert list(Ledger(study).records()) == []
+
+
+def test_the_words_of_older_ledgers_are_read_as_those_of_today(study: Folder) -> None:
+    first = Ledger(study, ticking())
+    for kind, status in (("trial_end", "stopped"), ("trial_end", "failed"), ("study_end", "done")):
+        first.append(kind, status=status)
+    first.close()
+    again = Ledger(study, ticking())
+    words = [record["status"] for record in again.records()]
+    assert words == ["stopped early", "failed", "completed"]
+    assert again.state == "completed"
+    assert is_finished(study)
+
+
+def test_a_run_whose_driver_died_ends_as_interrupted_when_it_was_last_alive(study: Folder) -> None:
+    with_epochs(study).close()
+    again = Ledger(study, ticking(9000))
+    again.end_lost_run()
+    again.end_lost_run()  # nothing is left to end
+    assert list(again.records())[3:] == [
+        {"seq": 3, "time_ms": 1002, "kind": "study_end", "status": "interrupted", "seconds": {}},
+    ]
+    again.append("epoch", epoch=3)
+    assert again.state == "running"

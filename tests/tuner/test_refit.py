@@ -114,7 +114,7 @@ def test_a_final_fit_that_was_cut_off_is_neither_tested_nor_final(tmp_path: Path
     )  # fmt: skip
     best = {"epoch": 3, "metrics": {"val_f1_macro": 1.0}}
     study.record(
-        "trial_end", trial_id="refit-c0-1", status="stopped", epochs=3, best=best, error=None
+        "trial_end", trial_id="refit-c0-1", status="stopped early", epochs=3, best=best, error=None
     )
     assert final.final_model(study).trial_id == "c0-1"
     final.fit_finally(study)

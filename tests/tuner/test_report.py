@@ -14,7 +14,9 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from pipelines.storage import Folder
+from tests.hostile_names import HOSTILE
 from tests.tuner.studies import CONFUSION, LABELS, Script, finished_study
+from tuner.errors import decorating
 from tuner.ledger.summary import summarise
 from tuner.report import facts, training_figures
 from tuner.report.page import write_report
@@ -95,14 +97,11 @@ def test_per_class_table_agrees_with_scikit_learn(page: Reader) -> None:
     assert "house (2)" in text  # what techno is mostly taken for
 
 
-HOSTILE = ["<img src=x onerror=alert(1)>", "$a$ & $b_$", "\x1b[31mred\x07 \u202eabc"]
-
-
 def test_text_from_users_is_escaped(tmp_path: Path) -> None:
     records = finished_study()
     for record in records:
         if record["kind"] == "test":
-            record["labels"] = HOSTILE
+            record["labels"] = ["<img src=x onerror=alert(1)>", "$a$ & $b_$", "\x1b[31mred\x07"]
         if record["kind"] == "trial_end" and record["error"]:
             record["error"] = "<script>alert(2)</script>"
         if record["kind"] == "trial" and record["trial_id"] == "t0":
@@ -149,9 +148,13 @@ def test_leaderboard_is_ranked_and_safe_for_spreadsheets(tmp_path: Path) -> None
     report(records, tmp_path)
     with (tmp_path / "leaderboard.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["rank"], row["trial_id"]) for row in rows] == [
-        ("1", "t1"), ("2", "t0"), ("3", "t2"), ("", "t3"),
+    assert [(row["rank"], row["stage"], row["trial_id"], row["repeats"]) for row in rows] == [
+        ("1", "search", "t1", ""), ("2", "search", "t0", ""), ("3", "search", "t2", ""),
+        ("", "search", "t3", ""), ("", "confirm", "t1-s1", "t1"), ("", "confirm", "t1-s2", "t1"),
+        ("", "final", "final-t1-s2", "t1-s2"),
     ]  # fmt: skip
+    # 0.88 * (1 - e^-2.5)
+    assert [row["val_f1_macro"][:6] for row in rows[4:]] == ["0.7802", "0.8077", "0.8077"]
     assert rows[0]["'=cmd"] == "'@SUM(1)"
     assert rows[0]["optim.lr"] == "-0.5"  # a number, not a text that starts with a minus
     assert rows[3]["error"] == "loss is nan"
@@ -416,4 +419,41 @@ def test_a_figure_that_fails_is_a_line_of_the_page(
     monkeypatch.setattr("tuner.report.training_figures.losses", fail)
     report(untested(), tmp_path)
     assert "Not told here: figure losses: no <room>" in read(tmp_path).text
+    assert (tmp_path / "figures" / "history.svg").exists()
+
+
+def test_no_name_of_a_class_or_an_error_costs_the_report(tmp_path: Path, capsys) -> None:
+    records = finished_study()
+    for record in records:
+        if record["kind"] == "test":
+            k = len(HOSTILE)
+            record |= {"labels": list(HOSTILE), "clip_confusion": None}
+            record["confusion"] = [[int(i == j) for i in range(k)] for j in range(k)]
+        if record["kind"] == "trial":
+            record["params"] = {f"key {name}": name for name in HOSTILE}
+        if record["kind"] == "trial_end" and record["error"]:
+            record["error"] = "".join(HOSTILE)
+    report(records, tmp_path)
+    assert capsys.readouterr().err == ""
+    page = read(tmp_path)
+    assert page.tags.count("script") == 1  # the page's own
+    assert "{{ 7*7 }}" in page.text
+    assert "Not told here" not in page.text
+    for path in (tmp_path / "figures").iterdir():
+        ElementTree.parse(path)  # well-formed, whatever the names
+    with (tmp_path / "leaderboard.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 8  # the head, and seven trials
+
+
+def test_a_part_of_the_report_that_fails_is_one_line(tmp_path: Path, capsys) -> None:
+    records = finished_study()
+    for record in records:
+        if record["kind"] == "test":
+            record["labels"] = ["bass", "house"]  # the figure has three classes
+    (tmp_path / "leaderboard.csv").mkdir()
+    with decorating("the report"):  # as a study calls it
+        report(records, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("warning: ") and "the result stands" in line for line in lines)
     assert (tmp_path / "figures" / "history.svg").exists()

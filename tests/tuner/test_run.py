@@ -199,11 +199,11 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ended", "words", "is_shown"),
     [
-        ([("study_end", "done")], [], True),
+        ([("study_end", "completed")], [], True),
         ([("study_end", "failed")], [], False),
-        ([("study_end", "done"), ("study_end", "interrupted")], [], False),
-        ([("study_end", "done")], ["--leaky-twin"], False),  # which is to be trained yet
-        ([("leaky_twin", ""), ("study_end", "done")], ["--leaky-twin"], True),
+        ([("study_end", "completed"), ("study_end", "interrupted")], [], False),
+        ([("study_end", "completed")], ["--leaky-twin"], False),  # which is to be trained yet
+        ([("leaky_twin", ""), ("study_end", "completed")], ["--leaky-twin"], True),
     ],
 )
 def test_a_finished_study_needs_neither_its_weights_nor_its_data(

@@ -11,7 +11,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from pipelines.storage import Folder
 from tuner.config import Experiment, loads
+from tuner.errors import StudyError
 from tuner.ledger.selection import TrialRow, trial_rows
+from tuner.ledger.states import State
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.plan import Plan, Proposal, Queue, Recorder, reason_of_failure
 from tuner.trials.schedulers import SCHEDULERS, build_scheduler
@@ -26,7 +28,7 @@ def tune_trial(name: str) -> Any:
 
 def row(name: str, values: list[float], status: str, metric: str = "val_f1_macro") -> TrialRow:
     history = [(epoch, {metric: value}) for epoch, value in enumerate(values, start=1)]
-    return TrialRow(name, "search", 0, 0, {}, {}, None, history, status)
+    return TrialRow(name, "search", 0, 0, {}, {}, None, history, State(status))
 
 
 class Decisions:
@@ -73,7 +75,9 @@ def test_with_folds_a_trial_goes_on_while_it_is_within_the_noise_of_the_best() -
 
 def test_with_folds_a_loss_is_compared_with_the_median() -> None:
     text = RACE + "search: {metric: val_loss, mode: min}\n"
-    known = [row(f"t{n}", [loss], "stopped", "val_loss") for n, loss in enumerate((0.3, 0.5, 0.7))]
+    known = [
+        row(f"t{n}", [loss], "stopped early", "val_loss") for n, loss in enumerate((0.3, 0.5, 0.7))
+    ]
     race = Decisions(*known, text=text, num_tracks=100)
     assert race.on("t3", 1, 0.45) == TrialScheduler.CONTINUE
     assert race.on("t4", 1, 0.60) == TrialScheduler.STOP
@@ -91,7 +95,7 @@ def test_a_resumed_study_decides_like_one_that_was_not_interrupted() -> None:
         through.on("t0", epoch, curves["t0"][epoch - 1])
     # The second trial passes its first rung or is stopped there; then the study is killed.
     t1 = [through.on("t1", epoch, curves["t1"][epoch - 1]) for epoch in (1, 2)]
-    status = "stopped" if TrialScheduler.STOP in t1 else "running"
+    status = "stopped early" if TrialScheduler.STOP in t1 else "running"
     resumed = Decisions(
         row("t0", list(curves["t0"]), "completed"), row("t1", list(curves["t1"][:2]), status)
     )
@@ -166,7 +170,7 @@ def test_a_trial_counts_with_the_epoch_whose_weights_it_keeps(
         stage.recorder.report("t0", {"epoch": number, metric: value, "val_loss": loss})
     stage.recorder.end("t0")
     assert stage.records[-1]["best"]["epoch"] == best
-    assert stage.records[-1]["status"] == ("completed" if len(epochs) == 4 else "stopped")
+    assert stage.records[-1]["status"] == ("completed" if len(epochs) == 4 else "stopped early")
     assert stage.values == [epochs[best - 1][0]]
 
 
@@ -222,3 +226,19 @@ def test_a_full_disk_in_a_trial_is_fatal_to_the_stage(tmp_path) -> None:
     stage = Stage("", tmp_path)
     stage.recorder.fail("t0", IN_THE_TRIAL)
     assert str(stage.recorder.fatal) == "no room left at /data"
+    # It continues when there is room.
+    assert stage.records[-1]["status"] == "interrupted"
+    assert trial_rows(stage.records)["t0"].is_unfinished
+
+
+@pytest.mark.parametrize(
+    ("is_full", "status", "note"),
+    [(False, "stopped early", "the budget of the search ended"), (True, "interrupted", None)],
+)
+def test_a_trial_that_is_cut_off_says_by_what(is_full, status, note, tmp_path) -> None:
+    stage = Stage("", tmp_path)
+    stage.recorder.start("t0")
+    if is_full:
+        stage.recorder.fatal = StudyError("no room left at /data")
+    stage.recorder.end_cut_off()
+    assert (stage.records[-1]["status"], stage.records[-1]["note"]) == (status, note)

@@ -19,6 +19,7 @@ from tuner.config.ranges import (
     Uniform,
 )
 from tuner.ledger.selection import Ranking, TrialRow
+from tuner.ledger.states import State
 from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import (
@@ -57,7 +58,7 @@ def row(proposal: Proposal, value: float | None = None, status: str = "completed
     best = None if value is None else {"epoch": 1, "metrics": {"val_f1_macro": value}}
     return TrialRow(
         proposal.trial_id, "search", proposal.ordinal, proposal.seed, dict(proposal.params),
-        proposal.experiment.model_dump(mode="json"), None, status=status, best=best,
+        proposal.experiment.model_dump(mode="json"), None, status=State(status), best=best,
     )  # fmt: skip
 
 
@@ -225,7 +226,7 @@ def test_a_family_whose_known_good_configuration_still_runs_gets_no_other() -> N
     assert "densenet121" not in {one.params["model"] for one in waiting}
     resumed = build_sampler(
         started("tpe", trials=40),
-        [row(first[0], status="running"), *(row(one, 0.5) for one in first[1:])],
+        [row(first[0], status=State.RUNNING), *(row(one, 0.5) for one in first[1:])],
     )
     assert "densenet121" not in {one.params["model"] for one in drawn(resumed, 10)}
     sampler.ended(first[0], 0.9)

@@ -38,7 +38,7 @@ STUDY = [
     },
     *trial("t0", "search", [0.2, 0.5], ordinal=0),
     *trial("t1", "search", [0.7, 0.6], ordinal=1),
-    *trial("t2", "search", [0.7], "stopped", ordinal=2),
+    *trial("t2", "search", [0.7], "stopped early", ordinal=2),
     *trial("t3", "search", [], "failed", ordinal=3, error="boom"),
     *trial("t4", "search", [0.9], "running", ordinal=4),
     *trial("c1a", "confirm", [0.4], parent="t1", seed=1),
@@ -139,4 +139,20 @@ def test_the_bar_is_one_standard_error_below_the_best() -> None:
 
 
 def test_counts() -> None:
-    assert selection.counts(rows()) == {"total": 9, "completed": 6, "stopped": 1, "failed": 1}
+    numbers = selection.counts(rows())
+    assert numbers == {
+        "total": 9, "completed": 6, "stopped_early": 1, "failed": 1, "interrupted": 0,
+    }  # fmt: skip
+    assert selection.counts_in_words(numbers) == "6 completed, 1 stopped early, 1 failed"
+
+
+def test_a_trial_that_ran_when_its_study_ended_is_interrupted_until_its_next_epoch() -> None:
+    end = {"kind": "study_end", "status": "interrupted"}
+    (row,) = selection.trial_rows([*trial("t4", "search", [0.9], "running"), end]).values()
+    assert row.status == "interrupted"
+    assert row.is_unfinished
+    assert row.value("val_f1_macro") is None
+    assert selection.counts_in_words(selection.counts([row])).endswith("1 interrupted")
+    again = [*trial("t4", "search", [0.9, 0.8], "running")]
+    (row,) = selection.trial_rows([*again[:2], end, *again[2:]]).values()
+    assert row.status == "running"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from pipelines.build.building import BuildProgress
+from tests.hostile_names import HOSTILE
 from tests.tuner.test_selection import trial
 from tuner.report.terminal import Terminal
 
@@ -29,7 +31,7 @@ def watch(is_terminal: bool, width: int = 100) -> tuple[Terminal, io.StringIO, C
 
 
 def records() -> list[dict]:
-    found = trial("t000-abc", "search", [0.25, 0.5], "stopped")
+    found = trial("t000-abc", "search", [0.25, 0.5], "stopped early")
     for record in found:
         if record["kind"] == "trial":
             record["config"] = {"train": {"epochs": 8}}
@@ -47,7 +49,7 @@ def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
     lines = text.getvalue().splitlines()
     assert lines[0] == "[   0.0 s] search: 3 trials, starting"
     assert len(lines) == 2
-    for word in ("1/3", "t000-abc", "stopped", "2/8", "0.500", "lr=0.00123", "model=cnn"):
+    for word in ("1/3", "t000-abc", "stopped early", "2/8", "0.500", "lr=0.00123", "model=cnn"):
         assert word in lines[1]
 
 
@@ -73,7 +75,7 @@ def test_a_terminal_shows_running_trials_and_is_left_clean() -> None:
         table = shown.file.getvalue()  # type: ignore[attr-defined]
         assert "t000-abc" in table
         assert "2/8" in table
-        assert "search: 3 trials" in table
+        assert "search: 0 of 3 done, best val_f1_macro 0.500 (t000-abc)" in table
     assert "\x1b[?25h" in text.getvalue()  # the cursor is shown again
 
 
@@ -86,3 +88,94 @@ def test_a_failed_trial_says_why() -> None:
             terminal.record(record)
     assert "failed" in text.getvalue()
     assert "out of memory" in text.getvalue()
+
+
+def test_a_log_of_long_trials_is_never_silent_for_more_than_half_a_minute() -> None:
+    terminal, text, clock = watch(is_terminal=False, width=400)
+    with terminal:
+        terminal.stage("search", 4, 1e6)
+        for record in records()[:-1]:
+            terminal.record(record)
+        clock.now = 29
+        terminal.remind()
+        assert len(text.getvalue().splitlines()) == 1
+        clock.now = 30
+        terminal.remind()
+        terminal.remind()
+    (_, line) = text.getvalue().splitlines()
+    # 2 of 8 epochs of one trial in 30 s: the other 3.75 trials take 450 s.
+    head = "[  30.0 s] search: 0 of 4 done, best val_f1_macro 0.500 (t000-abc), about 8 min left "
+    assert line.startswith(head + "(until ")
+    assert line.endswith("; running: t000-abc epoch 2/8 0.500")
+
+
+def test_a_budget_ends_a_stage_before_its_trials_do() -> None:
+    terminal, text, clock = watch(is_terminal=False, width=400)
+    with terminal:
+        terminal.stage("search", 100, 90.0)
+        for record in records()[:-1]:
+            terminal.record(record)
+        clock.now = 40
+        terminal.remind()
+    assert "about 50 s left" in text.getvalue()
+
+
+def test_a_resumed_study_counts_what_is_done_and_shows_what_continues() -> None:
+    terminal, text, clock = watch(is_terminal=False, width=400)
+    end = {"kind": "study_end", "status": "interrupted"}
+    cut = trial("t001-def", "search", [0.125], "running")
+    for record in [*records(), *cut, end]:
+        if record["kind"] == "trial":
+            record["config"] = {"train": {"epochs": 8}}
+        terminal.recall(record)
+    with terminal:
+        terminal.stage("search", 3)
+        clock.now = 30
+        terminal.remind()
+    lines = text.getvalue().splitlines()
+    assert lines[0].endswith("search: 4 trials, 1 of them done before, starting")
+    assert "search: 1 of 4 done, best val_f1_macro 0.500 (t000-abc)" in lines[1]
+    assert lines[1].endswith("; running: t001-def epoch 1/8 0.125")
+
+
+class Broken(io.StringIO):
+    """A stream that takes nothing."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError("nobody reads")
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_display_that_fails_says_so_once_and_costs_nothing(is_terminal: bool, capsys) -> None:
+    terminal, _, _ = watch(is_terminal)
+    with terminal:
+        terminal.record({"kind": "trial"})  # without all that it should hold
+        terminal.record({"kind": "trial"})
+        terminal.say("more")
+        terminal.render()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the display of the study could not be made (KeyError: ")
+    with Terminal("val_f1_macro", Console(file=Broken())) as terminal:
+        terminal.say("into the void")
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_hostile_settings_are_shown_as_they_are_and_obeyed_by_nothing(is_terminal: bool) -> None:
+    terminal, text, _ = watch(is_terminal, width=4000)
+    with terminal:
+        terminal.stage("search", 1)
+        for record in records():
+            if record["kind"] == "trial":
+                record["params"] = {f"name{n}": name for n, name in enumerate(HOSTILE)}
+            terminal.record(record)
+            shown = Console(file=io.StringIO(), width=4000, no_color=True)
+            shown.print(terminal.render())
+            if record["kind"] == "epoch":
+                assert "[red]markup[/nope]" in shown.file.getvalue()  # type: ignore[attr-defined]
+    assert terminal.is_on
+    line = next(line for line in text.getvalue().split("\n") if "stopped early" in line)
+    assert "[red]markup[/nope]" in line
+    assert r"line\nerror: forged" in line
+    for character in "\x07\x9b\u202e\u2066\x00":
+        assert character not in text.getvalue()
+    assert "\x1b[31m" not in text.getvalue()

@@ -252,10 +252,10 @@ class TestContract:
             "FINISHED",
             ends["t2"],
         )
-        assert runs["search t2 cnn"]["tags"]["pruned"] == "true"
+        assert runs["search t2 cnn"]["tags"]["state"] == "stopped early"
         assert runs["search t3 resnet18"]["status"] == "FAILED"
         assert runs["search t3 resnet18"]["tags"]["error"] == "loss is nan"
-        assert "pruned" not in runs["search t0 cnn"]["tags"]
+        assert runs["search t0 cnn"]["tags"]["state"] == "completed"
         assert (runs["quick"]["status"], runs["quick"]["end"]) == (
             "FINISHED",
             records[-1]["time_ms"],
@@ -281,7 +281,9 @@ class TestContract:
         assert last["test_fusion_ci95_high"] == pytest.approx(0.922)
         assert last["test_hard_f1_macro"] == 0.733
         assert (last["confirmed_mean"], last["confirmed_ci95_low"]) == (0.79, 0.70)
-        counts = [last[f"trials_{name}"] for name in ("total", "completed", "stopped", "failed")]
+        counts = [
+            last[f"trials_{name}"] for name in ("total", "completed", "stopped_early", "failed")
+        ]
         assert counts == [6, 4, 1, 1]
         page = run["tags"]["mlflow.note.content"]
         assert "Winner: t1" in page
@@ -323,7 +325,7 @@ class TestContract:
         assert {run["status"] for run in plain(tracker).values()} == {"RUNNING"}
         known = len(script.records)
         script.end("t0", "completed", 0.8, 4)
-        script.add("study_end", status="done", seconds={"total": 2.0})
+        script.add("study_end", status="completed", seconds={"total": 2.0})
         play(tracker, script.records[known:])
         assert {run["status"] for run in plain(tracker).values()} == {"FINISHED"}
 

@@ -10,13 +10,18 @@ import yaml
 
 from tuner.config.ranges import KINDS
 from tuner.config.yaml_text import Mark, Scalar, compose, is_null, shorten
-from tuner.errors import ConfigError, Problem
+from tuner.errors import FLAGS, ConfigError, Problem
 
 MAX_PATH_PIECES: Final = 8
 
 
 def as_override(path: str, value: Scalar) -> str:
-    """Write an override whose value is taken literally, whatever characters it contains."""
+    """Write an override whose value is taken literally, whatever characters it contains.
+
+    Args:
+        path: Dotted path of the setting, or one of `FLAGS`, by which messages then call it.
+        value: The value.
+    """
     return f"{path}={json.dumps(value, ensure_ascii=False)}"
 
 
@@ -45,8 +50,9 @@ def apply(
 def _read_override(override: str) -> tuple[list[str], yaml.Node]:
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
+    mark = Mark(dotted if dotted in FLAGS else f"--set {shorten(dotted)}", 1, 1)
+    dotted = FLAGS.get(dotted, dotted)
     path = dotted.split(".")
-    mark = Mark(f"--set {shorten(dotted)}", 1, 1)
     if not equals:
         message = f"missing `=` in {shorten(repr(override))}; write for example train.epochs=3"
         raise mark.error(message)

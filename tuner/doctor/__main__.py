@@ -33,14 +33,16 @@ def main(storage: Path, as_json: bool) -> None:
     python -m tuner.doctor
     python -m tuner.doctor --storage /mnt/shared/results --json
     """  # noqa: D301 - click reads the control character
+    from pipelines.plain_text import echo
+
     found = []
     for check in all_checks(storage, os.environ):
         found.append(check)
         if not as_json:
-            click.echo(check.line())
+            echo(check.line())
     healthy = all(check.status != "FAIL" for check in found)
     if as_json:
-        click.echo(json.dumps({"ok": healthy, "checks": [asdict(check) for check in found]}))
+        echo(json.dumps({"ok": healthy, "checks": [asdict(check) for check in found]}))
     sys.exit(0 if healthy else 1)
 
 

@@ -6,6 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuner.ledger.selection import ONE_STANDARD_ERROR, num_folds
+from tuner.ledger.states import State
 from tuner.training import uncertainty
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def families(study: Summary) -> list[Family]:
 
 
 def _is_whole(row: TrialRow) -> bool:
-    return row.status == "completed" and not row.is_partial
+    return row.status is State.COMPLETED and not row.is_partial
 
 
 class Gain(NamedTuple):

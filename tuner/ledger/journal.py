@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.sources.files import printable_root
 from tuner.errors import StudyError
+from tuner.ledger.states import OLD_WORDS, State
 
 if TYPE_CHECKING:
     from pipelines.storage import Folder
@@ -71,16 +72,23 @@ def _encode(record: Record) -> bytes:
     # allow_nan=False: NaN is invalid JSON, and a non-finite metric must have become a failure
     # before it gets here.
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    body = text.encode()
+    body = text.encode(errors="backslashreplace")  # half characters, as JSON escapes them
     return b"%08x " % zlib.crc32(body) + body + b"\n"
 
 
 def _decode(line: bytes) -> Record | None:
-    """Return the record of a line, or None if the line is torn or its checksum is wrong."""
+    """Return the record of a line, or None if the line is torn or its checksum is wrong.
+
+    States are in today's words.
+    """
     body = line[9:-1]
     is_whole = bool(body) and line.endswith(b"\n") and line[:8] == b"%08x" % zlib.crc32(body)
     record = json.loads(body) if is_whole else None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    if (status := record.get("status")) in OLD_WORDS:
+        record["status"] = OLD_WORDS[status]
+    return record
 
 
 def first_record(study: Folder) -> Record | None:
@@ -111,9 +119,15 @@ def is_finished(study: Folder, with_twin: bool = False) -> bool:
         with_twin: True if the leaky twin is asked for too.
     """
     lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
-    last = {record["kind"]: record for line in lines if (record := _decode(line))}
-    is_done = last.get("study_end", {}).get("status") == "done"
-    return is_done and (not with_twin or "leaky_twin" in last)
+    records = [record for line in lines if (record := _decode(line))]
+    has_twin = any(record["kind"] == "leaky_twin" for record in records)
+    return state_of(records) is State.COMPLETED and (has_twin or not with_twin)
+
+
+def state_of(records: Sequence[Record]) -> State:
+    """Return the state of a study: that of its end, if nothing follows it."""
+    last = records[-1] if records else {"kind": ""}
+    return State(last["status"]) if last["kind"] == "study_end" else State.RUNNING
 
 
 class Ledger:
@@ -164,6 +178,20 @@ class Ledger:
         self._log.append(_encode(record))
         self._records.append(record)
         return record
+
+    def end_lost_run(self) -> None:
+        """Record the end of an earlier run whose driver died, at its last sign of life."""
+        before = self._records[-1] if self._records else None
+        if before and before["kind"] != "study_end":
+            seconds = (self.last("study_end") or {}).get("seconds", {})
+            self.append(
+                "study_end", status=State.INTERRUPTED, seconds=seconds, time_ms=before["time_ms"]
+            )
+
+    @property
+    def state(self) -> State:
+        """State of the study."""
+        return state_of(self._records)
 
     def records(self, kind: str | None = None) -> Iterator[Record]:
         """Iterate over all records in order, or over those of one kind."""

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from pipelines.settings import in_words
 from tuner.config import Experiment
 from tuner.errors import StudyError
+from tuner.ledger.leaky_twin import LEAKY
+from tuner.ledger.states import ENDS, State
 from tuner.training import uncertainty
 
 if TYPE_CHECKING:
@@ -43,10 +45,10 @@ class TrialRow:
         recorded_config: The resolved experiment, as recorded in the ledger.
         parent_trial: The trial that a confirmation or final run repeats.
         history: ``(epoch, metrics)`` in order.
-        status: ``running``, ``completed``, ``stopped`` or ``failed``.
+        status: Its state.
         best: ``{"epoch", "metrics"}`` of the best epoch; None before the first.
         error: Reason for a failure.
-        note: Anything else that happened, such as a retry after running out of memory.
+        note: Anything else that happened, such as the end of the budget.
         start_seconds: When it started, on a clock that stands still between runs of the study.
         end_seconds: When it ended, on the same clock; None while it runs.
     """
@@ -59,7 +61,7 @@ class TrialRow:
     recorded_config: dict[str, Any]
     parent_trial: str | None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    status: str = "running"
+    status: State = State.RUNNING
     best: dict[str, Any] | None = None
     error: str | None = None
     note: str | None = None
@@ -87,9 +89,19 @@ class TrialRow:
         return str(self.recorded_config["model"]["name"])
 
     @property
+    def is_unfinished(self) -> bool:
+        """True if it runs, or continues when the study does."""
+        return self.status in (State.RUNNING, State.INTERRUPTED)
+
+    @property
     def is_partial(self) -> bool:
         """True if it was stopped before its last fold, so that its mean lacks some folds."""
         return len(self.history) < num_folds(self.recorded_config)
+
+    @property
+    def has_learned_val(self) -> bool:
+        """True if it was trained on the validation tracks, whose scores then say little."""
+        return self.trial_id.startswith((REFIT, LEAKY))
 
     @property
     def best_epoch(self) -> int | None:
@@ -98,9 +110,10 @@ class TrialRow:
 
     def value(self, metric: str) -> float | None:
         """Return the metric at the best epoch; None for a trial that failed or still runs."""
-        if self.status not in ("completed", "stopped") or self.best is None:
+        if self.status not in (State.COMPLETED, State.STOPPED_EARLY) or self.best is None:
             return None
-        return float(self.best["metrics"][metric])
+        measured = self.best["metrics"].get(metric)  # a fusion lacks those that count clips
+        return None if measured is None else float(measured)
 
     def reached(self, metric: str) -> float:
         """Return the metric at the best epoch of a trial that has one."""
@@ -142,11 +155,16 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
         elif record["kind"] == "epoch":
             row = rows[record["trial_id"]]
             row.history.append((record["epoch"], record["metrics"]))
+            row.status, row.error = State.RUNNING, None
         elif record["kind"] == "trial_end":
             row = rows[record["trial_id"]]
-            row.status, row.best = record["status"], record["best"]
+            row.status, row.best = State(record["status"]), record["best"]
             row.error, row.note = record["error"], record.get("note")
             row.end_seconds = seconds
+        elif record["kind"] == "study_end":
+            for row in rows.values():
+                if row.status is State.RUNNING:
+                    row.status = State.INTERRUPTED
     return rows
 
 
@@ -265,9 +283,12 @@ def best_run(candidate: Candidate, ranking: Ranking) -> TrialRow:
 
 
 def counts(rows: Iterable[TrialRow]) -> dict[str, int]:
-    """Count search and confirmation trials by how they ended."""
+    """Count search and confirmation trials by how they ended, and in total."""
     ended = [row.status for row in rows if row.stage in ("search", "confirm")]
-    return {
-        "total": len(ended),
-        **{name: ended.count(name) for name in ("completed", "stopped", "failed")},
-    }
+    return {"total": len(ended), **{state.key: ended.count(state) for state in ENDS}}
+
+
+def counts_in_words(numbers: Mapping[str, int]) -> str:
+    """Return the counts of trials by how they ended."""
+    shown = [state for state in ENDS if numbers[state.key] or state is not State.INTERRUPTED]
+    return ", ".join(f"{numbers[state.key]} {state}" for state in shown)

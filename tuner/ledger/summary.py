@@ -12,6 +12,7 @@ from tuner.ledger import selection
 from tuner.ledger.baselines import Baseline
 from tuner.ledger.confirmation import Confirmation
 from tuner.ledger.explanation import Explanation
+from tuner.ledger.journal import state_of
 from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.pace import Pace
 from tuner.ledger.trust import Evaluation, worst_leakage
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.splits.leakage import Leakage
     from tuner.ledger.journal import Record
     from tuner.ledger.selection import TrialRow
+    from tuner.ledger.states import State
 
 
 REGISTERED = ("name", "version", "alias", "reason")
@@ -71,13 +73,14 @@ class Summary:
         settings: Text of each setting or range, by dotted path.
         choices: Values chosen for settings that the space file left ``auto``, with reasons.
         remarks: Warnings about settings that do not fit the data.
-        status: How the study ended, or ``running``.
+        status: State of the study.
         time_ms: Time of the newest record.
         features: The study's feature sets: files by verdict, and clips by split.
         leakage: The worst of their audits.
         pace: The trials that fit the budget; None without one.
         counts: Search and confirmation trials by how they ended, and in total.
         trials: Search trials in the order they started.
+        repeats: Trials of other stages in the order they started.
         ranked: Search trials that have a value, best first.
         winner: The confirmed configuration, or the best one so far; None if no trial succeeded.
         provenance: What the pretrained parts of the tested model were trained on.
@@ -100,13 +103,14 @@ class Summary:
     settings: Mapping[str, str]
     choices: list[dict[str, str]]
     remarks: list[str]
-    status: str
+    status: State
     time_ms: int
     features: list[dict[str, Any]]
     leakage: Leakage | None
     pace: Pace | None
     counts: dict[str, int]
     trials: list[TrialRow]
+    repeats: list[TrialRow]
     ranked: list[TrialRow]
     winner: TrialRow | None
     provenance: tuple[Provenance, ...]
@@ -120,6 +124,11 @@ class Summary:
     leaky_twin: LeakyTwin | None
     explanation: Explanation
     seconds: dict[str, float] | None
+
+    @property
+    def counts_in_words(self) -> str:
+        """How the trials ended."""
+        return selection.counts_in_words(self.counts)
 
     @property
     def metric(self) -> str:
@@ -252,13 +261,14 @@ def summarise(records: Sequence[Record]) -> Summary:
         settings=newest["study"].get("settings", {}),
         choices=newest["study"].get("choices", []),
         remarks=newest["study"].get("remarks", []),
-        status=newest.get("study_end", {}).get("status", "running"),
+        status=state_of(records),
         time_ms=records[-1]["time_ms"],
         features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],
         leakage=worst_leakage(sets) if sets else None,
         pace=Pace.of(newest["pace"]) if "pace" in newest else None,
         counts=selection.counts(rows.values()),
         trials=trials,
+        repeats=[row for row in rows.values() if row.stage != "search"],
         ranked=ranked,
         layout=sets[0].get("layout", "") if sets else "",
         winner=winner,

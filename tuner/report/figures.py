@@ -29,7 +29,7 @@ INK, SOFT, FAINT, GRID = "#1f2933", "#52606d", "#b8c2cc", "#e4e7eb"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 SHAPES = "osD^vP*"
 ACCENT, WARM = COLOURS[0], COLOURS[1]
-STOPPED = ("stopped", "stopped early")
+
 MAX_NAME = 24  # characters of a name in a figure; the tables have all of it
 MAX_TIPS = 300  # marks that say what they are; more would make the page heavy
 STYLE: dict[Any, Any] = {

@@ -1,10 +1,8 @@
-"""The report of a study: ``report.html``, its figures and ``leaderboard.csv``."""
+"""The report of a study: ``report.html``, and its figures."""
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 import shlex
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,22 +10,22 @@ from typing import TYPE_CHECKING
 import jinja2
 from markupsafe import Markup
 
+from tuner.errors import decorating
 from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
+from tuner.report.leaderboard import as_csv, leaderboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pipelines.storage import Folder
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
 
 TEMPLATE = "page.html.jinja"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs such a cell
 FEWEST_IN_A_SLICE = 4  # trials; fewer show no shape
 MAX_SETTINGS, MAX_SLICES = 10, 6
 
@@ -40,7 +38,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         folder: The study's folder.
         how_to_open: Line that shows the runs in MLflow; None if no store keeps them.
     """
-    folder.write_text("leaderboard.csv", _csv(summary))
+    with decorating("leaderboard.csv"):
+        folder.write_text("leaderboard.csv", as_csv(summary))
     importances = importance.importances(summary)
     figures = (*_figures(summary, folder), *_figures_of_settings(summary, importances))
     pictures, problems = _drawn(figures)
@@ -63,7 +62,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         importances=importances,
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
-        board=_places(summary),
+        board=leaderboard(summary),
         votes=VOTES,
         pictures={name: Markup(svg) for name, svg in pictures.items()},
         problems=[*summary.explanation.problems, *problems],
@@ -145,40 +144,3 @@ def _drawn(
         except Exception as error:  # noqa: BLE001  # a figure may not cost the page
             problems.append(f"figure {name}: {str(error) or type(error).__name__}")
     return pictures, problems
-
-
-def _board(summary: Summary) -> list[TrialRow]:
-    """Return all search trials, best first; those without a value come last."""
-    return [*summary.ranked, *(t for t in summary.trials if t.value(summary.metric) is None)]
-
-
-def _places(study: Summary) -> list[tuple[int | None, TrialRow, float | None]]:
-    """Return the trials with their place and value; None for both without a value."""
-    ranked = [(n, row, study.value(row)) for n, row in enumerate(study.ranked, start=1)]
-    return [*ranked, *((None, row, None) for row in _board(study)[len(ranked) :])]
-
-
-def _csv(summary: Summary) -> str:
-    """Return all search trials as CSV, best first."""
-    board = _board(summary)
-    # The model has a column of its own.
-    names = sorted({name for trial in board for name in trial.params} - {"model"})
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ["rank", "trial_id", "model", "status", summary.metric, "best_epoch", "epochs"]
-    writer.writerow([_cell(value) for value in (*head, *names, "error")])
-    for rank, trial in enumerate(board, start=1):
-        values = (
-            rank if rank <= len(summary.ranked) else None, trial.trial_id, trial.model,
-            trial.status, trial.value(summary.metric), trial.best_epoch, len(trial.history),
-            *(trial.params.get(name) for name in names), trial.error or trial.note,
-        )  # fmt: skip
-        writer.writerow([_cell(value) for value in values])
-    return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Escape a text that a spreadsheet would run as a formula; numbers stay numbers."""
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return "'" + value
-    return value

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
+from tuner.ledger.states import State
 from tuner.report.figures import (
     ACCENT,
     FAINT,
@@ -15,7 +16,6 @@ from tuner.report.figures import (
     INK,
     MAX_TIPS,
     SOFT,
-    STOPPED,
     WIDTH,
     about,
     axes_of,
@@ -68,7 +68,7 @@ class Marks(NamedTuple):
         """Draw trials as points, hollow if they were stopped early."""
         groups: dict[tuple[str, bool], list[tuple[float, float]]] = {}
         for x, y, row in points:
-            hollow = row.status in STOPPED or row.is_partial
+            hollow = row.status is State.STOPPED_EARLY or row.is_partial
             groups.setdefault((row.model, hollow), []).append((x, y))
             if row.trial_id == self.winner:
                 axes.plot(x, y, "o", markersize=13, markeredgecolor=INK, markerfacecolor="none")

@@ -1,49 +1,51 @@
-"""A study in the terminal: live or as plain lines while it runs, and its result at the end."""
+"""A study in the terminal while it runs: a live table, or plain lines in a log."""
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tuner.ledger.baselines import baselines_in_words
-from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import num_folds
-from tuner.ledger.trust import leak_in_words
+from pipelines.plain_text import printable
+from tuner.errors import decorating
+from tuner.report.progress import Progress, TrialProgress
 
 if TYPE_CHECKING:
     from pipelines.build.building import BuildProgress
-    from tuner.ledger.journal import Record, StudyPaths
-    from tuner.ledger.summary import Summary
+    from tuner.ledger.journal import Record
 
 PLAIN_INTERVAL_SECONDS = 5.0  # a log gets a status line now and then, not one for each file
+LONGEST_SILENCE_SECONDS = 30.0  # of a log
 LIVE_ROWS = 12
+PLAIN_ROWS = 4
+
+_Arguments = ParamSpec("_Arguments")
+_Shown = TypeVar("_Shown")
 
 
-@dataclass
-class _Row:
-    """One trial of the live table."""
+def _harmless(
+    show: Callable[Concatenate[Terminal, _Arguments], _Shown],
+) -> Callable[Concatenate[Terminal, _Arguments], _Shown | None]:
+    """Make a display that fails say so once, and show nothing from then on."""
 
-    stage: str
-    unit: str  # of a report: epoch or fold
-    total: int
-    params: str
-    epoch: int = 0
-    value: float | None = None
-    is_running: bool = True
+    @functools.wraps(show)
+    def shown(
+        terminal: Terminal, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Shown | None:
+        if terminal.is_on:
+            with decorating("the display of the study", terminal.turn_off):
+                return show(terminal, *args, **kwargs)
+        return None
 
-    @property
-    def progress(self) -> str:
-        """Epochs or folds so far, of how many."""
-        return f"{self.unit} {self.epoch}/{self.total}"
+    return shown
 
 
 class Terminal:
@@ -53,6 +55,10 @@ class Terminal:
         metric: The metric to show for each trial.
         console: Console to print to; None for stderr.
         clock: Returns monotonic seconds.
+        maximise: True if a larger value of the metric is better.
+
+    Attributes:
+        is_on: False after an error of the display.
     """
 
     def __init__(
@@ -60,47 +66,58 @@ class Terminal:
         metric: str,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        maximise: bool = True,
     ) -> None:
         self._metric = metric
         self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._clock = clock
         self._start = clock()
         self._live: Live | None = None
-        self._rows: dict[str, _Row] = {}
-        self._line = ""
-        self._stage, self._num_trials, self._num_ended = "", 0, 0
-        self._last_plain = -PLAIN_INTERVAL_SECONDS
+        self._progress = Progress(metric, maximise, clock)
+        self._last_status, self._last_line = -PLAIN_INTERVAL_SECONDS, self._start
+        self._closed = threading.Event()
+        self.is_on = True
 
     def __enter__(self) -> Self:
-        """Start drawing the live table, if this is a terminal."""
+        """Start drawing the live table if this is a terminal, else reminding a log."""
         if self._console.is_terminal:
             self._live = Live(get_renderable=self.render, console=self._console, transient=True)
             self._live.start()
+        else:
+            threading.Thread(target=self._keep_reminding, name="terminal", daemon=True).start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Remove the live table."""
+        self._closed.set()
         if self._live is not None:
-            self._live.stop()
+            with decorating("the end of the live table"):
+                self._live.stop()
 
+    @_harmless
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        seconds = self._clock() - self._start
-        self._console.print(Text(f"[{seconds:6.1f} s] {text}"))
+        self._print(text)
 
+    @_harmless
     def status(self, text: str) -> None:
         """Show a line that the next one replaces; a log gets one now and then."""
-        self._line = text
-        if self._live is None and self._clock() - self._last_plain >= PLAIN_INTERVAL_SECONDS:
-            self._last_plain = self._clock()
-            self.say(text)
+        self._progress.begin(text)
+        if self._live is None and self._clock() - self._last_status >= PLAIN_INTERVAL_SECONDS:
+            self._last_status = self._clock()
+            self._print(text)
 
-    def stage(self, name: str, num_trials: int) -> None:
-        """Announce a stage and the number of its trials."""
-        self._stage, self._num_trials, self._num_ended = name, num_trials, 0
-        self._line = f"{name}: {num_trials} {'trial' if num_trials == 1 else 'trials'}, starting"
+    @_harmless
+    def begin(self, text: str) -> None:
+        """Show what begins, in a log only if it takes long."""
+        self._progress.begin(text)
+
+    @_harmless
+    def stage(self, name: str, num_trials: int, budget_seconds: float | None = None) -> None:
+        """Announce a stage and the number of its trials that are missing."""
+        line = self._progress.begin_stage(name, num_trials, budget_seconds)
         if self._live is None:
-            self.say(self._line)
+            self._print(line)
 
     def files(self, build: BuildProgress) -> None:
         """Show how many files of the feature sets are done."""
@@ -110,128 +127,72 @@ class Terminal:
             f"{build.rejected} rejected{reused}"
         )
 
+    @_harmless
     def record(self, record: Record) -> None:
         """Show a ledger record."""
-        if record["kind"] == "trial" and record["stage"] != "final":
-            folds = num_folds(record["config"])
-            epochs = record["config"]["train"]["epochs"]
-            unit, total = ("fold", folds) if folds else ("epoch", epochs)
-            started = _Row(record["stage"], unit, total, one_line(record["params"]))
-            self._rows[record["trial_id"]] = started
-        row = self._rows.get(record.get("trial_id", ""))
-        if row is None:
-            return
-        if record["kind"] == "epoch":
-            row.epoch, row.value = record["epoch"], record["metrics"][self._metric]
-        elif record["kind"] == "trial_end":
-            row.is_running = False
-            if record["best"]:
-                row.value = record["best"]["metrics"][self._metric]
-            self._say_end(record, row)
+        row = self._progress.take(record)
+        if row and record["kind"] == "trial_end":
+            self._print_end(record, row)
 
+    @_harmless
     def recall(self, record: Record) -> None:
         """Take in a record of an earlier run of the study without printing anything."""
-        if record["kind"] == "trial_end":
-            self._rows.pop(record["trial_id"], None)
-        elif record["kind"] in ("trial", "epoch"):
-            self.record(record)
+        self._progress.take(record)
 
-    def _say_end(self, record: Record, row: _Row) -> None:
-        self._num_ended += 1
-        self._line = f"{self._stage}: {self._num_ended} of {self._num_trials} trials have ended"
+    @_harmless
+    def remind(self) -> None:
+        """Print how things stand if a log has been silent for long."""
+        if self._clock() - self._last_line >= LONGEST_SILENCE_SECONDS:
+            running = self._progress.running()
+            shown = [
+                f"{name} {row.progress}" + ("" if row.value is None else f" {row.value:.3f}")
+                for name, row in running[:PLAIN_ROWS]
+            ]
+            if more := len(running) - len(shown):
+                shown.append(f"{more} more")
+            parts = filter(None, (self._progress.headline(), ", ".join(shown)))
+            self._print("; running: ".join(parts))
+
+    def render(self) -> Group | Text:
+        """Return the live table: how things stand, and the trials that run."""
+        return self._table() or Text("")
+
+    def turn_off(self) -> None:
+        """Show nothing any more."""
+        self.is_on = False
+
+    def _keep_reminding(self) -> None:
+        while not self._closed.wait(1.0):
+            self.remind()
+
+    def _print(self, text: str) -> None:
+        self._last_line = self._clock()
+        self._console.print(Text(printable(f"{self._elapsed()} {text}")))
+
+    def _elapsed(self) -> str:
+        seconds = self._clock() - self._start
+        minutes, whole = divmod(int(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"[{seconds:6.1f} s]" if seconds < 1000 else f"[{hours:2}:{minutes:02}:{whole:02}]"
+
+    def _print_end(self, record: Record, row: TrialProgress) -> None:
         value = "" if row.value is None else f"  {self._metric} {row.value:.3f}"
-        why = f"  {record['error']}" if record["error"] else ""
-        count = f"{self._num_ended:>2}/{self._num_trials}"
-        self.say(
-            f"{row.stage:<7} {count}  {record['trial_id']}  {record['status']:<9} "
+        why = "".join(f"  ({text})" for text in (record["error"], record.get("note")) if text)
+        self._print(
+            f"{row.stage:<7} {self._progress.count}  {record['trial_id']}  {row.state:<13} "
             f"{row.progress}{value}  {row.params}{why}"
         )
 
-    def render(self) -> Group:
-        """Return the live table: the current line, and the trials that run."""
+    @_harmless
+    def _table(self) -> Group:
         table = Table(box=None, pad_edge=False, expand=True)
         for name in ("trial", "stage", "so far", self._metric, "configuration"):
             ratio = 1 if name == "configuration" else None  # takes all the width that is left
             table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio)
-        running = [(name, row) for name, row in self._rows.items() if row.is_running]
+        running = self._progress.running()
         for trial_id, row in running[-LIVE_ROWS:]:
             value = "" if row.value is None else f"{row.value:.3f}"
-            table.add_row(trial_id, row.stage, row.progress, value, row.params)
-        seconds = self._clock() - self._start
-        return Group(Text(f"[{seconds:6.1f} s] {self._line}"), *([table] if running else []))
-
-
-def one_line(params: Mapping[str, Any]) -> str:
-    """Return the sampled values in one line."""
-
-    def text(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={text(value)}" for path, value in params.items())
-
-
-# -- the result
-
-
-def result_lines(summary: Summary, paths: StudyPaths, how_to_open: str | None) -> Iterator[str]:
-    """Describe a finished study: the winner, its scores, reasons for care, and what to do next."""
-    for label, text in _facts(summary, paths, how_to_open):
-        yield f"{label:<11} {text}"
-
-
-def _facts(
-    summary: Summary, paths: StudyPaths, how_to_open: str | None
-) -> Iterator[tuple[str, str]]:
-    counts = summary.counts
-    ended = ", ".join(f"{counts[name]} {name}" for name in ("completed", "stopped", "failed"))
-    yield "trials", f"{counts['total']}: {ended}"
-    yield from _scores(summary)
-    for sentence in summary.pretrained:
-        yield "pretrained", sentence
-    if twin := summary.leaky_twin:
-        for number, line in enumerate(twin.lines()):
-            yield "" if number else "leaky twin", line
-    for doubt in doubts(summary):
-        yield "note", doubt
-    rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once
-    for one in summary.features:
-        counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
-        rejects.setdefault(counts_of_set, Path(one["path"]) / "rejects.csv")
-    for (skipped, listed), file in rejects.items():
-        if skipped:
-            yield "files", f"{skipped} of {listed} files were skipped: {file}"
-    if summary.leakage:
-        yield "leakage", leak_in_words(summary.leakage)
-    yield "registered", str(summary.registered.reason)
-    yield "report", str(paths.folder / "report.html")
-    model = summary.model_address if summary.registered.alias else paths.folder / "model"
-    yield "predict", f"python -m tuner.predict {model} FILE --storage {paths.storage}"
-    yield "mlflow", str(how_to_open)
-
-
-def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Describe the winner's scores in the order they were measured."""
-    if (winner := summary.winner) and winner.best:
-        f1 = winner.best["metrics"]["val_f1_macro"]
-        yield "winner", f"{winner.trial_id}  {one_line(winner.params)}"
-        of = f"best of {len(summary.trials)} trials, optimistic"
-        yield "search", f"best validation macro F1 {f1:.3f} ({of})"
-    if confirm := summary.confirm:
-        ends = f" ({_interval(confirm.ci95)})" if confirm.ci95 else ""
-        seeds = f"mean of {confirm.seeds} new seeds" if confirm.seeds > 1 else "one new seed"
-        metric = "" if summary.metric == "val_f1_macro" else f"{summary.metric} "
-        yield "confirmed", f"{metric}{confirm.mean:.3f}{ends}, {seeds}"
-        if confirm.fusion:
-            yield "fusion", confirm.fusion.verdict
-        if confirm.refit:
-            yield "final fit", "the winner, trained once more on train and val; it is tested below"
-    if summary.test:
-        scores = summary.test.metrics
-        f1 = f"macro F1 {scores['f1_macro']:.3f} ({_interval(scores['ci95'])})"
-        yield "test", f"{f1}, accuracy {scores['accuracy']:.3f}, {scores['tracks']} tracks"
-    if told := baselines_in_words(summary.baselines):
-        yield "baselines", told
-
-
-def _interval(ends: list[float]) -> str:
-    return f"95 % interval over tracks {ends[0]:.3f} to {ends[1]:.3f}"
+            cells = (trial_id, row.stage, row.progress, value, row.params)
+            table.add_row(*(Text(printable(cell)) for cell in cells))  # a str is markup
+        head = Text(printable(f"{self._elapsed()} {self._progress.headline()}"))
+        return Group(head, *([table] if running else []))

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.ledger.states import State
 from tuner.report.figures import (
     ACCENT,
     FAINT,
     INK,
     MAX_TIPS,
     SOFT,
-    STOPPED,
     WARM,
     about,
     axes_of,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from tuner.ledger.selection import TrialRow
     from tuner.report.search_figures import Marks
+
+MARKS = {State.FAILED: "x", State.STOPPED_EARLY: "|"}
 
 
 @drawn
@@ -58,8 +60,7 @@ def learning_curves(
             linewidth=2.4 if is_winner else 1.0, marker="o" if len(points) == 1 else None,
             markersize=3, gid=tip(about(row, metric)) if len(rows) <= MAX_TIPS else None,
         )  # fmt: skip
-        mark = "x" if row.status == "failed" else "|" if row.status in STOPPED else None
-        if mark:
+        if mark := MARKS.get(row.status):
             axes.plot(epochs[-1], values[-1], mark, color="#7b8794", markersize=6)
     whole_numbers(axes)
     axes.margins(y=0.08)

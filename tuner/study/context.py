@@ -108,7 +108,7 @@ class Context:
         Raises:
             StudyError: A disk is full; names the path.
         """
-        self.terminal.stage(stage, num_trials)
+        self.terminal.stage(stage, num_trials, budget_seconds)
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
@@ -150,7 +150,12 @@ class Context:
         task = ray.remote(num_cpus=1)(predict_split)
         try:
             predictions: list[Predictions] = ray.get(
-                [task.remote(study, self.spec(row), split) for row in rows],
+                [
+                    task.options(name=f"predict {split} {row.trial_id}").remote(
+                        study, self.spec(row), split
+                    )
+                    for row in rows
+                ],
                 timeout=PREDICT_TIMEOUT_SECONDS,
             )
         except ray.exceptions.RayError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tuner.errors import StudyError
 from tuner.ledger.selection import FUSION, REFIT
+from tuner.ledger.states import State
 from tuner.study.stages import winning_run
 from tuner.trials.plan import Proposal, Queue
 
@@ -77,7 +78,7 @@ def _succeeded(study: Context, fitted: TrialRow, row: TrialRow) -> bool:
     cross-validation nothing else can be tested.
     """
     after, before = fitted.value(study.metric), row.value(study.metric)
-    if after is None or before is None or fitted.status != "completed":
+    if after is None or before is None or fitted.status is not State.COMPLETED:
         return False
     if study.space.template.data.num_folds:
         return True
@@ -112,7 +113,7 @@ def _missing_fits(study: Context, rows: list[TrialRow]) -> Iterator[Proposal]:
     for ordinal, row in enumerate(rows):
         known = study.rows().get(REFIT + row.trial_id)
         # Nothing stops a final fit early but a disk that is full.
-        if known is None or known.status != "completed":
+        if known is None or known.status is not State.COMPLETED:
             train = row.experiment.train.model_copy(update={"keep": "last"})
             experiment = row.experiment.model_copy(update={"train": train})
             yield Proposal(

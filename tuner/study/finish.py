@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.ledger.selection import TrialRow
+from tuner.ledger.states import State
 from tuner.ledger.trust import Evaluation
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
@@ -115,11 +116,11 @@ def _record_final_run(study: Context, model: FinalModel) -> str:
             params=shown.params, config=shown.recorded_config,
             parent_trial=None if model.is_fusion else row.trial_id,
         )  # fmt: skip
-    if final is None or final.status == "running":
+    if final is None or final.is_unfinished:
         for epoch, measured in shown.history[len(final.history) if final else 0 :]:
             study.record("epoch", trial_id=final_id, epoch=epoch, metrics=measured)
         study.record(
-            "trial_end", trial_id=final_id, status="completed",
+            "trial_end", trial_id=final_id, status=State.COMPLETED,
             epochs=len(shown.history), best=shown.best, error=None,
         )  # fmt: skip
     return final_id

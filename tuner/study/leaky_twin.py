@@ -54,7 +54,7 @@ def run_leaky_twin(study: Context) -> None:
     twin = replace(study, feature_paths={key: str(leaky_set.path.resolve())})
     trial_id = LEAKY + row.trial_id
     known = study.rows().get(trial_id)
-    if known is None or known.status == "running":
+    if known is None or known.is_unfinished:
         proposal = Proposal(
             trial_id, "leaky", row.seed, experiment, 0, row.params, parent_trial=row.trial_id,
             recorded=known is not None,

@@ -36,7 +36,7 @@ def measure_pace(study: Context) -> None:
     )
     families = one_of_each_family(study.space)
     timed = {
-        model: task.remote(study.spec(one))
+        model: task.options(name=f"time {model}").remote(study.spec(one))
         for model, one in families.items()
         if not one.experiment.model.fits_at_once
     }

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from pipelines.features.networks import is_file, store
 from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
-from tuner.report.terminal import one_line
+from tuner.report.result import one_line
 from tuner.trials.samplers import random_sampler
 
 if TYPE_CHECKING:

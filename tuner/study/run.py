@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuner.config import Experiment, loads
 from tuner.config.fill_in import DEMO_ROOT
-from tuner.errors import Interrupted, StudyExistsError, UsageError
+from tuner.errors import Interrupted, StudyExistsError, UsageError, decorating
 from tuner.ledger.journal import LOCK, Ledger, StudyPaths
+from tuner.ledger.states import State
 from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
-from tuner.report.terminal import Terminal, result_lines
+from tuner.report.result import result_lines, so_far
+from tuner.report.terminal import Terminal
 from tuner.study import features
 from tuner.study.baselines import score_baselines
 from tuner.study.context import Context
@@ -89,12 +91,14 @@ def carry_out(
         UserError: With a message for the user; the ledger keeps finished work.
         Interrupted: A signal ended the study; the ledger keeps finished work.
     """
+    search = space.template.search
     with (
         locked(paths),
-        Terminal(space.template.search.metric) as terminal,
+        Terminal(search.metric, maximise=search.mode == "max") as terminal,
         closing(Ledger(paths.folder)) as ledger,
     ):
         begin(space, paths, ledger)
+        ledger.end_lost_run()
         if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
         terminal.status("opening the tracking store")
@@ -105,10 +109,15 @@ def carry_out(
                 terminal.recall(record)
             if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
                 data = (ledger.last("study") or {})["data"]
-                terminal.say(f"study {paths.name!r} on {data} is done; this is its result")
+                terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
                 publish(paths, ledger, tracker)
             else:
-                terminal.status(f"joining Ray at {address}" if address else "starting Ray")
+                if ledger.last("study_end"):
+                    done = so_far(summarise(list(ledger.records())))
+                    terminal.say(f"continuing study {paths.name!r} ({done})")
+                to_join = address or os.environ.get("RAY_ADDRESS") or "local"
+                starts = to_join == "local"
+                terminal.status("starting Ray" if starts else f"joining Ray at {to_join}")
                 running = cluster.connect(address)
                 # Ray installs signal handlers when it connects; these must come after.
                 for number in (signal.SIGINT, signal.SIGTERM):
@@ -130,7 +139,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
     summary = summarise(list(ledger.records()))
     found = {
-        "status": "done",
+        "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
         "tracking_uri": tracker.uri,
         "experiment": paths.name,
@@ -138,7 +147,10 @@ def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
         **summary.to_json(),
     }
     found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"])
-    return Outcome(summary, found, list(result_lines(summary, paths, tracker.how_to_open)))
+    lines: list[str] = []
+    with decorating("the rest of the result in words"):
+        lines.extend(result_lines(summary, paths, tracker.how_to_open))
+    return Outcome(summary, found, lines)
 
 
 @contextmanager
@@ -195,7 +207,7 @@ def _defaults() -> dict[str, str]:
 
 def is_done(ledger: Ledger) -> bool:
     """Return True if the study finished successfully."""
-    return (ledger.last("study_end") or {}).get("status") == "done"
+    return ledger.state is State.COMPLETED
 
 
 def run(study: Context) -> None:
@@ -207,24 +219,25 @@ def run(study: Context) -> None:
     # Refuse trials that could never start.
     cluster.trials_at_once(study.cluster, study.space.template.resources)
     seconds: dict[str, float] = {}
-    status = "failed"
+    status = State.FAILED
     try:
         with _timed(seconds, "total"):
             for name, stage in STAGES.items():
+                study.terminal.begin(name.replace("_", " "))
                 with _timed(seconds, name):
                     stage(study)
-        status = "done"
+        status = State.COMPLETED
     except SystemError as error:
         # If a signal handler raises inside Ray's compiled code, Ray raises a SystemError with that
         # exception as its cause.
         if error.__cause__ is None or isinstance(error.__cause__, Exception):
             raise
-        status = "interrupted"
+        status = State.INTERRUPTED
         raise error.__cause__ from None
     except Exception:
         raise
     except BaseException:
-        status = "interrupted"
+        status = State.INTERRUPTED
         raise
     finally:
         study.record("study_end", status=status, seconds=_added(study.ledger, seconds))
@@ -250,5 +263,6 @@ def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:
 
 def publish(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> None:
     """Write the report and upload it to the tracker; safe to repeat at any time."""
-    write_report(summarise(list(ledger.records())), paths.folder, tracker.how_to_open)
+    with decorating("the report"):
+        write_report(summarise(list(ledger.records())), paths.folder, tracker.how_to_open)
     tracker.publish(paths.folder.local())

@@ -11,6 +11,7 @@ import numpy as np
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.ledger.pace import searched_seconds
+from tuner.ledger.states import State
 from tuner.training import metrics, uncertainty
 from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Queue
@@ -46,13 +47,13 @@ def search_space(study: Context) -> None:
     if rows and not selection.leaderboard(rows, study.ranking):
         # If every trial failed, as on a full disk or a broken node, run them all again.
         for row in rows:
-            row.status = "running"
+            row.status = State.RUNNING
     wanted = num_trials(study.space)
     if wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
         )
-    unfinished = [row for row in rows if row.status == "running"]
+    unfinished = [row for row in rows if row.is_unfinished]
     missing = wanted - (len(rows) - len(unfinished))
     if missing > 0:
         again = [
@@ -170,8 +171,8 @@ def _missing_runs(
         for seed in range(row.seed + 1, row.seed + 1 + num_seeds):
             trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
             known = rows.get(trial_id)
-            # Nothing stops a confirmation run early but a disk that is full.
-            if known is None or known.status in ("running", "stopped"):
+            # Nothing but a full disk stopped a confirmation run early in earlier versions.
+            if known is None or known.is_unfinished or known.status is State.STOPPED_EARLY:
                 yield Proposal(
                     trial_id, "confirm", seed, row.experiment, ordinal, row.params,
                     parent_trial=row.trial_id, recorded=known is not None,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.errors import TrackingError
+from tuner.errors import TrackingError, decorating
 from tuner.tracking import store
 from tuner.tracking.projection import Projection, study_id
 from tuner.tracking.runs import StudyRuns
@@ -184,7 +184,8 @@ class MlflowTracker:
                     case Path() as folder:
                         is_new = True
                     case record:
-                        projection.apply(record)
+                        with decorating(f"the record {record['kind']} in MLflow"):
+                            projection.apply(record)
                         is_new = True
             if is_new and (flush or time.monotonic() >= due):
                 is_new = not self._attempt(projection, folder)
@@ -200,7 +201,8 @@ class MlflowTracker:
             self._runs.send(projection)
             for path, into in published_files(folder) if folder else ():
                 self._runs.add_file(path, into)
-        except store.failures() as error:
+        # Storages of files raise errors of their own, and this thread must outlive all of them.
+        except Exception as error:  # noqa: BLE001
             self._runs.distrust()
             if not self._is_warned:
                 self._is_warned = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import for_markdown, printable
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import WIDE_INTERVAL
 from tuner.ledger.summary import VOTES
@@ -32,7 +33,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
         "; ".join(_margins(summary)) + "."
     )
     if summary.confirm and (fusion := summary.confirm.fusion):
-        yield f"**{'Fusion' if fusion.chosen else 'No fusion'}**, {fusion.verdict}."
+        yield f"**{'Fusion' if fusion.chosen else 'No fusion'}**, {for_markdown(fusion.verdict)}."
     if summary.test:
         scores, (low, high) = summary.test.metrics, summary.test.metrics["ci95"]
         refit = ", by a final fit on training and validation tracks" if summary.is_refit else ""
@@ -43,7 +44,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
             f"once{by}."
         )
     if told := baselines_in_words(summary.baselines):
-        yield f"Baselines: {told}."
+        yield f"Baselines: {for_markdown(told)}."
     others = [
         f"{VOTES[row['name']].title} ({len(row['members'])}): "
         f"test macro F1 {row['test']['f1_macro']:.3f}, accuracy {row['test']['accuracy']:.3f}"
@@ -60,7 +61,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     yield from _trust(summary)
     yield _block(summary.winner.params)
     if summary.registered.reason:
-        yield f"Registration: {summary.registered.reason}"
+        yield f"Registration: {for_markdown(summary.registered.reason)}"
     if summary.model_address:
         yield f"```\npython -m tuner.predict {summary.model_address} FILE\n```"
 
@@ -120,13 +121,13 @@ def _trust(summary: Summary) -> Iterator[str]:
     files = summary.features[0]["tracks"]
     skipped, listed = files["quarantined"], _counted(files["listed"], "file")
     found.append(f"{skipped} of {listed} skipped" if skipped else f"all {listed} usable")
-    found += summary.pretrained
+    found += map(for_markdown, summary.pretrained)
     yield f"Trust: {'; '.join(found)}."
 
 
 def _block(params: dict[str, Any]) -> str:
     """Return the sampled values, one short line each."""
-    lines = [f"{name}: {_value(value)}" for name, value in params.items()]
+    lines = [printable(f"{name}: {_value(value)}") for name, value in params.items()]
     cut = [f"{line[: MAX_LINE - 3]}..." if len(line) > MAX_LINE else line for line in lines]
     return "\n".join(["```yaml", *cut, "```"])
 

@@ -6,7 +6,9 @@ import hashlib
 import statistics
 from typing import TYPE_CHECKING
 
+from tuner.errors import decorating
 from tuner.ledger.selection import FUSION, REFIT
+from tuner.ledger.states import State
 from tuner.ledger.summary import VOTES, summarise
 from tuner.tracking import shown
 from tuner.tracking.datasets import Data, splits_of, used_by
@@ -16,9 +18,12 @@ from tuner.tracking.shown import Run, Status, flat
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
 
-STUDY_STATUS: dict[str, Status] = {
-    "done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
+MLFLOW_STATUS: dict[str, Status] = {
+    State.COMPLETED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
 }  # fmt: skip
+# Records after which the note is written again.
+NOTED = {"confirmed", "fused", "test", "registered", "ensemble", "leaky_twin", "study_end"}
 
 
 def study_id(record: Record) -> str:
@@ -49,6 +54,7 @@ class Projection:
         self._best: float | None = None
         self._best_of_trial: dict[str, float] = {}
         self._num_ended = 0
+        self._can_note = True
         self._source: dict[str, str] = {}
         self._address = ""
         self._sets: list[Data] = []
@@ -67,20 +73,15 @@ class Projection:
             self.parent.set("RUNNING")
         if (handle := getattr(self, f"on_{kind}", None)) is not None:
             handle(record, self.parent)
-        if kind in (
-            "confirmed",
-            "fused",
-            "test",
-            "registered",
-            "ensemble",
-            "leaky_twin",
-            "study_end",
-        ):
-            summary = summarise(self._records)
-            self.parent.tag("mlflow.note.content", note(summary))
-            if kind == "study_end":
-                counts = {f"trials_{name}": value for name, value in summary.counts.items()}
-                self.parent.measure(counts, record["time_ms"])
+        if kind in NOTED and self._can_note:
+            self._can_note = False  # a note that fails once is not tried again
+            with decorating("the note in MLflow"):
+                summary = summarise(self._records)
+                self.parent.tag("mlflow.note.content", note(summary))
+                if kind == "study_end":
+                    counts = {f"trials_{name}": value for name, value in summary.counts.items()}
+                    self.parent.measure(counts, record["time_ms"])
+                self._can_note = True
 
     def _study(self, record: Record) -> Run:
         search, study = record["config"]["search"], record["study"]
@@ -195,15 +196,14 @@ class Projection:
         is_final = run.tags["stage"] == "final"
         if is_final and self._tested and self._tested["trial_id"] in shows:
             run.measure(shown.tested(self._tested["metrics"]), self._tested["time_ms"])
-        if record["status"] == "stopped":
-            run.tag("pruned", "true")
+        run.tag("state", record["status"])
         run.tag("note", record.get("note"))
         run.tag("error", record["error"])
         end_ms = max((one.end_ms or time_ms for one in repeated), default=time_ms)
-        run.set("FAILED" if record["status"] == "failed" else "FINISHED", end_ms)
-        if run.tags["stage"] == "search":
+        run.set(MLFLOW_STATUS[record["status"]], end_ms)
+        if run.tags["stage"] == "search" and record["status"] != State.INTERRUPTED:
             self._num_ended += 1
-            if best and record["status"] != "failed":
+            if best and record["status"] != State.FAILED:
                 self._improve(best["metrics"][self.metric], time_ms, parent)
             self._measure_baselines(parent)
 
@@ -274,5 +274,7 @@ class Projection:
         """End all runs."""
         for run in self.trials.values():
             if run.status == "RUNNING":
+                run.tag("state", State.INTERRUPTED)
                 run.set("KILLED", record["time_ms"])
-        parent.set(STUDY_STATUS[record["status"]], record["time_ms"])
+        parent.tag("state", record["status"])
+        parent.set(MLFLOW_STATUS[record["status"]], record["time_ms"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TrackingError
 from tuner.ledger.selection import FUSION
+from tuner.ledger.states import State
 from tuner.tracking import card, registry
 from tuner.tracking.mlflow_tracker import MlflowTracker, open_tracker
 from tuner.training.bundle import BUNDLE
@@ -45,7 +46,7 @@ def replay(
         for record in records:
             tracker.record(record)
         if records[-1]["kind"] != "study_end":  # the study was killed, so nothing runs
-            end: dict[str, Any] = {"kind": "study_end", "status": "interrupted", "seconds": {}}
+            end: dict[str, Any] = {"kind": "study_end", "status": State.INTERRUPTED, "seconds": {}}
             tracker.record({**end, "time_ms": records[-1]["time_ms"]})
         write_report(tracker.how_to_open)
         tracker.publish(folder.local())

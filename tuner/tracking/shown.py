@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # Limits of MLflow (mlflow/utils/validation.py), in characters; it refuses or cuts what is longer.
+MAX_NAME = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
 # Names with any other character are refused, such as those of a second alternative, `linear#2`.
@@ -84,8 +85,8 @@ def as_params(values: dict[str, Any]) -> dict[str, str]:
 
 
 def allowed(name: str) -> str:
-    """Replace the characters that MLflow refuses in names."""
-    return NOT_IN_NAMES.sub("-", name)
+    """Replace the characters that MLflow refuses in names, and cut them to its limit."""
+    return NOT_IN_NAMES.sub("-", name)[:MAX_NAME]
 
 
 def target(metric: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import filelock
 
+from pipelines.plain_text import printable
 from tuner.errors import TrackingError
 
 SQLITE = "sqlite:///"
@@ -78,7 +79,7 @@ def reason(error: BaseException) -> str:
     """Return the first lines of an error, without credentials."""
     if "Max retries exceeded" in str(error):  # urllib3's words for a server that is down
         return "it does not answer"
-    return redact(" ".join(str(error).split()))[:300]
+    return printable(redact(" ".join(str(error).split())))[:300]
 
 
 @contextlib.contextmanager

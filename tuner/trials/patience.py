@@ -31,7 +31,7 @@ class Patience:
     ) -> None:
         self._proposer, self._ranking, self._search = proposer, ranking, search
         self._ended = {
-            row.ordinal: row.value(search.metric) for row in rows if row.status != "running"
+            row.ordinal: row.value(search.metric) for row in rows if not row.is_unfinished
         }
 
     def propose(self) -> Proposal | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tuner.errors import StudyError
+from tuner.ledger.states import State
 from tuner.training.recipe import is_better
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tuner.trials.assembly import TrialSpec
 
 REPORTED_PREFIXES = ("train_", "val_")
+BUDGET_ENDED = "the budget of the search ended"  # why a trial was stopped early
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,9 @@ class Recorder:
     def end(self, trial_id: str) -> None:
         """Record the end of a trial that completed, was stopped, or diverged."""
         running = self._trials[trial_id]
-        status = "completed" if running.last_epoch >= running.proposal.num_reports else "stopped"
-        self._end(running, "failed" if running.error else status)
+        is_whole = running.last_epoch >= running.proposal.num_reports
+        cut = State.INTERRUPTED if self.fatal else State.STOPPED_EARLY
+        self._end(running, State.FAILED if running.error else State.COMPLETED if is_whole else cut)
 
     def fail(self, trial_id: str, error_text: str) -> None:
         """Record the end of a trial whose process raised an exception or died.
@@ -216,18 +219,24 @@ class Recorder:
         self.start(trial_id)  # a process that dies while it starts has not reported its start
         running = self._trials[trial_id]
         running.error = reason_of_failure(error_text)
-        if "StorageFullError" in running.error:
+        is_full = "StorageFullError" in running.error
+        if is_full:
             self.fatal = StudyError(running.error.partition(": ")[2])
-        self._end(running, "failed")
+        self._end(running, State.INTERRUPTED if is_full else State.FAILED)
 
     def end_cut_off(self) -> None:
-        """Record trials that Tune cut off without a callback, as after a time budget."""
+        """Record trials that Tune cut off without a callback: the budget ended, or a disk is full.
+
+        Those of a full disk continue when the study does.
+        """
         for running in self._trials.values():
             # A trial that had not started yet has no record, and will be proposed again.
             if running.is_recorded and not running.has_ended:
-                self._end(running, "stopped")
+                if self.fatal is None:
+                    running.note = "; ".join(filter(None, (running.note, BUDGET_ENDED)))
+                self._end(running, State.INTERRUPTED if self.fatal else State.STOPPED_EARLY)
 
-    def _end(self, running: _Running, status: str) -> None:
+    def _end(self, running: _Running, status: State) -> None:
         running.has_ended = True
         self._plan.record(
             "trial_end", trial_id=running.proposal.trial_id, status=status,

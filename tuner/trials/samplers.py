@@ -143,7 +143,7 @@ class TpeSampler:
             direction="maximize" if search.mode == "max" else "minimize", sampler=sampler
         )
         for row in rows:
-            if row.status == "running":
+            if row.is_unfinished:
                 self._mark_tried(row.params)
                 self._running[row.ordinal] = row.params
             else:

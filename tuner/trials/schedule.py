@@ -107,6 +107,10 @@ class _Events(_NotSaved, tune.Callback, tune.Stopper):
         return self._recorder.fatal is not None
 
 
+def _name_of(trial: Trial) -> str:
+    return str(trial.config["trial_id"])
+
+
 def _free_workers(trial: Trial) -> None:
     if (hex_id := (trial.last_result or {}).get(PLACEMENT_GROUP)) is not None:
         free_placement_group(hex_id)
@@ -145,7 +149,8 @@ def run(plan: Plan, cluster: Cluster) -> None:
                 # Starting a process and importing torch takes most of a short trial.
                 reuse_actors=plan.experiment.resources.workers == 1,
                 time_budget_s=plan.budget_seconds,
-                trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+                trial_dirname_creator=_name_of,
+                trial_name_creator=_name_of,
             ),
             run_config=tune.RunConfig(
                 name=f"stage-{os.getpid()}",

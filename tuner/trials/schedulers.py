@@ -30,7 +30,7 @@ class LedgerAsha(ASHAScheduler):
         super().__init__(**settings)
         self._rows = rows
         for row in rows.values():
-            if row.status != "running":
+            if not row.is_unfinished:
                 self._replay(self._brackets[0], SimpleNamespace(trial_id=row.trial_id), row)
 
     def _replay(self, bracket: Any, trial: Any, row: TrialRow) -> None:

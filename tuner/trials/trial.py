@@ -214,6 +214,16 @@ def time_epoch(spec: TrialSpec) -> float:
     return seconds_per_epoch(parts.classifier, parts.feed, parts.recipe, workers, validated)
 
 
+def name_process(trial_id: str) -> None:
+    """Show the trial as the title of this process, which Ray's dashboard and ``ps`` list.
+
+    Ray sets a title of its own whenever it asks a process for its next report.
+    """
+    from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+    setproctitle(f"ray::trial {trial_id}")
+
+
 def run_in_process(config: dict[str, str]) -> None:
     """Train a single-worker trial in the Tune process and report each epoch; a Tune trainable.
 
@@ -227,5 +237,7 @@ def run_in_process(config: dict[str, str]) -> None:
     resources = spec.experiment.resources
     # Two trials with a thread pool each would compete for the same cores.
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    name_process(spec.trial_id)
     for report in train(study, spec, Alone(pick_device(resources.gpus_per_worker))):
         tune.report(report)
+        name_process(spec.trial_id)

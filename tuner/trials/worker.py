@@ -11,7 +11,7 @@ from torch import nn
 from pipelines.storage import Folder
 from tuner.training.sync_norm import synchronise_norms
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.trial import pick_device, train
+from tuner.trials.trial import name_process, pick_device, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,8 +70,10 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if resources.gpus_per_worker else pick_device(0)
     placement_group = ray.util.get_current_placement_group()
     assert placement_group is not None  # Ray Train always makes one for its workers
+    name_process(spec.trial_id)
     for report in train(study, spec, TrainWorkers(device)):
         ray.train.report({**report, PLACEMENT_GROUP: placement_group.id.hex()})
+        name_process(spec.trial_id)
 
 
 def run_on_workers(config: dict[str, str]) -> None:

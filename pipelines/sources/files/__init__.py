@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, Literal, NamedTuple, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pipelines.sources.tracks import printable
+from pipelines.plain_text import printable
 
 # Files that need the extra ``m4a``. Listed in any case, so that they have a verdict without it.
 EXTRA_EXTENSIONS: Final = frozenset({".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv", ".mpc"})

@@ -12,8 +12,8 @@ from pathlib import Path
 import xxhash
 
 from pipelines.errors import AudioRejected, CatalogError
+from pipelines.plain_text import printable
 from pipelines.sources.files import FoundFile, Stamp, leads_out
-from pipelines.sources.tracks import printable
 
 # Folders that operating systems leave on disks and in archives, without data of the user.
 _SYSTEM_FOLDERS = frozenset(

@@ -1,0 +1,52 @@
+"""Text of users in a terminal, in CSV and in Markdown; each expected text is written by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+
+import pytest
+
+from pipelines.plain_text import echo, for_cell, for_markdown, printable
+from tests.hostile_names import HOSTILE
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_terminal_obeys_no_name(name: str) -> None:
+    text = printable(f"file {name} read")
+    # Cc: controls, Cs: half characters, Zl and Zp: ends of lines; the others turn the direction.
+    assert not {unicodedata.category(one) for one in text} & {"Cc", "Cs", "Zl", "Zp"}
+    turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    assert not {unicodedata.bidirectional(one) for one in text} & turning
+    assert printable(text) == text
+    text.encode()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_spreadsheet_runs_no_name(name: str) -> None:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerow([for_cell(name), "next"])
+    ((cell, after),) = csv.reader(io.StringIO(out.getvalue(), newline=""))
+    assert after == "next"
+    assert cell.strip()[:1] not in tuple("=+-@\uff1d")
+    assert cell in (printable(name), f"'{printable(name)}")
+
+
+def test_cells_that_are_no_text_stay_what_they_are() -> None:
+    assert [for_cell(value) for value in (-0.5, 3, None, "rock")] == [-0.5, 3, None, "rock"]
+
+
+def test_markdown_shows_a_name_as_it_is() -> None:
+    name = "[a](http://b) <img> `*_|# \x1b[0m"
+    shown = r"\[a\](http://b) &lt;img&gt; \`\*\_\|\# \\x1b\[0m"
+    assert for_markdown(name) == shown
+
+
+def test_lines_are_kept_and_an_encoding_that_lacks_a_character_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stderr", stream)
+    echo("error: first\n  \u00e4 \x1b[2J", err=True)
+    assert stream.buffer.getvalue() == b"error: first\n  \\xe4 \\x1b[2J\n"

@@ -1,0 +1,96 @@
+"""The result of a study in words, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.ledger.baselines import baselines_in_words
+from tuner.ledger.doubts import doubts
+from tuner.ledger.trust import leak_in_words
+
+if TYPE_CHECKING:
+    from tuner.ledger.journal import StudyPaths
+    from tuner.ledger.summary import Summary
+
+
+def one_line(params: Mapping[str, Any]) -> str:
+    """Return the sampled values in one line."""
+
+    def text(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return " ".join(f"{path.rsplit('.', 1)[-1]}={text(value)}" for path, value in params.items())
+
+
+def so_far(summary: Summary) -> str:
+    """Describe what an earlier run of a study has done already."""
+    if not summary.counts["total"]:
+        return "no trial yet"
+    done = f"{summary.counts['total']} trials: {summary.counts_in_words}"
+    if not (winner := summary.winner):
+        return done
+    return f"{done}; best {summary.metric} {summary.value(winner):.3f} ({winner.trial_id})"
+
+
+def result_lines(summary: Summary, paths: StudyPaths, how_to_open: str | None) -> Iterator[str]:
+    """Describe a finished study: the winner, its scores, reasons for care, and what to do next."""
+    for label, text in _facts(summary, paths, how_to_open):
+        yield f"{label:<11} {text}"
+
+
+def _facts(
+    summary: Summary, paths: StudyPaths, how_to_open: str | None
+) -> Iterator[tuple[str, str]]:
+    yield "trials", f"{summary.counts['total']}: {summary.counts_in_words}"
+    yield from _scores(summary)
+    for sentence in summary.pretrained:
+        yield "pretrained", sentence
+    if twin := summary.leaky_twin:
+        for number, line in enumerate(twin.lines()):
+            yield "" if number else "leaky twin", line
+    for doubt in doubts(summary):
+        yield "note", doubt
+    rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once
+    for one in summary.features:
+        counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
+        rejects.setdefault(counts_of_set, Path(one["path"]) / "rejects.csv")
+    for (skipped, listed), file in rejects.items():
+        if skipped:
+            yield "files", f"{skipped} of {listed} files were skipped: {file}"
+    if summary.leakage:
+        yield "leakage", leak_in_words(summary.leakage)
+    yield "registered", str(summary.registered.reason)
+    yield "report", str(paths.folder / "report.html")
+    model = summary.model_address if summary.registered.alias else paths.folder / "model"
+    yield "predict", f"python -m tuner.predict {model} FILE --storage {paths.storage}"
+    yield "mlflow", str(how_to_open)
+
+
+def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Describe the winner's scores in the order they were measured."""
+    if (winner := summary.winner) and winner.best:
+        f1 = winner.best["metrics"]["val_f1_macro"]
+        yield "winner", f"{winner.trial_id}  {one_line(winner.params)}"
+        of = f"best of {len(summary.trials)} trials, optimistic"
+        yield "search", f"best validation macro F1 {f1:.3f} ({of})"
+    if confirm := summary.confirm:
+        ends = f" ({_interval(confirm.ci95)})" if confirm.ci95 else ""
+        seeds = f"mean of {confirm.seeds} new seeds" if confirm.seeds > 1 else "one new seed"
+        metric = "" if summary.metric == "val_f1_macro" else f"{summary.metric} "
+        yield "confirmed", f"{metric}{confirm.mean:.3f}{ends}, {seeds}"
+        if confirm.fusion:
+            yield "fusion", confirm.fusion.verdict
+        if confirm.refit:
+            yield "final fit", "the winner, trained once more on train and val; it is tested below"
+    if summary.test:
+        scores = summary.test.metrics
+        f1 = f"macro F1 {scores['f1_macro']:.3f} ({_interval(scores['ci95'])})"
+        yield "test", f"{f1}, accuracy {scores['accuracy']:.3f}, {scores['tracks']} tracks"
+    if told := baselines_in_words(summary.baselines):
+        yield "baselines", told
+
+
+def _interval(ends: list[float]) -> str:
+    return f"95 % interval over tracks {ends[0]:.3f} to {ends[1]:.3f}"
