@@ -112,7 +112,10 @@ class Projection:
             "study_end",
         ):
             summary = summarise(self._records)
-            self.parent.tag("mlflow.note.content", note(summary))
+            failed = (
+                f"**Failed**\n\n```\n{reason}\n```\n\n" if (reason := record.get("reason")) else ""
+            )
+            self.parent.tag("mlflow.note.content", failed + note(summary))
             if kind == "study_end":
                 counts = {f"trials_{name}": value for name, value in summary.counts.items()}
                 self.parent.measure(counts, record["time_ms"])
@@ -253,6 +256,8 @@ class Projection:
         for run in self.trials.values():
             if run.status == "RUNNING":
                 run.set("KILLED", record["time_ms"])
+        if (reason := record.get("reason", "")) or "error" in parent.tags:
+            parent.tags["error"] = reason[:MAX_TAG]  # empty once the study has gone on
         parent.set(STUDY_STATUS[record["status"]], record["time_ms"])
 
 
