@@ -92,6 +92,7 @@ class Interruption(ContextDecorator):
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self._number is None:
             self._number = number
+            signal.alarm(0)  # by Ray, if it has not connected yet: to abort in 3 s
             raise Interrupted(number)
 
     def _watch(self) -> None:
