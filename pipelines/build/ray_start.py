@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -23,8 +24,13 @@ TRAIN_POLL_SECONDS = "0.25"
 TRAIN_START_TIMEOUT_SECONDS = "600"
 # Ray itself tries for more than two minutes to reach a port that nobody listens on.
 ANSWER_TIMEOUT_SECONDS = 5.0
+# RFC 9113, 3.4 and 6.5: a client's first bytes with empty settings, and the type of the frame that
+# every server sends first.
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+HTTP2_SETTINGS = b"\x04"
 # A head node that is still starting may answer at the second try.
 RETRY_SECONDS = 3.0
+MIN_ROOM_BYTES = 50_000_000  # for logs and sockets in Ray's temporary folder
 MAX_REASON = 300  # characters of what Ray says; it can be a page
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
@@ -69,7 +75,7 @@ def connect(
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
                     f"{what}: {reason}; check the address, RAY_AUTH_MODE, the cluster's token, "
-                    "the room in Ray's temporary folder, and `python -m tuner.doctor`"
+                    "and `python -m tuner.doctor`"
                 ) from error
             _log.warning("%s: %s; trying once more", what, reason)
             time.sleep(RETRY_SECONDS)
@@ -131,6 +137,8 @@ def _prepare_environment(starts: bool) -> None:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # One try a second; Ray's 20 are too many for a wrong token or address.
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the study handles signals itself
     # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
@@ -151,7 +159,15 @@ def _prepare_environment(starts: bool) -> None:
 
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
+    from ray._common.utils import get_default_system_temp_dir
 
+    folder = get_default_system_temp_dir()
+    room = shutil.disk_usage(folder).free if os.path.isdir(folder) else MIN_ROOM_BYTES  # noqa: PTH112
+    if room < MIN_ROOM_BYTES:  # Ray would hang for a minute, and then end this process
+        raise OSError(
+            f"{folder} has {room // 10**6} MB of room, Ray needs {MIN_ROOM_BYTES // 10**6}; free "
+            "some, or name another folder in RAY_TMPDIR"
+        )
     # Pick the control store's port first, because workers need the address before the cluster is
     # up. They inherit the variables that the cluster is started with; a runtime environment would
     # start each worker through a second interpreter.
@@ -195,7 +211,7 @@ def _own_sessions() -> Iterator[None]:
         services.ConsolePopen, utils.set_sigterm_handler = popen, set_handler
         if threading.current_thread() is threading.main_thread():
             # Ray's compiled part has taken SIGTERM, to print the stack and abort 3 s later.
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 @contextmanager
@@ -227,11 +243,11 @@ def _join(address: str) -> None:
 
 
 def _expect_listener(address: str) -> None:
-    """Check within seconds that something listens at ``host:port``.
+    """Check within seconds that a control store, a server of HTTP/2, listens at ``host:port``.
 
     Raises:
         ValueError: The address is invalid.
-        OSError: Nothing listens there, or the host is unknown.
+        OSError: Nothing or something else listens there, or the host is unknown.
     """
     if "://" in address:
         raise ValueError(
@@ -242,4 +258,11 @@ def _expect_listener(address: str) -> None:
     if not host or not port.isdigit():
         raise ValueError("expected host:port, auto or local")
     target = (host.strip("[]"), int(port))
-    socket.create_connection(target, timeout=ANSWER_TIMEOUT_SECONDS).close()
+    with socket.create_connection(target, timeout=ANSWER_TIMEOUT_SECONDS) as link:
+        link.sendall(HTTP2_GREETING)
+        try:
+            answer = link.recv(9)
+        except TimeoutError:
+            answer = b""
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise OSError("what listens there does not answer as Ray's control store does")

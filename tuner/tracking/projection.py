@@ -112,9 +112,8 @@ class Projection:
             "study_end",
         ):
             summary = summarise(self._records)
-            failed = (
-                f"**Failed**\n\n```\n{reason}\n```\n\n" if (reason := record.get("reason")) else ""
-            )
+            reason = record.get("reason") if kind == "study_end" else ""
+            failed = f"**Failed**\n\n```\n{reason}\n```\n\n" if reason else ""
             self.parent.tag("mlflow.note.content", failed + note(summary))
             if kind == "study_end":
                 counts = {f"trials_{name}": value for name, value in summary.counts.items()}
