@@ -82,7 +82,9 @@ class Interruption(ContextDecorator):
         is_interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         if is_interrupted or (self._number and error and not isinstance(error, SystemExit)):
             self._tell()
-            # The thread goes on watching, because the interpreter's own end may hang as well.
+            for number in self._before:  # the interpreter's end would make them deadly again
+                signal.signal(number, signal.SIG_IGN)
+            # The thread goes on watching, because that end may hang as well.
             sys.exit(128 + (self._number or signal.SIGINT))
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -96,6 +98,8 @@ class Interruption(ContextDecorator):
             raise Interrupted(number)
 
     def _watch(self) -> None:
+        # The main thread must take them: they end the wait that it is in, or it has blocked them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         number = self._wait()
         if number == 0:
             self._near.close()
