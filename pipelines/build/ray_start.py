@@ -61,6 +61,10 @@ def connect(
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     _prepare_environment(starts=wanted == "local")
+    import ray
+
+    if ray.is_initialized():  # by the program around this one, whose connection is not ours to end
+        raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
     what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
     for is_last in (False, True):
         try:
