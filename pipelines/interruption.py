@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, suppress
 from types import FrameType, TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Both together stay below 10 s, after which a supervisor sends SIGKILL (`docker stop`).
@@ -54,7 +54,6 @@ class Interruption(ContextDecorator):
         self.advice = advice
         self.last_acts: list[Callable[[], object]] = []
         self._number: int | None = None
-        self._is_told = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -81,11 +80,7 @@ class Interruption(ContextDecorator):
         """Exit after a signal, whatever it was turned into on the way; else undo ``__enter__``."""
         is_interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         if is_interrupted or (self._number and error and not isinstance(error, SystemExit)):
-            self._tell()
-            for number in self._before:  # the interpreter's end would make them deadly again
-                signal.signal(number, signal.SIG_IGN)
-            # The thread goes on watching, because that end may hang as well.
-            sys.exit(128 + (self._number or signal.SIGINT))
+            self._end(self._number or signal.SIGINT)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(-1)
@@ -114,8 +109,7 @@ class Interruption(ContextDecorator):
             thread = threading.Thread(target=act, daemon=True)
             thread.start()
             thread.join(LAST_ACT_SECONDS)
-        self._tell()
-        os._exit(128 + number)
+        self._end(number)
 
     def _wait(self) -> int:
         """Wait for the next of our signals, or for 0, the end of the block."""
@@ -123,7 +117,10 @@ class Interruption(ContextDecorator):
             pass
         return number
 
-    def _tell(self) -> None:
-        if not self._is_told:
-            self._is_told = True
+    def _end(self, number: int) -> NoReturn:
+        """Say how to go on, and exit at once: Ray, cut off by half, crashes at a regular end."""
+        with suppress(OSError, ValueError):  # nobody listens any more
+            sys.stdout.flush()
+            sys.stderr.flush()
             os.write(2, f"{self.advice()}\n".encode())
+        os._exit(128 + number)

@@ -83,8 +83,8 @@ def connect(
                 ) from error
             _log.warning("%s: %s; trying once more", what, reason)
             time.sleep(RETRY_SECONDS)
-        except BaseException:  # an interruption: Ray does not know yet what it has started
-            end_at_once()
+        except BaseException:  # an interruption
+            disconnect()
             raise
     return wanted == "local"
 

@@ -118,7 +118,6 @@ def test_a_signal_at_any_moment(
     assert set(run.states()) <= {"KILLED", "FINISHED"}
     assert ("KILLED" in run.states()) == has_begun
     assert not [left for left in marked(str(run.storage)) if left != run.process.pid]
-    print(f"{moment}, {send.__name__}, {number.name}: {seconds:.1f} s")
 
 
 def test_data_that_cannot_be_read_and_a_cluster_too_small_leave_no_study(tmp_path: Path) -> None:

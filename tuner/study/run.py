@@ -100,6 +100,7 @@ def carry_out(
         terminal = held.enter_context(Terminal(space.template.search.metric))
         if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
+        joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         terminal.status("opening the tracking store")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         tracker = held.enter_context(closing(open_tracker(uri, paths.storage.local(), paths.name)))
@@ -113,10 +114,11 @@ def carry_out(
         else:
             terminal.status(f"joining Ray at {address}" if address else "starting Ray")
             last_acts.append(ray_start.end_at_once)
-            held.callback(ray_start.disconnect)
+            running = cluster.connect(address)
+            joined.callback(ray_start.disconnect)
             study = Context(
-                space, paths, cluster.connect(address), ledger, tracker, terminal,
-                asks_for_twin=leaky_twin, held=held,
+                space, paths, running, ledger, tracker, terminal, asks_for_twin=leaky_twin,
+                held=held,
             )  # fmt: skip
             last_acts[:0] = [partial(_interrupt, study), partial(terminal.__exit__)]
             run(study)
