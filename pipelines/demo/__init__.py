@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
 
 from pipelines.demo.genres import GENRES
@@ -216,6 +216,7 @@ def _write_tracks(
         initializer=_start_worker,
     )
     try:
+        resource_tracker.ensure_running()  # it would unblock the signals when it starts
         # The processes inherit the mask; Ctrl-C while they start would print their tracebacks.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
