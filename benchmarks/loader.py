@@ -232,6 +232,7 @@ def main(clips: int, batch_size: int, rounds: int) -> None:
     import torch
 
     from benchmarks import training
+    from pipelines.build import ray_start
     from tuner.trials import cluster
 
     torch.set_num_threads(1)
@@ -243,7 +244,7 @@ def main(clips: int, batch_size: int, rounds: int) -> None:
         try:
             found = measure(folder, arrays, batch_size, rounds)
         finally:
-            cluster.disconnect()
+            ray_start.disconnect()
     what = {"clips": clips, "batch_size": batch_size, "shape": list(training.SHAPE)}
     result = {"machine": machine(PACKAGES), **what, **found, "input_stall_of_epochs": stall}
     print(json.dumps(result, indent=1))

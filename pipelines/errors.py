@@ -9,6 +9,7 @@ UserError                     exit 1
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
 ├── WeightsError              exit 2   trained weights are missing, damaged, or do not fit
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
+├── ClusterError              exit 1   Ray cannot be joined or started
 ├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
 ├── StorageFullError          exit 1   no room left at a path
 └── ...                                the errors of a study, in ``tuner.errors``
@@ -78,6 +79,10 @@ class WeightsError(UserError):
 
 class BuildError(UserError):
     """The build stopped because too many files were rejected or a class lost all its files."""
+
+
+class ClusterError(UserError):
+    """Ray cannot be joined or started."""
 
 
 class UnsupportedStorageError(UserError):

@@ -233,7 +233,7 @@ class Log:
                 while rest:  # an unbuffered file may take only a part
                     rest = rest[self._file.write(rest) :]
                 os.fsync(self._file.fileno())
-            except OSError:
+            except BaseException:  # or a signal
                 self.truncate(size)
                 raise
 

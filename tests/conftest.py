@@ -25,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory):
     """A cluster of its own with two processors, never a foreign one that happens to run."""
-    from tuner.trials.cluster import connect, disconnect
+    from pipelines.build.ray_start import disconnect
+    from tuner.trials.cluster import connect
 
     os.environ["TUNER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield connect("local", num_cpus=2)

@@ -8,7 +8,6 @@ UserError                 exit 1
 │   └── StudyExistsError           the folder holds a study with other settings; says which
 ├── StudyError                     the study cannot go on
 ├── TrackingError                  the tracking server or its store cannot be used
-├── ClusterError                   Ray cannot be joined or started
 ├── DivergedError                  a loss is not finite; ends the trial, not the study
 └── CheckpointError                a checkpoint is damaged, incomplete or of an unknown version
 ```
@@ -117,14 +116,6 @@ class StudyExistsError(UsageError):
         return "\n".join([head, *(f"  {difference}" for difference in self.differences)])
 
 
-class Interrupted(BaseException):  # a request, not a fault
-    """A signal asked the process to end; not an ``Exception``, so that no handler swallows it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
-
-
 class StudyError(UserError):
     """The study cannot go on."""
 
@@ -135,10 +126,6 @@ class TrackingError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is damaged, incomplete or of an unknown version."""
-
-
-class ClusterError(UserError):
-    """Ray cannot be joined or started."""
 
 
 class DivergedError(UserError):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.interruption import Interruption
+
 if TYPE_CHECKING:
     from pipelines.audio.sandbox import Decoder
     from tuner.training.predictor import TrainedModel, VoteKind
@@ -135,6 +137,7 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per file, each on a line."
 )
+@Interruption(lambda: "interrupted")
 def main(
     model: str,
     files: tuple[Path, ...],

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.interruption import Interruption
+
 if TYPE_CHECKING:
     from pipelines.storage import Folder
     from tuner.config import Space
@@ -46,10 +48,10 @@ def main(space: Path, **options: Any) -> None:
     """  # noqa: D301 - click reads the control character
     from pipelines.errors import UserError
     from pipelines.plain_text import echo
-    from tuner.errors import Interrupted
 
     try:
-        sys.exit(_run(space, options))
+        with Interruption(lambda: _to_continue(has_begun=False)) as stop:
+            sys.exit(_run(space, options, stop))
     except UserError as error:
         if options["verbose"]:
             raise
@@ -61,11 +63,15 @@ def main(space: Path, **options: Any) -> None:
         where = f"{error.filename}: " if error.filename else ""
         echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        words = [in_public(word) for word in sys.argv[1:] if word != "--resume"]
-        echo("interrupted; finished work is kept. To continue:", err=True)
-        echo(f"  python -m tuner.run {shlex.join(words)} --resume", err=True)
-        sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
+
+
+def _to_continue(has_begun: bool) -> str:
+    """Return what a user reads after an interruption: the command that goes on."""
+    words = [in_public(word) for word in sys.argv[1:] if word != "--resume"]
+    command = f"  python -m tuner.run {shlex.join(words)}"
+    if has_begun:
+        return f"interrupted; finished work is kept. To continue:\n{command} --resume"
+    return f"interrupted before the study began. To start again:\n{command}"
 
 
 def in_public(word: str) -> str:
@@ -75,7 +81,7 @@ def in_public(word: str) -> str:
     return re.sub(r"[A-Za-z0-9+]+://\S+", lambda uri: printable_root(uri[0]), word)
 
 
-def _run(path: Path, options: dict[str, Any]) -> int:
+def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     """Check the options, run the study and print its result; return the exit code."""
     from pipelines.plain_text import echo
     from pipelines.storage import Folder
@@ -101,6 +107,7 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     from tuner.ledger.journal import StudyPaths
 
     paths = StudyPaths(storage, space.name, source)
+    stop.advice = lambda: _to_continue(paths.folder.exists(journal.FILE))
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     if not journal.is_finished(paths.folder, options["leaky_twin"]):
@@ -111,7 +118,7 @@ def _run(path: Path, options: dict[str, Any]) -> int:
             check_weights(space, lambda line: echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-    outcome = carry_out(space, paths, options["address"], options["leaky_twin"])
+    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop.last_acts)
     if options["as_json"]:
         echo(json.dumps(outcome.found))
     else:

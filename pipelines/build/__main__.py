@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import SpecError, UserError
 from pipelines.features import FeatureSpec
+from pipelines.interruption import Interruption
 from pipelines.plain_text import echo, printable
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
@@ -21,12 +21,12 @@ from pipelines.sources.listing import shown_few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FrameType
 
     from pipelines.build.building import BuildResult
     from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
 
 EXIT_SOME_REJECTED = 3
+AGAIN = "interrupted; to continue, run the same command: finished work is kept"
 
 _Settings = TypeVar("_Settings", bound=Block)
 
@@ -91,24 +91,24 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     # Here, because --help must not wait for NumPy and Arrow.
     from pipelines.build.building import BuildOptions, build_sets
     from pipelines.build.console import as_data, progress_lines, summary
+    from pipelines.build.ray_start import end_at_once
 
     started = time.monotonic()
     try:
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
         feature = feature.at_rate_of_networks()
         split = _block_from(SplitSpec, options)
-        catalog = read_catalog(data, layout, label)
-        if feature.kind == "embedding":
-            _fetch_weights(feature)
-        tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
-        how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
-        result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
+        with Interruption(lambda: AGAIN) as stop:
+            stop.last_acts.append(end_at_once)
+            catalog = read_catalog(data, layout, label)
+            if feature.kind == "embedding":
+                _fetch_weights(feature)
+            tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
+            how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
+            result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     except UserError as error:
         echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as stop:
-        echo("interrupted; to continue, run the same command: finished work is kept", err=True)
-        sys.exit(143 if isinstance(stop, _Terminated) else 130)
     found = result.feature_set
     notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
     if catalog.unlisted:
@@ -150,20 +150,7 @@ def _decode_on_ray(
     from pipelines.build.ray_pass import decode_on_cluster, local_ray
 
     with local_ray():
-        # Ray's own handler would end the process at once.
-        before = signal.signal(signal.SIGTERM, _terminate)
-        try:
-            yield from decode_on_cluster(job, batches)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-
-class _Terminated(KeyboardInterrupt):
-    """The process received SIGTERM."""
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+        yield from decode_on_cluster(job, batches)
 
 
 if __name__ == "__main__":

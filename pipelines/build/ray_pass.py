@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipelines.build import ray_start
 from pipelines.errors import BuildError, StorageFullError, UserError, is_storage_full
 
 if TYPE_CHECKING:
@@ -150,21 +150,11 @@ class _Worker:
 @contextmanager
 def local_ray() -> Iterator[None]:
     """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build."""
-    # Set before Ray is imported, because it reads these once.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    ray.init(  # noqa: TID251  # this package cannot import the tuner's cluster module
-        address=os.environ.get("RAY_ADDRESS") or "local",
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        **({} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}),
-    )
+    ray_start.connect(None, include_dashboard=False)
     try:
         yield
     finally:
-        ray.shutdown()
+        ray_start.disconnect()
 
 
 @contextmanager

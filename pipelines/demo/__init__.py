@@ -21,12 +21,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
 
 from pipelines.demo.genres import GENRES
 from pipelines.errors import BuildError, CatalogError, SpecError, UserError
 from pipelines.facts import DataFacts
+from pipelines.interruption import SIGNALS
 from pipelines.sources.tracks import Track
 from pipelines.storage import Folder
 
@@ -215,7 +216,14 @@ def _write_tracks(
         initializer=_start_worker,
     )
     try:
-        for future in as_completed([pool.submit(write, track) for track in tracks]):
+        resource_tracker.ensure_running()  # it would unblock the signals when it starts
+        # The processes inherit the mask; Ctrl-C while they start would print their tracebacks.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            futures = [pool.submit(write, track) for track in tracks]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
         raise BuildError(
@@ -233,6 +241,7 @@ def _write_track(folder: Folder, seed: int, track: DemoTrack) -> None:
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent process, and end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_after_parent, daemon=True).start()
 
 

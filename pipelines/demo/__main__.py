@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from pipelines.demo import write_demo
 from pipelines.errors import UserError
+from pipelines.interruption import Interruption
 from pipelines.plain_text import echo
 
 
@@ -30,15 +30,12 @@ def main(folder: Path, tracks: int, seed: int, workers: int | None) -> None:
 
     A complete dataset is kept, an interrupted one is continued.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        manifest = write_demo(folder, tracks, seed, workers, _print_progress)
+        with Interruption(lambda: "interrupted; the same command continues"):
+            manifest = write_demo(folder, tracks, seed, workers, _print_progress)
     except UserError as error:
         echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
     echo(manifest)
 
 

@@ -14,7 +14,6 @@ from tests.tuner.studies import finished_study
 from tuner.ledger.summary import summarise
 from tuner.report.page import write_report
 
-PAGE_TIMEOUT_SECONDS = 60.0
 # A frame has exactly the width that is asked for; a window of the browser may have a least one.
 MEASURE = """<body style="margin:0"><iframe style="width:{width}px;height:900px;border:0"></iframe>
 <script>

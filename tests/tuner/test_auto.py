@@ -356,10 +356,11 @@ def test_the_json_schema_takes_auto_where_it_is_taken() -> None:
 
 
 def begun(storage: Path, space: Space) -> StudyPaths:
-    from tuner.study.run import begin
+    from tuner.study.begin import begin, refuse_changes
 
     paths = StudyPaths(Folder(storage), space.name, storage)
     ledger = Ledger(paths.folder)
+    refuse_changes(space, ledger)
     begin(space, paths, ledger)
     ledger.close()
     return paths

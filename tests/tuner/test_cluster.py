@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Prints the result or the error of `connect`, and the environment of a worker.
 CONNECT = """
 import dataclasses, json, os, sys
-from tuner import errors
+from pipelines import errors
+from pipelines.build import ray_start
 from tuner.trials import cluster
 address, num_cpus, names = json.loads(sys.argv[1])
 try:
@@ -36,7 +37,7 @@ except errors.ClusterError as error:
 import ray
 find = ray.remote(lambda: {name: os.environ.get(name) for name in names})
 found = dataclasses.asdict(joined) | {"worker": ray.get(find.remote(), timeout=60)}
-cluster.disconnect()
+ray_start.disconnect()
 print(json.dumps(found))
 """
 

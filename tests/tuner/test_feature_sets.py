@@ -19,7 +19,7 @@ from tests.conftest import write_tones
 from tuner.config import loads
 from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.run import in_public, main
-from tuner.study import run as study
+from tuner.study.begin import begin
 from tuner.study.features import (
     build_all,
     check_source,
@@ -73,7 +73,7 @@ def test_nothing_that_a_study_writes_holds_the_secret_of_a_uri(place: str, tmp_p
     storage = Folder(tmp_path)
     here = StudyPaths(storage, "x", data_source(whole.template.data.root, storage))
     ledger = Ledger(here.folder)
-    study.begin(space, here, ledger)
+    begin(space, here, ledger)
     ledger.close()
 
     assert here.data == URI, "the build needs it whole"

@@ -183,7 +183,7 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
     from pipelines.storage import Folder
     from tuner.errors import UsageError
     from tuner.ledger.journal import StudyPaths
-    from tuner.study.run import locked
+    from tuner.study.begin import locked
 
     paths = StudyPaths(Folder(tmp_path), "s", tmp_path)
     with (
@@ -237,7 +237,7 @@ def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(tmp_path
     from tuner.config import loads
     from tuner.errors import StudyExistsError
     from tuner.ledger.journal import Ledger, StudyPaths
-    from tuner.study.run import begin
+    from tuner.study.begin import refuse_changes
 
     text = "name: old\nmodel: {name: cnn}\nsearch: {trials: 3}\n"
     settings = loads(text).settings()
@@ -245,7 +245,7 @@ def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(tmp_path
     paths = StudyPaths(Folder(tmp_path), "old", tmp_path)
     with closing(Ledger(paths.folder)) as ledger:
         ledger.append("study", study="old", source=text, settings=settings, config={}, data="")
-        begin(loads(text), paths, ledger)
+        refuse_changes(loads(text), ledger)
         other = loads(text + "features: {network: speech}\n")
         with pytest.raises(StudyExistsError, match=r"features\.network: it has musicnn_msd"):
-            begin(other, paths, ledger)
+            refuse_changes(other, ledger)

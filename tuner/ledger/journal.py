@@ -12,6 +12,7 @@ Line format: ``<crc32 of the JSON, 8 hex digits> <JSON object>``. Keys of every 
 from __future__ import annotations
 
 import json
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from tuner.errors import StudyError
 from tuner.ledger.states import OLD_WORDS, State
 
 if TYPE_CHECKING:
-    from pipelines.storage import Folder
+    from pipelines.storage import Folder, Log
 
 FILE = "ledger.jsonl"
 LOCK = "study.lock"  # held by the process that runs the study
@@ -134,7 +135,7 @@ class Ledger:
     """Journal of one study, open for appending.
 
     Args:
-        study: Folder of the study; created if it does not exist.
+        study: Folder of the study; the first record creates it.
         clock_ms: Returns Unix milliseconds; an argument so that tests can fix it.
 
     Raises:
@@ -143,27 +144,28 @@ class Ledger:
     """
 
     def __init__(self, study: Folder, clock_ms: Callable[[], int] = _now_ms) -> None:
-        self._clock_ms = clock_ms
-        self._log = study.open_log(FILE)
-        self._records = self._recover()
+        self._study, self._clock_ms = study, clock_ms
+        self._writing = threading.Lock()
+        self._log: Log | None = study.open_log(FILE) if study.exists(FILE) else None
+        self._records = self._recover(self._log) if self._log else []
 
-    def _recover(self) -> list[Record]:
+    def _recover(self, log: Log) -> list[Record]:
         """Read all complete records and cut a torn tail off the log."""
         records: list[Record] = []
         good_bytes = 0
-        lines = self._log.read().splitlines(keepends=True)
+        lines = log.read().splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             record = _decode(line)
             if record is None:
                 if number < len(lines):
                     raise StudyError(
-                        f"{self._log.path}:{number}: damaged record in the middle of the ledger; "
+                        f"{log.path}:{number}: damaged record in the middle of the ledger; "
                         "restore the file from a copy, or start the study under another --name"
                     )
                 break
             records.append(record)
             good_bytes += len(line)
-        self._log.truncate(good_bytes)
+        log.truncate(good_bytes)
         return records
 
     def append(self, kind: str, **fields: Any) -> Record:
@@ -172,9 +174,19 @@ class Ledger:
         Raises:
             StorageFullError: The disk is full; names the ledger.
         """
+        with self._writing:
+            return self._append(kind, fields)
+
+    def append_last(self, kind: str, **fields: Any) -> Record:
+        """Write a record as ``append`` does, after which no thread can write another."""
+        self._writing.acquire()
+        return self._append(kind, fields)
+
+    def _append(self, kind: str, fields: dict[str, Any]) -> Record:
         record: Record = {
             "seq": len(self._records), "time_ms": self._clock_ms(), "kind": kind, **fields,
         }  # fmt: skip
+        self._log = self._log or self._study.open_log(FILE)
         self._log.append(_encode(record))
         self._records.append(record)
         return record
@@ -203,4 +215,5 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; the records stay readable."""
-        self._log.close()
+        if self._log:
+            self._log.close()

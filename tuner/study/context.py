@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ class Context:
         feature_paths: Folder of each feature set; filled by the first stage.
         asks_for_twin: True to train the leaky twin at the end.
         baseline_sources: Feature set of each baseline; filled by the first stage.
+        features: Feature sets as the ledger records them; filled by the first stage.
+        held: Released when the study ends: the lock of its folder.
     """
 
     space: Space
@@ -52,6 +55,8 @@ class Context:
     feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
     asks_for_twin: bool = False
     baseline_sources: list[Source] = field(default_factory=list)
+    features: list[dict[str, Any]] = field(default_factory=list)
+    held: ExitStack = field(default_factory=ExitStack)
 
     @property
     def metric(self) -> str:

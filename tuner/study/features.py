@@ -79,7 +79,7 @@ def check_settings(space: Space) -> None:
 
 
 def build_features(study: Context) -> None:
-    """Build every feature set that the study's trials need, or find it built.
+    """Build every feature set that the study's trials need, or find it built; record nothing.
 
     Raises:
         UserError: The data cannot be used, or the disk is full.
@@ -100,15 +100,14 @@ def build_features(study: Context) -> None:
     _refuse_different_splits([result.feature_set for result in own])
     described = [describe(result) for result in own]
     before = study.ledger.last("features")
-    if before is None:
-        study.record("features", features=described)
-    else:
+    if before is not None:
         had, has = (
             [one["fingerprint"] for one in sets] for sets in (before["features"], described)
         )
         if had != has:
             changed = f"the audio, its labels or the split: feature sets were {had}, are {has}"
             raise StudyExistsError(study.paths.name, [changed])
+    study.features = described
     study.terminal.say(_in_words(described))
 
 

@@ -7,19 +7,19 @@ was killed at any moment, and shows the result of a finished one.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuner.config import Experiment, loads
+from pipelines.build import ray_start
+from pipelines.errors import UserError
+from pipelines.interruption import Interrupted
 from tuner.config.fill_in import DEMO_ROOT
-from tuner.errors import Interrupted, StudyExistsError, UsageError, decorating
-from tuner.ledger.journal import LOCK, Ledger, StudyPaths
+from tuner.errors import StudyExistsError, decorating
+from tuner.ledger.journal import FILE, Ledger, StudyPaths
 from tuner.ledger.states import State
 from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
@@ -27,6 +27,7 @@ from tuner.report.result import result_lines, so_far
 from tuner.report.terminal import Terminal
 from tuner.study import features
 from tuner.study.baselines import score_baselines
+from tuner.study.begin import begin_study, locked, refuse_changes
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.explain import explain
@@ -43,11 +44,9 @@ if TYPE_CHECKING:
     from tuner.config import Space
     from tuner.tracking import Tracker
 
-# Settings that may change when a study resumes, because they do not affect its results.
-FREE_TO_CHANGE = ("resources.", "search.budget", "search.patience", "data.root", "reference")
-BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))
 STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,
+    "begin": begin_study,
     "pace": measure_pace,
     "baselines": score_baselines,
     "search": search_space,
@@ -77,7 +76,11 @@ class Outcome(NamedTuple):
 
 
 def carry_out(
-    space: Space, paths: StudyPaths, address: str | None, leaky_twin: bool = False
+    space: Space,
+    paths: StudyPaths,
+    address: str | None,
+    leaky_twin: bool = False,
+    last_acts: list[Callable[[], object]] | None = None,
 ) -> Outcome:
     """Start or resume a study and run it to its end; a finished one only shows its result.
 
@@ -86,54 +89,58 @@ def carry_out(
         paths: Folders of the study.
         address: Ray cluster to join; None for ``RAY_ADDRESS`` or a new local one.
         leaky_twin: True to train the leaky twin at the end, also of a finished study.
+        last_acts: Gets what must still be done if a signal cannot end the study in order.
 
     Raises:
         UserError: With a message for the user; the ledger keeps finished work.
         Interrupted: A signal ended the study; the ledger keeps finished work.
     """
-    search = space.template.search
-    with (
-        locked(paths),
-        Terminal(search.metric, maximise=search.mode == "max") as terminal,
-        closing(Ledger(paths.folder)) as ledger,
-    ):
-        begin(space, paths, ledger)
+    search, last_acts = space.template.search, [] if last_acts is None else last_acts
+    with ExitStack() as held:
+        if paths.folder.exists(FILE):
+            held.enter_context(locked(paths))
+        ledger = held.enter_context(closing(Ledger(paths.folder)))
+        refuse_changes(space, ledger)
         ledger.end_lost_run()
+        terminal = held.enter_context(Terminal(search.metric, maximise=search.mode == "max"))
         if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
+        joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         terminal.status("opening the tracking store")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        with closing(open_tracker(uri, paths.storage.local(), paths.name)) as tracker:
-            for record in ledger.records():
-                tracker.record(record)
-                terminal.recall(record)
-            if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
-                data = (ledger.last("study") or {})["data"]
-                terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
-                publish(paths, ledger, tracker)
-            else:
-                if ledger.last("study_end"):
-                    done = so_far(summarise(list(ledger.records())))
-                    terminal.say(f"continuing study {paths.name!r} ({done})")
-                to_join = address or os.environ.get("RAY_ADDRESS") or "local"
-                starts = to_join == "local"
-                terminal.status("starting Ray" if starts else f"joining Ray at {to_join}")
-                running = cluster.connect(address)
-                # Ray installs signal handlers when it connects; these must come after.
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, _on_signal)
-                try:
-                    study = Context(space, paths, running, ledger, tracker, terminal)
-                    run(replace(study, asks_for_twin=leaky_twin))
-                finally:
-                    cluster.disconnect()
-            return _outcome(paths, ledger, tracker)
+        tracker = held.enter_context(closing(open_tracker(uri, paths.storage.local(), paths.name)))
+        for record in ledger.records():
+            tracker.record(record)
+            terminal.recall(record)
+        if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
+            data = (ledger.last("study") or {})["data"]
+            terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
+            publish(paths, ledger, tracker)
+        else:
+            if ledger.last("study_end"):
+                done = so_far(summarise(list(ledger.records())))
+                terminal.say(f"continuing study {paths.name!r} ({done})")
+            to_join = address or os.environ.get("RAY_ADDRESS") or "local"
+            starts = to_join == "local"
+            terminal.status("starting Ray" if starts else f"joining Ray at {to_join}")
+            last_acts.append(ray_start.end_at_once)
+            running = cluster.connect(address)
+            joined.callback(ray_start.disconnect)
+            study = Context(
+                space, paths, running, ledger, tracker, terminal, asks_for_twin=leaky_twin,
+                held=held,
+            )  # fmt: skip
+            last_acts[:0] = [partial(_interrupt, study), partial(terminal.__exit__)]
+            run(study)
+        return _outcome(paths, ledger, tracker)
 
 
-def _on_signal(number: int, _frame: FrameType | None) -> None:
-    # A second signal ends the process at once.
-    signal.signal(number, signal.SIG_DFL)
-    raise Interrupted(number)
+def _interrupt(study: Context) -> None:
+    """Record that the study was interrupted, while another thread still waits in it."""
+    if has_begun(study.ledger):
+        end = study.ledger.append_last("study_end", **_end_of(study.ledger, State.INTERRUPTED, {}))
+        study.tracker.record(end)
+        study.tracker.flush()
 
 
 def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
@@ -153,61 +160,14 @@ def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
     return Outcome(summary, found, lines)
 
 
-@contextmanager
-def locked(paths: StudyPaths) -> Iterator[None]:
-    """Lock the study's folder for this process.
-
-    Raises:
-        UsageError: Another process runs this study.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(paths.folder.lock(LOCK, timeout_seconds=0.0))
-        except TimeoutError:
-            raise UsageError(
-                f"study {paths.name!r} is running in another process ({paths.folder / LOCK}); "
-                "wait for it, or choose another --name"
-            ) from None
-        yield
-
-
-def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
-    """Write the study's first record, or check that the existing one has the same settings.
-
-    Raises:
-        StudyExistsError: The study was started with other settings; says which.
-    """
-    settings = space.settings()
-    before = ledger.last("study")
-    paths.folder.write_text("space.yaml", space.source)
-    paths.folder.write_text("resolved.yaml", space.to_yaml())
-    if before is None:
-        ledger.append(
-            "study", study=paths.name, source=space.source, settings=settings,
-            config=space.template.model_dump(mode="json"), data=paths.data_shown,
-            choices=[choice._asdict() for choice in space.choices],
-            remarks=[f"{one.path}: {one.message}" for one in space.remarks],
-        )  # fmt: skip
-        return
-    had = _defaults() | before["settings"]
-    differences = [
-        f"{name}: it has {had.get(name, 'nothing')}, asked is {settings.get(name, 'nothing')}"
-        for name in sorted({*had, *settings})
-        if had.get(name) != settings.get(name) and not name.startswith(FREE_TO_CHANGE)
-    ]
-    if differences:
-        raise StudyExistsError(paths.name, differences)
-
-
-def _defaults() -> dict[str, str]:
-    """Return the defaults of all settings, for studies that began before some of them existed."""
-    found = loads("{name: unnamed, model: {name: cnn}}").settings()
-    return {name: text for name, text in found.items() if name.partition(".")[0] in BLOCKS}
-
-
 def is_done(ledger: Ledger) -> bool:
     """Return True if the study finished successfully."""
     return ledger.state is State.COMPLETED
+
+
+def has_begun(ledger: Ledger) -> bool:
+    """Return True from the first record on, which is written when the features are built."""
+    return ledger.last("study") is not None
 
 
 def run(study: Context) -> None:
@@ -219,29 +179,56 @@ def run(study: Context) -> None:
     # Refuse trials that could never start.
     cluster.trials_at_once(study.cluster, study.space.template.resources)
     seconds: dict[str, float] = {}
-    status = State.FAILED
     try:
         with _timed(seconds, "total"):
             for name, stage in STAGES.items():
                 study.terminal.begin(name.replace("_", " "))
                 with _timed(seconds, name):
                     stage(study)
-        status = State.COMPLETED
-    except SystemError as error:
-        # If a signal handler raises inside Ray's compiled code, Ray raises a SystemError with that
-        # exception as its cause.
-        if error.__cause__ is None or isinstance(error.__cause__, Exception):
-            raise
-        status = State.INTERRUPTED
-        raise error.__cause__ from None
-    except Exception:
+        _end(study, State.COMPLETED, seconds)
+    except StudyExistsError:  # refused, so nothing changes
+        raise
+    except Exception as error:
+        if _is_interrupted(error):
+            _end(study, State.INTERRUPTED, seconds)
+        else:
+            _end(study, State.FAILED, seconds, _reason(error))
         raise
     except BaseException:
-        status = State.INTERRUPTED
+        _end(study, State.INTERRUPTED, seconds)
         raise
-    finally:
-        study.record("study_end", status=status, seconds=_added(study.ledger, seconds))
     publish(study.paths, study.ledger, study.tracker)
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Return True if a signal is behind an error.
+
+    Ray raises a ``SystemError`` if a signal handler raises inside its compiled code.
+    """
+    while error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _end(study: Context, status: str, seconds: dict[str, float], reason: str = "") -> None:
+    """Record how the study ended; one that has not begun has nothing to record."""
+    if has_begun(study.ledger):
+        study.record("study_end", **_end_of(study.ledger, status, seconds, reason))
+
+
+def _end_of(
+    ledger: Ledger, status: str, seconds: dict[str, float], reason: str = ""
+) -> dict[str, Any]:
+    return {"status": status, "seconds": _added(ledger, seconds), "reason": reason}
+
+
+def _reason(error: Exception) -> str:
+    """Return why the study failed, as a person reads it; an error of the program has its class."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

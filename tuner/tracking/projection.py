@@ -77,7 +77,9 @@ class Projection:
             self._can_note = False  # a note that fails once is not tried again
             with decorating("the note in MLflow"):
                 summary = summarise(self._records)
-                self.parent.tag("mlflow.note.content", note(summary))
+                reason = record.get("reason") if kind == "study_end" else ""
+                failed = f"**Failed**\n\n```\n{reason}\n```\n\n" if reason else ""
+                self.parent.tag("mlflow.note.content", failed + note(summary))
                 if kind == "study_end":
                     counts = {f"trials_{name}": value for name, value in summary.counts.items()}
                     self.parent.measure(counts, record["time_ms"])
@@ -276,5 +278,7 @@ class Projection:
             if run.status == "RUNNING":
                 run.tag("state", State.INTERRUPTED)
                 run.set("KILLED", record["time_ms"])
+        if (reason := record.get("reason", "")) or "error" in parent.tags:
+            parent.tags["error"] = reason[: shown.MAX_TAG]  # empty once the study has gone on
         parent.tag("state", record["status"])
         parent.set(MLFLOW_STATUS[record["status"]], record["time_ms"])

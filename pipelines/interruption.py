@@ -1,0 +1,126 @@
+"""SIGINT, SIGTERM and SIGHUP for a command line: an orderly end, or a hard one within seconds."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ContextDecorator, suppress
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Both together stay below 10 s, after which a supervisor sends SIGKILL (`docker stop`).
+ORDERLY_SECONDS = 6.0
+LAST_ACT_SECONDS = 1.5
+# `timeout` and others send a signal to the process and to its group, which is one wish.
+SAME_WISH_SECONDS = 0.7
+
+
+class Interrupted(BaseException):  # a request, not a fault
+    """A signal asked the process to end; not an ``Exception``, so that no handler swallows it.
+
+    Attributes:
+        exit_code: Exit code of the process, 128 and the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+class Interruption(ContextDecorator):
+    """How a command ends after a signal; a context manager, or decorator, of all of its work.
+
+    The first signal raises `Interrupted` in the main thread; when the block has unwound, the
+    advice is printed and the process exits with 128 and the signal's number. The exception can be
+    late or lost, in compiled code that waits or in a library that catches everything. Therefore a
+    thread watches: after ``ORDERLY_SECONDS``, or at once after a second signal, it runs the last
+    acts and ends the process.
+
+    Args:
+        advice: Returns what the user reads at the end; called in any thread, at any moment.
+
+    Attributes:
+        last_acts: Functions called in order before a hard end, each for ``LAST_ACT_SECONDS``.
+    """
+
+    def __init__(self, advice: Callable[[], str]) -> None:
+        self.advice = advice
+        self.last_acts: list[Callable[[], object]] = []
+        self._number: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        """Install the handlers; a signal that the parent process ignores stays ignored."""
+        self._near, self._far = socket.socketpair()
+        self._far.setblocking(False)
+        signal.set_wakeup_fd(self._far.fileno(), warn_on_full_buffer=False)
+        # The interpreter writes a signal's number there when it arrives, even if the main thread
+        # is in compiled code. A forked child must not.
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+        for number in SIGNALS:
+            before = signal.getsignal(number)
+            if number != signal.SIGHUP or before is not signal.SIG_IGN:  # nohup
+                self._before[number] = signal.signal(number, self._on_signal)
+        threading.Thread(target=self._watch, name="interruption", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Exit after a signal, whatever it was turned into on the way; else undo ``__enter__``."""
+        is_interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        if is_interrupted or (self._number and error and not isinstance(error, SystemExit)):
+            self._end(self._number or signal.SIGINT)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(-1)
+        self._far.send(b"\0")
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._number is None:
+            self._number = number
+            signal.alarm(0)  # by Ray, if it has not connected yet: to abort in 3 s
+            raise Interrupted(number)
+
+    def _watch(self) -> None:
+        # The main thread must take them: they end the wait that it is in, or it has blocked them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        number = self._wait()
+        if number == 0:
+            self._near.close()
+            self._far.close()
+            return
+        limit = time.monotonic() + ORDERLY_SECONDS
+        time.sleep(SAME_WISH_SECONDS)
+        while select.select([self._near], [], [], 0)[0]:
+            self._wait()
+        select.select([self._near], [], [], max(0.0, limit - time.monotonic()))
+        for act in self.last_acts:
+            thread = threading.Thread(target=act, daemon=True)
+            thread.start()
+            thread.join(LAST_ACT_SECONDS)
+        self._end(number)
+
+    def _wait(self) -> int:
+        """Wait for the next of our signals, or for 0, the end of the block."""
+        while (number := self._near.recv(1)[0]) and number not in self._before:
+            pass
+        return number
+
+    def _end(self, number: int) -> NoReturn:
+        """Say how to go on, and exit at once: Ray, cut off by half, crashes at a regular end."""
+        with suppress(OSError, ValueError):  # nobody listens any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.write(2, f"{self.advice()}\n".encode())
+        os._exit(128 + number)

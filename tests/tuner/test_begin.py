@@ -1,0 +1,173 @@
+"""What a study leaves behind that was refused, did not start, or failed."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+
+from pipelines.errors import BuildError, UserError
+from pipelines.storage import Folder
+from tests.loopback import free_ports
+from tests.tuner.studies import finished_study
+from tuner.config import loads
+from tuner.errors import StudyExistsError
+from tuner.ledger.journal import Ledger, StudyPaths
+from tuner.report.terminal import Terminal
+from tuner.run import main
+from tuner.study import run
+from tuner.study.begin import begin, locked
+from tuner.study.context import Context
+from tuner.tracking.mlflow_tracker import open_tracker
+from tuner.tracking.projection import Projection
+from tuner.trials.cluster import Cluster
+
+SPACE = "name: small\nmodel: {name: cnn}\nsearch: {trials: 3}\n"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def command(space: Path, data: Path, storage: Path, *more: str) -> Result:
+    words = [str(space), "--data", str(data), "--storage", str(storage), *more]
+    return CliRunner().invoke(main, words)
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    return tmp_path / "small.yaml"
+
+
+def test_a_refused_command_changes_no_file(space: Path, tones: Path, tmp_path: Path) -> None:
+    paths = StudyPaths(Folder(tmp_path / "results"), "small", tones)
+    with locked(paths), closing(Ledger(paths.folder)) as ledger:
+        begin(loads(SPACE), paths, ledger)
+    before = content(tmp_path / "results")
+    assert len(before) == 4  # ledger, lock, space file, resolved space file
+    found = command(space, tones, tmp_path / "results", "--set", "train.epochs=7")
+    assert found.exit_code == 2
+    assert "train.epochs: it has 20, asked is 7" in found.stderr
+    assert content(tmp_path / "results") == before
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs; MLflow takes seconds to make one."""
+    folder = tmp_path_factory.mktemp("store")
+    open_tracker(None, folder, "other").close()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        connection.execute("VACUUM INTO ?", [str(folder / "whole.db")])  # with what is in its log
+    return folder / "whole.db"
+
+
+@pytest.mark.parametrize("lacks", ["store", "cluster"])
+def test_a_start_that_fails_leaves_no_study(
+    lacks: str, space: Path, tones: Path, tmp_path: Path, database: Path, monkeypatch
+) -> None:
+    (tmp_path / "results").mkdir()
+    shutil.copy(database, tmp_path / "results" / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if lacks == "store":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/runs")
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    found = command(space, tones, tmp_path / "results", "--address", address)
+    assert (found.exit_code, found.stderr.count("error: ")) == (1, 1)
+    assert not (tmp_path / "results" / "studies").exists()
+    if lacks == "cluster":
+        assert runs(tmp_path / "results") == []
+
+
+def runs(storage: Path) -> list[tuple[str, str, str]]:
+    """State of each run, why it failed, and the note on its page."""
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    return [
+        (run.info.status, run.data.tags.get("error", ""), run.data.tags["mlflow.note.content"])
+        for run in client.search_runs([experiment.experiment_id])
+    ]
+
+
+@pytest.fixture
+def study(tmp_path: Path, database: Path) -> Iterator[Context]:
+    """A study in a process that has joined a cluster of one processor, before its first stage."""
+    shutil.copy(database, tmp_path / "mlflow.db")
+    paths = StudyPaths(Folder(tmp_path), "small", tmp_path)
+    cluster = Cluster("nowhere:1", 1, 0, 1, False)
+    tracker = open_tracker(None, tmp_path, "small")
+    with closing(Ledger(paths.folder)) as ledger, Terminal("val_f1_macro") as terminal:
+        found = Context(loads(SPACE), paths, cluster, ledger, tracker, terminal)
+        with found.held:
+            yield found
+    tracker.close()
+
+
+def fail(error: Exception) -> Callable[[Context], None]:
+    def stage(_study: Context) -> None:
+        raise error
+
+    return stage
+
+
+def test_a_study_that_cannot_begin_leaves_nothing_and_one_that_fails_says_why(
+    study: Context, monkeypatch
+) -> None:
+    whole, study.space = study.space, loads(SPACE + "resources: {cpus_per_worker: 2}\n")
+    with pytest.raises(UserError, match="one trial asks for 2 CPUs"):
+        run.run(study)
+    study.space = whole
+    monkeypatch.setitem(run.STAGES, "features", fail(BuildError("all files are bad")))
+    with pytest.raises(UserError, match="all files are bad"):
+        run.run(study)
+    assert not study.paths.folder.exists()
+    assert study.tracker.flush()
+    assert runs(study.paths.storage.local()) == []
+
+    study.features = finished_study()[1]["features"]
+    monkeypatch.setitem(run.STAGES, "features", lambda _study: None)
+    errors = [
+        (BuildError("the workers died"), "the workers died"),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (OSError(5, "Input/output error", "/disk"), "/disk: Input/output error"),
+    ]
+    for error, reason in errors:
+        monkeypatch.setitem(run.STAGES, "pace", fail(error))
+        with pytest.raises(type(error)):
+            run.run(study)
+        end = study.ledger.last("study_end")
+        assert end is not None
+        assert (end["status"], end["reason"]) == ("failed", reason)
+        assert study.tracker.flush()
+        [(state, tag, note)] = runs(study.paths.storage.local())
+        assert (state, tag) == ("FAILED", reason)
+        assert note.startswith(f"**Failed**\n\n```\n{reason}\n```")
+    # What is refused later does not touch how it ended.
+    before = content(study.paths.folder.local())
+    monkeypatch.setitem(run.STAGES, "features", fail(StudyExistsError("small", ["the audio"])))
+    with pytest.raises(StudyExistsError):
+        run.run(study)
+    assert content(study.paths.folder.local()) == before
+
+
+def test_a_study_that_goes_on_has_no_reason_to_have_failed() -> None:
+    projection = Projection()
+    config = loads(SPACE).template.model_dump(mode="json")
+    records = [
+        {"kind": "study", "study": "small", "source": SPACE, "settings": {}, "config": config},
+        {"kind": "study_end", "status": "failed", "seconds": {}, "reason": "no room"},
+        {"kind": "study_end", "status": "done", "seconds": {}, "reason": ""},
+    ]
+    seen = []
+    for number, record in enumerate(records):
+        projection.apply({"seq": number, "time_ms": number, **record})
+        assert projection.parent is not None
+        seen.append((projection.parent.status, projection.parent.tags.get("error")))
+    assert seen == [("RUNNING", None), ("FAILED", "no room"), ("FINISHED", "")]

@@ -1,0 +1,106 @@
+"""The beginning of a study: what is refused, and its first records, once nothing can refuse it.
+
+Until then a study that is new has no folder and no run in MLflow, and one that exists is as it
+was: its data, the tracking store and Ray are there, and its feature sets are built.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from tuner.config import Experiment, loads
+from tuner.errors import StudyExistsError, UsageError
+from tuner.ledger.journal import FILE, LOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tuner.config import Space
+    from tuner.ledger.journal import Ledger, StudyPaths
+    from tuner.study.context import Context
+
+# Settings that may change when a study resumes, because they do not affect its results.
+FREE_TO_CHANGE = ("resources.", "search.budget", "search.patience", "data.root", "reference")
+BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))
+
+
+def refuse_changes(space: Space, ledger: Ledger) -> None:
+    """Check that a study that has begun has the same settings.
+
+    Raises:
+        StudyExistsError: The study was started with other settings; says which.
+    """
+    before = ledger.last("study")
+    if before is None:
+        return
+    settings, had = space.settings(), _defaults() | before["settings"]
+    differences = [
+        f"{name}: it has {had.get(name, 'nothing')}, asked is {settings.get(name, 'nothing')}"
+        for name in sorted({*had, *settings})
+        if had.get(name) != settings.get(name) and not name.startswith(FREE_TO_CHANGE)
+    ]
+    if differences:
+        raise StudyExistsError(before["study"], differences)
+
+
+def _defaults() -> dict[str, str]:
+    """Return the defaults of all settings, for studies that began before some of them existed."""
+    found = loads("{name: unnamed, model: {name: cnn}}").settings()
+    return {name: text for name, text in found.items() if name.partition(".")[0] in BLOCKS}
+
+
+@contextmanager
+def locked(paths: StudyPaths) -> Iterator[None]:
+    """Lock the study's folder for this process.
+
+    Raises:
+        UsageError: Another process runs this study.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(paths.folder.lock(LOCK, timeout_seconds=0.0))
+        except TimeoutError:
+            raise UsageError(
+                f"study {paths.name!r} is running in another process ({paths.folder / LOCK}); "
+                "wait for it, or choose another --name"
+            ) from None
+        yield
+
+
+def begin_study(study: Context) -> None:
+    """Make a new study's folder, and write what is new of settings and features.
+
+    Raises:
+        UsageError: Another process has begun this study meanwhile.
+    """
+    if study.ledger.last("study") is None:
+        study.held.enter_context(locked(study.paths))
+        if study.paths.folder.exists(FILE):
+            raise UsageError(
+                f"another process has begun the study {study.paths.name!r} meanwhile; the same "
+                "command shows it, another --name starts a new one"
+            )
+        begin(study.space, study.paths, study.ledger)
+        study.tracker.record(study.required("study"))
+    else:
+        write_settings(study.space, study.paths)
+    if study.ledger.last("features") is None:
+        study.record("features", features=study.features)
+
+
+def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
+    """Write the first record of a study, then its settings beside it."""
+    ledger.append(
+        "study", study=paths.name, source=space.source, settings=space.settings(),
+        config=space.template.model_dump(mode="json"), data=paths.data_shown,
+        choices=[choice._asdict() for choice in space.choices],
+        remarks=[f"{one.path}: {one.message}" for one in space.remarks],
+    )  # fmt: skip
+    write_settings(space, paths)
+
+
+def write_settings(space: Space, paths: StudyPaths) -> None:
+    """Write the space file as it was read, and resolved."""
+    paths.folder.write_text("space.yaml", space.source)
+    paths.folder.write_text("resolved.yaml", space.to_yaml())
