@@ -1,0 +1,46 @@
+"""Text of users, made safe for the little language that it reaches: terminal, CSV or Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+
+import click
+
+# Characters that move the cursor, change colours, end the line or turn the direction of writing
+# (controls C0 and C1, line separators, bidi controls), and half characters, which no encoding has.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+# A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~:$])")
+
+
+def printable(text: object) -> str:
+    """Return text as one line that a terminal only shows; controls become escapes.
+
+    Names in a feature set and in messages are kept so: no program after it has to care again.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def for_cell(value: object) -> object:
+    """Return the cell of a CSV that no spreadsheet runs as a formula; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def for_markdown(text: object) -> str:
+    """Return text as one line that Markdown shows as it is: no links, no HTML, no formulas."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(printable(text), quote=False))
+
+
+def echo(text: object, err: bool = False) -> None:
+    """Print lines, with escapes for what a terminal obeys or its encoding lacks."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    for line in str(text).split("\n"):
+        click.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding), err=err)
