@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +38,24 @@ def save_mlflow_model(
     from mlflow.models import Model
 
     table = pandas.DataFrame({"audio": [base64.b64encode(example).decode()]})
-    mlflow.pyfunc.save_model(
-        str(path),
-        loader_module=LOADER,
-        mlflow_model=Model(
-            artifact_path=logged.artifact_location,
-            run_id=logged.source_run_id,
-            model_uuid=logged.model_id,
-            model_id=logged.model_id,
-        ),
-        signature=_signature(trained.labels),
-        input_example=table if example else None,
-        # To infer these, MLflow would run the model in another process.
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about a model without an example
+        mlflow.pyfunc.save_model(
+            str(path),
+            loader_module=LOADER,
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                run_id=logged.source_run_id,
+                model_uuid=logged.model_id,
+                model_id=logged.model_id,
+            ),
+            signature=_signature(trained.labels),
+            input_example=table if example else None,
+            # To infer these, MLflow would run the model in another process.
+            pip_requirements=[
+                f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS
+            ],
+        )
     shutil.copytree(bundle_folder, path / EXTRA_FILES)
 
 
