@@ -117,8 +117,10 @@ def _below(word: str, note: Callable[[str], None]) -> Iterator[AudioFile]:
             raise CatalogError(f"no permission to list {printable_file(root, entry.path)}")
         if entry.kind == "file" and is_audio_name(entry.path):
             found.append(entry.path)
-        num_links += entry.kind == "linked"
-        num_others += entry.kind == "other" or not is_audio_name(entry.path)
+        elif entry.kind == "linked":
+            num_links += 1
+        else:
+            num_others += 1
     if num_others or num_links:
         note(
             f"{printable(printable_root(root))}: skipped {num_others} files that are hidden or "
