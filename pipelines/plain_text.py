@@ -15,7 +15,7 @@ _CONTROLS = re.compile(
 )
 # A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~:$])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def printable(text: object) -> str:
