@@ -85,8 +85,8 @@ def test_the_signature_names_what_goes_in_and_comes_out(model: Any, music: Path)
     assert signature.inputs.input_names() == ["audio", "path", "samples", "sample_rate"]
     assert signature.outputs.input_names() == ["label", "probabilities", "clips", "error"]
     assert [one.name for one in signature.params.params] == ["vote", "timeline"]
-    (example,) = model.input_example["audio"]
-    sound, rate = soundfile.read(io.BytesIO(base64.b64decode(example)))
+    (example,) = model.input_example
+    sound, rate = soundfile.read(io.BytesIO(base64.b64decode(example["audio"])))
     assert (len(sound), rate) == (3 * 44_100, 44_100)
 
 

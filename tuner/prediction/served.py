@@ -145,8 +145,8 @@ def _opened(row: Mapping[str, Any]) -> Iterator[int]:
     fd = os.memfd_create("audio")
     try:
         if given == ["audio"]:
-            with os.fdopen(fd, "wb", closefd=False) as file:
-                file.write(_bytes(value))
+            with os.fdopen(fd, "wb", closefd=False) as stream:
+                stream.write(_bytes(value))
         else:
             samples, rate = _samples(value), _rate(row.get("sample_rate"))
             soundfile.write(fd, samples, rate, "FLOAT", format="WAV", closefd=False)

@@ -34,10 +34,9 @@ def save_mlflow_model(
     """
     import mlflow
     import mlflow.pyfunc
-    import pandas
     from mlflow.models import Model
 
-    table = pandas.DataFrame({"audio": [base64.b64encode(example).decode()]})
+    rows = [{"audio": base64.b64encode(example).decode()}]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about a model without an example
         mlflow.pyfunc.save_model(
@@ -50,7 +49,7 @@ def save_mlflow_model(
                 model_id=logged.model_id,
             ),
             signature=_signature(trained.labels),
-            input_example=table if example else None,
+            input_example=rows if example else None,
             # To infer these, MLflow would run the model in another process.
             pip_requirements=[
                 f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS
