@@ -2,123 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.errors import UserError
 from pipelines.interruption import Interruption
+from pipelines.plain_text import echo
+from tuner.errors import UsageError
+from tuner.prediction import output
+from tuner.prediction.answer import Prediction, predict_file
+from tuner.prediction.files import AudioFile, audio_files
+from tuner.prediction.loading import load_model
 
 if TYPE_CHECKING:
-    from pipelines.audio.sandbox import Decoder
-    from tuner.training.predictor import TrainedModel, VoteKind
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    from tuner.training.predictor import TrainedModel
 
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one file.
-
-    Attributes:
-        path: Path as it was given.
-        label: The class with the most votes; None if the file could not be read.
-        probabilities: Share of each class, most probable first; empty without a label.
-        clips: Number of clips that voted.
-        vote: Method of combining the clips' predictions.
-        error: Reason for a missing label.
-    """
-
-    path: str
-    label: str | None
-    probabilities: dict[str, float]
-    clips: int
-    vote: VoteKind
-    error: str | None = None
-
-
-def load_model(reference: str, tracking_uri: str) -> TrainedModel:
-    """Load a model by name, by run, or from an exported folder.
-
-    Args:
-        reference: ``models:/name@champion``, ``models:/name/3``, ``runs:/ID``, a run's id, or a
-            folder that holds ``bundle.json``.
-        tracking_uri: MLflow store that knows names and runs; not used for a folder.
-
-    Raises:
-        UsageError: There is no such model.
-        TrackingError: The store cannot be used.
-        CheckpointError: The model is damaged.
-    """
-    from tuner.errors import UsageError
-    from tuner.training.exported import load_exported
-
-    if Path(reference).is_dir():
-        return load_exported(Path(reference))
-    is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
-    if not (is_run or reference.startswith(("models:/", "runs:/"))):
-        raise UsageError(
-            f"{reference}: no such folder; MODEL is models:/NAME@champion, models:/NAME/3, "
-            "runs:/ID, a run's id, or the folder model/ of a study"
-        )
-    from tuner.tracking.registry import fetch_bundle
-
-    with tempfile.TemporaryDirectory() as folder:
-        return load_exported(fetch_bundle(tracking_uri, reference, Path(folder)))
-
-
-def predict_file(
-    path: Path, model: TrainedModel, vote: VoteKind = "soft", decoder: Decoder | None = None
-) -> Prediction:
-    """Decode a file and let the model vote, with the functions used in training.
-
-    If the file cannot be read, the prediction has no label and says why.
-
-    Args:
-        path: The audio file.
-        model: The model.
-        vote: Method of combining the clips' predictions.
-        decoder: A separate process that decodes, so that a file that crashes it costs only its
-            own prediction; without one, this process decodes.
-    """
-    import numpy as np
-
-    from pipelines.audio import decode
-    from pipelines.errors import AudioRejected
-
-    read = decoder.decode_path if decoder else decode
-    try:
-        sounds = {rate: read(path, rate).samples for rate in model.sample_rates}
-    except (AudioRejected, OSError) as error:
-        return Prediction(str(path), None, {}, 0, vote, str(error))
-    votes = model.votes(sounds, vote)
-    # Ties go to the class that is more probable on average, then to the first one.
-    ranked = np.lexsort((-votes.mean, -votes.shares))
-    shares = {model.labels[i]: float(votes.shares[i]) for i in ranked}
-    return Prediction(str(path), next(iter(shares)), shares, votes.num_clips, vote)
-
-
-def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Replace each folder among the paths by the audio files below it, sorted."""
-    from pipelines.sources.files import EXTENSIONS
-
-    for path in paths:
-        if path.is_dir():
-            found = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
-            yield from sorted(p for p in found if p.is_file())
-        else:
-            yield path
+__all__ = ["Prediction", "audio_files", "load_model", "main", "predict_file"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
-)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--vote", type=click.Choice(["soft", "hard"]), default="soft", show_default=True,
     help="Average the clips' probabilities, or count the clips each class wins.",
@@ -127,6 +41,7 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
     "--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K",
     help="Number of classes to show for each file.",
 )  # fmt: skip
+@click.option("--timeline", is_flag=True, help="Show each clip with its start and end.")
 @click.option(
     "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
 )
@@ -137,15 +52,17 @@ def audio_files(paths: Iterable[Path]) -> Iterator[Path]:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per file, each on a line."
 )
-@Interruption(lambda: "interrupted")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table in CSV.")
+@click.option(
+    "--parquet", type=click.Path(path_type=Path, dir_okay=False), metavar="TABLE",
+    help="Write a table to a Parquet file.",
+)  # fmt: skip
+@click.option("--ray", is_flag=True, help="Predict on a Ray cluster, in any order.")
+@click.option("--address", metavar="A", help="Ray cluster; default: RAY_ADDRESS, else local.")
 def main(
-    model: str,
-    files: tuple[Path, ...],
-    tracking_uri: str | None,
-    storage: Path,
-    **shown: Any,
+    model: str, files: tuple[str, ...], tracking_uri: str | None, storage: Path, **options: Any
 ) -> None:
-    """Classify each FILE; for a folder, all audio files in it.
+    """Classify each FILE: a file, a folder or a URI of either; - reads a list from stdin.
 
     \b
     MODEL is one of
@@ -154,42 +71,82 @@ def main(
       runs:/ID or ID          an MLflow run
       DIR                     the folder model/ of a study
     """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
-    from pipelines.audio.sandbox import Decoder
-    from pipelines.errors import UserError
-    from pipelines.plain_text import echo
-    from tuner.errors import UsageError
-
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     uri = uri or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
+    num_found = num_failed = 0
     try:
-        paths = list(audio_files(files))
-        if not paths:
-            raise UsageError(f"no audio files under {', '.join(map(str, files))}")
-        trained = load_model(model, uri)
-        failed = False
-        with Decoder() as decoder:
-            for path in paths:
-                prediction = predict_file(path, trained, shown["vote"], decoder)
-                failed = failed or prediction.error is not None
-                _show(prediction, shown["top"], shown["as_json"])
+        with Interruption(lambda: "interrupted") as stop:
+            show_as = _shown_as(options)
+            found = _at_least_one(audio_files(files, sys.stdin, partial(echo, err=True)), files)
+            trained = load_model(model, uri)
+            style = output.Style(trained.labels, options["top"], options["timeline"])
+            predicted = _predictions(found, trained, options, stop)
+            with predicted as predictions, show_as(style) as show:
+                for prediction in predictions:
+                    num_found += 1
+                    num_failed += prediction.error is not None
+                    show(prediction)
     except UserError as error:
         echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    sys.exit(3 if failed else 0)
+    if options["parquet"]:
+        table = options["parquet"]
+        echo(f"{table}: {num_found} files, {num_failed} of them with an error", err=True)
+    sys.exit(3 if num_failed else 0)
 
 
-def _show(prediction: Prediction, top: int, as_json: bool) -> None:
-    from pipelines.plain_text import echo, printable
+def _shown_as(
+    options: dict[str, Any],
+) -> Callable[[output.Style], AbstractContextManager[output.Show]]:
+    """Return the form of the output.
 
-    path = printable(prediction.path)
-    if as_json:
-        echo(json.dumps(asdict(prediction)))
-    elif prediction.label is None:
-        echo(f"{path}  error: {printable(prediction.error)}", err=True)
-    else:
-        shares = list(prediction.probabilities.items())[:top]
-        words = "  ".join(f"{label} {share:.3f}" for label, share in shares)
-        echo(f"{path}  {printable(words)}")
+    Raises:
+        UsageError: Two forms are asked for.
+    """
+    forms = {
+        "--json": options["as_json"],
+        "--csv": options["as_csv"],
+        "--parquet": options["parquet"],
+    }
+    chosen = [name for name, given in forms.items() if given]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)}: choose one form of output")
+    if options["parquet"]:
+        return output.to_parquet(options["parquet"])
+    return {"--json": output.as_json, "--csv": output.as_csv}.get("".join(chosen), output.as_text)
+
+
+def _at_least_one(found: Iterator[AudioFile], words: tuple[str, ...]) -> Iterator[AudioFile]:
+    first = next(found, None)
+    if first is None:
+        shown = ", ".join(
+            "the list on stdin" if word == "-" else AudioFile.at(word).shown for word in words
+        )
+        raise UsageError(f"no audio files under {shown}")
+    return chain([first], found)
+
+
+@contextmanager
+def _predictions(
+    found: Iterator[AudioFile], model: TrainedModel, options: dict[str, Any], stop: Interruption
+) -> Iterator[Iterator[Prediction]]:
+    """Predict the files here, or on a cluster."""
+    if not options["ray"]:
+        from pipelines.audio.sandbox import Decoder
+
+        with Decoder() as decoder:
+            yield (predict_file(file, model, options["vote"], decoder) for file in found)
+        return
+    from pipelines.build import ray_start
+    from tuner.prediction.cluster import Job, predict_on_cluster
+    from tuner.trials.cluster import connect
+
+    stop.last_acts.append(ray_start.end_at_once)
+    connect(options["address"])
+    try:
+        yield predict_on_cluster(list(found), Job(model, options["vote"], options["timeline"]))
+    finally:
+        ray_start.disconnect()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ from tuner.errors import CheckpointError
 from tuner.models.convnets import Cnn
 from tuner.models.heads import Linear
 from tuner.predict import load_model, predict_file
-from tuner.tracking.export import save_mlflow_model
 from tuner.tracking.mlflow_tracker import open_tracker
+from tuner.tracking.program import program_of
 from tuner.tracking.registry import register
 from tuner.training.bundle import EMBEDDING, Bundle, save_bundle
 from tuner.training.exported import load_bundle, load_exported, member_folder, save_fusion
@@ -278,19 +277,15 @@ def test_members_at_other_rates_hear_the_file_at_their_own(
 
 def test_a_mixed_program_answers_for_tracks_of_any_length(mixed: Path, tmp_path: Path) -> None:
     """The program resamples and cuts in itself; predict decodes a file of the same sound."""
-    import mlflow
-
     model = load_exported(mixed)
-    logged = SimpleNamespace(artifact_location=None, source_run_id=None, model_id=None)
-    save_mlflow_model(model, mixed, tmp_path / "mlflow", logged)
-    program = mlflow.pyfunc.load_model(str(tmp_path / "mlflow"))
-    assert "tracks of at least 22050 samples at 22050 Hz" in program.metadata.metadata["takes"]
+    program = program_of(model)
+    assert "tracks of at least 22050 samples at 22050 Hz" in program.takes
     for num, length in ((1, 22050), (3, 50_000), (2, 22050 * 9)):
         t = np.arange(length) / 22050
         hz = np.array([[300.0], [900.0], [2500.0]])[:num]
         noise = np.random.default_rng(length).normal(0, 0.05, (num, length))
         sounds = (0.3 * np.sin(2 * np.pi * hz * t) * (1 + np.sin(15 * t)) + noise).astype("f4")
-        answers = program.predict(sounds)
+        answers = program.module(torch.from_numpy(sounds)).numpy()
         assert answers.shape == (num, 3)
         for number, sound in enumerate(sounds):
             path = tmp_path / "sound.wav"
@@ -321,18 +316,12 @@ def served(fusion: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("num", [1, 3])
-def test_the_served_program_says_what_predict_says(
-    served: str, fusion: Path, num: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
-    program = mlflow.pyfunc.load_model("models:/fused@champion")
-    assert [tuple(i.shape) for i in program.metadata.signature.inputs.inputs] == [(-1, CLIP)]
+def test_the_program_says_what_predict_says(fusion: Path, num: int) -> None:
+    program = program_of(load_exported(fusion))
+    assert program.length == CLIP
     for clips in waveforms(num, CLIP).values():
         # one track of one clip, and of four clips that are all the same
-        answers = program.predict(clips)
+        answers = program.module(torch.from_numpy(clips)).numpy()
         assert answers.shape == (num, 3)
         for clip, answer in zip(clips, answers, strict=True):
             tiled = {RATE: np.tile(clip, 4)}

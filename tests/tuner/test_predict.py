@@ -23,7 +23,7 @@ from pipelines.features import FeatureSpec
 from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
 from tuner.models.convnets import Cnn
-from tuner.predict import audio_files, main, predict_file
+from tuner.predict import main, predict_file
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
 from tuner.training.feed import Batch
@@ -183,15 +183,6 @@ def test_people_read_the_top_classes(model: Path, track: Path) -> None:
     shares = [float(word) for word in line.removeprefix(str(track)).split()[1::2]]
     assert len(shares) == 2
     assert shares == sorted(shares, reverse=True)
-
-
-def test_a_folder_stands_for_its_audio_files(tmp_path: Path) -> None:
-    for name in ("b/two.FLAC", "a.wav", "b/one.mp3", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    given = [tmp_path / "a.wav", tmp_path / "b"]
-    names = [path.relative_to(tmp_path).as_posix() for path in audio_files(given)]
-    assert names == ["a.wav", "b/one.mp3", "b/two.FLAC"]
 
 
 @pytest.mark.parametrize(

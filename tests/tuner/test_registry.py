@@ -16,7 +16,7 @@ from tests.tuner.studies import Script
 from tuner.errors import UsageError
 from tuner.models.convnets import Cnn
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.program import WaveformModel
+from tuner.tracking.program import WaveformModel, program_of
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
@@ -162,15 +162,6 @@ def served(store) -> tuple[str, Path]:
     return uri, model
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def program(request, store, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
-    """Tracking URI and name of a registered model for each kind of features, and its bundle."""
-    uri, runs, _ = store
-    model = make_bundle(tmp_path_factory.mktemp(request.param), kind=request.param)
-    register(uri, runs[2], model, f"served-{request.param}", FACTS)
-    return uri, f"served-{request.param}", model
-
-
 def waveforms(num: int, length: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     t = np.arange(length) / 8000
@@ -183,23 +174,16 @@ def waveforms(num: int, length: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("num", [1, 2, 5])
-def test_the_program_without_pickle_answers_as_validation_does(
-    program, num: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    uri, name, folder = program
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    served = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-    model = load_bundle(folder)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_program_answers_as_validation_does(kind: Kind, num: int, tmp_path: Path) -> None:
+    model = load_bundle(make_bundle(tmp_path, kind=kind))
     bundle, classifier = model.bundle, model.classifier
+    program = program_of(model)
     for clips in waveforms(num, bundle.feature.num_samples(bundle.clip.clip_seconds)).values():
         features = torch.from_numpy(transform(clips, bundle.feature)).float()
-        expected = clip_probabilities(classifier, features, bundle.crops).numpy()
-        answer = served.predict(clips)
-        assert answer.shape == (num, 3)
-        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+        expected = clip_probabilities(classifier, features, bundle.crops)
+        answer = program.module(torch.from_numpy(clips))
+        torch.testing.assert_close(answer, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["models:/served@champion", "models:/served/1", "run", "parent"])

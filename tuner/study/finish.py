@@ -13,6 +13,7 @@ from tuner.ledger.states import State
 from tuner.ledger.trust import Evaluation
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
+from tuner.study.example import example_clip
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
 from tuner.tracking import card, registry
@@ -76,8 +77,9 @@ def register_winner(study: Context) -> None:
     study.tracker.flush()
     facts = card.facts_of(list(study.ledger.records()), fingerprint)
     done = registry.register(
-        study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts
-    )
+        study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts,
+        example_clip(study.spec(model.rows[0]).feature_set),
+    )  # fmt: skip
     study.record("registered", **asdict(done))
     study.terminal.say(f"registered: {done.reason}")
 

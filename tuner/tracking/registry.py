@@ -1,8 +1,7 @@
 """The model registry: register a study's winner, and fetch the bundle that a reference names.
 
-A version holds the model twice: as a ``torch.export`` program from waveform to probabilities,
-which serving loads and which holds no pickle, and as a bundle with safetensors, which prediction
-and fine-tuning load.
+A version holds the bundle, in safetensors and without any pickle, and the name of the module that
+serves it, `tuner.prediction.served`.
 """
 
 from __future__ import annotations
@@ -74,7 +73,12 @@ class ModelFacts:
 
 
 def register(
-    tracker_uri: str, run_id: str | None, bundle_folder: Path, name: str, facts: ModelFacts
+    tracker_uri: str,
+    run_id: str | None,
+    bundle_folder: Path,
+    name: str,
+    facts: ModelFacts,
+    example: bytes = b"",
 ) -> Registration:
     """Register an exported model, at most once per run, and make it champion if it scores higher.
 
@@ -88,6 +92,7 @@ def register(
         bundle_folder: The exported bundle.
         name: Name of the registered model.
         facts: Facts that decide on registration.
+        example: An audio file as an example of the model's input; empty for none.
 
     Raises:
         TrackingError: The store cannot be used.
@@ -104,7 +109,7 @@ def register(
         if run_id is None:
             raise OSError("the runs of the study are not stored yet")
         present = _version_of_run(client, name, run_id)
-        version = present or _create_version(client, run_id, bundle_folder, name, facts)
+        version = present or _create_version(client, run_id, bundle_folder, name, facts, example)
         text = facts.description.replace(ADDRESS, f"models:/{name}/{version}")
         client.update_model_version(name, str(version), text)
         model = client.get_registered_model(name)
@@ -159,11 +164,11 @@ def _version_of_run(client: Any, name: str, run_id: str) -> int | None:
 
 
 def _create_version(
-    client: Any, run_id: str, bundle_folder: Path, name: str, facts: ModelFacts
+    client: Any, run_id: str, bundle_folder: Path, name: str, facts: ModelFacts, example: bytes
 ) -> int:
     """Log the model on its run and create a version of it.
 
-    These are the steps of ``mlflow.pytorch.log_model``, which needs the process-wide tracking URI
+    These are the steps of ``mlflow.pyfunc.log_model``, which needs the process-wide tracking URI
     and an active run, and would write the run's metrics a second time.
     """
     from mlflow.entities import LoggedModelOutput, Metric
@@ -180,7 +185,7 @@ def _create_version(
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        save_mlflow_model(trained, bundle_folder, path, logged)
+        save_mlflow_model(trained, bundle_folder, path, logged, example)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")

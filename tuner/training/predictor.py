@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 VoteKind: TypeAlias = Literal["soft", "hard"]
 Sounds: TypeAlias = Mapping[int, NDArray[np.float32]]
 """The samples ``float32[T]`` of a track by their rate, in Hz."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Predictions for some clips of a track, in their order.
+
+    Attributes:
+        probabilities: Class probabilities, float32[n, k].
+        start_s: Start of each clip in the track, in seconds, float64[n].
+        end_s: End of each clip; the end of the track for a clip that is padded or the whole track.
+    """
+
+    probabilities: NDArray[np.float32]
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,8 +77,18 @@ class Predictor:
         """Rates at which it needs a track, in Hz."""
         return (self.bundle.feature.sample_rate,)
 
-    def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float32]:
-        """Return the class probabilities ``[n, k]`` of the clips of a track."""
+    @property
+    def members(self) -> tuple[Predictor, ...]:
+        """The model itself, as the only member of a fusion."""
+        return (self,)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weights of the members."""
+        return (1.0,)
+
+    def clips(self, sounds: Sounds, start_s: float = 0.0) -> Clips:
+        """Cut and classify a track, or a section of one that starts at ``start_s``."""
         bundle = self.bundle
         samples = sounds[bundle.feature.sample_rate]
         if bundle.from_stored_samples:
@@ -71,13 +96,14 @@ class Predictor:
         made = extract(samples, bundle.clip, bundle.feature, self.embedding)
         features = torch.from_numpy(made.features).float()
         found = metrics.clip_probabilities(self.classifier, features, bundle.crops)
-        return np.asarray(found.numpy())
+        end_s = np.full(len(features), len(samples) / bundle.feature.sample_rate)
+        if bundle.feature.row.column != "track":
+            end_s = np.minimum(end_s, made.start_s + bundle.clip.clip_seconds)
+        return Clips(found.numpy(), made.start_s + start_s, end_s + start_s)
 
-    def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
-        """Return the votes for a track."""
-        clips = self.clip_probabilities(sounds)
-        count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
-        return Votes(count(clips), clips.mean(0, dtype=np.float64), len(clips))
+    def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float32]:
+        """Return the class probabilities ``[n, k]`` of the clips of a track."""
+        return self.clips(sounds).probabilities
 
 
 @dataclass(frozen=True)
@@ -102,14 +128,22 @@ class FusedPredictor:
         """Rates at which it needs a track, in Hz."""
         return tuple(sorted({rate for one in self.members for rate in one.sample_rates}))
 
-    def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
-        """Return the votes for a track."""
-        found = [one.votes(sounds, vote) for one in self.members]
-        return Votes(
-            metrics.weighted_mean([one.shares for one in found], self.weights),
-            metrics.weighted_mean([one.mean for one in found], self.weights),
-            sum(one.num_clips for one in found),
-        )
+
+def joined(parts: Sequence[Clips]) -> Clips:
+    """Join the clips of the sections of a track."""
+    fields = ("probabilities", "start_s", "end_s")
+    return Clips(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+def count_votes(clips: Sequence[Clips], weights: Sequence[float], vote: VoteKind) -> Votes:
+    """Return the votes for a track, from the clips and the weight of each member."""
+    count = metrics.soft_votes if vote == "soft" else metrics.hard_votes
+    each = [one.probabilities for one in clips]
+    return Votes(
+        metrics.weighted_mean([count(one) for one in each], weights),
+        metrics.weighted_mean([one.mean(0, dtype=np.float64) for one in each], weights),
+        sum(map(len, each)),
+    )
 
 
 TrainedModel: TypeAlias = Predictor | FusedPredictor

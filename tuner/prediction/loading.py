@@ -1,0 +1,40 @@
+"""Load a model by the name that a user gives it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuner.training.predictor import TrainedModel
+
+
+def load_model(reference: str, tracking_uri: str) -> TrainedModel:
+    """Load a model by name, by run, or from an exported folder.
+
+    Args:
+        reference: ``models:/name@champion``, ``models:/name/3``, ``runs:/ID``, a run's id, or a
+            folder that holds ``bundle.json``.
+        tracking_uri: MLflow store that knows names and runs; not used for a folder.
+
+    Raises:
+        UsageError: There is no such model.
+        TrackingError: The store cannot be used.
+        CheckpointError: The model is damaged.
+    """
+    from tuner.errors import UsageError
+    from tuner.training.exported import load_exported
+
+    if Path(reference).is_dir():
+        return load_exported(Path(reference))
+    is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
+    if not (is_run or reference.startswith(("models:/", "runs:/"))):
+        raise UsageError(
+            f"{reference}: no such folder; MODEL is models:/NAME@champion, models:/NAME/3, "
+            "runs:/ID, a run's id, or the folder model/ of a study"
+        )
+    from tuner.tracking.registry import fetch_bundle
+
+    with tempfile.TemporaryDirectory() as folder:
+        return load_exported(fetch_bundle(tracking_uri, reference, Path(folder)))

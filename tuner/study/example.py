@@ -1,0 +1,47 @@
+"""A real clip of the study's data, which the registered model shows as an example of its input."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import soundfile
+
+from pipelines.audio.reading import Window
+from pipelines.audio.sandbox import Decoder
+from pipelines.errors import UserError
+from pipelines.sources.files import files_at
+from pipelines.storage import Folder
+from pipelines.store import open_feature_set
+
+MOST_SECONDS = 5.0  # of sound, so that the example stays a few hundred kilobytes
+
+
+def example_clip(feature_set: str) -> bytes:
+    """Return the first clip of the first test track as a FLAC file.
+
+    An example decorates a model: if the audio is no longer there, it has none.
+
+    Args:
+        feature_set: Folder of the feature set that the model was trained on.
+    """
+    found = open_feature_set(Folder(Path(feature_set)))
+    rate = found.manifest.feature.sample_rate
+    seconds = min(found.manifest.clip.clip_seconds, MOST_SECONDS)
+    tracks = found.tracks().to_pylist()
+    track = min((t for t in tracks if t["split"]), key=lambda t: (t["split"] != "test", t["path"]))
+    start_s = track["start_s"] or 0.0
+    try:
+        fd = files_at(found.manifest.source).open(track["path"])
+        try:
+            with Decoder() as decoder:
+                window = Window(start_s, track["end_s"], seconds)
+                sound = decoder.decode(fd, track["path"], rate, window)
+        finally:
+            os.close(fd)
+        file = io.BytesIO()
+        soundfile.write(file, sound.samples, rate, "PCM_16", format="FLAC")
+        return file.getvalue()
+    except (UserError, OSError, RuntimeError):
+        return b""
