@@ -16,7 +16,7 @@ from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.study.context import Context
 from tuner.training import metrics
-from tuner.trials.predictions import Predictions
+from tuner.trials.predictions import Clips, Predictions
 
 LABELS = ["bass", "house", "techno"]
 SPACE = "name: s\nmodel: {name: cnn}\n"
@@ -99,7 +99,14 @@ def predictions(seed: int, names: list[str], truth: np.ndarray) -> Predictions:
     won = np.eye(k)[clips.argmax(2)]
     by_clip = metrics.confusion(np.tile(truth, 4), clips.argmax(2).ravel(), k)
     measured = metrics.scores_of(clips.mean(0), truth)
-    return Predictions(tuple(names), truth, clips.mean(0), won.mean(0), by_clip, measured)
+    of_clips = Clips(
+        logits.reshape(1, -1, k).astype(np.float32),
+        np.tile(truth, 4),
+        np.tile(np.arange(len(truth)), 4),
+    )
+    return Predictions(
+        tuple(names), truth, clips.mean(0), won.mean(0), by_clip, measured, of_clips
+    )
 
 
 def all_splits(seed: int, reverse: bool = False) -> dict[str, Predictions]:

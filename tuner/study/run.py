@@ -25,6 +25,7 @@ from tuner.report.page import write_report
 from tuner.report.terminal import Terminal, result_lines
 from tuner.study import features
 from tuner.study.baselines import score_baselines
+from tuner.study.calibrate import calibrate
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.final import fit_finally
@@ -52,6 +53,7 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "confirm": confirm_best,
     "fuse": fuse_best,
     "refit": fit_finally,
+    "calibrate": calibrate,
     "test": test_winner,
     "register": register_winner,
     "ensemble": compare_ensembles,

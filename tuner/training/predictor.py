@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from tuner.training import metrics
 if TYPE_CHECKING:
     from tuner.models.layers import Classifier
     from tuner.training.bundle import Bundle
+    from tuner.training.profile import Profile
 
 VoteKind: TypeAlias = Literal["soft", "hard"]
 Sounds: TypeAlias = Mapping[int, NDArray[np.float32]]
@@ -46,11 +47,18 @@ class Predictor:
         bundle: Description of the model.
         classifier: Its classifier, in evaluation mode.
         embedding: Pretrained networks that make its features; None without any.
+        profile: Description of the tracks that it learned from; None in earlier versions.
     """
 
     bundle: Bundle
     classifier: Classifier
     embedding: torch.nn.Module | None = None
+    profile: Profile | None = None
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Its provenance, for users."""
+        return self.bundle.origin
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -64,13 +72,20 @@ class Predictor:
 
     def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float32]:
         """Return the class probabilities ``[n, k]`` of the clips of a track."""
+        return self.classify(self.features(sounds))
+
+    def features(self, sounds: Sounds) -> NDArray[np.float16]:
+        """Return the features ``[n, f, m]`` of the clips of a track."""
         bundle = self.bundle
         samples = sounds[bundle.feature.sample_rate]
         if bundle.from_stored_samples:
             samples = as_stored(samples)
-        made = extract(samples, bundle.clip, bundle.feature, self.embedding)
-        features = torch.from_numpy(made.features).float()
-        found = metrics.clip_probabilities(self.classifier, features, bundle.crops)
+        return extract(samples, bundle.clip, bundle.feature, self.embedding).features
+
+    def classify(self, features: NDArray[np.float16]) -> NDArray[np.float32]:
+        """Return the class probabilities ``[n, k]`` of clips from their features ``[n, f, m]``."""
+        x, bundle = torch.from_numpy(features).float(), self.bundle
+        found = metrics.clip_probabilities(self.classifier, x, bundle.crops, bundle.temperature)
         return np.asarray(found.numpy())
 
     def votes(self, sounds: Sounds, vote: VoteKind) -> Votes:
@@ -87,10 +102,12 @@ class FusedPredictor:
     Attributes:
         members: The models; all know the same classes in the same order.
         weights: Their weights, with a sum of 1.
+        origin: Its provenance, for users.
     """
 
     members: tuple[Predictor, ...]
     weights: tuple[float, ...]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
