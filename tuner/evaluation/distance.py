@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,37 +16,46 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tuner.training.predictor import TrainedModel
-    from tuner.training.profile import Profile, Span
+    from tuner.training.profile import Profile
 
 # Below these, a difference is not worth a sentence; rules of thumb, not theory.
 FEW_DB = 3.0
 FEW_TIMES = {"bandwidth": 1.25, "length": 2.0}
 FEW_OUTSIDE = 0.1  # share of the tracks; of the training tracks, 0.02 are outside
 FEW_SHARES = 0.2  # total variation distance of the class shares
-MANY_OUTSIDE = 0.5
-FEW_TRACKS = 3  # of a class, whose mean says little
+NONE_OUTSIDE = 0.05
 
 
 class Words(NamedTuple):
-    """Words for a quantity: its unit, scale and digits; comparisons: like, above and below."""
+    """How a quantity is told.
+
+    Attributes:
+        unit: Its unit.
+        scale: Factor to that unit.
+        digits: Number of decimals.
+        slack: What is added to the range of the training tracks, and a factor, because tracks
+            of nearly one length or bandwidth have nearly no range.
+        compared: What is said if it is alike, above, and below.
+    """
 
     unit: str
     scale: float
     digits: int
+    slack: tuple[float, float]
     compared: tuple[str, str, str]
 
 
 WORDS = {
     "level": Words(
-        " dB from full scale", 1, 0,
+        " dB from full scale", 1, 0, (1.0, 1.0),
         ("are about as loud as", "are {:.0f} dB louder than", "are {:.0f} dB quieter than"),
     ),
     "bandwidth": Words(
-        " kHz of bandwidth", 1e-3, 1,
+        " kHz of bandwidth", 1e-3, 1, (0.0, 1.1),
         ("reach as high as", "reach higher than", "do not reach as high as"),
     ),
     "length": Words(
-        " s", 1, 1, ("are about as long as", "are longer than", "are shorter than")
+        " s", 1, 1, (0.0, 1.1), ("are about as long as", "are longer than", "are shorter than")
     ),
 }  # fmt: skip
 
@@ -57,14 +67,18 @@ class Quantity:
     Attributes:
         name: ``level``, ``bandwidth`` or ``length``.
         median: Median of the tracks, in dB, Hz or seconds.
-        training: The training tracks.
-        below: Share of the tracks below the lower limit of the training tracks.
-        above: Share above the upper one.
+        training: Median of the training tracks.
+        low: Lower limit of the range of the training tracks: of 98 % of them, and some slack.
+        high: Upper limit.
+        below: Share of the tracks below the range.
+        above: Share above it.
     """
 
     name: str
     median: float
-    training: Span
+    training: float
+    low: float
+    high: float
     below: float
     above: float
 
@@ -76,7 +90,7 @@ class Quantity:
     @property
     def direction(self) -> int:
         """-1 or 1 if the median is clearly below or above that of the training tracks, else 0."""
-        here, there = self.median, self.training.median
+        here, there = self.median, self.training
         if self.name == "level":
             return int(abs(here - there) >= FEW_DB) * (1 if here > there else -1)
         factor = FEW_TIMES[self.name]
@@ -89,31 +103,15 @@ class Quantity:
 
     def __str__(self) -> str:
         """The comparison in a sentence."""
-        words, span = WORDS[self.name], self.training
-        how = words.compared[self.direction].format(abs(self.median - span.median))
-        values = (self.median, span.median, span.low, span.high)
+        words = WORDS[self.name]
+        how = words.compared[self.direction].format(abs(self.median - self.training))
+        values = (self.median, self.training, self.low, self.high)
         here, there, low, high = (f"{value * words.scale:.{words.digits}f}" for value in values)
         return (
             f"your tracks {how} the training tracks (median {here} against {there}{words.unit}); "
             f"{self.outside:.0%} of them lie outside of the range from {low} to {high}"
             f"{words.unit}, which holds 98 % of the training tracks"
         )
-
-
-@dataclass(frozen=True)
-class ClassDistance:
-    """The tracks of a class beside the training tracks.
-
-    Attributes:
-        tracks: Number of tracks.
-        distance: Distance of their mean to the mean of the training tracks of their class, in
-            standard deviations of a training track; None if the model does not know the class.
-        nearest: Class whose training tracks are nearest to their mean.
-    """
-
-    tracks: int
-    distance: float | None
-    nearest: str
 
 
 @dataclass(frozen=True)
@@ -125,13 +123,16 @@ class Distance:
         shares: Share of each class here and among the training tracks.
         outside: For each track, True if it is farther from every class than 99 % of the training
             tracks; None if the model does not say.
-        classes: Distance of each class.
+        classes: Distance of the mean of the tracks of a class to that of its training tracks, in
+            standard deviations of a training track.
+        counts: Number of tracks of each class.
     """
 
     quantities: tuple[Quantity, ...]
     shares: Mapping[str, tuple[float, float]]
     outside: NDArray[np.bool_] | None
-    classes: Mapping[str, ClassDistance]
+    classes: Mapping[str, float]
+    counts: Mapping[str, int]
 
     @property
     def share_difference(self) -> float:
@@ -143,30 +144,26 @@ class Distance:
         outside = None if self.outside is None else float(self.outside.mean())
         return {
             **{
-                one.name: {"median": one.median, "training": vars(one.training),
-                           "below": one.below, "above": one.above}
+                one.name: {key: value for key, value in vars(one).items() if key != "name"}
                 for one in self.quantities
             },
             "class_shares": {name: list(both) for name, both in self.shares.items()},
             "outside": outside,
-            "classes": {name: vars(one) for name, one in self.classes.items()},
+            "classes": dict(self.classes),
         }  # fmt: skip
 
     def sentences(self) -> Iterator[str]:
         """Say what differs, the gravest first."""
         if self.outside is not None:
             share = float(self.outside.mean())
-            strength = "most of them" if share >= MANY_OUTSIDE else "some of them"
-            judged = (
-                f"no score from the study can be expected of {strength}"
-                if share >= FEW_OUTSIDE
-                else "no more than can be expected"
-                if share <= 0.05
-                else "a little more than can be expected"
-            )
+            verdict = "a few more than expected"
+            if share >= FEW_OUTSIDE:
+                verdict = "the score of the study does not hold for them"
+            elif share <= NONE_OUTSIDE:
+                verdict = "as expected"
             yield (
                 f"{share:.0%} of your tracks sound unlike the training tracks of every class, "
-                f"where 1 % of the training tracks do: {judged}"
+                f"where 1 % of the training tracks do: {verdict}"
             )
         yield from (str(one) for one in self.quantities if one.stands_out)
         if self.shares and self.share_difference >= FEW_SHARES:
@@ -177,12 +174,13 @@ class Distance:
                 f"the classes are shared out differently, most of all {name!r}: {here:.0%} of "
                 f"your tracks, {there:.0%} of the training tracks"
             )
-        for name, one in self.classes.items():
-            if one.distance is not None and one.nearest != name and one.tracks >= FEW_TRACKS:
-                yield (
-                    f"your {one.tracks} tracks of {name!r} sound more like the training tracks of "
-                    f"{one.nearest!r} than like those of {name!r}"
-                )
+        far = [(d, name) for name, d in self.classes.items() if d > 1 + self.counts[name] ** -0.5]
+        if far:
+            shown = ", ".join(f"{name!r} ({d:.1f})" for d, name in sorted(far, reverse=True))
+            yield (
+                "the mean of the tracks is far from that of the training tracks of their class, "
+                f"counted in standard deviations of a training track: {shown}"
+            )
 
 
 def distance_of(model: TrainedModel, heard: Sequence[Heard]) -> Distance | None:
@@ -202,6 +200,7 @@ def distance_of(model: TrainedModel, heard: Sequence[Heard]) -> Distance | None:
         _shares(first, label),
         _outside(known, weights, heard),
         _classes(known, weights, heard),
+        Counter(label),
     )
 
 
@@ -215,9 +214,13 @@ def _quantities(profile: Profile, heard: Sequence[Heard]) -> Iterator[Quantity]:
     }  # fmt: skip
     for name, (span, values) in measured.items():
         if span and values:
-            found = np.array(values)
-            below, above = float((found < span.low).mean()), float((found > span.high).mean())
-            yield Quantity(name, float(np.median(found)), span, below, above)
+            found, slack = np.array(values), WORDS[name].slack
+            low = (span.low - slack[0]) / slack[1]
+            high = (span.high + slack[0]) * slack[1]
+            yield Quantity(
+                name, float(np.median(found)), span.median, low, high,
+                float((found < low).mean()), float((found > high).mean()),
+            )  # fmt: skip
 
 
 def _shares(profile: Profile, label: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -246,15 +249,13 @@ def _outside(
 
 def _classes(
     profiles: Sequence[Profile], weights: Sequence[float], heard: Sequence[Heard]
-) -> dict[str, ClassDistance]:
-    names = list(profiles[0].means)
+) -> dict[str, float]:
     found = {}
-    for name in sorted({one.label for one in heard}):
-        own = [one for one in heard if one.label == name]
-        to_all = np.zeros(len(names))
-        for number, (profile, weight) in enumerate(zip(profiles, weights, strict=True)):
-            mean = np.mean([one.vectors[number] for one in own], axis=0)
-            to_all += weight * profile.distances(mean[None])[0]
-        distance = float(to_all[names.index(name)]) if name in names else None
-        found[name] = ClassDistance(len(own), distance, names[int(to_all.argmin())])
+    for at, name in enumerate(profiles[0].means):
+        if own := [one.vectors for one in heard if one.label == name]:
+            means = [np.mean(vectors, axis=0) for vectors in zip(*own, strict=True)]
+            found[name] = sum(
+                weight * float(profile.distances(mean[None])[0, at])
+                for mean, profile, weight in zip(means, profiles, weights, strict=True)
+            )
     return found

@@ -40,18 +40,16 @@ def _classes(result: Result) -> Iterator[str]:
     distances = result.distance.classes if result.distance else {}
     rows = []
     for row in result.evaluation.classes:
-        far = distances.get(row.label)
         scores = [f"{value:.3f}" for value in (row.precision, row.recall, row.f1)]
-        near = [f"{far.distance:.1f}", code(far.nearest)] if far and far.distance else ["", ""]
-        rows.append([code(row.label), row.tracks, *scores, plain(row.mistaken_for), *near])
-    heads = ("class", "tracks", "precision", "recall", "F1", "mistaken for", "distance", "nearest")
+        far = f"{distances[row.label]:.1f}" if row.label in distances else ""
+        rows.append([code(row.label), row.tracks, *scores, plain(row.mistaken_for), far])
+    heads = ("class", "tracks", "precision", "recall", "F1", "mistaken for", "distance")
     yield from table(heads, rows)
     if distances:
         yield ""
         yield (
             "Distance: of the mean of the tracks to the mean of the training tracks of the class, "
-            "in standard deviations of a training track. Nearest: the class whose training tracks "
-            "sound most like them."
+            "in standard deviations of a training track."
         )
 
 
@@ -106,8 +104,12 @@ def code(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text of a user as Markdown that shows it and does nothing else."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$!])", r"\\\1", printable_line(text))
+    """Return text of a user as Markdown that shows it and does nothing else.
+
+    An underscore within a word is no markup; others get a backslash, like all other marks.
+    """
+    marks = r"([\\`*\[\]<>|~$]|&(?=[#\w]+;)|(?<!\w)_|_(?!\w))"
+    return re.sub(marks, r"\\\1", printable_line(text))
 
 
 def printable_line(text: str) -> str:

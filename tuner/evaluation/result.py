@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.errors import UserError
+from pipelines.sources.tracks import printable
 from tuner.errors import UsageError
 from tuner.evaluation.distance import Distance, distance_of
 from tuner.evaluation.listening import Heard, Unreadable, listen, members_of
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pipelines.sources.catalog import Catalog
     from tuner.training.predictor import TrainedModel
 
-FAR_APART = 0.1  # of confidence and accuracy, which is worth a sentence
 SHOWN = 5  # unreadable files
 
 
@@ -101,9 +101,9 @@ class Result:
             )
         if self.evaluation.is_guessing:
             yield "the model is no better than guessing here, as far as these tracks can tell"
-        gap = self.confidence - self.evaluation.metrics["accuracy"]
-        if abs(gap) >= FAR_APART:
-            how = "too sure" if gap > 0 else "less sure than it could be"
+        low, high = self.evaluation.metrics["accuracy_ci95"]
+        if not low <= self.confidence <= high:
+            how = "too sure" if self.confidence > high else "less sure than it could be"
             yield (
                 f"the model is {how}: its mean confidence is {self.confidence:.2f}, its accuracy "
                 f"{self.evaluation.metrics['accuracy']:.2f}"
@@ -194,20 +194,21 @@ def evaluate(
     labels = list(model.labels)
     if wrong := sorted(set(names.values()) - set(labels)):
         raise UsageError(f"--map: the model has no class {wrong[0]!r}; it has {_listed(labels)}")
+    given = {names.get(label, label) for t in catalog.tracks if (label := printable(t.label))}
+    if not given & set(labels):  # said before hours of audio are decoded
+        hints = "".join(f"; {hint}" for hint in _alike(sorted(given), labels))
+        raise UsageError(
+            f"the model knows none of the classes {_listed(sorted(given))}; it knows "
+            f"{_listed(labels)}{hints}; --map THEIRS=OURS renames a class"
+        )
     found = list(listen(model, catalog, progress))
     heard = [_renamed(one, names) for one in found if isinstance(one, Heard)]
     unreadable = tuple(one for one in found if isinstance(one, Unreadable))
-    if not heard:
-        first = f", for example {unreadable[0].path}: {unreadable[0].reason}" if unreadable else ""
-        raise UserError(f"none of the {len(catalog.tracks)} tracks can be read{first}")
     unknown = Counter(one.label for one in heard if one.label not in labels)
     known = np.array([one.label in labels for one in heard])
     if not known.any():
-        hints = "".join(f"; {hint}" for hint in _alike(unknown, labels))
-        raise UsageError(
-            f"the model knows none of the classes {_listed(sorted(unknown))}; it knows "
-            f"{_listed(labels)}{hints}; --map THEIRS=OURS renames a class"
-        )
+        first = f", for example {unreadable[0].path}: {unreadable[0].reason}" if unreadable else ""
+        raise UserError(f"no track of a class that the model knows can be read{first}")
     distance = distance_of(model, heard)
     judged = [one for one, is_known in zip(heard, known, strict=True) if is_known]
     truth = np.array([labels.index(one.label) for one in judged])
@@ -262,7 +263,7 @@ def _renamed(one: Heard, names: Mapping[str, str]) -> Heard:
     return one if one.label not in names else Heard(**{**vars(one), "label": names[one.label]})
 
 
-def _alike(unknown: Mapping[str, int], labels: Sequence[str]) -> Iterator[str]:
+def _alike(unknown: Iterable[str], labels: Sequence[str]) -> Iterator[str]:
     """Yield a hint for each unknown class that differs from a known one in its spelling only."""
 
     def bare(name: str) -> str:

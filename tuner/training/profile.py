@@ -76,8 +76,8 @@ class Profile:
         seconds: Its length.
         means: Mean of the training tracks of each class ``[d]``.
         spread: Standard deviation of the training tracks around the mean of their class ``[d]``.
-        typical: Median distance of a training track to the nearest class.
-        limit: Distance that 99 % of them do not exceed; None if there are too few to tell.
+        limit: Distance to the nearest class that 99 % of them do not exceed; None if there are
+            too few to tell.
         digests: Start of the digest of the samples of each track, by split.
     """
 
@@ -90,7 +90,6 @@ class Profile:
     seconds: Span | None
     means: dict[str, tuple[Finite, ...]]
     spread: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
-    typical: Finite | None
     limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     digests: dict[str, tuple[str, ...]]
 
@@ -179,7 +178,6 @@ def profile_of(
         seconds=Span.of([one.seconds for one in of_train]),
         means={name: tuple(map(_short, mean)) for name, mean in means.items()},
         spread=tuple(map(_short, spread)),
-        typical=_short(np.median(held_out)) if held_out.size else None,
         limit=_short(np.quantile(held_out, INSIDE)) if held_out.size else None,
         digests={} if sum(map(len, digests.values())) > MAX_DIGESTS else digests,
     )
