@@ -90,11 +90,14 @@ class Study(Context):
         )
 
 
-def predictions(seed: int, names: list[str], truth: np.ndarray) -> Predictions:
-    """Predictions from four clips a track."""
+def predictions(
+    seed: int, names: list[str], truth: np.ndarray, sharpness: float = 1.0
+) -> Predictions:
+    """Predictions from four clips a track, with logits times ``sharpness``."""
     rng = np.random.default_rng(seed)
     k = 3
     logits = rng.normal(size=(4, len(truth), k)) * 1.5 + 0.8 * np.eye(k)[truth]
+    logits *= sharpness
     clips = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
     won = np.eye(k)[clips.argmax(2)]
     by_clip = metrics.confusion(np.tile(truth, 4), clips.argmax(2).ravel(), k)

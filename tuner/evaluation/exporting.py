@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -87,8 +86,8 @@ def _fill(model: TrainedModel, folder: Path) -> dict[str, str]:
         "labels": list(model.labels), "sample_rate": rate, "takes": program.takes,
         "clip_samples": program.length, "least_samples": program.least,
     }  # fmt: skip
-    (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    (folder / EXAMPLE).write_text(_example(program, members[0]))
+    Folder(folder).write_json(ABOUT, about)
+    (folder / EXAMPLE).write_text(_example(program, members[0]), encoding="utf-8")
     where = f"member0/{MODEL}, ..." if is_fusion else MODEL
     files = {
         where: "weights, in safetensors",
@@ -135,7 +134,6 @@ def _example(program: Program, one: Predictor) -> str:
     if program.length is None or clip.short != "repeat":
         filled = f"torch.nn.functional.pad(sound, (0, max(0, {least} - len(sound))))"
     last = f"len(sound) - {least}"
-    starts = "[0]"
     if clip.hop_seconds is not None:
         starts = f"range(0, {last} + 1, {round(clip.hop_seconds * rate)})"
     elif clip.clips_per_track and clip.clips_per_track > 1:
