@@ -75,13 +75,13 @@ def tempered(one: Any, temperature: float) -> np.ndarray:
     return softmax(logits / temperature).mean(0)
 
 
-def sharp(seed: int) -> dict[str, Any]:
+def sharp(seed: int, sharpness: float = 4) -> dict[str, Any]:
     """Predictions on many tracks that are far too sure."""
     rng = np.random.default_rng(seed)
     found = {}
     for split, t in (("val", 200), ("test", 100)):
         truth = rng.integers(0, 3, t)
-        found[split] = predictions(seed, [f"{split}{i}" for i in range(t)], truth, sharpness=4)
+        found[split] = predictions(seed, [f"{split}{i}" for i in range(t)], truth, sharpness)
     return found
 
 
@@ -105,9 +105,9 @@ def test_the_tested_model_is_calibrated_on_validation(tmp_path: Path) -> None:
 
 
 def test_a_fusion_has_one_temperature_for_the_vote_of_its_members(tmp_path: Path) -> None:
-    splits = {name: sharp(seed) for seed, name in ((1, "a"), (2, "b"))}
+    splits = {name: sharp(seed, 12) for seed, name in ((1, "a"), (2, "b"))}
     truth = splits["a"]["val"].truth
-    splits["b"]["val"] = predictions(2, [f"val{i}" for i in range(200)], truth, 4)
+    splits["b"]["val"] = predictions(2, [f"val{i}" for i in range(200)], truth, 12)
     study = Study(tmp_path, splits)
     for name in ("a", "b"):
         study.trial(name, 0.7, "cnn")

@@ -88,7 +88,8 @@ def test_figures_are_those_of_scikit_learn_on_the_answers_of_prediction(
     predicted = votes.argmax(1)
     assert found["accuracy"] == accuracy_score(truth, predicted)
     assert found["f1_macro"] == pytest.approx(f1_score(truth, predicted, average="macro"))
-    assert found["log_loss"] == pytest.approx(sklearn_log_loss(truth, votes))
+    exact = votes / votes.sum(1, keepdims=True)  # of units of 2^-40
+    assert found["log_loss"] == pytest.approx(sklearn_log_loss(truth, exact))
     assert found["confusion"] == confusion_matrix(truth, predicted, labels=range(3)).tolist()
     low, high = found["accuracy_ci95"]
     assert low < found["accuracy"] < high
@@ -195,7 +196,7 @@ def test_distances_by_hand() -> None:
     span = Span(0.0, 1.0, 2.0)
     profile = Profile(
         1, "d", {}, ("train",), span, None, None,
-        {"a": (0.0, 0.0), "b": (4.0, 0.0)}, (1.0, 2.0), 1.5, {"train": ("0" * 16,)},
+        {"a": (0.0, 0.0), "b": (4.0, 0.0)}, (1.0, 2.0), 1.5, 0.01, {"train": ("0" * 16,)},
     )  # fmt: skip
     found = profile.distances(np.array([[3.0, 4.0], [1e9, 0.0]]))
     wanted = [[(9 + 4) / 2, (1 + 4) / 2], [10**2 / 2, 10**2 / 2]]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tuner.evaluation.listening import Heard, members_of
+from tuner.training import metrics
+from tuner.training.uncertainty import exact_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +25,6 @@ FEW_DB = 3.0
 FEW_TIMES = {"bandwidth": 1.25, "length": 2.0}
 FEW_OUTSIDE = 0.1  # share of the tracks; of the training tracks, 0.02 are outside
 FEW_SHARES = 0.2  # total variation distance of the class shares
-NONE_OUTSIDE = 0.05
 
 
 class Words(NamedTuple):
@@ -123,6 +124,7 @@ class Distance:
         shares: Share of each class here and among the training tracks.
         outside: For each track, True if it is farther from every class than 99 % of the training
             tracks; None if the model does not say.
+        expected: Share of such tracks among those that the study held out.
         classes: Distance of the mean of the tracks of a class to that of its training tracks, in
             standard deviations of a training track.
         counts: Number of tracks of each class.
@@ -131,6 +133,7 @@ class Distance:
     quantities: tuple[Quantity, ...]
     shares: Mapping[str, tuple[float, float]]
     outside: NDArray[np.bool_] | None
+    expected: float
     classes: Mapping[str, float]
     counts: Mapping[str, int]
 
@@ -149,6 +152,7 @@ class Distance:
             },
             "class_shares": {name: list(both) for name, both in self.shares.items()},
             "outside": outside,
+            "outside_expected": self.expected,
             "classes": dict(self.classes),
         }  # fmt: skip
 
@@ -156,14 +160,14 @@ class Distance:
         """Say what differs, the gravest first."""
         if self.outside is not None:
             share = float(self.outside.mean())
-            verdict = "a few more than expected"
-            if share >= FEW_OUTSIDE:
-                verdict = "the score of the study does not hold for them"
-            elif share <= NONE_OUTSIDE:
-                verdict = "as expected"
+            verdict = "as expected"
+            if exact_interval(share, len(self.outside))[0] > self.expected:
+                verdict = "more than expected"
+                if share >= FEW_OUTSIDE:
+                    verdict += ", and the score of the study does not hold for them"
             yield (
                 f"{share:.0%} of your tracks sound unlike the training tracks of every class, "
-                f"where 1 % of the training tracks do: {verdict}"
+                f"where {self.expected:.0%} of the tracks that the study held out do: {verdict}"
             )
         yield from (str(one) for one in self.quantities if one.stands_out)
         if self.shares and self.share_difference >= FEW_SHARES:
@@ -199,6 +203,7 @@ def distance_of(model: TrainedModel, heard: Sequence[Heard]) -> Distance | None:
         tuple(_quantities(first, heard)),
         _shares(first, label),
         _outside(known, weights, heard),
+        float(metrics.weighted_mean([np.array(one.expected) for one in known], weights)),
         _classes(known, weights, heard),
         Counter(label),
     )

@@ -78,6 +78,7 @@ class Profile:
         spread: Standard deviation of the training tracks around the mean of their class ``[d]``.
         limit: Distance to the nearest class that 99 % of them do not exceed; None if there are
             too few to tell.
+        expected: Share of the tracks that the study held out from this model beyond the limit.
         digests: Start of the digest of the samples of each track, by split.
     """
 
@@ -91,6 +92,7 @@ class Profile:
     means: dict[str, tuple[Finite, ...]]
     spread: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    expected: Annotated[float, Field(ge=0, le=1)]
     digests: dict[str, tuple[str, ...]]
 
     def distances(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,19 +152,18 @@ def profile_of(
     """
     verdicts = {one.track_id: one for one in load_verdicts(source.folder, DECODED)}
     groups = {row["track_id"]: row["group"] for row in source.tracks().to_pylist()}
-    tracks = arrays.splits["train"].tracks
-    of_train = [verdicts[arrays.track_ids[i]] for i in tracks]
-    chosen = _spread_over_classes(tracks, arrays.track_label)
-    clips: dict[int, list[int]] = defaultdict(list)
-    for clip in arrays.splits["train"].clips:
-        clips[int(arrays.track[clip])].append(int(clip))
-    vectors = np.stack([track_vector(np.asarray(arrays.x[clips[i]]), feature) for i in chosen])
+    of_train = [verdicts[arrays.track_ids[i]] for i in arrays.splits["train"].tracks]
+    chosen, vectors = _vectors(arrays, ["train"], feature)
     label = arrays.track_label[chosen]
     names = np.array([str(groups[arrays.track_ids[i]]) for i in chosen])
     means = {name: vectors[label == i].mean(0) for i, name in enumerate(arrays.labels)}
     centred = vectors - np.stack([means[arrays.labels[i]] for i in label])
     spread = np.maximum(centred.std(0), MIN_SPREAD)
     held_out = _held_out_distances(vectors, label, names, spread)
+    limit = _short(np.quantile(held_out, INSIDE)) if held_out.size else None
+    others = [split for split in arrays.splits if split not in ("train", *learned)]
+    _, unlearned = _vectors(arrays, others, feature)
+    to_others = _distances(unlearned, np.stack(list(means.values())), spread).min(1)
     digests = {
         split: tuple(verdicts[arrays.track_ids[i]].pcm_digest[:DIGEST_CHARS] for i in rows.tracks)
         for split, rows in arrays.splits.items()
@@ -178,8 +179,24 @@ def profile_of(
         seconds=Span.of([one.seconds for one in of_train]),
         means={name: tuple(map(_short, mean)) for name, mean in means.items()},
         spread=tuple(map(_short, spread)),
-        limit=_short(np.quantile(held_out, INSIDE)) if held_out.size else None,
+        limit=limit,
+        expected=_short((to_others > limit).mean()) if limit and to_others.size else 1 - INSIDE,
         digests={} if sum(map(len, digests.values())) > MAX_DIGESTS else digests,
+    )
+
+
+def _vectors(
+    arrays: Arrays, splits: Sequence[str], feature: FeatureSpec
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return some tracks of splits, spread over the classes, and their numbers ``[t, d]``."""
+    tracks = np.concatenate([arrays.splits[one].tracks for one in splits])
+    chosen = _spread_over_classes(tracks, arrays.track_label)
+    clips: dict[int, list[int]] = defaultdict(list)
+    for one in splits:
+        for clip in arrays.splits[one].clips:
+            clips[int(arrays.track[clip])].append(int(clip))
+    return chosen, np.stack(
+        [track_vector(np.asarray(arrays.x[clips[i]]), feature) for i in chosen]
     )
 
 
