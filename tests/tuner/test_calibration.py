@@ -129,3 +129,12 @@ def test_a_study_that_was_tested_without_a_temperature_stays_so(tmp_path: Path) 
     study.record("test", metrics={})
     calibrate(study)
     assert study.ledger.last("calibrated") is None
+
+
+def test_a_model_that_cannot_predict_validation_is_tested_as_it_is(tmp_path: Path) -> None:
+    study = Study(tmp_path, {})
+    study.trial("t0", 0.7, "cnn")
+    study.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "t0"})
+    calibrate(study)
+    assert study.required("calibrated")["temperature"] == 1
+    assert study.silent.said[-1] == "calibration: temperature 1: t0 has no checkpoint"

@@ -27,7 +27,7 @@ from tuner.models.convnets import Cnn
 from tuner.predict import predict_file
 from tuner.training.arrays import open_arrays
 from tuner.training.bundle import Bundle, save_bundle
-from tuner.training.exported import load_bundle
+from tuner.training.exported import load_bundle, member_folder, save_fusion
 from tuner.training.profile import PROFILE, Profile, Span, profile_of, read_profile, save_profile
 from tuner.training.recipe import Crops
 
@@ -187,6 +187,20 @@ def test_a_model_without_a_profile_is_evaluated_without_distances(
     _, found, text = evaluated(bare, tones)
     assert found["distance"] is None
     assert "does not describe its training tracks" in text
+
+
+def test_a_fusion_of_a_model_with_itself_is_as_near_as_the_model(
+    model: Path, tones: Path, tmp_path: Path
+) -> None:
+    for number in range(2):
+        shutil.copytree(model, member_folder(tmp_path, number))
+    save_fusion(tmp_path, (0.25, 0.75), {})
+    _, single, _ = evaluated(model, tones)
+    _, fused, _ = evaluated(tmp_path, tones)
+    assert fused["confusion"] == single["confusion"]
+    assert fused["distance"]["outside"] == single["distance"]["outside"]
+    assert fused["distance"]["classes"] == pytest.approx(single["distance"]["classes"])
+    assert fused["seen"] == single["seen"]
 
 
 # -- the profile

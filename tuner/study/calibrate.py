@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.errors import StudyError
 from tuner.study import mixing
 from tuner.study.final import chosen
 from tuner.training import calibration, metrics
@@ -24,8 +25,17 @@ def calibrate(study: Context) -> None:
     """
     if study.ledger.last("calibrated") or study.ledger.last("test"):
         return
-    rows, weights = chosen(study)
     study.terminal.status("calibrating the probabilities")
+    try:
+        found = _fit(study).to_json()
+    except StudyError as error:  # a lost model, without which the tested one is whole
+        found = {"temperature": 1.0, "reason": f"1: {error}"}
+    study.record("calibrated", **found)
+    study.terminal.say(f"calibration: temperature {found['reason']}")
+
+
+def _fit(study: Context) -> calibration.Calibration:
+    rows, weights = chosen(study)
     found = study.predictions(rows, "val")
     names, truths = [one.track_ids for one in found], [one.truth for one in found]
 
@@ -36,9 +46,7 @@ def calibrate(study: Context) -> None:
     def vote(temperature: float) -> NDArray[np.float64]:
         return np.asarray(metrics.weighted_mean(matched(temperature).probabilities, weights))
 
-    fitted = calibration.fit_temperature(vote, matched(1.0).truth)
-    study.record("calibrated", **fitted.to_json())
-    study.terminal.say(f"calibration: temperature {fitted.reason}")
+    return calibration.fit_temperature(vote, matched(1.0).truth)
 
 
 def temperature(study: Context) -> float:

@@ -239,8 +239,12 @@ def _distances(
     vectors: NDArray[np.float64], means: NDArray[np.float64], spread: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return root mean squares ``[t, k]`` of the differences, in spreads."""
-    spreads = (vectors[:, None] - means) / spread
-    return np.asarray(np.sqrt(np.square(spreads.clip(-MAX_SPREADS, MAX_SPREADS)).mean(2)))
+
+    def to(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        spreads = ((vectors - mean) / spread).clip(-MAX_SPREADS, MAX_SPREADS)
+        return np.asarray(np.sqrt(np.square(spreads).mean(1)))
+
+    return np.stack([to(mean) for mean in means], axis=1)
 
 
 def _short(value: float | np.floating) -> float:
