@@ -19,7 +19,7 @@ from tuner.training import metrics, uncertainty
 from tuner.training.calibration import Reliability, reliability
 
 if TYPE_CHECKING:
-    from pipelines.sources.catalog import Catalog
+    from pipelines.sources.tracks import Catalog
     from tuner.training.predictor import TrainedModel
 
 SHOWN = 5  # unreadable files
