@@ -163,15 +163,17 @@ def test_onnx_agrees_with_prediction(make, track: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     model = load_exported(make(tmp_path / "model"))
     files = export(model, tmp_path / "out")
-    if make is mixed_fusion:
-        assert files["model.onnx"].startswith("left out: ")
+    if files["model.onnx"].startswith("left out: "):
+        assert make is mixed_fusion  # whole songs may be beyond the exporter
         assert not (tmp_path / "out" / "model.onnx").exists()
         return
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
     about = json.loads((tmp_path / "out" / "model.json").read_text())
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     for num in (1, 3):
-        clips = np.random.default_rng(num).normal(0, 0.1, (num, about["clip_samples"]))
+        clips = np.random.default_rng(num).normal(
+            0, 0.1, (num, about["clip_samples"] or 3 * about["least_samples"])
+        )
         (found,) = session.run(None, {"samples": clips.astype("f4")})
         wanted = program(torch.from_numpy(clips.astype("f4"))).numpy()
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
