@@ -172,7 +172,10 @@ def profile_of(
     return Profile(
         version=1,
         source=source.manifest.source,
-        classes={name: {**counts} for name, counts in source.manifest.classes.items()},
+        classes={
+            name: {str(split): n for split, n in counts.items()}
+            for name, counts in source.manifest.classes.items()
+        },
         learned=learned,
         level_db=Span.of([one.level_db for one in of_train]),
         bandwidth_hz=Span.of([one.bandwidth_hz for one in of_train]),
