@@ -208,3 +208,19 @@ def bandwidth_hz(samples: NDArray[np.float32], rate: int) -> float:
     power = (np.abs(np.fft.rfft(frames)) ** 2).mean(axis=0)
     heard = np.flatnonzero(power > 10 ** (FLOOR_DB / 10) * power.max())
     return float(heard[-1]) * rate / size if heard.size else 0.0
+
+
+def measure(samples: NDArray[np.float32], rate: int) -> tuple[float, float | None]:
+    """Return the level of a track in dB from full scale, and the bandwidth of its middle in Hz.
+
+    The level is the root mean square. The bandwidth is None if the middle is silent.
+
+    Args:
+        samples: float32[T], not silent.
+        rate: Sample rate, in Hz.
+    """
+    import numpy as np
+
+    level = 10 * np.log10(float(np.dot(samples, samples)) / len(samples))
+    skipped = max(0, len(samples) - round(HEARD_SECONDS * rate)) // 2
+    return float(level), bandwidth_hz(samples[skipped : len(samples) - skipped], rate) or None

@@ -25,6 +25,8 @@ _SCHEMA = pyarrow.schema(
         ("pcm_digest", pyarrow.string()),
         ("signature", pyarrow.list_(pyarrow.uint32())),
         ("tags", pyarrow.string()),
+        ("level_db", pyarrow.float64()),
+        ("bandwidth_hz", pyarrow.float64()),
     ]
 )
 
@@ -52,6 +54,9 @@ class Verdict:
         signature: uint32[any], acoustic fingerprint for finding near copies; empty if the file
             is not used.
         tags: Artist, album and title, if the file has them.
+        level_db: Root mean square of the samples at the rate of the features, in dB from full
+            scale; None in tables of earlier versions.
+        bandwidth_hz: Frequency up to which they hold sound; None where that is not known.
     """
 
     track_id: str
@@ -64,6 +69,8 @@ class Verdict:
     pcm_digest: str = ""
     signature: NDArray[np.uint32] = field(default_factory=_no_signature)
     tags: Mapping[str, str] = field(default_factory=dict)
+    level_db: float | None = None
+    bandwidth_hz: float | None = None
 
     @property
     def used(self) -> bool:

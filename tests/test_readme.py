@@ -28,6 +28,8 @@ MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 COMMANDS = {
     "tuner.run": "tuner.run",
     "tuner.predict": "tuner.predict",
+    "tuner.evaluate": "tuner.evaluate",
+    "tuner.export": "tuner.export",
     "tuner.doctor": "tuner.doctor.__main__",
     "tuner.report": "tuner.report.__main__",
     "pipelines.build": "pipelines.build.__main__",

@@ -241,8 +241,10 @@ def _decode(root: str, task: DecodeTask, rate: int) -> Decoded:
 def _extract(
     base: Verdict, sound: Decoded, signature: NDArray[np.uint32], output: Output
 ) -> tuple[Verdict, Extracted]:
+    from pipelines.facts import measure
     from pipelines.features.extract import extract
 
+    level_db, band_hz = measure(sound.samples, output.feature.sample_rate)
     rows = extract(sound.samples, output.clip, output.feature)
     flags = {*sound.flags, *(["W_PADDED"] if rows.padded else [])}
     verdict = replace(
@@ -253,6 +255,8 @@ def _extract(
         pcm_digest=sound.pcm_digest,
         signature=signature,
         tags={name: printable(text) for name, text in sound.tags.items()},
+        level_db=level_db,
+        bandwidth_hz=band_hz,
     )
     return verdict, rows
 

@@ -43,7 +43,9 @@ LAYOUTS = {
 }
 
 
-def read_catalog(source: str | Path, layout: str = "auto", label: str = "label") -> Catalog:
+def read_catalog(
+    source: str | Path, layout: str = "auto", label: str = "label", least_classes: int = 2
+) -> Catalog:
     """Read a data set.
 
     Args:
@@ -51,9 +53,10 @@ def read_catalog(source: str | Path, layout: str = "auto", label: str = "label")
             URI of either.
         layout: Layout of the data set. ``auto`` uses the first of ``LAYOUTS`` that fits.
         label: Manifest column with the class.
+        least_classes: Number of classes that are needed; training needs two.
 
     Raises:
-        CatalogError: There is no data, no audio, a single class or another layout, or the
+        CatalogError: There is no data, no audio, too few classes or another layout, or the
             manifest is faulty.
         UserError: A remote storage does not answer.
     """
@@ -75,7 +78,9 @@ def read_catalog(source: str | Path, layout: str = "auto", label: str = "label")
     else:
         catalog = LAYOUTS[layout].read(files)
     tracks, rejected = name_tracks(catalog.tracks)
-    _require_two_classes(catalog, {t.label for t in tracks if t.track_id not in rejected})
+    usable = {t.label for t in tracks if t.track_id not in rejected}
+    if len(usable) < least_classes:
+        raise _too_few(catalog, usable)
     remarks = dict.fromkeys(colliding(tracks), ("W_NAME_COLLISION",))
     notes = (*catalog.notes, *_alike(track.label for track in tracks))
     return replace(catalog, tracks=tracks, rejected=rejected, remarks=remarks, notes=notes)
@@ -104,12 +109,10 @@ def _place(source: str | Path) -> tuple[Files, str | None]:
     return files_at(str(path.parent)), path.name
 
 
-def _require_two_classes(catalog: Catalog, labels: set[str]) -> None:
-    if len(labels) >= 2:
-        return
+def _too_few(catalog: Catalog, labels: set[str]) -> CatalogError:
     need = "one folder per class" if catalog.layout == "folders" else "two values of the label"
     has = f"a single class ({labels.pop()!r})" if labels else "no usable row"
-    raise CatalogError(
+    return CatalogError(
         f"{printable_root(catalog.root)} has {has}; at least two classes are needed: {need}"
     )
 

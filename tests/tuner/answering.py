@@ -16,7 +16,7 @@ from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.study.context import Context
 from tuner.training import metrics
-from tuner.trials.predictions import Predictions
+from tuner.trials.predictions import Clips, Predictions
 
 LABELS = ["bass", "house", "techno"]
 SPACE = "name: s\nmodel: {name: cnn}\n"
@@ -90,16 +90,26 @@ class Study(Context):
         )
 
 
-def predictions(seed: int, names: list[str], truth: np.ndarray) -> Predictions:
-    """Predictions from four clips a track."""
+def predictions(
+    seed: int, names: list[str], truth: np.ndarray, sharpness: float = 1.0
+) -> Predictions:
+    """Predictions from four clips a track, with logits times ``sharpness``."""
     rng = np.random.default_rng(seed)
     k = 3
     logits = rng.normal(size=(4, len(truth), k)) * 1.5 + 0.8 * np.eye(k)[truth]
+    logits *= sharpness
     clips = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
     won = np.eye(k)[clips.argmax(2)]
     by_clip = metrics.confusion(np.tile(truth, 4), clips.argmax(2).ravel(), k)
     measured = metrics.scores_of(clips.mean(0), truth)
-    return Predictions(tuple(names), truth, clips.mean(0), won.mean(0), by_clip, measured)
+    of_clips = Clips(
+        logits.reshape(1, -1, k).astype(np.float32),
+        np.tile(truth, 4),
+        np.tile(np.arange(len(truth)), 4),
+    )
+    return Predictions(
+        tuple(names), truth, clips.mean(0), won.mean(0), by_clip, measured, of_clips
+    )
 
 
 def all_splits(seed: int, reverse: bool = False) -> dict[str, Predictions]:

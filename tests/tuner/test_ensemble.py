@@ -19,7 +19,6 @@ from tuner.errors import StudyError
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.mixing import match_tracks, select_weights
 from tuner.training import metrics
-from tuner.trials.predictions import Predictions
 
 
 def random_predictions(seed: int, s: int, t: int, k: int):
@@ -262,9 +261,9 @@ def test_a_lost_model_leaves_the_other_votes(study: Study) -> None:
 
 def test_tracks_unknown_to_a_member_are_skipped_and_counted(study: Study) -> None:
     full = study.predicted["t3"]["test"]
-    study.predicted["t3"]["test"] = Predictions(
-        full.track_ids[2:], full.truth[2:], full.probabilities[2:], full.hard[2:],
-        full.clip_confusion, {},
+    study.predicted["t3"]["test"] = replace(
+        full, track_ids=full.track_ids[2:], truth=full.truth[2:], hard=full.hard[2:],
+        probabilities=full.probabilities[2:],
     )  # fmt: skip
     compare_ensembles(study)
     test = rows_of(study)["fusion"]["test"]

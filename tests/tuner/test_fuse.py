@@ -207,9 +207,9 @@ def test_a_lost_model_leaves_the_winner(tmp_path: Path) -> None:
 def test_models_that_know_other_tracks_leave_the_winner(tmp_path: Path) -> None:
     parts = half_good()
     full = parts["predicted"]["t1"]["val"]
-    parts["predicted"]["t1"]["val"] = Predictions(
-        full.track_ids[2:], full.truth[2:], full.probabilities[2:], full.hard[2:],
-        full.clip_confusion, {},
+    parts["predicted"]["t1"]["val"] = replace(
+        full, track_ids=full.track_ids[2:], truth=full.truth[2:], hard=full.hard[2:],
+        probabilities=full.probabilities[2:],
     )  # fmt: skip
     study = make(tmp_path, **parts)
     fuse_best(study)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tuner.errors import StudyError
 from tuner.ledger.summary import VOTES
+from tuner.study.calibrate import temperature
 from tuner.study.final import chosen, final_model, final_run
 from tuner.study.fuse import confirmed_runs, matched, to_be_fused
 from tuner.study.mixing import select_weights
@@ -80,13 +81,16 @@ def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
     tested = members
     if study.space.template.data.num_folds:
         tested = [final_run(study, row) for row in members]
+    final = final_model(study)
+    # The tested model as it is served; the others only serve as a comparison.
+    is_tested = name != "top_k" and (name == "fusion") == final.is_fusion
+    heat = temperature(study) if is_tested else 1.0
     found = {
-        split: matched(study, rows, split, vote)
+        split: matched(study, rows, split, vote, heat)
         for split, rows in zip(SPLITS, (members, tested), strict=True)
     }
     weights = np.full(len(members), 1 / len(members))
     if name == "fusion":
-        final = final_model(study)
         weights = (
             np.array(final.weights)
             if final.is_fusion

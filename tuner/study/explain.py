@@ -14,6 +14,7 @@ from tuner.ledger.course import first_whole
 from tuner.ledger.explanation import Comparison
 from tuner.ledger.summary import summarise
 from tuner.study import mixing
+from tuner.study.calibrate import temperature
 from tuner.study.final import FinalModel, chosen, final_model
 from tuner.study.fuse import predict
 from tuner.study.mistakes import Listening, listen
@@ -78,13 +79,13 @@ def _before_final_fit(study: Context) -> FinalModel:
 
 
 def _validation(study: Context) -> dict[str, Any]:
-    found = predict(study, _before_final_fit(study), "val")
+    found = predict(study, _before_final_fit(study), "val", temperature(study))
     k = len(study.labels())
     return {"val_confusion": metrics.confusion(found.truth, found.predicted, k).tolist()}
 
 
 def _tested(study: Context) -> Predictions:
-    return predict(study, final_model(study), "test")
+    return predict(study, final_model(study), "test", temperature(study))
 
 
 def _comparison(study: Context) -> dict[str, Any]:

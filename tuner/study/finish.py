@@ -8,21 +8,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.storage import Folder
+from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.states import State
-from tuner.ledger.trust import Evaluation
+from tuner.ledger.summary import summarise
+from tuner.ledger.trust import Evaluation, leak_in_words
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
+from tuner.study.calibrate import temperature
 from tuner.study.example import example_clip
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
 from tuner.tracking import card, registry
 from tuner.training import metrics, uncertainty
-from tuner.trials.predictions import export_bundle, export_fusion
+from tuner.training.calibration import reliability
+from tuner.training.exported import member_folder
+from tuner.training.profile import save_profile
+from tuner.trials.predictions import export_bundle, export_fusion, training_profile
 
 if TYPE_CHECKING:
     from tuner.study.context import Context
     from tuner.study.final import FinalModel
+    from tuner.trials.assembly import TrialSpec
 
 
 def test_winner(study: Context) -> None:
@@ -30,7 +38,8 @@ def test_winner(study: Context) -> None:
     if study.ledger.last("test"):
         return
     model = final_model(study)
-    found = predict(study, model, "test")
+    found = predict(study, model, "test", temperature(study))
+    before = predict(study, model, "test")
     labels = study.labels()
     k = len(labels)
     is_refit = all(row.stage == "final" for row in model.rows)
@@ -52,6 +61,10 @@ def test_winner(study: Context) -> None:
         clip_confusion=None if clips is None else clips.tolist(),
         classes=evaluation.classes_to_json(),
         labels=labels,
+        reliability={
+            name: asdict(reliability(one.probabilities, one.truth))
+            for name, one in (("before", before), ("after", found))
+        },
         # Two scores are comparable if they were reached on the same tracks.
         split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
     )
@@ -73,7 +86,14 @@ def register_winner(study: Context) -> None:
     final_id = _record_final_run(study, model)
     test = study.required("test")
     study.terminal.status("exporting and registering the winner")
-    fingerprint, bundle = _export(study, model, test["metrics"])
+    summary = summarise(list(study.ledger.records()))
+    assert summary.leakage is not None
+    origin = {
+        "test": test["metrics"],
+        "leakage": leak_in_words(summary.leakage),
+        "caveats": list(doubts(summary)),
+    }
+    fingerprint, bundle = _export(study, model, origin)
     study.tracker.flush()
     facts = card.facts_of(list(study.ledger.records()), fingerprint)
     done = registry.register(
@@ -84,20 +104,32 @@ def register_winner(study: Context) -> None:
     study.terminal.say(f"registered: {done.reason}")
 
 
-def _export(study: Context, model: FinalModel, scores: dict[str, Any]) -> tuple[str, Path]:
+def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> tuple[str, Path]:
     """Export the model; return the fingerprints of its feature sets, and its folder."""
     specs = [study.spec(row) for row in model.rows]
     # Not from the ledger: the storage may have moved since.
     fingerprint = " ".join(dict.fromkeys(Path(spec.feature_set).name for spec in specs))
-    origin = {
-        "study": study.paths.name, "trial_id": model.trial_id, "fingerprint": fingerprint,
-        "test": scores,
+    named = {
+        "study": study.paths.name, "trial_id": model.trial_id, "fingerprint": fingerprint, **origin
     }  # fmt: skip
     folder = study.paths.folder.resolved()
     target = folder.local("model")
+    heat = temperature(study)
     if model.is_fusion:
-        return fingerprint, export_fusion(folder, specs, model.weights, target, origin)
-    return fingerprint, export_bundle(folder, specs[0], target, origin)
+        export_fusion(folder, specs, model.weights, target, named, heat)
+    else:
+        export_bundle(folder, specs[0], target, named, heat)
+    for number, spec in enumerate(specs):
+        _describe_data(study, spec, member_folder(target, number) if model.is_fusion else target)
+    return fingerprint, target
+
+
+def _describe_data(study: Context, spec: TrialSpec, target: Path) -> None:
+    """Put the profile of the training tracks beside a model, which is whole without it."""
+    try:
+        save_profile(Folder(target), training_profile(spec))
+    except (OSError, ValueError, LookupError) as error:
+        study.terminal.say(f"no profile of the training data, for tuner.evaluate: {error}")
 
 
 def _record_final_run(study: Context, model: FinalModel) -> str:

@@ -60,14 +60,18 @@ def to_be_fused(study: Context) -> list[TrialRow]:
 
 
 def matched(
-    study: Context, rows: list[TrialRow], split: str, vote: str = "probabilities"
+    study: Context,
+    rows: list[TrialRow],
+    split: str,
+    vote: str = "probabilities",
+    temperature: float = 1.0,
 ) -> Matched:
     """Return the predictions of trials on the tracks of a split that all of them know.
 
     Raises:
         StudyError: A trial cannot predict, or the trials do not belong together.
     """
-    found = study.predictions(rows, split)
+    found = [one.at(temperature) for one in study.predictions(rows, split)]
     return mixing.match_tracks(
         [one.track_ids for one in found],
         [one.truth for one in found],
@@ -75,8 +79,10 @@ def matched(
     )
 
 
-def predict(study: Context, model: FinalModel, split: str) -> Predictions:
-    """Predict a split with the model that is tested and registered.
+def predict(
+    study: Context, model: FinalModel, split: str, temperature: float = 1.0
+) -> Predictions:
+    """Predict a split with the model that is tested and registered, at a temperature.
 
     A fusion's vote for a track is the weighted mean of its members' votes, soft or hard.
 
@@ -85,8 +91,9 @@ def predict(study: Context, model: FinalModel, split: str) -> Predictions:
     """
     rows = list(model.rows)
     if not model.is_fusion:
-        return study.predictions(rows, split)[0]
-    soft, hard = (matched(study, rows, split, vote) for vote in ("probabilities", "hard"))
+        return study.predictions(rows, split)[0].at(temperature)
+    votes = ("probabilities", "hard")
+    soft, hard = (matched(study, rows, split, vote, temperature) for vote in votes)
     by_soft, by_hard = (
         metrics.weighted_mean(one.probabilities, model.weights) for one in (soft, hard)
     )

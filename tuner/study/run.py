@@ -28,6 +28,7 @@ from tuner.report.terminal import Terminal
 from tuner.study import features
 from tuner.study.baselines import score_baselines
 from tuner.study.begin import begin_study, locked, refuse_changes
+from tuner.study.calibrate import calibrate
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.explain import explain
@@ -53,6 +54,7 @@ STAGES: dict[str, Callable[[Context], None]] = {
     "confirm": confirm_best,
     "fuse": fuse_best,
     "refit": fit_finally,
+    "calibrate": calibrate,
     "test": test_winner,
     "register": register_winner,
     "ensemble": compare_ensembles,

@@ -33,6 +33,7 @@ class WaveformModel(torch.nn.Module):
         self.front_end = front_end(bundle.feature, predictor.embedding)
         self.classifier = predictor.classifier
         self.crops = bundle.crops
+        self.temperature = bundle.temperature
         self.rounds = bundle.from_stored_samples
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -42,7 +43,7 @@ class WaveformModel(torch.nn.Module):
             waveform = waveform.clamp(-largest, largest).half().float()  # as pipelines' as_stored
         # Features are stored as float16; the same rounding here gives the same numbers.
         features = self.front_end(waveform).half().float()
-        return clip_probabilities(self.classifier, features, self.crops)
+        return clip_probabilities(self.classifier, features, self.crops, self.temperature)
 
 
 class TrackModel(torch.nn.Module):

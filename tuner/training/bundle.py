@@ -48,6 +48,7 @@ class Bundle:
         model: Settings of the model.
         from_stored_samples: True if the features it learned from were made from float16 samples,
             as feature sets store them; prediction then rounds its samples too.
+        temperature: Divisor of the logits that makes the probabilities of its votes calibrated.
         origin: Provenance for users: study, trial, feature set, validation metrics.
     """
 
@@ -57,6 +58,7 @@ class Bundle:
     crops: Crops
     model: Model
     from_stored_samples: bool = False
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     origin: dict[str, Any] = field(default_factory=dict)
 
     def embedding(self, *, with_weights: bool) -> torch.nn.Module | None:

@@ -22,6 +22,7 @@ from tuner.errors import CheckpointError
 from tuner.training.bundle import BUNDLE, EMBEDDING, MODEL, Bundle, read_description
 from tuner.training.checkpoint import DAMAGE
 from tuner.training.predictor import FusedPredictor, Predictor, TrainedModel
+from tuner.training.profile import read_profile
 
 # Of ``bundle.json``; a program that knows no fusions says that it does not know this version.
 FUSION_VERSION = 3
@@ -94,7 +95,7 @@ def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
     members = tuple(load_bundle(member_folder(folder, number)) for number in numbers)
     if len({member.labels for member in members}) > 1:
         raise ValueError("its members choose among different classes")
-    fused = FusedPredictor(members, fusion.weights)
+    fused = FusedPredictor(members, fusion.weights, fusion.origin)
     if len(fused.sample_rates) > MAX_RATES:
         rates = ", ".join(map(str, fused.sample_rates))
         raise ValueError(f"its members take {rates} Hz, more than {MAX_RATES} rates")
@@ -133,7 +134,8 @@ def load_bundle(folder: Path) -> Predictor:
         weights = safetensors.torch.load(content)
         embedding, classifier = _parts(weights)
         _check_weights(bundle, classifier, embedding)
-        predictor = Predictor(bundle, bundle.classifier(), bundle.embedding(with_weights=False))
+        untrained = bundle.classifier(), bundle.embedding(with_weights=False)
+        predictor = Predictor(bundle, *untrained, read_profile(files))
         predictor.classifier.load_state_dict(classifier)
         if predictor.embedding is not None:
             predictor.embedding.load_state_dict(embedding)

@@ -219,17 +219,37 @@ def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, floa
 
 
 @torch.inference_mode()
-def clip_probabilities(classifier: Classifier, x: torch.Tensor, crops: Crops) -> torch.Tensor:
+def crop_logits(classifier: Classifier, x: torch.Tensor, crops: Crops) -> torch.Tensor:
+    """Return the logits ``[c, b, k]`` of the ``c`` crops of clips ``float32[b, f, m]``.
+
+    The classifier must be in evaluation mode.
+    """
+    width = crops.eval_width(x.shape[2])
+    starts = crops.eval_starts(x.shape[2])
+    return torch.stack([classifier(x[..., start : start + width]) for start in starts])
+
+
+def mean_of_crops(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Return class probabilities ``[b, k]``, averaged over the crops of logits ``[c, b, k]``.
+
+    Args:
+        logits: Logits of the crops.
+        temperature: Divisor of the logits; see `tuner.training.calibration`.
+    """
+    return (logits / temperature).softmax(-1).mean(0)
+
+
+@torch.inference_mode()
+def clip_probabilities(
+    classifier: Classifier, x: torch.Tensor, crops: Crops, temperature: float = 1.0
+) -> torch.Tensor:
     """Return class probabilities ``[b, k]`` of clips ``float32[b, f, m]``, averaged over crops.
 
     Validation, test and prediction all use this function, in float32 whatever the precision of
     training, so a file gets the same prediction everywhere. The classifier must be in evaluation
-    mode.
+    mode. Training leaves the temperature at 1.
     """
-    width = crops.eval_width(x.shape[2])
-    starts = crops.eval_starts(x.shape[2])
-    parts = [classifier(x[..., start : start + width]).softmax(-1) for start in starts]
-    return torch.stack(parts).mean(0)
+    return mean_of_crops(crop_logits(classifier, x, crops), temperature)
 
 
 def evaluate(

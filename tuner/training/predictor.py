@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.features.extract import as_stored, extract
+from pipelines.features.extract import Extracted, as_stored, extract
 from tuner.training import metrics
 
 if TYPE_CHECKING:
     from tuner.models.layers import Classifier
     from tuner.training.bundle import Bundle
+    from tuner.training.profile import Profile
 
 VoteKind: TypeAlias = Literal["soft", "hard"]
 Sounds: TypeAlias = Mapping[int, NDArray[np.float32]]
@@ -61,11 +62,18 @@ class Predictor:
         bundle: Description of the model.
         classifier: Its classifier, in evaluation mode.
         embedding: Pretrained networks that make its features; None without any.
+        profile: Description of the tracks that it learned from; None in earlier versions.
     """
 
     bundle: Bundle
     classifier: Classifier
     embedding: torch.nn.Module | None = None
+    profile: Profile | None = None
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Its provenance, for users."""
+        return self.bundle.origin
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -87,19 +95,28 @@ class Predictor:
         """Weights of the members."""
         return (1.0,)
 
-    def clips(self, sounds: Sounds, start_s: float = 0.0) -> Clips:
-        """Cut and classify a track, or a section of one that starts at ``start_s``."""
+    def extracted(self, sounds: Sounds) -> Extracted:
+        """Cut a track, or a section of one, and return the features of its clips."""
         bundle = self.bundle
         samples = sounds[bundle.feature.sample_rate]
         if bundle.from_stored_samples:
             samples = as_stored(samples)
-        made = extract(samples, bundle.clip, bundle.feature, self.embedding)
-        features = torch.from_numpy(made.features).float()
-        found = metrics.clip_probabilities(self.classifier, features, bundle.crops)
-        end_s = np.full(len(features), len(samples) / bundle.feature.sample_rate)
-        if bundle.feature.row.column != "track":
-            end_s = np.minimum(end_s, made.start_s + bundle.clip.clip_seconds)
-        return Clips(found.numpy(), made.start_s + start_s, end_s + start_s)
+        return extract(samples, bundle.clip, bundle.feature, self.embedding)
+
+    def classify(self, features: NDArray[np.float16]) -> NDArray[np.float32]:
+        """Return the class probabilities ``[n, k]`` of clips from their features ``[n, f, m]``."""
+        x, bundle = torch.from_numpy(features).float(), self.bundle
+        found = metrics.clip_probabilities(self.classifier, x, bundle.crops, bundle.temperature)
+        return np.asarray(found.numpy())
+
+    def clips(self, sounds: Sounds, start_s: float = 0.0) -> Clips:
+        """Cut and classify a track, or a section of one that starts at ``start_s``."""
+        made, feature = self.extracted(sounds), self.bundle.feature
+        length_s = len(sounds[feature.sample_rate]) / feature.sample_rate
+        end_s = np.full(len(made.features), length_s)
+        if feature.row.column != "track":
+            end_s = np.minimum(end_s, made.start_s + self.bundle.clip.clip_seconds)
+        return Clips(self.classify(made.features), made.start_s + start_s, end_s + start_s)
 
     def clip_probabilities(self, sounds: Sounds) -> NDArray[np.float32]:
         """Return the class probabilities ``[n, k]`` of the clips of a track."""
@@ -113,10 +130,12 @@ class FusedPredictor:
     Attributes:
         members: The models; all know the same classes in the same order.
         weights: Their weights, with a sum of 1.
+        origin: Its provenance, for users.
     """
 
     members: tuple[Predictor, ...]
     weights: tuple[float, ...]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:

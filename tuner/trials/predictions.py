@@ -6,27 +6,28 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pipelines.features.networks.selection import without_files
+from pipelines.storage import Folder
+from pipelines.store import open_feature_set
 from tuner.training import metrics
 from tuner.training.bundle import EMBEDDING, save_bundle
 from tuner.training.checkpoint import DAMAGE, best_weights
 from tuner.training.exported import member_folder, save_fusion
 from tuner.training.feed import Alone
+from tuner.training.profile import Profile, profile_of
 from tuner.trials.assembly import TrialSpec, checkpoint_folder, trial_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from pipelines.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Predictions:
         hard: Hard vote ``[t, k]``, the share of clips that each class wins.
         clip_confusion: Counts of clips ``[k, k]``, truth in rows; None for a fusion, whose members
             need not have the same clips.
+        clips: Logits of the clips, from which other temperatures follow; None for a fusion.
         metrics: Metrics of the split; see `tuner.training.metrics.evaluation`.
     """
 
@@ -49,6 +51,14 @@ class Predictions:
     hard: NDArray[np.float64]
     clip_confusion: NDArray[np.int64] | None
     metrics: dict[str, float]
+    clips: Clips | None = None
+
+    def at(self, temperature: float) -> Predictions:
+        """Return a trial's predictions with its logits divided by a temperature; see `Bundle`."""
+        if temperature == 1:
+            return self
+        assert self.clips is not None, "a fusion has no logits of its own"
+        return _voted(self.clips, self.truth, self.track_ids, temperature)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -63,11 +73,12 @@ class Predictions:
             StorageFullError: No room left; names the path.
         """
         assert self.clip_confusion is not None
+        assert self.clips is not None
         about = json.dumps({"track_ids": self.track_ids, "metrics": self.metrics})
         archive = io.BytesIO()
         np.savez_compressed(
             archive, about=np.array(about), truth=self.truth, probabilities=self.probabilities,
-            hard=self.hard, clip_confusion=self.clip_confusion,
+            hard=self.hard, clip_confusion=self.clip_confusion, **vars(self.clips),
         )  # fmt: skip
         trial_folder(study, trial_id).write_bytes(_file(split), archive.getvalue())
 
@@ -81,6 +92,7 @@ class Predictions:
                 arrays = ("truth", "probabilities", "hard", "clip_confusion")
                 found = cls(
                     track_ids=tuple(about["track_ids"]), metrics=about["metrics"],
+                    clips=Clips(*(stored[one.name] for one in fields(Clips))),
                     **{name: stored[name] for name in arrays},
                 )  # fmt: skip
             return found if found._is_whole() else None
@@ -89,9 +101,12 @@ class Predictions:
 
     def _is_whole(self) -> bool:
         """Return True if there are finite probabilities for each track."""
-        t, counts = len(self.track_ids), self.clip_confusion
+        t, counts, clips = len(self.track_ids), self.clip_confusion, self.clips
         return bool(
             counts is not None
+            and clips is not None
+            and clips.logits.shape[1:] == (len(clips.track), len(counts))
+            and len(clips.y) == len(clips.track)
             and self.truth.shape == (t,)
             and self.probabilities.shape == self.hard.shape == (t, len(counts))
             and np.isfinite(self.probabilities).all()
@@ -102,8 +117,25 @@ def _file(split: str) -> str:
     return f"answers/{split}.npz"  # the name on disk since the first version
 
 
+@dataclass(frozen=True)
+class Clips:
+    """The ``n`` clips of a split as a trial predicts them.
+
+    Attributes:
+        logits: Logits of the crops of the clips ``float32[c, n, k]``.
+        y: Class of each clip ``[n]``.
+        track: Index of the track of each clip ``[n]``.
+    """
+
+    logits: NDArray[np.float32]
+    y: NDArray[np.int64]
+    track: NDArray[np.int64]
+
+
 def predict_split(study: Folder, spec: TrialSpec, split: str) -> Predictions:
     """Predict a split from stored feature rows, with the weights of the best epoch.
+
+    With folds, each validation clip is predicted by the model that has not seen it.
 
     Args:
         study: Folder of the study.
@@ -113,61 +145,58 @@ def predict_split(study: Folder, spec: TrialSpec, split: str) -> Predictions:
     Raises:
         CheckpointError: The trial has no intact checkpoint.
     """
-    clips = _predict_clips(study, spec, split)
-    k = clips.probabilities.shape[1]
-    sums = metrics.EvalSums.zeros(len(clips.truth), k, torch.device("cpu"))
-    sums.add(clips.probabilities, clips.y, clips.track)
+    folds: Sequence[int | None] = spec.folds or [None]
+    parts = [_predict_part(study, spec, split, fold) for fold in folds]
+    before = np.cumsum([0, *(len(names) for _, _, names in parts)])
+    clips = Clips(
+        np.concatenate([one.logits for one, _, _ in parts], axis=1),
+        np.concatenate([one.y for one, _, _ in parts]),
+        np.concatenate([p[0].track + n for p, n in zip(parts, before, strict=False)]),
+    )
+    truth = np.concatenate([truth for _, truth, _ in parts])
+    return _voted(clips, truth, tuple(name for _, _, names in parts for name in names))
+
+
+def _voted(
+    clips: Clips, truth: NDArray[np.int64], names: tuple[str, ...], temperature: float = 1.0
+) -> Predictions:
+    """Let the clips of each track vote."""
+    sums = metrics.EvalSums.zeros(len(truth), clips.logits.shape[2], torch.device("cpu"))
+    logits, y, track = map(torch.tensor, vars(clips).values())  # copies, as Ray's are read-only
+    sums.add(metrics.mean_of_crops(logits, temperature), y, track)
     return Predictions(
-        track_ids=clips.track_ids,
-        truth=clips.truth,
+        track_ids=names,
+        truth=truth,
         probabilities=sums.soft_votes(),
         hard=sums.hard_votes(),
-        clip_confusion=sums.clip_confusion.cpu().numpy(),
-        metrics=metrics.evaluation(sums, clips.truth),
+        clip_confusion=sums.clip_confusion.numpy(),
+        metrics=metrics.evaluation(sums, truth),
+        clips=clips,
     )
 
 
-@dataclass(frozen=True)
-class _Clips:
-    """Predictions ``[n, k]`` of a trial for the clips of a split, and the tracks of the clips."""
-
-    probabilities: torch.Tensor
-    y: torch.Tensor
-    track: torch.Tensor
-    track_ids: tuple[str, ...]
-    truth: NDArray[np.int64]
-
-
-def _predict_clips(study: Folder, spec: TrialSpec, split: str) -> _Clips:
-    """Predict a split; with folds, each validation clip by the model that has not seen it."""
-    if not spec.folds:
-        return _predict_part(study, spec, split)
-    parts = [_predict_part(study, spec, split, fold) for fold in spec.folds]
-    before = np.cumsum([0, *(len(part.track_ids) for part in parts)])
-    return _Clips(
-        probabilities=torch.cat([part.probabilities for part in parts]),
-        y=torch.cat([part.y for part in parts]),
-        track=torch.cat([part.track + int(n) for part, n in zip(parts, before, strict=False)]),
-        track_ids=tuple(name for part in parts for name in part.track_ids),
-        truth=np.concatenate([part.truth for part in parts]),
-    )
-
-
-def _predict_part(study: Folder, spec: TrialSpec, split: str, fold: int | None = None) -> _Clips:
+def _predict_part(
+    study: Folder, spec: TrialSpec, split: str, fold: int | None
+) -> tuple[Clips, NDArray[np.int64], tuple[str, ...]]:
+    """Predict a split with one trained model; return its clips, and class and name of a track."""
     parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False, fold=fold)
     parts.classifier.load_state_dict(_best_weights(study, spec, fold))
     parts.classifier.eval()
+    crops = parts.recipe.crops
     found = [
-        (metrics.clip_probabilities(parts.classifier, one.x, parts.recipe.crops), one.y, one.track)
+        (metrics.crop_logits(parts.classifier, one.x, crops), one.y, one.track)
         for one in parts.feed.evaluation(split)
     ]
-    probabilities, y, track = (torch.cat(one) for one in zip(*found, strict=True))
+    logits, y, track = zip(*found, strict=True)
+    clips = Clips(torch.cat(logits, dim=1).numpy(), torch.cat(y).numpy(), torch.cat(track).numpy())
     rows = parts.arrays.splits[split]
     names = tuple(parts.arrays.track_ids[number] for number in rows.tracks)
-    return _Clips(probabilities, y, track, names, parts.arrays.labels_of(split))
+    return clips, parts.arrays.labels_of(split), names
 
 
-def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str, Any]) -> Path:
+def export_bundle(
+    study: Folder, spec: TrialSpec, target: Path, origin: dict[str, Any], temperature: float = 1.0
+) -> Path:
     """Export the best epoch of a trial as a folder that `tuner.predict` reads.
 
     Raises:
@@ -175,7 +204,7 @@ def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str
     """
     parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
     weights = _best_weights(study, spec)
-    bundle = replace(parts.bundle, origin=origin)
+    bundle = replace(parts.bundle, temperature=temperature, origin=origin)
     if (embedding := bundle.embedding(with_weights=True)) is not None:
         # A file of the user's is not needed any more: its weights are in the bundle.
         by_name = without_files(bundle.feature.networks)
@@ -185,21 +214,36 @@ def export_bundle(study: Folder, spec: TrialSpec, target: Path, origin: dict[str
     return save_bundle(target, bundle, weights)
 
 
+def training_profile(spec: TrialSpec) -> Profile:
+    """Describe the tracks that a trial learned from; see `tuner.training.profile`.
+
+    Raises:
+        OSError, ValueError, LookupError: The feature set is damaged.
+    """
+    parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
+    learned = ("train", "val") if spec.stage == "final" else ("train",)
+    source = open_feature_set(Folder(Path(spec.feature_set)))
+    return profile_of(parts.arrays, source, parts.bundle.feature, learned)
+
+
 def export_fusion(
     study: Folder,
     specs: Sequence[TrialSpec],
     weights: Sequence[float],
     target: Path,
     origin: dict[str, Any],
+    temperature: float = 1.0,
 ) -> Path:
     """Export the best epochs of the members of a fusion in one folder, as `export_bundle` does.
+
+    The members share one temperature; see `tuner.training.calibration`.
 
     Raises:
         CheckpointError: A trial has no intact checkpoint.
     """
     for number, spec in enumerate(specs):
         of_member = {"study": origin["study"], "trial_id": spec.trial_id}
-        export_bundle(study, spec, member_folder(target, number), of_member)
+        export_bundle(study, spec, member_folder(target, number), of_member, temperature)
     return save_fusion(target, weights, origin)
 
 

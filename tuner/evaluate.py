@@ -1,0 +1,124 @@
+"""The command line of evaluation: ``python -m tuner.evaluate MODEL DATA``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.interruption import Interruption
+from pipelines.plain_text import echo
+from pipelines.sources.catalog import LAYOUTS
+
+LINE_SECONDS = 10.0  # between lines of progress
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.argument("data")
+@click.option(
+    "--layout", default="auto", show_default=True, type=click.Choice(["auto", *LAYOUTS]),
+    help="Layout of DATA.",
+)  # fmt: skip
+@click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
+@click.option(
+    "--map", "renamed", multiple=True, metavar="THEIRS=OURS",
+    help="Take the class THEIRS of DATA for the class OURS of the model; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md",
+    help="Write the evaluation to a Markdown file too.",
+)  # fmt: skip
+@click.option(
+    "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
+)
+@click.option(
+    "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+    metavar="DIR", help="Folder of the studies.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+def main(model: str, data: str, **options: Any) -> None:
+    """Judge MODEL on other labelled audio, and say how far it is from the training data.
+
+    \b
+    MODEL is one of
+      models:/NAME@champion   the champion of a study
+      models:/NAME/3          a version of a registered model
+      runs:/ID or ID          an MLflow run
+      DIR                     the folder model/ of a study
+    DATA is a folder of class folders, a manifest, or a URI of either.
+    """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
+    from pipelines.errors import UserError
+
+    try:
+        with Interruption(lambda: "interrupted"):
+            sys.exit(_evaluate(model, data, options))
+    except UserError as error:
+        echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
+    """Evaluate and print; return the exit code."""
+    from pipelines.sources.catalog import read_catalog
+    from pipelines.sources.files import printable_root
+    from tuner.evaluation.page import page
+    from tuner.evaluation.result import evaluate
+    from tuner.predict import load_model
+
+    names = dict(map(_renaming, options["renamed"]))
+    storage = options["storage"].resolve()
+    uri = options["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
+    catalog = read_catalog(data, options["layout"], options["label"], least_classes=1)
+    model = load_model(reference, uri or f"sqlite:///{storage / 'mlflow.db'}")
+    result = evaluate(model, catalog, names, _progress())
+    address = printable_root(data)
+    text = page(result, reference, address)
+    echo(text.rstrip("\n"), err=options["as_json"])
+    if options["report"]:
+        options["report"].write_text(text, encoding="utf-8")
+    if options["as_json"]:
+        found = {"model": reference, "data": address, **result.to_json()}
+        echo(json.dumps(found))
+    return 3 if result.unreadable else 0
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    """Split ``THEIRS=OURS``.
+
+    Raises:
+        UsageError: It is written otherwise.
+    """
+    from tuner.errors import UsageError
+
+    theirs, mark, ours = text.partition("=")
+    if not (theirs and mark and ours):
+        raise UsageError(f"--map must be THEIRS=OURS, such as Techno=techno, got {text!r}")
+    return theirs, ours
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Return a callback that writes a line to stderr every few seconds."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            echo(f"{done} of {total} tracks", err=True)
+
+    return progress
+
+
+if __name__ == "__main__":
+    main()

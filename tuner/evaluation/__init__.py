@@ -1,0 +1,1 @@
+"""Trained models outside of their study: judged on other audio, exported for other programs."""
