@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.storage import Folder
     from tuner.config import Space
 
@@ -81,7 +83,7 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     from tuner.study import features
 
     storage = Folder.at(options["storage"])
-    space, root = _load(path, options, storage)
+    space, root = load_space(path, options, storage)
     for warning in (*space.warnings, *space.remarks):
         click.echo(f"warning: {warning}", err=True)
     if options["print_config"]:
@@ -91,7 +93,7 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     if options["dry_run"]:
         from tuner.study.preflight import plan_lines
 
-        _check(space, source)
+        check(space, source)
         for line in plan_lines(space):
             click.echo(line)
         return 0
@@ -102,11 +104,8 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     if not journal.is_finished(paths.folder, options["leaky_twin"]):
-        _check(space, source)
-        if space.is_pretrained:
-            from tuner.study.preflight import check_weights  # loads torch
-
-            check_weights(space, lambda line: click.echo(line, err=True))
+        check(space, source)
+        fetch_weights(space, lambda line: click.echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
     outcome = carry_out(space, paths, options["address"], options["leaky_twin"])
@@ -118,7 +117,7 @@ def _run(path: Path, options: dict[str, Any]) -> int:
     return 0 if outcome.summary.is_complete else 3
 
 
-def _check(space: Space, source: str | Path) -> None:
+def check(space: Space, source: str | Path) -> None:
     """Check the front ends and the data of a study before anything starts.
 
     Raises:
@@ -132,7 +131,23 @@ def _check(space: Space, source: str | Path) -> None:
         features.check_source(space, source)
 
 
-def _load(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
+def fetch_weights(space: Space, say: Callable[[str], object]) -> None:
+    """Fetch the weights that a space starts from, unless they are here.
+
+    Args:
+        space: The space.
+        say: Called with one line before something is fetched.
+
+    Raises:
+        WeightsError: They cannot be had; says what to do.
+    """
+    if space.is_pretrained:
+        from tuner.study.preflight import check_weights  # loads torch
+
+        check_weights(space, say)
+
+
+def load_space(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
     """Load the space file with the options; return the space, without secrets, and its data."""
     from tuner.config import as_override, load
     from tuner.errors import UsageError

@@ -89,6 +89,12 @@ def first_record(study: Folder) -> Record | None:
     return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
 
 
+def read(study: Folder) -> list[Record]:
+    """Read the complete records of a study, which another process may be writing."""
+    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
+    return [record for line in lines if (record := _decode(line))]
+
+
 def is_finished(study: Folder, with_twin: bool = False) -> bool:
     """Return True if nothing of a study is left to do, without opening its ledger.
 
@@ -96,8 +102,7 @@ def is_finished(study: Folder, with_twin: bool = False) -> bool:
         study: Folder of the study; it may be missing.
         with_twin: True if the leaky twin is asked for too.
     """
-    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
-    last = {record["kind"]: record for line in lines if (record := _decode(line))}
+    last = {record["kind"]: record for record in read(study)}
     is_done = last.get("study_end", {}).get("status") == "done"
     return is_done and (not with_twin or "leaky_twin" in last)
 

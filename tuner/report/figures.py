@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tuner.ledger.selection import TrialRow
+
+P = ParamSpec("P")
 
 DPI = 110
 INK, FAINT, ACCENT = "#1f2933", "#b8c2cc", "#0b69a3"
@@ -36,17 +40,26 @@ def _figure(size_inch: tuple[float, float], x_label: str, y_label: str) -> tuple
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Characters that the font lacks appear as boxes; the tables of the page show them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # Omit the software tag, so that the same study gives the same bytes.
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+def drawn(paint: Callable[P, Figure]) -> Callable[P, bytes]:
+    """Let a function return its figure as PNG; the figure itself is that of ``__wrapped__``."""
+
+    @functools.wraps(paint)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        buffer = io.BytesIO()
+        with warnings.catch_warnings():
+            # Characters that the font lacks appear as boxes; the tables of the page show them.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            # Omit the software tag, so that the same study gives the same bytes.
+            paint(*args, **kwargs).savefig(
+                buffer, format="png", dpi=DPI, metadata={"Software": None}
+            )
+        return buffer.getvalue()
+
+    return draw
 
 
-def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
+@drawn
+def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure:
     """Draw counts ``[k, k]``: true classes in rows, predictions in columns, shaded by row."""
     k = len(labels)
     size_inch = min(max(3.4, 1.6 + 0.55 * k), 16)
@@ -67,12 +80,13 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("share of the true class", color=INK, fontsize=9)
     bar.outline.set_visible(False)
-    return _png(figure)
+    return figure
 
 
+@drawn
 def learning_rates(
     rates: Sequence[float], losses: Sequence[float | None], suggestion: float | None
-) -> bytes:
+) -> Figure:
     """Draw a learning-rate finder: loss over rate on a log axis, with the suggested rate.
 
     Non-finite losses are left out; losses after the model has diverged are cut off at the top.
@@ -97,10 +111,11 @@ def learning_rates(
             color=ACCENT, fontsize=9, xytext=(4, -2), textcoords="offset points", va="top",
         )  # fmt: skip
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
-    return _png(figure)
+    return figure
 
 
-def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
+@drawn
+def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> Figure:
     """Draw a metric over epochs, one line for each search trial, the winner in colour."""
     figure, axes = _figure((7.2, 3.4), "epoch", metric)
     marks = {"stopped": "|", "failed": "x"}
@@ -125,4 +140,4 @@ def history(rows: Sequence[TrialRow], metric: str, winner: str | None) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.margins(y=0.12)
-    return _png(figure)
+    return figure

@@ -46,6 +46,16 @@ class _Row:
         return f"{self.unit} {self.epoch}/{self.total}"
 
 
+def _console() -> Console:
+    """Return a console on stderr; in a notebook, plain lines on stdout, which has no colour."""
+    if Console().is_jupyter:  # whose streams say that they are terminals
+        return Console(
+            file=sys.stdout, force_jupyter=False, force_terminal=False, highlight=False,
+            soft_wrap=True,
+        )  # fmt: skip
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
 class Terminal:
     """Live display of a study's records; use as a context manager.
 
@@ -62,7 +72,7 @@ class Terminal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metric = metric
-        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = console or _console()
         self._clock = clock
         self._start = clock()
         self._live: Live | None = None
@@ -206,7 +216,8 @@ def _facts(
     yield "report", str(paths.folder / "report.html")
     model = summary.model_address if summary.registered.alias else paths.folder / "model"
     yield "predict", f"python -m tuner.predict {model} FILE --storage {paths.storage}"
-    yield "mlflow", str(how_to_open)
+    if how_to_open:
+        yield "mlflow", how_to_open
 
 
 def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
