@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pipelines.storage import Folder
     from tuner.config import Space
 
@@ -105,7 +103,10 @@ def _run(path: Path, options: dict[str, Any]) -> int:
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     if not journal.is_finished(paths.folder, options["leaky_twin"]):
         check(space, source)
-        fetch_weights(space, lambda line: click.echo(line, err=True))
+        if space.is_pretrained:
+            from tuner.study.preflight import check_weights  # loads torch
+
+            check_weights(space, lambda line: click.echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
     outcome = carry_out(space, paths, options["address"], options["leaky_twin"])
@@ -129,22 +130,6 @@ def check(space: Space, source: str | Path) -> None:
     features.check_settings(space)
     if space.template.data.root != DEMO_ROOT:
         features.check_source(space, source)
-
-
-def fetch_weights(space: Space, say: Callable[[str], object]) -> None:
-    """Fetch the weights that a space starts from, unless they are here.
-
-    Args:
-        space: The space.
-        say: Called with one line before something is fetched.
-
-    Raises:
-        WeightsError: They cannot be had; says what to do.
-    """
-    if space.is_pretrained:
-        from tuner.study.preflight import check_weights  # loads torch
-
-        check_weights(space, say)
 
 
 def load_space(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:

@@ -42,7 +42,7 @@ def run_study(
         UserError: The study cannot run; says what to change. Finished work is kept.
         KeyboardInterrupt: The user interrupted it; finished work is kept.
     """
-    from tuner.run import check, fetch_weights, load_space
+    from tuner.run import check, load_space
     from tuner.study import features
 
     folder = Folder.at(str(storage))
@@ -57,7 +57,10 @@ def run_study(
     paths = StudyPaths(folder, loaded.name, source)
     if not journal.is_finished(paths.folder):
         check(loaded, source)
-        fetch_weights(loaded, print)
+        if loaded.is_pretrained:
+            from tuner.study.preflight import check_weights  # loads torch
+
+            check_weights(loaded, print)
     # Ray asks for widgets of the notebook that this program does not use.
     logging.getLogger("ray.widgets").setLevel(logging.WARNING)
     with warnings.catch_warnings():

@@ -42,7 +42,7 @@ class Study:
     """
 
     def __init__(self, folder: Folder) -> None:
-        records = journal.read(folder)
+        records = journal.recorded(folder)
         if not records:
             raise UsageError(f"no study at {folder}: there is no {journal.FILE}")
         self._summary = summarise(records)

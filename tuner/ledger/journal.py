@@ -89,10 +89,17 @@ def first_record(study: Folder) -> Record | None:
     return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
 
 
-def read(study: Folder) -> list[Record]:
-    """Read the complete records of a study, which another process may be writing."""
+def recorded(study: Folder) -> list[Record]:
+    """Read all records of a study, without opening its ledger; none if it has not begun.
+
+    Raises:
+        StudyError: A line before the last one is damaged.
+    """
     lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
-    return [record for line in lines if (record := _decode(line))]
+    records = [record for line in lines if (record := _decode(line))]
+    if len(records) < len(lines) - 1:
+        raise StudyError(f"{study / FILE}: a damaged record; restore the file from a copy")
+    return records
 
 
 def is_finished(study: Folder, with_twin: bool = False) -> bool:
@@ -102,7 +109,8 @@ def is_finished(study: Folder, with_twin: bool = False) -> bool:
         study: Folder of the study; it may be missing.
         with_twin: True if the leaky twin is asked for too.
     """
-    last = {record["kind"]: record for record in read(study)}
+    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
+    last = {record["kind"]: record for line in lines if (record := _decode(line))}
     is_done = last.get("study_end", {}).get("status") == "done"
     return is_done and (not with_twin or "leaky_twin" in last)
 
