@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.sources.files import EXTENSIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "cluster.yaml"
 
@@ -103,7 +105,10 @@ def test_job_upload_leaves_data_and_environment_at_home(tmp_path: Path) -> None:
     ]
     leave = [
         ".venv/lib/torch.so", ".git/HEAD", "results/mlflow.db", "demo-data/house/a.wav",
-        "tuner/__pycache__/run.pyc", ".mypy_cache/x.json", "my-music/a.mp3", "tests/test_x.py",
+        "tuner/__pycache__/run.pyc", ".mypy_cache/x.json", "tests/test_x.py", "venv/lib/torch.so",
+        "my-model/model.safetensors", "build/lib/tuner/run.py", "docs/notebook.ipynb",
+        *(f"my-music/a{suffix}" for suffix in EXTENSIONS),
+        *(f"MUSIC/A{suffix.upper()}" for suffix in EXTENSIONS),
     ]  # fmt: skip
     tree = tmp_path / "tree"
     for name in keep + leave:

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from tests.source_tree import BEGIN, END, PACKAGES, PAGE, ROOT, tree
+from tuner.__main__ import COMMANDS as CONSOLE
 
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
@@ -24,34 +25,64 @@ TEXTS = [
     if path.suffix in {"", ".py", ".md", ".yaml", ".json", ".jinja"} and path.is_file()
 ] + [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-# Modules whose command is click's, with the name of the function that has its options.
-COMMANDS = {
-    "tuner.run": "tuner.run",
-    "tuner.predict": "tuner.predict",
-    "tuner.evaluate": "tuner.evaluate",
-    "tuner.export": "tuner.export",
-    "tuner.doctor": "tuner.doctor.__main__",
-    "tuner.report": "tuner.report.__main__",
-    "pipelines.build": "pipelines.build.__main__",
-    "pipelines.demo": "pipelines.demo.__main__",
+# Modules with a command of click's: those of the console command, and those beside it.
+OF_MODULE = {
+    place.removesuffix(":main").removesuffix(".__main__"): place for place, _ in CONSOLE.values()
+} | {
+    "tuner.config": "tuner.config.__main__:main",
+    "pipelines.demo": "pipelines.demo.__main__:main",
 }
 
 
-def commands_in(page: Path) -> list[list[str]]:
-    """Every `python -m ...` of a page, as words, up to what the shell would take as its end."""
+def commands_in(text: str) -> list[list[str]]:
+    """Every `python -m ...` and `audio-tuner ...`, up to what the shell would take as its end."""
     found = []
-    for text in re.findall(r"python -m ([^`\n]+)", page.read_text()):
-        words = shlex.split(text, comments=True)
+    for command, rest in re.findall(r"(?<![\w/.-])(python -m|audio-tuner) ([^`\n]+)", text):
+        words = shlex.split(rest, comments=True)
         ends = [i for i, word in enumerate(words) if word in {">", "|", "&&", ";"}]
-        found.append(words[: ends[0]] if ends else words)
-    return found
+        found.append([command, *(words[: ends[0]] if ends else words)])
+    return [words for words in found if re.match(r"[a-z]", words[1])]  # `audio-tuner` in prose
+
+
+def read_as_command(words: list[str]) -> None:
+    """Parse a line of a page as the command itself would; nothing is run."""
+    command, name, *arguments = words
+    name = name.rstrip(").,:;")
+    if command == "python -m":
+        if importlib.util.find_spec(name) is None:
+            raise click.UsageError(f"no module {name}")
+        if not (place := OF_MODULE.get(name)):
+            return
+        module, _, function = place.partition(":")
+    else:
+        module, function, arguments = "tuner.__main__", "main", [name, *arguments]
+    # In prose: dots for more words, brackets round what may be left out, N for a number.
+    words = [word.strip("[]") for word in arguments]
+    arguments = [re.sub(r"^([A-Z]+|\.\.\.)$", "1", word) for word in words if word]
+    parse(getattr(importlib.import_module(module), function), name, arguments)
+
+
+def parse(
+    command: click.Command, name: str, arguments: list[str], above: click.Context | None = None
+) -> None:
+    try:
+        context = command.make_context(name, list(arguments), above)
+    except click.MissingParameter as error:  # a page may name a command, or the words in question
+        if arguments and not isinstance(error.param, click.Option):
+            raise
+        return
+    except click.exceptions.Exit:  # --help
+        return
+    if isinstance(context.command, click.Group) and arguments:
+        _, sub, rest = context.command.resolve_command(context, arguments)
+        assert sub is not None
+        parse(sub, arguments[0], rest, context)
 
 
 COMMAND_LINES = [
     pytest.param(words, id=f"{page.name}: {' '.join(words)}")
-    for page in (*PAGES, ROOT / "cluster.yaml")
-    if page.name not in ("benchmarks.md", "decisions.md")  # their commands have gaps to fill in
-    for words in commands_in(page)
+    for page in (*PAGES, ROOT / "cluster.yaml", *sorted((ROOT / "search_spaces").glob("*.yaml")))
+    for words in commands_in(page.read_text())
 ]
 
 
@@ -101,25 +132,38 @@ def test_readme_is_a_page() -> None:
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES)
-def test_command_line_could_be_run(words: list[str]) -> None:
-    """Parsed by the command itself; nothing is run."""
-    module, *arguments = words
-    assert importlib.util.find_spec(module) is not None
-    if module not in COMMANDS or not arguments:
-        return
-    command = importlib.import_module(COMMANDS[module]).main
-    assert isinstance(command, click.Command)
-    command.make_context(module, arguments)
-    for name in arguments:
-        if name.startswith("search_spaces/"):
+def test_command_line_could_be_run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["audio-tuner"])  # which the console command changes
+    read_as_command(words)
+    for name in words:
+        if re.fullmatch(r"search_spaces/\w+\.yaml", name):
             assert (ROOT / name).is_file()
 
 
-def test_a_wrong_option_would_be_found() -> None:
-    from tuner.run import main
-
-    with pytest.raises(click.NoSuchOption):
-        main.make_context("tuner.run", ["search_spaces/quickstart.yaml", "--no-such-option"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m tuner.run search_spaces/quickstart.yaml --no-such-option",
+        "python -m tuner.run",  # counts as a name in prose
+        "python -m tuner.run a.yaml b.yaml",
+        "python -m tuner.runn a.yaml",
+        "python -m tuner.weights get musicnn_msd",
+        "audio-tuner predict MODEL",
+        "audio-tuner runn a.yaml",
+        "audio-tuner weights fetch --all",
+        "audio-tuner build music --out x --layout heap",
+    ],
+)
+def test_a_line_that_could_not_be_run_would_be_found(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["audio-tuner"])
+    (words,) = commands_in(f"Type `{line}` now.")
+    if line == "python -m tuner.run":
+        read_as_command(words)
+        return
+    with pytest.raises(click.UsageError):
+        read_as_command(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -89,7 +89,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     from tuner.study import features
 
     storage = Folder.at(options["storage"])
-    space, root = _load(path, options, storage)
+    space, root = load_space(path, options, storage)
     for warning in (*space.warnings, *space.remarks):
         echo(f"warning: {warning}", err=True)
     if options["print_config"]:
@@ -99,7 +99,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     if options["dry_run"]:
         from tuner.study.preflight import plan_lines
 
-        _check(space, source)
+        check(space, source)
         for line in plan_lines(space):
             echo(line)
         return 0
@@ -111,7 +111,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     if options["resume"] and not paths.folder.exists(journal.FILE):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     if not journal.is_finished(paths.folder, options["leaky_twin"]):
-        _check(space, source)
+        check(space, source)
         if space.is_pretrained:
             from tuner.study.preflight import check_weights  # loads torch
 
@@ -127,7 +127,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     return 0 if outcome.summary.is_complete else 3
 
 
-def _check(space: Space, source: str | Path) -> None:
+def check(space: Space, source: str | Path) -> None:
     """Check the front ends and the data of a study before anything starts.
 
     Raises:
@@ -141,7 +141,7 @@ def _check(space: Space, source: str | Path) -> None:
         features.check_source(space, source)
 
 
-def _load(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
+def load_space(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
     """Load the space file with the options; return the space, without secrets, and its data."""
     from tuner.config import as_override, load
     from tuner.errors import FLAGS, UsageError

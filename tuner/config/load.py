@@ -23,13 +23,17 @@ from tuner.config.yaml_text import Mark, compose, is_null, mark_after, mark_of
 from tuner.errors import ConfigError, Problem
 
 MAX_BYTES: Final = 1_000_000
+_PACKAGE = Path(__file__).parents[1]
+SHIPPED: Final = (_PACKAGE / "search_spaces", _PACKAGE.parent / "search_spaces")
+"""Folder of the shipped space files: where a wheel puts it, and that of a checkout."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), around: Surroundings | None = None) -> Space:
     """Load a space file.
 
     Args:
-        path: The file, UTF-8 or UTF-16 with a byte-order mark, at most 1 MB.
+        path: The file, UTF-8 or UTF-16 with a byte-order mark, at most 1 MB; or the name of a
+            shipped one, such as ``auto``, if there is no such file.
         overrides: Overrides as ``a.b=value``; the value is YAML, a leaf or a block.
         around: The data and the weights that settings are chosen for if they are ``auto``, and
             that all settings are compared with; None to choose for the demo.
@@ -38,8 +42,17 @@ def load(path: Path, overrides: Sequence[str] = (), around: Surroundings | None 
         ConfigError: The file or an override is invalid; the error holds every problem.
         UserError: There is no data that settings could be chosen for.
     """
+    path = _shipped(path)
     file = str(path)
     return loads(_decode(_read(path, file), file), file, overrides, around)
+
+
+def _shipped(path: Path) -> Path:
+    """Return the shipped space file of a name; a path that is no such name stays as it is."""
+    if path.suffix or path.name != str(path) or (path.exists() and not path.is_dir()):
+        return path
+    found = (folder / f"{path}.yaml" for folder in SHIPPED)
+    return next((file for file in found if file.is_file()), path)
 
 
 def loads(

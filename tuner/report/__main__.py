@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.plain_text import echo
+
 if TYPE_CHECKING:
     from pipelines.storage import Folder
 
@@ -37,7 +39,7 @@ def main(study: str, storage: str, is_replay: bool, tracking_uri: str | None) ->
     try:
         _write(study, storage, is_replay, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
 
 
@@ -62,7 +64,7 @@ def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
             write(line)
             said = [f"mlflow: {line}"] if line else []
     for sentence in (*said, f"report: {folder / 'report.html'}"):
-        click.echo(sentence)
+        echo(sentence)
 
 
 def _folder(study: str, storage: str) -> Folder:

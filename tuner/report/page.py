@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -82,11 +82,8 @@ def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[],
         lines = _compared_with(study)
         yield "best_so_far", partial(search_figures.best_so_far, steps, marks, lines)
     if any(len(row.history) > 1 for row in study.trials):
-        stops = course.rungs(study.config)
-        yield (
-            "history",
-            partial(training_figures.learning_curves, study.trials, marks, stops, unit),
-        )
+        draw, *arguments = learning_curves_of(study)
+        yield "history", partial(draw, *arguments)
     # After a cross-validation only the mean over its folds is known.
     if study.winner and len(study.winner.history) > 1 and not num_folds(study.config):
         yield "losses", partial(training_figures.losses, study.winner, unit)
@@ -104,6 +101,13 @@ def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[],
             yield "reliability", partial(score_figures.reliability, bins)
     if finder := facts.lr_finder(study, folder):
         yield "lr_finder", partial(training_figures.learning_rates, **finder)
+
+
+def learning_curves_of(study: Summary) -> tuple[Any, ...]:
+    """Return the function that draws the learning curves of a study, and its arguments."""
+    unit = "folds so far" if num_folds(study.config) else "epoch"
+    marks, stops = search_figures.Marks.of(study), course.rungs(study.config)
+    return training_figures.learning_curves, study.trials, marks, stops, unit
 
 
 def _compared_with(study: Summary) -> dict[str, float]:

@@ -65,7 +65,8 @@ def _facts(
     yield "report", str(paths.folder / "report.html")
     model = summary.model_address if summary.registered.alias else paths.folder / "model"
     yield "predict", f"python -m tuner.predict {model} FILE --storage {paths.storage}"
-    yield "mlflow", str(how_to_open)
+    if how_to_open:
+        yield "mlflow", how_to_open
 
 
 def _scores(summary: Summary) -> Iterator[tuple[str, str]]:

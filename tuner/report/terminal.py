@@ -48,6 +48,16 @@ def _harmless(
     return shown
 
 
+def _console() -> Console:
+    """Return a console on stderr; in a notebook, plain lines on stdout, which has no colour."""
+    if Console().is_jupyter:  # whose streams say that they are terminals
+        return Console(
+            file=sys.stdout, force_jupyter=False, force_terminal=False, highlight=False,
+            soft_wrap=True,
+        )  # fmt: skip
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
 class Terminal:
     """Live display of a study's records; use as a context manager.
 
@@ -69,7 +79,7 @@ class Terminal:
         maximise: bool = True,
     ) -> None:
         self._metric = metric
-        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = console or _console()
         self._clock = clock
         self._start = clock()
         self._live: Live | None = None

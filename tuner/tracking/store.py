@@ -41,6 +41,12 @@ def redact(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
+def address_of(storage: Path, given: str | None = None) -> str:
+    """Return the store of a folder of studies: as given, MLFLOW_TRACKING_URI, or a file in it."""
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI")
+    return uri or f"{SQLITE}{storage.resolve() / 'mlflow.db'}"
+
+
 def is_server(uri: str) -> bool:
     """Return True for the address of a tracking server, False for a database."""
     return uri.startswith(("http://", "https://"))

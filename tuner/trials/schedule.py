@@ -159,6 +159,8 @@ def run(plan: Plan, cluster: Cluster) -> None:
                 stop=events,
                 failure_config=tune.FailureConfig(max_failures=1),
                 verbose=0,
+                # In a notebook, Tune's own choice clears what the study has printed.
+                progress_reporter=tune.CLIReporter(),
             ),
         ).fit()
     finally:

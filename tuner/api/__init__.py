@@ -1,0 +1,1 @@
+"""The public Python API, for notebooks and programs; `tuner` exports its names."""

@@ -1,0 +1,219 @@
+"""A study for Python: its trials and scores as frames, its figures, report and model."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipelines.storage import Folder
+from tuner.api.model import Model, load_model
+from tuner.errors import UsageError
+from tuner.ledger import journal
+from tuner.ledger.journal import StudyPaths
+from tuner.ledger.selection import trial_rows
+from tuner.ledger.summary import summarise
+from tuner.ledger.trust import ClassRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trust import Evaluation
+
+_TRIALS = ["stage", "model", "status", "best_epoch", "epochs", "seed", "repeats"]
+_INTERVALS = {"f1_macro": "ci95", "accuracy": "accuracy_ci95"}
+
+
+class Study:
+    """A study as its folder holds it; open it again to see what has happened since.
+
+    Frames of a part that the study has not reached are empty.
+
+    Attributes:
+        name: Name of the study.
+        folder: Its folder.
+        metric: The metric that trials are ranked by.
+        status: How it ended, or ``running``.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        records = journal.recorded(folder)
+        if not records:
+            raise UsageError(f"no study at {folder}: there is no {journal.FILE}")
+        self._summary = summarise(records)
+        self._rows = trial_rows(records)
+        self._paths = StudyPaths(folder.parent.parent, folder.path.name, "")
+        self.name = self._summary.study
+        self.folder = folder.path
+        self.metric = self._summary.metric
+        self.status = self._summary.status
+
+    def __repr__(self) -> str:
+        from tuner.report.result import result_lines
+
+        return "\n".join(
+            [
+                f"study       {self.name}, {self.status}",
+                *result_lines(self._summary, self._paths, None),
+            ]
+        )
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Every trial by id: stage, model, status, the metric at its best epoch, its parameters.
+
+        The trials of the search come first, the best in front.
+        """
+        first = {row.trial_id: row for row in self._summary.ranked}
+        rows = [self._row(row) for row in {**first, **self._rows}.values()]
+        names = dict.fromkeys(["trial_id", *_TRIALS[:3], self.metric, *_TRIALS[3:], "error"])
+        params = dict.fromkeys(name for row in rows for name in row if name not in names)
+        return pd.DataFrame(rows, columns=[*names, *params]).set_index("trial_id")
+
+    def _row(self, row: TrialRow) -> dict[str, Any]:
+        return {
+            "trial_id": row.trial_id, "stage": row.stage, "model": row.model,
+            "status": row.status, self.metric: row.value(self.metric),
+            "best_epoch": row.best_epoch, "epochs": len(row.history), "seed": row.seed,
+            "repeats": row.parent_trial, "error": row.error or row.note,
+            **{name: value for name, value in row.params.items() if name != "model"},
+        }  # fmt: skip
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The trial of the search with the best value, picked among noisy ones; None before."""
+        ranked = self._summary.ranked
+        return self.trials.loc[ranked[0].trial_id] if ranked else None
+
+    @property
+    def winner(self) -> pd.Series | None:
+        """The trial whose configuration was confirmed with new seeds; before that, the best."""
+        winner = self._summary.winner
+        return self.trials.loc[winner.trial_id] if winner else None
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Every metric of every trial after each epoch, or fold: one row for each."""
+        rows = [
+            {"trial_id": row.trial_id, "stage": row.stage, "epoch": epoch, **measured}
+            for row in self._rows.values()
+            for epoch, measured in row.history
+        ]
+        return pd.DataFrame(rows, columns=None if rows else ["trial_id", "stage", "epoch"])
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Scores on the test tracks: value, and ends of the 95 % interval where there is one."""
+        measured = self._summary.test.metrics if self._summary.test else {}
+        rows = [
+            (name, value, *measured.get(_INTERVALS.get(name, ""), (None, None)))
+            for name, value in measured.items()
+            if name not in _INTERVALS.values()
+        ]
+        columns = ["score", "value", "low", "high"]
+        return pd.DataFrame(rows, columns=columns).set_index("score")
+
+    @property
+    def classes(self) -> pd.DataFrame:
+        """Precision, recall, F1 and number of test tracks of each class."""
+        test = self._summary.test
+        rows = list(test.classes) if test else []
+        return pd.DataFrame(rows, columns=list(ClassRow._fields)).set_index("label")
+
+    @property
+    def confusion(self) -> pd.DataFrame:
+        """Number of test tracks by true class (rows) and predicted class (columns)."""
+        test = self._summary.test
+        if test is None:
+            return pd.DataFrame()
+        true, predicted = (pd.Index(test.labels, name=name) for name in ("true", "predicted"))
+        return pd.DataFrame(test.confusion, index=true, columns=predicted)
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """Macro F1 of models that cost nothing, on the same validation and test tracks."""
+        rows = [
+            (one.title, *((part or {}).get("f1_macro") for part in (one.val, one.test)))
+            for one in self._summary.baselines
+        ]
+        return pd.DataFrame(rows, columns=["baseline", "val", "test"]).set_index("baseline")
+
+    @property
+    def choices(self) -> pd.DataFrame:
+        """Settings that the space file left ``auto``, with the value chosen and the reason."""
+        columns = ["setting", "value", "reason"]
+        return pd.DataFrame(self._summary.choices, columns=columns).set_index("setting")
+
+    @property
+    def report(self) -> Path:
+        """The report, a page that needs no server."""
+        return self.folder / "report.html"
+
+    def plot_trials(self) -> Figure:
+        """Draw the metric over epochs, a line for each trial of the search."""
+        from tuner.report.page import learning_curves_of
+
+        return _figure(*learning_curves_of(self._summary))
+
+    def plot_confusion(self) -> Figure:
+        """Draw the confusions on the test tracks.
+
+        Raises:
+            UsageError: The study has not been tested.
+        """
+        from tuner.report.score_figures import confusion_matrix
+
+        test = self._tested()
+        return _figure(confusion_matrix, test.confusion, test.labels)
+
+    def _tested(self) -> Evaluation:
+        if self._summary.test is None:
+            raise UsageError(f"study {self.name!r} is {self.status} and has not been tested")
+        return self._summary.test
+
+    def model(self) -> Model:
+        """Load the tested model.
+
+        Raises:
+            UserError: The study has not been tested, or the model is damaged.
+        """
+        self._tested()
+        return load_model(self.folder / "model")
+
+
+def _figure(drawn: Callable[..., object], *arguments: object) -> Figure:
+    """Return a figure of the report as matplotlib has it."""
+    import matplotlib as mpl
+
+    from tuner.report.figures import STYLE
+
+    if "IPython" in sys.modules:
+        from IPython import get_ipython
+        from IPython.core.pylabtools import select_figure_formats
+
+        if shell := get_ipython():  # without pyplot, a notebook would show the name of the class
+            select_figure_formats(shell, {"png"})
+    with mpl.rc_context(STYLE):
+        figure: Figure = inspect.unwrap(drawn)(*arguments)
+    return figure
+
+
+def open_study(study: str | Path, storage: str | Path = "results") -> Study:
+    """Open a study by its name or its folder, whether it runs or has ended.
+
+    Args:
+        study: Name of the study, or its folder.
+        storage: Folder of results that the name belongs to.
+
+    Raises:
+        UsageError: There is no such study.
+    """
+    folder = Path(study).expanduser()
+    if not folder.joinpath(journal.FILE).is_file():
+        folder = Path(storage).expanduser() / "studies" / study
+    return Study(Folder.at(str(folder)))
