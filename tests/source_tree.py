@@ -25,6 +25,7 @@ NOTES = {
     "benchmarks": "Paired measurements against peers and limits; `make bench`.",
     "docs": "User guide, your own audio, decisions with their reasons, benchmarks, pictures.",
     "pyproject.toml": "Dependencies, tool settings, import contracts.",
+    "LICENSE": "The MIT licence.",
     "README.md": "What it is, the two commands, your own audio, how data flows.",
     "search_spaces/space.schema.json": "The JSON schema of space files, for editors; generated.",
     "tests": "Mirrors the packages; tests/integration starts clusters, servers and a browser.",
