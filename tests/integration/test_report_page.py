@@ -20,6 +20,7 @@ MEASURE = """<body style="margin:0"><iframe style="width:{width}px;height:900px;
 const frame = document.querySelector("iframe");
 frame.onload = () => {{
   const page = frame.contentDocument, root = page.documentElement;
+  root.style.scrollbarWidth = "none";
   const wide = [...page.querySelectorAll("body *")].filter(one =>
     !one.closest(".wide") && one.getBoundingClientRect().right > root.clientWidth + 1);
   page.querySelector(".command button").click();

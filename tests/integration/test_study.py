@@ -158,7 +158,7 @@ def test_class_names_that_are_programs_cost_no_result(study) -> None:
     expected = [r"=1+1\x1b[31m\u202e" if "=1+1" in name else name for name in CLASSES]
     assert {row["label"] for row in found["test"]["classes"]} == set(expected)
     assert "warning" not in cut.finished.said
-    assert (ran.storage / "studies" / "small" / "figures" / "confusion_matrix.png").exists()
+    assert (ran.storage / "studies" / "small" / "figures" / "confusion_matrix.svg").exists()
     assert "\x1b" not in cut.finished.said
     assert "continuing study 'small' (" in cut.finished.said
 

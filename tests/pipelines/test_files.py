@@ -87,6 +87,7 @@ class TestLocal:
             "import os, sys\n"
             "from pipelines.sources.files import files_at\n"
             "from pipelines.errors import AudioRejected\n"
+            "import pipelines.sources.files.local\n"  # the libraries may be closed to that user
             "if os.getuid() == 0: os.setuid(65534)  # root may read everything\n"
             "files = files_at(sys.argv[1])\n"
             "for path in ('a.wav', 'b/c.wav'):\n"

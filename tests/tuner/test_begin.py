@@ -163,7 +163,7 @@ def test_a_study_that_goes_on_has_no_reason_to_have_failed() -> None:
     records = [
         {"kind": "study", "study": "small", "source": SPACE, "settings": {}, "config": config},
         {"kind": "study_end", "status": "failed", "seconds": {}, "reason": "no room"},
-        {"kind": "study_end", "status": "done", "seconds": {}, "reason": ""},
+        {"kind": "study_end", "status": "completed", "seconds": {}, "reason": ""},
     ]
     seen = []
     for number, record in enumerate(records):

@@ -57,18 +57,16 @@ def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, An
     options = BuildOptions(decode=decode_here)
     build_sets(read_catalog(source), out, keys, data.split_spec, options)
     said: list[str] = []
-    records: list[dict[str, Any]] = []
     study = SimpleNamespace(
         space=wanted,
         paths=SimpleNamespace(data=source, features=Folder(out), name="x"),
         terminal=SimpleNamespace(files=lambda progress: None, say=said.append),
         ledger=SimpleNamespace(last=lambda kind: None),
-        record=lambda kind, **fields: records.append(fields),
         feature_paths={},
         cluster=SimpleNamespace(num_cpus=1, num_nodes=2),  # no embedding is built for a baseline
     )
     build_features(cast("Context", study))
-    return said[-1], records[-1]["features"]
+    return said[-1], study.features
 
 
 def test_the_study_says_what_leaks_and_what_was_dropped(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_the_plan_names_the_class_with_too_few_groups(tmp_path: Path, wav: Path)
         ([QUICKSTART, "--set", "train.epoch=3"], "did you mean `epochs`?"),
         ([QUICKSTART, "--set", "optim.lr={uniform: [1, 0.1]}"], "low below high"),
         ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`"),
-        ([QUICKSTART, "--budget", "soon"], "search.budget"),
+        ([QUICKSTART, "--budget", "soon"], "--budget: must be a duration"),
         ([QUICKSTART, "--trails", "3"], "Did you mean '--trials'"),
         ([QUICKSTART, "--trials", "0"], "--trials"),
         ([QUICKSTART, "--name", "../x"], "name"),
