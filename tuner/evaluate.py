@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,15 +11,16 @@ from typing import Any
 
 import click
 
-from pipelines.interruption import Interruption
+from pipelines.command import ending
 from pipelines.plain_text import echo
 from pipelines.sources.catalog import LAYOUTS
+from tuner.prediction.loading import load_model, takes_model
 
 LINE_SECONDS = 10.0  # between lines of progress
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model")
+@takes_model
 @click.argument("data")
 @click.option(
     "--layout", default="auto", show_default=True, type=click.Choice(["auto", *LAYOUTS]),
@@ -35,37 +35,14 @@ LINE_SECONDS = 10.0  # between lines of progress
     "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md",
     help="Write the evaluation to a Markdown file too.",
 )  # fmt: skip
-@click.option(
-    "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
-)
-@click.option(
-    "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
-    metavar="DIR", help="Folder of the studies.",
-)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def main(model: str, data: str, **options: Any) -> None:
     """Judge MODEL on other labelled audio, and say how far it is from the training data.
 
-    \b
-    MODEL is one of
-      models:/NAME@champion   the champion of a study
-      models:/NAME/3          a version of a registered model
-      runs:/ID or ID          an MLflow run
-      DIR                     the folder model/ of a study
     DATA is a folder of class folders, a manifest, or a URI of either.
-    """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
-    from pipelines.errors import UserError
-
-    try:
-        with Interruption(lambda: "interrupted"):
-            sys.exit(_evaluate(model, data, options))
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        echo(f"error: {where}{error.strerror or error}", err=True)
-        sys.exit(1)
+    """
+    with ending():
+        sys.exit(_evaluate(model, data, options))
 
 
 def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
@@ -74,13 +51,11 @@ def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
     from pipelines.sources.files import printable_root
     from tuner.evaluation.page import page
     from tuner.evaluation.result import evaluate
-    from tuner.predict import load_model
+    from tuner.tracking.store import address_of
 
     names = dict(map(_renaming, options["renamed"]))
-    storage = options["storage"].resolve()
-    uri = options["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
     catalog = read_catalog(data, options["layout"], options["label"], least_classes=1)
-    model = load_model(reference, uri or f"sqlite:///{storage / 'mlflow.db'}")
+    model = load_model(reference, address_of(options["storage"], options["tracking_uri"]))
     result = evaluate(model, catalog, names, _progress())
     address = printable_root(data)
     text = page(result, reference, address)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import click
 
+from pipelines.command import ending
 from pipelines.plain_text import echo
 
 
@@ -30,9 +30,7 @@ def main(data: str, output: Path | None, name: str | None, storage: str) -> None
     audio-tuner init my-music
     audio-tuner run my-music.yaml
     """  # noqa: D301 - click reads the control character
-    from pipelines.errors import UserError
-
-    try:
+    with ending():
         name = name or name_of(data)
         is_shown = output == Path("-")
         file = Path(f"{name}.yaml") if output is None or is_shown else output
@@ -41,9 +39,6 @@ def main(data: str, output: Path | None, name: str | None, storage: str) -> None
             echo(text.rstrip("\n"))
             return
         _write(file, text)
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     echo(f"{file}: look at it, change what you like, then:")
     echo(f"  python -m tuner.run {shlex.quote(str(file))}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -12,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.errors import UserError
-from pipelines.interruption import Interruption
+from pipelines.command import ending
 from pipelines.plain_text import echo
 from tuner.errors import UsageError
 from tuner.prediction import output
 from tuner.prediction.answer import Prediction, predict_file
 from tuner.prediction.files import AudioFile, audio_files
-from tuner.prediction.loading import load_model
+from tuner.prediction.loading import load_model, takes_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from pipelines.interruption import Interruption
     from tuner.training.predictor import TrainedModel
 
 __all__ = ["Prediction", "audio_files", "load_model", "main", "predict_file"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model")
+@takes_model
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--vote", type=click.Choice(["soft", "hard"]), default="soft", show_default=True,
@@ -42,13 +41,6 @@ __all__ = ["Prediction", "audio_files", "load_model", "main", "predict_file"]
     help="Number of classes to show for each file.",
 )  # fmt: skip
 @click.option("--timeline", is_flag=True, help="Show each clip with its start and end.")
-@click.option(
-    "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
-)
-@click.option(
-    "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
-    metavar="DIR", help="Folder of the studies.",
-)  # fmt: skip
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per file, each on a line."
 )
@@ -62,33 +54,21 @@ __all__ = ["Prediction", "audio_files", "load_model", "main", "predict_file"]
 def main(
     model: str, files: tuple[str, ...], tracking_uri: str | None, storage: Path, **options: Any
 ) -> None:
-    """Classify each FILE: a file, a folder or a URI of either; - reads a list from stdin.
+    """Classify each FILE: a file, a folder or a URI of either; - reads a list from stdin."""
+    from tuner.tracking.store import address_of
 
-    \b
-    MODEL is one of
-      models:/NAME@champion   the champion of a study
-      models:/NAME/3          a version of a registered model
-      runs:/ID or ID          an MLflow run
-      DIR                     the folder model/ of a study
-    """  # noqa: D301 - click reads the backspace as a paragraph that keeps its lines
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    uri = uri or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
     num_found = num_failed = 0
-    try:
-        with Interruption(lambda: "interrupted") as stop:
-            show_as = _shown_as(options)
-            found = _at_least_one(audio_files(files, sys.stdin, partial(echo, err=True)), files)
-            trained = load_model(model, uri)
-            style = output.Style(trained.labels, options["top"], options["timeline"])
-            predicted = _predictions(found, trained, options, stop)
-            with predicted as predictions, show_as(style) as show:
-                for prediction in predictions:
-                    num_found += 1
-                    num_failed += prediction.error is not None
-                    show(prediction)
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    with ending() as stop:
+        show_as = _shown_as(options)
+        found = _at_least_one(audio_files(files, sys.stdin, partial(echo, err=True)), files)
+        trained = load_model(model, address_of(storage, tracking_uri))
+        style = output.Style(trained.labels, options["top"], options["timeline"])
+        predicted = _predictions(found, trained, options, stop)
+        with predicted as predictions, show_as(style) as show:
+            for prediction in predictions:
+                num_found += 1
+                num_failed += prediction.error is not None
+                show(prediction)
     if options["parquet"]:
         table = options["parquet"]
         echo(f"{table}: {num_found} files, {num_failed} of them with an error", err=True)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.interruption import Interruption
+from pipelines.command import ending
 
 if TYPE_CHECKING:
+    from pipelines.interruption import Interruption
     from pipelines.storage import Folder
     from tuner.config import Space
 
@@ -46,23 +47,8 @@ def main(space: Path, **options: Any) -> None:
     python -m tuner.run search_spaces/quickstart.yaml
     python -m tuner.run search_spaces/resnet.yaml --data my-music --budget 30m
     """  # noqa: D301 - click reads the control character
-    from pipelines.errors import UserError
-    from pipelines.plain_text import echo
-
-    try:
-        with Interruption(lambda: _to_continue(has_begun=False)) as stop:
-            sys.exit(_run(space, options, stop))
-    except UserError as error:
-        if options["verbose"]:
-            raise
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if options["verbose"]:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        echo(f"error: {where}{error.strerror or error}", err=True)
-        sys.exit(1)
+    with ending(lambda: _to_continue(has_begun=False), options["verbose"]) as stop:
+        sys.exit(_run(space, options, stop))
 
 
 def _to_continue(has_begun: bool) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.errors import UserError
+from pipelines.command import ending
 from pipelines.plain_text import echo
 
 if TYPE_CHECKING:
@@ -54,16 +53,13 @@ def fetch(names: tuple[str, ...]) -> None:
     from tuner.errors import UsageError
     from tuner.models.published import published
 
-    try:
+    with ending():
         known = published()
         if absent := [name for name in names if name not in known]:
             raise UsageError(unknown("weights", absent[0], known))
         for name in names:
             known[name].fetch()
             echo(f"{name}  {known[name].find()}")
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
 
 
 def _as_data(row: Published) -> dict[str, object]:

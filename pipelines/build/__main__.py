@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic import ValidationError
 
-from pipelines.errors import SpecError, UserError
+from pipelines.command import ending
+from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
-from pipelines.interruption import Interruption
 from pipelines.plain_text import echo, printable
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
@@ -94,21 +94,17 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     from pipelines.build.ray_start import end_at_once
 
     started = time.monotonic()
-    try:
+    with ending(lambda: AGAIN) as stop:
+        stop.last_acts.append(end_at_once)
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
         feature = feature.at_rate_of_networks()
         split = _block_from(SplitSpec, options)
-        with Interruption(lambda: AGAIN) as stop:
-            stop.last_acts.append(end_at_once)
-            catalog = read_catalog(data, layout, label)
-            if feature.kind == "embedding":
-                _fetch_weights(feature)
-            tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
-            how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
-            result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        catalog = read_catalog(data, layout, label)
+        if feature.kind == "embedding":
+            _fetch_weights(feature)
+        tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
+        how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
+        result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     found = result.feature_set
     notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
     if catalog.unlisted:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
+from pipelines.command import ending
 from pipelines.demo import write_demo
-from pipelines.errors import UserError
-from pipelines.interruption import Interruption
 from pipelines.plain_text import echo
 
 
@@ -30,12 +29,8 @@ def main(folder: Path, tracks: int, seed: int, workers: int | None) -> None:
 
     A complete dataset is kept, an interrupted one is continued.
     """
-    try:
-        with Interruption(lambda: "interrupted; the same command continues"):
-            manifest = write_demo(folder, tracks, seed, workers, _print_progress)
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    with ending(lambda: "interrupted; the same command continues"):
+        manifest = write_demo(folder, tracks, seed, workers, _print_progress)
     echo(manifest)
 
 

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from tuner.training.predictor import TrainedModel
+
+FORMS = """
+
+    \b
+    MODEL is one of
+      models:/NAME@champion   the champion of a study
+      models:/NAME/3          a version of a registered model
+      runs:/ID or ID          an MLflow run
+      DIR                     the folder model/ of a study
+"""
+
+
+def takes_model(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the argument MODEL, options of the store that knows it, and their help."""
+    main.__doc__ = f"{main.__doc__}{FORMS}"
+    for parameter in (
+        click.option(
+            "--storage", type=click.Path(path_type=Path), default=Path("results"),
+            show_default=True, metavar="DIR", help="Folder of the studies.",
+        ),
+        click.option(
+            "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
+        ),
+        click.argument("model"),
+    ):  # fmt: skip
+        main = parameter(main)
+    return main
 
 
 def load_model(reference: str, tracking_uri: str) -> TrainedModel:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.command import ending
 from pipelines.plain_text import echo
 
 if TYPE_CHECKING:
@@ -34,13 +33,8 @@ def main(study: str, storage: str, is_replay: bool, tracking_uri: str | None) ->
     python -m tuner.report first-try
     python -m tuner.report results/studies/first-try --replay --tracking-uri http://host:5000
     """  # noqa: D301 - click reads the control character
-    from pipelines.errors import UserError
-
-    try:
-        _write(study, storage, is_replay, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
-    except UserError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    with ending():
+        _write(study, storage, is_replay, tracking_uri)
 
 
 def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
@@ -48,19 +42,20 @@ def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
     from tuner.ledger.summary import summarise
     from tuner.report.page import write_report
     from tuner.tracking.mlflow_tracker import find_study
+    from tuner.tracking.store import address_of
 
     folder = _folder(study, storage)
     records = recorded(folder)
-    default = f"sqlite:///{folder.parent.parent.local().resolve() / 'mlflow.db'}"
+    address = address_of(folder.parent.parent.local(), uri)
     write = functools.partial(write_report, summarise(records), folder)
     with ExitStack() as stack:
         if is_replay:
             _lock(folder, stack)
             from tuner.tracking.replay import replay
 
-            said = replay(records, folder, uri, write)
+            said = replay(records, folder, address, write)
         else:
-            line = find_study(uri or default, records[0])
+            line = find_study(address, records[0])
             write(line)
             said = [f"mlflow: {line}"] if line else []
     for sentence in (*said, f"report: {folder / 'report.html'}"):
