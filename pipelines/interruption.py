@@ -18,8 +18,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Both together stay below 10 s, after which a supervisor sends SIGKILL (`docker stop`).
 ORDERLY_SECONDS = 6.0
 LAST_ACT_SECONDS = 1.5
-# `timeout` and others send a signal to the process and to its group, which is one wish.
-SAME_WISH_SECONDS = 0.7
+# `timeout` and others send a signal to the process and to its group, which count as one request.
+SAME_REQUEST_SECONDS = 0.7
 
 
 class Interrupted(BaseException):  # a request, not a fault
@@ -81,16 +81,22 @@ class Interruption(ContextDecorator):
         is_interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         if is_interrupted or (self._number and error and not isinstance(error, SystemExit)):
             self._end(self._number or signal.SIGINT)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(-1)
         self._far.send(b"\0")
+        # SIGINT last, because the handler before raises a KeyboardInterrupt.
+        for number, handler in reversed(self._before.items()):
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._number is None:
-            self._number = number
-            signal.alarm(0)  # by Ray, if it has not connected yet: to abort in 3 s
-            raise Interrupted(number)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None:
+            return
+        self._number = number
+        signal.alarm(0)  # by Ray, if it has not connected yet: to abort in 3 s
+        while frame and frame.f_code is not Interruption.__exit__.__code__:
+            frame = frame.f_back
+        if frame:  # in the end of the block, which nothing guards any more
+            self._end(number)
+        raise Interrupted(number)
 
     def _watch(self) -> None:
         # The main thread must take them: they end the wait that it is in, or it has blocked them.
@@ -101,7 +107,7 @@ class Interruption(ContextDecorator):
             self._far.close()
             return
         limit = time.monotonic() + ORDERLY_SECONDS
-        time.sleep(SAME_WISH_SECONDS)
+        time.sleep(SAME_REQUEST_SECONDS)
         while select.select([self._near], [], [], 0)[0]:
             self._wait()
         select.select([self._near], [], [], max(0.0, limit - time.monotonic()))

@@ -93,8 +93,8 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     from tuner.ledger.journal import StudyPaths
 
     paths = StudyPaths(storage, space.name, source)
-    stop.advice = lambda: _to_continue(paths.folder.exists(journal.FILE))
-    if options["resume"] and not paths.folder.exists(journal.FILE):
+    stop.advice = lambda: _to_continue(journal.first_record(paths.folder) is not None)
+    if options["resume"] and not journal.recorded(paths.folder):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
     if not journal.is_finished(paths.folder, options["leaky_twin"]):
         check(space, source)

@@ -52,9 +52,10 @@ def main(
     from pipelines.errors import UserError
     from tuner.tracking.store import address_of, is_server
 
-    uri = address_of(storage, tracking_uri)
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        study, storage = placed(study, storage)
+        uri = address_of(storage, tracking_uri)
         if is_server(uri):
             _show(page_of(uri, study, uri, storage), no_browser)
             return
@@ -75,12 +76,32 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(143)
 
 
+def placed(study: str | None, storage: Path) -> tuple[str | None, Path]:
+    """Return the name and the storage of a study that is given by its name or its folder.
+
+    Raises:
+        UsageError: It is a folder without a study.
+    """
+    from tuner.errors import UsageError
+    from tuner.ledger.locate import study_folder
+
+    if study is None:
+        return None, storage
+    try:
+        folder = study_folder(study, storage)
+    except UsageError:
+        if Path(study).name != study:
+            raise
+        return study, storage  # a tracking server has studies of other machines
+    return folder.name, folder.parent.parent.local()
+
+
 def page_of(uri: str, study: str | None, server: str, storage: Path) -> str:
     """Return the address of a study's page on a server that shows a store.
 
     Args:
         uri: The store.
-        study: Name or folder of the study; None for the newest one.
+        study: Name of the study; None for the newest one.
         server: Address of the server.
         storage: Folder of the studies, whose ledgers name the saved views.
 
@@ -106,7 +127,7 @@ def page_of(uri: str, study: str | None, server: str, storage: Path) -> str:
             for one in client.search_experiments(order_by=["creation_time DESC"])
             if one.experiment_id != "0"  # MLflow's own, which no study uses
         }
-    name = Path(study).name if study else next(iter(found), "")
+    name = study or next(iter(found), "")
     if name not in found:
         has = f"it has {', '.join(sorted(found))}" if found else "it has none"
         raise UsageError(f"no study {name!r} in {store.redact(uri)}; {has}")

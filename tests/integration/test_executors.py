@@ -47,7 +47,7 @@ class Ran:
     def propose(self) -> None:
         return None
 
-    def ended(self, proposal: Proposal, value: float | None) -> None:
+    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
         self.values[proposal.trial_id] = value
 
     def of(self, trial_id: str, kind: str) -> list[dict[str, Any]]:

@@ -104,6 +104,31 @@ def test_without_a_signal_nothing_changes() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", [1, 4, 8])
+def test_a_signal_while_the_block_ends_is_no_traceback(
+    number: signal.Signals, moment: int
+) -> None:
+    """It comes with the so manieth event in the end of the block, from its first on."""
+    code = f"""
+import os
+seen = []
+def profile(frame, event, _):
+    while frame and frame.f_code is not Interruption.__exit__.__code__:
+        frame = frame.f_back
+    if frame:
+        seen.append(event)
+        if len(seen) == {moment}:
+            os.kill(os.getpid(), {int(number)})
+sys.setprofile(profile)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", COMMAND, code], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert (process.returncode, process.stderr) == (128 + number, "to continue: this\n")
+    assert process.stdout == "unwound\n"
+
+
 def marked(word: str) -> list[int]:
     """Ids of the processes that live with a word in their environment."""
     found = []

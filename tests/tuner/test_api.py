@@ -126,7 +126,7 @@ def test_a_study_that_runs_has_what_there_is(num_records: int, tmp_path: Path) -
 
 
 def test_a_study_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no study at .*studies/none: there is no ledger"):
+    with pytest.raises(UsageError, match=r"no study 'none': none under .*studies"):
         tuner.open_study("none", tmp_path)
     assert not list(tmp_path.iterdir())
 

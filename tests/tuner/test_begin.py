@@ -12,20 +12,25 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
+from pipelines.build import ray_start
 from pipelines.errors import BuildError, UserError
+from pipelines.plain_text import for_markdown
 from pipelines.storage import Folder
 from tests.loopback import free_ports
+from tests.tuner.answering import Silent
 from tests.tuner.studies import finished_study
 from tuner.config import loads
 from tuner.errors import StudyExistsError
-from tuner.ledger.journal import Ledger, StudyPaths
+from tuner.ledger.journal import FILE, LOCK, Ledger, StudyPaths, recorded
+from tuner.ledger.locate import locked
 from tuner.report.terminal import Terminal
 from tuner.run import main
 from tuner.study import run
-from tuner.study.begin import begin, locked
+from tuner.study.begin import begin, begin_study
 from tuner.study.context import Context
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.tracking.projection import Projection
+from tuner.trials import cluster
 from tuner.trials.cluster import Cluster
 
 SPACE = "name: small\nmodel: {name: cnn}\nsearch: {trials: 3}\n"
@@ -48,7 +53,7 @@ def space(tmp_path: Path) -> Path:
 
 def test_a_refused_command_changes_no_file(space: Path, tones: Path, tmp_path: Path) -> None:
     paths = StudyPaths(Folder(tmp_path / "results"), "small", tones)
-    with locked(paths), closing(Ledger(paths.folder)) as ledger:
+    with locked(paths.folder), closing(Ledger(paths.folder)) as ledger:
         begin(loads(SPACE), paths, ledger)
     before = content(tmp_path / "results")
     assert len(before) == 4  # ledger, lock, space file, resolved space file
@@ -101,10 +106,10 @@ def study(tmp_path: Path, database: Path) -> Iterator[Context]:
     """A study in a process that has joined a cluster of one processor, before its first stage."""
     shutil.copy(database, tmp_path / "mlflow.db")
     paths = StudyPaths(Folder(tmp_path), "small", tmp_path)
-    cluster = Cluster("nowhere:1", 1, 0, 1, False)
+    joined = Cluster("nowhere:1", 1, 0, 1, False)
     tracker = open_tracker(None, tmp_path, "small")
     with closing(Ledger(paths.folder)) as ledger, Terminal("val_f1_macro") as terminal:
-        found = Context(loads(SPACE), paths, cluster, ledger, tracker, terminal)
+        found = Context(loads(SPACE), paths, joined, ledger, tracker, terminal)
         with found.held:
             yield found
     tracker.close()
@@ -136,6 +141,7 @@ def test_a_study_that_cannot_begin_leaves_nothing_and_one_that_fails_says_why(
     errors = [
         (BuildError("the workers died"), "the workers died"),
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (BuildError("a\n```\n[b](c).wav"), "a\n```\n[b](c).wav"),
         (OSError(5, "Input/output error", "/disk"), "/disk: Input/output error"),
     ]
     for error, reason in errors:
@@ -148,13 +154,49 @@ def test_a_study_that_cannot_begin_leaves_nothing_and_one_that_fails_says_why(
         assert study.tracker.flush()
         [(state, tag, note)] = runs(study.paths.storage.local())
         assert (state, tag) == ("FAILED", reason)
-        assert note.startswith(f"**Failed**\n\n```\n{reason}\n```")
+        assert note.startswith(f"**Failed**: {for_markdown(reason)}\n")
     # What is refused later does not touch how it ended.
     before = content(study.paths.folder.local())
     monkeypatch.setitem(run.STAGES, "features", fail(StudyExistsError("small", ["the audio"])))
     with pytest.raises(StudyExistsError):
         run.run(study)
     assert content(study.paths.folder.local()) == before
+
+
+@pytest.mark.parametrize("torn", [None, b"", b'0a1b2c3d {"seq":0,"ti'])
+def test_a_new_study_keeps_its_lock_until_all_is_stored_and_ray_has_ended(
+    torn: bytes | None, tmp_path: Path, monkeypatch
+) -> None:
+    """Also one that died while it wrote its first record, which starts again as a new one."""
+    paths = StudyPaths(Folder(tmp_path), "small", tmp_path)
+    if torn is not None:
+        paths.folder.write_bytes(FILE, torn)
+    ends: list[tuple[str, bool]] = []
+
+    def ending(what: str) -> None:
+        try:
+            with paths.folder.lock(LOCK, timeout_seconds=0.0):
+                ends.append((what, False))
+        except TimeoutError:
+            ends.append((what, True))
+
+    class Tracker(Silent):
+        def close(self) -> None:
+            ending("tracker")
+
+    stages = {"begin": begin_study, "search": fail(BuildError("no more"))}
+    monkeypatch.setattr(run, "STAGES", stages)
+    monkeypatch.setattr(run, "open_tracker", lambda *_: Tracker())
+    joined = Cluster("nowhere:1", 1, 0, 1, False)
+    monkeypatch.setattr(cluster, "connect", lambda _: joined)
+    monkeypatch.setattr(ray_start, "disconnect", lambda: ending("Ray"))
+    with pytest.raises(BuildError, match="no more"):
+        run.carry_out(loads(SPACE + "data: {root: music}\n"), paths, "nowhere:1")
+    assert ends == [("tracker", True), ("Ray", True)]
+    kinds = [record["kind"] for record in recorded(paths.folder)]
+    assert kinds == ["study", "features", "study_end"]
+    with locked(paths.folder):
+        pass
 
 
 def test_a_study_that_goes_on_has_no_reason_to_have_failed() -> None:

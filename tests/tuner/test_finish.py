@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from tests.tuner.answering import LABELS, Study, all_splits
+from tests.tuner.studies import finished_study
+from tuner.ledger.summary import Registration
 from tuner.study import finish
 from tuner.study.ensemble import compare_ensembles
+from tuner.study.explain import explain
+from tuner.tracking import registry
+
+KEYS = ("seq", "time_ms", "kind")  # which the ledger adds
 
 
 @pytest.fixture
@@ -54,3 +63,53 @@ def test_scores_that_are_not_finite_do_not_break_the_ledger(study: Study) -> Non
     )
     finish.test_winner(study)
     assert "log_loss" not in study.required("test")["metrics"]
+
+
+def test_calibration_is_no_gain_of_the_search(tmp_path: Path) -> None:
+    same = all_splits(2)
+    assert not np.array_equal(same["test"].predicted, same["test"].at(20.0).predicted)
+    study = Study(tmp_path / "calibrated", {"t1": same, "c0-1": same})
+    for record in finished_study()[:2]:
+        study.record(record["kind"], **{k: v for k, v in record.items() if k not in KEYS})
+    study.trial("t1", 0.9, "cnn")
+    study.trial("t0", 0.7, "cnn")
+    study.trial("c0-1", 0.8, "cnn", "confirm", "t0")
+    study.record(
+        "confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"}, seeds=1, mean=0.8,
+        top=[{"trial_id": "t0", "values": [0.8], "mean": 0.8}],
+    )  # fmt: skip
+    study.record("calibrated", temperature=20.0, reason="")
+    explain(study)
+    found = study.required("explained")["comparison"]
+    assert (found["first"], found["split"]) == ("t1", "test")
+    assert found["before"] == found["after"]
+    assert tuple(found["ci95"]) == (0.0, 0.0)
+
+
+def test_a_lost_feature_set_costs_no_registration(
+    tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(tmp_path, {})
+    for record in finished_study():
+        if record["kind"] == "registered":
+            break
+        study.record(record["kind"], **{k: v for k, v in record.items() if k not in KEYS})
+    examples = []
+
+    def register(*arguments: Any) -> Registration:
+        examples.append(arguments[-1])
+        return Registration("s", 1, None, "s version 1")
+
+    place = str(tmp_path / "features" / "lost")
+    lost = SimpleNamespace(feature_set=place, stage="final", assemble=MagicMock())
+    monkeypatch.setattr(study, "spec", lambda _row: lost)
+    monkeypatch.setattr(finish, "export_bundle", lambda *_: None)
+    monkeypatch.setattr(registry, "register", register)
+    study.tracker = MagicMock()
+    finish.register_winner(study)
+    assert study.required("registered")["version"] == 1
+    assert examples == [b""]
+    said = capsys.readouterr().err
+    for what in ("the profile of the training data", "the example of the model's input"):
+        assert f"warning: {what}" in said
+    assert said.count("no feature set at") == 2

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.storage import Folder
 from tuner.errors import StudyError
-from tuner.ledger.journal import Ledger, is_finished
+from tuner.ledger.journal import Ledger, first_record, is_finished, recorded
 
 
 @pytest.fixture
@@ -76,6 +76,33 @@ def test_damage_in_the_middle_is_refused_with_its_line(study: Folder, path: Path
     path.write_bytes(b"".join(lines))
     with pytest.raises(StudyError, match=r"ledger\.jsonl:2: damaged"):
         Ledger(study)
+
+
+@pytest.mark.parametrize("end", [0, 20])
+def test_a_study_whose_first_line_is_torn_has_not_begun(
+    study: Folder, path: Path, end: int
+) -> None:
+    with_epochs(study)
+    torn = path.read_bytes()[:end]
+    path.write_bytes(torn)
+    assert (first_record(study), recorded(study), is_finished(study)) == (None, [], False)
+    again = Ledger(study, ticking(7000))
+    assert path.read_bytes() == torn  # another process may be writing that line
+    again.append("study", study="s")
+    assert recorded(study) == [{"seq": 0, "time_ms": 7000, "kind": "study", "study": "s"}]
+
+
+@pytest.mark.parametrize("read", [recorded, is_finished])
+@pytest.mark.parametrize("line", [1, 2])
+def test_one_damaged_line_before_the_last_is_never_left_out(
+    study: Folder, path: Path, read: Callable[[Folder], object], line: int
+) -> None:
+    with_epochs(study).append("study_end", status="completed")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line - 1] = b"0" * 8 + lines[line - 1][8:]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(StudyError, match=rf"ledger\.jsonl:{line}: damaged"):
+        read(study)
 
 
 def test_not_a_number_is_refused(study: Folder) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from click.testing import CliRunner
@@ -10,8 +13,10 @@ from click.testing import CliRunner
 from pipelines.storage import Folder
 from tests.tuner.studies import finished_study
 from tests.tuner.test_registry import make_bundle
-from tuner.ledger.journal import LOCK, Ledger
+from tuner.ledger.journal import LOCK, Ledger, recorded
+from tuner.ledger.summary import Registration
 from tuner.report.__main__ import main
+from tuner.tracking import registry, replay
 from tuner.tracking.card import escaped, facts_of
 
 
@@ -54,6 +59,39 @@ def test_the_record_is_rebuilt_in_an_empty_store(tmp_path: Path) -> None:
     study = next(run for run in runs if run.info.run_name == "quick")
     files = {one.path for one in client.list_artifacts(study.info.run_id)}
     assert {"report.html", "ledger.jsonl"} <= files
+
+
+@pytest.mark.parametrize("has_set", [True, False])
+def test_the_example_of_the_input_is_given_while_the_feature_set_is_there(
+    has_set: bool, tmp_path: Path, monkeypatch
+) -> None:
+    folder = write_study(tmp_path)
+    bundle = make_bundle(folder / "model") / "bundle.json"
+    found = json.loads(bundle.read_text())
+    bundle.write_text(json.dumps(found | {"origin": {"fingerprint": "0123 4567"}}))
+    features = tmp_path / "features" / "0123"
+    if has_set:
+        features.mkdir(parents=True)
+    given = []
+
+    def register(*arguments: Any) -> Registration:
+        given.append(arguments[5])
+        return Registration("quick", 1, None, "quick version 1")
+
+    monkeypatch.setattr(replay, "open_tracker", MagicMock())
+    monkeypatch.setattr(registry, "register", register)
+    monkeypatch.setattr(replay, "example_clip", str.encode)
+    replay.replay(recorded(Folder(folder)), Folder(folder), None, lambda _: None)
+    assert given == [str(features).encode() if has_set else b""]
+
+
+@pytest.mark.parametrize("torn", ["", "0a1b2c3d {"])
+def test_a_study_that_has_not_begun_has_no_report(torn: str, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "new"
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_text(torn)
+    code, said = call("new", "--storage", tmp_path)
+    assert (code, said.count("no study 'new': none under")) == (2, 1)
 
 
 def test_a_study_that_was_killed_does_not_run_in_the_record(tmp_path: Path) -> None:

@@ -182,17 +182,16 @@ def test_storage_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
     from pipelines.storage import Folder
     from tuner.errors import UsageError
-    from tuner.ledger.journal import StudyPaths
-    from tuner.study.begin import locked
+    from tuner.ledger.locate import locked
 
-    paths = StudyPaths(Folder(tmp_path), "s", tmp_path)
+    study = Folder(tmp_path / "s")
     with (
-        locked(paths),
-        pytest.raises(UsageError, match="running in another process"),
-        locked(paths),
+        locked(study),
+        pytest.raises(UsageError, match="'s' is running in another process"),
+        locked(study),
     ):
         pass
-    with locked(paths):
+    with locked(study):
         pass
 
 

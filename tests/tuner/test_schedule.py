@@ -145,7 +145,7 @@ class Stage:
     def propose(self) -> None:
         return None
 
-    def ended(self, proposal: Proposal, value: float | None) -> None:
+    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
         self.values.append(value)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from tests.tuner.answering import Study
 from tuner.config import Search, Space, loads
 from tuner.config.ranges import (
     Choice,
@@ -20,6 +22,7 @@ from tuner.config.ranges import (
 )
 from tuner.ledger.selection import Ranking, TrialRow
 from tuner.ledger.states import State
+from tuner.study.stages import search_space
 from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import (
@@ -276,6 +279,74 @@ def test_patience_awaits_the_given_configurations() -> None:
     for one in drawn(patience, 8)[1:]:
         patience.ended(one, 0.7)
     assert not patience.is_out  # the second of search.start still runs
+
+
+def test_a_mean_over_some_folds_neither_improves_nor_blocks_what_is_whole() -> None:
+    text = SPACE.replace("trials: 20", "trials: 50, patience: 3, algorithm: random")
+    text = text.replace("scheduler: {grace_epochs: 1}", "data: {split: {folds: 5}}")
+    made = space(text)
+    ranking = Ranking("val_f1_macro", maximise=True, num_tracks=100)
+    patience = Patience(build_sampler(made), ranking, made.template.search, [])
+    asked = drawn(patience, 6)
+    rows = []
+    # The first fold alone is the easiest; the improvement of the fourth trial is no tie.
+    for one, value, folds in zip(asked, (0.95, 0.6, 0.95, 0.8, 0.95, 0.95), "151511", strict=True):
+        patience.ended(one, value, is_partial=folds != "5")
+        rows.append(row(one, value))
+        rows[-1].history = [(fold, {}) for fold in range(1, int(folds) + 1)]
+    assert not patience.is_out
+    assert not Patience(build_sampler(made, rows), ranking, made.template.search, rows).is_out
+    (last,) = drawn(patience, 1)
+    patience.ended(last, 0.95, is_partial=True)
+    assert patience.is_out
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 4, 1, 3, 0)])
+def test_patience_looks_only_as_far_as_the_first_trial_that_still_runs(
+    order: tuple[int, ...],
+) -> None:
+    made = space(SPACE.replace("trials: 20", "trials: 50, patience: 3, algorithm: random"))
+    ranking = Ranking("val_f1_macro", maximise=True, num_tracks=100)
+    patience = Patience(build_sampler(made), ranking, made.template.search, [])
+    asked = drawn(patience, 5)
+    values = (0.7, 0.7, 0.7, 0.7, 0.9)
+    missing = {0, 1, 2, 3}  # the fifth, which is clearly better, comes too late in any order
+    for ordinal in order:
+        assert patience.is_out == (not missing)
+        patience.ended(asked[ordinal], values[ordinal])
+        missing.discard(ordinal)
+    assert patience.is_out
+    assert patience.propose() is None
+
+
+@pytest.mark.parametrize("unfinished", [0, 1])
+def test_a_resumed_search_whose_patience_is_out_ends_without_new_trials(
+    unfinished: int, tmp_path: Path, monkeypatch
+) -> None:
+    search = "search: {trials: 50, patience: 3, algorithm: random}"
+    study = Study(tmp_path, {}, space(SPACE.replace("search: {trials: 20}", search)))
+    asked = drawn(build_sampler(study.space), 4 + unfinished)
+    for one in asked:
+        study.record(
+            "trial", trial_id=one.trial_id, stage="search", ordinal=one.ordinal, seed=one.seed,
+            params=dict(one.params), config=one.experiment.model_dump(mode="json"),
+            parent_trial=None,
+        )  # fmt: skip
+    for one in asked[:4]:
+        best = {"epoch": 1, "metrics": {"val_f1_macro": 0.7}}
+        study.record(
+            "trial_end", trial_id=one.trial_id, status="completed", epochs=1, best=best, error=None
+        )
+    ran: list[str] = []
+
+    def run_stage(_stage: str, proposer: Proposer, num_trials: int, _budget: float | None) -> None:
+        ran.extend(one.trial_id for one in drawn(proposer, num_trials))
+
+    monkeypatch.setattr(study, "run_stage", run_stage)
+    search_space(study)
+    assert ran == [one.trial_id for one in asked[4:]]
+    assert study.required("searched")["trials"] == 4 + unfinished
+    assert "3 trials in a row brought nothing clearly better" in study.silent.said[-1]
 
 
 def test_tpe_learns_from_given_configurations_with_steps_and_networks() -> None:

@@ -22,12 +22,12 @@ from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
 from tuner.ledger.summary import summarise
 from tuner.tracking import Tracker
-from tuner.tracking.mlflow_tracker import MlflowTracker, Patience, open_tracker
+from tuner.tracking.mlflow_tracker import MlflowTracker, WaitingTimes, open_tracker
 from tuner.tracking.note import MAX_LINE, note
 from tuner.tracking.projection import Projection
 from tuner.tracking.store import how_to_open, redact
 
-QUICK = Patience(batch_seconds=0.05, retry_seconds=0.05, flush_seconds=20.0)
+QUICK = WaitingTimes(batch_seconds=0.05, retry_seconds=0.05, flush_seconds=20.0)
 
 
 class MemoryTracker:
@@ -73,11 +73,9 @@ def storage(tmp_path: Path, empty_database: Path) -> Path:
 
 
 def mlflow_tracker(
-    storage: Path, name: str = "quick", patience: Patience = QUICK
+    storage: Path, name: str = "quick", waits: WaitingTimes = QUICK
 ) -> MlflowTracker:
-    return MlflowTracker(
-        f"sqlite:///{storage / 'mlflow.db'}", name, storage / "artifacts", patience
-    )
+    return MlflowTracker(f"sqlite:///{storage / 'mlflow.db'}", name, storage / "artifacts", waits)
 
 
 def play(tracker: Tracker, records: list[dict[str, Any]]) -> None:
@@ -555,7 +553,7 @@ def test_a_locked_database_never_holds_up_the_study(storage: Path) -> None:
 def test_a_store_that_does_not_answer_holds_up_nobody_at_the_end(
     storage: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = mlflow_tracker(storage, patience=Patience(0.05, 0.05, flush_seconds=0.2))
+    tracker = mlflow_tracker(storage, waits=WaitingTimes(0.05, 0.05, flush_seconds=0.2))
     with contextlib.closing(sqlite3.connect(storage / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         for record in finished_study():

@@ -15,9 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.tuner.studies import finished_study
+from tests.tuner.test_api import write_study
 from tuner.errors import UsageError
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.ui import free_port, main
+from tuner.ui import free_port, main, placed
 
 
 def test_without_studies_nothing_is_started_or_made(tmp_path: Path) -> None:
@@ -25,6 +26,21 @@ def test_without_studies_nothing_is_started_or_made(tmp_path: Path) -> None:
     assert found.exit_code == 2
     assert "error: no studies: there is no" in found.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_a_study_gives_its_storage(tmp_path: Path, monkeypatch) -> None:
+    folder, there = write_study(tmp_path / "other"), tmp_path / "results"
+    write_study(there)
+    monkeypatch.chdir(tmp_path)
+    for given in (folder, "other/studies/quick"):
+        assert placed(str(given), Path("results")) == ("quick", tmp_path / "other")
+    assert placed("quick", Path("results")) == ("quick", there)
+    for name in (None, "of-another-machine"):
+        assert placed(name, Path("results")) == (name, Path("results"))
+    with pytest.raises(
+        UsageError, match=r"no study 'nowhere/studies/quick': studies under .*quick"
+    ):
+        placed("nowhere/studies/quick", Path("results"))
 
 
 def test_a_busy_port_is_refused_if_it_was_asked_for() -> None:
@@ -46,6 +62,7 @@ def test_the_printed_address_answers_until_the_command_ends(
             tracker.record(record)
         tracker.flush()
         page = tracker.how_to_open.rpartition("/#/")[2].partition("/runs")[0]
+    write_study(tmp_path)
     words = ["--storage", str(tmp_path), "--port", str(free_port(0))]
     absent = CliRunner().invoke(main, ["slow", *words], env={"MLFLOW_TRACKING_URI": ""})
     assert absent.exit_code == 2

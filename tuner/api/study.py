@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipelines.storage import Folder
 from tuner.api.model import Model, load_model
 from tuner.errors import UsageError
-from tuner.ledger import journal
-from tuner.ledger.journal import StudyPaths
+from tuner.ledger.journal import StudyPaths, recorded
+from tuner.ledger.locate import study_folder
 from tuner.ledger.selection import trial_rows
 from tuner.ledger.summary import summarise
 from tuner.ledger.trust import ClassRow
@@ -22,6 +21,7 @@ from tuner.ledger.trust import ClassRow
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipelines.storage import Folder
     from tuner.ledger.selection import TrialRow
     from tuner.ledger.trust import Evaluation
 
@@ -42,9 +42,7 @@ class Study:
     """
 
     def __init__(self, folder: Folder) -> None:
-        records = journal.recorded(folder)
-        if not records:
-            raise UsageError(f"no study at {folder}: there is no {journal.FILE}")
+        records = recorded(folder)
         self._summary = summarise(records)
         self._rows = trial_rows(records)
         self._paths = StudyPaths(folder.parent.parent, folder.path.name, "")
@@ -213,7 +211,4 @@ def open_study(study: str | Path, storage: str | Path = "results") -> Study:
     Raises:
         UsageError: There is no such study.
     """
-    folder = Path(study).expanduser()
-    if not folder.joinpath(journal.FILE).is_file():
-        folder = Path(storage).expanduser() / "studies" / study
-    return Study(Folder.at(str(folder)))
+    return Study(study_folder(Path(study).expanduser(), Path(storage).expanduser()))

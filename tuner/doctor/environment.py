@@ -107,9 +107,9 @@ def check_token(environment: Mapping[str, str]) -> Check:
 
 def check_tracking(uri: str | None, storage: Path) -> Check:
     """Check that the MLflow server answers, or that its database can be written."""
-    from tuner.tracking.store import database_file, redact
+    from tuner.tracking.store import address_of, database_file, redact
 
-    uri = uri or f"sqlite:///{storage / 'mlflow.db'}"
+    uri = address_of(storage, uri)
     if uri.startswith(("http://", "https://")):
         return _check_server(uri, redact(uri))
     file = database_file(uri)

@@ -2,8 +2,7 @@
 
 The ledger is the truth of a study. MLflow, the leaderboard and the report are projections of it
 that can be made again at any time. A record is on disk before anything acts on it, so a process
-that dies loses at most the record it was writing; opening the ledger again cuts off such a torn
-tail.
+that dies loses at most the record it was writing; the next record replaces such a torn tail.
 
 Line format: ``<crc32 of the JSON, 8 hex digits> <JSON object>``. Keys of every record: ``seq``
 (from 0, without gaps), ``time_ms`` (wall clock, Unix milliseconds) and ``kind``.
@@ -105,11 +104,26 @@ def recorded(study: Folder) -> list[Record]:
     Raises:
         StudyError: A line before the last one is damaged.
     """
+    return _read(study)[0]
+
+
+def _read(study: Folder) -> tuple[list[Record], int]:
+    """Return all whole records of a study and the bytes that they take; the rest is torn."""
+    records: list[Record] = []
+    good_bytes = 0
     lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
-    records = [record for line in lines if (record := _decode(line))]
-    if len(records) < len(lines) - 1:
-        raise StudyError(f"{study / FILE}: a damaged record; restore the file from a copy")
-    return records
+    for number, line in enumerate(lines, start=1):
+        record = _decode(line)
+        if record is None:
+            if number < len(lines):
+                raise StudyError(
+                    f"{study / FILE}:{number}: damaged record in the middle of the ledger; "
+                    "restore the file from a copy, or start the study under another --name"
+                )
+            break
+        records.append(record)
+        good_bytes += len(line)
+    return records, good_bytes
 
 
 def is_finished(study: Folder, with_twin: bool = False) -> bool:
@@ -118,9 +132,11 @@ def is_finished(study: Folder, with_twin: bool = False) -> bool:
     Args:
         study: Folder of the study; it may be missing.
         with_twin: True if the leaky twin is asked for too.
+
+    Raises:
+        StudyError: A line before the last one is damaged.
     """
-    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
-    records = [record for line in lines if (record := _decode(line))]
+    records = recorded(study)
     has_twin = any(record["kind"] == "leaky_twin" for record in records)
     return state_of(records) is State.COMPLETED and (has_twin or not with_twin)
 
@@ -132,7 +148,7 @@ def state_of(records: Sequence[Record]) -> State:
 
 
 class Ledger:
-    """Journal of one study, open for appending.
+    """Journal of one study; nothing is written, and no torn line cut off, before the first append.
 
     Args:
         study: Folder of the study; the first record creates it.
@@ -146,27 +162,8 @@ class Ledger:
     def __init__(self, study: Folder, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._study, self._clock_ms = study, clock_ms
         self._writing = threading.Lock()
-        self._log: Log | None = study.open_log(FILE) if study.exists(FILE) else None
-        self._records = self._recover(self._log) if self._log else []
-
-    def _recover(self, log: Log) -> list[Record]:
-        """Read all complete records and cut a torn tail off the log."""
-        records: list[Record] = []
-        good_bytes = 0
-        lines = log.read().splitlines(keepends=True)
-        for number, line in enumerate(lines, start=1):
-            record = _decode(line)
-            if record is None:
-                if number < len(lines):
-                    raise StudyError(
-                        f"{log.path}:{number}: damaged record in the middle of the ledger; "
-                        "restore the file from a copy, or start the study under another --name"
-                    )
-                break
-            records.append(record)
-            good_bytes += len(line)
-        log.truncate(good_bytes)
-        return records
+        self._log: Log | None = None
+        self._records, self._good_bytes = _read(study)
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record durably and return it with its ``seq``, ``time_ms`` and ``kind``.
@@ -186,7 +183,9 @@ class Ledger:
         record: Record = {
             "seq": len(self._records), "time_ms": self._clock_ms(), "kind": kind, **fields,
         }  # fmt: skip
-        self._log = self._log or self._study.open_log(FILE)
+        if self._log is None:
+            self._log = self._study.open_log(FILE)
+            self._log.truncate(self._good_bytes)
         self._log.append(_encode(record))
         self._records.append(record)
         return record

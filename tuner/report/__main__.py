@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.command import ending
 from pipelines.plain_text import echo
-
-if TYPE_CHECKING:
-    from pipelines.storage import Folder
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,18 +35,19 @@ def main(study: str, storage: str, is_replay: bool, tracking_uri: str | None) ->
 
 def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
     from tuner.ledger.journal import recorded
+    from tuner.ledger.locate import locked, study_folder
     from tuner.ledger.summary import summarise
     from tuner.report.page import write_report
     from tuner.tracking.mlflow_tracker import find_study
     from tuner.tracking.store import address_of
 
-    folder = _folder(study, storage)
+    folder = study_folder(study, storage)
     records = recorded(folder)
     address = address_of(folder.parent.parent.local(), uri)
     write = functools.partial(write_report, summarise(records), folder)
     with ExitStack() as stack:
         if is_replay:
-            _lock(folder, stack)
+            stack.enter_context(locked(folder))
             from tuner.tracking.replay import replay
 
             said = replay(records, folder, address, write)
@@ -60,42 +57,6 @@ def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
             said = [f"mlflow: {line}"] if line else []
     for sentence in (*said, f"report: {folder / 'report.html'}"):
         echo(sentence)
-
-
-def _folder(study: str, storage: str) -> Folder:
-    """Return the folder of a study that has begun.
-
-    Raises:
-        UsageError: There is none; lists those in the storage.
-    """
-    from pipelines.storage import Folder
-    from tuner.errors import UsageError
-    from tuner.ledger.journal import FILE
-
-    studies = Folder.at(storage) / "studies"
-    for folder in (Folder.at(study), studies / study):
-        if folder.exists(FILE):
-            return folder.resolved()
-    known = [name for name in studies.names() if (studies / name).exists(FILE)]
-    there = f"studies under {studies}: {', '.join(known)}" if known else f"none under {studies}"
-    raise UsageError(f"no study {study!r}: {there}; give its folder, or --storage DIR")
-
-
-def _lock(folder: Folder, stack: ExitStack) -> None:
-    """Keep the study from running meanwhile.
-
-    Raises:
-        UsageError: It runs.
-    """
-    from tuner.errors import UsageError
-    from tuner.ledger.journal import LOCK
-
-    try:
-        stack.enter_context(folder.lock(LOCK, timeout_seconds=0.0))
-    except TimeoutError:
-        raise UsageError(
-            f"study {folder.name!r} is running and keeps its record itself; wait for its end"
-        ) from None
 
 
 if __name__ == "__main__":

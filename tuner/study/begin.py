@@ -1,4 +1,4 @@
-"""The beginning of a study: what is refused, and its first records, once nothing can refuse it.
+"""Begin a study: refuse changed settings, then write its first records once nothing can fail.
 
 Until then a study that is new has no folder and no run in MLflow, and one that exists is as it
 was: its data, the tracking store and Ray are there, and its feature sets are built.
@@ -6,16 +6,14 @@ was: its data, the tracking store and Ray are there, and its feature sets are bu
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from tuner.config import Experiment, loads
 from tuner.errors import StudyExistsError, UsageError
-from tuner.ledger.journal import FILE, LOCK
+from tuner.ledger.journal import first_record
+from tuner.ledger.locate import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tuner.config import Space
     from tuner.ledger.journal import Ledger, StudyPaths
     from tuner.study.context import Context
@@ -50,24 +48,6 @@ def _defaults() -> dict[str, str]:
     return {name: text for name, text in found.items() if name.partition(".")[0] in BLOCKS}
 
 
-@contextmanager
-def locked(paths: StudyPaths) -> Iterator[None]:
-    """Lock the study's folder for this process.
-
-    Raises:
-        UsageError: Another process runs this study.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(paths.folder.lock(LOCK, timeout_seconds=0.0))
-        except TimeoutError:
-            raise UsageError(
-                f"study {paths.name!r} is running in another process ({paths.folder / LOCK}); "
-                "wait for it, or choose another --name"
-            ) from None
-        yield
-
-
 def begin_study(study: Context) -> None:
     """Make a new study's folder, and write what is new of settings and features.
 
@@ -75,8 +55,8 @@ def begin_study(study: Context) -> None:
         UsageError: Another process has begun this study meanwhile.
     """
     if study.ledger.last("study") is None:
-        study.held.enter_context(locked(study.paths))
-        if study.paths.folder.exists(FILE):
+        study.held.enter_context(locked(study.paths.folder))
+        if first_record(study.paths.folder) is not None:
             raise UsageError(
                 f"another process has begun the study {study.paths.name!r} meanwhile; the same "
                 "command shows it, another --name starts a new one"

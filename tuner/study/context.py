@@ -43,7 +43,7 @@ class Context:
         asks_for_twin: True to train the leaky twin at the end.
         baseline_sources: Feature set of each baseline; filled by the first stage.
         features: Feature sets as the ledger records them; filled by the first stage.
-        held: Released when the study ends: the lock of its folder.
+        held: Released last of all when the study ends: the lock of its folder.
     """
 
     space: Space

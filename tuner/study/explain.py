@@ -95,8 +95,11 @@ def _comparison(study: Context) -> dict[str, Any]:
         return {}
     # The trials of a cross-validation are several models, each for its own fold.
     split = "val" if study.space.template.data.num_folds else "test"
-    (before,) = study.predictions([study.rows()[first.trial_id]], split)
-    after = _tested(study) if split == "test" else predict(study, _before_final_fit(study), split)
+    # Both at one temperature: a gain by calibration is not one of the search.
+    heat = temperature(study)
+    model = final_model(study) if split == "test" else _before_final_fit(study)
+    before = study.predictions([study.rows()[first.trial_id]], split)[0].at(heat)
+    after = predict(study, model, split, heat)
     both = mixing.match_tracks(
         [before.track_ids, after.track_ids], [before.truth, after.truth],
         [before.probabilities, after.probabilities],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.storage import Folder
+from tuner.errors import decorating
 from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.states import State
@@ -17,10 +18,10 @@ from tuner.ledger.trust import Evaluation, leak_in_words
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
 from tuner.study.calibrate import temperature
-from tuner.study.example import example_clip
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
 from tuner.tracking import card, registry
+from tuner.tracking.example import example_clip
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import reliability
 from tuner.training.exported import member_folder
@@ -30,7 +31,6 @@ from tuner.trials.predictions import export_bundle, export_fusion, training_prof
 if TYPE_CHECKING:
     from tuner.study.context import Context
     from tuner.study.final import FinalModel
-    from tuner.trials.assembly import TrialSpec
 
 
 def test_winner(study: Context) -> None:
@@ -120,16 +120,10 @@ def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> tuple[
     else:
         export_bundle(folder, specs[0], target, named, heat)
     for number, spec in enumerate(specs):
-        _describe_data(study, spec, member_folder(target, number) if model.is_fusion else target)
+        own = member_folder(target, number) if model.is_fusion else target
+        with decorating("the profile of the training data, for tuner.evaluate,"):
+            save_profile(Folder(own), training_profile(spec))
     return fingerprint, target
-
-
-def _describe_data(study: Context, spec: TrialSpec, target: Path) -> None:
-    """Put the profile of the training tracks beside a model, which is whole without it."""
-    try:
-        save_profile(Folder(target), training_profile(spec))
-    except (OSError, ValueError, LookupError) as error:
-        study.terminal.say(f"no profile of the training data, for tuner.evaluate: {error}")
 
 
 def _record_final_run(study: Context, model: FinalModel) -> str:

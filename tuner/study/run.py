@@ -19,7 +19,8 @@ from pipelines.errors import UserError
 from pipelines.interruption import Interrupted
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, decorating
-from tuner.ledger.journal import FILE, Ledger, StudyPaths
+from tuner.ledger.journal import Ledger, StudyPaths, first_record
+from tuner.ledger.locate import locked
 from tuner.ledger.states import State
 from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
@@ -27,7 +28,7 @@ from tuner.report.result import result_lines, so_far
 from tuner.report.terminal import Terminal
 from tuner.study import features
 from tuner.study.baselines import score_baselines
-from tuner.study.begin import begin_study, locked, refuse_changes
+from tuner.study.begin import begin_study, refuse_changes
 from tuner.study.calibrate import calibrate
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
@@ -98,9 +99,10 @@ def carry_out(
         Interrupted: A signal ended the study; the ledger keeps finished work.
     """
     search, last_acts = space.template.search, [] if last_acts is None else last_acts
-    with ExitStack() as held:
-        if paths.folder.exists(FILE):
-            held.enter_context(locked(paths))
+    # Others may run the study once the tracker has stored all and Ray has ended.
+    with ExitStack() as lock, ExitStack() as held:
+        if first_record(paths.folder) is not None:
+            lock.enter_context(locked(paths.folder))
         ledger = held.enter_context(closing(Ledger(paths.folder)))
         refuse_changes(space, ledger)
         ledger.end_lost_run()
@@ -109,8 +111,8 @@ def carry_out(
             features.ensure_demo(Path(paths.data), terminal.status)
         joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         terminal.status("opening the tracking store")
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        tracker = held.enter_context(closing(open_tracker(uri, paths.storage.local(), paths.name)))
+        tracker = open_tracker(None, paths.storage.local(), paths.name)
+        held.callback(tracker.close)
         for record in ledger.records():
             tracker.record(record)
             terminal.recall(record)
@@ -130,7 +132,7 @@ def carry_out(
             joined.callback(ray_start.disconnect)
             study = Context(
                 space, paths, running, ledger, tracker, terminal, asks_for_twin=leaky_twin,
-                held=held,
+                held=lock,
             )  # fmt: skip
             last_acts[:0] = [partial(_interrupt, study), partial(terminal.__exit__)]
             run(study)

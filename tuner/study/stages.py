@@ -65,10 +65,10 @@ def search_space(study: Context) -> None:
         ]  # fmt: skip
         sampler = build_sampler(study.space, rows)
         patience = Patience(sampler, study.ranking, search, rows)
-        proposer = Queue(again, then=patience)
-        budget = _remaining_budget(study, search)
-        study.record("searching")  # a killed run leaves no other sign of when it began
-        study.run_stage("search", proposer, missing, budget)
+        if again or not patience.is_out:
+            budget = _remaining_budget(study, search)
+            study.record("searching")  # a killed run leaves no other sign of when it began
+            study.run_stage("search", Queue(again, then=patience), missing, budget)
         if patience.is_out:
             study.terminal.say(
                 f"search: ended, {search.patience} trials in a row brought nothing clearly better"

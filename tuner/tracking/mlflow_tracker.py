@@ -32,7 +32,7 @@ _log = logging.getLogger("tuner.tracking")
 
 
 @dataclass(frozen=True)
-class Patience:
+class WaitingTimes:
     """Waiting times in seconds.
 
     Attributes:
@@ -47,15 +47,13 @@ class Patience:
 
 
 def open_tracker(uri: str | None, storage: Path, experiment: str) -> MlflowTracker:
-    """Open the tracker of a study: at ``uri``, else in ``storage/mlflow.db``.
+    """Open the tracker of a study, in the store of `store.address_of`.
 
     Raises:
         TrackingError: The store cannot be used; says what to do.
     """
-    folder = storage.resolve()
-    return MlflowTracker(
-        uri or f"sqlite:///{folder / 'mlflow.db'}", experiment, folder / "artifacts"
-    )
+    artifacts = storage.resolve() / "artifacts"
+    return MlflowTracker(store.address_of(storage, uri), experiment, artifacts)
 
 
 def find_study(uri: str, began: Record) -> str | None:
@@ -96,17 +94,17 @@ class MlflowTracker:
         uri: Tracking URI.
         experiment: Name of the MLflow experiment.
         artifact_root: Folder for files when the store is a database; a server has its own.
-        patience: Waiting times.
+        waits: Waiting times.
 
     Raises:
         TrackingError: The store cannot be used; says what to do.
     """
 
     def __init__(
-        self, uri: str, experiment: str, artifact_root: Path, patience: Patience | None = None
+        self, uri: str, experiment: str, artifact_root: Path, waits: WaitingTimes | None = None
     ) -> None:
         self.uri = uri
-        self._patience = patience or Patience()
+        self._waits = waits or WaitingTimes()
         self._runs = StudyRuns(store.connect(uri), uri, experiment, artifact_root)
         self._is_warned = False
         self._view = ""
@@ -146,7 +144,7 @@ class MlflowTracker:
         stored: Future[bool] = Future()
         self._inbox.put(stored)
         try:
-            return stored.result(self._patience.flush_seconds if self._sender.is_alive() else 0)
+            return stored.result(self._waits.flush_seconds if self._sender.is_alive() else 0)
         except TimeoutError:
             return False
 
@@ -155,7 +153,7 @@ class MlflowTracker:
         is_stored = self.flush()
         for _ in range(CLOSE_RETRIES):
             if not is_stored:
-                time.sleep(min(1.0, self._patience.retry_seconds))
+                time.sleep(min(1.0, self._waits.retry_seconds))
                 is_stored = self.flush()
         self._inbox.put(None)
         if is_stored:
@@ -172,11 +170,11 @@ class MlflowTracker:
         projection = Projection()
         folder: Path | None = None
         # Not at once: a replayed ledger would first show its runs as they began.
-        is_new, due = False, time.monotonic() + self._patience.batch_seconds
+        is_new, due = False, time.monotonic() + self._waits.batch_seconds
         while True:
             flush: Future[bool] | None = None
             with contextlib.suppress(queue.Empty):
-                match self._inbox.get(timeout=self._patience.batch_seconds):
+                match self._inbox.get(timeout=self._waits.batch_seconds):
                     case None:
                         return
                     case Future() as flush:
@@ -189,7 +187,7 @@ class MlflowTracker:
                         is_new = True
             if is_new and (flush or time.monotonic() >= due):
                 is_new = not self._attempt(projection, folder)
-                wait = self._patience.retry_seconds if is_new else self._patience.batch_seconds
+                wait = self._waits.retry_seconds if is_new else self._waits.batch_seconds
                 due = time.monotonic() + wait
                 folder = folder if is_new else None
             if flush:

@@ -6,6 +6,7 @@ import hashlib
 import statistics
 from typing import TYPE_CHECKING
 
+from pipelines.plain_text import for_markdown
 from tuner.errors import decorating
 from tuner.ledger.selection import FUSION, REFIT
 from tuner.ledger.states import State
@@ -78,7 +79,7 @@ class Projection:
             with decorating("the note in MLflow"):
                 summary = summarise(self._records)
                 reason = record.get("reason") if kind == "study_end" else ""
-                failed = f"**Failed**\n\n```\n{reason}\n```\n\n" if reason else ""
+                failed = f"**Failed**: {for_markdown(reason)}\n\n" if reason else ""
                 self.parent.tag("mlflow.note.content", failed + note(summary))
                 if kind == "study_end":
                     counts = {f"trials_{name}": value for name, value in summary.counts.items()}

@@ -9,6 +9,7 @@ from tuner.errors import TrackingError
 from tuner.ledger.selection import FUSION
 from tuner.ledger.states import State
 from tuner.tracking import card, registry
+from tuner.tracking.example import example_clip
 from tuner.tracking.mlflow_tracker import MlflowTracker, open_tracker
 from tuner.training.bundle import BUNDLE
 
@@ -31,7 +32,7 @@ def replay(
     Args:
         records: The ledger of a study that does not run.
         folder: Folder of the study, with its report and its exported model.
-        uri: Tracking URI; None for ``mlflow.db`` in the study's storage.
+        uri: Tracking URI; None for that of `store.address_of`.
         write_report: Called with the line that opens the runs, before files are copied.
 
     Returns:
@@ -70,6 +71,9 @@ def _register(records: Sequence[Record], bundle: Path, name: str, tracker: Mlflo
     trials = {one["trial_id"]: one for one in records if one["kind"] == "trial"}
     own = [f"final-{tested}", tested] if tested != FUSION else [FUSION]
     final = next((trial_id for trial_id in own if trial_id in trials), tested)
-    facts = card.facts_of(records, registry.fingerprint_of(bundle))
-    done = registry.register(tracker.uri, tracker.run_id(final), bundle, name, facts)
+    fingerprint = registry.fingerprint_of(bundle)
+    source = bundle.parents[2] / "features" / fingerprint.partition(" ")[0]
+    example = example_clip(str(source)) if fingerprint and source.is_dir() else b""
+    facts = card.facts_of(records, fingerprint)
+    done = registry.register(tracker.uri, tracker.run_id(final), bundle, name, facts, example)
     return f"model: {done.reason}"

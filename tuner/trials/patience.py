@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 
 class Patience:
-    """Proposer that ends a search after so many trials in a row without a clear improvement.
+    """Proposer that ends a search after `search.patience` trials in a row that improve nothing.
 
-    An improvement is clear if it is no tie (`Ranking.bar`): with few validation tracks the best of
-    many equal trials keeps rising by luck. The trials of ``search.start`` are awaited and do not
-    count. Only the values decide, in the order of the proposals, so a resumed search ends alike.
+    An improvement counts if it is no tie (`Ranking.bar`): with few validation tracks the best of
+    many equal trials keeps rising by luck. A mean over some of the folds is no improvement. The
+    trials of ``search.start`` are awaited and do not count.
+
+    Patience is judged in the order of the proposals, up to the first trial that still runs. So it
+    does not matter which of two trials that run at once ends first, and patience that is out stays
+    out, also when the search is resumed. How many trials run until it is known depends on the
+    cluster.
 
     Args:
         proposer: Proposer of the trials.
@@ -30,32 +35,47 @@ class Patience:
         self, proposer: Proposer, ranking: Ranking, search: Search, rows: Iterable[TrialRow]
     ) -> None:
         self._proposer, self._ranking, self._search = proposer, ranking, search
-        self._ended = {
-            row.ordinal: row.value(search.metric) for row in rows if not row.is_unfinished
-        }
+        self._running: set[int] = set()
+        self._ended: dict[int, float | None] = {}
+        for row in rows:
+            if row.is_unfinished:
+                self._running.add(row.ordinal)
+            else:
+                self._note(row.ordinal, row.value(search.metric), row.is_partial)
 
     def propose(self) -> Proposal | None:
         """Return the next trial, or None when there are no more or patience is out."""
-        return None if self.is_out else self._proposer.propose()
+        proposal = None if self.is_out else self._proposer.propose()
+        if proposal is not None:
+            self._running.add(proposal.ordinal)
+        return proposal
 
-    def ended(self, proposal: Proposal, value: float | None) -> None:
+    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
         """Note the result and pass it on."""
-        self._ended[proposal.ordinal] = value
-        self._proposer.ended(proposal, value)
+        self._note(proposal.ordinal, value, is_partial)
+        self._proposer.ended(proposal, value, is_partial)
+
+    def _note(self, ordinal: int, value: float | None, is_partial: bool) -> None:
+        self._running.discard(ordinal)
+        self._ended[ordinal] = None if is_partial else value
 
     @property
     def is_out(self) -> bool:
         """True if the search should end."""
-        num_start = len(self._search.start)
-        if self._search.patience is None or not self._ended.keys() >= {*range(num_start)}:
+        if self._search.patience is None:
             return False
         best, count = None, 0
-        for ordinal, value in sorted(self._ended.items()):
+        for ordinal in sorted({*self._ended, *self._running}):
+            if ordinal in self._running:
+                break
+            value = self._ended[ordinal]
             if value is not None and (best is None or self._is_clearly_better(value, best)):
                 best, count = value, 0
             else:
-                count += ordinal >= num_start
-        return count >= self._search.patience
+                count += ordinal >= len(self._search.start)
+            if count >= self._search.patience:
+                return True
+        return False
 
     def _is_clearly_better(self, value: float, best: float) -> bool:
         maximise = self._search.mode == "max"

@@ -59,8 +59,14 @@ class Proposer(Protocol):
     def propose(self) -> Proposal | None:
         """Return the next trial, or None when there are no more."""
 
-    def ended(self, proposal: Proposal, value: float | None) -> None:
-        """Receive the best value that a trial reached, or None if it failed."""
+    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
+        """Receive the best value that a trial reached, or None if it failed.
+
+        Args:
+            proposal: The trial.
+            value: The value.
+            is_partial: True if it was stopped before its last fold.
+        """
 
 
 class Queue:
@@ -82,10 +88,10 @@ class Queue:
             return self._then.propose()
         return proposal
 
-    def ended(self, proposal: Proposal, value: float | None) -> None:
+    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
         """Pass the result on."""
         if self._then is not None:
-            self._then.ended(proposal, value)
+            self._then.ended(proposal, value, is_partial)
 
 
 @dataclass(frozen=True)
@@ -245,7 +251,8 @@ class Recorder:
         value = None
         if running.error is None and running.best is not None:
             value = float(running.best["metrics"][self._plan.experiment.search.metric])
-        self._plan.proposer.ended(running.proposal, value)
+        is_partial = running.last_epoch < running.spec.experiment.data.num_folds
+        self._plan.proposer.ended(running.proposal, value, is_partial)
 
 
 def reason_of_failure(text: str) -> str:

@@ -180,7 +180,7 @@ class TpeSampler:
         self._running[ordinal] = sample.params
         return _proposal(sample, ordinal)
 
-    def ended(self, proposal: Proposal, value: float | None) -> None:
+    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
         """Tell Optuna; a trial that was stopped early counts with its best value."""
         self._running.pop(proposal.ordinal, None)
         if asked := self._asked.pop(proposal.ordinal, None):

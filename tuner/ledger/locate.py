@@ -1,0 +1,49 @@
+"""Find a study by its name or folder, and lock it for one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pipelines.storage import Folder
+from tuner.errors import UsageError
+from tuner.ledger.journal import LOCK, first_record, recorded
+
+
+def study_folder(study: str | Path, storage: str | Path) -> Folder:
+    """Return the folder of a study that has begun.
+
+    Args:
+        study: Name of the study, or its folder.
+        storage: Folder of results that the name belongs to.
+
+    Raises:
+        UsageError: There is no such study; lists those in the storage.
+        StudyError: Its ledger is damaged.
+    """
+    studies = Folder.at(storage) / "studies"
+    for folder in (Folder.at(study), studies / str(study)):
+        if recorded(folder):
+            return folder.resolved()
+    known = [name for name in studies.names() if first_record(studies / name) is not None]
+    there = f"studies under {studies}: {', '.join(known)}" if known else f"none under {studies}"
+    raise UsageError(f"no study {str(study)!r}: {there}; give its folder, or another storage")
+
+
+@contextmanager
+def locked(study: Folder) -> Iterator[None]:
+    """Lock a study's folder for this process.
+
+    Raises:
+        UsageError: Another process runs this study.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(study.lock(LOCK, timeout_seconds=0.0))
+        except TimeoutError:
+            raise UsageError(
+                f"study {study.name!r} is running in another process ({study / LOCK}); wait for "
+                "its end, or run one under another --name"
+            ) from None
+        yield
