@@ -109,7 +109,7 @@ def test_without_a_signal_nothing_changes() -> None:
 def test_a_signal_while_the_block_ends_is_no_traceback(
     number: signal.Signals, moment: int
 ) -> None:
-    """It comes with the so manieth event in the end of the block, from its first on."""
+    """It comes with a call or return in the end of the block, the first or a later one."""
     code = f"""
 import os
 seen = []

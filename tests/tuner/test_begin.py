@@ -155,6 +155,7 @@ def test_a_study_that_cannot_begin_leaves_nothing_and_one_that_fails_says_why(
         [(state, tag, note)] = runs(study.paths.storage.local())
         assert (state, tag) == ("FAILED", reason)
         assert note.startswith(f"**Failed**: {for_markdown(reason)}\n")
+        assert "```" not in note
     # What is refused later does not touch how it ended.
     before = content(study.paths.folder.local())
     monkeypatch.setitem(run.STAGES, "features", fail(StudyExistsError("small", ["the audio"])))

@@ -345,6 +345,7 @@ def test_a_resumed_search_whose_patience_is_out_ends_without_new_trials(
     monkeypatch.setattr(study, "run_stage", run_stage)
     search_space(study)
     assert ran == [one.trial_id for one in asked[4:]]
+    assert len(list(study.ledger.records("searching"))) == unfinished
     assert study.required("searched")["trials"] == 4 + unfinished
     assert "3 trials in a row brought nothing clearly better" in study.silent.said[-1]
 
