@@ -174,18 +174,18 @@ def test_the_report_is_a_page_that_hostile_names_do_not_break(
     model: Path, tones: Path, tmp_path: Path
 ) -> None:
     hostile = shutil.copytree(model, tmp_path / "model")
+    new = dict(zip(load_bundle(model).labels, CLASSES, strict=True))
     for file in ("bundle.json", PROFILE):
         found = json.loads((hostile / file).read_text())
-        new = dict(zip(load_bundle(model).labels, CLASSES, strict=True))
         if "labels" in found:
             found["labels"] = [new[label] for label in found["labels"]]
         else:
             found["means"] = {new[label]: mean for label, mean in found["means"].items()}
         (hostile / file).write_text(json.dumps(found))
     maps = (f"--map={old}={name}" for old, name in new.items())
-    code_found, _, _ = evaluated(hostile, tones, "--report", str(tmp_path / "page.md"), *maps)
+    exit_code, _, _ = evaluated(hostile, tones, "--report", str(tmp_path / "page.md"), *maps)
     page = (tmp_path / "page.md").read_text()
-    assert code_found == 0
+    assert exit_code == 0
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", page)
     rows = [line for line in page.splitlines() if line.startswith("|")]
     # A bar in a name is escaped, so the rows of classes have as many cells as their head.
