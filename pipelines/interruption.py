@@ -40,18 +40,22 @@ class Interruption(ContextDecorator):
     The first signal raises `Interrupted` in the main thread; when the block has unwound, the
     advice is printed and the process exits with 128 and the signal's number. The exception can be
     late or lost, in compiled code that waits or in a library that catches everything. Therefore a
-    thread watches: after ``ORDERLY_SECONDS``, or at once after a second signal, it runs the last
+    thread watches: after ``orderly_seconds``, or at once after a second signal, it runs the last
     acts and ends the process.
 
     Args:
         advice: Returns what the user reads at the end; called in any thread, at any moment.
+        orderly_seconds: Time limit for the block to unwind.
 
     Attributes:
         last_acts: Functions called in order before a hard end, each for ``LAST_ACT_SECONDS``.
     """
 
-    def __init__(self, advice: Callable[[], str]) -> None:
+    def __init__(
+        self, advice: Callable[[], str], orderly_seconds: float = ORDERLY_SECONDS
+    ) -> None:
         self.advice = advice
+        self._orderly_seconds = orderly_seconds
         self.last_acts: list[Callable[[], object]] = []
         self._number: int | None = None
         self._before: dict[int, object] = {}
@@ -106,7 +110,7 @@ class Interruption(ContextDecorator):
             self._near.close()
             self._far.close()
             return
-        limit = time.monotonic() + ORDERLY_SECONDS
+        limit = time.monotonic() + self._orderly_seconds
         time.sleep(SAME_REQUEST_SECONDS)
         while select.select([self._near], [], [], 0)[0]:
             self._wait()
@@ -124,7 +128,7 @@ class Interruption(ContextDecorator):
         return number
 
     def _end(self, number: int) -> NoReturn:
-        """Say how to go on, and exit at once: Ray, cut off by half, crashes at a regular end."""
+        """Say how to go on, and exit at once: a partly started Ray crashes at a regular exit."""
         with suppress(OSError, ValueError):  # nobody listens any more
             sys.stdout.flush()
             sys.stderr.flush()

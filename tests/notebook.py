@@ -1,4 +1,4 @@
-"""The notebook in docs/: ``python -m tests.notebook`` runs it anew and keeps what it shows."""
+"""The notebook in docs/: ``python -m tests.notebook`` runs it again and keeps what it shows."""
 
 from __future__ import annotations
 

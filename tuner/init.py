@@ -39,7 +39,7 @@ def main(data: str, output: Path | None, name: str | None, storage: str) -> None
             echo(text.rstrip("\n"))
             return
         _write(file, text)
-    echo(f"{file}: look at it, change what you like, then:")
+    echo(f"{file} written; edit it if you like, then run:")
     echo(f"  python -m tuner.run {shlex.quote(str(file))}")
 
 

@@ -94,7 +94,7 @@ def disconnect() -> None:
     import ray
 
     try:
-        with suppress(Exception):  # Ray may have started by half, or died
+        with suppress(Exception):  # Ray may have only partly started, or died
             ray.shutdown()
     finally:
         end_at_once()

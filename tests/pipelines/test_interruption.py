@@ -22,7 +22,7 @@ COMMAND = """
 import ctypes, sys, time
 from pipelines.interruption import Interruption
 say = lambda text: print(text, flush=True)
-with Interruption(lambda: "to continue: this") as stop:
+with Interruption(lambda: "to continue: this", *map(float, sys.argv[2:])) as stop:
     stop.last_acts += [lambda: time.sleep(60), lambda: say("last act")]
     try:
         exec(sys.argv[1])
@@ -77,10 +77,14 @@ def test_the_first_signal_unwinds_the_command(body: str, number: signal.Signals)
     assert seconds < ORDERLY_SECONDS / 2
 
 
-@pytest.mark.parametrize("body", [SWALLOW, COMPILED])
-@pytest.mark.parametrize("is_urgent", [False, True])
-def test_a_command_that_does_not_unwind_is_ended(body: str, is_urgent: bool) -> None:
-    process = started(["-c", COMMAND, body])
+@pytest.mark.parametrize(
+    ("body", "orderly_seconds", "is_urgent"),
+    [(SWALLOW, 1.0, False), (COMPILED, 1.0, False), (COMPILED, ORDERLY_SECONDS, True)],
+)
+def test_a_command_that_does_not_unwind_is_ended(
+    body: str, orderly_seconds: float, is_urgent: bool
+) -> None:
+    process = started(["-c", COMMAND, body, str(orderly_seconds)])
     time.sleep(0.1)  # between the line and the lock
     os.kill(process.pid, signal.SIGTERM)
     if is_urgent:
@@ -88,7 +92,7 @@ def test_a_command_that_does_not_unwind_is_ended(body: str, is_urgent: bool) -> 
         os.kill(process.pid, signal.SIGINT)
     code, seconds, out, err = ended(process)
     assert (code, out, err) == (143, ["last act"], "to continue: this\n")
-    wait = 0.0 if is_urgent else ORDERLY_SECONDS
+    wait = 0.0 if is_urgent else orderly_seconds
     assert wait <= seconds < wait + LAST_ACT_SECONDS + 1.5  # of which the first act wastes its own
     assert ORDERLY_SECONDS + 2 * LAST_ACT_SECONDS < 10
 

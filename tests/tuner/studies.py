@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pipelines.storage import Folder
+from tuner.ledger.journal import Ledger
 
 LABELS = ["bass", "house", "techno"]
 CONFUSION = [[5, 1, 0], [0, 6, 0], [1, 2, 4]]
@@ -186,3 +190,14 @@ def finished_study(name: str = "quick", passed: bool = True) -> list[dict[str, A
     script.add("ensemble", rows=[vote(*row) for row in VOTES], problems=[])
     script.add("study_end", status="completed", seconds={"total": 42.0})
     return script.records
+
+
+def write_study(storage: Path, num_records: int | None = None) -> Path:
+    """Write the ledger of a study, or the first records of it; returns the study's folder."""
+    folder = storage / "studies" / "quick"
+    ledger = Ledger(Folder(folder))
+    for record in finished_study()[:num_records]:
+        fields = {k: v for k, v in record.items() if k not in ("seq", "time_ms", "kind")}
+        ledger.append(record["kind"], **fields)
+    ledger.close()
+    return folder

@@ -15,23 +15,12 @@ from matplotlib.figure import Figure
 import tuner
 from pipelines.audio import decode
 from pipelines.errors import UserError
-from pipelines.storage import Folder
-from tests.tuner.studies import CONFUSION, LABELS, finished_study
+from tests.tuner.studies import CONFUSION, LABELS, write_study
 from tests.tuner.test_predict import RATE, model, track  # noqa: F401 - fixtures
 from tuner.errors import ConfigError, UsageError
-from tuner.ledger.journal import FILE, Ledger
+from tuner.ledger.journal import FILE
 from tuner.predict import predict_file
 from tuner.training.exported import load_bundle
-
-
-def write_study(folder: Path, num_records: int | None = None) -> Path:
-    """Write the ledger of a study, or the first records of it."""
-    ledger = Ledger(Folder(folder / "studies" / "quick"))
-    for record in finished_study()[:num_records]:
-        fields = {k: v for k, v in record.items() if k not in ("seq", "time_ms", "kind")}
-        ledger.append(record["kind"], **fields)
-    ledger.close()
-    return folder / "studies" / "quick"
 
 
 @pytest.fixture(scope="module")

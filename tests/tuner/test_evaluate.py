@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipelines.features.extract import transform
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import build_here
+from tests.hostile_names import CLASSES
 from tuner.errors import CheckpointError
 from tuner.evaluate import main
 from tuner.evaluation.page import code, plain
@@ -171,10 +173,24 @@ def test_data_without_a_known_class_is_refused(model: Path, tmp_path: Path) -> N
 def test_the_report_is_a_page_that_hostile_names_do_not_break(
     model: Path, tones: Path, tmp_path: Path
 ) -> None:
-    evaluated(model, tones, "--report", str(tmp_path / "page.md"))
+    hostile = shutil.copytree(model, tmp_path / "model")
+    new = dict(zip(load_bundle(model).labels, CLASSES, strict=True))
+    for file in ("bundle.json", PROFILE):
+        found = json.loads((hostile / file).read_text())
+        if "labels" in found:
+            found["labels"] = [new[label] for label in found["labels"]]
+        else:
+            found["means"] = {new[label]: mean for label, mean in found["means"].items()}
+        (hostile / file).write_text(json.dumps(found))
+    maps = (f"--map={old}={name}" for old, name in new.items())
+    exit_code, _, _ = evaluated(hostile, tones, "--report", str(tmp_path / "page.md"), *maps)
     page = (tmp_path / "page.md").read_text()
+    assert exit_code == 0
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", page)
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in rows[:5]}) == 1
+    # A bar in a name is escaped, so the rows of classes have as many cells as their head.
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows[:5]}) == 1
+    assert "<b>" not in re.sub("`+[^\n]*?`+", "", page)
     assert code("a|`b`\n\x1b[2J") == "``a\\|`b`\\n\\x1b[2J``"
     assert plain("hip_hop *x* <b> [a](b) $1") == "hip_hop \\*x\\* \\<b\\> \\[a\\](b) \\$1"
 

@@ -11,23 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.storage import Folder
-from tests.tuner.studies import finished_study
+from tests.tuner.studies import finished_study, write_study
 from tests.tuner.test_registry import make_bundle
-from tuner.ledger.journal import LOCK, Ledger, recorded
+from tuner.ledger.journal import LOCK, recorded
 from tuner.ledger.summary import Registration
 from tuner.report.__main__ import main
 from tuner.tracking import registry, replay
 from tuner.tracking.card import escaped, facts_of
-
-
-def write_study(storage: Path, num_records: int | None = None) -> Path:
-    folder = storage / "studies" / "quick"
-    ledger = Ledger(Folder.at(folder))
-    for record in finished_study()[:num_records]:
-        fields = {k: v for k, v in record.items() if k not in ("seq", "time_ms", "kind")}
-        ledger.append(record["kind"], **fields)
-    ledger.close()
-    return folder
 
 
 def call(*words: str | Path) -> tuple[int, str]:

@@ -89,6 +89,7 @@ def test_init_writes_a_file_that_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (plan.exit_code, plan.stderr) == (0, "")
     assert plan.stdout.splitlines()[0] == "study        My-music-80-s-more"
     before = file.read_text()
+    monkeypatch.setattr("tuner.init.starter_of", lambda *_: before)  # another look takes seconds
     again = CliRunner().invoke(main, [str(data)])
     assert again.exit_code == 2
     assert again.stderr == f"error: {file} exists; write -o OTHER, or delete it\n"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,9 +152,9 @@ class Study:
 
     def plot_trials(self) -> Figure:
         """Draw the metric over epochs, a line for each trial of the search."""
-        from tuner.report.page import learning_curves_of
+        from tuner.report.page import learning_curves
 
-        return _figure(*learning_curves_of(self._summary))
+        return _shown(learning_curves(self._summary))
 
     def plot_confusion(self) -> Figure:
         """Draw the confusions on the test tracks.
@@ -167,7 +165,7 @@ class Study:
         from tuner.report.score_figures import confusion_matrix
 
         test = self._tested()
-        return _figure(confusion_matrix, test.confusion, test.labels)
+        return _shown(confusion_matrix(test.confusion, test.labels))
 
     def _tested(self) -> Evaluation:
         if self._summary.test is None:
@@ -184,20 +182,14 @@ class Study:
         return load_model(self.folder / "model")
 
 
-def _figure(drawn: Callable[..., object], *arguments: object) -> Figure:
-    """Return a figure of the report as matplotlib has it."""
-    import matplotlib as mpl
-
-    from tuner.report.figures import STYLE
-
+def _shown(figure: Figure) -> Figure:
+    """Let a notebook show figures: without pyplot, it would print the name of their class."""
     if "IPython" in sys.modules:
         from IPython import get_ipython
         from IPython.core.pylabtools import select_figure_formats
 
-        if shell := get_ipython():  # without pyplot, a notebook would show the name of the class
+        if shell := get_ipython():
             select_figure_formats(shell, {"png"})
-    with mpl.rc_context(STYLE):
-        figure: Figure = inspect.unwrap(drawn)(*arguments)
     return figure
 
 

@@ -38,7 +38,7 @@ class Importance(NamedTuple):
 
 @dataclass(frozen=True)
 class Importances:
-    """The settings of a search by importance, or the reason why none is told.
+    """The settings of a search by importance, or the reason why there are none.
 
     Attributes:
         settings: The settings, the most important one first.
@@ -86,8 +86,8 @@ def importances(study: Summary) -> Importances:
     if explained <= 0:
         return Importances(
             explained=explained,
-            reason=f"{len(rows)} trials do not show which settings matter: a forest of them "
-            "predicts trials that it has not seen no better than their mean does",
+            reason=f"{len(rows)} trials do not show which settings matter: a random forest "
+            "predicts held-out trials no better than their mean does",
         )
     low, middle, high = np.percentile(found[:, :-1], [10, 50, 90], axis=0)
     listed = (Importance(*one) for one in zip(names, middle, low, high, strict=True))

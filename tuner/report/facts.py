@@ -27,14 +27,6 @@ MAX_CLASSES = 16  # in the table at once
 MAX_WEAK = 3  # weak classes that the caveats name
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as people say it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
 # -- the score
 
 
@@ -47,9 +39,9 @@ def headline(study: Summary) -> str:
     always = majority["accuracy"] if majority else study.test.commonest_share
     model = "" if study.is_fused or study.winner is None else f", {study.winner.model},"
     return (
-        f"The {study.tested}{model} names the right class for {right} of {scores['tracks']} test "
-        f"tracks ({scores['accuracy']:.0%}). Guessing among the {k} classes would be right for "
-        f"{1 / k:.0%}, always naming the most common one for {always:.0%}."
+        f"The {study.tested}{model} classifies {right} of {scores['tracks']} test tracks "
+        f"correctly ({scores['accuracy']:.0%}). Random guessing among {k} classes would get "
+        f"{1 / k:.0%} right, always predicting the most common one {always:.0%}."
     )
 
 
@@ -66,7 +58,7 @@ def score_lines(study: Summary) -> list[ScoreLine]:
     found = gain(study)
     if found and found.on_test:
         others.append(ScoreLine("the first configuration", found.before))
-    others.append(ScoreLine("guessing, each class equally often", chance))
+    others.append(ScoreLine("random guessing", chance))
     others.sort(key=lambda one: -one.score)
     scores = test.metrics
     tested = ScoreLine(f"the {study.tested}", scores["f1_macro"], scores["ci95"], is_tested=True)
@@ -74,13 +66,13 @@ def score_lines(study: Summary) -> list[ScoreLine]:
 
 
 def bought(study: Summary) -> tuple[str, str]:
-    """Return what tuning bought: a short figure, and what it means."""
+    """Return the gain from tuning: a short figure, and what it means."""
     if study.winner is None:
-        return "nothing", "no trial has succeeded"
+        return "none", "no trial has succeeded"
     if len(study.trials) < 2:
-        return "nothing", "a single configuration was tried"
+        return "none", "a single configuration was tried"
     if (found := gain(study)) is None:
-        return "nothing", (
+        return "none", (
             f"the first of {len(study.trials)} configurations that ran to its end is the winner"
         )
     return f"{found.difference:+.3f}", (
@@ -153,12 +145,12 @@ def calibration_in_words(study: Summary) -> str:
     found = study.test.reliability if study.test else {}
     if not found:
         return ""
-    mean = f"The mean gap to the line is {found['after']['ece']:.2f}"
+    mean = f"The expected calibration error is {found['after']['ece']:.2f}"
     if found["before"] != found["after"]:
-        mean += f", {found['before']['ece']:.2f} before the probabilities were calibrated"
+        mean += f", {found['before']['ece']:.2f} before calibration"
     return (
-        "Test tracks by confidence; below the line the model is too sure, and bars are 95 % "
-        f"intervals. {mean}."
+        "Test tracks binned by confidence; below the line the model is overconfident, and bars "
+        f"are 95 % intervals. {mean}."
     )
 
 
@@ -189,10 +181,10 @@ def _heard(study: Summary, folder: Folder) -> Iterator[Heard]:
             sound = _inline(folder.read_bytes(one.sound), "audio/mpeg")
             picture = _inline(folder.read_bytes(one.picture), "image/png")
         except OSError as error:
-            yield Heard(one, "", "", f"its sound is gone: {error}")
+            yield Heard(one, "", "", f"the audio cannot be read: {error}")
             continue
         if (left := left - len(sound) - len(picture)) < 0:
-            yield Heard(one, "", "", f"its sound is left out, in {folder / one.sound}")
+            yield Heard(one, "", "", f"left out to keep this page small; see {folder / one.sound}")
             continue
         yield Heard(one, sound, picture, "")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -47,25 +45,21 @@ STYLE: dict[Any, Any] = {
 _TIP = "tip "
 _UNUSED_ID = re.compile(r' id="(?![mpC]?[0-9a-f]{8,}"|tip )[^"]*"')
 
-P = ParamSpec("P")
+styled = mpl.rc_context(STYLE)  # a decorator of functions that draw a figure
 
 
-def drawn(paint: Callable[P, Figure]) -> Callable[P, str]:
-    """Call a function in the style of the report, and return its figure as SVG for the page."""
+def as_svg(figure: Figure, name: str) -> str:
+    """Return a figure as SVG for the page; each needs a name of its own.
 
-    @functools.wraps(paint)
-    def draw(*args: P.args, **kwargs: P.kwargs) -> str:
-        # Equal studies get equal pages, and no two figures share the names of their parts.
-        with mpl.rc_context({**STYLE, "svg.hashsalt": paint.__name__}), warnings.catch_warnings():
-            # The browser has other fonts than the one that measures the text here.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            buffer = io.StringIO()
-            paint(*args, **kwargs).savefig(
-                buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-            )
-        return _slimmed(buffer.getvalue())
-
-    return draw
+    Equal studies get equal pages, and no two figures share the ids of their parts.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # The browser has other fonts than the one that measures the text here.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        metadata = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    return _slimmed(buffer.getvalue())
 
 
 def _slimmed(svg: str) -> str:

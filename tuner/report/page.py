@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
 
+from pipelines.build.console import duration
 from tuner.errors import decorating
 from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
@@ -17,10 +18,13 @@ from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
+from tuner.report.figures import as_svg
 from tuner.report.leaderboard import as_csv, leaderboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from matplotlib.figure import Figure
 
     from pipelines.storage import Folder
     from tuner.ledger.summary import Summary
@@ -56,6 +60,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     page = environment.get_template(TEMPLATE).render(
         study=summary,
         facts=facts,
+        duration=duration,
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
         doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
         gain=facts.bought(summary),
@@ -74,7 +79,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     folder.write_text("report.html", page)
 
 
-def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[], str]]]:
+def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield the figures that the study has data for, by name, to be drawn."""
     marks = search_figures.Marks.of(study)
     unit = "folds so far" if num_folds(study.config) else "epoch"
@@ -82,8 +87,7 @@ def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[],
         lines = _compared_with(study)
         yield "best_so_far", partial(search_figures.best_so_far, steps, marks, lines)
     if any(len(row.history) > 1 for row in study.trials):
-        draw, *arguments = learning_curves_of(study)
-        yield "history", partial(draw, *arguments)
+        yield "history", partial(learning_curves, study)
     # After a cross-validation only the mean over its folds is known.
     if study.winner and len(study.winner.history) > 1 and not num_folds(study.config):
         yield "losses", partial(training_figures.losses, study.winner, unit)
@@ -103,11 +107,11 @@ def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[],
         yield "lr_finder", partial(training_figures.learning_rates, **finder)
 
 
-def learning_curves_of(study: Summary) -> tuple[Any, ...]:
-    """Return the function that draws the learning curves of a study, and its arguments."""
+def learning_curves(study: Summary) -> Figure:
+    """Draw the learning curves of a study's trials."""
     unit = "folds so far" if num_folds(study.config) else "epoch"
     marks, stops = search_figures.Marks.of(study), course.rungs(study.config)
-    return training_figures.learning_curves, study.trials, marks, stops, unit
+    return training_figures.learning_curves(study.trials, marks, stops, unit)
 
 
 def _compared_with(study: Summary) -> dict[str, float]:
@@ -118,7 +122,7 @@ def _compared_with(study: Summary) -> dict[str, float]:
 
 def _figures_of_settings(
     study: Summary, found: importance.Importances
-) -> Iterator[tuple[str, Callable[[], str]]]:
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield importance, parallel coordinates, and a slice for each setting, to be drawn."""
     names, rows = [one.name for one in found.settings] or importance.searched(study), study.ranked
     if len(rows) < FEWEST_IN_A_SLICE:
@@ -138,13 +142,13 @@ def _figures_of_settings(
 
 
 def _drawn(
-    figures: Iterable[tuple[str, Callable[[], str]]],
+    figures: Iterable[tuple[str, Callable[[], Figure]]],
 ) -> tuple[dict[str, str], list[str]]:
     """Draw figures; return them as SVG by name, and why some are missing."""
     pictures, problems = {}, []
     for name, draw in figures:
         try:
-            pictures[name] = draw()
+            pictures[name] = as_svg(draw(), name)
         except Exception as error:  # noqa: BLE001  # a figure may not cost the page
             problems.append(f"figure {name}: {str(error) or type(error).__name__}")
     return pictures, problems

@@ -1,4 +1,4 @@
-"""Figures of a score: beside chance and baselines, by class, and by confidence."""
+"""Figures of a score: compared with chance and baselines, by class, and by confidence."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tuner.report.figures import (
     WARM,
     WIDTH,
     axes_of,
-    drawn,
     figure_of,
     legend,
     short,
+    styled,
 )
 from tuner.training.uncertainty import exact_interval
 
@@ -47,7 +47,7 @@ class ScoreLine(NamedTuple):
     is_tested: bool = False
 
 
-@drawn
+@styled
 def scores(lines: Sequence[ScoreLine], name: str) -> Figure:
     """Draw scores from 0 to 1, one below the other, with their intervals."""
     axes = axes_of(0.42 * len(lines) + 0.45, name)
@@ -69,7 +69,7 @@ def scores(lines: Sequence[ScoreLine], name: str) -> Figure:
     return figure_of(axes)
 
 
-@drawn
+@styled
 def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure:
     """Draw counts ``[k, k]``: true classes in rows, predictions in columns, shaded by row."""
     k = len(labels)
@@ -97,17 +97,17 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure
     return figure_of(axes)
 
 
-@drawn
+@styled
 def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Draw how often the model is right over how sure it is, with 95 % intervals.
+    """Draw accuracy over confidence, with 95 % intervals.
 
     Args:
         bins: Tracks by confidence, ``before`` and ``after`` calibration.
     """
-    axes = axes_of(3.0, "confidence of the model", "share of tracks that are right")
+    axes = axes_of(3.0, "confidence of the model", "accuracy")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
     axes.annotate(
-        "sure and right equally often", (0.3, 0.3), rotation=27, color=SOFT, fontsize=8,
+        "perfect calibration", (0.3, 0.3), rotation=27, color=SOFT, fontsize=8,
         xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
     )  # fmt: skip
     for one in bins["after"]:

@@ -19,12 +19,12 @@ from tuner.report.figures import (
     WIDTH,
     about,
     axes_of,
-    drawn,
     figure_of,
     legend,
     log_axis,
     look_of,
     short,
+    styled,
     tip,
 )
 
@@ -85,7 +85,7 @@ class Marks(NamedTuple):
             axes.plot(x, y, "o", markersize=10, alpha=0.01, gid=tip(about(row, self.metric)))
 
 
-@drawn
+@styled
 def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float]) -> Figure:
     """Draw each trial when it ended, the best value so far, and values to compare with."""
     minutes = [step.minutes for step in steps]
@@ -114,10 +114,10 @@ def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float])
     return figure_of(axes)
 
 
-@drawn
+@styled
 def importance(settings: Sequence[Importance]) -> Figure:
     """Draw the importance of settings as bars with their uncertainty, the largest on top."""
-    axes = axes_of(0.3 * len(settings) + 0.6, "share of the differences between trials")
+    axes = axes_of(0.3 * len(settings) + 0.6, "share of the variance between trials")
     for y, one in zip(range(len(settings), 0, -1), settings, strict=True):
         axes.barh(y, max(0.0, one.share), color=ACCENT, alpha=0.75, height=0.6)
         axes.plot([one.low, one.high], [y, y], color=INK, linewidth=1.4)
@@ -130,7 +130,7 @@ def importance(settings: Sequence[Importance]) -> Figure:
     return figure_of(axes)
 
 
-@drawn
+@styled
 def slice_of(name: str, rows: Sequence[TrialRow], marks: Marks) -> Figure:
     """Draw the metric over one setting."""
     axes = axes_of(1.8, short(name, 28), marks.metric, width=WIDTH / 2)
@@ -176,7 +176,7 @@ def _on_axis(values: Sequence[Any]) -> tuple[list[float], str, str]:
     return ((scaled - scaled.min()) / spread).tolist(), f"{low:.3g}", f"{high:.3g}"
 
 
-@drawn
+@styled
 def parallel_coordinates(
     names: Sequence[str], rows: Sequence[TrialRow], metric: str, maximise: bool
 ) -> Figure:
@@ -222,7 +222,7 @@ def _axis_line(axes: Axes, y: float, name: str, low: str, high: str) -> None:
         )  # fmt: skip
 
 
-@drawn
+@styled
 def families(found: Sequence[Family], marks: Marks) -> Figure:
     """Draw the values of each model's trials on a line of its own, with their median."""
     axes = axes_of(0.36 * len(found) + 0.6, marks.metric)

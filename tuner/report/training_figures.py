@@ -16,10 +16,10 @@ from tuner.report.figures import (
     WARM,
     about,
     axes_of,
-    drawn,
     figure_of,
     legend,
     log_axis,
+    styled,
     tip,
     whole_numbers,
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MARKS = {State.FAILED: "x", State.STOPPED_EARLY: "|"}
 
 
-@drawn
+@styled
 def learning_curves(
     rows: Sequence[TrialRow], marks: Marks, rungs: Sequence[int], unit: str
 ) -> Figure:
@@ -67,7 +67,7 @@ def learning_curves(
     return figure_of(axes)
 
 
-@drawn
+@styled
 def losses(row: TrialRow, unit: str) -> Figure:
     """Draw the training and the validation loss of one trial."""
     axes = axes_of(3.0, unit, "loss, in nats")
@@ -81,7 +81,7 @@ def losses(row: TrialRow, unit: str) -> Figure:
     if row.best_epoch is not None:
         axes.axvline(row.best_epoch, color=SOFT, linewidth=1, linestyle=":")
         axes.annotate(
-            "kept", (row.best_epoch, 1), xycoords=("data", "axes fraction"), color=SOFT,
+            "best epoch", (row.best_epoch, 1), xycoords=("data", "axes fraction"), color=SOFT,
             fontsize=8, xytext=(-2, -2), textcoords="offset points", ha="right", va="top",
         )  # fmt: skip
     whole_numbers(axes)
@@ -89,7 +89,7 @@ def losses(row: TrialRow, unit: str) -> Figure:
     return figure_of(axes)
 
 
-@drawn
+@styled
 def learning_rates(
     rates: Sequence[float], losses: Sequence[float | None], suggestion: float | None
 ) -> Figure:
