@@ -115,6 +115,35 @@ def test_tracks_that_the_model_learned_from_are_found_by_their_samples(
     assert any(learned in one for one in found["warnings"])
 
 
+def test_a_track_of_eleven_minutes_gets_the_votes_of_prediction(
+    model: Path, tmp_path: Path
+) -> None:
+    """Its last minute sounds different, and is 20 dB quieter than the ten before it."""
+    rate, loaded = 8000, load_bundle(model)
+    t = np.arange(660 * rate) / rate
+    samples = 0.2 * np.sin(2 * np.pi * 440 * t)
+    samples[600 * rate :] = 0.02 * np.random.default_rng(3).normal(size=60 * rate)
+    track = tmp_path / "data" / loaded.labels[0] / "long.wav"
+    track.parent.mkdir(parents=True)
+    soundfile.write(track, samples, rate)
+    (tmp_path / "part.csv").write_text(
+        f"path,label,start,end\n{track.relative_to(tmp_path)},{loaded.labels[0]},590,650\n"
+    )
+    whole, last = predict_file(track, loaded), tmp_path / "last.wav"
+    soundfile.write(last, samples[590 * rate : 650 * rate], rate)
+    for data, wanted in (
+        (tmp_path / "data", whole), (tmp_path / "part.csv", predict_file(last, loaded))
+    ):  # fmt: skip
+        _, found, _ = evaluated(model, data)
+        shares = wanted.probabilities
+        assert found["log_loss"] == pytest.approx(-np.log(shares[loaded.labels[0]]), abs=1e-4)
+    assert whole.clips == 4  # two of each section
+    _, found, _ = evaluated(model, tmp_path / "data")
+    assert found["distance"]["length"]["median"] == 600
+    wanted = 20 * np.log10(0.2 / np.sqrt(2))  # of a sine
+    assert found["distance"]["level"]["median"] == pytest.approx(wanted, abs=0.01)
+
+
 def test_a_change_of_level_or_length_is_told_with_its_size(
     model: Path, tones: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from pipelines.plain_text import printable
 from tuner.errors import UsageError
 from tuner.evaluation.distance import Distance, distance_of
-from tuner.evaluation.listening import Heard, Unreadable, listen
+from tuner.evaluation.measuring import MeasuredTrack, Unreadable, predict_and_measure
 from tuner.ledger.trust import Evaluation
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import Reliability, reliability
@@ -201,16 +201,16 @@ def evaluate(
             f"the model knows none of the classes {_listed(sorted(given))}; it knows "
             f"{_listed(labels)}{hints}; --map THEIRS=OURS renames a class"
         )
-    found = list(listen(model, catalog, progress))
-    heard = [_renamed(one, names) for one in found if isinstance(one, Heard)]
+    found = list(predict_and_measure(model, catalog, progress))
+    tracks = [_renamed(one, names) for one in found if isinstance(one, MeasuredTrack)]
     unreadable = tuple(one for one in found if isinstance(one, Unreadable))
-    unknown = Counter(one.label for one in heard if one.label not in labels)
-    known = np.array([one.label in labels for one in heard])
+    unknown = Counter(one.label for one in tracks if one.label not in labels)
+    known = np.array([one.label in labels for one in tracks])
     if not known.any():
         first = f", for example {unreadable[0].path}: {unreadable[0].reason}" if unreadable else ""
         raise UserError(f"no track of a class that the model knows can be read{first}")
-    distance = distance_of(model, heard)
-    judged = [one for one, is_known in zip(heard, known, strict=True) if is_known]
+    distance = distance_of(model, tracks)
+    judged = [one for one, is_known in zip(tracks, known, strict=True) if is_known]
     truth = np.array([labels.index(one.label) for one in judged])
     soft = np.stack([one.soft for one in judged])
     hard = np.stack([one.hard for one in judged])
@@ -259,8 +259,8 @@ def _scores(evaluation: Evaluation) -> str:
     return ", ".join(found)
 
 
-def _renamed(one: Heard, names: Mapping[str, str]) -> Heard:
-    return one if one.label not in names else Heard(**{**vars(one), "label": names[one.label]})
+def _renamed(one: MeasuredTrack, names: Mapping[str, str]) -> MeasuredTrack:
+    return replace(one, label=names.get(one.label, one.label))
 
 
 def _alike(unknown: Iterable[str], labels: Sequence[str]) -> Iterator[str]:
