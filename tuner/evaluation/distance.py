@@ -164,10 +164,10 @@ class Distance:
             if exact_interval(share, len(self.outside))[0] > self.expected:
                 verdict = "more than expected"
                 if share >= FEW_OUTSIDE:
-                    verdict += ", and the score of the study does not hold for them"
+                    verdict += "; do not expect the study's score on them"
             yield (
-                f"{share:.0%} of your tracks sound unlike the training tracks of every class, "
-                f"where {self.expected:.0%} of the tracks that the study held out do: {verdict}"
+                f"{share:.0%} of your tracks are outliers ({self.expected:.0%} of the held-out "
+                f"tracks): {verdict}"
             )
         yield from (str(one) for one in self.quantities if one.stands_out)
         if self.shares and self.share_difference >= FEW_SHARES:
@@ -175,7 +175,7 @@ class Distance:
                 self.shares.items(), key=lambda item: abs(item[1][0] - item[1][1])
             )
             yield (
-                f"the classes are shared out differently, most of all {name!r}: {here:.0%} of "
+                f"the class shares differ, most for {name!r}: {here:.0%} of "
                 f"your tracks, {there:.0%} of the training tracks"
             )
         far = [(d, name) for name, d in self.classes.items() if d > 1 + self.counts[name] ** -0.5]

@@ -14,7 +14,7 @@ from pipelines.plain_text import printable
 from tuner.errors import UsageError
 from tuner.evaluation.distance import Distance, distance_of
 from tuner.evaluation.measuring import MeasuredTrack, Unreadable, predict_and_measure
-from tuner.ledger.trust import Evaluation
+from tuner.ledger.trust import Evaluation, scores_in_words
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import Reliability, reliability
 
@@ -100,10 +100,10 @@ class Result:
                 else ""
             )
         if self.evaluation.is_guessing:
-            yield "the model is no better than guessing here, as far as these tracks can tell"
+            yield "on these tracks the model cannot be told from guessing"
         low, high = self.evaluation.metrics["accuracy_ci95"]
         if not low <= self.confidence <= high:
-            how = "too sure" if self.confidence > high else "less sure than it could be"
+            how = "overconfident" if self.confidence > high else "underconfident"
             yield (
                 f"the model is {how}: its mean confidence is {self.confidence:.2f}, its accuracy "
                 f"{self.evaluation.metrics['accuracy']:.2f}"
@@ -115,12 +115,12 @@ class Result:
 
     def _seen_before(self, judged: int) -> Iterator[str]:
         if learned := self.seen.get("train"):
-            rest = "no figure here is to be believed"
+            rest = "these scores cannot be trusted"
             if self.fresh:
-                rest = f"on the other {self.fresh.metrics['tracks']}, {_scores(self.fresh)}"
+                rest = f"on the others, {scores_in_words(self.fresh.metrics, with_accuracy=True)}"
             yield f"the model learned from {learned} of these {judged} tracks: {rest}"
         if chosen := self.seen.get("val"):
-            yield f"the model was chosen on {chosen} of these tracks, so the figures flatter it"
+            yield f"the model was chosen on {chosen} of these tracks: these scores are optimistic"
         if tested := self.seen.get("test"):
             yield f"{tested} of these tracks are the test tracks of the model's own study"
 
@@ -164,8 +164,8 @@ class Result:
         share, labels = self.evaluation.commonest_share, self.evaluation.labels
         commonest = labels[int(self.evaluation.confusion.sum(1).argmax())]
         return (
-            f"{_scores(self.evaluation)} on {self.evaluation.metrics['tracks']} tracks; always "
-            f"saying {commonest!r} would be right for {share:.2f} of them"
+            f"{scores_in_words(self.evaluation.metrics, with_accuracy=True)}; always saying "
+            f"{commonest!r} would be right for {share:.2f} of them"
         )
 
     def _predicted(self, names: Sequence[str]) -> int:
@@ -247,16 +247,6 @@ def _evaluation(labels: list[str], truth: Any, soft: Any, hard: Any) -> Evaluati
         "tracks": len(truth),
     }
     return Evaluation(scores, labels, metrics.confusion(truth, predicted, k), None)
-
-
-def _scores(evaluation: Evaluation) -> str:
-    of, found = evaluation.metrics, []
-    for name, key, interval in (
-        ("accuracy", "accuracy", "accuracy_ci95"), ("macro F1", "f1_macro", "ci95")
-    ):  # fmt: skip
-        low, high = of[interval]
-        found.append(f"{name} {of[key]:.3f} (95 % {low:.3f} to {high:.3f})")
-    return ", ".join(found)
 
 
 def _renamed(one: MeasuredTrack, names: Mapping[str, str]) -> MeasuredTrack:

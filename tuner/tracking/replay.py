@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import TrackingError
 from tuner.ledger.selection import FUSION
 from tuner.ledger.states import State
-from tuner.tracking import card, registry
+from tuner.tracking import registry, version_facts
 from tuner.tracking.mlflow_tracker import MlflowTracker, open_tracker
 from tuner.training.bundle import BUNDLE
 
@@ -70,6 +70,6 @@ def _register(records: Sequence[Record], bundle: Path, name: str, tracker: Mlflo
     trials = {one["trial_id"]: one for one in records if one["kind"] == "trial"}
     own = [f"final-{tested}", tested] if tested != FUSION else [FUSION]
     final = next((trial_id for trial_id in own if trial_id in trials), tested)
-    facts = card.facts_of(records, registry.fingerprint_of(bundle))
+    facts = version_facts.facts_of(records, registry.fingerprint_of(bundle))
     done = registry.register(tracker.uri, tracker.run_id(final), bundle, name, facts)
     return f"model: {done.reason}"
