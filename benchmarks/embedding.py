@@ -46,7 +46,7 @@ def predicted(
     from pipelines.features.networks.frozen import build_frozen
     from pipelines.settings import ClipSpec
     from tuner.models.heads import Linear
-    from tuner.predict import predict_file
+    from tuner.prediction.answer import predict_file
     from tuner.training.bundle import Bundle
     from tuner.training.predictor import Predictor
     from tuner.training.recipe import Crops

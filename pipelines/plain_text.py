@@ -15,7 +15,8 @@ _CONTROLS = re.compile(
 )
 # A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-_MARKDOWN = re.compile(r"([\\`*_\[\]#|~])")
+# An underscore within a word is no markup, and neither is an ampersand that begins no entity.
+_MARKDOWN = re.compile(r"[\\`*\[\]#|~$<>]|(?<![^\W_])_|_(?![^\W_])|&(?=[#\w]+;)")
 
 
 def printable(text: object) -> str:
@@ -36,7 +37,20 @@ def for_cell(value: object) -> object:
 
 def for_markdown(text: object) -> str:
     """Return text as one line that Markdown shows as it is: no links, no HTML, no formulas."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(printable(text), quote=False))
+
+    def escape(found: re.Match[str]) -> str:
+        mark = found[0]
+        return html.escape(mark) if mark in "<>&" else f"\\{mark}"
+
+    return _MARKDOWN.sub(escape, printable(text))
+
+
+def code(text: object) -> str:
+    """Return text as a code span, in which nothing is markup, also within a table."""
+    shown = printable(text).replace("|", "\\|")
+    ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    gap = " " if shown[:1] in ("`", " ", "") or shown[-1:] in ("`", " ") else ""
+    return f"{ticks}{gap}{shown}{gap}{ticks}"
 
 
 def echo(text: object, err: bool = False) -> None:

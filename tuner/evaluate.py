@@ -37,7 +37,7 @@ LINE_SECONDS = 10.0  # between lines of progress
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def main(model: str, data: str, **options: Any) -> None:
-    """Judge MODEL on other labelled audio, and say how far it is from the training data.
+    """Score MODEL on other labelled audio and report its distance from the training data.
 
     DATA is a folder of class folders, a manifest, or a URI of either.
     """

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipelines.interruption import Interruption
     from tuner.training.predictor import TrainedModel
 
-__all__ = ["Prediction", "audio_files", "load_model", "main", "predict_file"]
-
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @takes_model

@@ -21,7 +21,7 @@ from benchmarks.serving import load
 from tests.loopback import free_ports
 from tests.tuner.studies import Script
 from tests.tuner.test_registry import FACTS, make_bundle
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.tracking.registry import register
 from tuner.training.exported import load_bundle

@@ -233,7 +233,8 @@ def test_votes_beside_the_winner_agree_with_what_is_known_of_it(study) -> None:
 
 def test_the_test_score_is_that_of_predicting_the_test_files(study) -> None:
     """Two roads to one number: stored feature rows, and audio files through predict."""
-    from tuner.predict import load_model, predict_file
+    from tuner.prediction.answer import predict_file
+    from tuner.prediction.loading import load_model
 
     ran, found, _ = study
     spec = found["best"]["config"]["features"]["n_mels"]

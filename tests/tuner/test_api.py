@@ -19,7 +19,7 @@ from tests.tuner.studies import CONFUSION, LABELS, write_study
 from tests.tuner.test_predict import RATE, model, track  # noqa: F401 - fixtures
 from tuner.errors import ConfigError, UsageError
 from tuner.ledger.journal import FILE
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.training.exported import load_bundle
 
 
@@ -153,8 +153,8 @@ def test_samples_are_predicted_as_their_file_is(model: Path, track: Path) -> Non
 @pytest.mark.parametrize(
     ("samples", "rate", "words"),
     [
-        (np.zeros(8000), None, "samples need their rate"),
-        (np.zeros(8000), 0, "samples need their rate"),
+        (np.zeros(8000), None, "samples need their sample rate"),
+        (np.zeros(8000), 0, "samples need their sample rate"),
         (np.zeros((2, 8000)), RATE, r"got \[2, 8000\]; transpose"),
         (np.zeros(8000, np.uint8), RATE, "got uint8"),
         (np.zeros(8000), RATE, "^samples: E_SILENT"),

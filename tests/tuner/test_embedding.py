@@ -23,12 +23,12 @@ from tests.conftest import write_tones
 from tests.tuner.studies import finished_study
 from tuner.config import Experiment, loads
 from tuner.errors import CheckpointError, ConfigError
+from tuner.evaluation.waveform_models import WaveformModel
 from tuner.ledger.doubts import doubts
 from tuner.ledger.summary import summarise
 from tuner.models.musicnn import Musicnn
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.study.preflight import check_weights
-from tuner.tracking.program import WaveformModel
 from tuner.training.exported import load_bundle
 from tuner.training.feed import Alone
 from tuner.trials.assembly import TrialSpec

@@ -22,7 +22,7 @@ from tests.tuner.test_registry_song import song_bundle
 from tuner.evaluation import programs
 from tuner.evaluation.exporting import export
 from tuner.export import main
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.training.bundle import save_bundle
 from tuner.training.exported import load_exported, member_folder, save_fusion
 from tuner.training.predictor import Predictor
@@ -147,8 +147,9 @@ def test_the_card_tells_data_score_licences_and_verdict(
         "accuracy": 0.75, "f1": 0.7,
     }  # fmt: skip
     for told in (
-        "0.750 (95 % interval 0.500 to 0.900)", "Leakage audit of its data: passed",
-        "temperature 1.50", "Only 9 \\<b\\>tracks\\</b\\>.", "It contains no published weights.",
+        "accuracy 0.750 (95 % interval over tracks 0.500 to 0.900), 20 tracks",
+        "Leakage audit of its data: passed", "temperature 1.50",
+        "Only 9 &lt;b&gt;tracks&lt;/b&gt;.", "It contains no published weights.",
         "``a\\|`<script>`: {x``",
     ):  # fmt: skip
         assert told in body

@@ -23,7 +23,7 @@ from tests.conftest import write_tones
 from tests.tuner.training_inputs import make_arrays, make_recipe, vary
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.training.array_feed import ArrayFeed
 from tuner.training.arrays import Arrays, open_arrays
 from tuner.training.bundle import Bundle, save_bundle

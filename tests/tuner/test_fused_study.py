@@ -25,7 +25,8 @@ from tuner.ledger.doubts import doubts
 from tuner.ledger.journal import Ledger, StudyPaths
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import summarise
-from tuner.predict import load_model, predict_file
+from tuner.prediction.answer import predict_file
+from tuner.prediction.loading import load_model
 from tuner.report.result import result_lines
 from tuner.study import finish
 from tuner.study.context import Context

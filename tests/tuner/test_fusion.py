@@ -18,14 +18,15 @@ import torch
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec
 from tests.tuner.studies import Script
-from tests.tuner.test_registry import FACTS, make_bundle, waveforms
+from tests.tuner.test_registry import FACTS, make_bundle
 from tests.tuner.test_registry_song import LABELS, song_bundle, waveform_bundle
 from tuner.errors import CheckpointError
+from tuner.evaluation.waveform_models import program_of
 from tuner.models.convnets import Cnn
 from tuner.models.heads import Linear
-from tuner.predict import load_model, predict_file
+from tuner.prediction.answer import predict_file
+from tuner.prediction.loading import load_model
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.program import program_of
 from tuner.tracking.registry import register
 from tuner.training.bundle import EMBEDDING, Bundle, save_bundle
 from tuner.training.exported import load_bundle, load_exported, member_folder, save_fusion
@@ -313,21 +314,6 @@ def served(fusion: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     tracker.close()
     register(tracker.uri, run, fusion, "fused", FACTS)
     return str(tracker.uri)
-
-
-@pytest.mark.parametrize("num", [1, 3])
-def test_the_program_says_what_predict_says(fusion: Path, num: int) -> None:
-    program = program_of(load_exported(fusion))
-    assert program.length == CLIP
-    for clips in waveforms(num, CLIP).values():
-        # one track of one clip, and of four clips that are all the same
-        answers = program.module(torch.from_numpy(clips)).numpy()
-        assert answers.shape == (num, 3)
-        for clip, answer in zip(clips, answers, strict=True):
-            tiled = {RATE: np.tile(clip, 4)}
-            each = [one.clip_probabilities(tiled)[0] for one in members_of(fusion)]
-            wanted = np.average(each, axis=0, weights=WEIGHTS)
-            np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-6)
 
 
 def test_the_registered_fusion_is_whole(served: str, fusion: Path, track: Path) -> None:

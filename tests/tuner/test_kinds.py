@@ -16,7 +16,7 @@ from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import Experiment, Space, loads
 from tuner.models.layers import MIN_STD
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.training.arrays import DeviceFrontEnd, open_arrays
 from tuner.training.exported import load_bundle
 from tuner.training.feed import Alone

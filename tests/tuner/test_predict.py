@@ -23,7 +23,8 @@ from pipelines.features import FeatureSpec
 from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
 from tuner.models.convnets import Cnn
-from tuner.predict import main, predict_file
+from tuner.predict import main
+from tuner.prediction.answer import predict_file
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
 from tuner.training.feed import Batch

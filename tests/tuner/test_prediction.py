@@ -17,8 +17,11 @@ from click.testing import CliRunner, Result
 
 from pipelines.audio import decode
 from pipelines.audio.reading import Window
+from pipelines.errors import AudioRejected
 from tests.tuner.test_registry import make_bundle
-from tuner.predict import audio_files, main, predict_file
+from tuner.predict import main
+from tuner.prediction.answer import predict_file, predict_open
+from tuner.prediction.files import AudioFile, audio_files
 from tuner.training.exported import load_bundle
 
 RATE = 8000
@@ -150,6 +153,22 @@ def test_a_long_file_is_cut_into_sections_that_vote_together(model: Path, long: 
     # evenly over the section: the last clip of half a second ends with it
     assert heard.start_s[[0, 3, 4, 7]] == pytest.approx([0, 599.5, 1200, 1219.5], abs=1e-3)
     assert heard.end_s == pytest.approx(heard.start_s + 0.5)
+
+
+@pytest.mark.parametrize(("seconds", "is_read"), [(660, True), (1199, True), (1210, False)])
+def test_a_length_limit_counts_sound_and_silence_beyond_it(
+    model: Path, tmp_path: Path, seconds: int, is_read: bool
+) -> None:
+    """Sound for ten minutes and silence after it, where 20 minutes are accepted."""
+    sound = np.zeros(seconds * RATE, "f4")
+    sound[: 600 * RATE] = tone(600)
+    soundfile.write(tmp_path / "a.flac", sound, RATE)
+    with AudioFile(str(tmp_path / "a.flac")).opened() as fd:
+        if is_read:
+            assert predict_open(fd, "a", load_bundle(model), longest_s=1200).clips == 4
+        else:
+            with pytest.raises(AudioRejected, match="longer than the 1200 s"):
+                predict_open(fd, "a", load_bundle(model), longest_s=1200)
 
 
 def test_a_long_file_that_is_silent_or_broken_is_said(model: Path, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pipelines.features.extract import transform
 from pipelines.settings import ClipSpec
 from tests.tuner.studies import Script
 from tuner.errors import UsageError
+from tuner.evaluation.waveform_models import WaveformModel, program_of
 from tuner.models.convnets import Cnn
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.program import WaveformModel, program_of
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle

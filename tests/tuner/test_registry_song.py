@@ -18,9 +18,8 @@ from tests.tuner.studies import Script
 from tuner.models.convnets import Conv1d
 from tuner.models.forest import Forest
 from tuner.models.layers import Classifier
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.program import Program, program_of
 from tuner.tracking.registry import ModelFacts, fetch_bundle, register
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
@@ -87,55 +86,10 @@ def served(song: Path, waveform: Path, tmp_path_factory: pytest.TempPathFactory)
     return str(tracker.uri)
 
 
-@pytest.fixture(scope="module")
-def programs(song: Path, waveform: Path) -> dict[str, Program]:
-    folders = {"song": song, "waveform": waveform}
-    return {name: program_of(load_bundle(folder)) for name, folder in folders.items()}
-
-
-def answer_of(program: Program, samples: np.ndarray) -> np.ndarray:
-    return program.module(torch.from_numpy(samples)).numpy()
-
-
 def predictions(numbers: np.ndarray) -> np.ndarray:
     """Return what scikit-learn predicts for song features ``[n, 16]``."""
     stored = numbers.astype(np.float16).astype(np.float32)
     return np.asarray(grow(3)[0].predict_proba((stored - MEAN) / STD))
-
-
-@pytest.mark.parametrize(("num", "length"), [(1, 512), (2, 16000), (40, 20001)])
-def test_the_program_of_a_forest_takes_whole_songs(programs, num: int, length: int) -> None:
-    """Songs of any length, from samples to what scikit-learn predicts for their numbers."""
-    rng, t = np.random.default_rng(num), np.arange(length) / RATE
-    beats = np.sign(np.sin(2 * np.pi * rng.uniform(1, 4, (num, 1)) * t)) + 1
-    tones = np.sin(2 * np.pi * rng.uniform(100, 3000, (num, 1)) * t)
-    songs = 0.2 * beats * tones + rng.normal(0, 0.01, (num, length))
-    framing = FeatureSpec(kind="song", sample_rate=RATE, n_fft=512, hop_length=256).framing
-    songs = songs.astype("f4")
-    numbers = np.stack([song_features(one, RATE, framing) for one in songs])
-    answer = answer_of(programs["song"], songs)
-    np.testing.assert_allclose(answer, predictions(numbers), rtol=0, atol=1e-6)
-
-
-def test_a_program_says_what_it_takes(programs) -> None:
-    of_song, of_waveform = programs["song"], programs["waveform"]
-    assert of_song.length is None
-    assert "tracks of at least 512 samples at 8000 Hz" in of_song.takes
-    assert of_waveform.length == CLIP
-    assert "clips of 4000 samples at 8000 Hz" in of_waveform.takes
-
-
-@pytest.mark.parametrize("num", [1, 3])
-def test_the_program_of_a_network_on_samples_answers_for_the_crops_of_a_clip(
-    programs, waveform: Path, num: int
-) -> None:
-    clips = np.random.default_rng(num).normal(0, 0.1, (num, CLIP)).astype("f4")
-    classifier = load_bundle(waveform).classifier
-    halves = torch.from_numpy(clips).half().float()[:, None].tensor_split(2, dim=2)
-    with torch.no_grad():
-        wanted = torch.stack([classifier(half).softmax(1) for half in halves]).mean(0)
-    answer = answer_of(programs["waveform"], clips)
-    np.testing.assert_allclose(answer, wanted.numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["song", "waveform"])

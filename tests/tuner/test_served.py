@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from tests.tuner.test_registry import make_bundle
-from tuner.predict import predict_file
+from tuner.prediction.answer import predict_file
 from tuner.tracking.export import save_mlflow_model
 from tuner.training.exported import load_bundle
 
@@ -137,17 +137,17 @@ def test_samples_without_a_usable_rate_are_an_error_that_says_so(
     ).json()["predictions"]
     for (answer,) in (answers, model.predict(rows)):
         assert answer["label"] is None
-        assert "samples need their sample_rate" in answer["error"]
+        assert "samples need their sample rate" in answer["error"]
         assert "from 4000 to 384000 Hz" in answer["error"]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"samples": [0.1] * 8000}, "samples need their sample_rate"),
+        ({"samples": [0.1] * 8000}, "samples need their sample rate"),
         ({"samples": [[0.1, 0.2]] * 8000, "sample_rate": 8000}, "one channel"),
         ({"samples": ["loud"], "sample_rate": 8000}, "must be numbers"),
-        ({"samples": [], "sample_rate": 8000}, "1 to"),
+        ({"samples": [], "sample_rate": 8000}, "1 to 33554432 samples"),
         ({"samples": [0.0] * 8000, "sample_rate": 8000}, "E_SILENT"),
         ({"samples": [1e300, 0.1] * 8000, "sample_rate": 8000}, "E_NONFINITE"),
         ({"audio": "no base64!"}, "not base64"),

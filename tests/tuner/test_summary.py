@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipelines.storage import Folder
 from tests.tuner.studies import finished_study
 from tests.tuner.test_selection import STUDY, trial
 from tuner.ledger.doubts import doubts
+from tuner.ledger.journal import StudyPaths
 from tuner.ledger.summary import Summary, summarise
 from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
+from tuner.report.result import result_lines
 
 
 def summary_of(records: list[dict]) -> Summary:
@@ -189,3 +193,23 @@ def test_guessing(confusion: Any, ci95: list[float], expected: bool) -> None:
     counts = np.array(confusion)
     test = end_of_study(counts.tolist(), ci95)[2] | {"labels": list(map(str, counts[0]))}
     assert Evaluation.of(test).is_guessing is expected
+
+
+@pytest.mark.parametrize(
+    ("version", "alias", "address"),
+    [
+        (1, "champion", "models:/quick@champion"),
+        (1, None, "models:/quick/1"),
+        (None, None, "'my music/studies/quick/model'"),
+    ],
+)
+def test_the_line_predict_can_be_pasted(
+    version: int | None, alias: str | None, address: str
+) -> None:
+    records = finished_study()
+    (registered,) = (record for record in records if record["kind"] == "registered")
+    registered.update(version=version, alias=alias)
+    paths = StudyPaths(Folder(Path("my music")), "quick", Path("data"))
+    (line,) = (one for one in result_lines(summarise(records), paths, None) if "FILE" in one)
+    command = f"python -m tuner.predict {address} FILE --storage 'my music'"
+    assert line == f"predict     {command}"

@@ -657,7 +657,7 @@ class TestNote:
             "**Winner: t1 (resnet18)**, mean val_f1_macro 0.790 over 2 seeds; "
             "search: val_f1_macro 0.826, 0.092 better than the runner-up t0 (0.734), "
             "0.092 better than the median of 3 trials (0.734).\n\n"
-            "**Test: macro F1 0.781**, 95 % interval 0.610 to 0.910, accuracy 0.789, "
+            "**Test**: macro F1 0.781 (95 % interval over tracks 0.610 to 0.910), accuracy 0.789, "
             "19 tracks, evaluated once.\n\n"
             "Baselines: test macro F1 of the most common class 0.160, ridge on log-mel statistics "
             "0.580; ridge on a frozen embedding is left out: the weights are not here.\n\n"

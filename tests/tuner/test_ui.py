@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.tuner.studies import finished_study
-from tests.tuner.test_api import write_study
+from tests.tuner.studies import finished_study, write_study
 from tuner.errors import UsageError
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.ui import free_port, main, placed

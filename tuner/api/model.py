@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 
 from pipelines.audio.sandbox import Decoder
-from pipelines.errors import UserError
-from tuner import predict
+from pipelines.errors import AudioRejected, UserError
 from tuner.errors import UsageError
+from tuner.prediction import loading
+from tuner.prediction.answer import predict_file, predict_open
+from tuner.prediction.files import audio_files
+from tuner.prediction.samples import opened_samples
 from tuner.tracking.store import address_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from tuner.predict import Prediction
-    from tuner.training.predictor import TrainedModel
+    from tuner.prediction.answer import Prediction
+    from tuner.training.predictor import TrainedModel, VoteKind
 
 
 class Model:
@@ -43,7 +43,7 @@ class Model:
         self,
         audio: str | Path | ArrayLike,
         rate: int | None = None,
-        vote: Literal["soft", "hard"] = "soft",
+        vote: VoteKind = "soft",
     ) -> Prediction:
         """Predict the class of a track.
 
@@ -62,36 +62,27 @@ class Model:
         if isinstance(audio, str | Path):
             if rate is not None:
                 raise UsageError("a file has its own rate; leave rate out")
-            found = predict.predict_file(Path(audio), self._trained, vote)
-        else:
-            found = self._of_samples(audio, rate, vote)
-        if found.error:
-            raise UserError(f"{found.path}: {found.error}")
-        return found
+            found = predict_file(Path(audio), self._trained, vote)
+            if found.error:
+                raise UserError(f"{found.path}: {found.error}")
+            return found
+        try:
+            return self._of_samples(audio, rate, vote)
+        except AudioRejected as error:
+            raise UserError(f"samples: {error}") from error
 
-    def _of_samples(
-        self, samples: ArrayLike, rate: int | None, vote: Literal["soft", "hard"]
-    ) -> Prediction:
+    def _of_samples(self, samples: ArrayLike, rate: int | None, vote: VoteKind) -> Prediction:
         """Write samples to a file, which takes the same road as any other."""
         sound = np.asarray(samples)
-        if not rate or rate < 1:
-            raise UsageError("samples need their rate in Hz: predict(samples, rate=44100)")
         if sound.dtype.kind == "i":
             sound = sound / -float(np.iinfo(sound.dtype).min)
         if sound.dtype.kind != "f":
             raise UsageError(f"samples must be floats or signed integers, got {sound.dtype}")
-        if sound.ndim not in (1, 2) or (sound.ndim == 2 and sound.shape[1] > sound.shape[0]):
-            raise UsageError(
-                f"samples must be [n] or [n, channels], got {list(sound.shape)}; transpose them"
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "samples.wav"
-            soundfile.write(path, sound.astype(np.float32), rate, subtype="FLOAT")
-            found = predict.predict_file(path, self._trained, vote)
-        return dataclasses.replace(found, path="samples")
+        with opened_samples(sound, rate) as fd:
+            return predict_open(fd, "samples", self._trained, vote)
 
     def predict_many(
-        self, files: str | Path | Iterable[str | Path], vote: Literal["soft", "hard"] = "soft"
+        self, files: str | Path | Iterable[str | Path], vote: VoteKind = "soft"
     ) -> pd.DataFrame:
         """Predict many files; one that cannot be read has no label and an error.
 
@@ -106,8 +97,8 @@ class Model:
         given = [files] if isinstance(files, str | Path) else files
         with Decoder() as decoder:
             rows = [
-                self._row(predict.predict_file(path, self._trained, vote, decoder))
-                for path in predict.audio_files(map(str, given))
+                self._row(predict_file(path, self._trained, vote, decoder))
+                for path in audio_files(map(str, given))
             ]
         columns = ["path", "label", "clips", "error", *(f"p_{label}" for label in self.labels)]
         return pd.DataFrame(rows, columns=columns)
@@ -134,4 +125,4 @@ def load_model(
     Raises:
         UserError: There is no such model, or it is damaged.
     """
-    return Model(predict.load_model(str(reference), address_of(Path(storage), tracking_uri)))
+    return Model(loading.load_model(str(reference), address_of(Path(storage), tracking_uri)))

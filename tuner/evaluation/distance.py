@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tuner.evaluation.listening import Heard
+    from tuner.evaluation.measuring import MeasuredTrack
     from tuner.training.predictor import TrainedModel
     from tuner.training.profile import Profile
 
@@ -164,10 +164,10 @@ class Distance:
             if exact_interval(share, len(self.outside))[0] > self.expected:
                 verdict = "more than expected"
                 if share >= FEW_OUTSIDE:
-                    verdict += ", and the score of the study does not hold for them"
+                    verdict += "; do not expect the study's score on them"
             yield (
-                f"{share:.0%} of your tracks sound unlike the training tracks of every class, "
-                f"where {self.expected:.0%} of the tracks that the study held out do: {verdict}"
+                f"{share:.0%} of your tracks are outliers ({self.expected:.0%} of the held-out "
+                f"tracks): {verdict}"
             )
         yield from (str(one) for one in self.quantities if one.stands_out)
         if self.shares and self.share_difference >= FEW_SHARES:
@@ -175,7 +175,7 @@ class Distance:
                 self.shares.items(), key=lambda item: abs(item[1][0] - item[1][1])
             )
             yield (
-                f"the classes are shared out differently, most of all {name!r}: {here:.0%} of "
+                f"the class shares differ, most for {name!r}: {here:.0%} of "
                 f"your tracks, {there:.0%} of the training tracks"
             )
         far = [(d, name) for name, d in self.classes.items() if d > 1 + self.counts[name] ** -0.5]
@@ -187,7 +187,7 @@ class Distance:
             )
 
 
-def distance_of(model: TrainedModel, heard: Sequence[Heard]) -> Distance | None:
+def distance_of(model: TrainedModel, tracks: Sequence[MeasuredTrack]) -> Distance | None:
     """Compare tracks with the profile of a model; None for a model without one.
 
     The distances of a fusion are the weighted means of its members'.
@@ -198,24 +198,24 @@ def distance_of(model: TrainedModel, heard: Sequence[Heard]) -> Distance | None:
         return None
     known = [profile for profile in profiles if profile]
     first = known[0]
-    label = [one.label for one in heard]
+    label = [one.label for one in tracks]
     return Distance(
-        tuple(_quantities(first, heard)),
+        tuple(_quantities(first, tracks)),
         _shares(first, label),
-        _outside(known, weights, heard),
+        _outside(known, weights, tracks),
         float(metrics.weighted_mean([np.array(one.expected) for one in known], weights)),
-        _classes(known, weights, heard),
+        _classes(known, weights, tracks),
         Counter(label),
     )
 
 
-def _quantities(profile: Profile, heard: Sequence[Heard]) -> Iterator[Quantity]:
+def _quantities(profile: Profile, tracks: Sequence[MeasuredTrack]) -> Iterator[Quantity]:
     measured = {
-        "level": (profile.level_db, [one.level_db for one in heard]),
+        "level": (profile.level_db, [one.level_db for one in tracks]),
         "bandwidth": (
-            profile.bandwidth_hz, [one.bandwidth_hz for one in heard if one.bandwidth_hz]
+            profile.bandwidth_hz, [one.bandwidth_hz for one in tracks if one.bandwidth_hz]
         ),
-        "length": (profile.seconds, [one.seconds for one in heard]),
+        "length": (profile.seconds, [one.seconds for one in tracks]),
     }  # fmt: skip
     for name, (span, values) in measured.items():
         if span and values:
@@ -241,23 +241,23 @@ def _shares(profile: Profile, label: Sequence[str]) -> dict[str, tuple[float, fl
 
 
 def _outside(
-    profiles: Sequence[Profile], weights: Sequence[float], heard: Sequence[Heard]
+    profiles: Sequence[Profile], weights: Sequence[float], tracks: Sequence[MeasuredTrack]
 ) -> NDArray[np.bool_] | None:
-    total = np.zeros(len(heard))
+    total = np.zeros(len(tracks))
     for number, (profile, weight) in enumerate(zip(profiles, weights, strict=True)):
         if profile.limit is None:
             return None
-        vectors = np.stack([one.vectors[number] for one in heard])
+        vectors = np.stack([one.vectors[number] for one in tracks])
         total += weight * profile.distances(vectors).min(1) / profile.limit
     return total > 1
 
 
 def _classes(
-    profiles: Sequence[Profile], weights: Sequence[float], heard: Sequence[Heard]
+    profiles: Sequence[Profile], weights: Sequence[float], tracks: Sequence[MeasuredTrack]
 ) -> dict[str, float]:
     found = {}
     for at, name in enumerate(profiles[0].means):
-        if own := [one.vectors for one in heard if one.label == name]:
+        if own := [one.vectors for one in tracks if one.label == name]:
             means = [np.mean(vectors, axis=0) for vectors in zip(*own, strict=True)]
             found[name] = sum(
                 weight * float(profile.distances(mean[None])[0, at])

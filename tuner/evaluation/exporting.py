@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.storage import Folder
 from tuner.errors import UsageError
-from tuner.evaluation.card import card, public_source
+from tuner.evaluation.model_card import card, public_source
 from tuner.evaluation.programs import ONNX, PT2, save_programs
 from tuner.models.settings import PRETRAINED
 from tuner.training.bundle import BUNDLE, EMBEDDING, MODEL, save_bundle
@@ -19,7 +19,7 @@ from tuner.training.exported import member_folder, save_fusion
 from tuner.training.profile import PROFILE, save_profile
 
 if TYPE_CHECKING:
-    from tuner.tracking.program import Program
+    from tuner.evaluation.waveform_models import Program
     from tuner.training.predictor import Predictor, TrainedModel
 
 EXAMPLE = "example.py"

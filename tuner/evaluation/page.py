@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
+
+from pipelines.plain_text import code, for_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ def _classes(result: Result) -> Iterator[str]:
     for row in result.evaluation.classes:
         scores = [f"{value:.3f}" for value in (row.precision, row.recall, row.f1)]
         far = f"{distances[row.label]:.1f}" if row.label in distances else ""
-        rows.append([code(row.label), row.tracks, *scores, plain(row.mistaken_for), far])
+        rows.append([code(row.label), row.tracks, *scores, for_markdown(row.mistaken_for), far])
     heads = ("class", "tracks", "precision", "recall", "F1", "mistaken for", "distance")
     yield from table(heads, rows)
     if distances:
@@ -95,28 +96,6 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
         yield f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |"
 
 
-def code(text: str) -> str:
-    """Return text of a user as a code span, in which nothing is markup, also within a table."""
-    text = printable_line(text).replace("|", "\\|")
-    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    gap = " " if text[:1] in ("`", " ", "") or text[-1:] in ("`", " ") else ""
-    return f"{ticks}{gap}{text}{gap}{ticks}"
-
-
-def plain(text: str) -> str:
-    """Return text of a user as Markdown that shows it and does nothing else.
-
-    An underscore within a word is no markup; others get a backslash, like all other marks.
-    """
-    marks = r"([\\`*\[\]<>|~$]|&(?=[#\w]+;)|(?<!\w)_|_(?!\w))"
-    return re.sub(marks, r"\\\1", printable_line(text))
-
-
-def printable_line(text: str) -> str:
-    """Return text on one line, with escapes for control characters and marks of direction."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _sentence(text: str) -> str:
     """Return a finding, which may hold names of a user, as a Markdown sentence."""
-    return plain(text[:1].upper() + text[1:]) + "."
+    return for_markdown(text[:1].upper() + text[1:]) + "."

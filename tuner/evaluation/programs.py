@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tuner.tracking.program import program_of
+from tuner.evaluation.waveform_models import program_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tuner.tracking.program import Program
+    from tuner.evaluation.waveform_models import Program
     from tuner.training.predictor import TrainedModel
 
 PT2 = "model.pt2"

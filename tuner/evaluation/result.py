@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from pipelines.errors import UserError
 from pipelines.plain_text import printable
 from tuner.errors import UsageError
 from tuner.evaluation.distance import Distance, distance_of
-from tuner.evaluation.listening import Heard, Unreadable, listen
-from tuner.ledger.trust import Evaluation
+from tuner.evaluation.measuring import MeasuredTrack, Unreadable, predict_and_measure
+from tuner.ledger.trust import Evaluation, scores_in_words
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import Reliability, reliability
 
@@ -100,10 +100,10 @@ class Result:
                 else ""
             )
         if self.evaluation.is_guessing:
-            yield "the model is no better than guessing here, as far as these tracks can tell"
+            yield "on these tracks the model cannot be told from guessing"
         low, high = self.evaluation.metrics["accuracy_ci95"]
         if not low <= self.confidence <= high:
-            how = "too sure" if self.confidence > high else "less sure than it could be"
+            how = "overconfident" if self.confidence > high else "underconfident"
             yield (
                 f"the model is {how}: its mean confidence is {self.confidence:.2f}, its accuracy "
                 f"{self.evaluation.metrics['accuracy']:.2f}"
@@ -115,12 +115,12 @@ class Result:
 
     def _seen_before(self, judged: int) -> Iterator[str]:
         if learned := self.seen.get("train"):
-            rest = "no figure here is to be believed"
+            rest = "these scores cannot be trusted"
             if self.fresh:
-                rest = f"on the other {self.fresh.metrics['tracks']}, {_scores(self.fresh)}"
+                rest = f"on the others, {scores_in_words(self.fresh.metrics, with_accuracy=True)}"
             yield f"the model learned from {learned} of these {judged} tracks: {rest}"
         if chosen := self.seen.get("val"):
-            yield f"the model was chosen on {chosen} of these tracks, so the figures flatter it"
+            yield f"the model was chosen on {chosen} of these tracks: these scores are optimistic"
         if tested := self.seen.get("test"):
             yield f"{tested} of these tracks are the test tracks of the model's own study"
 
@@ -164,8 +164,8 @@ class Result:
         share, labels = self.evaluation.commonest_share, self.evaluation.labels
         commonest = labels[int(self.evaluation.confusion.sum(1).argmax())]
         return (
-            f"{_scores(self.evaluation)} on {self.evaluation.metrics['tracks']} tracks; always "
-            f"saying {commonest!r} would be right for {share:.2f} of them"
+            f"{scores_in_words(self.evaluation.metrics, with_accuracy=True)}; always saying "
+            f"{commonest!r} would be right for {share:.2f} of them"
         )
 
     def _predicted(self, names: Sequence[str]) -> int:
@@ -201,16 +201,16 @@ def evaluate(
             f"the model knows none of the classes {_listed(sorted(given))}; it knows "
             f"{_listed(labels)}{hints}; --map THEIRS=OURS renames a class"
         )
-    found = list(listen(model, catalog, progress))
-    heard = [_renamed(one, names) for one in found if isinstance(one, Heard)]
+    found = list(predict_and_measure(model, catalog, progress))
+    tracks = [_renamed(one, names) for one in found if isinstance(one, MeasuredTrack)]
     unreadable = tuple(one for one in found if isinstance(one, Unreadable))
-    unknown = Counter(one.label for one in heard if one.label not in labels)
-    known = np.array([one.label in labels for one in heard])
+    unknown = Counter(one.label for one in tracks if one.label not in labels)
+    known = np.array([one.label in labels for one in tracks])
     if not known.any():
         first = f", for example {unreadable[0].path}: {unreadable[0].reason}" if unreadable else ""
         raise UserError(f"no track of a class that the model knows can be read{first}")
-    distance = distance_of(model, heard)
-    judged = [one for one, is_known in zip(heard, known, strict=True) if is_known]
+    distance = distance_of(model, tracks)
+    judged = [one for one, is_known in zip(tracks, known, strict=True) if is_known]
     truth = np.array([labels.index(one.label) for one in judged])
     soft = np.stack([one.soft for one in judged])
     hard = np.stack([one.hard for one in judged])
@@ -249,18 +249,8 @@ def _evaluation(labels: list[str], truth: Any, soft: Any, hard: Any) -> Evaluati
     return Evaluation(scores, labels, metrics.confusion(truth, predicted, k), None)
 
 
-def _scores(evaluation: Evaluation) -> str:
-    of, found = evaluation.metrics, []
-    for name, key, interval in (
-        ("accuracy", "accuracy", "accuracy_ci95"), ("macro F1", "f1_macro", "ci95")
-    ):  # fmt: skip
-        low, high = of[interval]
-        found.append(f"{name} {of[key]:.3f} (95 % {low:.3f} to {high:.3f})")
-    return ", ".join(found)
-
-
-def _renamed(one: Heard, names: Mapping[str, str]) -> Heard:
-    return one if one.label not in names else Heard(**{**vars(one), "label": names[one.label]})
+def _renamed(one: MeasuredTrack, names: Mapping[str, str]) -> MeasuredTrack:
+    return replace(one, label=names.get(one.label, one.label))
 
 
 def _alike(unknown: Iterable[str], labels: Sequence[str]) -> Iterator[str]:

@@ -97,6 +97,21 @@ class Evaluation:
         return self.lowest_accuracy <= self.commonest_share and low <= 1 / len(self.labels)
 
 
+def interval_in_words(ends: Sequence[float]) -> str:
+    """Describe the 95 % interval of a score."""
+    return f"95 % interval over tracks {ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def scores_in_words(scores: Mapping[str, Any], *, with_accuracy: bool = False) -> str:
+    """Describe macro F1 with its interval, and accuracy, with its own if that is asked for."""
+    ends = f" ({interval_in_words(scores['accuracy_ci95'])})" if with_accuracy else ""
+    number = scores["tracks"]
+    return (
+        f"macro F1 {scores['f1_macro']:.3f} ({interval_in_words(scores['ci95'])}), accuracy "
+        f"{scores['accuracy']:.3f}{ends}, {number} track{'' if number == 1 else 's'}"
+    )
+
+
 def worst_leakage(sets: Sequence[Mapping[str, Any]]) -> Leakage:
     """Return the largest count over all feature sets; passed only if each set passed."""
     audits = [Leakage(**one["leakage"]) for one in sets]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.audio import Decoded
+    from pipelines.audio.reading import Window
     from pipelines.audio.sandbox import Decoder
     from tuner.training.predictor import Clips, TrainedModel, VoteKind
 
@@ -107,15 +108,38 @@ def predict_open(
         AudioRejected, OSError: The file cannot be read.
     """
     from pipelines.audio import decode_fd
-    from tuner.training.predictor import count_votes, joined
 
     read = partial(decoder.decode if decoder else decode_fd, fd, shown)
+    return predict_sections(read, shown, model, vote, longest_s)
+
+
+def predict_sections(
+    read: Callable[[int, Window], Decoded],
+    shown: str,
+    model: TrainedModel,
+    vote: VoteKind = "soft",
+    longest_s: float = np.inf,
+    on_features: Callable[[int, NDArray[np.float16]], object] = lambda *_: None,
+) -> Prediction:
+    """Predict a track, section by section; see ``predict_open``.
+
+    Args:
+        read: Returns a window of the track at a sample rate in Hz.
+        shown: As for ``predict_open``.
+        model: The model.
+        vote: As for ``predict_open``.
+        longest_s: As for ``predict_open``.
+        on_features: Hears the number of a member and the features of each section.
+    """
+    from tuner.training.predictor import count_votes, joined
+
     parts: list[list[Clips]] = [[] for _ in model.members]
     for rate in model.sample_rates:
         for start_s, samples in _sections(read, rate, longest_s):
-            for member, found in zip(model.members, parts, strict=True):
+            for number, member in enumerate(model.members):
                 if rate in member.sample_rates:
-                    found.append(member.clips({rate: samples}, start_s))
+                    features = partial(on_features, number)
+                    parts[number].append(member.clips({rate: samples}, start_s, features))
     heard = tuple(map(joined, parts))
     votes = count_votes(heard, model.weights, vote)
     # Ties go to the class that is more probable on average, then to the first one.
@@ -125,7 +149,7 @@ def predict_open(
 
 
 def _sections(
-    read: Callable[..., Decoded], rate: int, longest_s: float
+    read: Callable[[int, Window], Decoded], rate: int, longest_s: float
 ) -> Iterator[tuple[float, NDArray[np.float32]]]:
     """Yield the start in seconds and the samples of each section of a file that has sound.
 
@@ -135,7 +159,8 @@ def _sections(
     from pipelines.audio.reading import MAX_SECONDS, Window
 
     start_s, soundless, has_sound = 0.0, None, False
-    while start_s < longest_s:
+    while True:
+        section = None
         try:
             section = read(rate, Window(start_s))
         except AudioRejected as error:
@@ -144,6 +169,9 @@ def _sections(
             if error.code not in _SOUNDLESS:
                 raise
             soundless = soundless or error
+        if start_s >= longest_s:
+            raise AudioRejected("E_TOO_LONG", f"longer than the {longest_s:g} s that are accepted")
+        if section is None:
             start_s += MAX_SECONDS
             continue
         has_sound = True
@@ -151,8 +179,6 @@ def _sections(
         if "W_LONG" not in section.flags:
             break
         start_s += section.seconds
-    else:
-        raise AudioRejected("E_TOO_LONG", f"longer than the {longest_s:g} s that are accepted")
     if soundless and not has_sound:
         raise soundless
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import math
-import numbers
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,19 +16,19 @@ from queue import LifoQueue
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import soundfile
 
-from pipelines.audio.reading import MAX_SAMPLES
 from pipelines.audio.sandbox import Decoder
 from pipelines.errors import AudioRejected, UserError
-from pipelines.features import MAX_RATE_HZ, MIN_RATE_HZ
 from pipelines.sources.files import files_at
 from tuner.prediction.answer import Prediction, predict_open, refused, timeline
 from tuner.prediction.files import AudioFile
+from tuner.prediction.samples import opened_samples
 from tuner.training.exported import load_exported
 from tuner.training.predictor import VoteKind
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tuner.training.predictor import TrainedModel
 
 ROOT_VARIABLE = "TUNER_SERVE_ROOT"
@@ -142,17 +141,14 @@ def _opened(row: Mapping[str, Any]) -> Iterator[int]:
             _check_size(os.fstat(fd).st_size)
             yield fd
         return
-    fd = os.memfd_create("audio")
-    try:
-        if given == ["audio"]:
-            with os.fdopen(fd, "wb", closefd=False) as stream:
-                stream.write(_bytes(value))
-        else:
-            samples, rate = _samples(value), _rate(row.get("sample_rate"))
-            soundfile.write(fd, samples, rate, "FLOAT", format="WAV", closefd=False)
-        yield fd
-    finally:
-        os.close(fd)
+    if given == ["samples"]:
+        with opened_samples(_samples(value), row.get("sample_rate")) as fd:
+            yield fd
+        return
+    content = _bytes(value)
+    with os.fdopen(os.memfd_create("audio"), "wb", buffering=0) as stream:
+        stream.write(content)
+        yield stream.fileno()
 
 
 def _is_missing(value: Any) -> bool:
@@ -178,28 +174,15 @@ def _bytes(value: Any) -> bytes:
         raise _bad(f"audio is not base64: {error}") from error
 
 
-def _samples(value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _samples(value: Any) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):  # decoding rejects infinity with a reason
             samples = np.asarray(value, np.float32)
     except (TypeError, ValueError) as error:
         raise _bad(f"samples must be numbers of one channel: {error}") from error
-    if samples.ndim != 1 or not 1 <= samples.size <= MAX_SAMPLES:
-        raise _bad(
-            f"samples must be a list of 1 to {MAX_SAMPLES} numbers, one channel; got the shape "
-            f"{list(samples.shape)}"
-        )
+    if samples.ndim != 1:
+        raise _bad(f"samples must be a list, one channel; got the shape {list(samples.shape)}")
     return samples
-
-
-def _rate(value: Any) -> int:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (is_number and float(value).is_integer() and MIN_RATE_HZ <= value <= MAX_RATE_HZ):
-        raise _bad(
-            f"samples need their sample_rate, a whole number from {MIN_RATE_HZ} to "
-            f"{MAX_RATE_HZ} Hz, got {'none' if value is None else value}; for a CD write 44100"
-        )
-    return int(value)
 
 
 def _named(address: Any) -> AudioFile:

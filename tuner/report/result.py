@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
-from tuner.ledger.trust import leak_in_words
+from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import StudyPaths
@@ -63,8 +64,9 @@ def _facts(
         yield "leakage", leak_in_words(summary.leakage)
     yield "registered", str(summary.registered.reason)
     yield "report", str(paths.folder / "report.html")
-    model = summary.model_address if summary.registered.alias else paths.folder / "model"
-    yield "predict", f"python -m tuner.predict {model} FILE --storage {paths.storage}"
+    model = shlex.quote(summary.model_address or str(paths.folder / "model"))
+    storage = shlex.quote(str(paths.storage))
+    yield "predict", f"python -m tuner.predict {model} FILE --storage {storage}"
     if how_to_open:
         yield "mlflow", how_to_open
 
@@ -77,7 +79,7 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
         of = f"best of {len(summary.trials)} trials, optimistic"
         yield "search", f"best validation macro F1 {f1:.3f} ({of})"
     if confirm := summary.confirm:
-        ends = f" ({_interval(confirm.ci95)})" if confirm.ci95 else ""
+        ends = f" ({interval_in_words(confirm.ci95)})" if confirm.ci95 else ""
         seeds = f"mean of {confirm.seeds} new seeds" if confirm.seeds > 1 else "one new seed"
         metric = "" if summary.metric == "val_f1_macro" else f"{summary.metric} "
         yield "confirmed", f"{metric}{confirm.mean:.3f}{ends}, {seeds}"
@@ -86,12 +88,6 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
         if confirm.refit:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
     if summary.test:
-        scores = summary.test.metrics
-        f1 = f"macro F1 {scores['f1_macro']:.3f} ({_interval(scores['ci95'])})"
-        yield "test", f"{f1}, accuracy {scores['accuracy']:.3f}, {scores['tracks']} tracks"
+        yield "test", scores_in_words(summary.test.metrics)
     if told := baselines_in_words(summary.baselines):
         yield "baselines", told
-
-
-def _interval(ends: list[float]) -> str:
-    return f"95 % interval over tracks {ends[0]:.3f} to {ends[1]:.3f}"

@@ -84,9 +84,9 @@ def _row(study: Context, name: str, members: list[TrialRow]) -> dict[str, Any]:
     final = final_model(study)
     # The tested model as it is served; the others only serve as a comparison.
     is_tested = name != "top_k" and (name == "fusion") == final.is_fusion
-    heat = temperature(study) if is_tested else 1.0
+    divisor = temperature(study) if is_tested else 1.0
     found = {
-        split: matched(study, rows, split, vote, heat)
+        split: matched(study, rows, split, vote, divisor)
         for split, rows in zip(SPLITS, (members, tested), strict=True)
     }
     weights = np.full(len(members), 1 / len(members))

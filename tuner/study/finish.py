@@ -14,13 +14,13 @@ from tuner.ledger.doubts import doubts
 from tuner.ledger.selection import TrialRow
 from tuner.ledger.states import State
 from tuner.ledger.summary import summarise
-from tuner.ledger.trust import Evaluation, leak_in_words
+from tuner.ledger.trust import Evaluation, leak_in_words, scores_in_words
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
 from tuner.study.calibrate import temperature
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
-from tuner.tracking import card, registry
+from tuner.tracking import registry, version_facts
 from tuner.tracking.example import example_clip
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import reliability
@@ -44,10 +44,10 @@ def test_winner(study: Context) -> None:
     k = len(labels)
     is_refit = all(row.stage == "final" for row in model.rows)
     compare_on_test(study, found, is_refit=is_refit)
-    intervals = uncertainty.intervals(found.truth, found.predicted, k)
-    low, high = intervals["ci95"]
     # NaN is invalid JSON.
     measured = {name: value for name, value in found.metrics.items() if math.isfinite(value)}
+    intervals = uncertainty.intervals(found.truth, found.predicted, k)
+    scores = {**measured, **intervals, "tracks": len(found.truth)}
     counts = metrics.confusion(found.truth, found.predicted, k)
     clips = found.clip_confusion
     evaluation = Evaluation(measured, labels, counts, clips)
@@ -56,7 +56,7 @@ def test_winner(study: Context) -> None:
         "test",
         trial_id=model.trial_id,
         refit=is_refit,
-        metrics={**measured, **intervals, "tracks": len(found.truth)},
+        metrics=scores,
         confusion=counts.tolist(),
         clip_confusion=None if clips is None else clips.tolist(),
         classes=evaluation.classes_to_json(),
@@ -68,10 +68,7 @@ def test_winner(study: Context) -> None:
         # Two scores are comparable if they were reached on the same tracks.
         split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
     )
-    study.terminal.say(
-        f"test: macro F1 {measured['f1_macro']:.3f} (95 % {low:.3f} to {high:.3f}), "
-        f"accuracy {measured['accuracy']:.3f} on {len(found.truth)} tracks"
-    )
+    study.terminal.say(f"test: {scores_in_words(scores)}")
 
 
 def register_winner(study: Context) -> None:
@@ -95,7 +92,7 @@ def register_winner(study: Context) -> None:
     }
     fingerprint, bundle = _export(study, model, origin)
     study.tracker.flush()
-    facts = card.facts_of(list(study.ledger.records()), fingerprint)
+    facts = version_facts.facts_of(list(study.ledger.records()), fingerprint)
     done = registry.register(
         study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts,
         example_clip(study.spec(model.rows[0]).feature_set),
@@ -114,11 +111,11 @@ def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> tuple[
     }  # fmt: skip
     folder = study.paths.folder.resolved()
     target = folder.local("model")
-    heat = temperature(study)
+    divisor = temperature(study)
     if model.is_fusion:
-        export_fusion(folder, specs, model.weights, target, named, heat)
+        export_fusion(folder, specs, model.weights, target, named, divisor)
     else:
-        export_bundle(folder, specs[0], target, named, heat)
+        export_bundle(folder, specs[0], target, named, divisor)
     for number, spec in enumerate(specs):
         own = member_folder(target, number) if model.is_fusion else target
         with decorating("the profile of the training data, for tuner.evaluate,"):

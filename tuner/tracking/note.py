@@ -9,7 +9,7 @@ from pipelines.plain_text import for_markdown, printable
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import WIDE_INTERVAL
 from tuner.ledger.summary import VOTES
-from tuner.ledger.trust import leak_in_words
+from tuner.ledger.trust import leak_in_words, scores_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,14 +35,9 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     if summary.confirm and (fusion := summary.confirm.fusion):
         yield f"**{'Fusion' if fusion.chosen else 'No fusion'}**, {for_markdown(fusion.verdict)}."
     if summary.test:
-        scores, (low, high) = summary.test.metrics, summary.test.metrics["ci95"]
         refit = ", by a final fit on training and validation tracks" if summary.is_refit else ""
         by = ", by the fusion" if summary.is_fused else refit
-        yield (
-            f"**Test: macro F1 {scores['f1_macro']:.3f}**, 95 % interval {low:.3f} to {high:.3f}, "
-            f"accuracy {scores['accuracy']:.3f}, {_counted(scores['tracks'], 'track')}, evaluated "
-            f"once{by}."
-        )
+        yield f"**Test**: {scores_in_words(summary.test.metrics)}, evaluated once{by}."
     if told := baselines_in_words(summary.baselines):
         yield f"Baselines: {for_markdown(told)}."
     others = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import TrackingError
 from tuner.ledger.selection import FUSION
 from tuner.ledger.states import State
-from tuner.tracking import card, registry
+from tuner.tracking import registry, version_facts
 from tuner.tracking.example import example_clip
 from tuner.tracking.mlflow_tracker import MlflowTracker, open_tracker
 from tuner.training.bundle import BUNDLE
@@ -74,6 +74,6 @@ def _register(records: Sequence[Record], bundle: Path, name: str, tracker: Mlflo
     fingerprint = registry.fingerprint_of(bundle)
     source = bundle.parents[2] / "features" / fingerprint.partition(" ")[0]
     example = example_clip(str(source)) if fingerprint and source.is_dir() else b""
-    facts = card.facts_of(records, fingerprint)
+    facts = version_facts.facts_of(records, fingerprint)
     done = registry.register(tracker.uri, tracker.run_id(final), bundle, name, facts, example)
     return f"model: {done.reason}"

@@ -245,9 +245,9 @@ def clip_probabilities(
 ) -> torch.Tensor:
     """Return class probabilities ``[b, k]`` of clips ``float32[b, f, m]``, averaged over crops.
 
-    Validation, test and prediction all use this function, in float32 whatever the precision of
-    training, so a file gets the same prediction everywhere. The classifier must be in evaluation
-    mode. Training leaves the temperature at 1.
+    Training validates with it and prediction uses it, in float32 whatever the precision of
+    training; tests keep the logits of `crop_logits` for other temperatures. The classifier must be
+    in evaluation mode. Training leaves the temperature at 1.
     """
     return mean_of_crops(crop_logits(classifier, x, crops), temperature)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -109,9 +109,15 @@ class Predictor:
         found = metrics.clip_probabilities(self.classifier, x, bundle.crops, bundle.temperature)
         return np.asarray(found.numpy())
 
-    def clips(self, sounds: Sounds, start_s: float = 0.0) -> Clips:
+    def clips(
+        self,
+        sounds: Sounds,
+        start_s: float = 0.0,
+        on_features: Callable[[NDArray[np.float16]], object] = lambda _: None,
+    ) -> Clips:
         """Cut and classify a track, or a section of one that starts at ``start_s``."""
         made, feature = self.extracted(sounds), self.bundle.feature
+        on_features(made.features)
         length_s = len(sounds[feature.sample_rate]) / feature.sample_rate
         end_s = np.full(len(made.features), length_s)
         if feature.row.column != "track":

@@ -1,13 +1,13 @@
-"""What a registered version says of itself: its facts from the ledger, and a description."""
+"""Facts and description of a registered version, from the ledger."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from pipelines.plain_text import for_markdown
 from tuner.ledger.doubts import against_champion
 from tuner.ledger.summary import summarise
-from tuner.ledger.trust import leak_in_words
+from tuner.ledger.trust import leak_in_words, scores_in_words
 from tuner.tracking.datasets import splits_of
 from tuner.tracking.registry import ADDRESS, ModelFacts
 from tuner.tracking.shown import tested
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from tuner.ledger.journal import Record
     from tuner.ledger.summary import Summary
     from tuner.tracking.datasets import Data
-
-# Characters that Markdown or HTML may take for something else than themselves.
-MARKS = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|$~&])")
 
 
 def facts_of(records: Sequence[Record], fingerprint: str) -> ModelFacts:
@@ -60,35 +57,25 @@ def _paragraphs(summary: Summary, address: str | None, data: Sequence[Data]) -> 
     test, files = summary.test, summary.features[0]
     assert test is not None
     assert summary.leakage is not None
-    low, high = test.metrics["ci95"]
-    yield (
-        f"**Test: macro F1 {test.metrics['f1_macro']:.3f}**, 95 % interval {low:.3f} to "
-        f"{high:.3f}, accuracy {test.metrics['accuracy']:.3f}, on {test.metrics['tracks']} tracks "
-        "that no decision has used."
-    )
+    yield f"**Test**: {scores_in_words(test.metrics)} that no decision has used."
     yield (
         f"**Classes** ({len(test.labels)}), in the order of the probabilities: "
-        f"{', '.join(map(escaped, test.labels))}."
+        f"{', '.join(map(for_markdown, test.labels))}."
     )
     clips = ", ".join(f"{number} {split}" for split, number in files["clips"].items())
-    where = f" of {escaped(address)}" if address else ""
+    where = f" of {for_markdown(address)}" if address else ""
     digest = f" (feature set {data[0].digest})" if data else ""
     yield f"**Data**: {files['tracks']['listed']} files{where}{digest}; clips: {clips}."
     leak = leak_in_words(summary.leakage)
-    yield f"**Leakage audit**: {leak if summary.leakage.passed else escaped(leak)}."
+    yield f"**Leakage audit**: {leak if summary.leakage.passed else for_markdown(leak)}."
     if doubt := against_champion(summary):
-        yield f"**No champion**: {escaped(doubt)}"
+        yield f"**No champion**: {for_markdown(doubt)}"
     yield (
-        f"**Trained by** `python -m tuner.run`, study {escaped(summary.study)}: the "
-        f"{summary.tested}, {escaped(summary.winner.model if summary.winner else '')}."
+        f"**Trained by** `python -m tuner.run`, study {for_markdown(summary.study)}: the "
+        f"{summary.tested}, {for_markdown(summary.winner.model if summary.winner else '')}."
     )
     yield (
         "**To use it**:\n\n```\n"
         f"python -m tuner.predict {ADDRESS} FILE\n"
         f"mlflow models serve -m {ADDRESS} --env-manager local\n```"
     )
-
-
-def escaped(text: str) -> str:
-    """Return a user's text so that Markdown shows it as it is, on one line."""
-    return MARKS.sub(r"\\\1", " ".join(text.split()))

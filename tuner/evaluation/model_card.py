@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from pipelines.features.networks import selection
-from tuner.evaluation.page import code, plain, table
+from pipelines.plain_text import code, for_markdown
+from tuner.evaluation.page import table
+from tuner.ledger.trust import scores_in_words
 from tuner.models.settings import PRETRAINED
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def card(model: TrainedModel, takes: str, files: Mapping[str, str]) -> str:
     name = str(model.origin.get("study", "audio-classifier"))
     weights = sorted({one for part in model.members for one in _weights(part.bundle)})
     head = yaml.safe_dump(_head(name, model, weights), sort_keys=False, allow_unicode=True)
-    lines = [f"---\n{head}---", f"# {plain(name)}", *_body(model, takes, files, weights)]
+    lines = [f"---\n{head}---", f"# {for_markdown(name)}", *_body(model, takes, files, weights)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -79,13 +81,13 @@ def _body(
     )
     if len(members) > 1:
         parts = (
-            f"{plain(one.bundle.model.name)} x {share:.2f}"
+            f"{for_markdown(one.bundle.model.name)} x {share:.2f}"
             for one, share in zip(members, shares, strict=True)
         )
         yield f"The weighted mean of {len(members)} models: {', '.join(parts)}."
     yield "## Score"
     yield _score(origin.get("test", {}), members[0].bundle.temperature)
-    yield f"Leakage audit of its data: {plain(str(origin.get('leakage', UNKNOWN)))}."
+    yield f"Leakage audit of its data: {for_markdown(str(origin.get('leakage', UNKNOWN)))}."
     yield "## Data"
     yield from _data(profile)
     yield "## Limits"
@@ -94,13 +96,14 @@ def _body(
     yield "The licence of this model is for its publisher to choose (`license` in the head)."
     if weights:
         yield "It contains or started from published weights, whose licences bind it:"
-        rows = [[code(one.name), plain(one.licence), plain(one.trained_on)] for one in weights]
+        rows = [[code(name), *map(for_markdown, told)] for name, *told in weights]
         yield "\n".join(table(("weights", "licence", "trained on"), rows))
     else:
         yield "It contains no published weights."
     yield "## Use"
-    yield "\n".join(table(("file", "what it is"), [[code(k), plain(v)] for k, v in files.items()]))
-    yield f"The programs take {plain(takes)}, `float32[n, samples]`, and return " + (
+    described = [[code(name), for_markdown(what)] for name, what in files.items()]
+    yield "\n".join(table(("file", "what it is"), described))
+    yield f"The programs take {for_markdown(takes)}, `float32[n, samples]`, and return " + (
         "probabilities, `float32[n, classes]`, in the order of `labels` in `model.json`."
     )
     yield "```sh\npip install torch soundfile soxr\npython example.py FILE\n```"
@@ -109,12 +112,7 @@ def _body(
 def _score(test: Mapping[str, Any], temperature: float) -> str:
     if not {"accuracy", "accuracy_ci95", "f1_macro", "ci95", "tracks"} <= set(test):
         return f"Score: {UNKNOWN}."
-    (low, high), (lowest, highest) = test["accuracy_ci95"], test["ci95"]
-    told = (
-        f"Accuracy {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), macro F1 "
-        f"{test['f1_macro']:.3f} ({lowest:.3f} to {highest:.3f}) on {test['tracks']} test tracks, "
-        "tested once."
-    )
+    told = f"Scores of its only test: {scores_in_words(test, with_accuracy=True)}."
     if temperature != 1:
         told += (
             f" Its probabilities are calibrated on validation tracks (temperature "
@@ -150,7 +148,7 @@ def _limits(profile: Profile | None, origin: Mapping[str, Any]) -> Iterator[str]
         "`python -m tuner.evaluate` of the program that made it measures that."
     )
     for one in map(str, origin.get("caveats", [])):
-        yield plain(one[:1].upper() + one[1:]) + "."
+        yield for_markdown(one[:1].upper() + one[1:]) + "."
 
 
 def _weights(bundle: Bundle) -> Iterator[Origin]:

@@ -1,4 +1,4 @@
-"""Let a trained model hear labelled tracks: its votes, and what its profile describes of them."""
+"""Predict labelled tracks and measure what the model's profile describes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from pipelines.plain_text import printable
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import shown
-from tuner.training import metrics
+from tuner.prediction.answer import predict_sections
+from tuner.training.predictor import count_votes
 from tuner.training.profile import track_vector
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.audio import Decoded
     from pipelines.sources.files import Files
     from pipelines.sources.tracks import Catalog, Track
     from tuner.training.predictor import TrainedModel
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One track as a model hears it.
+class MeasuredTrack:
+    """A predicted track and what was measured of it, in its first ten minutes.
 
     Attributes:
         label: Its class in the data, which the model need not know.
@@ -60,9 +62,9 @@ class Unreadable:
     reason: str
 
 
-def listen(
+def predict_and_measure(
     model: TrainedModel, catalog: Catalog, progress: Callable[[int, int], None]
-) -> Iterator[Heard | Unreadable]:
+) -> Iterator[MeasuredTrack | Unreadable]:
     """Decode and predict the tracks of a catalog, one after the other.
 
     Files are decoded in a child process, as for building.
@@ -82,7 +84,7 @@ def listen(
             try:
                 if fault := catalog.rejected.get(track.track_id):
                     raise AudioRejected(*fault)
-                yield _hear(model, decoder, files, track)
+                yield _measured(model, decoder, files, track)
             except AudioRejected as error:
                 yield Unreadable(shown(track), printable(f"{error.code}: {error.detail}"))
             except OSError as error:
@@ -90,29 +92,35 @@ def listen(
         progress(len(catalog.tracks), len(catalog.tracks))
 
 
-def _hear(model: TrainedModel, decoder: Decoder, files: Files, track: Track) -> Heard:
+def _measured(model: TrainedModel, decoder: Decoder, files: Files, track: Track) -> MeasuredTrack:
+    """Predict a track, and measure its first section, as the profile describes training tracks."""
+    sections: dict[int, Decoded] = {}
+    features: dict[int, NDArray[np.float16]] = {}
+
+    def read(rate: int, window: Window) -> Decoded:
+        part = Window(track.start_s + window.start_s, track.end_s)
+        section = decoder.decode(fd, track.path, rate, part)
+        sections.setdefault(rate, section)
+        return section
+
     fd = files.open(track.path)
     try:
         check_listed(fd, track.columns)
-        window = Window(track.start_s, track.end_s)
-        decoded = {r: decoder.decode(fd, track.path, r, window) for r in model.sample_rates}
+        clips = predict_sections(read, track.path, model, on_features=features.setdefault).heard
     finally:
         os.close(fd)
-    sounds = {rate: one.samples for rate, one in decoded.items()}
-    members, weights = model.members, model.weights
-    features = [one.extracted(sounds).features for one in members]
-    clips = [one.classify(x) for one, x in zip(members, features, strict=True)]
-    rate = members[0].sample_rates[0]
-    level_db, bandwidth_hz = measure(sounds[rate], rate)
-    return Heard(
+    rate = model.members[0].sample_rates[0]
+    level_db, bandwidth_hz = measure(sections[rate].samples, rate)
+    return MeasuredTrack(
         label=printable(track.label),
-        soft=metrics.weighted_mean([metrics.soft_votes(one) for one in clips], weights),
-        hard=metrics.weighted_mean([metrics.hard_votes(one) for one in clips], weights),
+        soft=count_votes(clips, model.weights, "soft").shares,
+        hard=count_votes(clips, model.weights, "hard").shares,
         level_db=level_db,
         bandwidth_hz=bandwidth_hz,
-        seconds=decoded[rate].seconds,
-        pcm_digest=decoded[rate].pcm_digest,
+        seconds=sections[rate].seconds,
+        pcm_digest=sections[rate].pcm_digest,
         vectors=tuple(
-            track_vector(x, one.bundle.feature) for one, x in zip(members, features, strict=True)
+            track_vector(features[number], one.bundle.feature)
+            for number, one in enumerate(model.members)
         ),
     )
