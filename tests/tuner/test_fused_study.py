@@ -236,7 +236,7 @@ def test_every_display_names_the_fusion(study: Local) -> None:
     assert "in place of the winner" in line
     page = study.paths.folder.read_text("report.html")
     assert "used once, by the fusion" in page
-    assert "all scores of the fusion" in page
+    assert "All test scores of the fusion" in page
 
 
 def test_the_leaky_twin_of_the_winner_is_scored_beside_it(study: Local) -> None:

@@ -116,5 +116,5 @@ def test_a_twin_that_failed_says_why(tmp_path: Path) -> None:
     assert summary.leaky_twin is not None
     assert list(summary.leaky_twin.lines()) == ["there is none: loss is nan"]
     report(records, tmp_path)
-    assert "There is none: loss is nan" in read(tmp_path).text
+    assert "Not available: loss is nan" in read(tmp_path).text
     play(MemoryTracker(), records)
