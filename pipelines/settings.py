@@ -145,7 +145,7 @@ Group = Annotated[
 Leaks = Annotated[
     Literal["report", "drop"],
     Field(
-        description="Recordings and groups that appear in more than one split of a given split: "
+        description="Recordings and groups that leak between splits that the data names: "
         "report them and register no model, or drop all but those of the test split, then of "
         "the validation split."
     ),

@@ -123,7 +123,7 @@ def _describe(head: bytes) -> str:
         return "looks like HTML or XML; a download may have saved an error page"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "looks like text"
-    return "not an audio format that is known here"
+    return "unknown audio format"
 
 
 def refused_format(fd: int) -> tuple[str, str] | None:

@@ -310,8 +310,8 @@ def test_other_settings_under_the_same_name_are_refused_and_named(study) -> None
     ran, _, _ = study
     code, _, err = ran.run("--set", "train.batch_size=16", "--trials", "9")
     assert code == 2
-    assert "train.batch_size: it has 8, asked is 16" in err
-    assert "search.trials: it has 3, asked is 9" in err
+    assert "train.batch_size: it has 8, this command 16" in err
+    assert "search.trials: it has 3, this command 9" in err
     assert "Traceback" not in err
 
 

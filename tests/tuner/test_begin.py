@@ -59,7 +59,7 @@ def test_a_refused_command_changes_no_file(space: Path, tones: Path, tmp_path: P
     assert len(before) == 4  # ledger, lock, space file, resolved space file
     found = command(space, tones, tmp_path / "results", "--set", "train.epochs=7")
     assert found.exit_code == 2
-    assert "train.epochs: it has 20, asked is 7" in found.stderr
+    assert "train.epochs: it has 20, this command 7" in found.stderr
     assert content(tmp_path / "results") == before
 
 

@@ -51,7 +51,7 @@ def test_a_calibrated_model_keeps_1() -> None:
     logits = np.random.default_rng(0).normal(size=(300, 4)) * 3
     found = fit_temperature(lambda t: softmax(logits / t), drawn(softmax(logits)))
     assert found.temperature == 1
-    assert "no temperature is clearly better" in found.reason
+    assert "no other is clearly better" in found.reason
 
 
 def test_few_tracks_are_said() -> None:

@@ -183,9 +183,15 @@ def test_classes_that_the_model_does_not_know_and_those_that_lack(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--map", "x"], "THEIRS=OURS"), (["--map", "a=b"], "the model has no class 'b'")],
+    [
+        (["--map", "x"], "THEIRS=OURS"),
+        (["--map", "a=b"], "the model has no class 'b'"),
+        (["--map", "typo=KNOWN"], "the data has no class 'typo'"),
+    ],
 )
 def test_wrong_names_are_refused(model: Path, tones: Path, options: list[str], words: str) -> None:
+    known = load_bundle(model).labels[0]
+    options = [word.replace("KNOWN", known) for word in options]
     exit_code, _, error = evaluated(model, tones, *options)
     assert (exit_code, words in error) == (2, True)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from pipelines.build.building import BuildProgress
 from tests.hostile_names import HOSTILE
 from tests.tuner.test_selection import trial
+from tuner.report.progress import Progress
 from tuner.report.terminal import Terminal
 
 
@@ -179,3 +180,17 @@ def test_hostile_settings_are_shown_as_they_are_and_obeyed_by_nothing(is_termina
     for character in "\x07\x9b\u202e\u2066\x00":
         assert character not in text.getvalue()
     assert "\x1b[31m" not in text.getvalue()
+
+
+def test_a_mean_over_some_folds_is_not_the_best_so_far() -> None:
+    progress = Progress("val_f1_macro", maximise=True, clock=Clock())
+    progress.begin_stage("search", 3, None)
+    for name, values in (("t0", [0.9, 0.8, 0.7]), ("t1", [1.0])):
+        for record in trial(name, "search", values, "completed"):
+            if record["kind"] == "trial":
+                record["config"] = {"data": {"split": {"folds": 3}}, "train": {"epochs": 8}}
+            if record["kind"] == "trial_end":  # with folds the last mean counts, not the best
+                record["best"]["metrics"]["val_f1_macro"] = values[-1]
+            if record["kind"] != "trial_end" or name == "t0":  # t1 still runs
+                progress.take(record)
+    assert "best val_f1_macro 0.700 (t0)" in progress.headline()

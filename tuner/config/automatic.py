@@ -59,7 +59,7 @@ def _clip_seconds(s: Situation) -> Chosen:
     # Headers count a few samples too many. A tenth is what a decoder rejects as too short.
     clip = max(0.1, math.ceil(10 * min(most, 2 * half) - 0.1) / 10)
     shown, shown_half = write_rounded(most, 2), write_rounded(half, 2)
-    return str(clip), f"19 of 20 tracks last {shown} s or less, half of them {shown_half} s"
+    return str(clip), f"19 of 20 tracks last {shown} s or less, the median is {shown_half} s"
 
 
 def _hop_seconds(s: Situation) -> Chosen:
@@ -90,7 +90,7 @@ def _clips_per_track(s: Situation) -> Chosen:
 
 def _short(s: Situation) -> Chosen:
     # Digits in clips of 1 s, speakers held out: 0.987 repeated, 0.962 with silence (FSDD, speech).
-    return "repeat", "a repeated sound is told better than one with silence behind it"
+    return "repeat", "repeated sounds are classified better than padded ones"
 
 
 def _split(s: Situation) -> Chosen:
@@ -112,7 +112,7 @@ def _folds(s: Situation) -> tuple[int, str]:
         number = "1 group" if fewest == 1 else f"{fewest} groups"
         return 0, f"the class {rarest!r} has {number}, too few for folds"
     # The test takes one group at least.
-    return min(MOST_FOLDS, fewest - 1), f"{num} tracks are few for one split"
+    return min(MOST_FOLDS, fewest - 1), f"{num} tracks are too few for a single split"
 
 
 def _n_fft(s: Situation) -> Chosen:

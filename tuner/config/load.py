@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -102,12 +103,14 @@ def _read(path: Path, file: str) -> bytes:
 
 def _similar_file(path: Path) -> str:
     """Name a file in the same folder that is spelled nearly the same."""
-    try:
+    with suppress(OSError, ValueError):
         siblings = [entry.name for entry in os.scandir(path.parent)][:1000]
-    except (OSError, ValueError):
-        return ""
-    near = nearest(path.name, siblings, 1)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+        if near := nearest(path.name, siblings, 1):
+            return f"; did you mean {path.with_name(near[0])}?"
+    with suppress(OSError, ValueError):
+        if _shipped(Path(path.stem)).suffix:
+            return f"; write {path.stem} for the shipped file of that name"
+    return ""
 
 
 def _decode(data: bytes, file: str) -> str:

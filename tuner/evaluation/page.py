@@ -49,7 +49,7 @@ def _classes(result: Result) -> Iterator[str]:
     if distances:
         yield ""
         yield (
-            "Distance: of the mean of the tracks to the mean of the training tracks of the class, "
+            "Distance: from the mean of the tracks to the mean of the class in training, "
             "in standard deviations of a training track."
         )
 

@@ -89,7 +89,10 @@ class Result:
         yield from self._seen_before(judged)
         if self.unknown:
             names = ", ".join(f"{name!r} ({count})" for name, count in self.unknown.items())
-            yield f"the model does not know these classes, whose tracks are in no figure: {names}"
+            yield (
+                f"classes that the model does not know, whose tracks are in no score: {names}; "
+                "--map THEIRS=OURS renames a class"
+            )
             yield from _alike(self.unknown, self.evaluation.labels)
         if self.absent:
             names = ", ".join(map(repr, self.absent))
@@ -194,7 +197,12 @@ def evaluate(
     labels = list(model.labels)
     if wrong := sorted(set(names.values()) - set(labels)):
         raise UsageError(f"--map: the model has no class {wrong[0]!r}; it has {_listed(labels)}")
-    given = {names.get(label, label) for t in catalog.tracks if (label := printable(t.label))}
+    own = {printable(track.label) for track in catalog.tracks} - {""}
+    if absent := sorted(names.keys() - own):
+        raise UsageError(
+            f"--map: the data has no class {absent[0]!r}; it has {_listed(sorted(own))}"
+        )
+    given = {names.get(label, label) for label in own}
     if not given & set(labels):  # said before hours of audio are decoded
         hints = "".join(f"; {hint}" for hint in _alike(sorted(given), labels))
         raise UsageError(

@@ -103,7 +103,7 @@ def _tied(study: Summary) -> Iterator[str]:
         yield (
             f"{tied} of {len(values)} trials are within one standard error of the best "
             f"{study.metric} (from {ranking.bar(best):.3f} to {best:.3f}); the lower log loss "
-            "decided, and other tracks might have chosen another"
+            "decided, and with other tracks another might have won"
         )
 
 
@@ -162,6 +162,19 @@ def _below(study: Summary) -> Iterator[str]:
         )
 
 
+def _matched(study: Summary) -> Iterator[str]:
+    equal = [
+        one.title
+        for one in study.baselines
+        if one.test and one.winner is not None and one.test["f1_macro"] == one.winner
+    ]
+    if equal:
+        yield (
+            f"no better than a cheap baseline on the test tracks: {' and '.join(equal)} "
+            f"{'reaches' if len(equal) == 1 else 'reach'} the same macro F1"
+        )
+
+
 def _unrecognised(study: Summary) -> Iterator[str]:
     if study.test and not study.test.is_guessing:
         missed = [row for row in study.test.classes if row.tracks >= FEW_OF_A_CLASS]
@@ -203,6 +216,7 @@ CHECKS = (
         _unrecognised,
         "listen to these classes, join them with others or leave them out, or add recordings",
     ),
+    Check(_matched),
     Check(_wide),
     Check(_pace),
     Check(_few_val),

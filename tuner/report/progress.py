@@ -135,7 +135,10 @@ class Progress:
     def _score(self, trial_id: str, trial: TrialProgress, metrics: dict[str, float]) -> None:
         if not trial_id.startswith((REFIT, LEAKY)):  # these have learned from what scores them
             value = trial.value = metrics[self._metric]
-            trial.best = value if trial.best is None else self._pick(trial.best, value)
+            if trial.unit == "fold":  # a mean over some folds is no result
+                trial.best = value if trial.done == trial.total else None
+            else:
+                trial.best = value if trial.best is None else self._pick(trial.best, value)
 
     def _trials_of(self, stage: str) -> list[TrialProgress]:
         # A copy, because another thread draws while records come in.

@@ -34,7 +34,7 @@ def refuse_changes(space: Space, ledger: Ledger) -> None:
         return
     settings, had = space.settings(), _defaults() | before["settings"]
     differences = [
-        f"{name}: it has {had.get(name, 'nothing')}, asked is {settings.get(name, 'nothing')}"
+        f"{name}: it has {had.get(name, 'nothing')}, this command {settings.get(name, 'nothing')}"
         for name in sorted({*had, *settings})
         if had.get(name) != settings.get(name) and not name.startswith(FREE_TO_CHANGE)
     ]

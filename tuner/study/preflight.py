@@ -204,7 +204,7 @@ def plan_lines(space: Space) -> Iterator[str]:
     then += ", then a final fit on train and val" if confirm.refit or num_folds else ""
     yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
     if confirm.fuse and num_folds:
-        yield "             and once the best of each other family that is not far behind"
+        yield "             and one run of the best trial of each other family that is close"
     yield f"feature sets {len(space.feature_variants())}"
     for source in _pretrained(space):
         yield f"weights      {source}: {_whereabouts(source)}"

@@ -122,7 +122,7 @@ def fit_temperature(
     losses = f"log loss {after.log_loss:.3f} against {before.log_loss:.3f} without it, on {t} "
     losses += "validation tracks that it was not fitted on"
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(t):
-        kept = f"1: no temperature is clearly better; {losses}"
+        kept = f"1: no other is clearly better; {losses}"
         return Calibration(1.0, kept, t, before, before)
     chosen = float(TEMPERATURES[_lowest(nats, wrong)])
     return Calibration(chosen, f"{chosen:.2f}: {losses}", t, before, after)
