@@ -33,6 +33,7 @@ from pipelines.storage import Folder
 
 DATASET_VERSION = 2  # raise it with any change that alters a sample
 MANIFEST_NAME = "manifest.csv"
+TRACKER_IS_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 SETTINGS_NAME = "demo.json"
 NUM_TRACKS = 150
 
@@ -216,6 +217,8 @@ def _write_tracks(
         initializer=_start_worker,
     )
     try:
+        # After a signal it cleans up behind this process, and would print that it did.
+        os.environ.setdefault("PYTHONWARNINGS", TRACKER_IS_QUIET)
         resource_tracker.ensure_running()  # it would unblock the signals when it starts
         # The processes inherit the mask; Ctrl-C while they start would print their tracebacks.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

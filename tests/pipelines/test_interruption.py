@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Does its argument in the block, and leaves a line for each thing that still ran.
 COMMAND = """
-import ctypes, sys, time
+import ctypes, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
 from pipelines.interruption import Interruption
 say = lambda text: print(text, flush=True)
 with Interruption(lambda: "to continue: this", *map(float, sys.argv[2:])) as stop:
