@@ -87,7 +87,7 @@ class Model:
         """Predict many files; one that cannot be read has no label and an error.
 
         Args:
-            files: Files and folders; a folder stands for the audio files below it.
+            files: Files and folders; a folder means the audio files below it.
             vote: As for ``predict``.
 
         Returns:

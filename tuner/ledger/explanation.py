@@ -90,7 +90,7 @@ class Explanation:
 
     @classmethod
     def of(cls, record: Record | None) -> Self:
-        """Read it from its ledger record; None stands for an early version."""
+        """Read it from its ledger record; None in early versions."""
         kept = {one.name: (record or {}).get(one.name) for one in fields(cls)}
         comparison = kept["comparison"]
         return cls(

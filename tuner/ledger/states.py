@@ -9,7 +9,7 @@ class State(StrEnum):
     """How a trial or a study stands.
 
     Attributes:
-        RUNNING: It has not ended, as far as the ledger says.
+        RUNNING: The ledger records no end of it.
         COMPLETED: It did all that was asked for.
         STOPPED_EARLY: The scheduler found it behind, or the budget of the search ended. It keeps
             what it reached and takes part in the ranking.

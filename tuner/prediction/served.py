@@ -20,7 +20,8 @@ import numpy as np
 from pipelines.audio.sandbox import Decoder
 from pipelines.errors import AudioRejected, UserError
 from pipelines.sources.files import files_at
-from tuner.prediction.answer import Prediction, predict_open, refused, timeline
+from tuner.prediction.answer import Prediction, predict_open, refused
+from tuner.prediction.answer import timeline as timeline_of
 from tuner.prediction.files import AudioFile
 from tuner.prediction.samples import opened_samples
 from tuner.training.exported import load_exported
@@ -81,7 +82,9 @@ class ServedModel:
             "clips": found.clips,
             "error": found.error,
         }
-        return answer | ({"timeline": _timeline(found, self.model.labels)} if timeline else {})
+        return answer | (
+            {"timeline": [*timeline_of(found, self.model.labels)]} if timeline else {}
+        )
 
     def _predicted(self, row: Mapping[str, Any], vote: VoteKind) -> Prediction:
         decoder = self._decoders.get()
@@ -108,10 +111,6 @@ def _records(rows: Any) -> list[dict[str, Any]]:
         return [{**rows.iloc[0], "samples": rows["samples"].to_numpy()}]
     # MLflow drops columns that it does not know, and without any column there are no rows.
     return rows.to_dict("records") or [{}]
-
-
-def _timeline(found: Prediction, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    return list(timeline(found, labels))
 
 
 def _bad(detail: str) -> AudioRejected:
