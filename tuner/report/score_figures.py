@@ -11,13 +11,12 @@ from tuner.report.figures import (
     FAINT,
     GRID,
     INK,
-    SOFT,
     WARM,
     WIDTH,
     axes_of,
     figure_of,
+    fitted,
     legend,
-    short,
     styled,
 )
 from tuner.training.uncertainty import exact_interval
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_NUMBERED = 20  # with more classes, counts are not written into the cells
+MAX_NAMED = 80  # with more classes, names would lie on each other; each second one is shown
 
 
 class ScoreLine(NamedTuple):
@@ -58,7 +58,7 @@ def scores(lines: Sequence[ScoreLine], name: str) -> Figure:
         if line.interval:
             axes.plot(line.interval, [y, y], color=colour, linewidth=4, alpha=0.45, zorder=2)
         axes.plot(line.score, y, "o", color=colour, markersize=7, zorder=3)
-        axes.text(0, y + 0.18, short(line.title, 48), color=INK, fontweight=weight, va="bottom")
+        axes.text(0, y + 0.18, fitted(line.title, 200), color=INK, fontweight=weight, va="bottom")
         axes.text(
             1, y + 0.18, f"{line.score:.3f}", color=INK, fontweight=weight, ha="right",
             va="bottom",
@@ -80,9 +80,10 @@ def confusion_matrix(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     font = 9 if k <= MAX_NUMBERED else max(4, 240 / k)
-    names = [short(label, 18) for label in labels]
-    axes.set_xticks(range(k), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(k), names)
+    names = [fitted(label, 90, font) for label in labels]
+    shown = slice(None, None, 1 + k // MAX_NAMED)
+    axes.set_xticks(range(k)[shown], names[shown], rotation=90)
+    axes.set_yticks(range(k)[shown], names[shown])
     axes.tick_params(labelsize=font, length=0)
     for edge in axes.spines.values():
         edge.set_visible(False)
@@ -105,11 +106,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         bins: Tracks by confidence, ``before`` and ``after`` calibration.
     """
     axes = axes_of(3.0, "confidence of the model", "accuracy")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, linestyle="--")
-    axes.annotate(
-        "perfect calibration", (0.3, 0.3), rotation=27, color=SOFT, fontsize=8,
-        xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
-    )  # fmt: skip
+    axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.2, label="perfect")
     for one in bins["after"]:
         ends = exact_interval(one["accuracy"], one["tracks"])
         axes.plot([one["confidence"]] * 2, ends, color=ACCENT, linewidth=3, alpha=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,14 +17,15 @@ from tuner.report.figures import (
     INK,
     MAX_TIPS,
     SOFT,
-    WIDTH,
     about,
     axes_of,
+    few_numbers,
     figure_of,
+    fitted,
     legend,
     log_axis,
     look_of,
-    short,
+    points_of,
     styled,
     tip,
 )
@@ -40,8 +42,11 @@ if TYPE_CHECKING:
     from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
 
+SLICE_WIDTH = 1.9  # inches: half of a telephone
+MAX_OPTIONS = 10  # names below a slice; of more, each second one is shown
 # White below words that lines cross.
 BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+DASHES = (":", "--", "-.", (0, (6, 2, 1, 2, 1, 2)))  # of values to compare with
 LOG_RATIO = 20  # of the largest to the smallest value; more is drawn on a logarithmic axis
 
 
@@ -94,21 +99,18 @@ def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float])
     axes = axes_of(3.0, f"{unit} since the search began", marks.metric)
     reached = [step.value for step in steps]
     room = 0.3 * (max(reached) - min(reached))
-    for name, value in lines.items():
-        if not min(reached) - room <= value <= max(reached) + room:
-            continue  # it would press the trials together
-        axes.axhline(value, color=SOFT, linewidth=1, linestyle=":")
-        axes.annotate(
-            short(name, 44), (0, value), xycoords=("axes fraction", "data"), color=SOFT,
-            fontsize=8, xytext=(2, 2), textcoords="offset points", bbox=BEHIND, zorder=1,
-        )  # fmt: skip
+    for (name, value), dashes in zip(lines.items(), itertools.cycle(DASHES)):
+        if min(reached) - room <= value <= max(reached) + room:
+            label = f"{value:.3f} {name}"
+            axes.axhline(value, color=SOFT, linewidth=1, linestyle=dashes, label=label, zorder=1)
+        # Others would press the trials together.
     axes.step(ended, [step.best for step in steps], where="post", color=INK, linewidth=1.8)
     points = [(x, one.value, one.trial) for x, one in zip(ended, steps, strict=True)]
     marks.draw(axes, points)
     marks.tell(axes, points)
     if len(marks.looks) > 1:
         for model, (colour, shape) in marks.looks.items():
-            axes.plot([], [], shape, color=colour, label=short(model))
+            axes.plot([], [], shape, color=colour, label=model)
     axes.margins(x=0.04, y=0.1)
     legend(axes)
     return figure_of(axes)
@@ -121,7 +123,7 @@ def importance(settings: Sequence[Importance]) -> Figure:
     for y, one in zip(range(len(settings), 0, -1), settings, strict=True):
         axes.barh(y, max(0.0, one.share), color=ACCENT, alpha=0.75, height=0.6)
         axes.plot([one.low, one.high], [y, y], color=INK, linewidth=1.4)
-    names = [short(one.name, 28) for one in settings]
+    names = [fitted(one.name, 140) for one in settings]
     axes.set_yticks(range(len(settings), 0, -1), names)
     axes.axvline(0, color=FAINT, linewidth=1)
     axes.grid(visible=False, axis="y")
@@ -133,23 +135,29 @@ def importance(settings: Sequence[Importance]) -> Figure:
 @styled
 def slice_of(name: str, rows: Sequence[TrialRow], marks: Marks) -> Figure:
     """Draw the metric over one setting."""
-    axes = axes_of(1.8, short(name, 28), marks.metric, width=WIDTH / 2)
+    axes = axes_of(1.6, name, marks.metric, width=SLICE_WIDTH)
     rows = [row for row in rows if name in row.params]
     values = [row.params[name] for row in rows]
     if _is_numeric(values):
         places = [float(value) for value in values]
         if min(places) > 0 and max(places) / min(places) > LOG_RATIO:
             log_axis(axes)
+        else:
+            few_numbers(axes, 3, all(isinstance(value, int) for value in values))
     else:
         options = sorted({_text(value) for value in values})
         places = [float(options.index(_text(value))) for value in values]
-        shown = [short(option, 13) for option in options]
-        if len(set(shown)) < len(options):  # they differ at their ends
-            shown = ["…" + short(option[-12:]) for option in options]
-        axes.set_xticks(range(len(options)), shown, rotation=20, ha="right", fontsize=8)
-        axes.margins(x=0.25)
+        room = 90 / len(options)
+        upright = any(points_of(option, 8) > room for option in options)
+        figure_of(axes).set_figheight(2.4 if upright else 1.6)
+        names = [fitted(option, 60 if upright else room, 8) for option in options]
+        shown = slice(None, None, 1 + len(options) // MAX_OPTIONS)
+        axes.set_xticks(
+            range(len(options))[shown], names[shown], rotation=90 if upright else 0, fontsize=8
+        )
     reached = [row.reached(marks.metric) for row in rows]
     marks.draw(axes, list(zip(places, reached, rows, strict=True)))
+    axes.margins(0.15)  # the winner's ring has room
     axes.yaxis.set_major_locator(MaxNLocator(4))
     return figure_of(axes)
 
@@ -212,9 +220,9 @@ def parallel_coordinates(
 def _axis_line(axes: Axes, y: float, name: str, low: str, high: str) -> None:
     axes.plot([0, 1], [y, y], color=SOFT, linewidth=1, zorder=3)
     for x, text, side, colour in (
-        (0, short(low, 16), "left", SOFT),
-        (0.5, short(name, 28), "center", INK),
-        (1, short(high, 16), "right", SOFT),
+        (0, fitted(low, 75, 8), "left", SOFT),
+        (0.5, fitted(name, 140, 8), "center", INK),
+        (1, fitted(high, 75, 8), "right", SOFT),
     ):
         axes.text(
             x, y + 0.08, text, ha=side, va="bottom", color=colour, fontsize=8, bbox=BEHIND,
@@ -235,7 +243,7 @@ def families(found: Sequence[Family], marks: Marks) -> Figure:
             )  # fmt: skip
         if one.median is not None:
             axes.plot([one.median] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=2)
-    names = [f"{short(one.model, 16)} ({one.trials})" for one in found]
+    names = [f"{fitted(one.model, 90)} ({one.trials})" for one in found]
     axes.set_yticks(range(len(found), 0, -1), names)
     axes.set_ylim(0.4, len(found) + 0.6)
     axes.tick_params(axis="y", length=0)

@@ -16,12 +16,12 @@ from tuner.report.figures import (
     WARM,
     about,
     axes_of,
+    few_numbers,
     figure_of,
     legend,
     log_axis,
     styled,
     tip,
-    whole_numbers,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +43,8 @@ def learning_curves(
     metric, winner = marks.metric, marks.winner
     axes = axes_of(3.0, unit, metric)
     for number, rung in enumerate(rungs):
-        axes.axvline(rung, color=WARM, linewidth=1, linestyle=":", zorder=1)
-        if not number:
-            axes.annotate(
-                "rung" if unit == "epoch" else "race", (rung, 0), color=WARM, fontsize=8,
-                xycoords=("data", "axes fraction"), xytext=(2, 2), textcoords="offset points",
-            )  # fmt: skip
+        label = None if number else "weak trials are stopped here"
+        axes.axvline(rung, color=WARM, linewidth=1, linestyle=":", zorder=1, label=label)
     for row in sorted(rows, key=lambda row: row.trial_id == winner):
         points = [(epoch, m[metric]) for epoch, m in row.history if metric in m]
         if not points:
@@ -62,8 +58,9 @@ def learning_curves(
         )  # fmt: skip
         if mark := MARKS.get(row.status):
             axes.plot(epochs[-1], values[-1], mark, color="#7b8794", markersize=6)
-    whole_numbers(axes)
+    few_numbers(axes)
     axes.margins(y=0.08)
+    legend(axes)
     return figure_of(axes)
 
 
@@ -79,12 +76,8 @@ def losses(row: TrialRow, unit: str) -> Figure:
         if points:
             axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=2, label=title)
     if row.best_epoch is not None:
-        axes.axvline(row.best_epoch, color=SOFT, linewidth=1, linestyle=":")
-        axes.annotate(
-            "best epoch", (row.best_epoch, 1), xycoords=("data", "axes fraction"), color=SOFT,
-            fontsize=8, xytext=(-2, -2), textcoords="offset points", ha="right", va="top",
-        )  # fmt: skip
-    whole_numbers(axes)
+        axes.axvline(row.best_epoch, color=SOFT, linewidth=1, linestyle=":", label="best epoch")
+    few_numbers(axes)
     legend(axes)
     return figure_of(axes)
 
@@ -111,9 +104,6 @@ def learning_rates(
         if max(found) > 3 * start > 0:
             axes.set_ylim(low - 0.1 * (start - low), 1.5 * start)
     if suggestion is not None:
-        axes.axvline(suggestion, color=ACCENT, linewidth=1.4)
-        axes.annotate(
-            f"suggested: {suggestion:.3g}", (suggestion, 1.0), xycoords=("data", "axes fraction"),
-            color=ACCENT, xytext=(4, -2), textcoords="offset points", va="top",
-        )  # fmt: skip
+        axes.axvline(suggestion, color=ACCENT, linewidth=1.4, label=f"suggested: {suggestion:.3g}")
+        legend(axes)
     return figure_of(axes)
