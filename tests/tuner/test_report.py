@@ -124,7 +124,7 @@ def test_a_leak_is_said_first(tmp_path: Path) -> None:
     report(untested(passed=False), tmp_path)
     text = read(tmp_path).text
     assert "Read this score with care" in text
-    assert "Leakage audit LEAKY 2 shared groups, 0 exact duplicates, 1 near-duplicates" in text
+    assert "Leakage audit LEAKY 2 shared groups, 0 exact duplicates, 1 near-duplicate" in text
     words = "LEAKY: 2 groups, 1 pair of near-duplicates in more than one split"
     assert f"The data is {words};" in text
     assert "near: a (test) = b<i> (train)" in text
@@ -293,6 +293,34 @@ def test_study_without_a_successful_trial(tmp_path: Path) -> None:
     script.add("study_end", status="failed", seconds={"total": 1.0})
     report(script.records, tmp_path)
     assert "no trial has succeeded" in read(tmp_path).text
+
+
+def test_a_search_that_runs_reads_as_one(tmp_path: Path) -> None:
+    script = Script()
+    script.study()
+    report(script.records, tmp_path)
+    text = read(tmp_path).text
+    assert "No trial has started." in text
+    assert "Can this be trusted?" not in text  # nothing is known yet
+    script.features()
+    script.trial("t0", 0)
+    script.epochs("t0", 0.8, range(1, 3))
+    report(script.records, tmp_path)
+    text = read(tmp_path).text
+    assert "Not tested yet. No trial has ended yet." in text
+    assert "0 completed, 0 stopped early, 0 failed, 1 running" in text
+    assert "no trial has succeeded" not in text
+
+
+def test_one_of_a_thing_is_singular(tmp_path: Path) -> None:
+    records = untested()
+    # The study has seven rows with its other stages; two more are one more than the page shows.
+    for number in (8, 9):
+        script = Script(start_ms=records[-1]["time_ms"])
+        script.whole_trial(f"t{number}", number, 0.1)
+        records += script.records
+    report(records, tmp_path)
+    assert "1 more trial #" in read(tmp_path).text
 
 
 def test_the_line_that_opens_the_trials_is_on_the_page(tmp_path: Path) -> None:

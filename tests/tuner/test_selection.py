@@ -143,7 +143,9 @@ def test_counts() -> None:
     assert numbers == {
         "total": 9, "completed": 6, "stopped_early": 1, "failed": 1, "interrupted": 0,
     }  # fmt: skip
-    assert selection.counts_in_words(numbers) == "6 completed, 1 stopped early, 1 failed"
+    assert (
+        selection.counts_in_words(numbers) == "6 completed, 1 stopped early, 1 failed, 1 running"
+    )
 
 
 def test_a_trial_that_ran_when_its_study_ended_is_interrupted_until_its_next_epoch() -> None:

@@ -74,7 +74,8 @@ def importances(study: Summary) -> Importances:
     if not names or len(rows) < needed:
         have = f"{len(rows)} trial{' has' if len(rows) == 1 else 's have'} a value"
         asked = f"at least {needed} are needed for {len(names)} settings"
-        return Importances(reason=f"{have}, {asked}" if names else "nothing was searched")
+        same = "no setting differs between trials that have a value"
+        return Importances(reason=f"{have}, {asked}" if names else same)
     features = np.column_stack([_column([row.params.get(name) for row in rows]) for name in names])
     has = np.array([[name in row.params for name in names] for row in rows])
     values = np.array([study.value(row) for row in rows])

@@ -291,4 +291,6 @@ def counts(rows: Iterable[TrialRow]) -> dict[str, int]:
 def counts_in_words(numbers: Mapping[str, int]) -> str:
     """Return the counts of trials by how they ended."""
     shown = [state for state in ENDS if numbers[state.key] or state is not State.INTERRUPTED]
-    return ", ".join(f"{numbers[state.key]} {state}" for state in shown)
+    running = numbers["total"] - sum(numbers[state.key] for state in ENDS)
+    words = [f"{numbers[state.key]} {state}" for state in shown]
+    return ", ".join([*words, f"{running} running"] if running else words)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from tuner.ledger.course import gain
 from tuner.ledger.selection import REFIT
@@ -68,7 +70,7 @@ def score_lines(study: Summary) -> list[ScoreLine]:
 def bought(study: Summary) -> tuple[str, str]:
     """Return the gain from tuning: a short figure, and what it means."""
     if study.winner is None:
-        return "none", "no trial has succeeded"
+        return "none", "no configuration has ended with a score"
     if len(study.trials) < 2:
         return "none", "a single configuration was tried"
     if (found := gain(study)) is None:
@@ -228,6 +230,11 @@ def fixed_settings(study: Summary) -> list[tuple[str, list[tuple[str, str]]]]:
 def shown(value: Any) -> str:
     """Return a value of a setting in few characters."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def breakable(name: object) -> Markup:
+    """Return a name that a narrow page breaks after its separators before it breaks a word."""
+    return Markup(re.sub(r"(?<=\w)([_/.])(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def lr_finder(study: Summary, folder: Folder) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from tuner.report.figures import as_svg
 from tuner.report.leaderboard import as_csv, leaderboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from matplotlib.figure import Figure
 
@@ -45,7 +45,11 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
     with decorating("leaderboard.csv"):
         folder.write_text("leaderboard.csv", as_csv(summary))
     importances = importance.importances(summary)
-    figures = (*_figures(summary, folder), *_figures_of_settings(summary, importances))
+    names = [one.name for one in importances.settings] or importance.searched(summary)
+    figures = (
+        *_figures(summary, folder),
+        *_figures_of_settings(summary, names, importances.settings),
+    )
     pictures, problems = _drawn(figures)
     for name, svg in pictures.items():
         (folder / "figures").write_text(f"{name}.svg", svg)
@@ -65,6 +69,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
         gain=facts.bought(summary),
         importances=importances,
+        sliced={f"slice_{number}": name for number, name in enumerate(names, start=1)},
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
         board=leaderboard(summary),
@@ -121,14 +126,13 @@ def _compared_with(study: Summary) -> dict[str, float]:
 
 
 def _figures_of_settings(
-    study: Summary, found: importance.Importances
+    study: Summary, names: list[str], important: Sequence[importance.Importance]
 ) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Yield importance, parallel coordinates, and a slice for each setting, to be drawn."""
-    names, rows = [one.name for one in found.settings] or importance.searched(study), study.ranked
-    if len(rows) < FEWEST_IN_A_SLICE:
+    if len(rows := study.ranked) < FEWEST_IN_A_SLICE:
         return
-    if found.settings:
-        yield "importance", partial(search_figures.importance, found.settings[:MAX_SETTINGS])
+    if important:
+        yield "importance", partial(search_figures.importance, important[:MAX_SETTINGS])
     # The others would be gaps for the most part.
     usual = [name for name in names if 2 * sum(name in row.params for row in rows) >= len(rows)]
     if len(usual) > 1:
