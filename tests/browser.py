@@ -1,4 +1,7 @@
-"""A real headless browser on this machine, driven through chromedriver's HTTP interface."""
+"""A real headless browser on this machine, driven through chromedriver's HTTP interface.
+
+The picture of a report in the documentation: ``python -m tests.browser REPORT.html PICTURE.png``.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import base64
 import contextlib
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import requests
+from PIL import Image
 
 from tests.loopback import free_ports
 
@@ -128,3 +134,13 @@ def browser(profile: Path) -> Iterator[Page]:
             requests.delete(session, timeout=PAGE_TIMEOUT_SECONDS)
         driver.terminate()
         driver.wait(timeout=10)
+
+
+if __name__ == "__main__":
+    source, target = map(Path, sys.argv[1:])
+    with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as shown:
+        shown.resize(1200, 1560)
+        shown.open(source.resolve().as_uri())
+        shown.run("document.documentElement.style.scrollbarWidth = 'none'")
+        shown.picture(target)
+    Image.open(target).quantize().save(target, optimize=True)  # a third of the size

@@ -97,3 +97,8 @@ def test_no_importance_is_told_of_few_trials_or_of_noise(number: int, reason: st
     found = importances(summarise(search(draw.random(number).tolist(), params).records))
     assert found.settings == ()
     assert reason in found.reason
+
+
+def test_a_single_setting_is_singular() -> None:
+    found = importances(summarise(search([0.1, 0.2], [{"b": 1}, {"b": 2}]).records))
+    assert found.reason == "2 trials have a value, at least 20 are needed for 1 setting"

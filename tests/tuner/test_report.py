@@ -288,11 +288,15 @@ def test_study_without_a_successful_trial(tmp_path: Path) -> None:
     script = Script()
     script.study()
     script.features()
-    script.trial("t0", 0)
-    script.end("t0", "failed", 0.0, 0)
+    for number in range(2):
+        script.trial(f"t{number}", number)
+        script.end(f"t{number}", "failed", 0.0, 0)
     script.add("study_end", status="failed", seconds={"total": 1.0})
     report(script.records, tmp_path)
-    assert "no trial has succeeded" in read(tmp_path).text
+    page = read(tmp_path)
+    assert "no trial has succeeded" in page.text
+    assert "failed: loss is nan" in page.text
+    assert "svg" not in page.tags  # no figure without a value
 
 
 def test_a_search_that_runs_reads_as_one(tmp_path: Path) -> None:
@@ -310,6 +314,11 @@ def test_a_search_that_runs_reads_as_one(tmp_path: Path) -> None:
     assert "Not tested yet. No trial has ended yet." in text
     assert "0 completed, 0 stopped early, 0 failed, 1 running" in text
     assert "no trial has succeeded" not in text
+
+
+def test_names_break_after_separators_and_numbers_never() -> None:
+    broken = facts.breakable("val_f1_macro of optim.lr: 0.50 <b>")
+    assert broken == "val_<wbr>f1_<wbr>macro of optim.<wbr>lr: 0.50 &lt;b&gt;"
 
 
 def test_one_of_a_thing_is_singular(tmp_path: Path) -> None:

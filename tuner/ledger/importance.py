@@ -73,7 +73,8 @@ def importances(study: Summary) -> Importances:
     needed = max(FEWEST_TRIALS, FEWEST_PER_SETTING * len(names))
     if not names or len(rows) < needed:
         have = f"{len(rows)} trial{' has' if len(rows) == 1 else 's have'} a value"
-        asked = f"at least {needed} are needed for {len(names)} settings"
+        settings = f"{len(names)} setting{'' if len(names) == 1 else 's'}"
+        asked = f"at least {needed} are needed for {settings}"
         same = "no setting differs between trials that have a value"
         return Importances(reason=f"{have}, {asked}" if names else same)
     features = np.column_stack([_column([row.params.get(name) for row in rows]) for name in names])

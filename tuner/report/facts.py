@@ -234,7 +234,7 @@ def shown(value: Any) -> str:
 
 def breakable(name: object) -> Markup:
     """Return a name that a narrow page breaks after its separators before it breaks a word."""
-    return Markup(re.sub(r"(?<=\w)([_/.])(?=\w)", r"\1<wbr>", str(escape(name))))
+    return Markup(re.sub(r"(?<=\w)(_|\.(?=[^\W\d]))(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def lr_finder(study: Summary, folder: Folder) -> dict[str, Any] | None:

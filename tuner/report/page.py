@@ -96,7 +96,7 @@ def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[],
     # After a cross-validation only the mean over its folds is known.
     if study.winner and len(study.winner.history) > 1 and not num_folds(study.config):
         yield "losses", partial(training_figures.losses, study.winner, unit)
-    if len(families := course.families(study)) > 1:
+    if study.ranked and len(families := course.families(study)) > 1:
         yield "families", partial(search_figures.families, families, marks)
     if test := study.test:
         name = "macro F1 on the test tracks"

@@ -58,7 +58,14 @@ def scores(lines: Sequence[ScoreLine], name: str) -> Figure:
         if line.interval:
             axes.plot(line.interval, [y, y], color=colour, linewidth=4, alpha=0.45, zorder=2)
         axes.plot(line.score, y, "o", color=colour, markersize=7, zorder=3)
-        axes.text(0, y + 0.18, fitted(line.title, 200), color=INK, fontweight=weight, va="bottom")
+        axes.text(
+            0,
+            y + 0.18,
+            fitted(line.title, 215 if line.is_tested else 245),
+            color=INK,
+            fontweight=weight,
+            va="bottom",
+        )
         axes.text(
             1, y + 0.18, f"{line.score:.3f}", color=INK, fontweight=weight, ha="right",
             va="bottom",
