@@ -29,8 +29,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[Figure, dict[Text, Bbox]]:
     draw = Text.draw
 
     def record(text: Text, renderer: Any) -> None:
+        figure = text.get_figure()
         if text.get_text().strip():
-            boxes[text.get_figure()][text] = text.get_window_extent(renderer)
+            assert isinstance(figure, Figure)
+            boxes[figure][text] = text.get_window_extent(renderer)
         draw(text, renderer)
 
     monkeypatch.setattr(Text, "draw", record)  # only the renderer knows where a text comes to lie
