@@ -20,8 +20,9 @@ from tests.mlflow_server import ended_afterwards, server
 from tests.tuner.studies import finished_study
 from tests.tuner.test_registry import make_bundle
 from tuner.errors import TrackingError
+from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.registry import fetch_bundle, register
+from tuner.tracking.registry import register
 from tuner.tracking.version_facts import facts_of
 
 POSTGRES, INITDB = shutil.which("postgres"), shutil.which("initdb")

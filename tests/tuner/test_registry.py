@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from tests.tuner.studies import Script
 from tuner.errors import UsageError
 from tuner.evaluation.waveform_models import WaveformModel, program_of
 from tuner.models.convnets import Cnn
+from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.registry import ModelFacts, fetch_bundle, register
+from tuner.tracking.registry import ModelFacts, register
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
 from tuner.training.metrics import clip_probabilities
@@ -200,6 +202,29 @@ def test_a_model_is_found_by_name_version_and_run(
     assert bundle == wanted
     states = zip(classifier.state_dict().values(), original.state_dict().values(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in states)
+
+
+@pytest.mark.parametrize("form", ["models:/served@champion", "models:/served/1"])
+def test_a_model_in_a_local_folder_is_found_without_mlflow(
+    served, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds until the first answer; it also fails if MLflow's schema changes."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # importing it fails
+    found, folder = fetch_bundle(served[0], form, tmp_path), served[1]
+    for name in ("bundle.json", "model.safetensors"):
+        assert (found / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_deleted_version_is_not_found(store, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri, runs, model = store
+    register(uri, runs[2], model, "deleted", FACTS)
+    fetch_bundle(uri, "models:/deleted@champion", tmp_path)
+    MlflowClient(uri).delete_model_version("deleted", "1")
+    for reference in ("models:/deleted@champion", "models:/deleted/1"):
+        with pytest.raises(UsageError, match="registered models: "):
+            fetch_bundle(uri, reference, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -497,3 +499,9 @@ def test_a_part_of_the_report_that_fails_is_one_line(tmp_path: Path, capsys) -> 
     assert lines
     assert all(line.startswith("warning: ") and "the result stands" in line for line in lines)
     assert (tmp_path / "figures" / "history.svg").exists()
+
+
+def test_a_report_waits_for_neither_torch_nor_ray_nor_mlflow() -> None:
+    code = "import sys; sys.modules |= dict.fromkeys(['torch', 'ray', 'mlflow']); "
+    code += "import tuner.ledger.summary, tuner.report.page, tuner.tracking.mlflow_tracker"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -64,7 +64,7 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
             f"{reference}: no such folder; MODEL is models:/NAME@champion, models:/NAME/3, "
             "runs:/ID, a run's id, or the folder model/ of a study"
         )
-    from tuner.tracking.registry import fetch_bundle
+    from tuner.tracking.fetching import fetch_bundle
 
     with tempfile.TemporaryDirectory() as folder:
         return load_exported(fetch_bundle(tracking_uri, reference, Path(folder)))

@@ -1,4 +1,4 @@
-"""The model registry: register a study's winner, and fetch the bundle that a reference names.
+"""The model registry: register a study's winner.
 
 A version holds the bundle, in safetensors and without any pickle, and the name of the module that
 serves it, `tuner.prediction.served`.
@@ -7,17 +7,15 @@ serves it, `tuner.prediction.served`.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.storage import Folder
-from tuner.errors import UsageError
 from tuner.ledger.summary import Registration
 from tuner.tracking import store
-from tuner.tracking.export import EXTRA_FILES, save_mlflow_model
+from tuner.tracking.export import save_mlflow_model
 from tuner.training.bundle import BUNDLE
 from tuner.training.exported import load_exported
 
@@ -211,85 +209,3 @@ def _create_version(
     link = [{"name": name, "version": int(made.version)}]
     client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps(link)})
     return int(made.version)
-
-
-# -- fetch a bundle
-
-
-def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
-    """Copy the bundle of a registered model or of a run into a folder.
-
-    Args:
-        tracking_uri: Tracking URI; a missing SQLite file is not created.
-        reference: ``models:/name@alias``, ``models:/name/version``, ``runs:/ID`` or a run's id;
-            the run of a study means its winner.
-        into: An existing folder.
-
-    Raises:
-        UsageError: There is no such model; lists the registered ones.
-        TrackingError: The store cannot be used.
-    """
-    file = store.database_file(tracking_uri)
-    if file is not None and not file.is_file():
-        raise UsageError(
-            f"{reference}: no tracking database at {file}; give --storage DIR of the study, "
-            "--tracking-uri, or the study's folder model/ instead of the reference"
-        )
-    client = store.connect(tracking_uri)
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    with store.explained(tracking_uri):
-        try:
-            source = _source(client, reference)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            raise UsageError(
-                f"{reference}: {store.reason(error)}; {_registered(client)}"
-            ) from error
-        if source is None:
-            raise UsageError(f"{reference}: no model was logged there; {_registered(client)}")
-        try:
-            found = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{source}/{EXTRA_FILES}",
-                dst_path=str(into),
-                tracking_uri=tracking_uri,
-            )
-        except (MlflowException, OSError) as error:
-            raise UsageError(
-                f"{reference}: its files at {store.redact(source)} cannot be read, or it is not "
-                f"a model of this program: {store.reason(error)}"
-            ) from error
-    return Path(found)
-
-
-def _source(client: Any, reference: str) -> str | None:
-    """Return the folder of the model that a reference names; None if the run has none."""
-    if match := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", reference):
-        version = client.get_model_version_by_alias(*match.groups())
-    elif match := re.fullmatch(r"models:/([^/@]+)/(\d+)", reference):
-        version = client.get_model_version(*match.groups())
-    else:
-        return _source_of_run(client, reference.removeprefix("runs:/").partition("/")[0])
-    if not version.model_id:
-        return str(version.source)
-    return str(client.get_logged_model(version.model_id).artifact_location)
-
-
-def _source_of_run(client: Any, run_id: str) -> str | None:
-    run = client.get_run(run_id)
-    experiments = [run.info.experiment_id]
-    children = client.search_runs(
-        experiments, f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000
-    )
-    ids = {run_id, *(child.info.run_id for child in children)}
-    newest = [{"field_name": "creation_timestamp", "ascending": False}]
-    models = client.search_logged_models(experiments, order_by=newest)
-    return next((str(one.artifact_location) for one in models if one.source_run_id in ids), None)
-
-
-def _registered(client: Any) -> str:
-    """List the registered models, for a message."""
-    names = [model.name for model in client.search_registered_models(max_results=50)]
-    return f"registered models: {', '.join(names)}" if names else "no model is registered"

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+# torch is imported where it is used: a report needs only the scores, and importing takes 1 s.
 if TYPE_CHECKING:
+    import torch
+
     from tuner.models.layers import Classifier
     from tuner.training.feed import Batch, Feed, Workers
     from tuner.training.recipe import Crops, Recipe
@@ -31,7 +33,7 @@ PROBABILITY_UNITS = 2**40  # in a probability of 1
 LOSS_UNITS = 2**32  # in a loss of 1 nat
 SMALLEST = 1e-12  # lower bound of a probability in a loss, which keeps the loss finite
 
-_Votes = TypeVar("_Votes", torch.Tensor, NDArray[np.float64])
+_Votes = TypeVar("_Votes", "torch.Tensor", NDArray[np.float64])
 
 
 @dataclass
@@ -48,6 +50,7 @@ class EvalSums:
     @classmethod
     def zeros(cls, num_tracks: int, num_labels: int, device: torch.device) -> EvalSums:
         """Return sums over no clips."""
+        import torch
 
         def empty(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, dtype=torch.int64, device=device)
@@ -57,6 +60,8 @@ class EvalSums:
 
     def add(self, probabilities: torch.Tensor, y: torch.Tensor, track: torch.Tensor) -> None:
         """Add a batch: ``probabilities[n, k]``, true class ``y[n]``, track index ``track[n]``."""
+        import torch
+
         k = probabilities.shape[1]
         finite = probabilities.isfinite().all(1)
         p = torch.where(finite[:, None], probabilities.double(), 0.0)
@@ -218,15 +223,17 @@ def evaluation(sums: EvalSums, track_label: NDArray[np.int64]) -> dict[str, floa
     }
 
 
-@torch.inference_mode()
 def crop_logits(classifier: Classifier, x: torch.Tensor, crops: Crops) -> torch.Tensor:
     """Return the logits ``[c, b, k]`` of the ``c`` crops of clips ``float32[b, f, m]``.
 
     The classifier must be in evaluation mode.
     """
+    import torch
+
     width = crops.eval_width(x.shape[2])
     starts = crops.eval_starts(x.shape[2])
-    return torch.stack([classifier(x[..., start : start + width]) for start in starts])
+    with torch.inference_mode():
+        return torch.stack([classifier(x[..., start : start + width]) for start in starts])
 
 
 def mean_of_crops(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -239,7 +246,6 @@ def mean_of_crops(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tenso
     return (logits / temperature).softmax(-1).mean(0)
 
 
-@torch.inference_mode()
 def clip_probabilities(
     classifier: Classifier, x: torch.Tensor, crops: Crops, temperature: float = 1.0
 ) -> torch.Tensor:
@@ -249,7 +255,10 @@ def clip_probabilities(
     training; tests keep the logits of `crop_logits` for other temperatures. The classifier must be
     in evaluation mode. Training leaves the temperature at 1.
     """
-    return mean_of_crops(crop_logits(classifier, x, crops), temperature)
+    import torch
+
+    with torch.inference_mode():
+        return mean_of_crops(crop_logits(classifier, x, crops), temperature)
 
 
 def evaluate(
