@@ -113,7 +113,7 @@ def test_a_night_between_two_runs_is_no_epoch() -> None:
     for record in (first, epoch1, {"kind": "study_end"}):
         timing.take(record)
     for record in (epoch2, end):
-        timing.take({**record, "time_ms": record["time_ms"] + night})
+        timing.take({**record, "time_ms": int(record["time_ms"]) + night})
     assert timing.expected(Course("cnn", "fold", 2, 4)) == pytest.approx(2 * 9.0)
 
 
