@@ -72,6 +72,8 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     from pipelines.plain_text import echo
     from pipelines.storage import Folder
     from tuner.errors import UsageError
+    from tuner.ledger import journal
+    from tuner.ledger.journal import StudyPaths
     from tuner.study import features
 
     storage = Folder.at(options["storage"])
@@ -82,17 +84,14 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
         echo(space.to_yaml().rstrip("\n"))
         return 0
     source = features.data_source(root, storage)
+    paths = StudyPaths(storage, space.name, source)
     if options["dry_run"]:
         from tuner.study.preflight import plan_lines
 
         check(space, source)
-        for line in plan_lines(space):
+        for line in plan_lines(space, journal.recorded(paths.folder)):
             echo(line)
         return 0
-    from tuner.ledger import journal
-    from tuner.ledger.journal import StudyPaths
-
-    paths = StudyPaths(storage, space.name, source)
     stop.advice = lambda: _to_continue(journal.first_record(paths.folder) is not None)
     if options["resume"] and not journal.recorded(paths.folder):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import build_here, write_tones
 from tests.tuner.answering import Study
 from tuner.config import loads
 from tuner.errors import ConfigError, StudyError
+from tuner.ledger.journal import Record
 from tuner.study import stages
 from tuner.training import checkpoint
 from tuner.training.arrays import open_arrays
@@ -210,3 +212,52 @@ def test_a_family_that_is_far_behind_is_not_trained_again_for_a_fusion(tmp_path:
     assert study.asked_for == [
         ("t0-linear", 1), ("t0-linear", 2), ("t0-linear", 3), ("t1-cnn", 1),
     ]  # fmt: skip
+
+
+PACED = """
+name: s
+model: {{name: linear}}
+data: {{split: {{folds: 5}}}}
+search: {{budget: {}}}
+confirm: {{fuse: true, top: 1}}
+"""
+
+
+class Paced(Racing):
+    """A race whose ledger tells the time: a fold takes 0.2 s of a linear head, 10 s of a CNN."""
+
+    def __init__(self, folder: Path, budget: str) -> None:
+        self.now_ms = 0
+        super().__init__(folder, cnn=[0.70])
+        self.space = loads(PACED.format(budget))
+
+    def record(self, kind: str, **fields: Any) -> Record:
+        if kind == "epoch":
+            self.now_ms += 10_000 if fields["trial_id"] == "t1-cnn" else 200
+        if kind == "baselines":
+            self.ledger.append("searching", time_ms=0)
+        return self.ledger.append(kind, **fields, time_ms=self.now_ms)
+
+
+# 1 s and 10 s of search; then three seeds of 5 x 0.2 s and one CNN of 5 x 10 s: 53 s.
+@pytest.mark.parametrize(("budget", "fits"), [("null", True), ("65s", True), ("63s", False)])
+def test_a_run_for_a_fusion_alone_must_fit_in_what_the_search_has_left(
+    tmp_path: Path, budget: str, fits: bool
+) -> None:
+    study = Paced(tmp_path, budget)
+    for _ in range(2):
+        with pytest.raises(StudyError, match="no confirmation run succeeded"):
+            stages.confirm_best(study)
+        asked = [("t0-linear", 1), ("t0-linear", 2), ("t0-linear", 3)]
+        assert study.asked_for == asked + ([("t1-cnn", 1)] if fits else [])
+        decision = study.required("confirming")
+        assert decision["for_fusion"] == (["t1-cnn"] if fits else [])
+        if not fits:
+            assert study.silent.said == [f"fusion: {decision['left_out'][0]}"]
+            assert decision["left_out"] == [
+                "t1-cnn (cnn) is left out: with its run over all folds the confirmation would "
+                "take about 53 s, and the search has left 52 s of its budget of 63s"
+            ]
+        # Resumed, with a budget that would decide otherwise.
+        study.asked_for, study.silent.said = [], []
+        study.space = loads(PACED.format("1s" if fits else "1h"))

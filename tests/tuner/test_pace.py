@@ -1,4 +1,4 @@
-"""The pace of a search: the time of an epoch, what a budget holds, and what a search has spent."""
+"""The pace of a search: the time of an epoch, and what a budget holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.tuner.studies import Script
 from tests.tuner.test_loop import RECIPE, ListFeed, classifier
 from tuner.config import loads
 from tuner.ledger.doubts import doubts
-from tuner.ledger.pace import Pace, searched_seconds
+from tuner.ledger.pace import Pace
 from tuner.ledger.summary import summarise
 from tuner.study.pace import one_of_each_family
 from tuner.training.budget import epochs_that_fit
@@ -99,33 +99,3 @@ search: {start: [{model: cnn, model.cnn.blocks: 4}]}
     found = one_of_each_family(space)
     assert set(found) == {"cnn", "linear", "resnet18"}
     assert found["cnn"].params["model.cnn.blocks"] == 4
-
-
-def test_a_killed_search_has_spent_its_budget_until_its_last_record() -> None:
-    script = Script()  # a second between records
-    script.study()
-    assert searched_seconds(script.records) == 0
-    script.add("searching")
-    script.whole_trial("t0", 0, 0.5)  # 7 records
-    script.trial("t1", 1)
-    assert searched_seconds(script.records) == 8
-    script.time_ms += 3_600_000  # killed, and resumed after an hour with another budget
-    script.add("pace")
-    script.add("searching")
-    script.epochs("t1", 0.5, range(1, 4))
-    script.add("study_end", status="interrupted", seconds={"search": 4.0})
-    assert searched_seconds(script.records) == 8 + 4
-    script.time_ms += 3_600_000
-    script.add("searching")
-    script.end("t1", "completed", 0.5, 3)
-    script.add("searched", trials=2)
-    script.whole_trial("t0-s1", 0, 0.5, stage="confirm", parent="t0")
-    assert searched_seconds(script.records) == 8 + 4 + 2
-
-
-def test_a_ledger_of_an_early_version_counts_with_the_seconds_it_recorded() -> None:
-    script = Script()
-    script.study()
-    script.whole_trial("t0", 0, 0.5)
-    script.add("study_end", status="interrupted", seconds={"search": 99.0})
-    assert searched_seconds(script.records) == 99

@@ -157,10 +157,14 @@ class Ledger:
     Raises:
         StudyError: A line before the last one is damaged. Cutting there would drop all records
             after it.
+
+    Attributes:
+        opened_ms: When it was opened, Unix milliseconds.
     """
 
     def __init__(self, study: Folder, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._study, self._clock_ms = study, clock_ms
+        self.opened_ms = clock_ms()
         self._writing = threading.Lock()
         self._log: Log | None = None
         self._records, self._good_bytes = _read(study)
@@ -194,10 +198,7 @@ class Ledger:
         """Record the end of an earlier run whose driver died, at its last sign of life."""
         before = self._records[-1] if self._records else None
         if before and before["kind"] != "study_end":
-            seconds = (self.last("study_end") or {}).get("seconds", {})
-            self.append(
-                "study_end", status=State.INTERRUPTED, seconds=seconds, time_ms=before["time_ms"]
-            )
+            self.append("study_end", status=State.INTERRUPTED, time_ms=before["time_ms"])
 
     @property
     def state(self) -> State:

@@ -1,4 +1,4 @@
-"""Time in a study: what its search has spent, and how many full trials its budget holds."""
+"""The pace of a search, measured before it: how many full trials its budget holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from tuner.training.budget import FULL_TRIALS, epochs_that_fit, trials_that_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from tuner.ledger.journal import Record
 
@@ -73,25 +73,3 @@ class Pace:
         minutes = math.ceil(self.budget_seconds * self.wanted / self.full_trials / 60)
         shorter = f"train.epochs={fit} or " if fit < self.epochs else ""
         return f"{held}; for {self.wanted}, set {shorter}search.budget={minutes}m"
-
-
-def searched_seconds(records: Iterable[Record]) -> float:
-    """Return the time that the search has taken in all runs of a study so far.
-
-    The time of a run that was killed ends with the last record of a trial.
-    """
-    total, start_ms, last_ms = 0, None, 0
-    recorded = 0.0
-    for record in records:
-        if record["kind"] in ("searching", "searched", "study_end"):
-            if start_ms is not None:
-                ends = record["time_ms"] if record["kind"] != "searching" else last_ms
-                total += ends - start_ms
-            start_ms = record["time_ms"] if record["kind"] == "searching" else None
-        if record["kind"] == "study_end":  # all that ledgers of early versions have
-            recorded = float(record.get("seconds", {}).get("search", 0.0))
-        if record["kind"] in ("searching", "trial", "epoch", "trial_end"):
-            last_ms = record["time_ms"]
-    if start_ms is not None:
-        total += last_ms - start_ms
-    return max(total / 1000, recorded)

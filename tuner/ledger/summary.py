@@ -15,6 +15,7 @@ from tuner.ledger.explanation import Explanation
 from tuner.ledger.journal import state_of
 from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.pace import Pace
+from tuner.ledger.spent import spent_seconds
 from tuner.ledger.trust import Evaluation, worst_leakage
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Summary:
         registered: Outcome of the registration.
         leaky_twin: The model's leaky twin; None unless it was asked for.
         explanation: What the study recorded besides its scores.
-        seconds: Duration of each stage, over all runs of the study.
+        seconds: Time spent in all runs of the study, by stage and in total.
     """
 
     study: str
@@ -123,7 +124,7 @@ class Summary:
     registered: Registration
     leaky_twin: LeakyTwin | None
     explanation: Explanation
-    seconds: dict[str, float] | None
+    seconds: dict[str, float]
 
     @property
     def counts_in_words(self) -> str:
@@ -281,7 +282,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         registered=Registration(**{key: registered[key] for key in REGISTERED if registered}),
         leaky_twin=LeakyTwin.of(newest["leaky_twin"]) if "leaky_twin" in newest else None,
         explanation=Explanation.of(newest.get("explained")),
-        seconds=newest.get("study_end", {}).get("seconds"),
+        seconds=spent_seconds(records),
     )
 
 

@@ -20,6 +20,7 @@ from tuner.ledger.trust import leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
 from tuner.report.figures import as_svg
 from tuner.report.leaderboard import as_csv, leaderboard
+from tuner.report.result import time_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,6 +66,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         study=summary,
         facts=facts,
         duration=duration,
+        time=time_in_words(summary.seconds),
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
         doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
         gain=facts.bought(summary),

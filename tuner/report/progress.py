@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import TYPE_CHECKING
 
 from pipelines.build.console import duration
 from tuner.ledger.leaky_twin import LEAKY
-from tuner.ledger.selection import REFIT, num_folds
+from tuner.ledger.selection import REFIT
 from tuner.ledger.states import State
-from tuner.models import MODELS
+from tuner.ledger.timing import Course, Timing, course_of, end_of
 from tuner.report.result import one_line
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class TrialProgress:
 
     Attributes:
         stage: Stage of the study.
-        unit: Unit of its reports, epoch or fold.
-        total: Number of reports of the whole trial.
+        course: What it runs through.
         params: Its sampled values in one line.
         done: Number of reports so far.
         value: The metric in the newest report, and at the end that of the trial.
@@ -34,8 +34,7 @@ class TrialProgress:
     """
 
     stage: str
-    unit: str
-    total: int
+    course: Course
     params: str
     done: int = 0
     value: float | None = None
@@ -45,12 +44,12 @@ class TrialProgress:
     @property
     def progress(self) -> str:
         """Epochs or folds so far, of how many."""
-        return f"{self.unit} {self.done}/{self.total}"
+        return f"{self.course.unit} {self.done}/{self.course.reports}"
 
     @property
     def share(self) -> float:
         """Share of the trial that is done."""
-        return 1.0 if self.has_ended else min(1.0, self.done / self.total)
+        return 1.0 if self.has_ended else min(1.0, self.done / self.course.reports)
 
     @property
     def has_ended(self) -> bool:
@@ -68,6 +67,7 @@ class _Stage:
         start_seconds: When this run began with it.
         share_at_start: How much of it was done then, in trials.
         budget_seconds: Time that this run may spend on it; None for no limit.
+        waiting: Trials that are known to start, in order.
     """
 
     name: str = ""
@@ -75,6 +75,7 @@ class _Stage:
     start_seconds: float = 0.0
     share_at_start: float = 0.0
     budget_seconds: float | None = None
+    waiting: Mapping[str, Course] = field(default_factory=dict)
 
 
 class Progress:
@@ -89,14 +90,20 @@ class Progress:
     def __init__(self, metric: str, maximise: bool, clock: Callable[[], float]) -> None:
         self._metric, self._pick, self._clock = metric, max if maximise else min, clock
         self._trials: dict[str, TrialProgress] = {}
-        self._stage = _Stage()
+        self._stage, self._timing = _Stage(), Timing()
         self._line = ""
 
     def begin(self, line: str) -> None:
         """Begin something that runs no trials."""
         self._stage, self._line = _Stage(), line
 
-    def begin_stage(self, name: str, num_trials: int, budget_seconds: float | None) -> str:
+    def begin_stage(
+        self,
+        name: str,
+        num_trials: int,
+        budget_seconds: float | None,
+        waiting: Mapping[str, Course] | None = None,
+    ) -> str:
         """Begin a stage that lacks a number of trials; return the line that announces it."""
         trials = self._trials_of(name)
         if all(trial.state is State.FAILED for trial in trials):  # they run again
@@ -104,12 +111,20 @@ class Progress:
         done = sum(trial.has_ended for trial in trials)
         share = sum(trial.share for trial in trials)
         total = done + num_trials
-        self._stage = _Stage(name, total, self._clock(), share, budget_seconds)
+        self._stage = _Stage(name, total, self._clock(), share, budget_seconds, waiting or {})
         earlier = f", {done} of them done before" if done else ""
         return f"{name}: {total} {'trial' if total == 1 else 'trials'}{earlier}, starting"
 
+    def recall(self, record: Record) -> None:
+        """Take in a record of an earlier run."""
+        self._take(record, None)
+
     def take(self, record: Record) -> TrialProgress | None:
-        """Take in a record; return its trial if it is one that is shown."""
+        """Take in a record that is new; return its trial if it is one that is shown."""
+        return self._take(record, self._clock())
+
+    def _take(self, record: Record, now: float | None) -> TrialProgress | None:
+        self._timing.take(record, now)
         kind, trial_id = record["kind"], record.get("trial_id", "")
         if kind == "study_end":
             for trial in self._trials.values():
@@ -117,10 +132,9 @@ class Progress:
         # What only repeats a confirmation run does not run.
         is_final = kind == "trial" and record["stage"] == "final"
         if kind == "trial" and (not is_final or trial_id.startswith(REFIT)):
-            folds = 0 if is_final else num_folds(record["config"])
-            unit, total = ("fold", folds) if folds else ("epoch", _epochs(record["config"]))
+            course = course_of(record["config"], record["stage"])
             params = one_line(record["params"])
-            self._trials[trial_id] = TrialProgress(record["stage"], unit, total, params)
+            self._trials[trial_id] = TrialProgress(record["stage"], course, params)
         if (found := self._trials.get(trial_id)) is None:
             return None
         if kind == "epoch":
@@ -135,8 +149,8 @@ class Progress:
     def _score(self, trial_id: str, trial: TrialProgress, metrics: dict[str, float]) -> None:
         if not trial_id.startswith((REFIT, LEAKY)):  # these have learned from what scores them
             value = trial.value = metrics[self._metric]
-            if trial.unit == "fold":  # a mean over some folds is no result
-                trial.best = value if trial.done == trial.total else None
+            if trial.course.unit == "fold":  # a mean over some folds is no result
+                trial.best = value if trial.done == trial.course.reports else None
             else:
                 trial.best = value if trial.best is None else self._pick(trial.best, value)
 
@@ -177,18 +191,43 @@ class Progress:
         return ", ".join(parts)
 
     def _seconds_left(self, trials: list[TrialProgress]) -> float | None:
-        """Return the expected rest of the stage at its pace so far; None before it has one."""
+        """Return the expected rest of the stage; None before anything is known.
+
+        Each trial takes what its model has taken. Where no model is known, the stage goes on at
+        its pace so far.
+        """
         stage, share = self._stage, sum(trial.share for trial in trials)
         spent = self._clock() - stage.start_seconds
-        if (progress := share - stage.share_at_start) <= 0:
-            return None
-        left = spent * max(0.0, stage.total - share) / progress
+        if (left := self._expected(trials)) is None:
+            if (progress := share - stage.share_at_start) <= 0:
+                return None
+            left = spent * max(0.0, stage.total - share) / progress
         if stage.budget_seconds is not None:
             left = min(left, max(0.0, stage.budget_seconds - spent))
         return left
 
-
-def _epochs(config: Mapping[str, Any]) -> int:
-    """Return the number of epochs of a recorded experiment; 1 for a model fitted at once."""
-    model = MODELS.get(config.get("model", {}).get("name", ""))
-    return 1 if model and model.fits_at_once else int(config["train"]["epochs"])
+    def _expected(self, trials: Sequence[TrialProgress]) -> float | None:
+        """Return the expected rest of the stage from the times of its models, if one is known."""
+        expected, now = self._timing.expected, self._clock()
+        left: list[float] = []
+        for name, one in self.running():
+            rest = expected(one.course, one.done)
+            next_report = expected(one.course, one.done, one.done + 1)
+            if rest is None or next_report is None:
+                return None
+            left.append(rest - min(self._timing.since_report(name, now), next_report))
+        known = list(self._trials)
+        left += [
+            seconds
+            for name, course in self._stage.waiting.items()
+            if name not in known and (seconds := expected(course)) is not None
+        ]
+        # A trial that nobody knows yet is like those of the stage, which may be stopped early.
+        of_stage = [
+            expected(one.course, 0, one.done if one.has_ended else None) or 0.0 for one in trials
+        ]
+        num_unknown = self._stage.total - sum(one.has_ended for one in trials) - len(left)
+        if not left and not any(of_stage):
+            return None
+        left += [mean(of_stage or left)] * num_unknown
+        return end_of(left, self._timing.at_once)

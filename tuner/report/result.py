@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.build.console import duration
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
 from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
@@ -35,6 +36,12 @@ def so_far(summary: Summary) -> str:
     return f"{done}; best {summary.metric} {summary.value(winner):.3f} ({winner.trial_id})"
 
 
+def time_in_words(seconds: Mapping[str, float]) -> str:
+    """Return the time that a study has spent in all its runs, and in which stages."""
+    stages = [f"{name} {duration(one)}" for name, one in seconds.items() if name != "total"]
+    return f"{duration(seconds['total'])} in all runs ({', '.join(stages)})"
+
+
 def result_lines(summary: Summary, paths: StudyPaths, how_to_open: str | None) -> Iterator[str]:
     """Describe a finished study: the winner, its scores, reasons for care, and what to do next."""
     for label, text in _facts(summary, paths, how_to_open):
@@ -45,6 +52,7 @@ def _facts(
     summary: Summary, paths: StudyPaths, how_to_open: str | None
 ) -> Iterator[tuple[str, str]]:
     yield "trials", f"{summary.counts['total']}: {summary.counts_in_words}"
+    yield "time", time_in_words(summary.seconds)
     yield from _scores(summary)
     for sentence in summary.pretrained:
         yield "pretrained", sentence

@@ -6,7 +6,7 @@ import functools
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from rich.console import Console, Group
@@ -21,6 +21,7 @@ from tuner.report.progress import Progress, TrialProgress
 if TYPE_CHECKING:
     from pipelines.build.building import BuildProgress
     from tuner.ledger.journal import Record
+    from tuner.ledger.timing import Course
 
 PLAIN_INTERVAL_SECONDS = 5.0  # a log gets a status line now and then, not one for each file
 LONGEST_SILENCE_SECONDS = 30.0  # of a log
@@ -123,9 +124,15 @@ class Terminal:
         self._progress.begin(text)
 
     @_harmless
-    def stage(self, name: str, num_trials: int, budget_seconds: float | None = None) -> None:
-        """Announce a stage and the number of its trials that are missing."""
-        line = self._progress.begin_stage(name, num_trials, budget_seconds)
+    def stage(
+        self,
+        name: str,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        waiting: Mapping[str, Course] | None = None,
+    ) -> None:
+        """Announce a stage, the number of its trials that are missing, and those known of them."""
+        line = self._progress.begin_stage(name, num_trials, budget_seconds, waiting)
         if self._live is None:
             self._print(line)
 
@@ -147,7 +154,7 @@ class Terminal:
     @_harmless
     def recall(self, record: Record) -> None:
         """Take in a record of an earlier run of the study without printing anything."""
-        self._progress.take(record)
+        self._progress.recall(record)
 
     @_harmless
     def remind(self) -> None:

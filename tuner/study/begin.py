@@ -64,6 +64,7 @@ def begin_study(study: Context) -> None:
         begin(study.space, study.paths, study.ledger)
         study.tracker.record(study.required("study"))
     else:
+        study.record("resumed", started_ms=study.ledger.opened_ms)
         write_settings(study.space, study.paths)
     if study.ledger.last("features") is None:
         study.record("features", features=study.features)
@@ -72,7 +73,8 @@ def begin_study(study: Context) -> None:
 def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
     """Write the first record of a study, then its settings beside it."""
     ledger.append(
-        "study", study=paths.name, source=space.source, settings=space.settings(),
+        "study", study=paths.name, started_ms=ledger.opened_ms,
+        source=space.source, settings=space.settings(),
         config=space.template.model_dump(mode="json"), data=paths.data_shown,
         choices=[choice._asdict() for choice in space.choices],
         remarks=[f"{one.path}: {one.message}" for one in space.remarks],

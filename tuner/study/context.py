@@ -10,9 +10,10 @@ import ray
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.ledger.timing import course_of
 from tuner.trials import schedule
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Plan, Proposal, Proposer
+from tuner.trials.plan import Plan, Proposal, Proposer, Queue
 from tuner.trials.predictions import Predictions, predict_split
 
 if TYPE_CHECKING:
@@ -113,7 +114,11 @@ class Context:
         Raises:
             StudyError: A disk is full; names the path.
         """
-        self.terminal.stage(stage, num_trials, budget_seconds)
+        known = proposer.known if isinstance(proposer, Queue) else []
+        waiting = {
+            one.trial_id: course_of(one.experiment.model_dump(mode="json"), stage) for one in known
+        }
+        self.terminal.stage(stage, num_trials, budget_seconds, waiting)
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,

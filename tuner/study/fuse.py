@@ -35,7 +35,8 @@ def fuse_best(study: Context) -> None:
     members, left_out = _that_fit_together(to_be_fused(study))
     study.terminal.status(f"weighing a fusion of {len(members)} models")
     found = _decision(study, members)
-    found = replace(found, reason="; ".join([found.reason, *left_out]))
+    unconfirmed = (study.ledger.last("confirming") or {}).get("left_out", [])
+    found = replace(found, reason="; ".join([found.reason, *unconfirmed, *left_out]))
     study.record("fused", **asdict(found))
     verdict = "confirmed in place of the winner" if found.chosen else "the winner stays"
     study.terminal.say(f"fusion: {verdict}, {found.reason}")

@@ -16,6 +16,7 @@ from pipelines.features.networks import is_file, store
 from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
 from tuner.report.result import one_line
+from tuner.study.outlook import time_lines
 from tuner.trials.samplers import random_sampler
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tuner.config import Experiment, Space
+    from tuner.ledger.journal import Record
 
 PROBE_LABELS = 2  # published weights come without a classifier, so its size does not matter
 ADAMW_SLOTS = 2
@@ -181,8 +183,13 @@ def _whereabouts(source: str) -> str:
     return f"to fetch from {network.source}, {network.source.num_bytes / 1e6:.0f} MB"
 
 
-def plan_lines(space: Space) -> Iterator[str]:
-    """Describe what a run of the space would do, without starting anything."""
+def plan_lines(space: Space, records: Sequence[Record] = ()) -> Iterator[str]:
+    """Describe what a run of the space would do, without starting anything.
+
+    Args:
+        space: The space.
+        records: The ledger of the study that would be resumed.
+    """
     template = space.template
     search, confirm, resources = template.search, template.confirm, template.resources
     yield f"study        {space.name}"
@@ -192,9 +199,6 @@ def plan_lines(space: Space) -> Iterator[str]:
     if search.start:
         num_first = min(len(search.start), search.trials)
         yield f"             the first {num_first} are those of search.start"
-    if search.budget is not None:
-        yield f"             none starts or runs on after {search.budget}; the number that fits is"
-        yield "             measured once the feature sets are built"
     if search.patience is not None:
         yield f"             ends once {search.patience} in a row bring nothing clearly better"
     num_folds = template.data.num_folds
@@ -205,6 +209,8 @@ def plan_lines(space: Space) -> Iterator[str]:
     yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
     if confirm.fuse and num_folds:
         yield "             and one run of the best trial of each other family that is close"
+    for number, line in enumerate(time_lines(space, records)):
+        yield f"{'' if number else 'time':<12} {line}"
     yield f"feature sets {len(space.feature_variants())}"
     for source in _pretrained(space):
         yield f"weights      {source}: {_whereabouts(source)}"

@@ -7,9 +7,8 @@ was killed at any moment, and shows the result of a finished one.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,7 +141,7 @@ def carry_out(
 def _interrupt(study: Context) -> None:
     """Record that the study was interrupted, while another thread still waits in it."""
     if has_begun(study.ledger):
-        end = study.ledger.append_last("study_end", **_end_of(study.ledger, State.INTERRUPTED, {}))
+        end = study.ledger.append_last("study_end", status=State.INTERRUPTED, reason="")
         study.tracker.record(end)
         study.tracker.flush()
 
@@ -182,24 +181,21 @@ def run(study: Context) -> None:
     """
     # Refuse trials that could never start.
     cluster.trials_at_once(study.cluster, study.space.template.resources)
-    seconds: dict[str, float] = {}
     try:
-        with _timed(seconds, "total"):
-            for name, stage in STAGES.items():
-                study.terminal.begin(name.replace("_", " "))
-                with _timed(seconds, name):
-                    stage(study)
-        _end(study, State.COMPLETED, seconds)
+        for name, stage in STAGES.items():
+            study.terminal.begin(name.replace("_", " "))
+            stage(study)
+        _end(study, State.COMPLETED)
     except StudyExistsError:  # refused, so nothing changes
         raise
     except Exception as error:
         if _is_interrupted(error):
-            _end(study, State.INTERRUPTED, seconds)
+            _end(study, State.INTERRUPTED)
         else:
-            _end(study, State.FAILED, seconds, _reason(error))
+            _end(study, State.FAILED, _reason(error))
         raise
     except BaseException:
-        _end(study, State.INTERRUPTED, seconds)
+        _end(study, State.INTERRUPTED)
         raise
     publish(study.paths, study.ledger, study.tracker)
 
@@ -214,16 +210,10 @@ def _is_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _end(study: Context, status: str, seconds: dict[str, float], reason: str = "") -> None:
+def _end(study: Context, status: str, reason: str = "") -> None:
     """Record how the study ended; one that has not begun has nothing to record."""
     if has_begun(study.ledger):
-        study.record("study_end", **_end_of(study.ledger, status, seconds, reason))
-
-
-def _end_of(
-    ledger: Ledger, status: str, seconds: dict[str, float], reason: str = ""
-) -> dict[str, Any]:
-    return {"status": status, "seconds": _added(ledger, seconds), "reason": reason}
+        study.record("study_end", status=status, reason=reason)
 
 
 def _reason(error: Exception) -> str:
@@ -233,23 +223,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Measure how long the block takes, even if it raises."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[name] = time.monotonic() - start
-
-
-def _added(ledger: Ledger, seconds: dict[str, float]) -> dict[str, float]:
-    """Add this run's stage durations to those of earlier runs."""
-    before: dict[str, Any] = (ledger.last("study_end") or {}).get("seconds", {})
-    names = ("features", "search", "confirm", "total")
-    return {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in names}
 
 
 def publish(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> None:

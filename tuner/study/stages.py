@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.build.console import duration
 from tuner.errors import StudyError
 from tuner.ledger import selection
-from tuner.ledger.pace import searched_seconds
+from tuner.ledger.spent import spent_seconds
 from tuner.ledger.states import State
+from tuner.ledger.timing import Timing, course_of, end_of
 from tuner.training import metrics, uncertainty
 from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Queue
@@ -85,7 +88,11 @@ def _remaining_budget(study: Context, search: Search) -> float | None:
     """Return the seconds of the search's budget that earlier runs of the study have left."""
     if search.budget_seconds is None:
         return None
-    return max(1.0, search.budget_seconds - searched_seconds(study.ledger.records()))
+    return max(1.0, search.budget_seconds - _spent(study))
+
+
+def _spent(study: Context) -> float:
+    return spent_seconds(study.ledger.records())["search"]
 
 
 # -- confirmation
@@ -105,6 +112,7 @@ def confirm_best(study: Context) -> None:
     ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
     others = _for_fusion(study, ranked, top) if plan.fuse else []
+    others = _within_budget(study, top, others)
     wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", Queue(wanted), len(wanted))
@@ -160,6 +168,44 @@ def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> 
         and row.reached(study.metric)
         >= study.ranking.bar(highest, len(row.history) / folds, TWO_STANDARD_ERRORS)
     ]
+
+
+def _within_budget(study: Context, top: list[TrialRow], others: list[TrialRow]) -> list[TrialRow]:
+    """Return the trials for a fusion with which the confirmation should end within the budget.
+
+    What the winner's score needs always runs. The decision is recorded before it is acted on, so
+    a study that resumes keeps to it.
+    """
+    before = study.ledger.last("confirming") or _fitting(study, top, others)
+    study.record("confirming", for_fusion=before["for_fusion"], left_out=before["left_out"])
+    for sentence in before["left_out"]:
+        study.terminal.say(f"fusion: {sentence}")
+    return [row for row in others if row.trial_id in before["for_fusion"]]
+
+
+def _fitting(study: Context, top: list[TrialRow], others: list[TrialRow]) -> dict[str, list[str]]:
+    """Compare the time that the ledger predicts with what the search has left of its budget."""
+    search, timing = study.space.template.search, Timing()
+    for record in study.ledger.records():
+        timing.take(record)
+    left = math.inf
+    if search.budget_seconds is not None:
+        left = max(0.0, search.budget_seconds - _spent(study))
+    fitting: list[TrialRow] = []
+    left_out: list[str] = []
+    needed = [row for row in top for _ in range(study.space.template.confirm.seeds)]
+    for row in others:
+        runs = [course_of(one.recorded_config, "confirm") for one in (*needed, *fitting, row)]
+        seconds = end_of((timing.expected(one) or 0.0 for one in runs), timing.at_once)
+        if seconds <= left:
+            fitting.append(row)
+            continue
+        left_out.append(
+            f"{row.trial_id} ({row.model}) is left out: with its run over all folds the "
+            f"confirmation would take about {duration(seconds)}, and the search has left "
+            f"{duration(left)} of its budget of {search.budget}"
+        )
+    return {"for_fusion": [row.trial_id for row in fitting], "left_out": left_out}
 
 
 def _missing_runs(

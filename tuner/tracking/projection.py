@@ -83,7 +83,8 @@ class Projection:
                 self.parent.tag("mlflow.note.content", failed + note(summary))
                 if kind == "study_end":
                     counts = {f"trials_{name}": value for name, value in summary.counts.items()}
-                    self.parent.measure(counts, record["time_ms"])
+                    spent = {"spent_seconds": summary.seconds["total"]}  # without pauses
+                    self.parent.measure(counts | spent, record["time_ms"])
                 self._can_note = True
 
     def _study(self, record: Record) -> Run:

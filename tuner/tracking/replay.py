@@ -47,7 +47,7 @@ def replay(
         for record in records:
             tracker.record(record)
         if records[-1]["kind"] != "study_end":  # the study was killed, so nothing runs
-            end: dict[str, Any] = {"kind": "study_end", "status": State.INTERRUPTED, "seconds": {}}
+            end: dict[str, Any] = {"kind": "study_end", "status": State.INTERRUPTED}
             tracker.record({**end, "time_ms": records[-1]["time_ms"]})
         write_report(tracker.how_to_open)
         tracker.publish(folder.local())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -75,9 +75,13 @@ class Queue:
     Args:
         proposals: Trials, known beforehand or generated when they are asked for.
         then: Proposer that takes over; it receives the results of all trials.
+
+    Attributes:
+        known: The given trials that are known beforehand.
     """
 
     def __init__(self, proposals: Iterable[Proposal], then: Proposer | None = None) -> None:
+        self.known = list(proposals) if isinstance(proposals, Sequence) else []
         self._proposals = iter(proposals)
         self._then = then
 

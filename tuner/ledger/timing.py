@@ -1,0 +1,124 @@
+"""Expected time of trials, from the times at which trials of the same model have reported."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tuner.ledger.selection import REFIT, num_folds
+from tuner.models import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tuner.ledger.journal import Record
+
+
+class Course(NamedTuple):
+    """What a trial runs through.
+
+    Attributes:
+        model: Name of the model.
+        unit: Unit of its reports, epoch or fold.
+        reports: Number of reports of the whole trial.
+        epochs: Number of epochs of a report.
+    """
+
+    model: str
+    unit: str
+    reports: int
+    epochs: int
+
+
+def course_of(config: Mapping[str, Any], stage: str) -> Course:
+    """Return what a trial with a recorded experiment runs through in a stage."""
+    name, folds = config.get("model", {}).get("name", ""), num_folds(config)
+    model = MODELS.get(name)
+    epochs = 1 if model and model.fits_at_once else int(config["train"]["epochs"])
+    if folds and stage != "final":
+        return Course(name, "fold", folds, epochs)
+    return Course(name, "epoch", epochs, 1)
+
+
+class Timing:
+    """Times of a study's trials, taken in record by record.
+
+    Attributes:
+        at_once: The most trials that have run at the same time.
+    """
+
+    def __init__(self) -> None:
+        self.at_once = 1
+        self._courses: dict[str, Course] = {}
+        self._newest: dict[str, float] = {}  # time of the newest record of each running trial
+        # Seconds and epochs of reports by model; the first ones include the start of a process.
+        self._first: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._later: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._measured: Mapping[str, float] = {}
+
+    def take(self, record: Record, seconds: float | None = None) -> None:
+        """Take in a record.
+
+        Args:
+            record: The record.
+            seconds: Time of the record on a steady clock; None for that of the record itself.
+        """
+        kind, name = record["kind"], record.get("trial_id", "")
+        now = record.get("time_ms", 0) / 1000 if seconds is None else seconds
+        # What only repeats a confirmation run does not run.
+        if kind == "trial" and (record["stage"] != "final" or name.startswith(REFIT)):
+            self._courses[name] = course_of(record["config"], record["stage"])
+        elif kind == "epoch" and name in self._newest:
+            model, epochs = self._courses[name].model, self._courses[name].epochs
+            reports = self._first if record["epoch"] == 1 else self._later
+            reports[model].append((now - self._newest[name], epochs))
+        if kind in ("trial", "epoch") and name in self._courses:
+            self._newest[name] = now
+            self.at_once = max(self.at_once, len(self._newest))
+        elif kind == "trial_end":
+            self._newest.pop(name, None)
+        elif kind == "study_end":
+            self._newest.clear()
+        elif kind == "pace":
+            self._measured = record["seconds_per_epoch"]
+
+    def expected(self, course: Course, done: int = 0, reports: int | None = None) -> float | None:
+        """Return the seconds of a trial from one report to another; None if nothing is known.
+
+        A model without a report has the time per epoch that was measured before the search,
+        otherwise the mean of the others.
+
+        Args:
+            course: What the trial runs through.
+            done: Number of its reports before; with 0, the start of its process is included.
+            reports: Number of its reports at the end; None for all.
+        """
+        per_epoch = {name: one for name in self._first.keys() | self._later.keys()
+                     if (one := self._epoch_seconds(name))}  # fmt: skip
+        per_epoch = {k: v for k, v in self._measured.items() if v > 0} | per_epoch
+        if not per_epoch:
+            return None
+        model = course.model
+        epoch_seconds = per_epoch.get(model, sum(per_epoch.values()) / len(per_epoch))
+        start = 0.0
+        if not done and (first := self._first.get(model)):
+            start = sum(s - epochs * epoch_seconds for s, epochs in first) / len(first)
+        last = course.reports if reports is None else reports
+        return max(start, 0.0) + max(last - done, 0) * course.epochs * epoch_seconds
+
+    def _epoch_seconds(self, model: str) -> float:
+        reports = self._later.get(model) or self._first[model]
+        return sum(s for s, _ in reports) / sum(epochs for _, epochs in reports)
+
+    def since_report(self, trial_id: str, now: float) -> float:
+        """Return the seconds since a trial's newest record; 0 if it does not run."""
+        return max(0.0, now - self._newest.get(trial_id, now))
+
+
+def end_of(trials: Iterable[float], at_once: int) -> float:
+    """Return when trials of so many seconds have ended that start in order, some at once."""
+    slots = [0.0] * max(at_once, 1)
+    for seconds in trials:
+        heapq.heapreplace(slots, slots[0] + seconds)
+    return max(slots)
