@@ -306,3 +306,8 @@ def test_help_imports_nothing_heavy() -> None:
     )
     assert "--storage" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_doctor_says_what_confines_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = software.check_decoder()
+    assert ("Landlock" in check.detail or "seccomp" in check.detail) or check.status == "warn"
