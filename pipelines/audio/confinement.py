@@ -138,8 +138,8 @@ def seccomp_program(column: int, machine: int) -> bytes:
     for numbers, index, values in (*_BY_ARGUMENT.values(), (_TGKILL, 0, (os.getpid(),))):
         tests = [(_IF_EQUAL, value) for value in values]
         lines += _if_argument(numbers[column], index, tests, _ALLOW, _REFUSE)
-    for numbers in _ALLOWED.values():
-        if (number := numbers[column]) is not None:
+    for plain in _ALLOWED.values():
+        if (number := plain[column]) is not None:
             lines += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     lines.append((_RETURN, 0, 0, _REFUSE))
     return b"".join(struct.pack("HBBI", *line) for line in lines)

@@ -194,7 +194,9 @@ def test_a_file_that_ends_its_decoder_is_an_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "av.py").write_text("import os\nFFmpegError = OSError\ndef open(*_, **__): os.abort()\n")
+    (tmp_path / "av.py").write_text(
+        "import os\nFFmpegError = OSError\ndef open(*_, **__): os.abort()\n"
+    )
     (tmp_path / "a.wv").write_bytes(b"wvpk" + bytes(100))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "av", raising=False)
