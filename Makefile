@@ -2,6 +2,9 @@
 #   make demo    the whole program on the built-in dataset, 2 to 4 minutes after the installation
 #   make test    the default tests
 #   make check   formatting, lint, types, import contracts
+#   make lock    lock.txt and constraints.txt anew, from pyproject.toml
+#   make sbom    a CycloneDX list of what is installed, with licences, in results/sbom.json
+#   make audit   known vulnerabilities of the locked packages; its codes are in .ci/audit
 #   make bench   comparisons with peers and limits, JSON in results/bench; about 55 minutes on an idle machine
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -13,20 +16,40 @@ MODEL = $$(sed -n 's/^predict .*tuner.predict \([^ ]*\) FILE.*/\1/p' $(STORAGE)/
 # and the default tests took 14:50 instead of 8 minutes on two cores.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env demo test test-all check bench clean
+.PHONY: env lock sbom audit demo test test-all check bench clean
 .DEFAULT_GOAL := demo
 
 env: .venv/installed
 
-# Depends on the pins alone: the project is installed in place, so a changed source file installs nothing.
-# uv takes a fifth of pip's processor time and unpacks on all cores; pip installs if uv cannot.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.venv/installed: constraints.txt
+# Depends on the lock alone: the project is installed in place, so a changed source file installs nothing.
+# Every package, and what builds this one, must have a hash of lock.txt. uv takes a fifth of pip's processor time
+# and unpacks on all cores; pip installs if uv cannot.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+UV := $(BIN)/uv pip install -q --python $(BIN)/python
+install = $(1) --require-hashes -r lock.txt && $(1) --no-deps --no-build-isolation -e .
+.venv/installed: lock.txt
 	@echo "installing into .venv: 4.8 GB of packages, half a minute to three minutes"
 	@$(PYTHON) -m venv .venv
-	@{ $(PIP) uv && $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'; } || \
-		{ echo "uv cannot install here; pip does, more slowly"; $(PIP) -e '.[dev]'; }
+	@sed -n '/^uv==/,/[^\\]$$/p' lock.txt > .venv/uv.txt
+	@{ $(PIP) --require-hashes -r .venv/uv.txt && $(call install,$(UV)); } || \
+		{ echo "uv cannot install here; pip does, more slowly"; $(call install,$(PIP)); }
 	@touch $@
+
+# After a change of pyproject.toml; UPGRADE=NAME or NAME==VERSION renews one package, the others keep their versions.
+# Users install with constraints.txt, without hashes: pip refuses hashes beside a folder.
+lock:
+	$(BIN)/uv pip compile -q --python-platform linux --python-version 3.11 --all-extras --generate-hashes --no-annotate \
+		--no-header $(addprefix --upgrade-package ,$(UPGRADE)) pyproject.toml -o lock.txt
+	sed -n 's/^\([^ ]*==[^ ]*\) .*/\1/p' lock.txt > constraints.txt
+
+# Tools that the project does not depend on: uv fetches these versions when they are asked for.
+sbom: env
+	@mkdir -p $(STORAGE)
+	$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
+		-o $(STORAGE)/sbom.json .venv
+
+audit: env
+	@PATH="$(BIN):$$PATH" bash .ci/audit $(STORAGE)/audit.json
 
 demo: env
 	@$(BIN)/python -m pipelines.demo $(STORAGE)/demo-data > /dev/null

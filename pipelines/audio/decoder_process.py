@@ -21,6 +21,7 @@ from contextlib import suppress
 import numpy as np
 
 from pipelines.audio import decode_fd
+from pipelines.audio.confinement import confine
 from pipelines.audio.ffmpeg import demuxer
 from pipelines.audio.opening import opened
 from pipelines.audio.reading import MAX_SAMPLES, Window
@@ -56,17 +57,19 @@ def main(socket_fd: int, memory_fd: int, num_bytes: int, cpu_seconds: int, paren
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:  # the parent died before that call
         return
-    _limit(num_bytes)
+    statm = os.open("/proc/self/statm", os.O_RDONLY)  # cannot be opened later
+    _limit(num_bytes, statm)
     memory = mmap.mmap(memory_fd, 0)
     out = np.frombuffer(memory, np.float32)
     with socket.socket(fileno=socket_fd) as link:
+        confine()
         link.send(b"{}")
         while True:
             request, fds, _, _ = socket.recv_fds(link, MAX_MESSAGE, 1)
             if not request:
                 return
             _limit_processor_time(cpu_seconds)
-            _load_ffmpeg(fds[0], num_bytes)
+            _load_ffmpeg(fds[0], num_bytes, statm)
             try:
                 answer = _answer(json.loads(request), fds[0], out)
             finally:
@@ -121,7 +124,7 @@ def _take_noise() -> bool:
     return False
 
 
-def _load_ffmpeg(fd: int, num_bytes: int) -> None:
+def _load_ffmpeg(fd: int, num_bytes: int, statm: int) -> None:
     """Load PyAV for the first file that needs it, without counting its memory for that file."""
     if "av" in sys.modules or demuxer(os.pread(fd, HEAD_BYTES, 0)) is None:
         return
@@ -129,12 +132,11 @@ def _load_ffmpeg(fd: int, num_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     with suppress(ImportError):
         import av  # noqa: F401
-    _limit(num_bytes - 4 * MAX_SAMPLES)
+    _limit(num_bytes - 4 * MAX_SAMPLES, statm)
 
 
-def _limit(num_bytes: int) -> None:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-        base = int(file.read().split()[0]) * resource.getpagesize()
+def _limit(num_bytes: int, statm: int) -> None:
+    base = int(os.pread(statm, 100, 0).split()[0]) * resource.getpagesize()
     for what, most in (
         (resource.RLIMIT_AS, base + num_bytes),
         (resource.RLIMIT_CORE, 0),

@@ -165,8 +165,9 @@ class _Child:
     def __init__(self, limits: Limits) -> None:
         self.num_files = 0
         self._limits = limits
-        self._memory_fd = os.memfd_create("samples")
+        self._memory_fd = os.memfd_create("samples", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._memory_fd, 4 * MAX_SAMPLES)  # memory is used only as it is filled
+        fcntl.fcntl(self._memory_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # else SIGBUS here
         self._memory = mmap.mmap(self._memory_fd, 0)
         self._stderr = os.memfd_create("stderr")
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)

@@ -187,3 +187,18 @@ def test_the_rate_of_a_file_is_its_own(model: Path, track: Path) -> None:  # noq
     assert decode(track, RATE).seconds == 2.0
     with pytest.raises(UsageError, match="leave rate out"):
         tuner.load_model(model).predict(track, rate=RATE)
+
+
+def test_a_file_that_ends_its_decoder_is_an_error(
+    model: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "av.py").write_text(
+        "import os\nFFmpegError = OSError\ndef open(*_, **__): os.abort()\n"
+    )
+    (tmp_path / "a.wv").write_bytes(b"wvpk" + bytes(100))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "av", raising=False)
+    with pytest.raises(UserError, match="the decoder crashed with signal 6"):
+        tuner.load_model(model).predict(tmp_path / "a.wv")

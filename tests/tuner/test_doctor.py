@@ -306,3 +306,10 @@ def test_help_imports_nothing_heavy() -> None:
     )
     assert "--storage" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_doctor_says_what_confines_the_decoder() -> None:
+    check = software.check_decoder()
+    offered = "Seccomp_filters:" in Path("/proc/self/status").read_text()
+    assert check.status == ("ok" if offered else "warn")
+    assert check.detail.endswith("seccomp") == offered

@@ -62,7 +62,8 @@ class Model:
         if isinstance(audio, str | Path):
             if rate is not None:
                 raise UsageError("a file has its own rate; leave rate out")
-            found = predict_file(Path(audio), self._trained, vote)
+            with Decoder() as decoder:
+                found = predict_file(Path(audio), self._trained, vote, decoder)
             if found.error:
                 raise UserError(f"{found.path}: {found.error}")
             return found

@@ -59,6 +59,7 @@ def all_checks(storage: Path, variables: Mapping[str, str]) -> Iterator[Check]:
     yield software.check_bf16(findings)
     yield software.check_audio()
     yield software.check_m4a()
+    yield software.check_decoder()
     yield environment.check_ray(variables)
     yield environment.check_token(variables)
     yield environment.check_tracking(variables.get("MLFLOW_TRACKING_URI"), storage)

@@ -214,3 +214,18 @@ def _write_m4a(file: BinaryIO) -> None:
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
     file.flush()
+
+
+def check_decoder() -> Check:
+    """Report what this kernel refuses a faulty or hostile codec, by confining a process."""
+    program = "from pipelines.audio.confinement import confine; print(*confine(), sep=' and ')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=IMPORT_TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    if holds := done.stdout.strip():
+        detail = f"files are decoded in a process confined by {holds}"
+        return Check("decoder", "ok" if "seccomp" in holds else "warn", detail)
+    detail = "the kernel has neither Landlock nor seccomp; a hostile file could use the network"
+    return Check("decoder", "warn", detail, "build from files that you trust")
