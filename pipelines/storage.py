@@ -8,7 +8,6 @@ maps, temporary files) do not belong to the storage and use ``Path``.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipelines import checked_json
 from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
 
 
@@ -85,8 +85,8 @@ class Folder:
         return self.read_bytes(name).decode()
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file; raise ``ValueError`` if it is not JSON, else as ``read_bytes``."""
-        return json.loads(self.read_bytes(name))
+        """Read a JSON file; raise ``ValueError`` if it is damaged, else as ``read_bytes``."""
+        return checked_json.from_bytes(self.read_bytes(name))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -123,8 +123,8 @@ class Folder:
         self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file with the guarantees and errors of ``writing``."""
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False))
+        """Write a JSON file, with a checksum, and the guarantees and errors of ``writing``."""
+        self.write_text(name, checked_json.as_text(value))
 
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder with its content, if it exists."""
