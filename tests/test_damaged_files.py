@@ -40,6 +40,7 @@ from tests.tuner.test_registry import make_bundle
 from tuner.config import loads
 from tuner.ledger.journal import recorded
 from tuner.models.weights import read_published
+from tuner.tracking import registry
 from tuner.training.arrays import open_arrays
 from tuner.training.checkpoint import best_weights, newest_checkpoint
 from tuner.training.exported import load_exported, member_folder, save_fusion
@@ -59,7 +60,7 @@ optim: {lr: find}
 train: {epochs: 2, batch_size: 8, ema: 0.9}
 """
 REMEDIES = re.compile(
-    r"delete |remove |restore |put that file|--name|again|another folder|the same command|tuner\.weights"
+    r"delete |remove |restore |put that file|--name|again|another folder|the same command"
 )
 
 
@@ -209,6 +210,10 @@ def read_model(folder: str) -> Callable[[World], Any]:
     return read
 
 
+def fingerprint_of(world: World) -> Any:
+    return registry.fingerprint_of(world.root / "fusion")
+
+
 def read_network(world: World) -> Any:
     wheel = write_wheel(world.root / "index")
     file = store.find(tiny_row("tiny", wheel))
@@ -287,6 +292,7 @@ DURABLE = [
     Durable("note/out_of_memory.json", read_note, is_told),
     Durable("model/*", read_model("model"), lacks_profile),
     Durable("fusion/bundle.json", read_model("fusion")),
+    Durable("fusion/bundle.json", fingerprint_of),
     Durable("fusion/*/*", read_model("fusion")),
     Durable("cache/networks/*.safetensors", read_network, is_lost),
     Durable("hub/checkpoints/hub.pth", read_hub),

@@ -95,10 +95,15 @@ def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
     if not math.isclose(sum(fusion.weights), 1, abs_tol=1e-6):
         raise ValueError(f"the weights of its members add up to {sum(fusion.weights):g}, not 1")
     numbers = range(len(fusion.weights))
-    for number in numbers:
-        if fusion.members_sha256[number : number + 1] != (_member_digest(folder, number),):
-            name = member_folder(folder, number).name
-            raise ValueError(f"{name}/{BUNDLE} is damaged, or is not the one that was exported")
+    digests = tuple(_member_digest(folder, number) for number in numbers)
+    if (wanted := fusion.members_sha256) != digests:
+        other = [
+            f"{member_folder(folder, number).name}/{BUNDLE}"
+            for number in numbers
+            if wanted[number : number + 1] != digests[number : number + 1]
+        ]
+        names = ", ".join(other) or "a member"
+        raise ValueError(f"{names} is damaged, or is not the one that was exported")
     members = tuple(load_bundle(member_folder(folder, number)) for number in numbers)
     if len({member.labels for member in members}) > 1:
         raise ValueError("its members choose among different classes")
