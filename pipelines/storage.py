@@ -131,10 +131,7 @@ class Folder:
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False))
 
     def remove_scratch(self) -> None:
-        """Remove what killed processes were writing in the folder and below it.
-
-        Call it only under a lock that all who write there respect.
-        """
+        """Remove what killed processes were writing here and below, under their lock."""
         for prefix in (WRITING, BUILDING, OLD):
             for path in sorted(self.path.rglob(f"{prefix}*")):
                 self.remove(str(path.relative_to(self.path)))
@@ -288,10 +285,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two folders at once; return False where the system or the file system cannot."""
-    try:
-        rename = ctypes.CDLL(None).renameat2  # Linux
-    except AttributeError:
-        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", lambda *_: -1)  # Linux
     first, second = (os.fsencode(path.absolute()) for path in (one, other))
     return bool(rename(0, first, 0, second, RENAME_EXCHANGE) == 0)
 

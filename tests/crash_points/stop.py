@@ -1,7 +1,7 @@
 """Run a writer again and again in forked processes, each stopped at another of its system calls.
 
-Started with the file layer preloaded: ``LD_PRELOAD=layer.so python -m tests.crash_points.stop LAYER SCRATCH WRITER``.
-Prints one JSON object with the number of points, and what was found at each that is wrong.
+Started with the file layer preloaded, as `tests.test_crash_points` does. Writes one JSON object:
+the number of points, and what was found wrong.
 """
 
 from __future__ import annotations
@@ -12,22 +12,34 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipelines.errors import UserError
-from pipelines.storage import Folder
+from pipelines.storage import BUILDING, OLD, WRITING, Folder
 from tests.crash_points.writers import WRITERS, Writer
 
 COUNT, KILL, TEAR, POWER, FULL, READ_ONLY = range(6)
-WORDS = {KILL: "killed before", TEAR: "killed in", POWER: "power lost before", FULL: "full disk at", READ_ONLY: "read-only at"}
+WORDS = {
+    KILL: "killed before",
+    TEAR: "killed in",
+    POWER: "power lost before",
+    FULL: "full disk at",
+    READ_ONLY: "read-only at",
+}
 REFUSED, BROKEN = 1, 2  # exit codes of a writer that raised
 
 
 def names(folder: Path) -> list[str]:
     """All files and folders below one, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def is_scratch(name: str) -> bool:
+    """Return True for what a writer that is not done makes."""
+    return Path(name).name.startswith((WRITING, BUILDING, OLD))
 
 
 class Stopper:
@@ -80,7 +92,9 @@ class Stopper:
 
     def _is_old_or_new(self, found: Any) -> bool:
         if self._writer.one_by_one:
-            return all(value in (self._old.get(name), self._new[name]) for name, value in found.items())
+            return all(
+                value in (self._old.get(name), self._new[name]) for name, value in found.items()
+            )
         return found in (self._old, self._new)
 
     def check(self, fault: int, call: int) -> str:
@@ -93,8 +107,7 @@ class Stopper:
         found = self._writer.read(self._folder)
         if not self._is_old_or_new(found) or (code == 0 and found != self._new):
             return f"neither old nor new: {found!r}"
-        known = {*self._names, *names(self._before)}
-        if fault == FULL and (left := set(names(self._folder)) - known):
+        if fault == FULL and (left := [one for one in names(self._folder) if is_scratch(one)]):
             return f"left behind: {left}"
         Folder(self._folder).remove_scratch()  # as each command does for its study
         code, _ = self._run(COUNT, 0)
@@ -105,20 +118,23 @@ class Stopper:
         return ""
 
 
-def main(layer_file: str, scratch: str, name: str, most: str) -> None:
-    """Stop one writer everywhere, or with each fault at this many calls, spread evenly."""
+def main(layer_file: str, scratch: str, most: str, *wanted: str) -> None:
+    """Stop writers everywhere, or with each fault at this many calls, spread evenly."""
     layer = ctypes.CDLL(layer_file)
     layer.crash_arm.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long]
     layer.crash_seen.restype = ctypes.c_long
-    stopper = Stopper(layer, WRITERS[name], Path(scratch))
-    total = stopper.num_calls
-    calls = range(1, total + 1) if total <= int(most) else [1 + round(i * (total - 1) / (int(most) - 1)) for i in range(int(most))]
-    said = {
-        f"{WORDS[fault]} call {call} of {total}": stopper.check(fault, call)
-        for fault in WORDS
-        for call in calls
-    }
-    print(json.dumps({"points": len(said), "wrong": {k: v for k, v in said.items() if v}}))
+    points, wrong = 0, {}
+    for name in wanted:
+        stopper = Stopper(layer, WRITERS[name], Path(scratch) / name)
+        total = stopper.num_calls
+        for fault in WORDS:
+            for call in np.unique(
+                np.linspace(1, total, min(total, int(most))).round().astype(int)
+            ):
+                points += 1
+                if said := stopper.check(fault, int(call)):
+                    wrong[f"{name}: {WORDS[fault]} call {call} of {total}"] = said
+    sys.stdout.write(json.dumps({"points": points, "wrong": wrong}))
 
 
 if __name__ == "__main__":

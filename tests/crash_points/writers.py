@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -47,6 +48,10 @@ class Writer:
 
 def _nothing(folder: Path) -> None:
     """Begin with an empty folder."""
+
+
+def _put(text: str) -> Callable[[Path], None]:
+    return lambda folder: (Folder(folder) / "in").write_text("file", text)
 
 
 def _text(folder: Path) -> str | None:
@@ -99,6 +104,10 @@ def _newest(folder: Path) -> tuple[int, bytes] | None:
     return (found.epoch, tensor_bytes(found.weights)) if found else None
 
 
+def _save_verdicts(folder: Path) -> None:
+    save_verdicts(Folder(folder), "verdicts.parquet", [Verdict("a"), Verdict("b")])
+
+
 def _verdicts(folder: Path) -> list[str]:
     if not (folder / "verdicts.parquet").exists():
         return []
@@ -120,7 +129,9 @@ def _aside() -> Path:
     """A folder that nobody stops: recordings of three classes, and their feature set."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_tones(folder / "tones", per_class=4)
+    manifest = write_tones(folder / "tones", per_class=4)
+    for path in manifest.parent.iterdir():  # digests of files that are new are not kept
+        os.utime(path, (1_700_000_000, 1_700_000_000))
     _build_set(folder)
     return folder
 
@@ -156,21 +167,15 @@ def _report(folder: Path) -> None:
 
 
 WRITERS: dict[str, Writer] = {
-    "a new file": Writer("rename", _nothing, lambda f: (Folder(f) / "in").write_text("file", "new"), _text),
-    "a file in place of another": Writer(
-        "rename", lambda f: (Folder(f) / "in").write_text("file", "old"),
-        lambda f: (Folder(f) / "in").write_text("file", "new"), _text,
-    ),
+    "a new file": Writer("rename", _nothing, _put("new"), _text),
+    "a file in place of another": Writer("rename", _put("old"), _put("new"), _text),
     "a new folder": Writer("rename", _nothing, _build("a", "b", "c"), _contents),
-    "a folder in place of another": Writer("exchange", _build("a", "b"), _build("b", "c", "d"), _contents),
+    "a folder in place of another": Writer("exchange", _build("a"), _build("b", "c"), _contents),
     "the first record": Writer("append", _nothing, _record(1), _records),
     "a record": Writer("append", _record(3), _record(4), _records),
     "a checkpoint": Writer("rename", _checkpoints(1, 2, 3), _checkpoints(4), _newest),
     "a feature set": Writer("rename", lambda _: _aside(), _build_set, _rows),
     "mapped arrays": Writer("rename", lambda _: _aside(), _map, _arrays),
     "the report": Writer("rename", _nothing, _report, _digests(""), one_by_one=True),
-    "verdicts": Writer(
-        "rename", _nothing,
-        lambda f: save_verdicts(Folder(f), "verdicts.parquet", [Verdict("a"), Verdict("b")]), _verdicts,
-    ),
-}  # fmt: skip
+    "verdicts": Writer("rename", _nothing, _save_verdicts, _verdicts),
+}
