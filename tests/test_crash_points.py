@@ -25,7 +25,9 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (compiler := shutil.which("cc")) is None or sys.platform != "linux":
         pytest.skip("no C compiler, or not Linux")
     built = tmp_path_factory.mktemp("layer") / "layer.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", built, LAYER, "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(LAYER), "-ldl"], check=True
+    )
     return built
 
 
