@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,18 +53,9 @@ def export(model: TrainedModel, target: Path) -> dict[str, str]:
     """
     target = target.absolute()
     check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with Folder(target.parent).building(target.name) as scratch:
         files = _fill(model, scratch)
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, target)  # noqa: PTH104  # replaces an empty folder, no other
-        except OSError:
-            check_target(target)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        check_target(target)  # somebody may have filled it meanwhile
     return files
 
 

@@ -46,4 +46,5 @@ def locked(study: Folder) -> Iterator[None]:
                 f"study {study.name!r} is running in another process ({study / LOCK}); wait for "
                 "its end, or run one under another --name"
             ) from None
+        study.remove_scratch()
         yield

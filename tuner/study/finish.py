@@ -110,17 +110,17 @@ def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> tuple[
         "study": study.paths.name, "trial_id": model.trial_id, "fingerprint": fingerprint, **origin
     }  # fmt: skip
     folder = study.paths.folder.resolved()
-    target = folder.local("model")
     divisor = temperature(study)
-    if model.is_fusion:
-        export_fusion(folder, specs, model.weights, target, named, divisor)
-    else:
-        export_bundle(folder, specs[0], target, named, divisor)
-    for number, spec in enumerate(specs):
-        own = member_folder(target, number) if model.is_fusion else target
-        with decorating("the profile of the training data, for tuner.evaluate,"):
-            save_profile(Folder(own), training_profile(spec))
-    return fingerprint, target
+    with folder.building("model") as target:
+        if model.is_fusion:
+            export_fusion(folder, specs, model.weights, target, named, divisor)
+        else:
+            export_bundle(folder, specs[0], target, named, divisor)
+        for number, spec in enumerate(specs):
+            own = member_folder(target, number) if model.is_fusion else target
+            with decorating("the profile of the training data, for tuner.evaluate,"):
+                save_profile(Folder(own), training_profile(spec))
+    return fingerprint, folder.local("model")
 
 
 def _record_final_run(study: Context, model: FinalModel) -> str:

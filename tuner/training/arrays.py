@@ -8,8 +8,6 @@ Rows are ordered by split (train, val, test), and by track within a split.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +161,8 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
         lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
         with lock:
             if not _is_whole(folder):
-                _write_arrays(source, folder, front_end)
+                with Folder(cache).building(folder.name) as scratch:
+                    _fill(source, scratch, front_end)
     index = json.loads((folder / "index.json").read_text())
     return Arrays(
         fingerprint=source.manifest.fingerprint,
@@ -182,19 +181,6 @@ def _is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _write_arrays(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
-    """Write the arrays to a sibling folder, then rename it into place."""
-    building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
-        _fill(source, building, front_end)
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
