@@ -8,7 +8,7 @@ from pipelines.features import KINDS, FeatureKind
 from pipelines.settings import Rule
 from tuner.config.data import ColumnSplit, ShareSplit
 from tuner.config.schema import KIND, Experiment
-from tuner.training.settings import TRAINING_ADVICE
+from tuner.training.settings import TRAINING_ADVICE, Augment, Optim, Train
 
 
 def _leaky(e: Experiment) -> str | None:
@@ -90,9 +90,10 @@ def _confirm_top(e: Experiment) -> str | None:
 
 _MASKS = ("augment.time_mask", "augment.freq_mask", "augment.freq_shift")
 _UNREAD_AT_ONCE = (
-    "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
-    "train.label_smoothing",
-)  # fmt: skip
+    *(f"optim.{name}" for name in Optim.model_fields),
+    *(f"augment.{name}" for name in Augment.model_fields),
+    *(f"train.{name}" for name in Train.model_fields if name != "balance"),
+)
 
 ADVICE: tuple[Rule, ...] = (
     Rule(("data.split",), _leaky),
@@ -122,3 +123,8 @@ ADVICE: tuple[Rule, ...] = (
     *(Rule((path, "model.name"), _fits_at_once) for path in _UNREAD_AT_ONCE),
 )
 """Rules that cause a warning at their first setting, if no value of that setting follows them."""
+
+
+def has_effect(experiment: Experiment, setting: str) -> bool:
+    """Return True if a setting, such as ``optim.lr``, changes what a trial learns."""
+    return not any(rule.check(experiment) for rule in ADVICE if rule.paths[0] == setting)

@@ -68,6 +68,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
         board=leaderboard(summary),
+        has_folds=bool(num_folds(summary.config)),
         votes=VOTES,
         pictures={name: Markup(svg) for name, svg in pictures.items()},
         problems=[*summary.explanation.problems, *problems],
@@ -130,7 +131,9 @@ def _figures_of_settings(
     if found.settings:
         yield "importance", partial(search_figures.importance, found.settings[:MAX_SETTINGS])
     # The others would be gaps for the most part.
-    usual = [name for name in names if 2 * sum(name in row.params for row in rows) >= len(rows)]
+    usual = [
+        name for name in names if 2 * sum(name in row.read_params for row in rows) >= len(rows)
+    ]
     if len(usual) > 1:
         yield "parallel", partial(
             search_figures.parallel_coordinates, usual[:MAX_SETTINGS], rows, study.metric,

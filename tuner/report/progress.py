@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.build.console import duration
 from tuner.ledger.leaky_twin import LEAKY
-from tuner.ledger.selection import REFIT, num_folds
+from tuner.ledger.selection import REFIT, num_folds, unit_of
+from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.ledger.states import State
 from tuner.models import MODELS
 from tuner.report.result import one_line
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
+    from tuner.ledger.shown_settings import Alternatives
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Progress:
         self._trials: dict[str, TrialProgress] = {}
         self._stage = _Stage()
         self._line = ""
+        self._alternatives: Alternatives = {}
 
     def begin(self, line: str) -> None:
         """Begin something that runs no trials."""
@@ -111,15 +114,18 @@ class Progress:
     def take(self, record: Record) -> TrialProgress | None:
         """Take in a record; return its trial if it is one that is shown."""
         kind, trial_id = record["kind"], record.get("trial_id", "")
+        if kind == "study":
+            self._alternatives = alternatives(record.get("settings", {}))
         if kind == "study_end":
             for trial in self._trials.values():
                 trial.state = trial.state if trial.has_ended else State.INTERRUPTED
         # What only repeats a confirmation run does not run.
         is_final = kind == "trial" and record["stage"] == "final"
         if kind == "trial" and (not is_final or trial_id.startswith(REFIT)):
-            folds = 0 if is_final else num_folds(record["config"])
-            unit, total = ("fold", folds) if folds else ("epoch", _epochs(record["config"]))
-            params = one_line(record["params"])
+            config = record["config"]
+            unit = unit_of(trial_id, config)
+            total = num_folds(config) if unit == "fold" else _epochs(config)
+            params = one_line(in_short(record["params"], config, self._alternatives))
             self._trials[trial_id] = TrialProgress(record["stage"], unit, total, params)
         if (found := self._trials.get(trial_id)) is None:
             return None

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def one_line(params: Mapping[str, Any]) -> str:
-    """Return the sampled values in one line."""
+    """Return the sampled values in one line, from their short names."""
 
     def text(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={text(value)}" for path, value in params.items())
+    return " ".join(f"{name}={text(value)}" for name, value in params.items())
 
 
 def so_far(summary: Summary) -> str:
@@ -75,7 +75,7 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
     """Describe the winner's scores in the order they were measured."""
     if (winner := summary.winner) and winner.best:
         f1 = winner.best["metrics"]["val_f1_macro"]
-        yield "winner", f"{winner.trial_id}  {one_line(winner.params)}"
+        yield "winner", f"{winner.trial_id}  {one_line(winner.short_params)}"
         of = f"best of {len(summary.trials)} trials, optimistic"
         yield "search", f"best validation macro F1 {f1:.3f} ({of})"
     if confirm := summary.confirm:

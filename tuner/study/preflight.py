@@ -15,6 +15,7 @@ from torch.func import functional_call
 from pipelines.features.networks import is_file, store
 from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
+from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.report.result import one_line
 from tuner.trials.samplers import random_sampler
 
@@ -213,13 +214,15 @@ def plan_lines(space: Space) -> Iterator[str]:
         f"{resources.gpus_per_worker:g} GPU"
     )
     yield "example configurations, with the memory of one training step:"
-    sampler = random_sampler(space)
+    sampler, known = random_sampler(space), alternatives(space.settings())
     for _ in range(3):
         if (proposal := sampler.propose()) is not None:
             mebibytes = memory_of(proposal.experiment).total / 2**20
             name = proposal.experiment.model.name
             model = "" if "model" in proposal.params else f"model={name} "
-            yield f"  {mebibytes:5.0f} MiB  {model}{one_line(proposal.params)}"
+            config = proposal.experiment.model_dump(mode="json")
+            shown = one_line(in_short(proposal.params, config, known))
+            yield f"  {mebibytes:5.0f} MiB  {model}{shown}"
 
 
 def _wrapped(line: str) -> list[str]:
