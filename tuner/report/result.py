@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import first_few
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
 from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
@@ -53,13 +54,16 @@ def _facts(
             yield "" if number else "leaky twin", line
     for doubt in doubts(summary):
         yield "note", doubt
-    rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once
+    lost: dict[tuple[int, int], str] = {}  # feature sets that lost the same are named once
     for one in summary.features:
         counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
-        rejects.setdefault(counts_of_set, Path(one["path"]) / "rejects.csv")
-    for (skipped, listed), file in rejects.items():
+        listed_in = f"listed in {Path(one['path']) / 'rejects.csv'}"
+        some = one.get("rejects", ())  # ledgers of early versions name none
+        named = f"{first_few(some, counts_of_set[0])}; " if some else ""
+        lost.setdefault(counts_of_set, named + listed_in)
+    for (skipped, listed), text in lost.items():
         if skipped:
-            yield "files", f"{skipped} of {listed} files were skipped: {file}"
+            yield "files", f"{skipped} of {listed} files were skipped: {text}"
     if summary.leakage:
         yield "leakage", leak_in_words(summary.leakage)
     yield "registered", str(summary.registered.reason)

@@ -182,11 +182,18 @@ def _whereabouts(source: str) -> str:
     return f"to fetch from {network.source}, {network.source.num_bytes / 1e6:.0f} MB"
 
 
-def plan_lines(space: Space) -> Iterator[str]:
-    """Describe what a run of the space would do, without starting anything."""
+def plan_lines(space: Space, unread: str = "") -> Iterator[str]:
+    """Describe what a run of the space would do, without starting anything.
+
+    Args:
+        space: The space.
+        unread: Files that cannot be read, in words; empty without any.
+    """
     template = space.template
     search, confirm, resources = template.search, template.confirm, template.resources
     yield f"study        {space.name}"
+    if unread:
+        yield f"files        {unread}"
     for choice in space.choices:
         yield from _wrapped(f"auto         {choice.setting}: {choice.value} ({choice.reason})")
     yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
@@ -214,6 +221,11 @@ def plan_lines(space: Space) -> Iterator[str]:
         f"{resources.gpus_per_worker:g} GPU"
     )
     yield "example configurations, with the memory of one training step:"
+    yield from _examples(space)
+
+
+def _examples(space: Space) -> Iterator[str]:
+    """Describe some configurations of a space."""
     sampler, known = random_sampler(space), alternatives(space.settings())
     for _ in range(3):
         if (proposal := sampler.propose()) is not None:
