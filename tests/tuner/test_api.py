@@ -133,7 +133,7 @@ def test_a_study_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_study_that_cannot_run_is_an_exception(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing at"):
         tuner.run_study("quickstart", data=tmp_path / "nowhere", storage=tmp_path / "results")
-    with pytest.raises(ConfigError, match="did you mean `epochs`"):
+    with pytest.raises(ConfigError, match=r"did you mean `train\.epochs`"):
         tuner.run_study("quickstart", storage=tmp_path / "results", train__epoch=3)
     with pytest.raises(UsageError, match="a number, a text, a list or a dict"):
         tuner.run_study("quickstart", storage=tmp_path / "results", train__epochs=tmp_path)

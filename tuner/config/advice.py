@@ -8,7 +8,7 @@ from pipelines.features import KINDS, FeatureKind
 from pipelines.settings import Rule
 from tuner.config.data import ColumnSplit, ShareSplit
 from tuner.config.schema import KIND, Experiment
-from tuner.training.settings import TRAINING_ADVICE, Augment, Optim, Train
+from tuner.training.settings import TRAINING_ADVICE
 
 
 def _leaky(e: Experiment) -> str | None:
@@ -90,10 +90,9 @@ def _confirm_top(e: Experiment) -> str | None:
 
 _MASKS = ("augment.time_mask", "augment.freq_mask", "augment.freq_shift")
 _UNREAD_AT_ONCE = (
-    *(f"optim.{name}" for name in Optim.model_fields),
-    *(f"augment.{name}" for name in Augment.model_fields),
-    *(f"train.{name}" for name in Train.model_fields if name != "balance"),
-)
+    "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
+    "train.label_smoothing",
+)  # fmt: skip
 
 ADVICE: tuple[Rule, ...] = (
     Rule(("data.split",), _leaky),
@@ -127,4 +126,7 @@ ADVICE: tuple[Rule, ...] = (
 
 def has_effect(experiment: Experiment, setting: str) -> bool:
     """Return True if a setting, such as ``optim.lr``, changes what a trial learns."""
+    learns = setting.startswith(("optim.", "augment.", "train.")) and setting != "train.balance"
+    if experiment.model.fits_at_once and learns:
+        return False  # there is a warning for some of these alone: it would be a long list
     return not any(rule.check(experiment) for rule in ADVICE if rule.paths[0] == setting)
