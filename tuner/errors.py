@@ -74,8 +74,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = self.file if self.file in FLAGS else f"{self.file}:{self.line}:{self.column}"
-        path = "" if FLAGS.get(self.file) == self.path else self.path
+        is_option = self.file in FLAGS or self.file.startswith("--set ")  # a line of its own
+        place = self.file if is_option else f"{self.file}:{self.line}:{self.column}"
+        path = "" if self.path in (FLAGS.get(self.file), self.file[6:]) else self.path
         return ": ".join(filter(None, (place, path, self.message)))
 
 

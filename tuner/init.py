@@ -92,6 +92,8 @@ def starter_of(data: str, name: str, storage: str, file: Path) -> str:
     asked = [as_override("name", name), as_override("data.root", root)]
     space = load(Path("auto"), asked, around)
     check_source(space, root)
+    if unread := around.facts(root).unreadable_in_words():
+        echo(f"warning: {unread}", err=True)
     return starter(space, around, shlex.quote(str(file)))
 
 

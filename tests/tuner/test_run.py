@@ -131,8 +131,13 @@ def test_the_plan_names_the_class_with_too_few_groups(tmp_path: Path, wav: Path)
     ("words", "expected"),
     [
         (["nothere.yaml"], "nothere.yaml:1:1: cannot read the file"),
-        (["search_spaces"], "Is a directory"),
-        ([QUICKSTART, "--set", "train.epoch=3"], "did you mean `epochs`?"),
+        (["nothere"], "the shipped files are all, auto, "),
+        (["search_spaces"], "write auto --data search_spaces"),
+        (
+            [QUICKSTART, "--set", "train.epoch=3"],
+            "error: --set train.epoch: no such setting; did you mean `train.epochs`?\n",
+        ),
+        ([QUICKSTART, "--data", ""], "error: --data: must not be empty\n"),
         ([QUICKSTART, "--set", "optim.lr={uniform: [1, 0.1]}"], "low below high"),
         ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`"),
         ([QUICKSTART, "--budget", "soon"], "--budget: must be a duration"),

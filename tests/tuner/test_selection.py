@@ -158,3 +158,24 @@ def test_a_trial_that_ran_when_its_study_ended_is_interrupted_until_its_next_epo
     again = [*trial("t4", "search", [0.9, 0.8], "running")]
     (row,) = selection.trial_rows([*again[:2], end, *again[2:]]).values()
     assert row.status == "running"
+
+
+def test_reports_of_a_cross_validation_are_folds_and_no_epochs() -> None:
+    config = {"model": {"name": "linear"}, "data": {"split": {"folds": 3, "test": 0.2}}}
+    names = ("t0", "refit-c0")  # the second is trained once, on all tracks
+    records: list[dict[str, Any]] = []
+    for name in names:
+        records.append(
+            {"kind": "trial", "trial_id": name, "stage": "search", "ordinal": 0, "seed": 0,
+             "params": {}, "parent_trial": None, "config": config}
+        )  # fmt: skip
+        records.append({"kind": "epoch", "trial_id": name, "epoch": 1, "metrics": {}})
+        best = {"epoch": 1, "metrics": {"val_f1_macro": 0.5}}
+        records.append(
+            {"kind": "trial_end", "trial_id": name, "status": "completed", "best": best,
+             "error": None}
+        )  # fmt: skip
+    rows = selection.trial_rows(records)
+    assert [(rows[name].unit, rows[name].best_epoch) for name in names] == [
+        ("fold", None), ("epoch", 1),
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pipelines.settings import in_words
 from tuner.config import Experiment
 from tuner.errors import StudyError
+from tuner.ledger import shown_settings
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.states import ENDS, State
 from tuner.training import uncertainty
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tuner.ledger.journal import Record
+    from tuner.ledger.shown_settings import Alternatives
 
 # A final fit is named with this prefix and the confirmation run that it repeats.
 REFIT = "refit-"
@@ -51,6 +53,7 @@ class TrialRow:
         note: Anything else that happened, such as the end of the budget.
         start_seconds: When it started, on a clock that stands still between runs of the study.
         end_seconds: When it ended, on the same clock; None while it runs.
+        alternatives: How the alternatives of the study's choices differ.
     """
 
     trial_id: str
@@ -67,6 +70,7 @@ class TrialRow:
     note: str | None = None
     start_seconds: float = 0.0
     end_seconds: float | None = None
+    alternatives: Alternatives = field(default_factory=dict)
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -82,6 +86,16 @@ class TrialRow:
                 f"the ledger has settings of {self.trial_id} that this version does not know "
                 f"({in_words(error)}); write another --name"
             ) from error
+
+    @cached_property
+    def read_params(self) -> dict[str, Any]:
+        """The sampled values that its model reads, by the names of their parameters."""
+        return shown_settings.full(self.params, self.recorded_config, self.alternatives)
+
+    @cached_property
+    def short_params(self) -> dict[str, Any]:
+        """The sampled values that its model reads, by short names."""
+        return shown_settings.in_short(self.params, self.recorded_config, self.alternatives)
 
     @property
     def model(self) -> str:
@@ -104,9 +118,14 @@ class TrialRow:
         return self.trial_id.startswith((REFIT, LEAKY))
 
     @property
+    def unit(self) -> str:
+        """What its history counts: epochs, or the folds of a cross-validation."""
+        return unit_of(self.trial_id, self.recorded_config)
+
+    @property
     def best_epoch(self) -> int | None:
-        """The epoch whose weights were kept; None before the first."""
-        return self.best["epoch"] if self.best else None
+        """The epoch whose weights were kept; None before the first, and of a trial in folds."""
+        return self.best["epoch"] if self.best and self.unit == "epoch" else None
 
     def value(self, metric: str) -> float | None:
         """Return the metric at the best epoch; None for a trial that failed or still runs."""
@@ -135,10 +154,18 @@ def num_folds(config: Mapping[str, Any]) -> int:
     return split.get("folds") or 0 if isinstance(split, dict) else 0
 
 
+def unit_of(trial_id: str, config: Mapping[str, Any]) -> str:
+    """Return the unit of a trial's reports, epoch or fold; a final fit is on all tracks."""
+    return "fold" if num_folds(config) and not trial_id.startswith(REFIT) else "epoch"
+
+
 def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
     """Return all trials by id, in the order they started."""
     rows: dict[str, TrialRow] = {}
     away_ms, last_ms = 0, 0
+    records = list(records)
+    settings = (one.get("settings", {}) for one in records if one["kind"] == "study")
+    known = shown_settings.alternatives(next(settings, {}))
     for record in records:
         now_ms = record.get("time_ms", 0)
         if record["kind"] == "searching" and rows:  # the search goes on, in another run
@@ -150,7 +177,7 @@ def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
             keys = ("trial_id", "stage", "ordinal", "seed", "params", "parent_trial")
             rows[record["trial_id"]] = TrialRow(
                 **{key: record[key] for key in keys}, recorded_config=record["config"],
-                start_seconds=seconds,
+                start_seconds=seconds, alternatives=known,
             )  # fmt: skip
         elif record["kind"] == "epoch":
             row = rows[record["trial_id"]]

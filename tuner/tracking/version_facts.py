@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.plain_text import for_markdown
 from tuner.ledger.doubts import against_champion
+from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import summarise
-from tuner.ledger.trust import leak_in_words, scores_in_words
+from tuner.ledger.trust import clips_in_words, leak_in_words, scores_in_words
 from tuner.tracking.datasets import splits_of
 from tuner.tracking.registry import ADDRESS, ModelFacts
 from tuner.tracking.shown import tested
@@ -62,7 +63,7 @@ def _paragraphs(summary: Summary, address: str | None, data: Sequence[Data]) -> 
         f"**Classes** ({len(test.labels)}), in the order of the probabilities: "
         f"{', '.join(map(for_markdown, test.labels))}."
     )
-    clips = ", ".join(f"{number} {split}" for split, number in files["clips"].items())
+    clips = clips_in_words(files["clips"], num_folds(summary.config))
     where = f" of {for_markdown(address)}" if address else ""
     digest = f" (feature set {data[0].digest})" if data else ""
     yield f"**Data**: {files['tracks']['listed']} files{where}{digest}; clips: {clips}."
