@@ -15,14 +15,17 @@ from typing import Any
 
 import filelock
 
+from pipelines.errors import StorageFullError
 from pipelines.plain_text import printable
 from tuner.errors import TrackingError
+from tuner.tracking import schema
 
 SQLITE = "sqlite:///"
 # By itself, MLflow starts four servers and eight processes for jobs: 3 GB that nobody asks for.
 START_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s
+DISK_FULL = "database or disk is full"  # SQLite's words
 
 # MLflow's client repeats a request seven times over four minutes. It also repeats the creation of
 # a run, which makes duplicates if only the answer was lost. The tracker retries on its own, and
@@ -94,6 +97,8 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except failures() as error:
+        if DISK_FULL in str(error) and (file := database_file(uri)):
+            raise StorageFullError(file) from error
         advice = _advice(uri, error)
         raise TrackingError(f"tracking store {redact(uri)}: {reason(error)}{advice}") from error
 
@@ -156,18 +161,35 @@ def connect(uri: str) -> Any:
 def _open_database(uri: str) -> None:
     """Check that a database answers, and prepare a SQLite file; MLflow would retry for an hour."""
     import sqlalchemy
-    from mlflow import MlflowClient
 
     file = database_file(uri)
     if file is None:
         sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(f"{file}.lock", timeout=SCHEMA_TIMEOUT_SECONDS)
-    with lock, contextlib.closing(sqlite3.connect(file)) as connection:
+    with filelock.FileLock(f"{file}.lock", timeout=SCHEMA_TIMEOUT_SECONDS):
+        if not file.is_file() or not file.stat().st_size:
+            schema.make(file.resolve(), uri)
         try:
+            _check(file, uri)
+        except failures():
+            if not schema.remake_unfinished(file.resolve(), uri):
+                raise
+            _check(file, uri)
+
+
+def _check(file: Path, uri: str) -> None:
+    """Let MLflow open a SQLite file, with a write-ahead log.
+
+    Raises:
+        OSError: It is damaged or in use.
+    """
+    from mlflow import MlflowClient
+
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.Error as error:
-            raise OSError(f"not a usable database ({error})") from error
-        MlflowClient(uri).search_experiments(max_results=1)
+    except sqlite3.Error as error:
+        raise OSError(f"not a usable database ({error})") from error
+    MlflowClient(uri).search_experiments(max_results=1)
