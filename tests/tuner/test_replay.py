@@ -65,7 +65,7 @@ def test_the_example_of_the_input_is_given_while_the_feature_set_is_there(
     given = []
 
     def register(*arguments: Any) -> Registration:
-        given.append(arguments[5])
+        given.append(arguments[5]())
         return Registration("quick", 1, None, "quick version 1")
 
     monkeypatch.setattr(replay, "open_tracker", MagicMock())

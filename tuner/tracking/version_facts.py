@@ -37,6 +37,7 @@ def facts_of(records: Sequence[Record], fingerprint: str) -> ModelFacts:
         if split.digest in fingerprint.split() and split.context == "test"
     ]
     assert summary.leakage is not None
+    registered = summary.registered
     return ModelFacts(
         study=summary.study,
         trial_id=test["trial_id"],
@@ -50,6 +51,7 @@ def facts_of(records: Sequence[Record], fingerprint: str) -> ModelFacts:
         tested_ms=test["time_ms"],
         tested_on=data[0] if data else None,
         description="\n\n".join(_paragraphs(summary, newest["study"].get("data"), data)),
+        without_alias=registered.version is not None and registered.alias is None,
     )
 
 
