@@ -18,7 +18,6 @@ from tests.loopback import free_ports
 from tests.tuner.test_registry import FACTS, make_bundle
 from tuner.errors import StoreAwayError, TrackingError
 from tuner.tracking import store
-from tuner.tracking.datasets import Data
 from tuner.tracking.registry import fetch_bundle, register
 
 WHOLE = dataclasses.replace(
@@ -178,7 +177,7 @@ def test_an_old_half_registered_model_is_finished_and_its_double_deleted(
 
 def test_a_version_without_alias_is_drawn_without_one(place: tuple[str, Any, str, Path]) -> None:
     uri, client, experiment, bundle = place
-    facts = dataclasses.replace(WHOLE, without_alias=True, tested_on=Data("a", "b", "c"))
+    facts = dataclasses.replace(WHOLE, without_alias=True)
     done = register(uri, new_run(client, experiment), bundle, "without", facts)
     assert (done.version, done.alias) == (1, None)
     assert client.get_registered_model("without").aliases == {}
@@ -209,21 +208,17 @@ def test_a_store_that_is_away_is_waited_for_and_says_so_once() -> None:
 
 def test_a_locked_database_is_away_and_a_damaged_one_is_not(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    store.connect(uri)
+    client = store.connect(uri)
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
-        other.execute("PRAGMA locking_mode = EXCLUSIVE")
-        other.execute("PRAGMA journal_mode = DELETE")
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreAwayError, match="locked"):
-            store.connect(uri)
-    store.connect(uri)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreAwayError, match="locked"), store.explained(uri):
+            client.create_experiment("new")
     for end in ("", "-wal", "-shm"):
         (tmp_path / f"mlflow.db{end}").write_bytes(b"garbage" * 1000)
     with pytest.raises(TrackingError, match="move the file away") as caught:
         store.connect(uri)
     assert not isinstance(caught.value, StoreAwayError)
-    store_file = tmp_path / "mlflow.db"
-    store_file.rename(tmp_path / "away.db")
+    (tmp_path / "mlflow.db").rename(tmp_path / "moved.db")
     store.connect(uri)
 
 

@@ -125,7 +125,7 @@ def register(
         if not known:
             _describe(client, name, version, facts, is_better)
             logged.link(client, model, name, version)
-        elif is_better and current != str(version):
+        elif is_better and not (champion and int(champion.version) == version):
             is_better, why = (
                 False,
                 f"the champion is {f'version {current}' if current else 'none'}",
