@@ -13,7 +13,7 @@ from tuner.training.exported import load_exported
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tuner.tracking.registry import ModelFacts
+    from tuner.tracking.version_facts import ModelFacts
 
 MODEL_NAME = "model"
 # MLflow's stores do not keep the model of a version; its pages read this tag of the model. It is

@@ -7,7 +7,6 @@ serves it, `tuner.prediction.served`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,58 +15,15 @@ from tuner.errors import UsageError
 from tuner.ledger.summary import Registration
 from tuner.tracking import logged, store
 from tuner.tracking.export import EXTRA_FILES
+from tuner.tracking.version_facts import ADDRESS
 from tuner.training.bundle import BUNDLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from tuner.tracking.datasets import Data
+    from tuner.tracking.version_facts import ModelFacts
 
 CHAMPION = "champion"
-ADDRESS = "MODEL_ADDRESS"  # in a description, replaced by ``models:/NAME/VERSION``
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """Facts that decide on registration and are kept with the version.
-
-    Attributes:
-        study: Name of the study.
-        trial_id: The trial that trained the weights.
-        fingerprint: Fingerprint of the feature set.
-        test_split: Digest of the tracks the model was tested on.
-        test_f1_macro: Macro F1 on these tracks.
-        leak: Description of a leak between the splits; empty if the audit passed.
-        doubt: Reason why the model becomes no champion; empty if it may.
-        scores: Test scores by metric, as the run of the model has them.
-        tested_ms: Time of the test, Unix milliseconds.
-        tested_on: The test split; None if it is unknown.
-        description: Description of the version in Markdown.
-        without_alias: True if the study has registered the model before, and without alias.
-    """
-
-    study: str
-    trial_id: str
-    fingerprint: str
-    test_split: str
-    test_f1_macro: float
-    leak: str
-    doubt: str = ""
-    scores: Mapping[str, Any] = field(default_factory=dict)
-    tested_ms: int = 0
-    tested_on: Data | None = None
-    description: str = ""
-    without_alias: bool = False
-
-    def tags(self) -> dict[str, str]:
-        """Return the tags of a version, with numbers in full precision."""
-        names = ("study", "trial_id", "fingerprint", "test_split")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "test_f1_macro": repr(float(self.test_f1_macro)),
-            "leakage_passed": str(not self.leak).lower(),
-            **({"no_champion": self.doubt} if self.doubt else {}),
-        }
 
 
 def register(
