@@ -161,12 +161,14 @@ def test_a_registration_waits_for_a_server_that_was_killed(tmp_path: Path) -> No
     line += f" --artifacts-destination {tmp_path}/files"
     records, said = finished_study(), list[str]()
     facts, bundle = facts_of(records, "0123456789abcdef"), make_bundle(tmp_path / "model")
-    with server(line, tmp_path, port) as uri:
-        with contextlib.closing(open_tracker(uri, tmp_path, "quick")) as tracker:
-            for record in records:
-                tracker.record(record)
-            assert any(tracker.flush() for _ in range(4))
-            final = tracker.run_id("final-t1-s2")
+    with (
+        server(line, tmp_path, port) as uri,
+        contextlib.closing(open_tracker(uri, tmp_path, "quick")) as tracker,
+    ):
+        for record in records:
+            tracker.record(record)
+        assert any(tracker.flush() for _ in range(4))
+        final = tracker.run_id("final-t1-s2")
     with contextlib.ExitStack() as stack:
         back = threading.Timer(5.0, lambda: stack.enter_context(server(line, tmp_path, port)))
         back.start()
