@@ -8,6 +8,7 @@ UserError                 exit 1
 │   └── StudyExistsError           the folder holds a study with other settings; says which
 ├── StudyError                     the study cannot go on
 ├── TrackingError                  the tracking server or its store cannot be used
+│   └── StoreAwayError             it does not answer now, and may do so later
 ├── DivergedError                  a loss is not finite; ends the trial, not the study
 └── CheckpointError                a checkpoint is damaged, incomplete or of an unknown version
 ```
@@ -123,6 +124,10 @@ class StudyError(UserError):
 
 class TrackingError(UserError):
     """The tracking server or its store cannot be used."""
+
+
+class StoreAwayError(TrackingError):
+    """The tracking server or its store does not answer now, and may do so later."""
 
 
 class CheckpointError(UserError):

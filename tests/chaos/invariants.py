@@ -1,4 +1,4 @@
-"""What holds for a study that has completed, however often its processes were killed on the way."""
+"""What holds for a study that has completed, however often its processes were killed."""
 
 from __future__ import annotations
 

@@ -224,8 +224,8 @@ def test_the_fusion_has_a_final_run_with_its_members_and_its_test(study: Local) 
 
 
 def test_every_display_names_the_fusion(study: Local) -> None:
-    publish(study.paths, study.ledger, study.tracker)
     summary = summarise(list(study.ledger.records()))
+    publish(study.paths, summary, study.tracker)
     found = summary.to_json()
     assert found["confirm"]["fusion"]["chosen"] is True
     assert found["confirm"]["refit"] is False

@@ -7,8 +7,9 @@ was killed at any moment, and shows the result of a finished one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ from pipelines.build import ray_start
 from pipelines.errors import UserError
 from pipelines.interruption import Interrupted
 from tuner.config.fill_in import DEMO_ROOT
-from tuner.errors import StudyExistsError, decorating
+from tuner.errors import StudyExistsError, TrackingError, decorating
 from tuner.ledger.journal import Ledger, StudyPaths, first_record
 from tuner.ledger.locate import locked
 from tuner.ledger.states import State
@@ -39,10 +40,13 @@ from tuner.study.leaky_twin import run_leaky_twin
 from tuner.study.pace import measure_pace
 from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
+from tuner.tracking.replay import draw_model
+from tuner.tracking.store import address_of
 from tuner.trials import cluster
 
 if TYPE_CHECKING:
     from tuner.config import Space
+    from tuner.ledger.journal import Record
     from tuner.tracking import Tracker
 
 STAGES: dict[str, Callable[[Context], None]] = {
@@ -110,15 +114,21 @@ def carry_out(
             features.ensure_demo(Path(paths.data), terminal.status)
         joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         terminal.status("opening the tracking store")
-        tracker = open_tracker(None, paths.storage.local(), paths.name)
+        is_shown = is_done(ledger) and bool(ledger.last("leaky_twin") or not leaky_twin)
+        try:
+            tracker = open_tracker(None, paths.storage.local(), paths.name)
+        except TrackingError as error:
+            if not is_shown:
+                raise
+            terminal.say(f"{error}; this is the result as the study recorded it")
+            return _outcome(paths, ledger, None)
         held.callback(tracker.close)
         for record in ledger.records():
             tracker.record(record)
             terminal.recall(record)
-        if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
+        if is_shown:
             data = (ledger.last("study") or {})["data"]
             terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
-            publish(paths, ledger, tracker)
         else:
             if ledger.last("study_end"):
                 done = so_far(summarise(list(ledger.records())))
@@ -146,21 +156,41 @@ def _interrupt(study: Context) -> None:
         study.tracker.flush()
 
 
-def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
-    summary = summarise(list(ledger.records()))
+def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker | None) -> Outcome:
+    """Return the result of a study, published; without a tracker, the store is away."""
+    records = list(ledger.records())
+    summary, parent_run_id, how_to_open = summarise(records), None, None
+    if tracker:
+        summary = _as_registered(summary, records, paths, tracker)
+        publish(paths, summary, tracker)
+        parent_run_id, how_to_open = tracker.parent_run_id, tracker.how_to_open
     found = {
         "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
-        "tracking_uri": tracker.uri,
+        "tracking_uri": tracker.uri if tracker else address_of(paths.storage.local()),
         "experiment": paths.name,
-        "parent_run_id": tracker.parent_run_id,
+        "parent_run_id": parent_run_id,
         **summary.to_json(),
     }
-    found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"])
+    found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"]) if tracker else None
     lines: list[str] = []
     with decorating("the rest of the result in words"):
-        lines.extend(result_lines(summary, paths, tracker.how_to_open))
+        lines.extend(result_lines(summary, paths, how_to_open))
     return Outcome(summary, found, lines)
+
+
+def _as_registered(
+    summary: Summary, records: Sequence[Record], paths: StudyPaths, tracker: Tracker
+) -> Summary:
+    """Return a result with the registered model as the store has it; if it is lost, draw it."""
+    if not summary.registered.name:
+        return summary
+    try:
+        found = draw_model(records, paths.folder.local("model"), tracker)
+    except UserError as error:
+        reason = f"{summary.registered.reason}, as the study recorded it; now: {error}"
+        found = replace(summary.registered, reason=reason)
+    return replace(summary, registered=found)
 
 
 def is_done(ledger: Ledger) -> bool:
@@ -197,7 +227,6 @@ def run(study: Context) -> None:
     except BaseException:
         _end(study, State.INTERRUPTED)
         raise
-    publish(study.paths, study.ledger, study.tracker)
 
 
 def _is_interrupted(error: BaseException | None) -> bool:
@@ -225,8 +254,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def publish(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> None:
+def publish(paths: StudyPaths, summary: Summary, tracker: Tracker) -> None:
     """Write the report and upload it to the tracker; safe to repeat at any time."""
     with decorating("the report"):
-        write_report(summarise(list(ledger.records())), paths.folder, tracker.how_to_open)
+        write_report(summary, paths.folder, tracker.how_to_open)
     tracker.publish(paths.folder.local())
