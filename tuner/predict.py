@@ -120,9 +120,10 @@ def _predictions(
     from tuner.trials.cluster import connect
 
     stop.last_acts.append(ray_start.end_at_once)
-    connect(options["address"])
+    connect(options["address"], on_loss=stop.fail)
     try:
-        yield predict_on_cluster(list(found), Job(model, options["vote"], options["timeline"]))
+        with ray_start.in_words():
+            yield predict_on_cluster(list(found), Job(model, options["vote"], options["timeline"]))
     finally:
         ray_start.disconnect()
 

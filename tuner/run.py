@@ -93,6 +93,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     from tuner.ledger.journal import StudyPaths
 
     paths = StudyPaths(storage, space.name, source)
+    stop.tries_again = True
     stop.advice = lambda: _to_continue(journal.first_record(paths.folder) is not None)
     if options["resume"] and not journal.recorded(paths.folder):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
@@ -104,7 +105,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
             check_weights(space, lambda line: echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop.last_acts)
+    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop)
     if options["as_json"]:
         echo(json.dumps(outcome.found))
     else:

@@ -148,11 +148,16 @@ class _Worker:
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
-    """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build."""
-    ray_start.connect(None, include_dashboard=False)
+def local_ray(on_loss: ray_start.OnLoss | None = None) -> Iterator[None]:
+    """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build.
+
+    Args:
+        on_loss: As for ``ray_start.connect``.
+    """
+    ray_start.connect(None, include_dashboard=False, on_loss=on_loss)
     try:
-        yield
+        with ray_start.in_words():
+            yield
     finally:
         ray_start.disconnect()
 
