@@ -19,8 +19,8 @@ def torch_config(backend: str) -> TorchConfig:
     Args:
         backend: ``"nccl"`` or ``"gloo"``.
     """
-    # `ray_start` gives workers the address. All nodes of a cluster on loopback are one machine.
-    is_local = os.environ.get("RAY_ADDRESS", "").startswith("127.0.0.1:")
+    # Only a Ray that was started for one machine has nodes with this address.
+    is_local = ray.util.get_node_ip_address() == "127.0.0.1"
     chosen = OnOneMachine if is_local else TorchConfig
     return chosen(backend=backend, timeout_s=COLLECTIVE_TIMEOUT_SECONDS)
 
