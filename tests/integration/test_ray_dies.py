@@ -230,8 +230,9 @@ def test_predictions_on_a_ray_that_dies_start_again_or_say_so(tones: Path, tmp_p
     words += [str(run.storage), "--ray", "--json"]
     for given, listed in ((words, None), ([*words[:3], "-", *words[4:]], f"{tones.parent}\n")):
         process = subprocess.Popen(
-            [sys.executable, *given], cwd=ROOT, env={**os.environ, "MARK": mark, "RAY_ADDRESS": ""},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, *given], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+            env={**os.environ, "MARK": mark, "RAY_ADDRESS": ""}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )  # fmt: skip
         if listed:
             assert process.stdin is not None
