@@ -158,5 +158,6 @@ class Interruption(ContextDecorator):
         if goes_on:
             with suppress(OSError):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-                os.execve(sys.executable, sys.orig_argv, {**os.environ, AGAIN: "1"})
+                words = [sys.executable, *sys.orig_argv[1:]]
+                os.execve(words[0], words, {**os.environ, AGAIN: "1"})
         os._exit(1 if self._failure else 128 + number)

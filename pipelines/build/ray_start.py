@@ -130,12 +130,17 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if _watch and (lost := _watch.lost or _watch.look()):
+        if _watch and (lost := loss() or _watch.look()):
             _watch.tell(lost)
             raise ClusterLostError(lost) from error
         if isinstance(error, ray.exceptions.RayError):
             raise ClusterError(f"Ray failed: {reason_of(error)}") from error
         raise
+
+
+def loss() -> str:
+    """Return how Ray was lost; empty while it lives. Calls to a lost one may never return."""
+    return _watch.lost if _watch else ""
 
 
 def reason_of(error: Exception) -> str:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipelines.build import ray_start
 from pipelines.storage import Folder
 from tuner.training.sync_norm import synchronise_norms
 from tuner.trials.assembly import TrialSpec
@@ -132,6 +133,8 @@ def free_leftover_groups() -> None:
 
     A trial that a time budget ends while its workers start has not reported its group yet.
     """
+    if ray_start.loss():
+        return
     import ray
     from ray.util.placement_group import placement_group_table
 
