@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_signals import LONG, MOMENTS, start
+from tests.integration.test_signals import LONG, MOMENTS, SPACE, start
 from tests.loopback import cluster
 from tests.pipelines.test_interruption import ROOT, marked, started
 
@@ -59,6 +59,20 @@ for number in range(2):
     except ClusterLostError as error:
         print("lost:", error, flush=True)
     ray_start.disconnect()
+"""
+
+
+# The loss is an error in the notebook, in which the same call goes on.
+STUDY = """
+import sys
+from pipelines.errors import ClusterLostError
+from tuner import run_study
+for number in range(2):
+    try:
+        found = run_study(*sys.argv[1:3], storage=sys.argv[3])
+        print("done", found.status)
+    except ClusterLostError as error:
+        print("lost:", error, flush=True)
 """
 
 
@@ -119,6 +133,28 @@ def test_a_notebook_gets_an_error_and_can_connect_again(
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert nothing_left(str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "number"), DEATHS)
+def test_a_study_from_python_goes_on_in_the_same_process(
+    name: str, number: signal.Signals, tones: Path, tmp_path: Path
+) -> None:
+    space, mark = tmp_path / "small.yaml", str(tmp_path)
+    space.write_text(SPACE.replace("epochs: 4", "epochs: 60"))
+    ledger = tmp_path / "studies" / "small" / "ledger.jsonl"
+    process = started(
+        ["-c", STUDY, str(space), str(tones), mark],
+        lambda: ledger.exists() and ledger.read_bytes().count(b'"kind":"epoch"') > 2,
+        MARK=mark, RAY_ADDRESS="", MLFLOW_TRACKING_URI="",
+    )  # fmt: skip
+    os.kill(ids(mark, name)[0], number)
+    out, err = process.communicate(timeout=150)
+    lost, done = out.splitlines()
+    assert lost.startswith(f"lost: Ray's {words_for(name)}")
+    assert done == "done completed"
+    assert (process.returncode, NOISE.search(err)) == (0, None)
+    assert nothing_left(mark)
 
 
 def words_for(name: str) -> str:
