@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.ray_watch import OnLoss
 
 # Items queued at a worker. Ray Data's driver polls every 0.1 to 0.2 s; a worker without a queue
 # would be idle for as long after each item (docs/decisions.md).
@@ -148,7 +149,7 @@ class _Worker:
 
 
 @contextmanager
-def local_ray(on_loss: ray_start.OnLoss | None = None) -> Iterator[None]:
+def local_ray(on_loss: OnLoss | None = None) -> Iterator[None]:
     """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build.
 
     Args:

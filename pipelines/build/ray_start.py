@@ -102,7 +102,7 @@ def _start_watch(on_loss: OnLoss) -> None:
         "control store": ray.get_runtime_context().gcs_address,
         "raylet": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
     }
-    logs = ray._private.worker._global_node.get_logs_dir_path()  # type: ignore[attr-defined]
+    logs = ray._private.worker._global_node.get_logs_dir_path()
     _watch = Watch(processes_to_watch(_started), doors, logs, on_loss)
 
 

@@ -39,7 +39,7 @@ with Interruption(lambda: "to continue: this") as stop:
     ray_start.connect("local", num_cpus=1, include_dashboard=False, on_loss=stop.fail)
     import ray
     with ray_start.in_words():
-        never = ray.remote(time.sleep).remote(1000)
+        never = ray.remote(lambda: time.sleep(1000)).remote()
         print("ready", flush=True)
         ray.get(never)
 """
@@ -53,7 +53,7 @@ for number in range(2):
     import ray
     try:
         with ray_start.in_words():
-            never = ray.remote(time.sleep).remote(1000)
+            never = ray.remote(lambda: time.sleep(1000)).remote()
             print("ready", flush=True)
             ray.get(never)
     except ClusterLostError as error:

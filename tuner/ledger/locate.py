@@ -55,11 +55,14 @@ def locked(study: Folder) -> Iterator[None]:
                 "its end, or run one under another --name"
             ) from None
         since = datetime.now(UTC).isoformat(" ", "seconds")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
         with suppress(OSError, UserError):  # it only informs
-            study.write_text(
-                HOLDER, f"process {os.getpid()} on {socket.gethostname()} since {since}\n"
-            )
-        yield
+            study.write_text(HOLDER, holder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                study.remove(HOLDER)
 
 
 def _holder(study: Folder) -> str:

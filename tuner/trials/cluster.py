@@ -14,6 +14,7 @@ from tuner.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipelines.build.ray_watch import OnLoss
     from tuner.config import Resources
 
 # `ray up` writes the cluster's configuration here on the head, where a job's driver runs.
@@ -42,7 +43,7 @@ class Cluster:
 def connect(
     address: str | None,
     num_cpus: int | None = None,
-    on_loss: ray_start.OnLoss | None = None,
+    on_loss: OnLoss | None = None,
 ) -> Cluster:
     """Join a cluster or start one, and count what it has; arguments and errors as `ray_start`'s.
 

@@ -35,11 +35,11 @@ class OnOneMachine(TorchConfig):
         return _ByFile
 
 
-class _ByFile(config._TorchBackend):  # type: ignore[misc]  # Ray 2.60 has no other seam
+class _ByFile(config._TorchBackend):  # Ray 2.60 has no other seam
     def on_start(self, worker_group, backend_config) -> None:  # type: ignore[no-untyped-def]
         """Connect the workers, as Ray's own class does, by a file and the loopback interface."""
         # Among Ray's own files of this run, because workers that are killed leave it.
-        session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+        session = Path(ray._private.worker._global_node.get_session_dir_path())
         url = (session / f"torch-{uuid.uuid4().hex}").as_uri()
         loopback = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), "lo")
         worker_group.execute(os.environ.update, loopback)
