@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from pipelines.build.ray_watch import processes_to_watch
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -29,16 +31,24 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
     """
     from ray._private import ray_constants, services, utils, worker
 
-    popen = services.ConsolePopen
+    popen, connect = services.ConsolePopen, worker.connect
 
     def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = popen(*args, start_new_session=True, **options)
         started.append(process)
         return process
 
+    def connect_to_living(*args: Any, **options: Any) -> Any:
+        # Ray ends this process if it cannot register with a raylet that died meanwhile.
+        for name, process in processes_to_watch(started).items():
+            if process.poll() is not None:
+                raise OSError(f"Ray's {name} died")
+        return connect(*args, **options)
+
     replaced: list[tuple[Any, str, Any]] = [
         (services, "ConsolePopen", start),
         (utils, "set_sigterm_handler", lambda _handler: None),
+        (worker, "connect", connect_to_living),
         (worker, "listen_error_messages", lambda *_: None),
     ]
     if on_loopback:
