@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -31,24 +31,29 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
     """
     from ray._private import ray_constants, services, utils, worker
 
-    popen, connect = services.ConsolePopen, worker.connect
+    popen = services.ConsolePopen
 
     def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = popen(*args, start_new_session=True, **options)
         started.append(process)
         return process
 
-    def connect_to_living(*args: Any, **options: Any) -> Any:
-        # Ray ends this process if it cannot register with a raylet that died meanwhile.
-        for name, process in processes_to_watch(started).items():
-            if process.poll() is not None:
-                raise OSError(f"Ray's {name} died")
-        return connect(*args, **options)
+    def if_alive(function: Callable[..., Any]) -> Callable[..., Any]:
+        # Ray waits half a minute for a node that died while it started, and ends this process if
+        # it cannot register with it.
+        def call(*args: Any, **options: Any) -> Any:
+            for name, process in processes_to_watch(started).items():
+                if process.poll() is not None:
+                    raise OSError(f"Ray's {name} died")
+            return function(*args, **options)
+
+        return call
 
     replaced: list[tuple[Any, str, Any]] = [
         (services, "ConsolePopen", start),
         (utils, "set_sigterm_handler", lambda _handler: None),
-        (worker, "connect", connect_to_living),
+        (services, "get_node", if_alive(services.get_node)),
+        (worker, "connect", if_alive(worker.connect)),
         (worker, "listen_error_messages", lambda *_: None),
     ]
     if on_loopback:

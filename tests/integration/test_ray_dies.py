@@ -282,8 +282,7 @@ def test_predictions_on_a_ray_that_dies_start_again_or_say_so(tones: Path, tmp_p
             process.stdin.write(listed)
             process.stdin.close()
             process.stdin = None
-        wait_for(lambda: len(ids(mark, "raylet")) == 1, process)
-        time.sleep(1.5)  # connected, and no file is predicted yet
+        wait_for(lambda: decodes(mark), process)
         os.kill(ids(mark, "raylet")[0], signal.SIGKILL)
         out, err = process.communicate(timeout=100)
         assert not NOISE.search(out + err)
