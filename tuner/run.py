@@ -95,6 +95,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
         for line in plan_lines(space, unread, journal.recorded(paths.folder)):
             echo(line)
         return 0
+    stop.tries_again = True
     stop.advice = lambda: _to_continue(journal.first_record(paths.folder) is not None)
     if options["resume"] and not journal.recorded(paths.folder):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
@@ -106,7 +107,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
             check_weights(space, lambda line: echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop.last_acts)
+    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop)
     if options["as_json"]:
         echo(json.dumps(outcome.found))
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -190,13 +192,15 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
     from tuner.ledger.locate import locked
 
     study = Folder(tmp_path / "s")
+    running_here = f"'s' is running in process {os.getpid()} on {socket.gethostname()} since 2"
     with (
         locked(study),
-        pytest.raises(UsageError, match="'s' is running in another process"),
+        pytest.raises(UsageError, match=running_here),
         locked(study),
     ):
         pass
-    with locked(study):
+    study.write_text("study.lock.holder", "process 1 on a killed machine since 1970")
+    with locked(study), pytest.raises(UsageError, match=running_here), locked(study):
         pass
 
 

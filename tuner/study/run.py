@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.build import ray_start
-from pipelines.errors import UserError
-from pipelines.interruption import Interrupted
+from pipelines.errors import ClusterLostError, UserError
+from pipelines.interruption import Interrupted, Interruption
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, TrackingError, decorating
 from tuner.ledger.journal import Ledger, StudyPaths, first_record
@@ -86,7 +86,7 @@ def carry_out(
     paths: StudyPaths,
     address: str | None,
     leaky_twin: bool = False,
-    last_acts: list[Callable[[], object]] | None = None,
+    stop: Interruption | None = None,
 ) -> Outcome:
     """Start or resume a study and run it to its end; a finished one only shows its result.
 
@@ -95,13 +95,15 @@ def carry_out(
         paths: Folders of the study.
         address: Ray cluster to join; None for ``RAY_ADDRESS`` or a new local one.
         leaky_twin: True to train the leaky twin at the end, also of a finished study.
-        last_acts: Gets what must still be done if a signal cannot end the study in order.
+        stop: How the command around it ends. Gets what must still be done if that is not possible
+            in order. Without one, the loss of Ray interrupts this thread.
 
     Raises:
         UserError: With a message for the user; the ledger keeps finished work.
+        ClusterLostError: Ray has died.
         Interrupted: A signal ended the study; the ledger keeps finished work.
     """
-    search, last_acts = space.template.search, [] if last_acts is None else last_acts
+    search, last_acts = space.template.search, stop.last_acts if stop else []
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
         if first_record(paths.folder) is not None:
@@ -137,7 +139,7 @@ def carry_out(
             starts = to_join == "local"
             terminal.status("starting Ray" if starts else f"joining Ray at {to_join}")
             last_acts.append(ray_start.end_at_once)
-            running = cluster.connect(address)
+            running = cluster.connect(address, on_loss=stop.fail if stop else None)
             joined.callback(ray_start.disconnect)
             study = Context(
                 space, paths, running, ledger, tracker, terminal, asks_for_twin=leaky_twin,
@@ -212,9 +214,10 @@ def run(study: Context) -> None:
     # Refuse trials that could never start.
     cluster.trials_at_once(study.cluster, study.space.template.resources)
     try:
-        for name, stage in STAGES.items():
-            study.terminal.begin(name.replace("_", " "))
-            stage(study)
+        with ray_start.in_words():
+            for name, stage in STAGES.items():
+                study.terminal.begin(name.replace("_", " "))
+                stage(study)
         _end(study, State.COMPLETED)
     except StudyExistsError:  # refused, so nothing changes
         raise
@@ -230,11 +233,12 @@ def run(study: Context) -> None:
 
 
 def _is_interrupted(error: BaseException | None) -> bool:
-    """Return True if a signal is behind an error.
+    """Return True if a signal or the loss of Ray is behind an error.
 
     Ray raises a ``SystemError`` if a signal handler raises inside its compiled code.
     """
-    while error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+    causes = Interrupted | KeyboardInterrupt | ClusterLostError
+    while error is not None and not isinstance(error, causes):
         error = error.__cause__ or error.__context__
     return error is not None
 
