@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
         (services, "ConsolePopen", start),
         (utils, "set_sigterm_handler", lambda _handler: None),
         (services, "get_node", if_alive(services.get_node)),
-        (worker, "connect", if_alive(worker.connect)),
+        (worker, "connect", _silent_in_c(if_alive(worker.connect))),
         (worker, "listen_error_messages", lambda *_: None),
     ]
     if on_loopback:
@@ -67,3 +68,26 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
         if threading.current_thread() is threading.main_thread():
             # Ray's compiled part has taken SIGTERM, to print the stack and abort 3 s later.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+
+
+def _silent_in_c(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a function with C's ``stderr`` at /dev/null; Python's own, and the descriptor, stay.
+
+    The compiled part of Ray in this process logs errors to the ``stderr`` that it finds when it
+    connects, besides its own files. Its log level has a line on the terminal as well.
+    """
+
+    def call(*args: Any, **options: Any) -> Any:
+        libc = ctypes.CDLL(None)
+        libc.fopen.restype = ctypes.c_void_p
+        try:
+            stream = ctypes.c_void_p.in_dll(libc, "stderr")
+        except ValueError:  # another C library
+            return function(*args, **options)
+        before, stream.value = stream.value, libc.fopen(b"/dev/null", b"w")
+        try:
+            return function(*args, **options)
+        finally:
+            stream.value = before
+
+    return call

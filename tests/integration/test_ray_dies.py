@@ -188,7 +188,7 @@ def test_a_study_goes_on_by_itself_once(
     found = json.loads(out)
     assert found["status"] == "completed"
     assert set(run.states()) == {"FINISHED"}
-    ended = [json.loads(line) for line in run.ledger.splitlines()]
+    ended = [json.loads(line.partition(b" ")[2]) for line in run.ledger.splitlines()]
     ends = [one["trial_id"] for one in ended if one["kind"] == "trial_end"]
     assert len(ends) == len(set(ends)) == 3
     assert nothing_left(mark)
