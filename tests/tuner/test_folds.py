@@ -198,7 +198,7 @@ class Racing(Study):
         self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
     ) -> None:
         """Instead of Ray: note the proposals."""
-        while (proposal := proposer.propose()) is not None:
+        while (proposal := proposer([])) is not None:
             self.asked_for.append((proposal.parent_trial, proposal.seed))
 
 

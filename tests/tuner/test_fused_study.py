@@ -72,7 +72,7 @@ class Local(Context):
     def run_stage(
         self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
     ) -> None:
-        while (one := proposer.propose()) is not None:
+        while (one := proposer([])) is not None:
             add_trial(self, one.trial_id, stage, one.parent_trial, one.experiment)
 
 

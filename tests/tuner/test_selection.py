@@ -60,7 +60,7 @@ BY_LOSS = selection.Ranking("val_loss", maximise=False)
 
 
 def rows() -> Iterable[selection.TrialRow]:
-    return selection.trial_rows(STUDY).values()
+    return selection.TrialRows(STUDY).values()
 
 
 def test_leaderboard_counts_ended_trials_and_keeps_ties_in_order() -> None:
@@ -90,7 +90,7 @@ def test_among_equals_the_smaller_validation_loss_wins() -> None:
     for record in records:
         if record["kind"] == "trial_end":
             record["best"]["metrics"]["val_loss"] = losses[record["trial_id"]]
-    of = list(selection.trial_rows(records).values())
+    of = list(selection.TrialRows(records).values())
     ranked = selection.leaderboard(of, BY_F1)
     assert [row.trial_id for row in ranked] == ["t1", "t0"]
     confirmed = selection.candidates(of, BY_F1)
@@ -121,7 +121,7 @@ def test_scores_within_a_standard_error_are_ranked_by_log_loss(num_tracks, expec
         *ended("b", 11 / 12, 0.4, stage="confirm", parent="t1"),
         *ended("c", 6 / 12, 0.1, stage="confirm", parent="t2"),
     ]
-    of = list(selection.trial_rows(records).values())
+    of = list(selection.TrialRows(records).values())
     ranking = selection.Ranking("val_f1_macro", maximise=True, num_tracks=num_tracks)
     assert [row.trial_id for row in selection.leaderboard(of, ranking)] == expected
     assert [one.trial_id for one in selection.candidates(of, ranking)] == expected
@@ -148,11 +148,11 @@ def test_counts() -> None:
 
 def test_a_trial_that_ran_when_its_study_ended_is_interrupted_until_its_next_epoch() -> None:
     end = {"kind": "study_end", "status": "interrupted"}
-    (row,) = selection.trial_rows([*trial("t4", "search", [0.9], "running"), end]).values()
+    (row,) = selection.TrialRows([*trial("t4", "search", [0.9], "running"), end]).values()
     assert row.status == "interrupted"
     assert row.is_unfinished
     assert row.value("val_f1_macro") is None
     assert selection.counts_in_words(selection.counts([row])).endswith("1 interrupted")
     again = [*trial("t4", "search", [0.9, 0.8], "running")]
-    (row,) = selection.trial_rows([*again[:2], end, *again[2:]]).values()
+    (row,) = selection.TrialRows([*again[:2], end, *again[2:]]).values()
     assert row.status == "running"

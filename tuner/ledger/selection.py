@@ -26,7 +26,6 @@ REFIT = "refit-"
 # Trial of a fusion that was chosen.
 FUSION = "final-fusion"
 ONE_STANDARD_ERROR = 0.6827  # the level at which a normal variable is within one of its mean
-
 FEWEST_FOR_MEDIAN = 4
 
 Item = TypeVar("Item")
@@ -46,6 +45,7 @@ class TrialRow:
         parent_trial: The trial that a confirmation or final run repeats.
         history: ``(epoch, metrics)`` in order.
         status: Its state.
+        must_stop: True if the scheduler decided with its newest epoch that it ends there.
         best: ``{"epoch", "metrics"}`` of the best epoch; None before the first.
         error: Reason for a failure.
         note: Anything else that happened, such as the end of the budget.
@@ -62,6 +62,7 @@ class TrialRow:
     parent_trial: str | None
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     status: State = State.RUNNING
+    must_stop: bool = False
     best: dict[str, Any] | None = None
     error: str | None = None
     note: str | None = None
@@ -135,37 +136,41 @@ def num_folds(config: Mapping[str, Any]) -> int:
     return split.get("folds") or 0 if isinstance(split, dict) else 0
 
 
-def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
-    """Return all trials by id, in the order they started."""
-    rows: dict[str, TrialRow] = {}
-    away_ms, last_ms = 0, 0
-    for record in records:
-        now_ms = record.get("time_ms", 0)
-        if record["kind"] == "searching" and rows:  # the search goes on, in another run
-            away_ms += now_ms - last_ms
-        if record["kind"] in ("trial", "epoch", "trial_end"):
-            last_ms = now_ms
-        seconds = (now_ms - away_ms) / 1000
-        if record["kind"] == "trial":
+class TrialRows(dict[str, TrialRow]):
+    """All trials by id, in the order of their first records, which it takes in one by one."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        super().__init__()
+        self._away_ms = self._last_ms = 0
+        for record in records:
+            self.take(record)
+
+    def take(self, record: Record) -> None:
+        """Take in the next record; most kinds change nothing."""
+        kind, now_ms = record["kind"], record.get("time_ms", 0)
+        if kind == "searching" and self:  # the search goes on, in another run
+            self._away_ms += now_ms - self._last_ms
+        if kind in ("trial", "epoch", "trial_end"):
+            self._last_ms = now_ms
+        seconds = (now_ms - self._away_ms) / 1000
+        if kind == "trial":
             keys = ("trial_id", "stage", "ordinal", "seed", "params", "parent_trial")
-            rows[record["trial_id"]] = TrialRow(
+            self[record["trial_id"]] = TrialRow(
                 **{key: record[key] for key in keys}, recorded_config=record["config"],
                 start_seconds=seconds,
             )  # fmt: skip
-        elif record["kind"] == "epoch":
-            row = rows[record["trial_id"]]
+        elif kind == "epoch":
+            row = self[record["trial_id"]]
             row.history.append((record["epoch"], record["metrics"]))
-            row.status, row.error = State.RUNNING, None
-        elif record["kind"] == "trial_end":
-            row = rows[record["trial_id"]]
+            row.status, row.error, row.must_stop = State.RUNNING, None, record.get("stop", False)
+        elif kind == "trial_end":
+            row = self[record["trial_id"]]
             row.status, row.best = State(record["status"]), record["best"]
-            row.error, row.note = record["error"], record.get("note")
-            row.end_seconds = seconds
-        elif record["kind"] == "study_end":
-            for row in rows.values():
-                if row.status is State.RUNNING:
+            row.error, row.note, row.end_seconds = record["error"], record.get("note"), seconds
+        elif kind in ("study_end", "searching"):
+            for row in self.values():
+                if row.status is State.RUNNING or row.trial_id in record.get("again", ()):
                     row.status = State.INTERRUPTED
-    return rows
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ class Summary:
 def summarise(records: Sequence[Record]) -> Summary:
     """Compute the result of a study from its ledger so far."""
     newest: dict[str, Record] = {record["kind"]: record for record in records}
-    rows = selection.trial_rows(records)
+    rows = selection.TrialRows(records)
     config = newest["study"]["config"]
     search, known = config["search"], newest.get("baselines", {})
     ranking = selection.Ranking(search["metric"], search["mode"] == "max", known.get("val_tracks"))

@@ -89,7 +89,7 @@ class Context:
 
     def rows(self, stage: str | None = None) -> dict[str, selection.TrialRow]:
         """Return all trials by id, or those of one stage."""
-        rows = selection.trial_rows(self.ledger.records())
+        rows = selection.TrialRows(self.ledger.records())
         return {name: row for name, row in rows.items() if stage in (None, row.stage)}
 
     def labels(self) -> list[str]:
@@ -114,6 +114,7 @@ class Context:
             StudyError: A disk is full; names the path.
         """
         self.terminal.stage(stage, num_trials, budget_seconds)
+        of_stage = {None, *self.rows(stage)}
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
@@ -121,12 +122,20 @@ class Context:
             num_trials=num_trials,
             spec=self.spec,
             record=self.record,
-            rows=self.rows(stage),
+            records=[one for one in self.ledger.records() if one.get("trial_id") in of_stage],
             num_tracks=self.ranking.num_tracks,
             early_stopping=stage == "search",
             max_epochs=self.space.max_epochs,
             budget_seconds=budget_seconds,
         )
+        self.run_trials(plan)
+
+    def run_trials(self, plan: Plan) -> None:
+        """Run the trials of a plan on the cluster.
+
+        Raises:
+            StudyError: A disk is full; names the path.
+        """
         schedule.run(plan, self.cluster)
 
     def predictions(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
