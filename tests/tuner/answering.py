@@ -35,6 +35,9 @@ class Silent:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def stage(self, name: str, num_trials: int, budget_seconds: float | None = None) -> None:
+        pass
+
     def files(self, build: object) -> None:
         pass
 

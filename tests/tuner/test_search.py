@@ -365,7 +365,7 @@ def test_optuna_sees_failed_and_running_trials_as_what_they_are(value: float | N
 
 
 def test_a_study_made_anew_draws_what_one_that_went_on_would_draw() -> None:
-    """Optuna's own study, which knows the running trial because it has drawn it (constant liar)."""
+    """Optuna's own study knows the running trial because it has drawn it (constant liar)."""
     flat = space(SPACE.replace("    - {name: resnet18, drop_rate: {uniform: [0.0, 0.5]}}\n", ""))
     ended = [row(one, score(dict(one.params))) for one in run(flat, 12)]
     flat_ranges = {name: distribution(leaf) for name, leaf in flat.ranges.items()}
