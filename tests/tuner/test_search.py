@@ -53,7 +53,7 @@ def space(text: str = SPACE) -> Space:
 
 def drawn(space: Space, count: int, trials: list[TrialRow] | None = None) -> list[Proposal]:
     """Return the next proposals while all of them, and none of the trials so far, go on."""
-    known, found = list(trials or []), []
+    known, found = list(trials or []), list[Proposal]()
     while len(found) < count and (proposal := propose(space, known)) is not None:
         found.append(proposal)
         known.append(row(proposal, status="running"))
@@ -133,7 +133,7 @@ def score(params: dict) -> float:
 
 def run(space: Space, count: int, trials: list[TrialRow] | None = None) -> list[Proposal]:
     """Run trials one after another, each ending before the next one is proposed."""
-    known, seen = list(trials or []), []
+    known, seen = list(trials or []), list[Proposal]()
     while len(seen) < count and (proposal := propose(space, known)) is not None:
         seen.append(proposal)
         known.append(row(proposal, score(dict(proposal.params))))

@@ -16,7 +16,7 @@ from pipelines.features.networks import is_file, store
 from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
 from tuner.report.result import one_line
-from tuner.trials.samplers import random_sampler
+from tuner.trials.samplers import draw_random, num_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -213,13 +213,11 @@ def plan_lines(space: Space) -> Iterator[str]:
         f"{resources.gpus_per_worker:g} GPU"
     )
     yield "example configurations, with the memory of one training step:"
-    sampler = random_sampler(space)
-    for _ in range(3):
-        if (proposal := sampler.propose()) is not None:
-            mebibytes = memory_of(proposal.experiment).total / 2**20
-            name = proposal.experiment.model.name
-            model = "" if "model" in proposal.params else f"model={name} "
-            yield f"  {mebibytes:5.0f} MiB  {model}{one_line(proposal.params)}"
+    for ordinal in range(min(3, num_trials(space))):
+        sample = draw_random(space, (), ordinal)
+        mebibytes = memory_of(sample.experiment).total / 2**20
+        model = "" if "model" in sample.params else f"model={sample.experiment.model.name} "
+        yield f"  {mebibytes:5.0f} MiB  {model}{one_line(sample.params)}"
 
 
 def _wrapped(line: str) -> list[str]:

@@ -226,14 +226,12 @@ class Recorder:
 
     def _end(self, row: TrialRow, status: State) -> None:
         keep, best = row.experiment.keep, None
-        for epoch, metrics in row.history:
-            if best is None or is_better(
-                metrics, best["metrics"], self._metric, self._maximise, keep
-            ):
-                best = {"epoch": epoch, "metrics": metrics}
+        for epoch, found in row.history:
+            if best is None or is_better(found, best[1], self._metric, self._maximise, keep):
+                best = (epoch, found)
         self._record(
-            "trial_end", trial_id=row.trial_id, status=status, epochs=_last_epoch(row), best=best,
-            error=row.error, note=row.note,
+            "trial_end", trial_id=row.trial_id, status=status, epochs=_last_epoch(row),
+            best=best and {"epoch": best[0], "metrics": best[1]}, error=row.error, note=row.note,
         )  # fmt: skip
 
 

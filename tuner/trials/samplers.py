@@ -144,8 +144,9 @@ def optuna_study(space: Space, trials: Sequence[TrialRow], ordinal: int) -> optu
             multivariate=True, group=True, constant_liar=True,
             n_startup_trials=max(3, min(10, search.trials // 3), families),
         )  # fmt: skip
-    direction = "maximize" if search.mode == "max" else "minimize"
-    study = optuna.create_study(direction=direction, sampler=sampler)
+    study = optuna.create_study(
+        direction="maximize" if search.mode == "max" else "minimize", sampler=sampler
+    )
     ranges = space.ranges
     distributions = {name: distribution(leaf) for name, leaf in ranges.items()}
     for row in trials:
