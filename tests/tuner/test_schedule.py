@@ -202,12 +202,15 @@ def test_a_trial_whose_end_was_decided_ends_without_a_process(tmp_path) -> None:
     assert Stage(text, tmp_path, old).started == "t0"
 
 
-def test_a_trial_that_has_all_its_epochs_ends_without_a_process(tmp_path) -> None:
-    stage = Stage("train: {epochs: 2}\nscheduler: {grace_epochs: 1}", tmp_path)
+@pytest.mark.parametrize("budget", [None, 0.0])
+def test_a_trial_that_has_all_its_epochs_ends_without_a_process(budget, tmp_path) -> None:
+    text = "train: {epochs: 2}\nscheduler: {grace_epochs: 1}"
+    stage = Stage(text, tmp_path)
     stage.report(1, 2)
-    resumed = Stage("train: {epochs: 2}\nscheduler: {grace_epochs: 1}", tmp_path, stage.records)
+    resumed = Stage(text, tmp_path, stage.records, budget_seconds=budget)
     assert resumed.started is None
-    assert resumed.records[-1]["status"] == "completed"
+    resumed.recorder.end_cut_off()
+    assert (resumed.records[-1]["status"], resumed.records[-1]["note"]) == ("completed", None)
     assert resumed.records[-1]["best"]["epoch"] == 1
 
 

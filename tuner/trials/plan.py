@@ -164,7 +164,7 @@ class Recorder:
                 )  # fmt: skip
             else:
                 row.error = row.note = None
-                if row.is_unfinished and (row.must_stop or _is_whole(row)):
+                if row.is_unfinished and _is_decided(row):
                     self.end(trial_id)
                     continue
             spec.write(self._plan.study)
@@ -220,9 +220,11 @@ class Recorder:
         cut = State.INTERRUPTED if self.fatal else State.STOPPED_EARLY
         for row in self._rows.values():
             if row.is_unfinished and row.status is not cut:
-                if self.fatal is None:
+                if row.status is State.INTERRUPTED:  # in an earlier run, by something else
+                    row.error = row.note = None
+                if self.fatal is None and not _is_decided(row):
                     row.note = "; ".join(filter(None, (row.note, BUDGET_ENDED)))
-                self._end(row, cut)
+                self.end(row.trial_id)
 
     def _end(self, row: TrialRow, status: State) -> None:
         keep, best = row.experiment.keep, None
@@ -243,6 +245,10 @@ def _is_whole(row: TrialRow) -> bool:
     """Return True if a trial has reported all its folds, or epochs, as in a final fit."""
     whole = row.experiment
     return _last_epoch(row) >= (whole.num_epochs if row.stage == "final" else whole.num_reports)
+
+
+def _is_decided(row: TrialRow) -> bool:
+    return row.must_stop or _is_whole(row)
 
 
 def reason_of_failure(text: str) -> str:
