@@ -23,8 +23,8 @@ from tests.tuner.answering import Silent
 from tuner.config import Experiment, loads
 from tuner.ledger.doubts import doubts
 from tuner.ledger.journal import Ledger, StudyPaths
-from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import TrialRow
 from tuner.prediction.answer import predict_file
 from tuner.prediction.loading import load_model
 from tuner.report.result import result_lines
@@ -72,7 +72,7 @@ class Local(Context):
     def run_stage(
         self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
     ) -> None:
-        while (one := proposer.propose()) is not None:
+        while (one := proposer([])) is not None:
             add_trial(self, one.trial_id, stage, one.parent_trial, one.experiment)
 
 

@@ -12,15 +12,15 @@ from tuner.api.model import Model, load_model
 from tuner.errors import UsageError
 from tuner.ledger.journal import StudyPaths, recorded
 from tuner.ledger.locate import study_folder
-from tuner.ledger.selection import trial_rows
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import TrialRows
 from tuner.ledger.trust import ClassRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipelines.storage import Folder
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.ledger.trust import Evaluation
 
 _TRIALS = [
@@ -45,7 +45,7 @@ class Study:
     def __init__(self, folder: Folder) -> None:
         records = recorded(folder)
         self._summary = summarise(records)
-        self._rows = trial_rows(records)
+        self._rows = TrialRows(records)
         self._paths = StudyPaths(folder.parent.parent, folder.path.name, "")
         self.name = self._summary.study
         self.folder = folder.path

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from tuner.ledger.course import gain
-from tuner.ledger.selection import REFIT
+from tuner.ledger.trial_rows import REFIT
 from tuner.report.score_figures import ScoreLine
 from tuner.training.metrics import SCORES, per_class
 from tuner.training.uncertainty import exact_interval

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipelines.plain_text import for_cell
 
 if TYPE_CHECKING:
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
+    from tuner.ledger.trial_rows import TrialRow
 
 
 class Place(NamedTuple):

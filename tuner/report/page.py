@@ -14,8 +14,8 @@ from pipelines.build.console import duration
 from tuner.errors import decorating
 from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import VOTES
+from tuner.ledger.trial_rows import num_folds
 from tuner.ledger.trust import clips_in_words, leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
 from tuner.report.figures import as_svg

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.build.console import duration
 from tuner.ledger.leaky_twin import LEAKY
-from tuner.ledger.selection import REFIT
 from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.ledger.states import State
 from tuner.ledger.timing import Course, Timing, course_of, end_of
+from tuner.ledger.trial_rows import REFIT
 from tuner.report.result import one_line
 
 if TYPE_CHECKING:

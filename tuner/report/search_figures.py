@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from tuner.ledger.course import Family, Step
     from tuner.ledger.importance import Importance
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
+    from tuner.ledger.trial_rows import TrialRow
 
 SLICE_WIDTH = 1.9  # inches: half of a telephone
 MAX_OPTIONS = 10  # names below a slice; of more, each second one is shown

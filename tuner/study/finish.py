@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.storage import Folder
 from tuner.errors import decorating
 from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import TrialRow
 from tuner.ledger.states import State
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import TrialRow
 from tuner.ledger.trust import Evaluation, leak_in_words, scores_in_words
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test

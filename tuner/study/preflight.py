@@ -18,7 +18,7 @@ from pipelines.features.networks.selection import parse_all
 from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.report.result import one_line
 from tuner.study.outlook import time_lines
-from tuner.trials.samplers import random_sampler
+from tuner.trials.samplers import draw_random, num_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -228,15 +228,13 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
 
 def _examples(space: Space) -> Iterator[str]:
     """Describe some configurations of a space."""
-    sampler, known = random_sampler(space), alternatives(space.settings())
-    for _ in range(3):
-        if (proposal := sampler.propose()) is not None:
-            mebibytes = memory_of(proposal.experiment).total / 2**20
-            name = proposal.experiment.model.name
-            model = "" if "model" in proposal.params else f"model={name} "
-            config = proposal.experiment.model_dump(mode="json")
-            shown = one_line(in_short(proposal.params, config, known))
-            yield f"  {mebibytes:5.0f} MiB  {model}{shown}"
+    known = alternatives(space.settings())
+    for ordinal in range(min(3, num_trials(space))):
+        sample = draw_random(space, (), ordinal)
+        mebibytes = memory_of(sample.experiment).total / 2**20
+        model = "" if "model" in sample.params else f"model={sample.experiment.model.name} "
+        shown = in_short(sample.params, sample.experiment.model_dump(mode="json"), known)
+        yield f"  {mebibytes:5.0f} MiB  {model}{one_line(shown)}"
 
 
 def _wrapped(line: str) -> list[str]:

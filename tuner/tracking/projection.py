@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pipelines.plain_text import for_markdown
 from tuner.errors import decorating
 from tuner.ledger import shown_settings
-from tuner.ledger.selection import FUSION, REFIT, unit_of
 from tuner.ledger.states import State
 from tuner.ledger.summary import VOTES, summarise
+from tuner.ledger.trial_rows import FUSION, REFIT, unit_of
 from tuner.tracking import shown
 from tuner.tracking.datasets import Data, splits_of, used_by
 from tuner.tracking.note import note

@@ -6,8 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TrackingError
-from tuner.ledger.selection import FUSION
 from tuner.ledger.states import State
+from tuner.ledger.trial_rows import FUSION
 from tuner.tracking import registry, version_facts
 from tuner.tracking.example import example_clip
 from tuner.tracking.mlflow_tracker import open_tracker

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.plain_text import for_markdown
 from tuner.ledger.doubts import against_champion
-from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import num_folds
 from tuner.ledger.trust import clips_in_words, leak_in_words, scores_in_words
 from tuner.tracking.datasets import splits_of
 from tuner.tracking.shown import tested
