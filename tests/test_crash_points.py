@@ -33,7 +33,8 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop(layer: Path, scratch: Path, most: int, *names: str) -> int:
     """Stop writers; returns the number of points, at none of which anything was wrong."""
-    command = [sys.executable, "-m", "tests.crash_points.stop", layer, scratch, str(most), *names]
+    where = (str(layer), str(scratch), str(most))
+    command = [sys.executable, "-m", "tests.crash_points.stop", *where, *names]
     done = subprocess.run(
         command, env=os.environ | {"LD_PRELOAD": str(layer)}, capture_output=True, timeout=1500
     )

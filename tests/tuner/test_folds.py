@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tuner.training.arrays import open_arrays
 from tuner.training.feed import Alone
 from tuner.trials import trial
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Proposer
+from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.predictions import predict_split
 
 CPU = Alone(torch.device("cpu"))
@@ -197,7 +198,12 @@ class Racing(Study):
             )  # fmt: skip
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
         """Instead of Ray: note the proposals."""
         while (proposal := proposer([])) is not None:

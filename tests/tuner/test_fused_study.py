@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.exported import member_folder
 from tuner.training.feed import Alone
 from tuner.training.predictor import VoteKind
-from tuner.trials.plan import Proposer
+from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
 from tuner.trials.trial import train
 
@@ -70,7 +70,12 @@ class Local(Context):
         return [predict_split(folder, self.spec(row), split) for row in rows]
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
         while (one := proposer([])) is not None:
             add_trial(self, one.trial_id, stage, one.parent_trial, one.experiment)

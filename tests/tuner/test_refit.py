@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.tuner.answering import Study, all_splits
@@ -35,7 +36,12 @@ class Fitting(Study):
         self.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"})
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
         """Instead of Ray: the trials end at once."""
         assert (stage, num_trials, budget_seconds) == ("final", 1, None)

@@ -18,7 +18,8 @@ from tests.loopback import free_ports
 from tests.tuner.test_registry import FACTS, make_bundle
 from tuner.errors import StoreAwayError, TrackingError
 from tuner.tracking import store
-from tuner.tracking.registry import fetch_bundle, register
+from tuner.tracking.fetching import fetch_bundle
+from tuner.tracking.registry import register
 
 WHOLE = dataclasses.replace(
     FACTS, description="one", scores={"test_f1_macro": 0.7}, tested_ms=1_700_000_000_000

@@ -9,7 +9,7 @@ import pytest
 from tuner.config.load import loads
 from tuner.ledger.shown_settings import alternatives, full, in_short
 from tuner.tracking.projection import Projection
-from tuner.trials.samplers import random_sampler
+from tuner.trials.samplers import draw_random
 
 SPACE = """
 name: heads
@@ -35,13 +35,11 @@ train:
 def drawn() -> dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
     """Parameters, experiment and settings of a trial of each alternative."""
     space = loads(SPACE)
-    sampler = random_sampler(space)
     found = {}
-    while len(found) < 4:
-        proposal = sampler.propose()
-        assert proposal is not None
-        config = proposal.experiment.model_dump(mode="json")
-        found[str(proposal.params["model"])] = (dict(proposal.params), config, space.settings())
+    for ordinal in range(40):
+        sample = draw_random(space, (), ordinal)
+        config = sample.experiment.model_dump(mode="json")
+        found[str(sample.params["model"])] = (dict(sample.params), config, space.settings())
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import SpecError
 from pipelines.features.rules import check_front_end
 from pipelines.sources.files import is_uri
+from pipelines.storage import Folder
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyError, StudyExistsError, UsageError
 from tuner.ledger.trust import clips_in_words, leak_in_words, worst_leakage
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from pipelines.sources.tracks import Catalog
-    from pipelines.storage import Folder
     from pipelines.store import FeatureSet
     from tuner.config import Space
     from tuner.study.context import Context
@@ -148,7 +148,7 @@ def describe(result: BuildResult) -> dict[str, Any]:
         "clips": dict(manifest.clips),
         "groups": manifest.group_source,
         "leakage": asdict(manifest.leakage),
-        "rejects": first_rejects(result.feature_set.path),
+        "rejects": first_rejects(Folder(result.feature_set.path)),
     }
 
 
