@@ -9,7 +9,8 @@ UserError                     exit 1
 ├── StoreError                exit 1   a feature set on disk is missing, unfinished or damaged
 ├── WeightsError              exit 2   trained weights are missing, damaged, or do not fit
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
-├── ClusterError              exit 1   Ray cannot be joined or started
+├── ClusterError              exit 1   Ray cannot be joined or started, or cannot do its work
+│   └── ClusterLostError               Ray has died, or does not answer any more
 ├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
 ├── StorageFullError          exit 1   no room left at a path
 └── ...                                the errors of a study, in ``tuner.errors``
@@ -82,7 +83,11 @@ class BuildError(UserError):
 
 
 class ClusterError(UserError):
-    """Ray cannot be joined or started."""
+    """Ray cannot be joined or started, or cannot do its work."""
+
+
+class ClusterLostError(ClusterError):
+    """Ray has died, or does not answer any more; finished work is kept."""
 
 
 class UnsupportedStorageError(UserError):

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipelines.errors import AudioRejected, CatalogError
-from pipelines.plain_text import printable
+from pipelines.plain_text import first_few, printable
 from pipelines.settings import SPLIT_RULES, SplitSpec
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import shown
@@ -64,6 +64,15 @@ class DataFacts:
     def num_looked_at(self) -> int:
         """Number of tracks that were looked at."""
         return len(self.seconds) + len(self.unreadable)
+
+    def unreadable_in_words(self) -> str:
+        """Name the first files that cannot be read, with the reasons; empty without any."""
+        if not self.unreadable:
+            return ""
+        return (
+            f"{len(self.unreadable)} of {self.num_looked_at} files looked at cannot be read: "
+            f"{first_few(self.unreadable)}; a run skips such files and lists all in rejects.csv"
+        )
 
     def require_readable(self) -> None:
         """Check that there is something to choose settings for.

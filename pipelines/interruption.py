@@ -14,10 +14,14 @@ from contextlib import ContextDecorator, suppress
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
+AGAIN = "TUNER_RUNS_AGAIN"  # in the environment of a command that has started itself again
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Both together stay below 10 s, after which a supervisor sends SIGKILL (`docker stop`).
-ORDERLY_SECONDS = 6.0
+# With three last acts they stay below 10 s, after which a supervisor sends SIGKILL
+# (`docker stop`).
+ORDERLY_SECONDS = 4.5
 LAST_ACT_SECONDS = 1.5
+# After a failure that was noticed late already, of something that the block may wait for.
+FAILED_SECONDS = 2.0
 # `timeout` and others send a signal to the process and to its group, which count as one request.
 SAME_REQUEST_SECONDS = 0.7
 
@@ -49,6 +53,7 @@ class Interruption(ContextDecorator):
 
     Attributes:
         last_acts: Functions called in order before a hard end, each for ``LAST_ACT_SECONDS``.
+        tries_again: True if the command starts itself again, once, after a failure that may pass.
     """
 
     def __init__(
@@ -57,6 +62,8 @@ class Interruption(ContextDecorator):
         self.advice = advice
         self._orderly_seconds = orderly_seconds
         self.last_acts: list[Callable[[], object]] = []
+        self.tries_again = False
+        self._failure = ""
         self._number: int | None = None
         self._before: dict[int, object] = {}
 
@@ -90,6 +97,18 @@ class Interruption(ContextDecorator):
         # SIGINT last, because the handler before raises a KeyboardInterrupt.
         for number, handler in reversed(self._before.items()):
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def fail(self, failure: str, may_pass: bool) -> None:
+        """End the command as after a signal, from any thread, with an error and exit code 1.
+
+        Args:
+            failure: Sentence for the user.
+            may_pass: True if the command may work when it is started once more.
+        """
+        if self._number is None:
+            self._failure, self._orderly_seconds = failure, FAILED_SECONDS
+            self.tries_again &= may_pass and AGAIN not in os.environ
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._number is not None:
@@ -129,8 +148,16 @@ class Interruption(ContextDecorator):
 
     def _end(self, number: int) -> NoReturn:
         """Say how to go on, and exit at once: a partly started Ray crashes at a regular exit."""
+        goes_on = self._failure and self.tries_again
         with suppress(OSError, ValueError):  # nobody listens any more
             sys.stdout.flush()
             sys.stderr.flush()
-            os.write(2, f"{self.advice()}\n".encode())
-        os._exit(128 + number)
+            said = f"error: {self._failure}\n" if self._failure else ""
+            said = f"{self._failure}; trying once more" if goes_on else said + self.advice()
+            os.write(2, f"{said}\n".encode())
+        if goes_on:
+            with suppress(OSError):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                words = [sys.executable, *sys.orig_argv[1:]]
+                os.execve(words[0], words, {**os.environ, AGAIN: "1"})
+        os._exit(1 if self._failure else 128 + number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -51,6 +52,18 @@ def code(text: object) -> str:
     ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     gap = " " if shown[:1] in ("`", " ", "") or shown[-1:] in ("`", " ") else ""
     return f"{ticks}{gap}{shown}{gap}{ticks}"
+
+
+def first_few(items: Sequence[str], number: int | None = None, shown: int = 3) -> str:
+    """Return the first items of a list in words, and how many more there are.
+
+    Args:
+        items: The items, or only the first of them.
+        number: Number of all items, if these are not all.
+        shown: How many are named.
+    """
+    more = (len(items) if number is None else number) - len(items[:shown])
+    return "; ".join([*items[:shown], *([f"and {more} more"] if more > 0 else [])])
 
 
 def echo(text: object, err: bool = False) -> None:

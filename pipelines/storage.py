@@ -8,6 +8,7 @@ maps, temporary files) do not belong to the storage and use ``Path``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import uuid
@@ -19,6 +20,9 @@ from typing import Any, Self
 
 from pipelines import checked_json
 from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
+
+WRITING, BUILDING, OLD = ".writing-", ".building-", ".old-"  # prefixes of what is not whole yet
+RENAME_EXCHANGE = 2  # <linux/fs.h>
 
 
 @dataclass(frozen=True, order=True)
@@ -102,7 +106,7 @@ class Folder:
             OSError: The folder cannot be written.
         """
         target = self.path / name
-        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        scratch = target.with_name(f"{WRITING}{uuid.uuid4().hex}-{target.name}")
         with full_disk_named(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -125,6 +129,12 @@ class Folder:
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, with a checksum, and the guarantees and errors of ``writing``."""
         self.write_text(name, checked_json.as_text(value))
+
+    def remove_scratch(self) -> None:
+        """Remove what killed processes were writing here and below, under their lock."""
+        for prefix in (WRITING, BUILDING, OLD):
+            for path in sorted(self.path.rglob(f"{prefix}*")):
+                self.remove(str(path.relative_to(self.path)))
 
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder with its content, if it exists."""
@@ -154,7 +164,7 @@ class Folder:
             StorageFullError: No room left; the old folder is untouched.
         """
         target = self.path / name
-        scratch, old = (target.with_name(f".{use}-{target.name}") for use in ("building", "old"))
+        scratch, old = (target.with_name(prefix + target.name) for prefix in (BUILDING, OLD))
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             with full_disk_named(target):
@@ -162,12 +172,14 @@ class Folder:
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
                     _sync(path)
-                shutil.rmtree(old, ignore_errors=True)
-                if target.exists():  # no system call swaps two folders
+                if not target.exists():
+                    scratch.rename(target)
+                elif not _exchange(scratch, target):
+                    shutil.rmtree(old, ignore_errors=True)
                     target.rename(old)
-                scratch.rename(target)
+                    scratch.rename(target)
+                    shutil.rmtree(old, ignore_errors=True)
                 _sync(target.parent)
-                shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -211,10 +223,7 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered, because bytes that a full disk refused must not be written at close.
         self._file = path.open("ab", buffering=0)
-
-    def read(self) -> bytes:
-        """Read everything appended so far."""
-        return self.path.read_bytes()
+        _sync(path.parent)  # or a log that is new would go with the power
 
     def truncate(self, num_bytes: int) -> None:
         """Cut the log after ``num_bytes`` bytes, for example to remove a torn append."""
@@ -272,6 +281,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders at once; return False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", lambda *_: -1)  # Linux
+    first, second = (os.fsencode(path.absolute()) for path in (one, other))
+    return bool(rename(0, first, 0, second, RENAME_EXCHANGE) == 0)
 
 
 def _sync(path: Path) -> None:

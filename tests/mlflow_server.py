@@ -30,13 +30,13 @@ def ended_afterwards(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
 
 
 @contextlib.contextmanager
-def server(line: str, folder: Path) -> Iterator[str]:
-    """MLflow, started with a line for a shell on a free port; yields its address.
+def server(line: str, folder: Path, port: int = 0) -> Iterator[str]:
+    """MLflow, started with a line for a shell on a port, or a free one; yields its address.
 
     The folder gets its log, and is where it runs.
     """
     log = folder / "log"
-    (port,) = free_ports(1)
+    port = port or free_ports(1)[0]
     words = shlex.split(line)
     own = dict(word.split("=", 1) for word in words[: words.index("mlflow")])
     command = [sys.executable, "-m", *words[len(own) :], "--port", str(port)]

@@ -8,6 +8,7 @@ UserError                 exit 1
 │   └── StudyExistsError           the folder holds a study with other settings; says which
 ├── StudyError                     the study cannot go on
 ├── TrackingError                  the tracking server or its store cannot be used
+│   └── StoreAwayError             it does not answer now, and may do so later
 ├── DivergedError                  a loss is not finite; ends the trial, not the study
 └── CheckpointError                a checkpoint is damaged, incomplete or of an unknown version
 ```
@@ -74,8 +75,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = self.file if self.file in FLAGS else f"{self.file}:{self.line}:{self.column}"
-        path = "" if FLAGS.get(self.file) == self.path else self.path
+        is_option = self.file in FLAGS or self.file.startswith("--set ")  # a line of its own
+        place = self.file if is_option else f"{self.file}:{self.line}:{self.column}"
+        path = "" if self.path in (FLAGS.get(self.file), self.file[6:]) else self.path
         return ": ".join(filter(None, (place, path, self.message)))
 
 
@@ -122,6 +124,10 @@ class StudyError(UserError):
 
 class TrackingError(UserError):
     """The tracking server or its store cannot be used."""
+
+
+class StoreAwayError(TrackingError):
+    """The tracking server or its store does not answer now, and may do so later."""
 
 
 class CheckpointError(UserError):

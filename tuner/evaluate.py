@@ -14,6 +14,7 @@ import click
 from pipelines.command import ending
 from pipelines.plain_text import echo
 from pipelines.sources.catalog import LAYOUTS
+from pipelines.storage import Folder
 from tuner.prediction.loading import load_model, takes_model
 
 LINE_SECONDS = 10.0  # between lines of progress
@@ -61,7 +62,7 @@ def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
     text = page(result, reference, address)
     echo(text.rstrip("\n"), err=options["as_json"])
     if options["report"]:
-        options["report"].write_text(text, encoding="utf-8")
+        Folder(options["report"].parent).write_text(options["report"].name, text)
     if options["as_json"]:
         found = {"model": reference, "data": address, **result.to_json()}
         echo(json.dumps(found))

@@ -92,6 +92,8 @@ def starter_of(data: str, name: str, storage: str, file: Path) -> str:
     asked = [as_override("name", name), as_override("data.root", root)]
     space = load(Path("auto"), asked, around)
     check_source(space, root)
+    if unread := around.facts(root).unreadable_in_words():
+        echo(f"warning: {unread}", err=True)
     return starter(space, around, shlex.quote(str(file)))
 
 
@@ -101,12 +103,12 @@ def _write(path: Path, text: str) -> None:
     Raises:
         UsageError: It exists, or cannot be written.
     """
+    from pipelines.storage import Folder
     from tuner.errors import UsageError
 
+    if path.exists():
+        raise UsageError(f"{path} exists; write -o OTHER, or delete it")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{path} exists; write -o OTHER, or delete it") from None
+        Folder(path.parent).write_text(path.name, text)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None

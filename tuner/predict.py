@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pipelines.interruption import Interruption
     from tuner.training.predictor import TrainedModel
 
+AGAIN = "interrupted; not all files were predicted: run the same command again"
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @takes_model
@@ -56,7 +58,9 @@ def main(
     from tuner.tracking.store import address_of
 
     num_found = num_failed = 0
-    with ending() as stop:
+    with ending(lambda: AGAIN) as stop:
+        # The head of a table has been shown, and a list on stdin has been read.
+        stop.tries_again = not options["as_csv"] and "-" not in files
         show_as = _shown_as(options)
         found = _at_least_one(audio_files(files, sys.stdin, partial(echo, err=True)), files)
         trained = load_model(model, address_of(storage, tracking_uri))
@@ -64,6 +68,7 @@ def main(
         predicted = _predictions(found, trained, options, stop)
         with predicted as predictions, show_as(style) as show:
             for prediction in predictions:
+                stop.tries_again = False  # what has been shown would be shown twice
                 num_found += 1
                 num_failed += prediction.error is not None
                 show(prediction)
@@ -120,9 +125,10 @@ def _predictions(
     from tuner.trials.cluster import connect
 
     stop.last_acts.append(ray_start.end_at_once)
-    connect(options["address"])
+    connect(options["address"], on_loss=stop.fail)
     try:
-        yield predict_on_cluster(list(found), Job(model, options["vote"], options["timeline"]))
+        with ray_start.in_words():
+            yield predict_on_cluster(list(found), Job(model, options["vote"], options["timeline"]))
     finally:
         ray_start.disconnect()
 

@@ -15,8 +15,8 @@ from pipelines.command import ending
 
 if TYPE_CHECKING:
     from pipelines.interruption import Interruption
-    from pipelines.storage import Folder
     from tuner.config import Space
+    from tuner.study.surroundings import AtHand
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,9 +75,11 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
     from tuner.study import features
+    from tuner.study.surroundings import AtHand
 
     storage = Folder.at(options["storage"])
-    space, root = load_space(path, options, storage)
+    around = AtHand(storage)
+    space, root = load_space(path, options, around)
     for warning in (*space.warnings, *space.remarks):
         echo(f"warning: {warning}", err=True)
     if options["print_config"]:
@@ -89,9 +91,11 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
         from tuner.study.preflight import plan_lines
 
         check(space, source)
-        for line in plan_lines(space, journal.recorded(paths.folder)):
+        unread = around.facts(root).unreadable_in_words()
+        for line in plan_lines(space, unread, journal.recorded(paths.folder)):
             echo(line)
         return 0
+    stop.tries_again = True
     stop.advice = lambda: _to_continue(journal.first_record(paths.folder) is not None)
     if options["resume"] and not journal.recorded(paths.folder):
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
@@ -103,7 +107,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
             check_weights(space, lambda line: echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop.last_acts)
+    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop)
     if options["as_json"]:
         echo(json.dumps(outcome.found))
     else:
@@ -126,15 +130,14 @@ def check(space: Space, source: str | Path) -> None:
         features.check_source(space, source)
 
 
-def load_space(path: Path, options: dict[str, Any], storage: Folder) -> tuple[Space, str]:
+def load_space(path: Path, options: dict[str, Any], around: AtHand) -> tuple[Space, str]:
     """Load the space file with the options; return the space, without secrets, and its data."""
     from tuner.config import as_override, load
     from tuner.errors import FLAGS, UsageError
-    from tuner.study.surroundings import AtHand
 
     flags = {flag: options[flag.removeprefix("--")] for flag in FLAGS}
     asked = [as_override(flag, value) for flag, value in flags.items() if value is not None]
-    space = load(path, [*options["overrides"], *asked], AtHand(storage))
+    space = load(path, [*options["overrides"], *asked], around)
     data = space.template.data
     if options["leaky_twin"] and data.split_spec.unit == "clip":
         raise UsageError("--leaky-twin: this study splits by clip itself; leave the option out")

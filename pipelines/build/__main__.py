@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipelines.build.building import BuildResult
     from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.ray_watch import OnLoss
 
 EXIT_SOME_REJECTED = 3
 AGAIN = "interrupted; to continue, run the same command: finished work is kept"
@@ -96,6 +98,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     started = time.monotonic()
     with ending(lambda: AGAIN) as stop:
         stop.last_acts.append(end_at_once)
+        stop.tries_again = True
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
         feature = feature.at_rate_of_networks()
         split = _block_from(SplitSpec, options)
@@ -103,7 +106,9 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         if feature.kind == "embedding":
             _fetch_weights(feature)
         tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])
-        how = BuildOptions(tolerance, options["verify"], _decode_on_ray, progress_lines())
+        how = BuildOptions(
+            tolerance, options["verify"], partial(_decode_on_ray, stop.fail), progress_lines()
+        )
         result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     found = result.feature_set
     notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
@@ -140,12 +145,12 @@ def _reuse_notes(result: BuildResult, *, verify: bool) -> list[str]:
 
 
 def _decode_on_ray(
-    job: DecodeJob, batches: Sequence[DecodeBatch]
+    on_loss: OnLoss, job: DecodeJob, batches: Sequence[DecodeBatch]
 ) -> Iterator[tuple[DecodeBatch, Verdicts]]:
     """Decode on Ray, which is started or joined only if there is audio to decode."""
     from pipelines.build.ray_pass import decode_on_cluster, local_ray
 
-    with local_ray():
+    with local_ray(on_loss):
         yield from decode_on_cluster(job, batches)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from pipelines.store import FeatureSet, find_feature_set
 # Yields each batch with the verdicts on its tracks, in any order.
 DecodePass = Callable[[DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]]
 Specs = tuple[ClipSpec, FeatureSpec]
+STAGING = ".staging"
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,12 @@ def build_sets(
     if _needs_ffmpeg(catalog):
         content += "+ffmpeg"
     targets = [folder / fingerprint(content, *spec, split) for spec in specs]
-    built = _finished(targets, options)
-    if missing := {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}:
-        built |= _Build(catalog, folder, split, options, known).run(missing)
+    built, build = _finished(targets, options), _Build(catalog, folder, split, options, known)
+    missing = {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}
+    for spec in set(specs) - set(missing.values()):
+        build.remove_staging(spec)
+    if missing:
+        built |= build.run(missing)
     return [built[target] for target in targets]
 
 
@@ -156,8 +160,8 @@ def _needs_ffmpeg(catalog: Catalog) -> bool:
 
 
 def _finished(targets: Iterable[Folder], options: BuildOptions) -> dict[Folder, BuildResult]:
-    found = {target: find_feature_set(target, digests=options.verify) for target in targets}
-    return {target: BuildResult(there, reused=True) for target, there in found.items() if there}
+    found = ((target, find_feature_set(target, digests=options.verify)) for target in targets)
+    return {target: BuildResult(there, reused=True) for target, there in found if there}
 
 
 @dataclass(frozen=True)
@@ -181,18 +185,13 @@ class _Build:
     def run(self, missing: Mapping[Folder, Specs]) -> dict[Folder, BuildResult]:
         """Build each missing set, or wait for another process that builds it."""
         check_splits(self.catalog, self.split)
-        stagings = self.out / ".staging"
-        data_set = root_key(self.catalog)
-        outputs = {
-            target: Output(*spec, stagings / f"{data_set}-{feature_key(*spec)}")
-            for target, spec in missing.items()
-        }
+        outputs = {target: Output(*spec, self._staging(spec)) for target, spec in missing.items()}
         with full_disk_named(self.out.path), ExitStack() as locks:
             # Take the locks in sorted order, so that builds cannot deadlock. The set has a lock
             # of its own, because another copy of the data may produce the same set.
             names = sorted({output.staging.name for output in outputs.values()})
             for name in (*names, *sorted(target.name for target in outputs)):
-                locks.enter_context(stagings.lock(f"{name}.lock"))
+                locks.enter_context((self.out / STAGING).lock(f"{name}.lock"))
             # The process that held the locks may have built the same sets.
             built = _finished(outputs, self.options)
             if left := {t: output for t, output in outputs.items() if t not in built}:
@@ -200,6 +199,15 @@ class _Build:
             for output in outputs.values():
                 output.staging.remove()
         return built
+
+    def remove_staging(self, spec: Specs) -> None:
+        """Remove what a process left that was killed when its set was whole; not while in use."""
+        staging = self._staging(spec)
+        with suppress(TimeoutError), staging.parent.lock(f"{staging.name}.lock", 0.0):
+            staging.remove()
+
+    def _staging(self, spec: Specs) -> Folder:
+        return self.out / STAGING / f"{root_key(self.catalog)}-{feature_key(*spec)}"
 
     def _build(self, outputs: Mapping[Folder, Output]) -> dict[Folder, BuildResult]:
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.ray_watch import OnLoss
 
 # Items queued at a worker. Ray Data's driver polls every 0.1 to 0.2 s; a worker without a queue
 # would be idle for as long after each item (docs/decisions.md).
@@ -148,11 +149,16 @@ class _Worker:
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
-    """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build."""
-    ray_start.connect(None, include_dashboard=False)
+def local_ray(on_loss: OnLoss | None = None) -> Iterator[None]:
+    """Run Ray on this machine, or connect to the cluster in RAY_ADDRESS, for one build.
+
+    Args:
+        on_loss: As for ``ray_start.connect``.
+    """
+    ray_start.connect(None, include_dashboard=False, on_loss=on_loss)
     try:
-        yield
+        with ray_start.in_words():
+            yield
     finally:
         ray_start.disconnect()
 

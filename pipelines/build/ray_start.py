@@ -12,7 +12,9 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import ClusterError
+from pipelines.build.ray_adapted import adapted
+from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, processes_to_watch
+from pipelines.errors import ClusterError, ClusterLostError
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,12 +24,6 @@ if TYPE_CHECKING:
 TRAIN_POLL_SECONDS = "0.25"
 # An autoscaler may take this long to start a node; a late worker group fails its trial.
 TRAIN_START_TIMEOUT_SECONDS = "600"
-# Ray itself tries for more than two minutes to reach a port that nobody listens on.
-ANSWER_TIMEOUT_SECONDS = 5.0
-# RFC 9113, 3.4 and 6.5: a client's first bytes with empty settings, and the type of the frame that
-# every server sends first.
-HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-HTTP2_SETTINGS = b"\x04"
 # A head node that is still starting may answer at the second try.
 RETRY_SECONDS = 3.0
 MIN_ROOM_BYTES = 50_000_000  # for logs and sockets in Ray's temporary folder
@@ -37,10 +33,14 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR
 _log = logging.getLogger(__name__)
 # Ray's own processes, each the leader of a session. Ray, too, has one connection per process.
 _started: list[subprocess.Popen[bytes]] = []
+_watch: Watch | None = None
 
 
 def connect(
-    address: str | None, num_cpus: int | None = None, include_dashboard: bool = True
+    address: str | None,
+    num_cpus: int | None = None,
+    include_dashboard: bool = True,
+    on_loss: OnLoss | None = None,
 ) -> bool:
     """Join the cluster at ``address`` (or in RAY_ADDRESS), or start one on this machine.
 
@@ -52,6 +52,8 @@ def connect(
         num_cpus: CPUs of a cluster started here; None for all CPUs of the machine.
         include_dashboard: True if a cluster started here runs Ray Train, whose process that frees
             the resources of stopped trials asks the dashboard.
+        on_loss: Called in any thread, once, when Ray has died, with a sentence and True if it was
+            started here. Must end the wait of this thread; default: interrupt it.
 
     Returns:
         True if the cluster was started here.
@@ -72,6 +74,7 @@ def connect(
                 _start_here(num_cpus, include_dashboard)
             else:
                 _join(wanted)
+            _start_watch(on_loss or _interrupter())
             break
         except Exception as error:
             disconnect()
@@ -89,19 +92,89 @@ def connect(
     return wanted == "local"
 
 
+def _start_watch(on_loss: OnLoss) -> None:
+    global _watch
+    import ray
+
+    node_id = ray.get_runtime_context().get_node_id()
+    here = next(node for node in ray.nodes() if node["NodeID"] == node_id)
+    doors = {
+        "control store": ray.get_runtime_context().gcs_address,
+        "raylet": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
+    }
+    logs = ray._private.worker._global_node.get_logs_dir_path()
+    _watch = Watch(processes_to_watch(_started), doors, logs, on_loss)
+
+
+def _interrupter() -> OnLoss:
+    """Return what interrupts the calling thread, which only works for the main thread."""
+    waiting = threading.current_thread()
+
+    def interrupt(_lost: str, _is_ours: bool) -> None:
+        if waiting is threading.main_thread() is not threading.current_thread():
+            signal.pthread_kill(waiting.ident or 0, signal.SIGINT)
+
+    return interrupt
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Turn every error of Ray's in the block into one of ours, with the reason if Ray has died.
+
+    Raises:
+        ClusterLostError: Ray has died.
+        ClusterError: Ray cannot do what the block asks for.
+    """
+    import ray
+
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if _watch and (lost := loss() or _watch.look()):
+            _watch.tell(lost)
+            raise ClusterLostError(lost) from error
+        if isinstance(error, ray.exceptions.RayError):
+            raise ClusterError(f"Ray failed: {reason_of(error)}") from error
+        raise
+
+
+def loss() -> str:
+    """Return how Ray was lost; empty while it lives. Calls to a lost one may never return."""
+    return _watch.lost if _watch else ""
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, on one line; Ray puts tracebacks of other processes first."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:MAX_REASON]
+
+
 def disconnect() -> None:
     """Leave the cluster, or end it with all its processes if it was started here."""
     import ray
 
+    lost = _stop_watch()
     try:
+        if lost:  # a leave in order would wait for it
+            end_at_once()
         with suppress(Exception):  # Ray may have only partly started, or died
             ray.shutdown()
     finally:
         end_at_once()
 
 
+def _stop_watch() -> str:
+    global _watch
+    watch, _watch = _watch, None
+    if watch is None:
+        return ""
+    watch.close()
+    return watch.lost
+
+
 def end_at_once() -> None:
     """Kill the processes of a cluster that was started here, whatever state Ray is in."""
+    _stop_watch()
     while _started:
         process = _started.pop()
         with suppress(ProcessLookupError, PermissionError):
@@ -164,6 +237,7 @@ def _prepare_environment(starts: bool) -> None:
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
     from ray._common.utils import get_default_system_temp_dir
+    from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
     folder = get_default_system_temp_dir()
     room = shutil.disk_usage(folder).free if os.path.isdir(folder) else MIN_ROOM_BYTES  # noqa: PTH112
@@ -176,10 +250,11 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     # up. They inherit the variables that the cluster is started with; a runtime environment would
     # start each worker through a second interpreter.
     port = _free_port()
-    workers = _worker_environment(f"{ray.util.get_node_ip_address()}:{port}")
+    workers = _worker_environment(f"127.0.0.1:{port}")
     mask = os.umask(0o077)  # Ray creates its access token with these permissions
     try:
-        with _environment(workers | {"RAY_GCS_SERVER_PORT": str(port)}), _own_sessions():
+        theirs = {"RAY_GCS_SERVER_PORT": str(port), ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+        with _environment(workers | theirs), adapted(_started, on_loopback=True):
             ray.init(  # noqa: TID251 - this is the one place
                 address="local",
                 num_cpus=num_cpus,
@@ -189,33 +264,6 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
             )
     finally:
         os.umask(mask)
-
-
-@contextmanager
-def _own_sessions() -> Iterator[None]:
-    """Let Ray start its processes in sessions of their own, and keep its hands off our signals.
-
-    Ctrl-C and `timeout` signal a whole process group. Ray's control store would die before its
-    driver, which then waits for it for a minute, and Ray would replace the SIGTERM handler. Ray
-    2.60 has no settings for this; a newer version needs another look.
-    """
-    from ray._private import services, utils
-
-    popen, set_handler = services.ConsolePopen, utils.set_sigterm_handler
-
-    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        process: subprocess.Popen[bytes] = popen(*args, start_new_session=True, **options)
-        _started.append(process)
-        return process
-
-    services.ConsolePopen, utils.set_sigterm_handler = start, lambda _handler: None
-    try:
-        yield
-    finally:
-        services.ConsolePopen, utils.set_sigterm_handler = popen, set_handler
-        if threading.current_thread() is threading.main_thread():
-            # Ray's compiled part has taken SIGTERM, to print the stack and abort 3 s later.
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 @contextmanager
@@ -234,39 +282,13 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _join(address: str) -> None:
     import ray
 
-    with _own_sessions():
+    with adapted(_started, on_loopback=False):
         if address == "auto":
             ray.init(address="auto", **_QUIET)  # noqa: TID251 - to learn the address
             address = ray.get_runtime_context().gcs_address
             ray.shutdown()
-        _expect_listener(address)
+        expect_listener(address)
         variables = {"env_vars": _worker_environment(address)}
         ray.init(  # noqa: TID251 - this is the one place
             address=address, runtime_env=variables, **_QUIET
         )
-
-
-def _expect_listener(address: str) -> None:
-    """Check within seconds that a control store, a server of HTTP/2, listens at ``host:port``.
-
-    Raises:
-        ValueError: The address is invalid.
-        OSError: Nothing or something else listens there, or the host is unknown.
-    """
-    if "://" in address:
-        raise ValueError(
-            "Ray's client protocol cannot run a study; write host:port of the control store, or "
-            "submit the command to the cluster with `ray job submit`"
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError("expected host:port, auto or local")
-    target = (host.strip("[]"), int(port))
-    with socket.create_connection(target, timeout=ANSWER_TIMEOUT_SECONDS) as link:
-        link.sendall(HTTP2_GREETING)
-        try:
-            answer = link.recv(9)
-        except TimeoutError:
-            answer = b""
-    if answer[3:4] != HTTP2_SETTINGS:
-        raise OSError("what listens there does not answer as Ray's control store does")

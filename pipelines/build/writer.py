@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,12 @@ def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
     """Write tracks.parquet from one mapping of its columns per listed file."""
     table = pyarrow.Table.from_pylist(list(rows), schema=_TRACKS_SCHEMA)
     pyarrow.parquet.write_table(table, folder.local(TRACKS), compression="zstd")
+
+
+def first_rejects(folder: Folder, number: int = 3) -> list[str]:
+    """Return the first rejected tracks of a feature set, each with the reason in words."""
+    rows = csv.DictReader(io.StringIO(folder.read_text(REJECTS)))
+    return [f"{row['path']}: {row['detail']}" for row in itertools.islice(rows, number)]
 
 
 def write_rejects(

@@ -15,7 +15,7 @@ from pipelines.storage import Folder
 from tuner.config import loads
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.cluster import Cluster
-from tuner.trials.plan import Plan, Proposal, Queue
+from tuner.trials.plan import Plan, Proposal, queue
 from tuner.trials.schedule import run
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -39,16 +39,17 @@ EXPLODING = ["model.batch_norm=false", "optim.weight_decay=10.0", "optim.lr=100.
 
 @dataclass
 class Ran:
-    """Records of some trials, and the values that their proposer was told; proposes nothing."""
+    """Records of some trials."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
-    values: dict[str, float | None] = field(default_factory=dict)
 
-    def propose(self) -> None:
-        return None
+    def record(self, kind: str, **fields: Any) -> dict[str, Any]:
+        self.records.append({"kind": kind, **fields})
+        return self.records[-1]
 
-    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
-        self.values[proposal.trial_id] = value
+    @property
+    def names(self) -> set[str]:
+        return {record["trial_id"] for record in self.records if record["kind"] == "trial"}
 
     def of(self, trial_id: str, kind: str) -> list[dict[str, Any]]:
         return [r for r in self.records if r["kind"] == kind and r["trial_id"] == trial_id]
@@ -74,12 +75,12 @@ def run_trials(
     ran = Ran()
     plan = Plan(
         study=Folder(study), experiment=loads(text).template,
-        proposer=Queue(proposals, then=ran), num_trials=len(trials),
+        proposer=queue(proposals), num_trials=len(trials),
         spec=lambda p: TrialSpec(
             p.trial_id, p.stage, p.seed, p.experiment,
             str(features / "gone" if p.trial_id == "gone" else features),
         ),
-        record=lambda kind, **fields: ran.records.append({"kind": kind, **fields}),
+        record=ran.record,
         early_stopping=early_stopping, max_epochs=EPOCHS, budget_seconds=budget_seconds,
     )  # fmt: skip
     run(plan, cluster)
@@ -128,7 +129,7 @@ def test_two_workers_compute_what_one_process_computes(on_workers: Ran, in_proce
 
 
 def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(on_workers: Ran) -> None:
-    assert set(on_workers.values) == {"learns", "slow"}
+    assert on_workers.names == {"learns", "slow"}
     assert on_workers.end("learns")["status"] == "completed"
     assert on_workers.end("slow")["status"] == "stopped early"
     assert all_cpus_free()
@@ -136,12 +137,12 @@ def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(on_workers: Ra
 
 
 def test_a_trial_that_fails_says_why_and_the_others_go_on(in_process: Ran) -> None:
-    assert set(in_process.values) == {"learns", "gone", "explodes"}
+    assert in_process.names == {"learns", "gone", "explodes"}
     assert in_process.end("learns")["status"] == "completed"
     end = in_process.end("gone")
     assert end["status"] == "failed"
     assert "/gone" in end["error"]
-    assert in_process.values["gone"] is None
+    assert end["best"] is None
     kinds = [r["kind"] for r in in_process.records if r["trial_id"] == "gone"]
     assert kinds == ["trial", "trial_end"]
 
@@ -150,7 +151,6 @@ def test_a_trial_whose_loss_explodes_is_failed_and_its_value_finite(in_process: 
     end = in_process.end("explodes")
     assert end["status"] == "failed"
     assert "not finite" in end["error"]
-    assert in_process.values["explodes"] is None
     for metrics in in_process.curve("explodes"):
         assert all(map(math.isfinite, metrics.values()))
 
@@ -161,26 +161,26 @@ def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
     # With one of two processors taken, the two workers wait for their placement group: however
     # fast the machine, they are still starting when the budget ends.
     blocker = ray.remote(num_cpus=1)(Ran).remote()
-    ray.get(blocker.propose.remote())
+    ray.get(blocker.of.remote("none", "trial"))
     ran = run_trials(
         tmp_path, local_ray, tiny_features.feature_set.path, workers=2, trials={"late": []},
         budget_seconds=12.0,
     )  # fmt: skip
     assert groups_left() == []  # one that waits takes no processor yet
     ray.kill(blocker)
-    # On a slow machine the budget ends before the trial has started at all.
-    assert [r["kind"] for r in ran.records] in (["trial", "trial_end"], [])
-    ends = [(r["status"], r["note"]) for r in ran.records if r["kind"] == "trial_end"]
-    assert ends in ([("stopped early", "the budget of the search ended")], [])
+    assert [r["kind"] for r in ran.records] == ["trial", "budget_ended", "trial_end"]
+    (end,) = ran.of("late", "trial_end")
+    assert (end["status"], end["note"]) == ("stopped early", "the budget of the search ended")
     assert all_cpus_free()
 
 
-def test_a_budget_that_ends_before_a_trial_has_begun_leaves_no_record(
-    local_ray: Cluster, tiny_features, tmp_path: Path
+@pytest.mark.parametrize(("seconds", "trials"), [(0.0, 0), (0.3, 1)])
+def test_a_budget_that_ends_before_a_trial_has_begun(
+    seconds: float, trials: int, local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:
     ran = run_trials(
         tmp_path, local_ray, tiny_features.feature_set.path, workers=1, trials={"late": []},
-        budget_seconds=0.3,
+        budget_seconds=seconds,
     )  # fmt: skip
-    kinds = [r["kind"] for r in ran.records]
-    assert kinds.count("trial") == kinds.count("trial_end")
+    kinds = ["trial"] * trials + ["budget_ended"] + ["trial_end"] * trials
+    assert [r["kind"] for r in ran.records] == kinds

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tuner.errors import TrackingError
 from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.tracking.registry import register
+from tuner.tracking.store import awaited
 from tuner.tracking.version_facts import facts_of
 
 POSTGRES, INITDB = shutil.which("postgres"), shutil.which("initdb")
@@ -151,3 +153,32 @@ def test_a_server_with_passwords_takes_the_right_one(
         assert "not this one" not in str(caught.value)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a long password 1")
         check(address, tmp_path)
+
+
+def test_a_registration_waits_for_a_server_that_was_killed(tmp_path: Path) -> None:
+    """The server ends by SIGKILL and comes back after several seconds, with its database."""
+    (port,) = free_ports(1)
+    line = f"{LINE} --backend-store-uri sqlite:///{tmp_path}/server.db"
+    line += f" --artifacts-destination {tmp_path}/files"
+    records, said = finished_study(), list[str]()
+    facts, bundle = facts_of(records, "0123456789abcdef"), make_bundle(tmp_path / "model")
+    with (
+        server(line, tmp_path, port) as uri,
+        contextlib.closing(open_tracker(uri, tmp_path, "quick")) as tracker,
+    ):
+        for record in records:
+            tracker.record(record)
+        assert any(tracker.flush() for _ in range(4))
+        final = tracker.run_id("final-t1-s2")
+    with contextlib.ExitStack() as stack:
+        back = threading.Timer(5.0, lambda: stack.enter_context(server(line, tmp_path, port)))
+        back.start()
+        try:
+            done = awaited(
+                lambda: register(uri, final, bundle, "quick", facts), said.append, 120.0, 1.0
+            )
+        finally:
+            back.join()
+    assert (done.version, done.alias) == (1, "champion")
+    assert len(said) == 1
+    assert f"127.0.0.1:{port}: it does not answer" in said[0]

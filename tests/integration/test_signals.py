@@ -73,7 +73,7 @@ def start(tones: Path, folder: Path, *more: str, **environment: str) -> Run:
         given.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, *words, "--storage", str(storage), *more], cwd=ROOT, env=given, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     return Run(process, storage)
 

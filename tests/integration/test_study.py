@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ train: {epochs: 6, batch_size: 8}
 search: {algorithm: tpe, trials: 3, seed: 1, budget: 30m}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 confirm: {top: 2, seeds: 1, refit: true}
+resources: {cpus_per_worker: 2}  # all of the cluster: one trial at a time
 """
+DECIDED = ("trial", "epoch", "trial_end", "searched", "confirmed", "calibrated", "test")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,24 @@ class Command:
     def num_records(self, kind: str) -> int:
         written = self.journal.read_bytes() if self.journal.exists() else b""
         return written.count(f'"kind":"{kind}"'.encode())
+
+    def result(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """What was decided and measured, in order, and the digests of the exported weights."""
+        records = [
+            {key: value for key, value in record.items() if key not in ("seq", "time_ms")}
+            for record in self.ledger()
+            if record["kind"] in DECIDED
+            if not record.get("trial_id", "").startswith("leaky-")
+        ]
+        files = sorted((self.storage / "studies" / "small" / "model").rglob("*.safetensors"))
+        digests = {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in files}
+        assert digests
+        return records, digests
+
+    def fresh(self, storage: Path) -> Command:
+        """Return the same command for a study that has not begun, with the same features."""
+        shutil.copytree(self.storage / "features", storage / "features")
+        return replace(self, storage=storage)
 
     def runs(self) -> list[Any]:
         client = MlflowClient(f"sqlite:///{self.storage / 'mlflow.db'}")
@@ -347,6 +369,14 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
         ]
         assert numbers == list(range(1, len(numbers) + 1)), trial_id
     assert cut.finished.run_states == ["FINISHED"] * (1 + len(started))
+
+
+def test_a_study_that_was_cut_off_has_the_result_of_one_that_was_not(study, tmp_path) -> None:
+    ran, _, _ = study
+    undisturbed = ran.fresh(tmp_path)
+    code, _, err = undisturbed.run()
+    assert code == 0, err
+    assert ran.result() == undisturbed.result()
 
 
 def test_a_budget_is_compared_with_the_time_of_an_epoch_once(study) -> None:

@@ -98,6 +98,34 @@ def test_a_command_that_does_not_unwind_is_ended(
     assert ORDERLY_SECONDS + 2 * LAST_ACT_SECONDS < 10
 
 
+@pytest.mark.parametrize(
+    ("body", "may_pass", "code", "ran", "said"),
+    [
+        (WAIT, False, 1, ["unwound"], "error: it died\nto continue: this\n"),
+        (SWALLOW, False, 1, ["last act"], "error: it died\nto continue: this\n"),
+        # Started again, once: the second failure is the last.
+        (
+            WAIT, True, 1, ["unwound", "ready", "unwound"],
+            "it died; trying once more\nerror: it died\nto continue: this\n",
+        ),
+    ],
+)  # fmt: skip
+def test_a_failure_in_another_thread_ends_the_command_or_starts_it_again(
+    body: str, may_pass: bool, code: int, ran: list[str], said: str
+) -> None:
+    fail = f"""
+import threading
+stop.tries_again = True
+fail = threading.Timer(0.5, stop.fail, ["it died", {may_pass}])
+fail.daemon = True
+fail.start()
+"""
+    process = started(["-c", COMMAND, fail + body])
+    found, seconds, out, err = ended(process)
+    assert (found, out, err) == (code, ran, said)
+    assert seconds < 8
+
+
 def test_without_a_signal_nothing_changes() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     command = [sys.executable, "-c", COMMAND, "say('ready')"]

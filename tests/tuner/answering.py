@@ -13,7 +13,7 @@ from pipelines.storage import Folder
 from tuner.config import Space, loads
 from tuner.errors import StudyError
 from tuner.ledger.journal import Ledger, StudyPaths
-from tuner.ledger.selection import TrialRow
+from tuner.ledger.trial_rows import TrialRow
 from tuner.study.context import Context
 from tuner.training import metrics
 from tuner.trials.predictions import Clips, Predictions
@@ -34,6 +34,9 @@ class Silent:
 
     def say(self, text: str) -> None:
         self.said.append(text)
+
+    def stage(self, name: str, num_trials: int, budget_seconds: float | None = None) -> None:
+        pass
 
     def files(self, build: object) -> None:
         pass

@@ -41,6 +41,7 @@ class Script:
                     "path": "results/features/0123456789abcdef",
                     "labels": LABELS,
                     "tracks": {"listed": 60, "ok": 57, "flagged": 2, "quarantined": 1},
+                    "rejects": ["b/broken.mp3: no MPEG frame"],
                     "clips": {"train": 400, "val": 90, "test": 100},
                     "leakage": {
                         "groups_shared": 0 if passed else 2,

@@ -40,7 +40,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 def test_trials_are_a_frame_with_the_best_in_front(study: tuner.Study) -> None:
-    trials = study.trials
+    trials = study.all_trials
     # heights 0.9 and 0.8 of `finished_study`; t2 was stopped at 0.4, t3 failed
     assert list(trials.index[:3]) == ["t1", "t0", "t2"]
     assert trials.loc["t1", study.metric] == pytest.approx(0.9 * (1 - np.exp(-2.5)))
@@ -52,6 +52,16 @@ def test_trials_are_a_frame_with_the_best_in_front(study: tuner.Study) -> None:
     assert study.best is not None
     assert study.winner is not None
     assert (study.best.name, study.winner.name) == ("t1", "t1")
+    assert study.winner["lr"] == pytest.approx(10**-2.1)
+
+
+def test_the_first_look_at_trials_is_narrow(study: tuner.Study) -> None:
+    trials = study.trials
+    assert list(trials.index) == list(study.all_trials.index)
+    assert list(trials.columns) == [
+        "stage", "model", "status", "val_f1_macro", "best_epoch", "minutes", "lr",
+    ]  # fmt: skip
+    assert trials.loc["t1", "minutes"] > 0
 
 
 def test_curves_have_a_row_for_each_epoch(study: tuner.Study) -> None:
@@ -123,7 +133,7 @@ def test_a_study_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_study_that_cannot_run_is_an_exception(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing at"):
         tuner.run_study("quickstart", data=tmp_path / "nowhere", storage=tmp_path / "results")
-    with pytest.raises(ConfigError, match="did you mean `epochs`"):
+    with pytest.raises(ConfigError, match=r"did you mean `train\.epochs`"):
         tuner.run_study("quickstart", storage=tmp_path / "results", train__epoch=3)
     with pytest.raises(UsageError, match="a number, a text, a list or a dict"):
         tuner.run_study("quickstart", storage=tmp_path / "results", train__epochs=tmp_path)

@@ -189,7 +189,7 @@ def test_a_new_study_keeps_its_lock_until_all_is_stored_and_ray_has_ended(
     monkeypatch.setattr(run, "STAGES", stages)
     monkeypatch.setattr(run, "open_tracker", lambda *_: Tracker())
     joined = Cluster("nowhere:1", 1, 0, 1, False)
-    monkeypatch.setattr(cluster, "connect", lambda _: joined)
+    monkeypatch.setattr(cluster, "connect", lambda *_, **__: joined)
     monkeypatch.setattr(ray_start, "disconnect", lambda: ending("Ray"))
     with pytest.raises(BuildError, match="no more"):
         run.carry_out(loads(SPACE + "data: {root: music}\n"), paths, "nowhere:1")

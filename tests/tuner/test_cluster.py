@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -144,6 +145,23 @@ def test_busy_dashboard_port_does_not_stop_a_local_cluster(tmp_path: Path) -> No
     }  # fmt: skip
     token = tmp_path / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(120)
+def test_a_local_cluster_listens_on_loopback_only(local_ray: Cluster) -> None:
+    import ray
+
+    ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=60)
+    listening = {
+        (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
+        for process in [*psutil.Process().children(recursive=True), psutil.Process()]
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+    }
+    # The control store, the raylet and its agents, workers, and this process.
+    assert len(listening) >= 8
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}
 
 
 @pytest.mark.ray

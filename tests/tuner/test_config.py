@@ -566,7 +566,7 @@ def test_settings_that_a_forest_does_not_read_tell_no_two_trials_apart() -> None
         ("--name", "a/b", "must be 1 to 64 letters"),
         ("--trials", 3_000_000, "must be at most 100000"),
         ("--budget", "soon", "must be a duration"),
-        ("--data", "", "must have 1 or more characters"),
+        ("--data", "", "must not be empty"),
     ],
 )
 def test_a_message_calls_an_option_as_the_user_wrote_it(flag: str, value, words: str) -> None:

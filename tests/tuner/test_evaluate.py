@@ -152,6 +152,7 @@ def test_a_change_of_level_or_length_is_told_with_its_size(
     assert same["distance"]["outside"] < 0.1
     _, quiet, text = evaluated(model, copies(tones, tmp_path / "quiet", gain=10 ** (-20 / 20)))
     assert "are 20 dB quieter than the training tracks" in text
+    assert "36 of your 36 tracks (100 %) are outliers" in text
     assert quiet["distance"]["level"]["below"] == 1
     assert quiet["distance"]["outside"] == 1
     assert quiet["seen"] == {}
@@ -169,8 +170,13 @@ def test_classes_that_the_model_does_not_know_and_those_that_lack(
     shutil.move(data / first, data / first.upper())
     shutil.rmtree(data / third)
     (data / second / "broken.wav").write_bytes(b"no sound")
-    exit_code, found, _ = evaluated(model, data)
+    for path in (data / first.upper()).iterdir():  # in no score, so in no count of outliers
+        samples, rate = soundfile.read(path, dtype="float32")
+        soundfile.write(path, 0.05 * samples, rate, subtype="FLOAT")
+    exit_code, found, text = evaluated(model, data)
     assert exit_code == 3
+    assert re.search(r"\d of your 12 tracks \(\d+ %\) are outliers", text)
+    assert found["distance"]["outside"] < 0.5
     assert found["unknown_classes"] == {first.upper(): 12}
     assert found["absent_classes"] == [first, third]
     assert found["tracks"]["judged"] == 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -59,6 +60,7 @@ def said_by_example(folder: Path, track: Path) -> dict[str, float]:
         command, capture_output=True, text=True, timeout=120, check=True, cwd=folder,
         env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
+    assert done.stderr == ""
     found: dict[str, float] = yaml.safe_load(done.stdout)
     return found
 
@@ -86,7 +88,7 @@ def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_example_answers_as_prediction_does_without_this_package(
-    make, track: Path, tmp_path: Path, without_onnx: None
+    make, track: Path, tmp_path: Path, without_onnx: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_exported(make(tmp_path / "model"))
     files = export(model, tmp_path / "out")
@@ -95,6 +97,14 @@ def test_the_example_answers_as_prediction_does_without_this_package(
     assert found == pytest.approx(wanted.probabilities, abs=1e-5)
     again = predict_file(track, load_exported(tmp_path / "out"))
     assert again == wanted
+    for words, said in (
+        ([], "usage: python example.py FILE"),
+        (["no.wav"], "usage: python example.py FILE"),
+        ([str(tmp_path / "out" / "model.json")], "Format not recognised"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["example.py", *words])
+        with pytest.raises(SystemExit, match=said):
+            runpy.run_path(str(tmp_path / "out" / "example.py"))
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_behind(

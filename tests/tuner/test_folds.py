@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tuner.training.arrays import open_arrays
 from tuner.training.feed import Alone
 from tuner.trials import trial
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Proposer
+from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.predictions import predict_split
 
 CPU = Alone(torch.device("cpu"))
@@ -197,20 +198,28 @@ class Racing(Study):
             )  # fmt: skip
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
         """Instead of Ray: note the proposals."""
-        while (proposal := proposer.propose()) is not None:
+        while (proposal := proposer([])) is not None:
             self.asked_for.append((proposal.parent_trial, proposal.seed))
 
 
 def test_a_family_that_is_far_behind_is_not_trained_again_for_a_fusion(tmp_path: Path) -> None:
     # binomtest(32, 40).proportion_ci(0.9545), after two folds of five: from 0.64
-    study = Racing(tmp_path, cnn=[0.70, 0.70], forest=[0.37], resnet18=[0.63, 0.60])
+    others = {"cnn": [0.70, 0.70], "forest": [0.37], "resnet18": [0.63, 0.60]}
+    study = Racing(tmp_path, **others, densenet121=[0.70, 0.70], resnet34=[0.70, 0.70])
     with pytest.raises(StudyError, match="no confirmation run succeeded"):
         stages.confirm_best(study)
     assert study.asked_for == [
-        ("t0-linear", 1), ("t0-linear", 2), ("t0-linear", 3), ("t1-cnn", 1),
+        ("t0-linear", 1), ("t0-linear", 2), ("t0-linear", 3),
+        # in an order that no process changes, the worst first
+        ("t5-resnet34", 1), ("t4-densenet121", 1), ("t1-cnn", 1),
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +23,8 @@ from tests.tuner.answering import Silent
 from tuner.config import Experiment, loads
 from tuner.ledger.doubts import doubts
 from tuner.ledger.journal import Ledger, StudyPaths
-from tuner.ledger.selection import TrialRow
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import TrialRow
 from tuner.prediction.answer import predict_file
 from tuner.prediction.loading import load_model
 from tuner.report.result import result_lines
@@ -40,7 +40,7 @@ from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.exported import member_folder
 from tuner.training.feed import Alone
 from tuner.training.predictor import VoteKind
-from tuner.trials.plan import Proposer
+from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
 from tuner.trials.trial import train
 
@@ -70,9 +70,14 @@ class Local(Context):
         return [predict_split(folder, self.spec(row), split) for row in rows]
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
-        while (one := proposer.propose()) is not None:
+        while (one := proposer([])) is not None:
             add_trial(self, one.trial_id, stage, one.parent_trial, one.experiment)
 
 
@@ -224,8 +229,8 @@ def test_the_fusion_has_a_final_run_with_its_members_and_its_test(study: Local) 
 
 
 def test_every_display_names_the_fusion(study: Local) -> None:
-    publish(study.paths, study.ledger, study.tracker)
     summary = summarise(list(study.ledger.records()))
+    publish(study.paths, summary, study.tracker)
     found = summary.to_json()
     assert found["confirm"]["fusion"]["chosen"] is True
     assert found["confirm"]["refit"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.tuner.answering import Study, all_splits
@@ -35,13 +36,18 @@ class Fitting(Study):
         self.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"})
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
         """Instead of Ray: the trials end at once."""
         assert (stage, num_trials, budget_seconds) == ("final", 1, None)
-        while (proposal := proposer.propose()) is not None:
+        while (proposal := proposer([])) is not None:
             self.trained.append(proposal)
-            if not proposal.recorded:
+            if proposal.trial_id not in self.rows():
                 self.record(
                     "trial", trial_id=proposal.trial_id, stage=stage, ordinal=0,
                     seed=proposal.seed, params=dict(proposal.params),
@@ -118,7 +124,7 @@ def test_a_final_fit_that_was_cut_off_is_neither_tested_nor_final(tmp_path: Path
     )
     assert final.final_model(study).trial_id == "c0-1"
     final.fit_finally(study)
-    assert [proposal.recorded for proposal in study.trained] == [True]
+    assert [proposal.trial_id for proposal in study.trained] == ["refit-c0-1"]
     assert final.final_model(study).trial_id == "refit-c0-1"
 
 
@@ -130,4 +136,4 @@ def test_an_interrupted_final_fit_continues(tmp_path: Path) -> None:
     )  # fmt: skip
     final.fit_finally(study)
     (proposal,) = study.trained
-    assert proposal.recorded
+    assert proposal.trial_id == "refit-c0-1"

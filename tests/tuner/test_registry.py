@@ -19,7 +19,8 @@ from tuner.evaluation.waveform_models import WaveformModel, program_of
 from tuner.models.convnets import Cnn
 from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.registry import ModelFacts, register
+from tuner.tracking.registry import register
+from tuner.tracking.version_facts import ModelFacts
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
 from tuner.training.metrics import clip_probabilities

@@ -21,7 +21,8 @@ from tuner.models.layers import Classifier
 from tuner.prediction.answer import predict_file
 from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.registry import ModelFacts, register
+from tuner.tracking.registry import register
+from tuner.tracking.version_facts import ModelFacts
 from tuner.training.bundle import Bundle, save_bundle
 from tuner.training.exported import load_bundle
 from tuner.training.predictor import VoteKind

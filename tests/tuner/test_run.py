@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -131,8 +133,13 @@ def test_the_plan_names_the_class_with_too_few_groups(tmp_path: Path, wav: Path)
     ("words", "expected"),
     [
         (["nothere.yaml"], "nothere.yaml:1:1: cannot read the file"),
-        (["search_spaces"], "Is a directory"),
-        ([QUICKSTART, "--set", "train.epoch=3"], "did you mean `epochs`?"),
+        (["nothere"], "the shipped files are all, auto, "),
+        (["search_spaces"], "write auto --data search_spaces"),
+        (
+            [QUICKSTART, "--set", "train.epoch=3"],
+            "error: --set train.epoch: no such setting; did you mean `train.epochs`?\n",
+        ),
+        ([QUICKSTART, "--data", ""], "error: --data: must not be empty\n"),
         ([QUICKSTART, "--set", "optim.lr={uniform: [1, 0.1]}"], "low below high"),
         ([QUICKSTART, "--set", "model={name: resnet_18}"], "did you mean `resnet18`"),
         ([QUICKSTART, "--budget", "soon"], "--budget: must be a duration"),
@@ -185,13 +192,15 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
     from tuner.ledger.locate import locked
 
     study = Folder(tmp_path / "s")
+    running_here = f"'s' is running in process {os.getpid()} on {socket.gethostname()} since 2"
     with (
         locked(study),
-        pytest.raises(UsageError, match="'s' is running in another process"),
+        pytest.raises(UsageError, match=running_here),
         locked(study),
     ):
         pass
-    with locked(study):
+    study.write_text("study.lock.holder", "process 1 on a killed machine since 1970")
+    with locked(study), pytest.raises(UsageError, match=running_here), locked(study):
         pass
 
 

@@ -1,4 +1,4 @@
-"""Early stopping after a resume, and the ledger records of a stage's trials."""
+"""Early stopping, and the ledger records of a stage's trials."""
 
 from __future__ import annotations
 
@@ -7,50 +7,34 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from pipelines.storage import Folder
 from tuner.config import Experiment, loads
 from tuner.errors import StudyError
-from tuner.ledger.selection import TrialRow, trial_rows
-from tuner.ledger.states import State
+from tuner.ledger.selection import Ranking
+from tuner.ledger.trial_rows import TrialRows
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Plan, Proposal, Queue, Recorder, reason_of_failure
-from tuner.trials.schedulers import SCHEDULERS, build_scheduler
+from tuner.trials.plan import Plan, Proposal, Recorder, queue, reason_of_failure
+from tuner.trials.schedulers import SCHEDULERS, Asha
 
 ASHA = "name: s\nmodel: {name: cnn}\ntrain: {epochs: 8}\nscheduler: {reduction_factor: 2}\n"
 
 
-def tune_trial(name: str) -> Any:
-    """Return a trial as Tune knows it: Tune gives it a new id in each run of a study."""
-    return SimpleNamespace(trial_id=f"tune-{name}", config={"trial_id": name})
-
-
-def row(name: str, values: list[float], status: str, metric: str = "val_f1_macro") -> TrialRow:
-    history = [(epoch, {metric: value}) for epoch, value in enumerate(values, start=1)]
-    return TrialRow(name, "search", 0, 0, {}, {}, None, history, State(status))
-
-
 class Decisions:
-    """The scheduler of a study that knows some trials from an earlier run."""
+    """The scheduler of a space file, for 100 validation tracks."""
 
-    def __init__(self, *rows: TrialRow, text: str = ASHA, num_tracks: int | None = None) -> None:
-        plan = Plan(
-            Folder.at("nowhere"), loads(text).template, Queue([]), 1, spec_of, lambda *_: None,
-            rows={row.trial_id: row for row in rows}, early_stopping=True, max_epochs=8,
-            num_tracks=num_tracks,
-        )  # fmt: skip
-        self.metric = plan.experiment.search.metric
-        self.scheduler = build_scheduler(plan)
-        self.trials: dict[str, Any] = {}
+    def __init__(self, text: str = ASHA, **known: list[float]) -> None:
+        experiment = loads(text).template
+        self.metric = experiment.search.metric
+        ranking = Ranking(self.metric, experiment.search.mode == "max", 100)
+        self.scheduler = SCHEDULERS[experiment.scheduler.name](experiment, ranking, 8)
+        for name, values in known.items():
+            for epoch, value in enumerate(values, start=1):
+                self.stops(name, epoch, value)
 
-    def on(self, name: str, epoch: int, value: float) -> str:
-        """Report an epoch; returns what the scheduler decides."""
-        if name not in self.trials:
-            self.trials[name] = tune_trial(name)
-            self.scheduler.on_trial_add(None, self.trials[name])
-        result = {"epoch": epoch, self.metric: value}
-        return self.scheduler.on_trial_result(None, self.trials[name], result)
+    def stops(self, name: str, epoch: int, value: float) -> bool:
+        return self.scheduler.take(name, epoch, {self.metric: value})
 
 
 def spec_of(proposal: Proposal) -> TrialSpec:
@@ -64,23 +48,20 @@ RACE = "name: s\nmodel: {name: cnn}\ndata: {split: {folds: 4}}\n"
 
 def test_with_folds_a_trial_goes_on_while_it_is_within_the_noise_of_the_best() -> None:
     # scipy.stats.binomtest(23, 25).proportion_ci(0.6827): from 0.8241; of 46 among 50: 0.8613
-    race = Decisions(row("t0", [0.92, 0.92, 0.92, 0.92], "completed"), text=RACE, num_tracks=100)
-    assert race.on("t1", 1, 0.83) == TrialScheduler.CONTINUE
-    assert race.on("t1", 2, 0.87) == TrialScheduler.CONTINUE
-    assert race.on("t2", 1, 0.82) == TrialScheduler.STOP
-    assert race.on("t3", 1, 0.95) == TrialScheduler.CONTINUE
-    assert race.on("t3", 2, 0.85) == TrialScheduler.STOP
-    assert race.on("t4", 4, 0.10) == TrialScheduler.CONTINUE, "it ends on its own"
+    race = Decisions(RACE, t0=[0.92, 0.92, 0.92, 0.92])
+    assert not race.stops("t1", 1, 0.83)
+    assert not race.stops("t1", 2, 0.87)
+    assert race.stops("t2", 1, 0.82)
+    assert not race.stops("t3", 1, 0.95)
+    assert race.stops("t3", 2, 0.85)
+    assert not race.stops("t4", 4, 0.10), "it ends on its own"
 
 
 def test_with_folds_a_loss_is_compared_with_the_median() -> None:
     text = RACE + "search: {metric: val_loss, mode: min}\n"
-    known = [
-        row(f"t{n}", [loss], "stopped early", "val_loss") for n, loss in enumerate((0.3, 0.5, 0.7))
-    ]
-    race = Decisions(*known, text=text, num_tracks=100)
-    assert race.on("t3", 1, 0.45) == TrialScheduler.CONTINUE
-    assert race.on("t4", 1, 0.60) == TrialScheduler.STOP
+    race = Decisions(text, t0=[0.3], t1=[0.5], t2=[0.7])
+    assert not race.stops("t3", 1, 0.45)
+    assert race.stops("t4", 1, 0.60)
 
 
 def test_every_scheduler_of_a_space_file_has_a_builder() -> None:
@@ -88,65 +69,82 @@ def test_every_scheduler_of_a_space_file_has_a_builder() -> None:
     assert set(SCHEDULERS) == set(field["enum"])
 
 
-def test_a_resumed_study_decides_like_one_that_was_not_interrupted() -> None:
-    curves = {f"t{i}": np.linspace(0.1, top, 8) for i, top in enumerate([0.9, 0.5, 0.7, 0.3])}
-    through = Decisions()
-    for epoch in range(1, 9):
-        through.on("t0", epoch, curves["t0"][epoch - 1])
-    # The second trial passes its first rung or is stopped there; then the study is killed.
-    t1 = [through.on("t1", epoch, curves["t1"][epoch - 1]) for epoch in (1, 2)]
-    status = "stopped early" if TrialScheduler.STOP in t1 else "running"
-    resumed = Decisions(
-        row("t0", list(curves["t0"]), "completed"), row("t1", list(curves["t1"][:2]), status)
-    )
-    decided = []
-    for name in ("t2", "t3"):
-        for epoch in range(1, 9):
-            value = float(curves[name][epoch - 1])
-            decided.append(through.on(name, epoch, value))
-            assert resumed.on(name, epoch, value) == decided[-1]
-    assert set(decided) == {TrialScheduler.STOP, TrialScheduler.CONTINUE}
+@pytest.mark.parametrize("maximise", [True, False])
+@pytest.mark.parametrize(
+    ("grace", "factor", "epochs"), [(1, 2, 9), (2, 3, 20), (3, 4, 12), (5, 3, 4), (1, 2, 1)]
+)
+def test_asha_stops_the_trials_that_rays_own_scheduler_stops(
+    grace: int, factor: int, epochs: int, maximise: bool
+) -> None:
+    """Random curves with ties, a few trials at a time, which report in any order."""
+    ray = ASHAScheduler(
+        time_attr="epoch", metric="m", mode="max" if maximise else "min", grace_period=grace,
+        max_t=max(epochs, grace), reduction_factor=factor, stop_last_trials=False,
+    )  # fmt: skip
+    ours = Asha(Ranking("m", maximise), grace, factor, epochs)
+    rng = np.random.default_rng(grace)
+    running: dict[int, int] = {}
+    stopped = 0
+    for step in range(600):
+        if len(running) < 4:
+            ray.on_trial_add(None, SimpleNamespace(trial_id=step))
+            running[step] = 0
+        trial = int(rng.choice(list(running)))
+        epoch = running[trial] = running[trial] + 1
+        value = round(float(rng.normal(np.log1p(epoch))), 1)
+        of_ray = SimpleNamespace(trial_id=trial)
+        theirs = ray.on_trial_result(None, of_ray, {"epoch": epoch, "m": value})
+        stops = ours.take(str(trial), epoch, {"m": value})
+        if epoch == epochs:  # it ends on its own, whatever Ray says of its last epoch
+            assert not stops
+        else:
+            assert stops == (theirs == TrialScheduler.STOP)
+        stopped += stops
+        if stops or epoch == epochs:
+            del running[trial]
+    assert (stopped > 20) == (grace < epochs)
 
 
-def test_a_resumed_trial_counts_once_at_a_rung() -> None:
+def test_a_trial_counts_once_at_a_rung() -> None:
     """By hand: a trial stops below the median of the values that its rung holds."""
-    decisions = Decisions(row("t0", [0.1, 0.2, 0.3], "running"))
-    assert decisions.on("t0", 3, 0.3) == TrialScheduler.CONTINUE  # repeats its last epoch
-    assert decisions.on("t1", 2, 0.3) == TrialScheduler.CONTINUE
-    assert decisions.on("t2", 2, 0.25) == TrialScheduler.CONTINUE  # the median of 0.2 and 0.3
-    # Below 0.25, the median now; if 0.2 counted twice, it would be 0.225.
-    assert decisions.on("t3", 2, 0.23) == TrialScheduler.STOP
-
-
-def test_a_metric_to_minimise_stops_large_values() -> None:
-    rows = [row(f"t{i}", [1.0, 0.1 * (i + 1)], "completed", "val_loss") for i in range(4)]
-    decisions = Decisions(*rows, text=ASHA + "search: {metric: val_loss, mode: min}\n")
-    assert decisions.on("good", 2, 0.05) == TrialScheduler.CONTINUE
-    assert decisions.on("bad", 2, 0.9) == TrialScheduler.STOP
+    decisions = Decisions(t0=[0.1, 0.2, 0.3])
+    assert not decisions.stops("t1", 2, 0.3)
+    assert not decisions.stops("t2", 2, 0.25)  # the median of 0.2 and 0.3
+    # Below 0.25, the median now; with the third epoch of the first trial it would be 0.275.
+    assert decisions.stops("t3", 2, 0.24)
+    assert not decisions.stops("t4", 2, 0.245)  # the median of 0.2, 0.24, 0.25 and 0.3
 
 
 class Stage:
     """One trial of a stage that is recorded without Ray."""
 
-    def __init__(self, text: str, tmp_path: Any, *rows: TrialRow) -> None:
-        self.records: list[dict[str, Any]] = []
-        self.values: list[float | None] = []
+    def __init__(
+        self, text: str, tmp_path: Any, before: list[dict[str, Any]] | None = None, **more: Any
+    ) -> None:
+        self.records = before or []
+        self.seconds = 0.0
         experiment = loads(f"name: s\nmodel: {{name: cnn}}\n{text}").template
         proposal = Proposal("t0", "search", 0, experiment, 0, {})
         plan = Plan(
-            Folder(tmp_path), experiment, Queue([proposal], then=self), 1, spec_of,
-            lambda kind, **fields: self.records.append({"kind": kind, **fields}),
-            rows={row.trial_id: row for row in rows},
+            Folder(tmp_path), experiment, queue([proposal]), 1, spec_of, self.record,
+            list(self.records), **more,
         )  # fmt: skip
-        self.recorder = Recorder(plan)
-        assert self.recorder.next_trial() == "t0"
-        assert TrialSpec.read(plan.study, "t0") == spec_of(proposal)
+        self.recorder = Recorder(plan, clock=lambda: self.seconds)
+        self.started = self.recorder.next_trial()
+        if self.started:
+            assert TrialSpec.read(plan.study, "t0") == spec_of(proposal)
 
-    def propose(self) -> None:
-        return None
+    def record(self, kind: str, **fields: Any) -> dict[str, Any]:
+        self.records.append({"kind": kind, **fields})
+        return self.records[-1]
 
-    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
-        self.values.append(value)
+    def report(self, *epochs: int) -> list[bool]:
+        metrics = {"val_f1_macro": 0.1, "val_loss": 1.0}
+        return [self.recorder.report("t0", {"epoch": one, **metrics}) for one in epochs]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [record["kind"] for record in self.records]
 
 
 @pytest.mark.parametrize(
@@ -165,36 +163,73 @@ def test_a_trial_counts_with_the_epoch_whose_weights_it_keeps(
     stage = Stage(
         f"train: {{epochs: 4, keep: {keep}}}\nsearch: {{metric: {metric}, mode: {mode}}}", tmp_path
     )
-    stage.recorder.start("t0")
     for number, (value, loss) in enumerate(epochs, start=1):
         stage.recorder.report("t0", {"epoch": number, metric: value, "val_loss": loss})
     stage.recorder.end("t0")
     assert stage.records[-1]["best"]["epoch"] == best
     assert stage.records[-1]["status"] == ("completed" if len(epochs) == 4 else "stopped early")
-    assert stage.values == [epochs[best - 1][0]]
 
 
-@pytest.mark.parametrize("known", [[], [0.1, 0.2]], ids=["new", "resumed"])
-def test_an_epoch_that_is_reported_again_is_recorded_once(known: list[float], tmp_path) -> None:
-    stage = Stage("", tmp_path, row("t0", known, "running"))
-    for number in (2, 3, 3, 4):  # a process that goes on reports the epoch of its checkpoint
-        stage.recorder.report("t0", {"epoch": number, "val_f1_macro": 0.1, "val_loss": 1.0})
-    recorded = [record["epoch"] for record in stage.records]
-    assert recorded == ([3, 4] if known else [2, 3, 4])
+def test_a_trial_is_recorded_when_it_is_proposed_and_once(tmp_path) -> None:
+    first = Stage("", tmp_path)
+    assert first.kinds == ["trial"]
+    assert Stage("", tmp_path, first.records).kinds == ["trial"]
+
+
+def test_an_epoch_that_is_reported_again_is_recorded_once(tmp_path) -> None:
+    stage = Stage("", tmp_path)
+    stage.report(1, 2, 2)
+    again = Stage("", tmp_path, stage.records)
+    again.report(2, 3, 3, 4)  # a process that goes on reports the epoch of its checkpoint
+    assert [one["epoch"] for one in again.records if one["kind"] == "epoch"] == [1, 2, 3, 4]
+
+
+def test_a_trial_whose_end_was_decided_ends_without_a_process(tmp_path) -> None:
+    text = "train: {epochs: 4}\nscheduler: {grace_epochs: 2}"
+    better = Stage(text, tmp_path)
+    (config,) = (record["config"] for record in better.records)
+    before = [
+        {**better.records[0], "trial_id": "better", "config": config},
+        {"kind": "epoch", "trial_id": "better", "epoch": 2, "metrics": {"val_f1_macro": 0.9}},
+    ]
+    stage = Stage(text, tmp_path, list(before), early_stopping=True, max_epochs=4)
+    assert stage.report(1, 2) == [False, True]
+    assert [one["stop"] for one in stage.records if "stop" in one] == [False, True]
+    resumed = Stage(text, tmp_path, stage.records, early_stopping=True, max_epochs=4)
+    assert resumed.started is None
+    assert resumed.records[-1]["status"] == "stopped early"
+    # A ledger of an earlier version has no verdicts: such a trial goes on.
+    old = [{k: v for k, v in one.items() if k != "stop"} for one in stage.records[:-1]]
+    assert Stage(text, tmp_path, old).started == "t0"
+
+
+@pytest.mark.parametrize("budget", [None, 0.0])
+def test_a_trial_that_has_all_its_epochs_ends_without_a_process(budget, tmp_path) -> None:
+    text = "train: {epochs: 2}\nscheduler: {grace_epochs: 1}"
+    stage = Stage(text, tmp_path)
+    stage.report(1, 2)
+    resumed = Stage(text, tmp_path, stage.records, budget_seconds=budget)
+    assert resumed.started is None
+    resumed.recorder.end_cut_off()
+    assert (resumed.records[-1]["status"], resumed.records[-1]["note"]) == ("completed", None)
+    assert resumed.records[-1]["best"]["epoch"] == 1
+
+
+def test_the_end_of_the_budget_is_recorded_once_before_it_ends_anything(tmp_path) -> None:
+    stage = Stage("search: {budget: 10s}", tmp_path, budget_seconds=10.0)
+    assert not stage.recorder.is_over()
+    stage.seconds = 10.0
+    assert stage.recorder.is_over()
+    assert stage.recorder.is_over()
+    assert stage.recorder.next_trial() is None
+    assert stage.records[1:] == [{"kind": "budget_ended", "budget": "10s"}]
 
 
 def test_a_process_that_dies_while_it_starts_has_a_start_in_the_ledger(tmp_path) -> None:
     stage = Stage("", tmp_path)
     stage.recorder.fail("t0", "")
-    assert [record["kind"] for record in stage.records] == ["trial", "trial_end"]
-    assert trial_rows(stage.records)["t0"].status == "failed"
-    assert stage.values == [None]
-
-
-def test_a_trial_that_never_started_leaves_no_record(tmp_path) -> None:
-    stage = Stage("", tmp_path)
-    stage.recorder.end_cut_off()
-    assert stage.records == []
+    assert stage.kinds == ["trial", "trial_end"]
+    assert TrialRows(stage.records)["t0"].status == "failed"
 
 
 IN_THE_TRIAL = """Failure # 1 (occurred at 2026-01-01_00-00-00)
@@ -228,7 +263,7 @@ def test_a_full_disk_in_a_trial_is_fatal_to_the_stage(tmp_path) -> None:
     assert str(stage.recorder.fatal) == "no room left at /data"
     # It continues when there is room.
     assert stage.records[-1]["status"] == "interrupted"
-    assert trial_rows(stage.records)["t0"].is_unfinished
+    assert TrialRows(stage.records)["t0"].is_unfinished
 
 
 @pytest.mark.parametrize(
@@ -237,7 +272,6 @@ def test_a_full_disk_in_a_trial_is_fatal_to_the_stage(tmp_path) -> None:
 )
 def test_a_trial_that_is_cut_off_says_by_what(is_full, status, note, tmp_path) -> None:
     stage = Stage("", tmp_path)
-    stage.recorder.start("t0")
     if is_full:
         stage.recorder.fatal = StudyError("no room left at /data")
     stage.recorder.end_cut_off()

@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from tuner.errors import StudyError
 from tuner.ledger import selection
+from tuner.ledger.trial_rows import TrialRow, TrialRows
 
 
 def trial(name: str, stage: str, values: list[float], status: str = "completed", **extra):
@@ -59,8 +60,8 @@ BY_F1 = selection.Ranking("val_f1_macro", maximise=True)
 BY_LOSS = selection.Ranking("val_loss", maximise=False)
 
 
-def rows() -> Iterable[selection.TrialRow]:
-    return selection.trial_rows(STUDY).values()
+def rows() -> Iterable[TrialRow]:
+    return TrialRows(STUDY).values()
 
 
 def test_leaderboard_counts_ended_trials_and_keeps_ties_in_order() -> None:
@@ -90,7 +91,7 @@ def test_among_equals_the_smaller_validation_loss_wins() -> None:
     for record in records:
         if record["kind"] == "trial_end":
             record["best"]["metrics"]["val_loss"] = losses[record["trial_id"]]
-    of = list(selection.trial_rows(records).values())
+    of = list(TrialRows(records).values())
     ranked = selection.leaderboard(of, BY_F1)
     assert [row.trial_id for row in ranked] == ["t1", "t0"]
     confirmed = selection.candidates(of, BY_F1)
@@ -121,7 +122,7 @@ def test_scores_within_a_standard_error_are_ranked_by_log_loss(num_tracks, expec
         *ended("b", 11 / 12, 0.4, stage="confirm", parent="t1"),
         *ended("c", 6 / 12, 0.1, stage="confirm", parent="t2"),
     ]
-    of = list(selection.trial_rows(records).values())
+    of = list(TrialRows(records).values())
     ranking = selection.Ranking("val_f1_macro", maximise=True, num_tracks=num_tracks)
     assert [row.trial_id for row in selection.leaderboard(of, ranking)] == expected
     assert [one.trial_id for one in selection.candidates(of, ranking)] == expected
@@ -150,11 +151,32 @@ def test_counts() -> None:
 
 def test_a_trial_that_ran_when_its_study_ended_is_interrupted_until_its_next_epoch() -> None:
     end = {"kind": "study_end", "status": "interrupted"}
-    (row,) = selection.trial_rows([*trial("t4", "search", [0.9], "running"), end]).values()
+    (row,) = TrialRows([*trial("t4", "search", [0.9], "running"), end]).values()
     assert row.status == "interrupted"
     assert row.is_unfinished
     assert row.value("val_f1_macro") is None
     assert selection.counts_in_words(selection.counts([row])).endswith("1 interrupted")
     again = [*trial("t4", "search", [0.9, 0.8], "running")]
-    (row,) = selection.trial_rows([*again[:2], end, *again[2:]]).values()
+    (row,) = TrialRows([*again[:2], end, *again[2:]]).values()
     assert row.status == "running"
+
+
+def test_reports_of_a_cross_validation_are_folds_and_no_epochs() -> None:
+    config = {"model": {"name": "linear"}, "data": {"split": {"folds": 3, "test": 0.2}}}
+    names = ("t0", "refit-c0")  # the second is trained once, on all tracks
+    records: list[dict[str, Any]] = []
+    for name in names:
+        records.append(
+            {"kind": "trial", "trial_id": name, "stage": "search", "ordinal": 0, "seed": 0,
+             "params": {}, "parent_trial": None, "config": config}
+        )  # fmt: skip
+        records.append({"kind": "epoch", "trial_id": name, "epoch": 1, "metrics": {}})
+        best = {"epoch": 1, "metrics": {"val_f1_macro": 0.5}}
+        records.append(
+            {"kind": "trial_end", "trial_id": name, "status": "completed", "best": best,
+             "error": None}
+        )  # fmt: skip
+    rows = TrialRows(records)
+    assert [(rows[name].unit, rows[name].best_epoch) for name in names] == [
+        ("fold", None), ("epoch", 1),
+    ]  # fmt: skip

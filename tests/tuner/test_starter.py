@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from pipelines.facts import DataFacts
 from pipelines.sources.tracks import Track
-from tests.conftest import write_tones
+from tests.conftest import LEVELS, write_tones
 from tests.tuner.test_auto import NETWORKS, Around, facts
 from tuner.config import load, loads
 from tuner.config.starter import WIDTH, starter
@@ -135,3 +135,20 @@ def test_a_shipped_space_has_a_name_and_a_file_of_that_name_wins(
     assert load(Path("auto")) == shipped
     Path("auto").write_text("{name: mine, model: {name: cnn}}")
     assert load(Path("auto")).name == "mine"
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    data = write_tones(tmp_path / "data", per_class=5, seconds=0.5)
+    with data.open("a") as manifest:
+        for number in range(5):
+            (data.parent / f"text{number}.wav").write_text("no sound")
+            manifest.write(f"text{number}.wav,{LEVELS[0]},nobody\n")
+    found = CliRunner().invoke(main, [str(data), "-o", str(tmp_path / "a.yaml")])
+    assert found.exit_code == 0
+    assert "warning: 5 of 20 files looked at cannot be read: " in found.stderr
+    assert len(re.findall(r"text\d\.wav: ", found.stderr)) == 3
+    assert "; and 2 more; a run skips such files and lists all in rejects.csv" in found.stderr
+    plan = CliRunner().invoke(
+        run, [str(tmp_path / "a.yaml"), "--dry-run", "--storage", str(tmp_path / "r")]
+    )
+    assert "files        5 of 20 files looked at cannot be read: " in plan.stdout

@@ -14,7 +14,7 @@ from tests.tuner.test_selection import STUDY, trial
 from tuner.ledger.doubts import doubts
 from tuner.ledger.journal import StudyPaths
 from tuner.ledger.summary import Summary, summarise
-from tuner.ledger.trust import Evaluation, leak_in_words, worst_leakage
+from tuner.ledger.trust import Evaluation, clips_in_words, leak_in_words, worst_leakage
 from tuner.report.result import result_lines
 
 
@@ -213,3 +213,9 @@ def test_the_line_predict_can_be_pasted(
     (line,) = (one for one in result_lines(summarise(records), paths, None) if "FILE" in one)
     command = f"python -m tuner.predict {address} FILE --storage 'my music'"
     assert line == f"predict     {command}"
+
+
+def test_clips_of_a_cross_validation_have_no_fixed_train_split() -> None:
+    clips = {"train": 42, "val": 18, "test": 15}
+    assert clips_in_words(clips, 0) == "42 train, 18 val, 15 test"
+    assert clips_in_words(clips, 5) == "60 in 5 folds, 15 test"

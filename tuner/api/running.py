@@ -44,13 +44,14 @@ def run_study(
     """
     from tuner.run import check, load_space
     from tuner.study import features
+    from tuner.study.surroundings import AtHand
 
     folder = Folder.at(str(storage))
     options = {
         "data": None if data is None else str(data), "name": name, "trials": None,
         "budget": budget, "overrides": _overrides(settings), "leaky_twin": False,
     }  # fmt: skip
-    loaded, root = load_space(Path(space), options, folder)
+    loaded, root = load_space(Path(space), options, AtHand(folder))
     for problem in (*loaded.warnings, *loaded.remarks):
         warnings.warn(str(problem), UserWarning, stacklevel=2)
     source = features.data_source(root, folder)

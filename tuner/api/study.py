@@ -12,18 +12,21 @@ from tuner.api.model import Model, load_model
 from tuner.errors import UsageError
 from tuner.ledger.journal import StudyPaths, recorded
 from tuner.ledger.locate import study_folder
-from tuner.ledger.selection import trial_rows
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import TrialRows
 from tuner.ledger.trust import ClassRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipelines.storage import Folder
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.ledger.trust import Evaluation
 
-_TRIALS = ["stage", "model", "status", "best_epoch", "epochs", "seed", "repeats"]
+_TRIALS = [
+    "stage", "model", "status", "best_epoch", "epochs", "folds", "minutes", "seed", "repeats",
+    "error",
+]  # fmt: skip
 _INTERVALS = {"f1_macro": "ci95", "accuracy": "accuracy_ci95"}
 
 
@@ -42,7 +45,7 @@ class Study:
     def __init__(self, folder: Folder) -> None:
         records = recorded(folder)
         self._summary = summarise(records)
-        self._rows = trial_rows(records)
+        self._rows = TrialRows(records)
         self._paths = StudyPaths(folder.parent.parent, folder.path.name, "")
         self.name = self._summary.study
         self.folder = folder.path
@@ -61,36 +64,60 @@ class Study:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """Every trial by id: stage, model, status, the metric at its best epoch, its parameters.
+        """The trials at a glance, those of the search first, the best in front.
 
-        The trials of the search come first, the best in front.
+        By id: stage, model, status, the metric, the best epoch or the number of folds, minutes,
+        and the settings that its model reads, by short names. Columns with one value are left out.
         """
-        first = {row.trial_id: row for row in self._summary.ranked}
-        rows = [self._row(row) for row in {**first, **self._rows}.values()]
-        names = dict.fromkeys(["trial_id", *_TRIALS[:3], self.metric, *_TRIALS[3:], "error"])
-        params = dict.fromkeys(name for row in rows for name in row if name not in names)
-        return pd.DataFrame(rows, columns=[*names, *params]).set_index("trial_id")
+        rows = [{**row.short_params, **self._facts(row)} for row in self._ordered()]
+        facts = ["stage", "model", "status", self.metric, "best_epoch", "folds", "minutes"]
+        names = dict.fromkeys(name for row in self._ordered() for name in row.short_params)
+        frame = _by_id(rows, facts)[list(dict.fromkeys([*facts, *names]))]
+        constant = {name for name in frame if len(set(map(repr, frame[name]))) < 2}
+        return frame.drop(columns=list(constant - {"status", self.metric}))
 
-    def _row(self, row: TrialRow) -> dict[str, Any]:
+    @property
+    def all_trials(self) -> pd.DataFrame:
+        """The trials in full: with epochs, seed, what they repeat, error, and all parameters.
+
+        A parameter has the name by which `search.start` takes it, such as ``model.cnn.blocks``.
+        """
+        rows = [
+            {**self._facts(row), **{k: v for k, v in row.params.items() if k != "model"}}
+            for row in self._ordered()
+        ]
+        return _by_id(rows, [*_TRIALS[:3], self.metric, *_TRIALS[3:]])
+
+    def _ordered(self) -> list[TrialRow]:
+        first = {row.trial_id: row for row in self._summary.ranked}
+        return [*{**first, **self._rows}.values()]
+
+    def _facts(self, row: TrialRow) -> dict[str, Any]:
+        counted = {f"{row.unit}s": len(row.history)}
+        took = None if row.end_seconds is None else (row.end_seconds - row.start_seconds) / 60
         return {
             "trial_id": row.trial_id, "stage": row.stage, "model": row.model,
-            "status": row.status, self.metric: row.value(self.metric),
-            "best_epoch": row.best_epoch, "epochs": len(row.history), "seed": row.seed,
+            "status": str(row.status), self.metric: row.value(self.metric),
+            "best_epoch": row.best_epoch, "epochs": counted.get("epochs"),
+            "folds": counted.get("folds"), "minutes": took, "seed": row.seed,
             "repeats": row.parent_trial, "error": row.error or row.note,
-            **{name: value for name, value in row.params.items() if name != "model"},
         }  # fmt: skip
 
     @property
     def best(self) -> pd.Series | None:
         """The trial of the search with the best value, picked among noisy ones; None before."""
         ranked = self._summary.ranked
-        return self.trials.loc[ranked[0].trial_id] if ranked else None
+        return self._alone(ranked[0]) if ranked else None
 
     @property
     def winner(self) -> pd.Series | None:
         """The trial whose configuration was confirmed with new seeds; before that, the best."""
         winner = self._summary.winner
-        return self.trials.loc[winner.trial_id] if winner else None
+        return self._alone(winner) if winner else None
+
+    def _alone(self, row: TrialRow) -> pd.Series:
+        facts = self._facts(row)
+        return pd.Series({**facts, **row.short_params}, name=facts.pop("trial_id")).dropna()
 
     @property
     def curves(self) -> pd.DataFrame:
@@ -180,6 +207,11 @@ class Study:
         """
         self._tested()
         return load_model(self.folder / "model")
+
+
+def _by_id(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:
+    columns = dict.fromkeys(["trial_id", *first, *(name for row in rows for name in row)])
+    return pd.DataFrame(rows, columns=list(columns)).set_index("trial_id")
 
 
 def _shown(figure: Figure) -> Figure:

@@ -122,3 +122,11 @@ ADVICE: tuple[Rule, ...] = (
     *(Rule((path, "model.name"), _fits_at_once) for path in _UNREAD_AT_ONCE),
 )
 """Rules that cause a warning at their first setting, if no value of that setting follows them."""
+
+
+def has_effect(experiment: Experiment, setting: str) -> bool:
+    """Return True if a setting, such as ``optim.lr``, changes what a trial learns."""
+    learns = setting.startswith(("optim.", "augment.", "train.")) and setting != "train.balance"
+    if experiment.model.fits_at_once and learns:
+        return False  # there is a warning for some of these alone: it would be a long list
+    return not any(rule.check(experiment) for rule in ADVICE if rule.paths[0] == setting)

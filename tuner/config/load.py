@@ -102,14 +102,19 @@ def _read(path: Path, file: str) -> bytes:
 
 
 def _similar_file(path: Path) -> str:
-    """Name a file in the same folder that is spelled nearly the same."""
+    """Say what may have been meant: a file of nearly that name, a shipped one, or a folder."""
     with suppress(OSError, ValueError):
+        if path.is_dir():
+            return f"; to learn from the audio in a folder, write auto --data {path}"
         siblings = [entry.name for entry in os.scandir(path.parent)][:1000]
         if near := nearest(path.name, siblings, 1):
             return f"; did you mean {path.with_name(near[0])}?"
     with suppress(OSError, ValueError):
         if _shipped(Path(path.stem)).suffix:
             return f"; write {path.stem} for the shipped file of that name"
+        if not path.suffix:
+            names = sorted({file.stem for folder in SHIPPED for file in folder.glob("*.yaml")})
+            return f"; the shipped files are {', '.join(names)}"
     return ""
 
 

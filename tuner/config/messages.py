@@ -73,7 +73,7 @@ def describe(error: Mapping[str, Any], path: tuple[str | int, ...], kind: str | 
         shown = int(bound) if bound == int(bound) else bound
         return f"must be {_BOUNDS[fault]} {shown}, got {show(value)}"
     if fault in ("string_too_short", "string_too_long"):
-        return f"must have {context.get('min_length', 1)} or more characters, but not thousands"
+        return "must not be empty" if fault == "string_too_short" else "is too long"
     if fault in _EXPECTED:
         form = _FORMS.get(keys, _EXPECTED[fault])
         return f"must be {form}, got {show(value)}{_hint(fault, keys, value, kind)}"
@@ -85,13 +85,13 @@ def unknown_key(keys: tuple[str, ...], parent_values: object) -> str:
     block = block_at(keys[:-1], parent_values)
     known = list(block.model_fields) if block else []
     if near := nearest(keys[-1], known):
-        return f"unknown setting; did you mean {_or(near)}?"
+        return f"no such setting; did you mean {_or(['.'.join((*keys[:-1], k)) for k in near])}?"
     if keys[-1].isdigit():
-        return f"unknown setting; a decimal comma? write 0.{keys[-1][:20]} with a point"
+        return f"no such setting; a decimal comma? write 0.{keys[-1][:20]} with a point"
     elsewhere = [name for name in _all_settings() if name.rpartition(".")[2] == keys[-1]]
     if elsewhere:
-        return f"unknown setting here; did you mean `{elsewhere[0]}`?"
-    return f"unknown setting; this block has {', '.join(known)}"
+        return f"no such setting here; did you mean `{elsewhere[0]}`?"
+    return f"no such setting; this block has {', '.join(known)}"
 
 
 def _all_settings() -> Iterable[str]:

@@ -50,7 +50,7 @@ def apply(
 def _read_override(override: str) -> tuple[list[str], yaml.Node]:
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
-    mark = Mark(dotted if dotted in FLAGS else f"--set {shorten(dotted)}", 1, 1)
+    mark = Mark(dotted if dotted in FLAGS else f"--set {shorten(dotted or override)}", 1, 1)
     dotted = FLAGS.get(dotted, dotted)
     path = dotted.split(".")
     if not equals:

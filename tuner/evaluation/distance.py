@@ -73,6 +73,7 @@ class Quantity:
         high: Upper limit.
         below: Share of the tracks below the range.
         above: Share above it.
+        tracks: Number of tracks that it is known of.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Quantity:
     high: float
     below: float
     above: float
+    tracks: int
 
     @property
     def outside(self) -> float:
@@ -110,7 +112,7 @@ class Quantity:
         here, there, low, high = (f"{value * words.scale:.{words.digits}f}" for value in values)
         return (
             f"your tracks {how} the training tracks (median {here} against {there}{words.unit}); "
-            f"{self.outside:.0%} of them lie outside of the range from {low} to {high}"
+            f"{counted(self.outside, self.tracks)} lie outside of the range from {low} to {high}"
             f"{words.unit}, which holds 98 % of the training tracks"
         )
 
@@ -166,8 +168,8 @@ class Distance:
                 if share >= FEW_OUTSIDE:
                     verdict += "; do not expect the study's score on them"
             yield (
-                f"{share:.0%} of your tracks are outliers ({self.expected:.0%} of the held-out "
-                f"tracks): {verdict}"
+                f"{counted(share, len(self.outside))} are outliers "
+                f"({self.expected:.0%} of the held-out tracks): {verdict}"
             )
         yield from (str(one) for one in self.quantities if one.stands_out)
         if self.shares and self.share_difference >= FEW_SHARES:
@@ -175,8 +177,8 @@ class Distance:
                 self.shares.items(), key=lambda item: abs(item[1][0] - item[1][1])
             )
             yield (
-                f"the class shares differ, most for {name!r}: {here:.0%} of "
-                f"your tracks, {there:.0%} of the training tracks"
+                f"the class shares differ, most for {name!r}: "
+                f"{counted(here, sum(self.counts.values()))}, {there:.0%} of the training tracks"
             )
         far = [(d, name) for name, d in self.classes.items() if d > 1 + self.counts[name] ** -0.5]
         if far:
@@ -185,6 +187,11 @@ class Distance:
                 "the mean of the tracks is far from that of the training tracks of their class, "
                 f"counted in standard deviations of a training track: {shown}"
             )
+
+
+def counted(share: float, tracks: int) -> str:
+    """Return a share of tracks in words: few are better counted."""
+    return f"{round(share * tracks)} of your {tracks} tracks ({100 * share:.0f} %)"
 
 
 def distance_of(model: TrainedModel, tracks: Sequence[MeasuredTrack]) -> Distance | None:
@@ -224,7 +231,7 @@ def _quantities(profile: Profile, tracks: Sequence[MeasuredTrack]) -> Iterator[Q
             high = (span.high + slack[0]) * slack[1]
             yield Quantity(
                 name, float(np.median(found)), span.median, low, high,
-                float((found < low).mean()), float((found > high).mean()),
+                float((found < low).mean()), float((found > high).mean()), len(found),
             )  # fmt: skip
 
 

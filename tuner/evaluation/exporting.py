@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,18 +53,9 @@ def export(model: TrainedModel, target: Path) -> dict[str, str]:
     """
     target = target.absolute()
     check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with Folder(target.parent).building(target.name) as scratch:
         files = _fill(model, scratch)
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, target)  # noqa: PTH104  # replaces an empty folder, no other
-        except OSError:
-            check_target(target)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        check_target(target)  # somebody may have filled it meanwhile
     return files
 
 
@@ -126,7 +114,7 @@ def _save(one: Predictor, folder: Path) -> None:
 
 
 def _example(program: Program, one: Predictor) -> str:
-    """Return a program of ten lines that cuts a file as `pipelines.features.extract.cut` does."""
+    """Return a short program that cuts a file as `pipelines.features.extract.cut` does."""
     clip, rate = one.bundle.clip, one.bundle.feature.sample_rate
     least = program.length or program.least
     filled = f"sound.repeat(-(-{least} // len(sound)))[: max({least}, len(sound))]"
@@ -146,12 +134,18 @@ def _example(program: Program, one: Predictor) -> str:
     if program.length is None:
         clips = "sound[None]"
     return f'''"""Classify an audio file with torch, soundfile and soxr: python {EXAMPLE} FILE."""
-import json, pathlib, sys, soundfile, soxr, torch
+import json, pathlib, sys, warnings, soundfile, soxr, torch
 
+if len(sys.argv) != 2 or not pathlib.Path(sys.argv[1]).is_file():
+    sys.exit("usage: python {EXAMPLE} FILE")
+warnings.filterwarnings("ignore", "The given buffer is not writable")  # how torch reads files
 folder = pathlib.Path(__file__).parent
 about = json.loads((folder / "{ABOUT}").read_text())
 model = torch.export.load(folder / "{PT2}").module()
-sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+try:
+    sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+except soundfile.SoundFileError as error:
+    sys.exit(str(error))
 sound = torch.from_numpy(soxr.resample(sound.mean(1), rate, about["sample_rate"]))
 sound = {filled}
 clips = {clips}

@@ -41,8 +41,8 @@ class Result:
         reliability: Reliability of the probabilities on the tracks of known classes.
         inside: Accuracy on tracks that sound like the training tracks, and on the others; None
             if one of them has no tracks.
-        distance: How far the tracks are from the training tracks; None if the model is of a
-            version that does not say.
+        distance: How far the tracks of known classes are from the training tracks; None if the
+            model is of a version that does not say.
         origin: Provenance of the model.
     """
 
@@ -133,10 +133,12 @@ class Result:
             yield "the model is of an earlier version, which does not describe its training tracks"
             return
         yield from self.distance.sentences()
-        if self.inside:
+        if self.inside and self.distance.outside is not None:
+            num_out = int(self.distance.outside.sum())
+            num_in = len(self.distance.outside) - num_out
             yield (
-                f"accuracy is {self.inside[0]:.2f} on the tracks that sound like the training "
-                f"tracks, {self.inside[1]:.2f} on the others"
+                f"accuracy is {self.inside[0]:.2f} on the {num_in} that sound like the training "
+                f"tracks, {self.inside[1]:.2f} on the {num_out} others"
             )
         yield from self._own_test()
 
@@ -217,8 +219,8 @@ def evaluate(
     if not known.any():
         first = f", for example {unreadable[0].path}: {unreadable[0].reason}" if unreadable else ""
         raise UserError(f"no track of a class that the model knows can be read{first}")
-    distance = distance_of(model, tracks)
     judged = [one for one, is_known in zip(tracks, known, strict=True) if is_known]
+    distance = distance_of(model, judged)
     truth = np.array([labels.index(one.label) for one in judged])
     soft = np.stack([one.soft for one in judged])
     hard = np.stack([one.hard for one in judged])
@@ -228,7 +230,7 @@ def evaluate(
     fresh = np.array([split != "train" for split in splits], bool)
     is_mixed = fresh.any() and not fresh.all()
     hit = soft.argmax(1) == truth
-    outside = None if distance is None or distance.outside is None else distance.outside[known]
+    outside = distance.outside if distance else None
     present = {one.label for one in judged}
     return Result(
         listed=len(catalog.tracks),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
-from tuner.ledger.selection import REFIT
+from tuner.ledger.trial_rows import REFIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,16 +5,17 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuner.ledger.selection import ONE_STANDARD_ERROR, num_folds
+from tuner.ledger.selection import ONE_STANDARD_ERROR
 from tuner.ledger.states import State
+from tuner.ledger.trial_rows import num_folds
 from tuner.training import uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
+    from tuner.ledger.trial_rows import TrialRow
 
 
 class Step(NamedTuple):

@@ -53,12 +53,9 @@ class Importances:
 
 def searched(study: Summary) -> list[str]:
     """Return the settings that took more than one value in the ranked trials, in their order."""
-    names = dict.fromkeys(name for row in study.trials for name in row.params)
-    return [
-        name
-        for name in names
-        if len({repr(row.params[name]) for row in study.ranked if name in row.params}) > 1
-    ]
+    names = dict.fromkeys(name for row in study.trials for name in row.read_params)
+    read = [row.read_params for row in study.ranked]
+    return [name for name in names if len({repr(one[name]) for one in read if name in one}) > 1]
 
 
 def importances(study: Summary) -> Importances:
@@ -77,8 +74,10 @@ def importances(study: Summary) -> Importances:
         asked = f"at least {needed} are needed for {settings}"
         same = "no setting differs between trials that have a value"
         return Importances(reason=f"{have}, {asked}" if names else same)
-    features = np.column_stack([_column([row.params.get(name) for row in rows]) for name in names])
-    has = np.array([[name in row.params for name in names] for row in rows])
+    features = np.column_stack(
+        [_column([row.read_params.get(name) for row in rows]) for name in names]
+    )
+    has = np.array([[name in row.read_params for name in names] for row in rows])
     values = np.array([study.value(row) for row in rows])
     ranks = np.searchsorted(np.sort(values), values) / len(values)
     if not ranks.var():

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FILE = "ledger.jsonl"
 LOCK = "study.lock"  # held by the process that runs the study
+HOLDER = "study.lock.holder"  # which process that is, for a person
 
 Record = dict[str, Any]
 

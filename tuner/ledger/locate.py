@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.errors import UserError
+from pipelines.plain_text import printable
 from pipelines.storage import Folder
 from tuner.errors import UsageError
-from tuner.ledger.journal import LOCK, first_record, recorded
+from tuner.ledger.journal import HOLDER, LOCK, first_record, recorded
 
 
 def study_folder(study: str | Path, storage: str | Path) -> Folder:
@@ -31,6 +36,9 @@ def study_folder(study: str | Path, storage: str | Path) -> Folder:
     raise UsageError(f"no study {str(study)!r}: {there}; give its folder, or another storage")
 
 
+MAX_HOLDER = 200  # characters of a file that anybody with access may have written
+
+
 @contextmanager
 def locked(study: Folder) -> Iterator[None]:
     """Lock a study's folder for this process.
@@ -43,7 +51,24 @@ def locked(study: Folder) -> Iterator[None]:
             stack.enter_context(study.lock(LOCK, timeout_seconds=0.0))
         except TimeoutError:
             raise UsageError(
-                f"study {study.name!r} is running in another process ({study / LOCK}); wait for "
+                f"study {study.name!r} is running in {_holder(study)} ({study / LOCK}); wait for "
                 "its end, or run one under another --name"
             ) from None
-        yield
+        study.remove_scratch()
+        since = datetime.now(UTC).isoformat(" ", "seconds")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+        with suppress(OSError, UserError):  # it only informs
+            study.write_text(HOLDER, holder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                study.remove(HOLDER)
+
+
+def _holder(study: Folder) -> str:
+    """Return who holds the lock, which alone decides: a killed process leaves its name here."""
+    try:
+        return printable(study.read_text(HOLDER).strip()[:MAX_HOLDER]) or "another process"
+    except (OSError, ValueError):
+        return "another process"

@@ -1,171 +1,24 @@
-"""The trials of a study as recorded in the ledger, and their ranking."""
+"""The order of a study's trials: ranking, leaderboard, candidates for the winner."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
-from pipelines.settings import in_words
-from tuner.config import Experiment
-from tuner.errors import StudyError
-from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.states import ENDS, State
 from tuner.training import uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tuner.ledger.journal import Record
+    from tuner.ledger.trial_rows import TrialRow
 
-# A final fit is named with this prefix and the confirmation run that it repeats.
-REFIT = "refit-"
-# Trial of a fusion that was chosen.
-FUSION = "final-fusion"
 ONE_STANDARD_ERROR = 0.6827  # the level at which a normal variable is within one of its mean
-
 FEWEST_FOR_MEDIAN = 4
 
 Item = TypeVar("Item")
-
-
-@dataclass
-class TrialRow:
-    """One trial as recorded in the ledger.
-
-    Attributes:
-        trial_id: Unique in the study.
-        stage: ``search``, ``confirm`` or ``final``.
-        ordinal: Position in its stage.
-        seed: Seed for weight initialisation, shuffling, augmentation and dropout.
-        params: Sampled values by dotted path.
-        recorded_config: The resolved experiment, as recorded in the ledger.
-        parent_trial: The trial that a confirmation or final run repeats.
-        history: ``(epoch, metrics)`` in order.
-        status: Its state.
-        best: ``{"epoch", "metrics"}`` of the best epoch; None before the first.
-        error: Reason for a failure.
-        note: Anything else that happened, such as the end of the budget.
-        start_seconds: When it started, on a clock that stands still between runs of the study.
-        end_seconds: When it ended, on the same clock; None while it runs.
-    """
-
-    trial_id: str
-    stage: str
-    ordinal: int
-    seed: int
-    params: dict[str, Any]
-    recorded_config: dict[str, Any]
-    parent_trial: str | None
-    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    status: State = State.RUNNING
-    best: dict[str, Any] | None = None
-    error: str | None = None
-    note: str | None = None
-    start_seconds: float = 0.0
-    end_seconds: float | None = None
-
-    @cached_property
-    def experiment(self) -> Experiment:
-        """The resolved experiment; parsed on demand, because that takes 0.1 ms per trial.
-
-        Raises:
-            StudyError: It was recorded by another version, or the ledger is damaged.
-        """
-        try:
-            return Experiment.model_validate(self.recorded_config)
-        except ValidationError as error:
-            raise StudyError(
-                f"the ledger has settings of {self.trial_id} that this version does not know "
-                f"({in_words(error)}); write another --name"
-            ) from error
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return str(self.recorded_config["model"]["name"])
-
-    @property
-    def is_unfinished(self) -> bool:
-        """True if it runs, or continues when the study does."""
-        return self.status in (State.RUNNING, State.INTERRUPTED)
-
-    @property
-    def is_partial(self) -> bool:
-        """True if it was stopped before its last fold, so that its mean lacks some folds."""
-        return len(self.history) < num_folds(self.recorded_config)
-
-    @property
-    def has_learned_val(self) -> bool:
-        """True if it was trained on the validation tracks, whose scores then say little."""
-        return self.trial_id.startswith((REFIT, LEAKY))
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The epoch whose weights were kept; None before the first."""
-        return self.best["epoch"] if self.best else None
-
-    def value(self, metric: str) -> float | None:
-        """Return the metric at the best epoch; None for a trial that failed or still runs."""
-        if self.status not in (State.COMPLETED, State.STOPPED_EARLY) or self.best is None:
-            return None
-        measured = self.best["metrics"].get(metric)  # a fusion lacks those that count clips
-        return None if measured is None else float(measured)
-
-    def reached(self, metric: str) -> float:
-        """Return the metric at the best epoch of a trial that has one."""
-        value = self.value(metric)
-        assert value is not None
-        return value
-
-    @property
-    def log_loss(self) -> float:
-        """Log loss at the best epoch: over tracks, or over clips in ledgers of early versions."""
-        assert self.best is not None
-        measured = self.best["metrics"]
-        return float(measured.get("val_log_loss", measured.get("val_loss", 0.0)))
-
-
-def num_folds(config: Mapping[str, Any]) -> int:
-    """Return the number of folds of a recorded experiment; 0 without a cross-validation."""
-    split = config.get("data", {}).get("split")
-    return split.get("folds") or 0 if isinstance(split, dict) else 0
-
-
-def trial_rows(records: Iterable[Record]) -> dict[str, TrialRow]:
-    """Return all trials by id, in the order they started."""
-    rows: dict[str, TrialRow] = {}
-    away_ms, last_ms = 0, 0
-    for record in records:
-        now_ms = record.get("time_ms", 0)
-        if record["kind"] == "searching" and rows:  # the search goes on, in another run
-            away_ms += now_ms - last_ms
-        if record["kind"] in ("trial", "epoch", "trial_end"):
-            last_ms = now_ms
-        seconds = (now_ms - away_ms) / 1000
-        if record["kind"] == "trial":
-            keys = ("trial_id", "stage", "ordinal", "seed", "params", "parent_trial")
-            rows[record["trial_id"]] = TrialRow(
-                **{key: record[key] for key in keys}, recorded_config=record["config"],
-                start_seconds=seconds,
-            )  # fmt: skip
-        elif record["kind"] == "epoch":
-            row = rows[record["trial_id"]]
-            row.history.append((record["epoch"], record["metrics"]))
-            row.status, row.error = State.RUNNING, None
-        elif record["kind"] == "trial_end":
-            row = rows[record["trial_id"]]
-            row.status, row.best = State(record["status"]), record["best"]
-            row.error, row.note = record["error"], record.get("note")
-            row.end_seconds = seconds
-        elif record["kind"] == "study_end":
-            for row in rows.values():
-                if row.status is State.RUNNING:
-                    row.status = State.INTERRUPTED
-    return rows
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pipelines.features.networks import Provenance
     from pipelines.splits.leakage import Leakage
     from tuner.ledger.journal import Record
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.states import State
-
+    from tuner.ledger.trial_rows import TrialRow
+from tuner.ledger.trial_rows import TrialRows
 
 REGISTERED = ("name", "version", "alias", "reason")
 FEATURE_SET_KEYS = ("fingerprint", "path", "tracks", "clips")
@@ -242,7 +242,7 @@ class Summary:
 def summarise(records: Sequence[Record]) -> Summary:
     """Compute the result of a study from its ledger so far."""
     newest: dict[str, Record] = {record["kind"]: record for record in records}
-    rows = selection.trial_rows(records)
+    rows = TrialRows(records)
     config = newest["study"]["config"]
     search, known = config["search"], newest.get("baselines", {})
     ranking = selection.Ranking(search["metric"], search["mode"] == "max", known.get("val_tracks"))

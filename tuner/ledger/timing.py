@@ -6,7 +6,7 @@ import heapq
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuner.ledger.selection import REFIT, num_folds
+from tuner.ledger.trial_rows import REFIT, num_folds
 from tuner.models import MODELS
 
 if TYPE_CHECKING:

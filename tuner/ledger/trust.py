@@ -97,6 +97,13 @@ class Evaluation:
         return self.lowest_accuracy <= self.commonest_share and low <= 1 / len(self.labels)
 
 
+def clips_in_words(clips: Mapping[str, int], num_folds: int) -> str:
+    """Count the clips of a feature set by split; with folds, train and val are no fixed parts."""
+    if not num_folds:
+        return ", ".join(f"{number} {split}" for split, number in clips.items())
+    return f"{clips['train'] + clips['val']} in {num_folds} folds, {clips['test']} test"
+
+
 def interval_in_words(ends: Sequence[float]) -> str:
     """Describe the 95 % interval of a score."""
     return f"95 % interval over tracks {ends[0]:.3f} to {ends[1]:.3f}"

@@ -122,8 +122,10 @@ def _below(word: str, note: Callable[[str], None]) -> Iterator[AudioFile]:
         else:
             num_others += 1
     if num_others or num_links:
-        note(
-            f"{printable(printable_root(root))}: skipped {num_others} files that are hidden or "
-            f"have no audio extension, and {num_links} links to folders"
+        skipped = (
+            (num_others, "files that are hidden or have no audio extension"),
+            (num_links, "links to folders"),
         )
+        told = ", and ".join(f"{number} {what}" for number, what in skipped if number)
+        note(f"{printable(printable_root(root))}: skipped {told}")
     yield from (AudioFile(path, root) for path in sorted(found))

@@ -54,10 +54,14 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
         CheckpointError: The model is damaged.
     """
     from tuner.errors import UsageError
+    from tuner.training.bundle import BUNDLE
     from tuner.training.exported import load_exported
 
-    if Path(reference).is_dir():
-        return load_exported(Path(reference))
+    if (folder := Path(reference)).is_dir():
+        if not (folder / BUNDLE).exists():
+            here = f"; write {folder / 'model'}" if (folder / "model" / BUNDLE).exists() else ""
+            raise UsageError(f"{folder} is not the folder of a model: it has no {BUNDLE}{here}")
+        return load_exported(folder)
     is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
     if not (is_run or reference.startswith(("models:/", "runs:/"))):
         raise UsageError(
@@ -66,5 +70,5 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
         )
     from tuner.tracking.fetching import fetch_bundle
 
-    with tempfile.TemporaryDirectory() as folder:
-        return load_exported(fetch_bundle(tracking_uri, reference, Path(folder)))
+    with tempfile.TemporaryDirectory() as fetched:
+        return load_exported(fetch_bundle(tracking_uri, reference, Path(fetched)))

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from tuner.ledger.course import gain
-from tuner.ledger.selection import REFIT
+from tuner.ledger.trial_rows import REFIT
 from tuner.report.score_figures import ScoreLine
 from tuner.training.metrics import SCORES, per_class
 from tuner.training.uncertainty import exact_interval
@@ -209,7 +209,7 @@ class Searched(NamedTuple):
 def searched_settings(study: Summary) -> list[Searched]:
     """Return the settings that were searched."""
     names = dict.fromkeys(name for row in study.trials for name in row.params)
-    chosen = study.winner.params if study.winner else {}
+    chosen = study.winner.read_params if study.winner else {}
     return [
         Searched(name, study.settings.get(name, ""), shown(chosen[name]) if name in chosen else "")
         for name in names

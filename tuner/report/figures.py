@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
 
 WIDTH = 4.4  # inches: half of a page on a screen, all of it on a telephone, with readable text
 POINTS = 72  # per inch

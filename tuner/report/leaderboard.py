@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipelines.plain_text import for_cell
 
 if TYPE_CHECKING:
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
+    from tuner.ledger.trial_rows import TrialRow
 
 
 class Place(NamedTuple):
@@ -43,16 +43,17 @@ def as_csv(summary: Summary) -> str:
     """Return the leaderboard as CSV that a spreadsheet opens without running any of it."""
     places = leaderboard(summary)
     # The model has a column of its own.
-    names = sorted({name for place in places for name in place.trial.params} - {"model"})
+    names = sorted({name for place in places for name in place.trial.read_params} - {"model"})
     head = (
         "rank", "stage", "trial_id", "repeats", "model", "seed", "status", summary.metric,
-        "best_epoch", "epochs", *names, "error",
+        "best_epoch", "epochs", "folds", *names, "error",
     )  # fmt: skip
     rows = [
         (
             rank, trial.stage, trial.trial_id, trial.parent_trial, trial.model, trial.seed,
-            trial.status, value, trial.best_epoch, len(trial.history),
-            *(trial.params.get(name) for name in names), trial.error or trial.note,
+            trial.status, value, trial.best_epoch,
+            *(len(trial.history) if trial.unit == unit else None for unit in ("epoch", "fold")),
+            *(trial.read_params.get(name) for name in names), trial.error or trial.note,
         )
         for rank, trial, value in places
     ]  # fmt: skip

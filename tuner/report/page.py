@@ -14,9 +14,9 @@ from pipelines.build.console import duration
 from tuner.errors import decorating
 from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import num_folds
 from tuner.ledger.summary import VOTES
-from tuner.ledger.trust import leak_in_words
+from tuner.ledger.trial_rows import num_folds
+from tuner.ledger.trust import clips_in_words, leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
 from tuner.report.figures import as_svg
 from tuner.report.leaderboard import as_csv, leaderboard
@@ -75,6 +75,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
         board=leaderboard(summary),
+        num_folds=num_folds(summary.config),
+        clips_in_words=clips_in_words,
         votes=VOTES,
         pictures={name: Markup(svg) for name, svg in pictures.items()},
         problems=[*summary.explanation.problems, *problems],
@@ -136,7 +138,9 @@ def _figures_of_settings(
     if important:
         yield "importance", partial(search_figures.importance, important[:MAX_SETTINGS])
     # The others would be gaps for the most part.
-    usual = [name for name in names if 2 * sum(name in row.params for row in rows) >= len(rows)]
+    usual = [
+        name for name in names if 2 * sum(name in row.read_params for row in rows) >= len(rows)
+    ]
     if len(usual) > 1:
         yield "parallel", partial(
             search_figures.parallel_coordinates, usual[:MAX_SETTINGS], rows, study.metric,

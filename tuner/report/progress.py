@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from pipelines.build.console import duration
 from tuner.ledger.leaky_twin import LEAKY
-from tuner.ledger.selection import REFIT
+from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.ledger.states import State
 from tuner.ledger.timing import Course, Timing, course_of, end_of
+from tuner.ledger.trial_rows import REFIT
 from tuner.report.result import one_line
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
+    from tuner.ledger.shown_settings import Alternatives
 
 
 @dataclass
@@ -92,6 +94,7 @@ class Progress:
         self._trials: dict[str, TrialProgress] = {}
         self._stage, self._timing = _Stage(), Timing()
         self._line = ""
+        self._alternatives: Alternatives = {}
 
     def begin(self, line: str) -> None:
         """Begin something that runs no trials."""
@@ -126,6 +129,8 @@ class Progress:
     def _take(self, record: Record, now: float | None) -> TrialProgress | None:
         self._timing.take(record, now)
         kind, trial_id = record["kind"], record.get("trial_id", "")
+        if kind == "study":
+            self._alternatives = alternatives(record.get("settings", {}))
         if kind == "study_end":
             for trial in self._trials.values():
                 trial.state = trial.state if trial.has_ended else State.INTERRUPTED
@@ -133,7 +138,7 @@ class Progress:
         is_final = kind == "trial" and record["stage"] == "final"
         if kind == "trial" and (not is_final or trial_id.startswith(REFIT)):
             course = course_of(record["config"], record["stage"])
-            params = one_line(record["params"])
+            params = one_line(in_short(record["params"], record["config"], self._alternatives))
             self._trials[trial_id] = TrialProgress(record["stage"], course, params)
         if (found := self._trials.get(trial_id)) is None:
             return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.console import duration
+from pipelines.plain_text import first_few
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
 from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def one_line(params: Mapping[str, Any]) -> str:
-    """Return the sampled values in one line."""
+    """Return the sampled values in one line, from their short names."""
 
     def text(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={text(value)}" for path, value in params.items())
+    return " ".join(f"{name}={text(value)}" for name, value in params.items())
 
 
 def so_far(summary: Summary) -> str:
@@ -61,13 +62,16 @@ def _facts(
             yield "" if number else "leaky twin", line
     for doubt in doubts(summary):
         yield "note", doubt
-    rejects: dict[tuple[int, int], Path] = {}  # feature sets that lost the same are named once
+    lost: dict[tuple[int, int], str] = {}  # feature sets that lost the same are named once
     for one in summary.features:
         counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
-        rejects.setdefault(counts_of_set, Path(one["path"]) / "rejects.csv")
-    for (skipped, listed), file in rejects.items():
+        listed_in = f"listed in {Path(one['path']) / 'rejects.csv'}"
+        some = one.get("rejects", ())  # ledgers of early versions name none
+        named = f"{first_few(some, counts_of_set[0])}; " if some else ""
+        lost.setdefault(counts_of_set, named + listed_in)
+    for (skipped, listed), text in lost.items():
         if skipped:
-            yield "files", f"{skipped} of {listed} files were skipped: {file}"
+            yield "files", f"{skipped} of {listed} files were skipped: {text}"
     if summary.leakage:
         yield "leakage", leak_in_words(summary.leakage)
     yield "registered", str(summary.registered.reason)
@@ -83,7 +87,7 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
     """Describe the winner's scores in the order they were measured."""
     if (winner := summary.winner) and winner.best:
         f1 = winner.best["metrics"]["val_f1_macro"]
-        yield "winner", f"{winner.trial_id}  {one_line(winner.params)}"
+        yield "winner", f"{winner.trial_id}  {one_line(winner.short_params)}"
         of = f"best of {len(summary.trials)} trials, optimistic"
         yield "search", f"best validation macro F1 {f1:.3f} ({of})"
     if confirm := summary.confirm:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from tuner.ledger.course import Family, Step
     from tuner.ledger.importance import Importance
-    from tuner.ledger.selection import TrialRow
     from tuner.ledger.summary import Summary
+    from tuner.ledger.trial_rows import TrialRow
 
 SLICE_WIDTH = 1.9  # inches: half of a telephone
 MAX_OPTIONS = 10  # names below a slice; of more, each second one is shown
@@ -136,8 +136,8 @@ def importance(settings: Sequence[Importance]) -> Figure:
 def slice_of(name: str, rows: Sequence[TrialRow], marks: Marks) -> Figure:
     """Draw the metric over one setting."""
     axes = axes_of(1.6, name, marks.metric, width=SLICE_WIDTH)
-    rows = [row for row in rows if name in row.params]
-    values = [row.params[name] for row in rows]
+    rows = [row for row in rows if name in row.read_params]
+    values = [row.read_params[name] for row in rows]
     if _is_numeric(values):
         places = [float(value) for value in values]
         if min(places) > 0 and max(places) / min(places) > LOG_RATIO:
@@ -197,8 +197,8 @@ def parallel_coordinates(
     reached = [row.reached(metric) for row in rows]
     columns: dict[str, list[float]] = {}
     for name in names:
-        has = [name in row.params for row in rows]
-        known = [row.params[name] for row in rows if name in row.params]
+        has = [name in row.read_params for row in rows]
+        known = [row.read_params[name] for row in rows if name in row.read_params]
         places, low, high = _on_axis(known)
         filled = iter(places)
         columns[name] = [next(filled) if one else np.nan for one in has]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.report.search_figures import Marks
 
 MARKS = {State.FAILED: "x", State.STOPPED_EARLY: "|"}

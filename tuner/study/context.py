@@ -11,16 +11,20 @@ import ray
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.ledger.timing import course_of
+from tuner.ledger.trial_rows import TrialRows
 from tuner.trials import schedule
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Plan, Proposal, Proposer, Queue
+from tuner.trials.plan import Plan, Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from tuner.config import Space
     from tuner.ledger.journal import Ledger, Record, StudyPaths
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.report.terminal import Terminal
     from tuner.study.baseline_sets import Source
     from tuner.tracking import Tracker
@@ -88,16 +92,16 @@ class Context:
         assert record is not None, f"a stage before this one writes {kind!r}"
         return record
 
-    def rows(self, stage: str | None = None) -> dict[str, selection.TrialRow]:
+    def rows(self, stage: str | None = None) -> dict[str, TrialRow]:
         """Return all trials by id, or those of one stage."""
-        rows = selection.trial_rows(self.ledger.records())
+        rows = TrialRows(self.ledger.records())
         return {name: row for name, row in rows.items() if stage in (None, row.stage)}
 
     def labels(self) -> list[str]:
         """Return the class names, in the order of the logits."""
         return list(self.required("features")["features"][0]["labels"])
 
-    def spec(self, trial: Proposal | selection.TrialRow) -> TrialSpec:
+    def spec(self, trial: Proposal | TrialRow) -> TrialSpec:
         """Return what the processes of a trial need to know."""
         # Resources may change when a study resumes, even for its unfinished trials.
         resources = self.space.template.resources
@@ -107,18 +111,30 @@ class Context:
         return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path)
 
     def run_stage(
-        self, stage: str, proposer: Proposer, num_trials: int, budget_seconds: float | None = None
+        self,
+        stage: str,
+        proposer: Proposer,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        known: Sequence[Proposal] = (),
     ) -> None:
         """Run the trials of a stage; the scheduler stops only those of the search early.
+
+        Args:
+            stage: The stage.
+            proposer: Source of its trials.
+            num_trials: Largest number of trials to run.
+            budget_seconds: Time after which training stops; None for no limit.
+            known: Trials that are known beforehand, for the expected end.
 
         Raises:
             StudyError: A disk is full; names the path.
         """
-        known = proposer.known if isinstance(proposer, Queue) else []
         waiting = {
             one.trial_id: course_of(one.experiment.model_dump(mode="json"), stage) for one in known
         }
         self.terminal.stage(stage, num_trials, budget_seconds, waiting)
+        of_stage = {None, *self.rows(stage)}
         plan = Plan(
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
@@ -126,15 +142,23 @@ class Context:
             num_trials=num_trials,
             spec=self.spec,
             record=self.record,
-            rows=self.rows(stage),
+            records=[one for one in self.ledger.records() if one.get("trial_id") in of_stage],
             num_tracks=self.ranking.num_tracks,
             early_stopping=stage == "search",
             max_epochs=self.space.max_epochs,
             budget_seconds=budget_seconds,
         )
+        self.run_trials(plan)
+
+    def run_trials(self, plan: Plan) -> None:
+        """Run the trials of a plan on the cluster.
+
+        Raises:
+            StudyError: A disk is full; names the path.
+        """
         schedule.run(plan, self.cluster)
 
-    def predictions(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
+    def predictions(self, rows: list[TrialRow], split: str) -> list[Predictions]:
         """Return the trials' predictions on a split, in order; compute only missing ones.
 
         Raises:
@@ -150,7 +174,7 @@ class Context:
             kept[row.trial_id] = one
         return [found for row in rows if (found := kept[row.trial_id])]
 
-    def predict(self, rows: list[selection.TrialRow], split: str) -> list[Predictions]:
+    def predict(self, rows: list[TrialRow], split: str) -> list[Predictions]:
         """Compute the predictions of trained trials on a split, on the cluster.
 
         Raises:

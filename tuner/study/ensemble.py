@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
     from tuner.study.mixing import Matched
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import SpecError
 from pipelines.features.rules import check_front_end
 from pipelines.sources.files import is_uri
+from pipelines.storage import Folder
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyError, StudyExistsError, UsageError
-from tuner.ledger.trust import leak_in_words, worst_leakage
+from tuner.ledger.trust import clips_in_words, leak_in_words, worst_leakage
 from tuner.study.baseline_sets import baseline_sources
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from pipelines.sources.tracks import Catalog
-    from pipelines.storage import Folder
     from pipelines.store import FeatureSet
     from tuner.config import Space
     from tuner.study.context import Context
@@ -108,7 +108,7 @@ def build_features(study: Context) -> None:
             changed = f"the audio, its labels or the split: feature sets were {had}, are {has}"
             raise StudyExistsError(study.paths.name, [changed])
     study.features = described
-    study.terminal.say(_in_words(described))
+    study.terminal.say(_in_words(described, study.space.template.data.num_folds))
 
 
 def build_all(
@@ -136,6 +136,8 @@ def build_all(
 
 def describe(result: BuildResult) -> dict[str, Any]:
     """Return a feature set as the ledger records it."""
+    from pipelines.build.writer import first_rejects
+
     manifest = result.feature_set.manifest
     return {
         "fingerprint": manifest.fingerprint,
@@ -146,19 +148,20 @@ def describe(result: BuildResult) -> dict[str, Any]:
         "clips": dict(manifest.clips),
         "groups": manifest.group_source,
         "leakage": asdict(manifest.leakage),
+        "rejects": first_rejects(Folder(result.feature_set.path)),
     }
 
 
-def _in_words(described: list[dict[str, Any]]) -> str:
+def _in_words(described: list[dict[str, Any]], num_folds: int) -> str:
     """Return the line that the user reads about the feature sets."""
     first = described[0]
-    tracks, clips = first["tracks"], first["clips"]
+    tracks, clips = first["tracks"], clips_in_words(first["clips"], num_folds)
     leak = leak_in_words(worst_leakage(described))
     dropped = dropped_in_words(first["leakage"])  # the same in all sets, like the splits
     rejected = f", {tracks['quarantined']} rejected" if tracks["quarantined"] else ""
     return (
-        f"features: {tracks['listed']} tracks{rejected}; clips {clips['train']} train, "
-        f"{clips['val']} val, {clips['test']} test; groups: {first['groups']}; "
+        f"features: {tracks['listed']} tracks{rejected}; clips {clips}; "
+        f"groups: {first['groups']}; "
         + ("no leak between the splits" if leak == "passed" else leak)
         + (f"; {dropped}" if dropped else "")
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuner.errors import StudyError
-from tuner.ledger.selection import FUSION, REFIT
 from tuner.ledger.states import State
+from tuner.ledger.trial_rows import FUSION, REFIT
 from tuner.study.stages import winning_run
-from tuner.trials.plan import Proposal, Queue
+from tuner.trials.plan import Proposal, queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
 
 
@@ -103,7 +103,7 @@ def fit_finally(study: Context) -> None:
         return
     rows, _ = chosen(study)
     if missing := list(_missing_fits(study, rows)):
-        study.run_stage("final", Queue(missing), len(missing))
+        study.run_stage("final", queue(missing), len(missing), known=missing)
         for row in rows:
             study.terminal.say(f"final fit: {_in_words(study, row)}")
 
@@ -118,7 +118,7 @@ def _missing_fits(study: Context, rows: list[TrialRow]) -> Iterator[Proposal]:
             experiment = row.experiment.model_copy(update={"train": train})
             yield Proposal(
                 REFIT + row.trial_id, "final", row.seed, experiment, ordinal, row.params,
-                parent_trial=row.trial_id, recorded=known is not None,
+                parent_trial=row.trial_id,
             )  # fmt: skip
 
 

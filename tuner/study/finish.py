@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from pipelines.storage import Folder
 from tuner.errors import decorating
 from tuner.ledger.doubts import doubts
-from tuner.ledger.selection import TrialRow
 from tuner.ledger.states import State
 from tuner.ledger.summary import summarise
+from tuner.ledger.trial_rows import TrialRow
 from tuner.ledger.trust import Evaluation, leak_in_words, scores_in_words
 from tuner.study import mixing
 from tuner.study.baselines import compare_on_test
 from tuner.study.calibrate import temperature
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
-from tuner.tracking import registry, version_facts
-from tuner.tracking.example import example_clip
+from tuner.tracking import store
+from tuner.tracking.replay import draw_model
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import reliability
 from tuner.training.exported import member_folder
@@ -75,12 +75,12 @@ def register_winner(study: Context) -> None:
     """Export the tested model and register it, unless the study has done so.
 
     Raises:
-        TrackingError: The tracking server rejects it.
+        TrackingError: The store refuses it, or has not answered for ten minutes.
     """
     if study.ledger.last("registered"):
         return
     model = final_model(study)
-    final_id = _record_final_run(study, model)
+    _record_final_run(study, model)
     test = study.required("test")
     study.terminal.status("exporting and registering the winner")
     summary = summarise(list(study.ledger.records()))
@@ -90,19 +90,15 @@ def register_winner(study: Context) -> None:
         "leakage": leak_in_words(summary.leakage),
         "caveats": list(doubts(summary)),
     }
-    fingerprint, bundle = _export(study, model, origin)
+    bundle, records = _export(study, model, origin), list(study.ledger.records())
     study.tracker.flush()
-    facts = version_facts.facts_of(list(study.ledger.records()), fingerprint)
-    done = registry.register(
-        study.tracker.uri, study.tracker.run_id(final_id), bundle, study.paths.name, facts,
-        example_clip(study.spec(model.rows[0]).feature_set),
-    )  # fmt: skip
+    done = store.awaited(lambda: draw_model(records, bundle, study.tracker), study.terminal.say)
     study.record("registered", **asdict(done))
     study.terminal.say(f"registered: {done.reason}")
 
 
-def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> tuple[str, Path]:
-    """Export the model; return the fingerprints of its feature sets, and its folder."""
+def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> Path:
+    """Export the model; return its folder."""
     specs = [study.spec(row) for row in model.rows]
     # Not from the ledger: the storage may have moved since.
     fingerprint = " ".join(dict.fromkeys(Path(spec.feature_set).name for spec in specs))
@@ -110,28 +106,28 @@ def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> tuple[
         "study": study.paths.name, "trial_id": model.trial_id, "fingerprint": fingerprint, **origin
     }  # fmt: skip
     folder = study.paths.folder.resolved()
-    target = folder.local("model")
     divisor = temperature(study)
-    if model.is_fusion:
-        export_fusion(folder, specs, model.weights, target, named, divisor)
-    else:
-        export_bundle(folder, specs[0], target, named, divisor)
-    for number, spec in enumerate(specs):
-        own = member_folder(target, number) if model.is_fusion else target
-        with decorating("the profile of the training data, for tuner.evaluate,"):
-            save_profile(Folder(own), training_profile(spec))
-    return fingerprint, target
+    with folder.building("model") as target:
+        if model.is_fusion:
+            export_fusion(folder, specs, model.weights, target, named, divisor)
+        else:
+            export_bundle(folder, specs[0], target, named, divisor)
+        for number, spec in enumerate(specs):
+            own = member_folder(target, number) if model.is_fusion else target
+            with decorating("the profile of the training data, for tuner.evaluate,"):
+                save_profile(Folder(own), training_profile(spec))
+    return folder.local("model")
 
 
-def _record_final_run(study: Context, model: FinalModel) -> str:
-    """Record the run that shows the registered model, and return its trial id.
+def _record_final_run(study: Context, model: FinalModel) -> None:
+    """Record the run that shows the registered model.
 
     A final fit has such a run already. Otherwise the record repeats the confirmation run, or
     lists the members of the fusion.
     """
     row = model.rows[0]
     if row.stage == "final" and not model.is_fusion:
-        return row.trial_id
+        return
     shown = _fusion_as_trial(study, model) if model.is_fusion else row
     final_id = model.trial_id if model.is_fusion else f"final-{row.trial_id}"
     final = study.rows().get(final_id)
@@ -148,7 +144,6 @@ def _record_final_run(study: Context, model: FinalModel) -> str:
             "trial_end", trial_id=final_id, status=State.COMPLETED,
             epochs=len(shown.history), best=shown.best, error=None,
         )  # fmt: skip
-    return final_id
 
 
 def _fusion_as_trial(study: Context, model: FinalModel) -> TrialRow:

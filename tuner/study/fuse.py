@@ -17,7 +17,7 @@ from tuner.training.exported import MAX_MEMBERS, MAX_RATES
 from tuner.trials.predictions import Predictions
 
 if TYPE_CHECKING:
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
     from tuner.study.final import FinalModel
     from tuner.study.mixing import Matched

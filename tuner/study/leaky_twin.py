@@ -19,7 +19,7 @@ from tuner.config.data import ColumnSplit, ShareSplit
 from tuner.ledger.leaky_twin import LEAKY, SCORES, LeakyTwin
 from tuner.study.final import final_model
 from tuner.training import uncertainty
-from tuner.trials.plan import Proposal, Queue
+from tuner.trials.plan import Proposal, queue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.settings import Split
     from pipelines.store import FeatureSet
     from tuner.config import Experiment
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
 
 
@@ -57,9 +57,8 @@ def run_leaky_twin(study: Context) -> None:
     if known is None or known.is_unfinished:
         proposal = Proposal(
             trial_id, "leaky", row.seed, experiment, 0, row.params, parent_trial=row.trial_id,
-            recorded=known is not None,
         )  # fmt: skip
-        twin.run_stage("leaky", Queue([proposal]), 1)
+        twin.run_stage("leaky", queue([proposal]), 1, known=[proposal])
     trained = study.rows()[trial_id]
     leaky = _of(twin, trained) if trained.value(study.metric) is not None else None
     error = None if leaky else trained.error or "it did not finish"

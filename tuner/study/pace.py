@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import ray
 
 from tuner.ledger.pace import Pace
 from tuner.trials.cluster import trials_at_once
-from tuner.trials.samplers import num_trials, random_sampler
+from tuner.trials.samplers import as_proposal, draw_random, num_trials
 from tuner.trials.trial import time_epoch
 
 if TYPE_CHECKING:
@@ -68,6 +67,7 @@ def measure_pace(study: Context) -> None:
 def one_of_each_family(space: Space) -> dict[str, Proposal]:
     """Return a configuration of each model among the first draws, those of search.start first."""
     found: dict[str, Proposal] = {}
-    for one in islice(iter(random_sampler(space).propose, None), MAX_DRAWS):
+    for ordinal in range(min(MAX_DRAWS, num_trials(space))):
+        one = as_proposal(draw_random(space, (), ordinal), ordinal)
         found.setdefault(one.experiment.model.name, one)
     return found

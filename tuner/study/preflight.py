@@ -15,9 +15,10 @@ from torch.func import functional_call
 from pipelines.features.networks import is_file, store
 from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
+from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.report.result import one_line
 from tuner.study.outlook import time_lines
-from tuner.trials.samplers import random_sampler
+from tuner.trials.samplers import draw_random, num_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -183,16 +184,19 @@ def _whereabouts(source: str) -> str:
     return f"to fetch from {network.source}, {network.source.num_bytes / 1e6:.0f} MB"
 
 
-def plan_lines(space: Space, records: Sequence[Record] = ()) -> Iterator[str]:
+def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -> Iterator[str]:
     """Describe what a run of the space would do, without starting anything.
 
     Args:
         space: The space.
+        unread: Files that cannot be read, in words; empty without any.
         records: The ledger of the study that would be resumed.
     """
     template = space.template
     search, confirm, resources = template.search, template.confirm, template.resources
     yield f"study        {space.name}"
+    if unread:
+        yield f"files        {unread}"
     for choice in space.choices:
         yield from _wrapped(f"auto         {choice.setting}: {choice.value} ({choice.reason})")
     yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
@@ -219,13 +223,18 @@ def plan_lines(space: Space, records: Sequence[Record] = ()) -> Iterator[str]:
         f"{resources.gpus_per_worker:g} GPU"
     )
     yield "example configurations, with the memory of one training step:"
-    sampler = random_sampler(space)
-    for _ in range(3):
-        if (proposal := sampler.propose()) is not None:
-            mebibytes = memory_of(proposal.experiment).total / 2**20
-            name = proposal.experiment.model.name
-            model = "" if "model" in proposal.params else f"model={name} "
-            yield f"  {mebibytes:5.0f} MiB  {model}{one_line(proposal.params)}"
+    yield from _examples(space)
+
+
+def _examples(space: Space) -> Iterator[str]:
+    """Describe some configurations of a space."""
+    known = alternatives(space.settings())
+    for ordinal in range(min(3, num_trials(space))):
+        sample = draw_random(space, (), ordinal)
+        mebibytes = memory_of(sample.experiment).total / 2**20
+        model = "" if "model" in sample.params else f"model={sample.experiment.model.name} "
+        shown = in_short(sample.params, sample.experiment.model_dump(mode="json"), known)
+        yield f"  {mebibytes:5.0f} MiB  {model}{one_line(shown)}"
 
 
 def _wrapped(line: str) -> list[str]:

@@ -7,17 +7,18 @@ was killed at any moment, and shows the result of a finished one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.build import ray_start
-from pipelines.errors import UserError
-from pipelines.interruption import Interrupted
+from pipelines.errors import ClusterLostError, UserError
+from pipelines.interruption import Interrupted, Interruption
 from tuner.config.fill_in import DEMO_ROOT
-from tuner.errors import StudyExistsError, decorating
+from tuner.errors import StudyExistsError, TrackingError, decorating
 from tuner.ledger.journal import Ledger, StudyPaths, first_record
 from tuner.ledger.locate import locked
 from tuner.ledger.states import State
@@ -39,10 +40,13 @@ from tuner.study.leaky_twin import run_leaky_twin
 from tuner.study.pace import measure_pace
 from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
+from tuner.tracking.replay import draw_model
+from tuner.tracking.store import address_of
 from tuner.trials import cluster
 
 if TYPE_CHECKING:
     from tuner.config import Space
+    from tuner.ledger.journal import Record
     from tuner.tracking import Tracker
 
 STAGES: dict[str, Callable[[Context], None]] = {
@@ -82,7 +86,7 @@ def carry_out(
     paths: StudyPaths,
     address: str | None,
     leaky_twin: bool = False,
-    last_acts: list[Callable[[], object]] | None = None,
+    stop: Interruption | None = None,
 ) -> Outcome:
     """Start or resume a study and run it to its end; a finished one only shows its result.
 
@@ -91,13 +95,15 @@ def carry_out(
         paths: Folders of the study.
         address: Ray cluster to join; None for ``RAY_ADDRESS`` or a new local one.
         leaky_twin: True to train the leaky twin at the end, also of a finished study.
-        last_acts: Gets what must still be done if a signal cannot end the study in order.
+        stop: How the command around it ends. Gets what must still be done if that is not possible
+            in order. Without one, the loss of Ray interrupts this thread.
 
     Raises:
         UserError: With a message for the user; the ledger keeps finished work.
+        ClusterLostError: Ray has died.
         Interrupted: A signal ended the study; the ledger keeps finished work.
     """
-    search, last_acts = space.template.search, [] if last_acts is None else last_acts
+    search, last_acts = space.template.search, stop.last_acts if stop else []
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
         if first_record(paths.folder) is not None:
@@ -110,15 +116,21 @@ def carry_out(
             features.ensure_demo(Path(paths.data), terminal.status)
         joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         terminal.status("opening the tracking store")
-        tracker = open_tracker(None, paths.storage.local(), paths.name)
+        is_shown = is_done(ledger) and bool(ledger.last("leaky_twin") or not leaky_twin)
+        try:
+            tracker = open_tracker(None, paths.storage.local(), paths.name)
+        except TrackingError as error:
+            if not is_shown:
+                raise
+            terminal.say(f"{error}; this is the result as the study recorded it")
+            return _outcome(paths, ledger, None)
         held.callback(tracker.close)
         for record in ledger.records():
             tracker.record(record)
             terminal.recall(record)
-        if is_done(ledger) and (ledger.last("leaky_twin") or not leaky_twin):
+        if is_shown:
             data = (ledger.last("study") or {})["data"]
             terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
-            publish(paths, ledger, tracker)
         else:
             if ledger.last("study_end"):
                 done = so_far(summarise(list(ledger.records())))
@@ -127,7 +139,7 @@ def carry_out(
             starts = to_join == "local"
             terminal.status("starting Ray" if starts else f"joining Ray at {to_join}")
             last_acts.append(ray_start.end_at_once)
-            running = cluster.connect(address)
+            running = cluster.connect(address, on_loss=stop.fail if stop else None)
             joined.callback(ray_start.disconnect)
             study = Context(
                 space, paths, running, ledger, tracker, terminal, asks_for_twin=leaky_twin,
@@ -146,21 +158,41 @@ def _interrupt(study: Context) -> None:
         study.tracker.flush()
 
 
-def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
-    summary = summarise(list(ledger.records()))
+def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker | None) -> Outcome:
+    """Return the result of a study, published; without a tracker, the store is away."""
+    records = list(ledger.records())
+    summary, parent_run_id, how_to_open = summarise(records), None, None
+    if tracker:
+        summary = _as_registered(summary, records, paths, tracker)
+        publish(paths, summary, tracker)
+        parent_run_id, how_to_open = tracker.parent_run_id, tracker.how_to_open
     found = {
         "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
-        "tracking_uri": tracker.uri,
+        "tracking_uri": tracker.uri if tracker else address_of(paths.storage.local()),
         "experiment": paths.name,
-        "parent_run_id": tracker.parent_run_id,
+        "parent_run_id": parent_run_id,
         **summary.to_json(),
     }
-    found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"])
+    found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"]) if tracker else None
     lines: list[str] = []
     with decorating("the rest of the result in words"):
-        lines.extend(result_lines(summary, paths, tracker.how_to_open))
+        lines.extend(result_lines(summary, paths, how_to_open))
     return Outcome(summary, found, lines)
+
+
+def _as_registered(
+    summary: Summary, records: Sequence[Record], paths: StudyPaths, tracker: Tracker
+) -> Summary:
+    """Return a result with the registered model as the store has it; if it is lost, draw it."""
+    if not summary.registered.name:
+        return summary
+    try:
+        found = draw_model(records, paths.folder.local("model"), tracker)
+    except UserError as error:
+        reason = f"{summary.registered.reason}, as the study recorded it; now: {error}"
+        found = replace(summary.registered, reason=reason)
+    return replace(summary, registered=found)
 
 
 def is_done(ledger: Ledger) -> bool:
@@ -182,9 +214,10 @@ def run(study: Context) -> None:
     # Refuse trials that could never start.
     cluster.trials_at_once(study.cluster, study.space.template.resources)
     try:
-        for name, stage in STAGES.items():
-            study.terminal.begin(name.replace("_", " "))
-            stage(study)
+        with ray_start.in_words():
+            for name, stage in STAGES.items():
+                study.terminal.begin(name.replace("_", " "))
+                stage(study)
         _end(study, State.COMPLETED)
     except StudyExistsError:  # refused, so nothing changes
         raise
@@ -197,15 +230,15 @@ def run(study: Context) -> None:
     except BaseException:
         _end(study, State.INTERRUPTED)
         raise
-    publish(study.paths, study.ledger, study.tracker)
 
 
 def _is_interrupted(error: BaseException | None) -> bool:
-    """Return True if a signal is behind an error.
+    """Return True if a signal or the loss of Ray is behind an error.
 
     Ray raises a ``SystemError`` if a signal handler raises inside its compiled code.
     """
-    while error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+    causes = Interrupted | KeyboardInterrupt | ClusterLostError
+    while error is not None and not isinstance(error, causes):
         error = error.__cause__ or error.__context__
     return error is not None
 
@@ -225,8 +258,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def publish(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> None:
+def publish(paths: StudyPaths, summary: Summary, tracker: Tracker) -> None:
     """Write the report and upload it to the tracker; safe to repeat at any time."""
     with decorating("the report"):
-        write_report(summarise(list(ledger.records())), paths.folder, tracker.how_to_open)
+        write_report(summary, paths.folder, tracker.how_to_open)
     tracker.publish(paths.folder.local())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +16,14 @@ from tuner.ledger.spent import spent_seconds
 from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
 from tuner.training import metrics, uncertainty
-from tuner.trials.patience import Patience
-from tuner.trials.plan import Proposal, Queue
-from tuner.trials.samplers import build_sampler, num_trials
+from tuner.trials.patience import is_out
+from tuner.trials.plan import Proposal, queue
+from tuner.trials.samplers import num_trials, propose
 
 if TYPE_CHECKING:
     from tuner.config import Search
-    from tuner.ledger.selection import Candidate, TrialRow
+    from tuner.ledger.selection import Candidate
+    from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
 
 TWO_STANDARD_ERRORS = 0.9545
@@ -45,34 +46,27 @@ def search_space(study: Context) -> None:
     """
     if study.ledger.last("searched"):
         return
-    search = study.space.template.search
-    rows = list(study.rows("search").values())
-    if rows and not selection.leaderboard(rows, study.ranking):
-        # If every trial failed, as on a full disk or a broken node, run them all again.
-        for row in rows:
-            row.status = State.RUNNING
+    search, rows = study.space.template.search, list(study.rows("search").values())
     wanted = num_trials(study.space)
     if wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
         )
-    unfinished = [row for row in rows if row.is_unfinished]
-    missing = wanted - (len(rows) - len(unfinished))
+    again = [row for row in rows if row.is_unfinished] or _failed(study, rows)
+    missing = wanted - len(rows) + len(again)
     if missing > 0:
-        again = [
-            Proposal(
-                row.trial_id, "search", row.seed, row.experiment, row.ordinal, row.params,
-                recorded=True,
-            )
-            for row in unfinished
-        ]  # fmt: skip
-        sampler = build_sampler(study.space, rows)
-        patience = Patience(sampler, study.ranking, search, rows)
-        if again or not patience.is_out:
+        known = queue([Proposal.again(row) for row in again])
+
+        def next_trial(trials: Sequence[TrialRow]) -> Proposal | None:
+            is_over = is_out(trials, study.ranking, search)
+            return known(trials) or (None if is_over else propose(study.space, trials))
+
+        if again or not is_out(rows, study.ranking, search):
             budget = _remaining_budget(study, search)
-            study.record("searching")  # a killed run leaves no other sign of when it began
-            study.run_stage("search", Queue(again, then=patience), missing, budget)
-        if patience.is_out:
+            # A killed run leaves no other sign of when it began.
+            study.record("searching", again=[row.trial_id for row in again])
+            study.run_stage("search", next_trial, missing, budget)
+        if is_out(study.rows("search").values(), study.ranking, search):
             study.terminal.say(
                 f"search: ended, {search.patience} trials in a row brought nothing clearly better"
             )
@@ -84,11 +78,21 @@ def search_space(study: Context) -> None:
     study.record("searched", trials=len(study.rows()))
 
 
+def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
+    """Return all trials of a search in which every one failed, as on a broken node; else none."""
+    ended = study.ledger.last("study_end")
+    has_failed = ended is not None and ended["status"] == State.FAILED
+    return rows if has_failed and not selection.leaderboard(rows, study.ranking) else []
+
+
 def _remaining_budget(study: Context, search: Search) -> float | None:
     """Return the seconds of the search's budget that earlier runs of the study have left."""
     if search.budget_seconds is None:
         return None
-    return max(1.0, search.budget_seconds - _spent(study))
+    ended = study.ledger.last("budget_ended")
+    if ended is not None and ended["budget"] == search.budget:
+        return 0.0
+    return search.budget_seconds - _spent(study)
 
 
 def _spent(study: Context) -> float:
@@ -115,7 +119,7 @@ def confirm_best(study: Context) -> None:
     others = _within_budget(study, top, others)
     wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
     if wanted:
-        study.run_stage("confirm", Queue(wanted), len(wanted))
+        study.run_stage("confirm", queue(wanted), len(wanted), known=wanted)
     ids = {row.trial_id for row in top}
     found = selection.candidates(study.rows().values(), study.ranking)
     # What was trained for a fusion alone has a single seed, and was behind in the search.
@@ -159,7 +163,8 @@ def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> 
     standard errors would hardly be given a weight.
     """
     best = {row.model: row for row in reversed(ranked)}
-    others = [best[model] for model in best.keys() - {row.model for row in top}]
+    models = {row.model for row in top}
+    others = [row for model, row in best.items() if model not in models]
     highest, folds = top[0].reached(study.metric), study.space.template.data.num_folds
     return [
         row
@@ -176,11 +181,12 @@ def _within_budget(study: Context, top: list[TrialRow], others: list[TrialRow]) 
     What the winner's score needs always runs. The decision is recorded before it is acted on, so
     a study that resumes keeps to it.
     """
-    before = study.ledger.last("confirming") or _fitting(study, top, others)
-    study.record("confirming", for_fusion=before["for_fusion"], left_out=before["left_out"])
-    for sentence in before["left_out"]:
+    decided = study.ledger.last("confirming")
+    if decided is None:
+        decided = study.record("confirming", **_fitting(study, top, others))
+    for sentence in decided["left_out"]:
         study.terminal.say(f"fusion: {sentence}")
-    return [row for row in others if row.trial_id in before["for_fusion"]]
+    return [row for row in others if row.trial_id in decided["for_fusion"]]
 
 
 def _fitting(study: Context, top: list[TrialRow], others: list[TrialRow]) -> dict[str, list[str]]:
@@ -221,7 +227,7 @@ def _missing_runs(
             if known is None or known.is_unfinished or known.status is State.STOPPED_EARLY:
                 yield Proposal(
                     trial_id, "confirm", seed, row.experiment, ordinal, row.params,
-                    parent_trial=row.trial_id, recorded=known is not None,
+                    parent_trial=row.trial_id,
                 )  # fmt: skip
             ordinal += 1
 

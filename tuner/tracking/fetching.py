@@ -55,7 +55,7 @@ def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise UsageError(
-                f"{reference}: {store.reason(error)}; {_registered(client)}"
+                f"{reference}: {store.reason(error).rstrip('.')}; {_registered(client)}"
             ) from error
         if source is None:
             raise UsageError(f"{reference}: no model was logged there; {_registered(client)}")

@@ -54,7 +54,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
             f"({twin.gap['f1_macro']:+.3f}) with clips of one track in several splits."
         )
     yield from _trust(summary)
-    yield _block(summary.winner.params)
+    yield _block(summary.winner.read_params)
     if summary.registered.reason:
         yield f"Registration: {for_markdown(summary.registered.reason)}"
     if summary.model_address:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.plain_text import for_markdown
 from tuner.errors import decorating
-from tuner.ledger.selection import FUSION, REFIT
+from tuner.ledger import shown_settings
 from tuner.ledger.states import State
 from tuner.ledger.summary import VOTES, summarise
+from tuner.ledger.trial_rows import FUSION, REFIT, unit_of
 from tuner.tracking import shown
 from tuner.tracking.datasets import Data, splits_of, used_by
 from tuner.tracking.note import note
@@ -18,11 +19,14 @@ from tuner.tracking.shown import Run, Status, flat
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
+    from tuner.ledger.shown_settings import Alternatives
 
 MLFLOW_STATUS: dict[str, Status] = {
     State.COMPLETED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.FAILED: "FAILED",
     State.INTERRUPTED: "KILLED",
 }  # fmt: skip
+# Tags that a trial gets at its end, by the unit of its reports.
+TOLD = {"epoch": "best_epoch", "fold": "folds"}
 # Records after which the note is written again.
 NOTED = {"confirmed", "fused", "test", "registered", "ensemble", "leaky_twin", "study_end"}
 
@@ -43,6 +47,7 @@ class Projection:
         space_yaml: The space file as it was read.
         metric: The metric that trials are ranked by.
         maximise: True if larger is better.
+        told: Tag that tells the best epoch of a trial of the search, or how many folds it ran.
     """
 
     def __init__(self) -> None:
@@ -61,6 +66,9 @@ class Projection:
         self._sets: list[Data] = []
         self._baselines: list[Record] = []
         self._tested: Record | None = None
+        self._alternatives: Alternatives = {}
+        self._units: dict[str, str] = {}
+        self.told = TOLD["epoch"]
 
     def apply(self, record: Record) -> None:
         """Take in one record with the method ``on_KIND``; a kind without one changes nothing."""
@@ -90,6 +98,7 @@ class Projection:
     def _study(self, record: Record) -> Run:
         search, study = record["config"]["search"], record["study"]
         self.metric, self.maximise = search["metric"], search["mode"] == "max"
+        self.told = TOLD[unit_of("", record["config"])]
         self.experiment_tags = {
             "mlflow.experiment.primaryMetric.name": self.metric,
             "mlflow.experiment.primaryMetric.greaterIsBetter": str(self.maximise),
@@ -101,6 +110,7 @@ class Projection:
         }  # fmt: skip
         tags = {"study": study, "study_id": study_id(record), "stage": "study"}
         params = shown.as_params(record["settings"])
+        self._alternatives = shown_settings.alternatives(record["settings"])
         return Run(study, record["time_ms"], tags | self._source, params)
 
     def on_features(self, record: Record, parent: Run) -> None:
@@ -145,11 +155,13 @@ class Projection:
             parent = known.tags.get("parent_trial") if known else None
         if trial_id != FUSION:
             tags["configuration"] = origin
+        self._units[trial_id] = unit_of(trial_id, record["config"])
         model = record["config"]["model"]["name"]
         which = "" if trial_id == FUSION else f" {origin.partition('-')[0]}"
         which += f" seed {seed}" if stage == "confirm" else ""
         name = f"{stage}{which} {model}"
-        params = shown.as_params({"model": model, **record["params"]})
+        read = shown_settings.full(record["params"], record["config"], self._alternatives)
+        params = shown.as_params({"model": model, **read})
         repeated = self._repeated(record)
         start_ms = min((run.start_ms for run in repeated), default=record["time_ms"])
         run = self.trials[trial_id] = Run(name, start_ms, tags, params)
@@ -194,7 +206,7 @@ class Projection:
         elif best:
             run.measure(shown.of_best(record, self.metric), time_ms, record["epochs"])
         if best:
-            run.tag("best_epoch", best["epoch"])
+            run.tag(TOLD[self._units[record["trial_id"]]], best["epoch"])
         # Without a final fit, the final run shows what was tested before it.
         shows = (record["trial_id"], run.tags.get("parent_trial"))
         is_final = run.tags["stage"] == "final"

@@ -6,11 +6,11 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TrackingError
-from tuner.ledger.selection import FUSION
 from tuner.ledger.states import State
+from tuner.ledger.trial_rows import FUSION
 from tuner.tracking import registry, version_facts
 from tuner.tracking.example import example_clip
-from tuner.tracking.mlflow_tracker import MlflowTracker, open_tracker
+from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.bundle import BUNDLE
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pipelines.storage import Folder
     from tuner.ledger.journal import Record
+    from tuner.ledger.summary import Registration
+    from tuner.tracking import Tracker
 
 
 def replay(
@@ -55,25 +57,36 @@ def replay(
             raise TrackingError("the store does not take the record; see the warning above")
         num_trials = len({one["trial_id"] for one in records if one["kind"] == "trial"})
         said = [f"runs: the study and {num_trials} trials"]
-        said.append(_register(records, folder.local("model"), name, tracker))
+        if any(record["kind"] == "registered" for record in records):
+            said.append(f"model: {draw_model(records, folder.local('model'), tracker).reason}")
+        else:
+            said.append("model: the study has registered none")
         said.append(f"mlflow: {tracker.how_to_open}")
         return said
 
 
-def _register(records: Sequence[Record], bundle: Path, name: str, tracker: MlflowTracker) -> str:
-    """Register the exported model again; return what happened in a sentence."""
-    kinds = {record["kind"] for record in records}
-    if "registered" not in kinds:
-        return "model: the study has registered none"
-    if not (bundle / BUNDLE).is_file():
-        return f"model: not registered, there is no exported model in {bundle}"
+def draw_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> Registration:
+    """Bring the registered model of a study into the store, or read how it is registered there.
+
+    Args:
+        records: The study's ledger, with its test and the run that shows the tested model.
+        bundle: The exported model.
+        tracker: Tracker that was given the records.
+
+    Raises:
+        TrackingError: The store cannot be used.
+        CheckpointError: The exported model is damaged.
+    """
     tested = next(one for one in reversed(records) if one["kind"] == "test")["trial_id"]
-    trials = {one["trial_id"]: one for one in records if one["kind"] == "trial"}
+    trials = {one["trial_id"] for one in records if one["kind"] == "trial"}
     own = [f"final-{tested}", tested] if tested != FUSION else [FUSION]
     final = next((trial_id for trial_id in own if trial_id in trials), tested)
-    fingerprint = registry.fingerprint_of(bundle)
+    fingerprint = registry.fingerprint_of(bundle) if (bundle / BUNDLE).is_file() else ""
     source = bundle.parents[2] / "features" / fingerprint.partition(" ")[0]
-    example = example_clip(str(source)) if fingerprint and source.is_dir() else b""
+
+    def example() -> bytes:
+        return example_clip(str(source)) if fingerprint and source.is_dir() else b""
+
     facts = version_facts.facts_of(records, fingerprint)
-    done = registry.register(tracker.uri, tracker.run_id(final), bundle, name, facts, example)
-    return f"model: {done.reason}"
+    run_id = None if facts.leak else tracker.run_id(final)
+    return registry.register(tracker.uri, run_id, bundle, facts.study, facts, example)

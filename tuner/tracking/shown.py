@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.ledger.leaky_twin import LEAKY
-from tuner.ledger.selection import REFIT
+from tuner.ledger.trial_rows import REFIT
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record

@@ -8,21 +8,27 @@ import os
 import re
 import shlex
 import sqlite3
+import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 
+from pipelines.errors import StorageFullError
 from pipelines.plain_text import printable
-from tuner.errors import TrackingError
+from tuner.errors import StoreAwayError, TrackingError
+from tuner.tracking import schema
 
 SQLITE = "sqlite:///"
 # By itself, MLflow starts four servers and eight processes for jobs: 3 GB that nobody asks for.
 START_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"
 LOCAL_UI = "http://127.0.0.1:5000"  # the default address of `mlflow ui`
 SCHEMA_TIMEOUT_SECONDS = 60.0  # another process may be creating the schema, which takes 2 s
+DISK_FULL = "database or disk is full"  # SQLite's words
+
+_Result = TypeVar("_Result")
 
 # MLflow's client repeats a request seven times over four minutes. It also repeats the creation of
 # a run, which makes duplicates if only the answer was lost. The tracker retries on its own, and
@@ -94,8 +100,57 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except failures() as error:
-        advice = _advice(uri, error)
-        raise TrackingError(f"tracking store {redact(uri)}: {reason(error)}{advice}") from error
+        if DISK_FULL in str(error) and (file := database_file(uri)):
+            raise StorageFullError(file) from error
+        kind = StoreAwayError if _is_away(uri, error) else TrackingError
+        said = f"tracking store {redact(uri)}: {reason(error)}{_advice(uri, error)}"
+        raise kind(said) from error
+
+
+def _is_away(uri: str, error: Exception) -> bool:
+    """Return True for a failure that passes by itself: of the network, a server, or a lock."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, TimeoutError) or "database is locked" in str(error):
+        return True
+    if uri.startswith(SQLITE) or isinstance(error, ModuleNotFoundError):
+        return False
+    # MLflow gives this code to a request without an answer, and to an answer from 500 on.
+    codes = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return not isinstance(error, MlflowException) or error.error_code in codes
+
+
+def awaited(
+    attempt: Callable[[], _Result],
+    say: Callable[[str], None],
+    wait_seconds: float = 600.0,
+    retry_seconds: float = 10.0,
+) -> _Result:
+    """Return the result of an attempt, repeated while the store is away.
+
+    Args:
+        attempt: Something to do with a store, which can be repeated.
+        say: Takes a sentence for the user.
+        wait_seconds: Longest wait.
+        retry_seconds: Time until the next attempt.
+
+    Raises:
+        TrackingError: The store refuses, or is still away.
+    """
+    deadline, is_said = time.monotonic() + wait_seconds, False
+    while True:
+        try:
+            return attempt()
+        except StoreAwayError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not is_said:
+                say(
+                    f"{error}; waiting for it, at most {wait_seconds / 60:.0f} minutes; to stop, "
+                    "press Ctrl-C, and the same command continues"
+                )
+                is_said = True
+            time.sleep(retry_seconds)
 
 
 def _advice(uri: str, error: Exception) -> str:
@@ -156,18 +211,35 @@ def connect(uri: str) -> Any:
 def _open_database(uri: str) -> None:
     """Check that a database answers, and prepare a SQLite file; MLflow would retry for an hour."""
     import sqlalchemy
-    from mlflow import MlflowClient
 
     file = database_file(uri)
     if file is None:
         sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(f"{file}.lock", timeout=SCHEMA_TIMEOUT_SECONDS)
-    with lock, contextlib.closing(sqlite3.connect(file)) as connection:
+    with filelock.FileLock(f"{file}.lock", timeout=SCHEMA_TIMEOUT_SECONDS):
+        if not file.is_file() or not file.stat().st_size:
+            schema.make(file.resolve(), uri)
         try:
+            _check(file, uri)
+        except failures():
+            if not schema.remake_unfinished(file.resolve(), uri):
+                raise
+            _check(file, uri)
+
+
+def _check(file: Path, uri: str) -> None:
+    """Let MLflow open a SQLite file, with a write-ahead log.
+
+    Raises:
+        OSError: It is damaged or in use.
+    """
+    from mlflow import MlflowClient
+
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.Error as error:
-            raise OSError(f"not a usable database ({error})") from error
-        MlflowClient(uri).search_experiments(max_results=1)
+    except sqlite3.Error as error:
+        raise OSError(f"not a usable database ({error})") from error
+    MlflowClient(uri).search_experiments(max_results=1)

@@ -40,7 +40,7 @@ def views(projection: Projection, parent_run_id: str) -> dict[str, str]:
     searched = _searched(trials)
     seeds = ["metrics.`seeds_mean`", "metrics.`seeds_std`"]
     params = [f"params.`{name}`" for name in searched]
-    shown = [f"metrics.`{best}`", "tags.`best_epoch`", *params, *seeds]
+    shown = [f"metrics.`{best}`", f"tags.`{projection.told}`", *params, *seeds]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.stage = 'search'",
         "orderByKey": f"metrics.`{best}`",

@@ -7,8 +7,6 @@ Rows are ordered by split (train, val, test), and by track within a split.
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +164,8 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
             if not is_whole(folder):
                 if folder.exists():
                     echo(f"{folder} is damaged or of an earlier version: made again", err=True)
-                _write_arrays(source, folder, front_end)
+                with Folder(cache).building(folder.name) as scratch:
+                    _fill(source, scratch, front_end)
     index = read_index(folder)
     return Arrays(
         fingerprint=source.manifest.fingerprint,
@@ -176,19 +175,6 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
         splits={name: SplitRows.span(*ends) for name, ends in index["splits"].items()},
         **{name: np.load(folder / f"{name}.npy") for name in IN_MEMORY},
     )
-
-
-def _write_arrays(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
-    """Write the arrays to a sibling folder, then rename it into place."""
-    building = folder.with_name(f"{folder.name}.building-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
-        _fill(source, building, front_end)
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:

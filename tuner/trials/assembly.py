@@ -14,7 +14,7 @@ from pipelines.store import open_feature_set
 from tuner.config import Experiment
 from tuner.errors import CheckpointError, StudyError
 from tuner.ledger.leaky_twin import LEAKY
-from tuner.ledger.selection import REFIT
+from tuner.ledger.trial_rows import REFIT
 from tuner.models.layers import Classifier
 from tuner.training.array_feed import ArrayFeed, cache_budget
 from tuner.training.arrays import Arrays, DeviceFrontEnd, open_arrays

@@ -14,6 +14,7 @@ from tuner.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipelines.build.ray_watch import OnLoss
     from tuner.config import Resources
 
 # `ray up` writes the cluster's configuration here on the head, where a job's driver runs.
@@ -39,21 +40,30 @@ class Cluster:
     started_here: bool
 
 
-def connect(address: str | None, num_cpus: int | None = None) -> Cluster:
+def connect(
+    address: str | None,
+    num_cpus: int | None = None,
+    on_loss: OnLoss | None = None,
+) -> Cluster:
     """Join a cluster or start one, and count what it has; arguments and errors as `ray_start`'s.
 
     Leave it with ``pipelines.build.ray_start.disconnect``.
     """
-    is_started = ray_start.connect(address, num_cpus)
+    is_started = ray_start.connect(address, num_cpus, on_loss=on_loss)
     import ray
 
-    total = ray.cluster_resources()
+    try:
+        with ray_start.in_words():
+            total, nodes = ray.cluster_resources(), ray.nodes()
+    except BaseException:
+        ray_start.disconnect()
+        raise
     limit = {} if is_started else _autoscaler_limit(BOOTSTRAP_CONFIG.expanduser())
     return Cluster(
         address=ray.get_runtime_context().gcs_address,
         num_cpus=max(total.get("CPU", 0.0), limit.get("CPU", 0.0)),
         num_gpus=max(total.get("GPU", 0.0), limit.get("GPU", 0.0)),
-        num_nodes=sum(node["Alive"] for node in ray.nodes()),
+        num_nodes=sum(node["Alive"] for node in nodes),
         started_here=is_started,
     )
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Self
 
 from tuner.errors import StudyError
+from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
+from tuner.ledger.trial_rows import TrialRow, TrialRows
 from tuner.training.recipe import is_better
+from tuner.trials.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from pipelines.storage import Folder
     from tuner.config import Experiment
-    from tuner.ledger.selection import TrialRow
+    from tuner.ledger.journal import Record
     from tuner.trials.assembly import TrialSpec
 
 REPORTED_PREFIXES = ("train_", "val_")
@@ -34,7 +38,6 @@ class Proposal:
         ordinal: Position in its stage, from 0.
         params: Sampled values by the name of the setting.
         parent_trial: Trial whose configuration this one repeats; None in the search.
-        recorded: True if an earlier run of the study has recorded its start.
     """
 
     trial_id: str
@@ -44,58 +47,28 @@ class Proposal:
     ordinal: int
     params: Mapping[str, Any]
     parent_trial: str | None = None
-    recorded: bool = False
 
-    @property
-    def num_reports(self) -> int:
-        """Reports of the whole trial: folds, or epochs, as in a final fit."""
-        whole = self.experiment
-        return whole.num_epochs if self.stage == "final" else whole.num_reports
-
-
-class Proposer(Protocol):
-    """Source of a stage's trials; samplers and fixed lists of trials alike."""
-
-    def propose(self) -> Proposal | None:
-        """Return the next trial, or None when there are no more."""
-
-    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
-        """Receive the best value that a trial reached, or None if it failed.
-
-        Args:
-            proposal: The trial.
-            value: The value.
-            is_partial: True if it was stopped before its last fold.
-        """
+    @classmethod
+    def again(cls, row: TrialRow) -> Self:
+        """Return the trial of a row, which continues."""
+        return cls(
+            row.trial_id, row.stage, row.seed, row.experiment, row.ordinal, row.params,
+            row.parent_trial,
+        )  # fmt: skip
 
 
-class Queue:
-    """Proposer of given trials in their order, then of another proposer's trials.
+Proposer = Callable[[Sequence[TrialRow]], Proposal | None]
+"""Source of a stage's trials: the next one, given those so far in the order of the ledger.
 
-    Args:
-        proposals: Trials, known beforehand or generated when they are asked for.
-        then: Proposer that takes over; it receives the results of all trials.
+None if there are no more. A sampler is a pure function of the trials: it keeps nothing between
+two calls, so that a study that was interrupted goes on as if it had not been.
+"""
 
-    Attributes:
-        known: The given trials that are known beforehand.
-    """
 
-    def __init__(self, proposals: Iterable[Proposal], then: Proposer | None = None) -> None:
-        self.known = list(proposals) if isinstance(proposals, Sequence) else []
-        self._proposals = iter(proposals)
-        self._then = then
-
-    def propose(self) -> Proposal | None:
-        """Return the next trial, or None when there are no more."""
-        proposal = next(self._proposals, None)
-        if proposal is None and self._then is not None:
-            return self._then.propose()
-        return proposal
-
-    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
-        """Pass the result on."""
-        if self._then is not None:
-            self._then.ended(proposal, value, is_partial)
+def queue(proposals: Iterable[Proposal]) -> Proposer:
+    """Propose given trials in their order."""
+    waiting = iter(proposals)
+    return lambda _trials: next(waiting, None)
 
 
 @dataclass(frozen=True)
@@ -108,8 +81,8 @@ class Plan:
         proposer: Source of the trials.
         num_trials: Largest number of trials to run.
         spec: Makes the specification that the processes of a proposed trial read.
-        record: Writes a ledger record.
-        rows: Trials of the stage from earlier runs, by trial id.
+        record: Writes a ledger record and returns it.
+        records: Records of the stage's trials so far, and those that are of no trial.
         num_tracks: Number of validation tracks; None if unknown.
         early_stopping: True if the experiment's scheduler applies.
         max_epochs: Largest number of epochs of any trial.
@@ -121,8 +94,8 @@ class Plan:
     proposer: Proposer
     num_trials: int
     spec: Callable[[Proposal], TrialSpec]
-    record: Callable[..., Any]
-    rows: Mapping[str, TrialRow] = field(default_factory=dict)
+    record: Callable[..., Record]
+    records: Sequence[Record] = ()
     num_tracks: int | None = None
     early_stopping: bool = False
     max_epochs: int = 1
@@ -132,92 +105,99 @@ class Plan:
 # -- records
 
 
-@dataclass
-class _Running:
-    """A proposed trial and what it has reported so far."""
-
-    proposal: Proposal
-    spec: TrialSpec
-    is_recorded: bool
-    last_epoch: int = 0
-    best: dict[str, Any] | None = None
-    error: str | None = None
-    note: str | None = None
-    has_ended: bool = False
-
-
 class Recorder:
     """Trials of a stage on their way from the proposer to the ledger.
+
+    Whatever decides reads the ledger's records, whether they are of this run or of an earlier one,
+    and what it decides is recorded before anything acts on it.
+
+    Args:
+        plan: Plan of the stage.
+        clock: Returns monotonic seconds.
 
     Attributes:
         fatal: An error that every other trial would meet as well, such as a full disk.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._trials: dict[str, _Running] = {}
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._plan, self._clock = plan, clock
+        search = plan.experiment.search
+        self._metric, self._maximise = search.metric, search.mode == "max"
+        ranking = Ranking(self._metric, self._maximise, plan.num_tracks)
+        name = plan.experiment.scheduler.name if plan.early_stopping else "none"
+        self._scheduler = SCHEDULERS[name](plan.experiment, ranking, plan.max_epochs)
+        self._rows = TrialRows()
+        for record in plan.records:
+            self._rows.take(record)
+            if record["kind"] == "epoch":
+                self._judge(record)
+        self._ends_at = None if plan.budget_seconds is None else clock() + plan.budget_seconds
+        self._budget_has_ended = False
         self.fatal: StudyError | None = None
 
+    def _judge(self, report: Mapping[str, Any]) -> bool:
+        return self._scheduler.take(report["trial_id"], report["epoch"], report["metrics"])
+
+    def _record(self, kind: str, **fields: Any) -> None:
+        self._rows.take(self._plan.record(kind, **fields))
+
+    def is_over(self) -> bool:
+        """Return True after a fatal error, and when the budget has ended, which is recorded."""
+        is_due = self._ends_at is not None and self._clock() >= self._ends_at
+        if is_due and not self._budget_has_ended:
+            self._budget_has_ended = True
+            self._record("budget_ended", budget=self._plan.experiment.search.budget)
+        return self._budget_has_ended or self.fatal is not None
+
     def next_trial(self) -> str | None:
-        """Take a proposal and write what its processes read; returns the trial's id, or None."""
-        proposal = self._plan.proposer.propose()
-        if proposal is None:
-            return None
-        spec = self._plan.spec(proposal)
-        spec.write(self._plan.study)
-        running = self._trials[proposal.trial_id] = _Running(proposal, spec, proposal.recorded)
-        if (row := self._plan.rows.get(proposal.trial_id)) is not None:
-            for epoch, metrics in row.history:
-                self._note_epoch(running, epoch, metrics)
-        return proposal.trial_id
+        """Record a proposal and write what its processes read; returns the trial's id, or None.
 
-    def start(self, trial_id: str) -> None:
-        """Record the start of a trial, once."""
-        running = self._trials[trial_id]
-        if running.is_recorded:
-            return
-        running.is_recorded = True
-        proposal, spec = running.proposal, running.spec
-        self._plan.record(
-            "trial", trial_id=trial_id, stage=spec.stage, ordinal=proposal.ordinal,
-            seed=spec.seed, params=dict(proposal.params),
-            config=spec.experiment.model_dump(mode="json"), parent_trial=proposal.parent_trial,
-            fingerprint=Path(spec.feature_set).name,
-        )  # fmt: skip
+        A trial of an earlier run whose end was decided then ends here, without a process.
+        """
+        while not self.is_over() and (proposal := self._plan.proposer([*self._rows.values()])):
+            trial_id, spec = proposal.trial_id, self._plan.spec(proposal)
+            if (row := self._rows.get(trial_id)) is None:
+                self._record(
+                    "trial", trial_id=trial_id, stage=spec.stage, ordinal=proposal.ordinal,
+                    seed=spec.seed, params=dict(proposal.params),
+                    config=spec.experiment.model_dump(mode="json"),
+                    parent_trial=proposal.parent_trial, fingerprint=Path(spec.feature_set).name,
+                )  # fmt: skip
+            else:
+                row.error = row.note = None
+                if row.is_unfinished and _is_decided(row):
+                    self.end(trial_id)
+                    continue
+            spec.write(self._plan.study)
+            return trial_id
+        return None
 
-    def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Record an epoch, once: a resumed trial repeats the epoch that it resumes from."""
-        running = self._trials[trial_id]
+    def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Record an epoch and the scheduler's verdict; returns True if the trial must stop.
+
+        Each is recorded once: a resumed trial repeats the epoch that it resumes from.
+        """
+        row = self._rows[trial_id]
+        row.note = result.get("note", row.note)
         if error := result.get("error"):
-            running.error = str(error)
-        running.note = result.get("note", running.note)
-        epoch = int(result["epoch"])
-        if running.error is not None or epoch <= running.last_epoch:
-            return
-        metrics = {
-            key: float(value)
-            for key, value in result.items()
-            if (key.startswith(REPORTED_PREFIXES) or key == "lr")
-            and isinstance(value, int | float)
-        }
-        self._note_epoch(running, epoch, metrics)
-        self._plan.record("epoch", trial_id=trial_id, epoch=epoch, metrics=metrics)
-
-    def _note_epoch(self, running: _Running, epoch: int, metrics: dict[str, float]) -> None:
-        """Remember the epoch, and its metrics if the trial keeps the weights of this epoch."""
-        running.last_epoch = epoch
-        search, keep = self._plan.experiment.search, running.spec.experiment.keep
-        if running.best is None or is_better(
-            metrics, running.best["metrics"], search.metric, search.mode == "max", keep
-        ):
-            running.best = {"epoch": epoch, "metrics": metrics}
+            row.error = str(error)
+        elif (epoch := int(result["epoch"])) > _last_epoch(row):
+            metrics = {
+                key: float(value)
+                for key, value in result.items()
+                if (key.startswith(REPORTED_PREFIXES) or key == "lr")
+                and isinstance(value, int | float)
+            }
+            report = {"trial_id": trial_id, "epoch": epoch, "metrics": metrics}
+            self._record("epoch", **report, stop=self._judge(report))
+        return row.must_stop
 
     def end(self, trial_id: str) -> None:
         """Record the end of a trial that completed, was stopped, or diverged."""
-        running = self._trials[trial_id]
-        is_whole = running.last_epoch >= running.proposal.num_reports
+        row = self._rows[trial_id]
         cut = State.INTERRUPTED if self.fatal else State.STOPPED_EARLY
-        self._end(running, State.FAILED if running.error else State.COMPLETED if is_whole else cut)
+        whole = State.COMPLETED if _is_whole(row) else cut
+        self._end(row, State.FAILED if row.error else whole)
 
     def fail(self, trial_id: str, error_text: str) -> None:
         """Record the end of a trial whose process raised an exception or died.
@@ -226,37 +206,50 @@ class Recorder:
             trial_id: The trial.
             error_text: Text of Tune's error file; empty if there is none.
         """
-        self.start(trial_id)  # a process that dies while it starts has not reported its start
-        running = self._trials[trial_id]
-        running.error = reason_of_failure(error_text)
-        is_full = "StorageFullError" in running.error
+        row = self._rows[trial_id]
+        row.error = reason_of_failure(error_text)
+        is_full = "StorageFullError" in row.error
         if is_full:
-            self.fatal = StudyError(running.error.partition(": ")[2])
-        self._end(running, State.INTERRUPTED if is_full else State.FAILED)
+            self.fatal = StudyError(row.error.partition(": ")[2])
+        self._end(row, State.INTERRUPTED if is_full else State.FAILED)
 
     def end_cut_off(self) -> None:
         """Record trials that Tune cut off without a callback: the budget ended, or a disk is full.
 
         Those of a full disk continue when the study does.
         """
-        for running in self._trials.values():
-            # A trial that had not started yet has no record, and will be proposed again.
-            if running.is_recorded and not running.has_ended:
-                if self.fatal is None:
-                    running.note = "; ".join(filter(None, (running.note, BUDGET_ENDED)))
-                self._end(running, State.INTERRUPTED if self.fatal else State.STOPPED_EARLY)
+        cut = State.INTERRUPTED if self.fatal else State.STOPPED_EARLY
+        for row in self._rows.values():
+            if row.is_unfinished and row.status is not cut:
+                if row.status is State.INTERRUPTED:  # in an earlier run, by something else
+                    row.error = row.note = None
+                if self.fatal is None and not _is_decided(row):
+                    row.note = "; ".join(filter(None, (row.note, BUDGET_ENDED)))
+                self.end(row.trial_id)
 
-    def _end(self, running: _Running, status: State) -> None:
-        running.has_ended = True
-        self._plan.record(
-            "trial_end", trial_id=running.proposal.trial_id, status=status,
-            epochs=running.last_epoch, best=running.best, error=running.error, note=running.note,
+    def _end(self, row: TrialRow, status: State) -> None:
+        keep, best = row.experiment.keep, None
+        for epoch, found in row.history:
+            if best is None or is_better(found, best[1], self._metric, self._maximise, keep):
+                best = (epoch, found)
+        self._record(
+            "trial_end", trial_id=row.trial_id, status=status, epochs=_last_epoch(row),
+            best=best and {"epoch": best[0], "metrics": best[1]}, error=row.error, note=row.note,
         )  # fmt: skip
-        value = None
-        if running.error is None and running.best is not None:
-            value = float(running.best["metrics"][self._plan.experiment.search.metric])
-        is_partial = running.last_epoch < running.spec.experiment.data.num_folds
-        self._plan.proposer.ended(running.proposal, value, is_partial)
+
+
+def _last_epoch(row: TrialRow) -> int:
+    return row.history[-1][0] if row.history else 0
+
+
+def _is_whole(row: TrialRow) -> bool:
+    """Return True if a trial has reported all its folds, or epochs, as in a final fit."""
+    whole = row.experiment
+    return _last_epoch(row) >= (whole.num_epochs if row.stage == "final" else whole.num_reports)
+
+
+def _is_decided(row: TrialRow) -> bool:
+    return row.must_stop or _is_whole(row)
 
 
 def reason_of_failure(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Samplers, which propose the trials of a search: one table, each resumed from the ledger."""
+"""Samplers, which propose the trials of a search: one table of functions of the trials so far."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import hashlib
 import json
 import math
 import warnings
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuner.config.ranges import Options, Quantized
-from tuner.trials.plan import Proposal, Queue
+from tuner.trials.plan import Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import optuna
 
     from tuner.config import Sample, Space
     from tuner.config.ranges import Range
-    from tuner.ledger.selection import TrialRow
-    from tuner.trials.plan import Proposer
+    from tuner.ledger.trial_rows import TrialRow
 
 
 def num_trials(space: Space) -> int:
@@ -30,12 +30,8 @@ def num_trials(space: Space) -> int:
     return requested if size is None else min(requested, size)
 
 
-def _first_new(rows: Sequence[TrialRow]) -> int:
-    """Return the first ordinal that earlier runs of the study have not used."""
-    return 1 + max((row.ordinal for row in rows), default=-1)
-
-
-def _proposal(sample: Sample, ordinal: int) -> Proposal:
+def as_proposal(sample: Sample, ordinal: int) -> Proposal:
+    """Return a configuration as a trial of the search, at a position in it."""
     experiment = sample.experiment
     seed = experiment.search.seed
     # The id depends only on the trial's content, so a second proposal has the same id.
@@ -45,7 +41,7 @@ def _proposal(sample: Sample, ordinal: int) -> Proposal:
     return Proposal(trial_id, "search", seed, experiment, ordinal, sample.params)
 
 
-def _independent(space: Space, ordinal: int) -> Sample:
+def draw_random(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
     """Draw a configuration that depends only on the seed of the search and its ordinal.
 
     The first ones have the values of ``search.start``; only what those leave out is drawn.
@@ -55,17 +51,9 @@ def _independent(space: Space, ordinal: int) -> Sample:
     return space.sample(lambda name, leaf: given[name] if name in given else leaf.sample(rng))
 
 
-def random_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
-    """Propose independent draws, those of ``search.start`` first."""
-    ordinals = range(_first_new(rows), num_trials(space))
-    return Queue(_proposal(_independent(space, ordinal), ordinal) for ordinal in ordinals)
-
-
-def grid_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
-    """Propose every combination once, in the order of the file."""
-    samples = list(space.enumerate_grid())
-    ordinals = range(_first_new(rows), num_trials(space))
-    return Queue(_proposal(samples[ordinal], ordinal) for ordinal in ordinals)
+def pick_next(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
+    """Return the next combination, in the order of the file."""
+    return next(islice(space.enumerate_grid(), ordinal, None))
 
 
 def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
@@ -87,7 +75,7 @@ def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
 
 def to_optuna(leaf: Range, value: Any) -> Any:
     """Convert a value of a range to the value that Optuna searches."""
-    return list(leaf.values()).index(value) if isinstance(leaf, Quantized) else value
+    return round((value - leaf.low) / leaf.step) if isinstance(leaf, Quantized) else value
 
 
 def from_optuna(leaf: Range, value: Any) -> Any:
@@ -95,8 +83,8 @@ def from_optuna(leaf: Range, value: Any) -> Any:
     return leaf.values()[value] if isinstance(leaf, Quantized) else value
 
 
-class TpeSampler:
-    """Optuna's tree-structured Parzen estimator, with a space defined by run.
+def draw_tpe(space: Space, trials: Sequence[TrialRow], ordinal: int) -> Sample:
+    """Draw with Optuna's tree-structured Parzen estimator, in a space defined by run.
 
     A conditional block is asked for its alternative first, then only for the ranges of that
     alternative, so the model of each part learns from the trials that had the part. Trials that
@@ -107,154 +95,119 @@ class TpeSampler:
     draws, one family in three would not be among the first ten trials of ten families, and TPE
     hardly proposes what it has never seen. While a trial of ``search.start`` is running, its
     family gets no other.
+    """
+    import optuna.distributions as d
+
+    if ordinal < len(space.start):
+        return draw_random(space, trials, ordinal)
+    study = optuna_study(space, trials, ordinal)
+    if first := _untried(space, trials) or _known_families(space, trials, ordinal):
+        study.enqueue_trial(first)
+    trial = study.ask()
+
+    def choose(path: str, leaf: Range) -> Any:
+        match distribution(leaf):
+            case d.FloatDistribution(low=low, high=high, log=log):
+                return trial.suggest_float(path, low, high, log=log)
+            case d.IntDistribution(low=low, high=high, log=log):
+                return from_optuna(leaf, trial.suggest_int(path, low, high, log=log))
+            case d.CategoricalDistribution(choices=choices):
+                return trial.suggest_categorical(path, choices)
+        raise TypeError(f"no suggestion for {leaf!r}")
+
+    return space.sample(choose)
+
+
+def optuna_study(space: Space, trials: Sequence[TrialRow], ordinal: int) -> optuna.Study:
+    """Return the trials of a search as Optuna knows them, for one draw.
+
+    A trial that was stopped early counts with its best value.
 
     Args:
         space: Space to sample.
-        rows: Search trials of earlier runs; those that are still running count as tried, and
-            their results follow.
-
-    Attributes:
-        optuna_study: The trials as Optuna knows them.
+        trials: Trials of the search, in the order of the ledger.
+        ordinal: Position of the trial that is to be drawn, which has a seed of its own.
     """
-
-    def __init__(self, space: Space, rows: Sequence[TrialRow] = ()) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        search = space.template.search
-        self._space = space
-        self._ordinals = iter(range(_first_new(rows), num_trials(space)))
-        self._asked: dict[int, optuna.trial.Trial] = {}
-        self._running: dict[int, Mapping[str, Any]] = {}  # parameters by ordinal
-        self._untried = {name: list(labels) for name, labels in space.alternatives.items()}
-        # Optuna's default of 10 random trials would be all of a short study.
-        families = max((len(labels) for labels in space.alternatives.values()), default=0)
-        with warnings.catch_warnings():
-            # `group`, which models each alternative's parameters jointly, is experimental; the
-            # version of Optuna is pinned.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                # A resumed study must not draw again what it drew at its start.
-                seed=(search.seed + 1_000_003 * _first_new(rows)) % 2**32,
-                multivariate=True, group=True, constant_liar=True,
-                n_startup_trials=max(3, min(10, search.trials // 3), families),
-            )  # fmt: skip
-        self.optuna_study = optuna.create_study(
-            direction="maximize" if search.mode == "max" else "minimize", sampler=sampler
-        )
-        for row in rows:
-            if row.is_unfinished:
-                self._mark_tried(row.params)
-                self._running[row.ordinal] = row.params
-            else:
-                self._add(row.params, row.value(search.metric))
-
-    def propose(self) -> Proposal | None:
-        """Suggest a value for each range on the way down the space."""
-        import optuna.distributions as d
-
-        ordinal = next(self._ordinals, None)
-        if ordinal is None:
-            return None
-        first = {name: labels[0] for name, labels in self._untried.items() if labels}
-        first = first or self._known_families(ordinal)
-        if ordinal < len(self._space.start):
-            ranges, given = self._space.ranges, _independent(self._space, ordinal).params
-            first = {name: to_optuna(ranges[name], value) for name, value in given.items()}
-        if first:
-            self.optuna_study.enqueue_trial(first)
-        trial = self._asked[ordinal] = self.optuna_study.ask()
-
-        def choose(path: str, leaf: Range) -> Any:
-            match distribution(leaf):
-                case d.FloatDistribution(low=low, high=high, log=log):
-                    return trial.suggest_float(path, low, high, log=log)
-                case d.IntDistribution(low=low, high=high, log=log):
-                    return from_optuna(leaf, trial.suggest_int(path, low, high, log=log))
-                case d.CategoricalDistribution(choices=choices):
-                    return trial.suggest_categorical(path, choices)
-            raise TypeError(f"no suggestion for {leaf!r}")
-
-        sample = self._space.sample(choose)
-        self._mark_tried(sample.params)
-        self._running[ordinal] = sample.params
-        return _proposal(sample, ordinal)
-
-    def ended(self, proposal: Proposal, value: float | None, is_partial: bool = False) -> None:
-        """Tell Optuna; a trial that was stopped early counts with its best value."""
-        self._running.pop(proposal.ordinal, None)
-        if asked := self._asked.pop(proposal.ordinal, None):
-            reached, state = _outcome(value)
-            self.optuna_study.tell(asked, reached, state=state)
-        else:  # a trial that an earlier run of the study started
-            self._add(proposal.params, value)
-
-    def _known_families(self, ordinal: int) -> dict[str, Any]:
-        """Choose alternatives while the first trial of others is running, which may be slow.
-
-        Whether a family deserves a second trial shows when its known good configuration has ended;
-        until then the other slots go to those that have. Empty if that leaves no choice.
-        """
-        start = range(len(self._space.start))
-        waiting = [params for number, params in self._running.items() if number in start]
-        known = {
-            name: [label for label in labels if all(one[name] != label for one in waiting)]
-            for name, labels in self._space.alternatives.items()
-            if waiting
-        }
-        return {name: labels[ordinal % len(labels)] for name, labels in known.items() if labels}
-
-    def _mark_tried(self, params: Mapping[str, Any]) -> None:
-        for name, labels in self._untried.items():
-            if params[name] in labels:
-                labels.remove(params[name])
-
-    def _add(self, params: Mapping[str, Any], value: float | None) -> None:
-        """Add a trial that this object did not propose."""
-        import optuna
-
-        self._mark_tried(params)
-        distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-        searched: dict[str, Any] = {}
-
-        def recall(path: str, leaf: Range) -> Any:
-            distributions[path] = distribution(leaf)
-            searched[path] = to_optuna(leaf, params[path])
-            return params[path]
-
-        self._space.sample(recall)
-        reached, state = _outcome(value)
-        self.optuna_study.add_trial(
-            optuna.trial.create_trial(
-                params=searched, distributions=distributions, value=reached, state=state
-            )
-        )
-
-
-def _outcome(value: float | None) -> tuple[float | None, optuna.trial.TrialState]:
-    """Return the value and state of an ended trial, as Optuna takes them."""
+    import optuna
     from optuna.trial import TrialState
 
-    if value is None or not math.isfinite(value):
-        return None, TrialState.FAIL
-    return value, TrialState.COMPLETE
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    search = space.template.search
+    # Optuna's default of 10 random trials would be all of a short study.
+    families = max((len(labels) for labels in space.alternatives.values()), default=0)
+    with warnings.catch_warnings():
+        # `group`, which models each alternative's parameters jointly, is experimental; the
+        # version of Optuna is pinned.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=(search.seed + 1_000_003 * ordinal) % 2**32,
+            multivariate=True, group=True, constant_liar=True,
+            n_startup_trials=max(3, min(10, search.trials // 3), families),
+        )  # fmt: skip
+    study = optuna.create_study(
+        direction="maximize" if search.mode == "max" else "minimize", sampler=sampler
+    )
+    ranges = space.ranges
+    distributions = {name: distribution(leaf) for name, leaf in ranges.items()}
+    for row in trials:
+        value = row.value(search.metric)
+        reached = value if value is not None and math.isfinite(value) else None
+        ended = TrialState.FAIL if reached is None else TrialState.COMPLETE
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={name: to_optuna(ranges[name], one) for name, one in row.params.items()},
+                distributions={name: distributions[name] for name in row.params},
+                value=reached,
+                state=TrialState.RUNNING if row.is_unfinished else ended,
+            )
+        )
+    return study
 
 
-SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow]], Proposer]] = {
-    "tpe": TpeSampler,
-    "random": random_sampler,
-    "grid": grid_sampler,
+def _untried(space: Space, trials: Sequence[TrialRow]) -> dict[str, Any]:
+    """Return the first alternative of each choice that no trial has; of the choices with one."""
+    found = {
+        name: [label for label in labels if all(row.params[name] != label for row in trials)]
+        for name, labels in space.alternatives.items()
+    }
+    return {name: labels[0] for name, labels in found.items() if labels}
+
+
+def _known_families(space: Space, trials: Sequence[TrialRow], ordinal: int) -> dict[str, Any]:
+    """Choose alternatives while the first trial of others is running, which may be slow.
+
+    Whether a family deserves a second trial shows when its known good configuration has ended;
+    until then the other slots go to those that have. Empty if that leaves no choice.
+    """
+    waiting = [
+        row.params for row in trials if row.is_unfinished and row.ordinal < len(space.start)
+    ]
+    known = {
+        name: [label for label in labels if all(one[name] != label for one in waiting)]
+        for name, labels in space.alternatives.items()
+        if waiting
+    }
+    return {name: labels[ordinal % len(labels)] for name, labels in known.items() if labels}
+
+
+SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int], Sample]] = {
+    "tpe": draw_tpe,
+    "random": draw_random,
+    "grid": pick_next,
 }
-"""Builders by ``search.algorithm`` of the space file."""
+"""By ``search.algorithm`` of the space file: the configuration at a position in the search."""
 
 
-def build_sampler(space: Space, rows: Sequence[TrialRow] = ()) -> Proposer:
-    """Build the sampler that the space file names.
+def propose(space: Space, trials: Sequence[TrialRow]) -> Proposal | None:
+    """Propose the next trial of a search with the sampler that the space file names.
 
     Args:
         space: Space to sample.
-        rows: Search trials of earlier runs, in the order of their start.
+        trials: Trials of the search so far, in the order of the ledger.
     """
+    ordinal = 1 + max((row.ordinal for row in trials), default=-1)
+    if ordinal >= num_trials(space):
+        return None
     # Without a range there is nothing to learn.
     name = space.template.search.algorithm if space.ranges else "random"
-    return SAMPLERS[name](space, rows)
+    return as_proposal(SAMPLERS[name](space, trials, ordinal), ordinal)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tuner.trials.cluster import trials_at_once
 from tuner.trials.plan import Recorder
-from tuner.trials.schedulers import build_scheduler
 from tuner.trials.trial import run_in_process
 from tuner.trials.worker import (
     PLACEMENT_GROUP,
@@ -41,7 +41,7 @@ class _NotSaved:
 
 
 class _Searcher(_NotSaved, Searcher):
-    """Adapter from the stage's proposer to Tune's interface."""
+    """Adapter from the stage's proposals to Tune's interface."""
 
     def __init__(self, recorder: Recorder, study: str) -> None:
         super().__init__()
@@ -61,50 +61,53 @@ class _Searcher(_NotSaved, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Do nothing: the recorder informs the proposer."""
+        """Do nothing: the proposer reads the ledger."""
 
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects, empty."""
         Path(checkpoint_path).touch()
 
 
+class _Verdicts(_NotSaved, FIFOScheduler):
+    """Adapter from recorded verdicts to Tune's interface."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Pass on what a trial reports."""
+        must_stop = self._recorder.report(_name_of(trial), result)
+        return str(TrialScheduler.STOP if must_stop else TrialScheduler.CONTINUE)
+
+
 class _Events(_NotSaved, tune.Callback, tune.Stopper):
-    """Forwarder of Tune's events to the recorder, which ends the stage after a fatal error."""
+    """Forwarder of Tune's events to the recorder, which ends the stage."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Pass on that a trial has started."""
-        self._recorder.start(trial.config["trial_id"])
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
-    ) -> None:
-        """Pass on what a trial reports."""
-        self._recorder.report(trial.config["trial_id"], result)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         """Pass on that a trial has ended or was stopped."""
         _free_workers(trial)
-        self._recorder.end(trial.config["trial_id"])
+        self._recorder.end(_name_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Pass on why a trial failed."""
         _free_workers(trial)
         path = Path(trial.error_file) if trial.error_file else None
         text = path.read_text() if path is not None and path.exists() else ""
-        self._recorder.fail(trial.config["trial_id"], text)
+        self._recorder.fail(_name_of(trial), text)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Stop no single trial; that is the scheduler's task."""
         return False
 
     def stop_all(self) -> bool:
-        """Return True after an error that every other trial would meet as well."""
-        return self._recorder.fatal is not None
+        """Return True if the stage is over."""
+        return self._recorder.is_over()
 
 
 def _name_of(trial: Trial) -> str:
@@ -143,12 +146,11 @@ def run(plan: Plan, cluster: Cluster) -> None:
             _trainable(plan.experiment),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(recorder, str(plan.study)),
-                scheduler=build_scheduler(plan),
+                scheduler=_Verdicts(recorder),
                 num_samples=plan.num_trials,
                 max_concurrent_trials=trials_at_once(cluster, plan.experiment.resources),
                 # Starting a process and importing torch takes most of a short trial.
                 reuse_actors=plan.experiment.resources.workers == 1,
-                time_budget_s=plan.budget_seconds,
                 trial_dirname_creator=_name_of,
                 trial_name_creator=_name_of,
             ),

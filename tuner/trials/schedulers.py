@@ -1,51 +1,74 @@
-"""Schedulers, which stop weak trials early: one table, each rebuilt from the ledger."""
+"""Schedulers, which stop weak trials early: one table of functions of the reports so far."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-
-from tuner.ledger.selection import Ranking
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ray.tune.experiment import Trial
-
-    from tuner.ledger.selection import TrialRow
-    from tuner.trials.plan import Plan
+    from tuner.config import Experiment
+    from tuner.ledger.selection import Ranking
 
 
-class LedgerAsha(ASHAScheduler):
-    """ASHA that rebuilds its rungs from the ledger.
+class Scheduler(Protocol):
+    """Judge of the trials of a stage, who knows them from their reports alone."""
 
-    Tune does not save the rungs of a scheduler, so a resumed study would compare its first trials
-    with nothing. Trials that have ended are replayed at once. A trial that continues is replayed
-    when Tune adds it, because Tune gives it a new id.
+    def take(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Take in a report, each once, in the order of the ledger; return True to stop the trial.
+
+        Args:
+            trial_id: The trial.
+            epoch: Its number of epochs, or of folds, so far.
+            metrics: What it measured.
+        """
+
+
+class NoStop:
+    """Scheduler that lets every trial run to its end."""
+
+    def take(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Return False."""
+        return False
+
+
+class Asha:
+    """Asynchronous successive halving, which stops a trial at a rung or lets it go on at once.
+
+    At each rung a trial is compared with those that reached the rung before it, and stops if it
+    is not in their best ``1 / factor``. A trial at its last epoch ends on its own. Li et al., A
+    system for massively parallel hyperparameter tuning, 2020 (arXiv 1810.05934), as Ray's
+    ``ASHAScheduler`` stops trials with one bracket.
+
+    Args:
+        ranking: Order of the trials.
+        grace: Epoch of the first rung.
+        factor: Ratio of two rungs.
+        max_epochs: Largest number of epochs of any trial; all rungs are below it.
     """
 
-    def __init__(self, rows: Mapping[str, TrialRow], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._rows = rows
-        for row in rows.values():
-            if not row.is_unfinished:
-                self._replay(self._brackets[0], SimpleNamespace(trial_id=row.trial_id), row)
+    def __init__(self, ranking: Ranking, grace: int, factor: int, max_epochs: int) -> None:
+        self._ranking, self._factor = ranking, factor
+        self._rungs: dict[int, dict[str, float]] = {}  # values by trial
+        while grace < max_epochs:
+            self._rungs[grace] = {}
+            grace *= factor
 
-    def _replay(self, bracket: Any, trial: Any, row: TrialRow) -> None:
-        for epoch, metrics in row.history:
-            bracket.on_result(trial, epoch, self._metric_op * metrics[self._metric])
+    def take(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Compare the trial with the others at the highest rung that it has reached."""
+        reached = max((rung for rung in self._rungs if rung <= epoch), default=None)
+        if reached is None or trial_id in (known := self._rungs[reached]):
+            return False
+        value = metrics[self._ranking.metric] * (1 if self._ranking.maximise else -1)
+        cutoff = np.percentile([*known.values()], 100 * (1 - 1 / self._factor)) if known else value
+        known[trial_id] = value
+        return bool(value < cutoff)
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Replay what the trial reported in earlier runs."""
-        super().on_trial_add(tune_controller, trial)
-        if (row := self._rows.get(trial.config["trial_id"])) is not None:
-            self._replay(self._trial_info[trial.trial_id], trial, row)
 
-
-class FoldRace(FIFOScheduler):
-    """Stops a trial after a fold in which it is clearly behind; rebuilt from the ledger.
+class FoldRace:
+    """Stops a trial after a fold in which it is clearly behind.
 
     A trial continues while its mean over the folds so far is within one standard error of the best
     mean over the same folds. Rungs that keep a fixed share would stop most trials of a good family
@@ -53,57 +76,31 @@ class FoldRace(FIFOScheduler):
     1993.
 
     Args:
-        rows: Trials of earlier runs.
         ranking: Order of the trials.
         num_folds: Number of folds.
     """
 
-    def __init__(self, rows: Mapping[str, TrialRow], ranking: Ranking, num_folds: int) -> None:
-        super().__init__()
+    def __init__(self, ranking: Ranking, num_folds: int) -> None:
         self._ranking, self._num_folds = ranking, num_folds
         self._means: dict[int, dict[str, float]] = {}  # by fold and trial
-        for row in rows.values():
-            for fold, metrics in row.history:
-                self._means.setdefault(fold, {})[row.trial_id] = metrics[ranking.metric]
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def take(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Compare the trial with the others after the same number of folds."""
-        if result.get("error"):  # its value is no mean over folds, and it ends on its own
-            return str(TrialScheduler.CONTINUE)
-        fold, mean = int(result["epoch"]), float(result[self._ranking.metric])
-        means = self._means.setdefault(fold, {})
-        means[trial.config["trial_id"]] = mean
-        is_behind = self._ranking.is_behind(mean, [*means.values()], fold / self._num_folds)
-        stops = is_behind and fold < self._num_folds
-        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
+        means = self._means.setdefault(epoch, {})
+        mean = means[trial_id] = metrics[self._ranking.metric]
+        is_behind = self._ranking.is_behind(mean, [*means.values()], epoch / self._num_folds)
+        return is_behind and epoch < self._num_folds
 
 
-def _asha(plan: Plan) -> TrialScheduler:
-    scheduler, search = plan.experiment.scheduler, plan.experiment.search
-    if num_folds := plan.experiment.data.num_folds:
-        ranking = Ranking(search.metric, search.mode == "max", plan.num_tracks)
-        return FoldRace(plan.rows, ranking, num_folds)
-    return LedgerAsha(
-        plan.rows,
-        time_attr="epoch",
-        metric=search.metric,
-        mode=search.mode,
-        grace_period=scheduler.grace_epochs,
-        max_t=max(plan.max_epochs, scheduler.grace_epochs),
-        reduction_factor=scheduler.reduction_factor,
-        # A trial at its last epoch ends on its own, as completed.
-        stop_last_trials=False,
-    )
+def _asha(experiment: Experiment, ranking: Ranking, max_epochs: int) -> Scheduler:
+    if num_folds := experiment.data.num_folds:
+        return FoldRace(ranking, num_folds)
+    scheduler = experiment.scheduler
+    return Asha(ranking, scheduler.grace_epochs, scheduler.reduction_factor, max_epochs)
 
 
-SCHEDULERS: dict[str, Callable[[Plan], TrialScheduler]] = {
+SCHEDULERS: dict[str, Callable[[Experiment, Ranking, int], Scheduler]] = {
     "asha": _asha,
-    "none": lambda _plan: FIFOScheduler(),
+    "none": lambda *_: NoStop(),
 }
-"""Builders by ``scheduler.name`` of the space file."""
-
-
-def build_scheduler(plan: Plan) -> TrialScheduler:
-    """Build the scheduler of a stage; without early stopping, every trial runs to its end."""
-    name = plan.experiment.scheduler.name if plan.early_stopping else "none"
-    return SCHEDULERS[name](plan)
+"""Builders by ``scheduler.name`` of the space file, of experiment, ranking and most epochs."""

@@ -8,9 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipelines.build import ray_start
 from pipelines.storage import Folder
 from tuner.training.sync_norm import synchronise_norms
 from tuner.trials.assembly import TrialSpec
+from tuner.trials.process_group import torch_config
 from tuner.trials.trial import name_process, pick_device, train
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from tuner.config import Resources
 
-COLLECTIVE_TIMEOUT_SECONDS = 300
 # Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
 TRAIN_SCRATCH = "train"  # folder of Ray Train's own files, below the study's
@@ -83,7 +84,7 @@ def run_on_workers(config: dict[str, str]) -> None:
         config: ``study`` (address of its folder) and ``trial_id``.
     """
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
     study = Folder.at(config["study"])
@@ -93,9 +94,7 @@ def run_on_workers(config: dict[str, str]) -> None:
     TorchTrainer(
         _train_on_worker,
         train_loop_config=dict(config),
-        torch_config=TorchConfig(
-            backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
-        ),
+        torch_config=torch_config("nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=use_gpu,
@@ -134,6 +133,8 @@ def free_leftover_groups() -> None:
 
     A trial that a time budget ends while its workers start has not reported its group yet.
     """
+    if ray_start.loss():
+        return
     import ray
     from ray.util.placement_group import placement_group_table
 

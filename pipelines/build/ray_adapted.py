@@ -1,0 +1,93 @@
+"""What Ray 2.60 has no settings for while it starts: sessions, signals, interfaces, output."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from pipelines.build.ray_watch import processes_to_watch
+
+if TYPE_CHECKING:
+    import subprocess
+
+
+@contextmanager
+def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterator[None]:
+    """Start Ray's processes in sessions of their own, and keep its hands off our signals.
+
+    Ctrl-C and `timeout` signal a whole process group. Ray's control store would die before its
+    driver, which then waits for it for a minute, and Ray would replace the SIGTERM handler. When
+    one of its processes dies, a thread of Ray's prints pages of its log on stdout. A newer version
+    needs another look at all of them.
+
+    Args:
+        started: Gets the processes.
+        on_loopback: True if Ray may listen on 127.0.0.1 only. It ignores that address as an
+            argument, and uses it itself where it does not support clusters (macOS).
+    """
+    from ray._private import ray_constants, services, utils, worker
+
+    popen = services.ConsolePopen
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] = popen(*args, start_new_session=True, **options)
+        started.append(process)
+        return process
+
+    def if_alive(function: Callable[..., Any]) -> Callable[..., Any]:
+        # Ray waits half a minute for a node that died while it started, and ends this process if
+        # it cannot register with it.
+        def call(*args: Any, **options: Any) -> Any:
+            for name, process in processes_to_watch(started).items():
+                if process.poll() is not None:
+                    raise OSError(f"Ray's {name} died")
+            return function(*args, **options)
+
+        return call
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (services, "ConsolePopen", start),
+        (utils, "set_sigterm_handler", lambda _handler: None),
+        (services, "get_node", if_alive(services.get_node)),
+        (worker, "connect", _silent_in_c(if_alive(worker.connect))),
+        (worker, "listen_error_messages", lambda *_: None),
+    ]
+    if on_loopback:
+        replaced.append((ray_constants, "ENABLE_RAY_CLUSTER", False))
+    try:
+        with ExitStack() as stack:
+            for module, name, value in replaced:
+                stack.enter_context(mock.patch.object(module, name, value))
+            yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            # Ray's compiled part has taken SIGTERM, to print the stack and abort 3 s later.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+
+
+def _silent_in_c(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a function with C's ``stderr`` at /dev/null; Python's own, and the descriptor, stay.
+
+    The compiled part of Ray in this process logs errors to the ``stderr`` that it finds when it
+    connects, besides its own files. Its log level has a line on the terminal as well.
+    """
+
+    def call(*args: Any, **options: Any) -> Any:
+        libc = ctypes.CDLL(None)
+        libc.fopen.restype = ctypes.c_void_p
+        try:
+            stream = ctypes.c_void_p.in_dll(libc, "stderr")
+        except ValueError:  # another C library
+            return function(*args, **options)
+        before, stream.value = stream.value, libc.fopen(b"/dev/null", b"w")
+        try:
+            return function(*args, **options)
+        finally:
+            stream.value = before
+
+    return call

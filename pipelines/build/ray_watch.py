@@ -1,0 +1,170 @@
+"""Watch the Ray that this process is connected to, and say in words how it was lost."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+
+# RFC 9113, 3.4 and 6.5: a client's first bytes with empty settings, and the type of the frame that
+# every server sends first.
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+HTTP2_SETTINGS = b"\x04"
+# Ray itself tries for more than two minutes to reach a port that nobody listens on.
+ANSWER_TIMEOUT_SECONDS = 5.0
+
+LOOK_SECONDS = 0.25
+# A server that does not answer so many times in a row is lost: after 8 to 10 s if it is silent,
+# after 2 s if nobody listens. A loaded machine answers within fractions of a second.
+KNOCK_SECONDS, KNOCK_TIMEOUT_SECONDS, NUM_KNOCKS = 1.0, 2.5, 3
+FULL_BYTES = 8_000_000  # less room than this in a folder that Ray writes to is none
+SHARED_MEMORY = "/dev/shm"
+
+
+OnLoss = Callable[[str, bool], None]
+
+
+class Watch:
+    """A thread that watches Ray's control store and this node's raylet.
+
+    Args:
+        started: Ray's processes if they are children of this one, by what they are.
+        doors: Addresses that answer while Ray lives, by what is there.
+        folder: Folder of Ray's logs on this machine.
+        on_loss: Called once, with a sentence and True if Ray was started here.
+
+    Attributes:
+        lost: How Ray was lost; empty while it lives.
+    """
+
+    def __init__(
+        self,
+        started: Mapping[str, subprocess.Popen[bytes]],
+        doors: Mapping[str, str],
+        folder: str,
+        on_loss: OnLoss,
+    ) -> None:
+        self._started, self._doors, self._folder = started, doors, folder
+        self._on_loss = on_loss
+        self.lost = ""
+        self._telling = threading.Lock()
+        self._oom_kills = oom_kills()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="ray watch", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+
+    def look(self) -> str:
+        """Return how Ray was lost, if a process has died or nobody listens; else an empty text."""
+        for name, process in self._started.items():
+            if (code := process.poll()) is not None:
+                return f"Ray's {name} died ({self._reason(code)}); its logs: {self._folder}"
+        for name, address in () if self._started else self._doors.items():
+            if not _answers(address):
+                return self._silent(name)
+        return ""
+
+    def tell(self, lost: str) -> None:
+        """Say that Ray is lost, which ends the watch."""
+        with self._telling:
+            is_first, self.lost = not self.lost, self.lost or lost
+        self.close()
+        if is_first:
+            self._on_loss(lost, bool(self._started))
+
+    def _watch(self) -> None:
+        failed = dict.fromkeys(self._doors, 0)
+        next_knock = 0.0
+        while not self._closed.wait(LOOK_SECONDS):
+            lost = self.look() if self._started else ""
+            if not lost and time.monotonic() > next_knock:
+                next_knock = time.monotonic() + KNOCK_SECONDS
+                for name, address in self._doors.items():
+                    failed[name] = 0 if _answers(address) else failed[name] + 1
+                    if failed[name] == NUM_KNOCKS:
+                        lost = self._silent(name)
+            if lost and not self._closed.is_set():
+                self.tell(lost)
+
+    def _silent(self, name: str) -> str:
+        logs = f"; its logs: {self._folder}" if self._started else ""
+        return f"Ray's {name} at {self._doors[name]} does not answer any more{logs}"
+
+    def _reason(self, code: int) -> str:
+        """Return why a process of Ray ended, as far as this machine tells."""
+        if oom_kills() > self._oom_kills:
+            return "this machine ran out of memory, and the kernel ended processes"
+        for folder in (SHARED_MEMORY, self._folder):
+            with suppress(OSError):
+                if shutil.disk_usage(folder).free < FULL_BYTES:
+                    return f"{folder} is full"
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"exit code {code}"
+
+
+def processes_to_watch(
+    started: Sequence[subprocess.Popen[bytes]],
+) -> dict[str, subprocess.Popen[bytes]]:
+    """Return the processes of a Ray without which nothing works, by what they are."""
+    names = {"gcs_server": "control store", "raylet": "raylet"}
+    return {
+        names[file]: one
+        for one in started
+        if isinstance(one.args, list) and (file := Path(str(one.args[0])).name) in names
+    }
+
+
+def oom_kills() -> int:
+    """Return how many processes Linux has ended for lack of memory since it started."""
+    with suppress(OSError):
+        if found := re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE):
+            return int(found[1])
+    return 0
+
+
+def _answers(address: str) -> bool:
+    try:
+        expect_listener(address, KNOCK_TIMEOUT_SECONDS)
+    except OSError:
+        return False
+    return True
+
+
+def expect_listener(address: str, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
+    """Check within seconds that a server of Ray, which speaks HTTP/2, listens at ``host:port``.
+
+    Raises:
+        ValueError: The address is invalid.
+        OSError: Nothing or something else listens there, or the host is unknown; a TimeoutError
+            if it does not answer in time.
+    """
+    if "://" in address:
+        raise ValueError(
+            "Ray's client protocol cannot run a study; write host:port of the control store, or "
+            "submit the command to the cluster with `ray job submit`"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("expected host:port, auto or local")
+    target = (host.strip("[]"), int(port))
+    with socket.create_connection(target, timeout=timeout_seconds) as link:
+        link.sendall(HTTP2_GREETING)
+        try:
+            answer = link.recv(9)
+        except TimeoutError:
+            answer = b""
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise OSError("what listens there does not answer as Ray's control store does")

@@ -1,0 +1,1 @@
+"""Random kills of a small study's processes, and what must hold afterwards."""
