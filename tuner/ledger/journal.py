@@ -181,6 +181,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._log: Log | None = None
         self._records, self._good_bytes = _read(study)
+        self._newest = {record["kind"]: record for record in self._records}
         now_ms = self._clock_ms()
         newest_ms = self._records[-1]["time_ms"] if self._records else now_ms
         self._behind_ms = max(0, newest_ms - now_ms)
@@ -210,6 +211,7 @@ class Ledger:
             self._log.truncate(self._good_bytes)
         self._log.append(_encode(record))
         self._records.append(record)
+        self._newest[kind] = record
         return record
 
     def end_lost_run(self) -> None:
@@ -229,7 +231,7 @@ class Ledger:
 
     def last(self, kind: str) -> Record | None:
         """Return the newest record of a kind, or None."""
-        return next((r for r in reversed(self._records) if r["kind"] == kind), None)
+        return self._newest.get(kind)
 
     def close(self) -> None:
         """Close the file; the records stay readable."""
