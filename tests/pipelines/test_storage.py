@@ -185,7 +185,7 @@ def test_json_that_was_changed_is_refused_and_that_without_a_checksum_is_read(
     folder.write_text("x.json", text.replace("\n", "\r\n "))  # only its form
     assert folder.read_json("x.json") == value
     folder.write_text("x.json", text.replace("0.1", "0.2"))
-    with pytest.raises(ValueError, match="`checksum`.*damaged.*changed by hand"):
+    with pytest.raises(ValueError, match=r"`checksum`.*damaged.*changed by hand"):
         folder.read_json("x.json")
     folder.write_text("x.json", '{"rate": 0.2}')
     assert folder.read_json("x.json") == {"rate": 0.2}
