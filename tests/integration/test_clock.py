@@ -32,9 +32,11 @@ STEPS = [
 SITE = """
 import mmap, os, struct, time
 ahead = mmap.mmap(os.open(os.environ["AHEAD"], os.O_RDONLY), 8, prot=mmap.PROT_READ)
-seconds, nanoseconds = time.time, time.time_ns
-time.time = lambda: seconds() + struct.unpack("q", ahead[:8])[0]
-time.time_ns = lambda: nanoseconds() + 10**9 * struct.unpack("q", ahead[:8])[0]
+def stepped_ns(now_ns=time.time_ns):
+    return now_ns() + 10**9 * struct.unpack("q", ahead[:8])[0]
+def stepped():  # a function with a name, which can be pickled
+    return stepped_ns() / 1e9
+time.time, time.time_ns = stepped, stepped_ns
 """
 
 

@@ -131,6 +131,7 @@ class Recorder:
             self._rows.take(record)
             if record["kind"] == "epoch":
                 self._judge(record)
+        self._trials = [*self._rows.values()]  # not copied for each of thousands of proposals
         self._ends_at = None if plan.budget_seconds is None else clock() + plan.budget_seconds
         self._budget_has_ended = False
         self.fatal: StudyError | None = None
@@ -154,7 +155,7 @@ class Recorder:
 
         A trial of an earlier run whose end was decided then ends here, without a process.
         """
-        while not self.is_over() and (proposal := self._plan.proposer([*self._rows.values()])):
+        while not self.is_over() and (proposal := self._plan.proposer(self._trials)):
             trial_id, spec = proposal.trial_id, self._plan.spec(proposal)
             if (row := self._rows.get(trial_id)) is None:
                 self._record(
@@ -163,6 +164,7 @@ class Recorder:
                     config=spec.experiment.model_dump(mode="json"),
                     parent_trial=proposal.parent_trial, fingerprint=Path(spec.feature_set).name,
                 )  # fmt: skip
+                self._trials.append(self._rows[trial_id])
             else:
                 row.error = row.note = None
                 if row.is_unfinished and _is_decided(row):
