@@ -36,7 +36,7 @@ def drawn() -> dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
     """Parameters, experiment and settings of a trial of each alternative."""
     space = loads(SPACE)
     sampler = random_sampler(space)
-    found = {}
+    found: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {}
     while len(found) < 4:
         proposal = sampler.propose()
         assert proposal is not None

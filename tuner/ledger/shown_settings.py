@@ -98,7 +98,7 @@ def in_short(
 
 def setting_of(name: str, params: Mapping[str, Any]) -> str:
     """Return the setting of a parameter: its name without the labels of alternatives."""
-    for choice, label in reversed(params.items()):
+    for choice, label in reversed(list(params.items())):
         if f"{name}.".startswith(inside := f"{choice}.{label}."):
             name = f"{choice}.{name[len(inside) :]}".rstrip(".")
     return name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tuner.errors import StudyError
-from tuner.ledger import selection
+from tuner.ledger import candidates, selection
 from tuner.ledger.pace import searched_seconds
 from tuner.ledger.states import State
 from tuner.training import metrics, uncertainty
@@ -19,7 +19,8 @@ from tuner.trials.samplers import build_sampler, num_trials
 
 if TYPE_CHECKING:
     from tuner.config import Search
-    from tuner.ledger.selection import Candidate, TrialRow
+    from tuner.ledger.candidates import Candidate
+    from tuner.ledger.selection import TrialRow
     from tuner.study.context import Context
 
 TWO_STANDARD_ERRORS = 0.9545
@@ -109,7 +110,7 @@ def confirm_best(study: Context) -> None:
     if wanted:
         study.run_stage("confirm", Queue(wanted), len(wanted))
     ids = {row.trial_id for row in top}
-    found = selection.candidates(study.rows().values(), study.ranking)
+    found = candidates.candidates(study.rows().values(), study.ranking)
     # What was trained for a fusion alone has a single seed, and was behind in the search.
     found.sort(key=lambda one: one.trial_id not in ids)
     if not found or found[0].trial_id not in ids:
@@ -123,7 +124,7 @@ def confirm_best(study: Context) -> None:
         top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
         winner={
             "trial_id": winner.trial_id,
-            "run_trial_id": selection.best_run(winner, study.ranking).trial_id,
+            "run_trial_id": candidates.best_run(winner, study.ranking).trial_id,
         },
     )
     reached = (
