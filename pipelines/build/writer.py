@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pipelines.storage import Folder
+    from pipelines.store import FeatureSet
     from pipelines.verdicts import Verdict
 
 # A row group is held in memory while writing, and a reader takes one at a time.
@@ -172,9 +173,10 @@ def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
     pyarrow.parquet.write_table(table, folder.local(TRACKS), compression="zstd")
 
 
-def first_rejects(folder: Folder, number: int = 3) -> list[str]:
+def first_rejects(feature_set: FeatureSet, number: int = 3) -> list[str]:
     """Return the first rejected tracks of a feature set, each with the reason in words."""
-    rows = csv.DictReader(io.StringIO(folder.read_text(REJECTS)))
+    text = (feature_set.path / REJECTS).read_text(encoding="utf-8")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     return [f"{row['path']}: {row['detail']}" for row in itertools.islice(rows, number)]
 
 
