@@ -9,7 +9,6 @@ maps, temporary files) do not belong to the storage and use ``Path``.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import shutil
 import uuid
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipelines import checked_json
 from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
 
 WRITING, BUILDING, OLD = ".writing-", ".building-", ".old-"  # prefixes of what is not whole yet
@@ -89,8 +89,8 @@ class Folder:
         return self.read_bytes(name).decode()
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file; raise ``ValueError`` if it is not JSON, else as ``read_bytes``."""
-        return json.loads(self.read_bytes(name))
+        """Read a JSON file; raise ``ValueError`` if it is damaged, else as ``read_bytes``."""
+        return checked_json.from_bytes(self.read_bytes(name))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -127,8 +127,8 @@ class Folder:
         self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file with the guarantees and errors of ``writing``."""
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False))
+        """Write a JSON file, with a checksum, and the guarantees and errors of ``writing``."""
+        self.write_text(name, checked_json.as_text(value))
 
     def remove_scratch(self) -> None:
         """Remove what killed processes were writing here and below, under their lock."""

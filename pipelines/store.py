@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +126,10 @@ def read_manifest(folder: Folder) -> Manifest:
             "run the build again"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{folder / MANIFEST} cannot be read: {error}") from error
+        raise StoreError(
+            f"{folder / MANIFEST} cannot be read: {error}; delete {folder}, and the same command "
+            "builds it again"
+        ) from error
     version = data.get("version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
         raise StoreError(
@@ -137,12 +139,10 @@ def read_manifest(folder: Folder) -> Manifest:
     try:
         return Manifest.model_validate(data)
     except ValueError as error:
-        raise StoreError(f"{folder / MANIFEST} is damaged: {in_words(error)}") from error
-
-
-def manifest_text(manifest: Manifest) -> str:
-    """Return the content of manifest.json."""
-    return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        raise StoreError(
+            f"{folder / MANIFEST} is damaged: {in_words(error)}; delete {folder}, and the same "
+            "command builds it again"
+        ) from error
 
 
 TRACKS = "tracks.parquet"
@@ -163,9 +163,14 @@ class FeatureSet:
         return self.folder.local()
 
     def tracks(self) -> pyarrow.Table:
-        """Read the table of tracks: id, path, label, group, split and verdict of each file."""
+        """Read the table of tracks: id, path, label, group, split and verdict of each file.
+
+        Raises:
+            StoreError: It is damaged.
+        """
         import pyarrow.parquet
 
+        self.check(TRACKS)
         return pyarrow.parquet.read_table(self.folder.local(TRACKS))
 
     def parts(self, split: Split) -> list[PartFile]:
@@ -196,21 +201,33 @@ class FeatureSet:
             StoreError: Something is missing or differs; the text lists all of it.
         """
         manifest = self.manifest
-        wanted: list[tuple[str, int, int | None, str | None]] = [
-            (part.path, part.rows, part.bytes, part.digest) for part in manifest.parts
-        ]
-        for name in (TRACKS, DECODED):
-            wanted.append((name, manifest.tracks.listed, None, manifest.tables.get(name)))
+        wanted = [(part.path, part.rows, part.bytes, part.digest) for part in manifest.parts]
         faults = [fault for file in wanted if (fault := self._fault(*file, digests))]
+        faults += [fault for name in (TRACKS, DECODED) if (fault := self._table(name, digests))]
         for split in SPLITS:
             rows = sum(part.rows for part in self.parts(split))
             if rows != manifest.clips[split]:
                 faults.append(f"{split}: {rows} rows, expected {manifest.clips[split]}")
+        self._refuse(faults)
+
+    def check(self, table: str) -> None:
+        """Check every byte of a table, ``TRACKS`` or ``DECODED``.
+
+        Raises:
+            StoreError: It is missing or differs from what was written.
+        """
+        self._refuse([fault] if (fault := self._table(table, digests=True)) else [])
+
+    def _refuse(self, faults: list[str]) -> None:
         if faults:
             raise StoreError(
-                f"the feature set {self.folder} is damaged; build it again with --verify:\n"
-                + "\n".join(f"  {fault}" for fault in faults)
+                f"the feature set {self.folder} is damaged; delete the folder, and the same "
+                "command builds it again:\n" + "\n".join(f"  {fault}" for fault in faults)
             )
+
+    def _table(self, name: str, digests: bool) -> str | None:
+        manifest = self.manifest
+        return self._fault(name, manifest.tracks.listed, None, manifest.tables.get(name), digests)
 
     def _fault(
         self, name: str, rows: int, size: int | None, digest: str | None, digests: bool
@@ -220,14 +237,15 @@ class FeatureSet:
         path = self.folder.local(name)
         try:
             found_size = path.stat().st_size
+            if digests and file_digest(path) != digest:
+                return f"{name}: its bytes are not those that were written"
             found_rows = pyarrow.parquet.read_metadata(path).num_rows
-            changed = digests and file_digest(path) != digest
-        except (OSError, pyarrow.ArrowInvalid) as error:
+        except (OSError, pyarrow.ArrowException) as error:
             return f"{name}: {error}"
         if found_rows != rows or size not in (None, found_size):
             wanted = f"{rows} rows" if size is None else f"{rows} rows in {size} bytes"
             return f"{name}: {found_rows} rows in {found_size} bytes, expected {wanted}"
-        return f"{name}: its bytes are not those that were written" if changed else None
+        return None
 
 
 def open_feature_set(folder: Folder) -> FeatureSet:

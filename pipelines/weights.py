@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
+        if zipfile.is_zipfile(file) and (name := zipfile.ZipFile(file).testzip()):
+            raise ValueError(f"the checksum of {name} differs")  # torch does not compare them
         # Published files of torchaudio and timm have this format only.
         state: Any = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
         if not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):

@@ -25,7 +25,6 @@ from pipelines.store import (
     PartFile,
     Reason,
     file_digest,
-    manifest_text,
     open_feature_set,
 )
 from pipelines.verdicts import Verdict, save_verdicts
@@ -95,7 +94,7 @@ def assemble(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             key=feature_key(output.clip, output.feature),
         )
-        folder.write_text(MANIFEST, manifest_text(manifest))
+        folder.write_json(MANIFEST, manifest.model_dump(mode="json"))
     return open_feature_set(target)
 
 

@@ -17,6 +17,7 @@ from pipelines.plain_text import printable
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import Catalog, Track
+from pipelines.store import file_digest
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from pipelines.settings import ClipSpec
     from pipelines.storage import Folder
 
-# Suffixes of the files of a batch.
+# Suffixes of the files of a batch; the last one holds the digests of the two others.
 BATCH_ROWS = ".arrow"
 BATCH_VERDICTS = ".parquet"
+BATCH_DIGESTS = ".json"
 
 # Large enough that starting a batch costs little, small enough that losing one costs little.
 _MAX_TRACKS = 48
@@ -162,10 +164,22 @@ def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
                 verdicts[number].append(verdict)
                 if rows is not None:
                     _write_rows(*files[number], rows)
-    # Written last, so that a table of verdicts means that the rows are complete.
     for number in numbers:
-        save_verdicts(job.outputs[number].staging, name + BATCH_VERDICTS, verdicts[number])
+        staging = job.outputs[number].staging
+        save_verdicts(staging, name + BATCH_VERDICTS, verdicts[number])
+        # Written last, so that the digests mean that the rest is complete.
+        staging.write_json(name + BATCH_DIGESTS, batch_digests(staging, name))
     return verdicts
+
+
+def batch_digests(staging: Folder, name: str) -> dict[str, str]:
+    """Return the digests of the rows and verdicts of a batch, by suffix.
+
+    Raises:
+        OSError: One is missing.
+    """
+    suffixes = BATCH_ROWS, BATCH_VERDICTS
+    return {suffix: file_digest(staging.local(name + suffix)) for suffix in suffixes}
 
 
 def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:

@@ -12,7 +12,7 @@ from typing import Self
 
 import pyarrow.parquet
 
-from pipelines.build.decode import BATCH_ROWS, BATCH_VERDICTS
+from pipelines.build.decode import BATCH_DIGESTS, BATCH_ROWS, BATCH_VERDICTS, batch_digests
 from pipelines.errors import StoreError
 from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
@@ -71,20 +71,18 @@ def _key(track: Track, content: str) -> str:
 def staged_tracks(staging: Folder) -> dict[str, DecodedTrack]:
     """Find the tracks of finished decode batches in a staging folder, by key.
 
-    The verdicts of a batch are written after its rows, so a table of verdicts means that the
-    rows are complete.
+    The digests of a batch are written last; one that differs from them is decoded again.
     """
     found: dict[str, DecodedTrack] = {}
-    for table in staging.names(f"*{BATCH_VERDICTS}"):
-        name = table.removesuffix(BATCH_VERDICTS)
+    for file in staging.names(f"*{BATCH_DIGESTS}"):
+        name = file.removesuffix(BATCH_DIGESTS)
         try:
-            verdicts = load_verdicts(staging, table)
-            with pyarrow.memory_map(str(staging.local(name + BATCH_ROWS))) as source:
-                num_batches = pyarrow.ipc.open_file(source).num_record_batches
+            if staging.read_json(file) != batch_digests(staging, name):
+                continue
+            verdicts = load_verdicts(staging, name + BATCH_VERDICTS)
         except (OSError, ValueError):
             continue
-        if num_batches == sum(verdict.used for verdict in verdicts):
-            found |= _by_key(batch_tracks(staging, name, verdicts))
+        found |= _by_key(batch_tracks(staging, name, verdicts))
     return found
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import signal
 import threading
@@ -173,10 +172,11 @@ def _claim(folder: Folder, settings: Mapping[str, object]) -> None:
     """Check that the folder is for this dataset, and write its settings there."""
     if folder.exists(SETTINGS_NAME):
         try:
-            found = folder.read_json(SETTINGS_NAME)
-        except ValueError as error:
+            found = dict(folder.read_json(SETTINGS_NAME))
+        except (ValueError, TypeError) as error:
             raise CatalogError(
-                f"{folder / SETTINGS_NAME} is not valid JSON; delete its folder and start again"
+                f"{folder / SETTINGS_NAME} cannot be read: {error}; delete its folder and start "
+                "again"
             ) from error
         if found != settings:
             raise CatalogError(
@@ -188,7 +188,7 @@ def _claim(folder: Folder, settings: Mapping[str, object]) -> None:
             f"{folder} is not empty and holds no demo dataset; choose another folder"
         )
     else:
-        folder.write_text(SETTINGS_NAME, json.dumps(settings) + "\n")
+        folder.write_json(SETTINGS_NAME, settings)
 
 
 def _named(settings: Mapping[str, object]) -> str:

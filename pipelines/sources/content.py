@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from pipelines import checked_json
 from pipelines.errors import AudioRejected
 from pipelines.sources.files import files_at, printable_root
 from pipelines.sources.tracks import Catalog, Track
@@ -82,7 +83,7 @@ def digests(
                 fresh[path] = [*stamps[path], digest]
     if cache is not None and fresh != known:
         data = {"version": _CACHE_VERSION, "hashes": fresh}
-        cache.write_text(cache_name, json.dumps(data, ensure_ascii=True))
+        cache.write_text(cache_name, checked_json.as_text(data, indent=None))
     return found
 
 

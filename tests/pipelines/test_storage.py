@@ -174,3 +174,18 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     assert "x.lock" in refused[0]
     with folder.lock("x.lock", timeout_seconds=0.0):
         pass
+
+
+def test_json_that_was_changed_is_refused_and_that_without_a_checksum_is_read(
+    tmp_path: Path,
+) -> None:
+    folder, value = Folder(tmp_path), {"labels": ["\udc80", "b"], "rate": 0.1, "of": {"1": None}}
+    folder.write_json("x.json", value)
+    text = folder.read_text("x.json")
+    folder.write_text("x.json", text.replace("\n", "\r\n "))  # only its form
+    assert folder.read_json("x.json") == value
+    folder.write_text("x.json", text.replace("0.1", "0.2"))
+    with pytest.raises(ValueError, match=r"`checksum`.*damaged.*changed by hand"):
+        folder.read_json("x.json")
+    folder.write_text("x.json", '{"rate": 0.2}')
+    assert folder.read_json("x.json") == {"rate": 0.2}

@@ -161,7 +161,7 @@ class TestOpening:
         path = found.path / "manifest.json"
         data = json.loads(path.read_text())
         del data["split"]["leaks"], data["leakage"]["dropped"], data["leakage"]["dropped_val"]
-        path.write_text(json.dumps(data))
+        found.folder.write_json(path.name, data)
         assert open_feature_set(found.folder).manifest == found.manifest
 
     def test_nothing_there_or_not_finished(self, found: FeatureSet, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ class TestOpening:
         self, found: FeatureSet, change: dict[str, object], word: str
     ) -> None:
         path = found.path / "manifest.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        found.folder.write_json(path.name, json.loads(path.read_text()) | change)
         with pytest.raises(StoreError, match=word) as caught:
             open_feature_set(found.folder)
         assert "pydantic" not in str(caught.value)

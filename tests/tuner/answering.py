@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from pipelines.storage import Folder
 from tuner.config import Space, loads
 from tuner.errors import StudyError
 from tuner.ledger.journal import Ledger, StudyPaths
+from tuner.ledger.timing import Course
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study.context import Context
 from tuner.training import metrics
@@ -35,7 +36,13 @@ class Silent:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def stage(self, name: str, num_trials: int, budget_seconds: float | None = None) -> None:
+    def stage(
+        self,
+        name: str,
+        num_trials: int,
+        budget_seconds: float | None = None,
+        waiting: Mapping[str, Course] | None = None,
+    ) -> None:
         pass
 
     def files(self, build: object) -> None:

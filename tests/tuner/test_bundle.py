@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from pipelines.features import FeatureSpec, Kind
 from pipelines.settings import ClipSpec
+from pipelines.storage import Folder
 from tuner.errors import CheckpointError
 from tuner.models.convnets import Cnn
 from tuner.models.wav2vec2 import Wav2Vec2
@@ -49,7 +50,7 @@ def exported(tmp_path: Path) -> Path:
 def test_a_bundle_that_no_study_writes_is_refused(exported: Path, changes: dict) -> None:
     load_bundle(exported)
     description = json.loads((exported / "bundle.json").read_text())
-    (exported / "bundle.json").write_text(json.dumps({**description, **changes}))
+    Folder(exported).write_json("bundle.json", {**description, **changes})
     with pytest.raises(CheckpointError) as caught:
         load_bundle(exported)
     assert "pydantic" not in str(caught.value)
@@ -83,7 +84,7 @@ def test_an_exported_model_of_the_first_version_is_read(exported: Path, frames) 
     for name in ("n_mfcc", "n_lags"):
         del description["feature"][name]
     del description["crops"]
-    path.write_text(json.dumps({**description, "version": 1, "crop_frames": frames}))
+    Folder(exported).write_json(path.name, {**description, "version": 1, "crop_frames": frames})
     bundle = load_bundle(exported).bundle
     assert bundle.feature == FeatureSpec(n_mels=16)
     assert bundle.crops == Crops(frames)
@@ -100,7 +101,7 @@ def test_a_file_that_a_bundle_names_as_its_network_is_not_opened(
     one = f"{mine}{after}"
     for network in (one, [one], f"speech + {one}", f"{one}+speech", ["speech", one]):
         description["feature"] = {"kind": "embedding", "network": network}
-        (exported / "bundle.json").write_text(json.dumps(description))
+        Folder(exported).write_json("bundle.json", description)
         with pytest.raises(CheckpointError, match="names a file"):
             load_bundle(exported)
 
@@ -119,7 +120,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(exported: Path) -> None:
     (exported / "model.safetensors").write_bytes(content)
     description = json.loads((exported / "bundle.json").read_text())
     description["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
-    (exported / "bundle.json").write_text(json.dumps(description))
+    Folder(exported).write_json("bundle.json", description)
     with pytest.raises(CheckpointError, match="not an exported model"):
         load_bundle(exported)
 

@@ -221,7 +221,7 @@ def test_the_report_is_a_page_that_hostile_names_do_not_break(
             found["labels"] = [new[label] for label in found["labels"]]
         else:
             found["means"] = {new[label]: mean for label, mean in found["means"].items()}
-        (hostile / file).write_text(json.dumps(found))
+        Folder(hostile).write_json(file, found)
     maps = (f"--map={old}={name}" for old, name in new.items())
     exit_code, _, _ = evaluated(hostile, tones, "--report", str(tmp_path / "page.md"), *maps)
     page = (tmp_path / "page.md").read_text()
@@ -297,7 +297,7 @@ def test_the_profile_holds_the_means_of_the_training_tracks(model: Path, tones_h
 def test_a_damaged_profile_is_refused(model: Path, tmp_path: Path, damage: dict[str, Any]) -> None:
     folder = shutil.copytree(model, tmp_path / "model")
     found = json.loads((folder / PROFILE).read_text())
-    (folder / PROFILE).write_text(json.dumps({**found, **damage}))
+    Folder(folder).write_json(PROFILE, {**found, **damage})
     with pytest.raises(CheckpointError, match="not an exported model"):
         load_bundle(folder)
 

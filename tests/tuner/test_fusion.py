@@ -17,6 +17,7 @@ import torch
 
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec
+from pipelines.storage import Folder
 from tests.tuner.studies import Script
 from tests.tuner.test_registry import FACTS, make_bundle
 from tests.tuner.test_registry_song import LABELS, song_bundle, waveform_bundle
@@ -106,7 +107,7 @@ def test_a_single_model_is_loaded_as_before(fusion: Path) -> None:
 def describe(**changes: Any) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         path = folder / "bundle.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        Folder(folder).write_json(path.name, {**json.loads(path.read_text()), **changes})
 
     return damage
 
@@ -165,7 +166,7 @@ def edit(block: str, **changes: Any) -> Callable[[Path], None]:
         path = folder / "bundle.json"
         content = json.loads(path.read_text())
         content[block].update(changes)
-        path.write_text(json.dumps(content))
+        Folder(folder).write_json(path.name, content)
 
     return change
 
@@ -194,7 +195,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "digests of no text": (describe(members_sha256=[1, 2, 3]), "members_sha256"),
     "version": (describe(version=4), "unknown format version 4"),
     "not a dict": (listed, "not an exported model"),
-    "a member is edited": (edited, "a member is damaged"),
+    "a member is edited": (edited, "member1/bundle.json is damaged"),
     "a member is missing": (lambda folder: shutil.rmtree(member_folder(folder, 2)), "member2"),
     "a member is a link": (linked, "member1 is a link"),
     "a member's weights are cut": (member(cut), "damaged, its SHA-256 differs"),

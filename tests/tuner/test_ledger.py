@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +135,33 @@ def test_a_run_whose_driver_died_ends_as_interrupted_when_it_was_last_alive(stud
     ]
     again.append("epoch", epoch=3)
     assert again.state == "running"
+
+
+@pytest.mark.parametrize("step_seconds", [-3600, 86_400, -1_700_000_000])
+def test_setting_the_clock_moves_no_time_of_a_study_that_runs(
+    study: Folder, step_seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patched, because a test cannot set the clock of its machine."""
+    ledger, now_ns = Ledger(study), time.time_ns
+    before = ledger.append("study")
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + step_seconds * 10**9)
+    monkeypatch.setattr(time, "time", lambda: now_ns() / 1e9 + step_seconds)
+    assert 0 <= ledger.append("epoch")["time_ms"] - before["time_ms"] < 60_000
+
+
+def test_time_goes_on_where_a_clock_was_set_back_between_two_runs(study: Folder) -> None:
+    Ledger(study, ticking(900_000)).append("study")
+    again = Ledger(study, ticking(5000))
+    assert again.opened_ms == 900_000
+    assert [again.append("epoch")["time_ms"] for _ in range(2)] == [900_001, 900_002]
+    assert Ledger(study, ticking(950_000)).append("epoch")["time_ms"] == 950_000
+
+
+def test_a_study_whose_ledger_is_lost_is_not_begun_anew(study: Folder, path: Path) -> None:
+    with_epochs(study)
+    study.write_text("trials/t0/trial.json", "{}")
+    for damage in (lambda: path.write_bytes(b""), path.unlink):
+        damage()
+        for read in (recorded, Ledger):
+            with pytest.raises(StudyError, match=r"ledger\.jsonl is missing or.*--name"):
+                read(study)

@@ -69,7 +69,8 @@ def test_the_example_of_the_input_is_given_while_the_feature_set_is_there(
     folder = write_study(tmp_path)
     bundle = make_bundle(folder / "model") / "bundle.json"
     found = json.loads(bundle.read_text())
-    bundle.write_text(json.dumps(found | {"origin": {"fingerprint": "0123 4567"}}))
+    found["origin"] = {"fingerprint": "0123 4567"}
+    Folder(bundle.parent).write_json(bundle.name, found)
     features = tmp_path / "features" / "0123"
     if has_set:
         features.mkdir(parents=True)

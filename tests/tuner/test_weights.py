@@ -149,6 +149,20 @@ def test_published_audiomae_comes_out_of_the_cache(cache) -> None:
     torch.testing.assert_close(network.features(x), tokens[:, 1:].mean(1), atol=1e-4, rtol=1e-4)
 
 
+def test_damaged_published_weights_are_named(cache) -> None:
+    """The hub's cache names a file by its SHA-256."""
+    folder = cache / "models--timm--convnext_atto.d2_in1k"
+    for part in ("refs", "blobs", f"snapshots/{'0' * 40}"):
+        (folder / part).mkdir(parents=True)
+    (folder / "refs/main").write_text("0" * 40)
+    (folder / "blobs" / ("a" * 64)).write_bytes(b"damaged")
+    (folder / "snapshots" / ("0" * 40) / "model.safetensors").symlink_to(
+        folder / "blobs" / ("a" * 64)
+    )
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be.*SHA-256.*remove it"):
+        backbone("convnext_atto", weights="pretrained")
+
+
 def test_incomplete_published_weights_are_no_random_start(cache) -> None:
     colour = timm.create_model("convnext_atto")
     colour.stages[3] = nn.Identity()

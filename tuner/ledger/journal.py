@@ -65,8 +65,14 @@ class StudyPaths:
         return self.storage / "features"
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _steady_clock() -> Callable[[], int]:
+    """Return a clock in Unix milliseconds that the setting of the system's clock does not move.
+
+    It goes on while the machine sleeps.
+    """
+    steady = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the latter on macOS
+    began_ns = time.time_ns() - time.clock_gettime_ns(steady)
+    return lambda: (began_ns + time.clock_gettime_ns(steady)) // 1_000_000
 
 
 def _encode(record: Record) -> bytes:
@@ -103,7 +109,7 @@ def recorded(study: Folder) -> list[Record]:
     """Read all records of a study, without opening its ledger; none if it has not begun.
 
     Raises:
-        StudyError: A line before the last one is damaged.
+        StudyError: A line before the last one is damaged, or all are lost.
     """
     return _read(study)[0]
 
@@ -124,6 +130,11 @@ def _read(study: Folder) -> tuple[list[Record], int]:
             break
         records.append(record)
         good_bytes += len(line)
+    if not records and study.exists("trials"):  # whose states would pass for those of a new study
+        raise StudyError(
+            f"{study / FILE} is missing or holds no record, but the study has trials; restore the "
+            "file from a copy, or start the study under another --name"
+        )
     return records, good_bytes
 
 
@@ -153,22 +164,28 @@ class Ledger:
 
     Args:
         study: Folder of the study; the first record creates it.
-        clock_ms: Returns Unix milliseconds; an argument so that tests can fix it.
+        clock_ms: Returns Unix milliseconds; an argument so that tests can fix it. Where it is
+            behind the newest record, because a clock was set back between two runs of the study,
+            time goes on from that record, so that no trial ends before it began.
 
     Raises:
-        StudyError: A line before the last one is damaged. Cutting there would drop all records
-            after it.
+        StudyError: A line before the last one is damaged, or all are lost. Cutting there would
+            drop all records after it.
 
     Attributes:
         opened_ms: When it was opened, Unix milliseconds.
     """
 
-    def __init__(self, study: Folder, clock_ms: Callable[[], int] = _now_ms) -> None:
-        self._study, self._clock_ms = study, clock_ms
-        self.opened_ms = clock_ms()
+    def __init__(self, study: Folder, clock_ms: Callable[[], int] | None = None) -> None:
+        self._study, self._clock_ms = study, clock_ms or _steady_clock()
         self._writing = threading.Lock()
         self._log: Log | None = None
         self._records, self._good_bytes = _read(study)
+        self._newest = {record["kind"]: record for record in self._records}
+        now_ms = self._clock_ms()
+        newest_ms = self._records[-1]["time_ms"] if self._records else now_ms
+        self._behind_ms = max(0, newest_ms - now_ms)
+        self.opened_ms = now_ms + self._behind_ms
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record durably and return it with its ``seq``, ``time_ms`` and ``kind``.
@@ -186,13 +203,15 @@ class Ledger:
 
     def _append(self, kind: str, fields: dict[str, Any]) -> Record:
         record: Record = {
-            "seq": len(self._records), "time_ms": self._clock_ms(), "kind": kind, **fields,
+            "seq": len(self._records), "time_ms": self._clock_ms() + self._behind_ms,
+            "kind": kind, **fields,
         }  # fmt: skip
         if self._log is None:
             self._log = self._study.open_log(FILE)
             self._log.truncate(self._good_bytes)
         self._log.append(_encode(record))
         self._records.append(record)
+        self._newest[kind] = record
         return record
 
     def end_lost_run(self) -> None:
@@ -212,7 +231,7 @@ class Ledger:
 
     def last(self, kind: str) -> Record | None:
         """Return the newest record of a kind, or None."""
-        return next((r for r in reversed(self._records) if r["kind"] == kind), None)
+        return self._newest.get(kind)
 
     def close(self) -> None:
         """Close the file; the records stay readable."""

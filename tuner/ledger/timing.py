@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuner.ledger.trial_rows import REFIT, num_folds
@@ -41,6 +42,19 @@ def course_of(config: Mapping[str, Any], stage: str) -> Course:
     return Course(name, "epoch", epochs, 1)
 
 
+@dataclass
+class _Reports:
+    """Sums over reports of a model."""
+
+    number: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float, epochs: int) -> None:
+        self.number, self.epochs = self.number + 1, self.epochs + epochs
+        self.seconds += seconds
+
+
 class Timing:
     """Times of a study's trials, taken in record by record.
 
@@ -52,9 +66,9 @@ class Timing:
         self.at_once = 1
         self._courses: dict[str, Course] = {}
         self._newest: dict[str, float] = {}  # time of the newest record of each running trial
-        # Seconds and epochs of reports by model; the first ones include the start of a process.
-        self._first: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        self._later: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        # By model; the first ones include the start of a process.
+        self._first: dict[str, _Reports] = defaultdict(_Reports)
+        self._later: dict[str, _Reports] = defaultdict(_Reports)
         self._measured: Mapping[str, float] = {}
 
     def take(self, record: Record, seconds: float | None = None) -> None:
@@ -72,7 +86,7 @@ class Timing:
         elif kind == "epoch" and name in self._newest:
             model, epochs = self._courses[name].model, self._courses[name].epochs
             reports = self._first if record["epoch"] == 1 else self._later
-            reports[model].append((now - self._newest[name], epochs))
+            reports[model].add(now - self._newest[name], epochs)
         if kind in ("trial", "epoch") and name in self._courses:
             self._newest[name] = now
             self.at_once = max(self.at_once, len(self._newest))
@@ -103,13 +117,13 @@ class Timing:
         epoch_seconds = per_epoch.get(model, sum(per_epoch.values()) / len(per_epoch))
         start = 0.0
         if not done and (first := self._first.get(model)):
-            start = sum(s - epochs * epoch_seconds for s, epochs in first) / len(first)
+            start = (first.seconds - first.epochs * epoch_seconds) / first.number
         last = course.reports if reports is None else reports
         return max(start, 0.0) + max(last - done, 0) * course.epochs * epoch_seconds
 
     def _epoch_seconds(self, model: str) -> float:
         reports = self._later.get(model) or self._first[model]
-        return sum(s for s, _ in reports) / sum(epochs for _, epochs in reports)
+        return reports.seconds / reports.epochs
 
     def since_report(self, trial_id: str, now: float) -> float:
         """Return the seconds since a trial's newest record; 0 if it does not run."""

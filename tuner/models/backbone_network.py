@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tuner.models.weights import body_weights
 
 # Files that timm looks for, in its order.
 FILES = ("model.safetensors", "pytorch_model.bin")
+SHA256_DIGITS = 64
 # The hub's client tries each file six times with growing pauses, 46 s without a network. One
 # request before it, with this limit in seconds, settles the question sooner.
 REACH_SECONDS = 5.0
@@ -143,7 +145,9 @@ def _published(name: str) -> Any:
     file = {"file": str(cached), "custom_load": False} if cached else {}
     overlay = {**record, **file}
     try:
-        if cached is None:
+        if cached:
+            _check_content(cached)
+        else:
             # Check that the hub answers; with HF_HUB_OFFLINE its client refuses.
             huggingface_hub.get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
         # The classifier is created and dropped again: timm loads only a complete network
@@ -158,6 +162,21 @@ def _published(name: str) -> Any:
         raise WeightsError(_remedies(name, hub_id, cached, error)) from error
     body.reset_classifier(0)
     return body
+
+
+def _check_content(cached: Path) -> None:
+    """Compare a file with its name, which in the hub's cache is the SHA-256 of its content.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    blob = cached.resolve()
+    with blob.open("rb") as file:
+        is_damaged = len(blob.name) == SHA256_DIGITS and (
+            hashlib.file_digest(file, "sha256").hexdigest() != blob.name
+        )
+    if is_damaged:
+        raise ValueError("it is damaged, as its SHA-256 differs; remove it")
 
 
 def _remedies(name: str, hub_id: str, cached: Path | None, error: Exception) -> str:

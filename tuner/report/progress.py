@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -92,6 +94,7 @@ class Progress:
     def __init__(self, metric: str, maximise: bool, clock: Callable[[], float]) -> None:
         self._metric, self._pick, self._clock = metric, max if maximise else min, clock
         self._trials: dict[str, TrialProgress] = {}
+        self._ended: dict[str, set[str]] = defaultdict(set)  # by stage
         self._stage, self._timing = _Stage(), Timing()
         self._line = ""
         self._alternatives: Alternatives = {}
@@ -149,6 +152,8 @@ class Progress:
             found.state = State(record["status"])
             if record["best"]:
                 self._score(trial_id, found, record["best"]["metrics"])
+        ended = self._ended[found.stage]
+        (ended.add if found.has_ended else ended.discard)(trial_id)
         return found
 
     def _score(self, trial_id: str, trial: TrialProgress, metrics: dict[str, float]) -> None:
@@ -171,8 +176,7 @@ class Progress:
     @property
     def count(self) -> str:
         """Done of total trials of this stage."""
-        done = sum(trial.has_ended for trial in self._trials_of(self._stage.name))
-        return f"{done:>2}/{self._stage.total}"
+        return f"{len(self._ended[self._stage.name]):>2}/{self._stage.total}"
 
     def headline(self) -> str:
         """Describe how things stand: done of total, best so far, expected end."""
@@ -228,8 +232,9 @@ class Progress:
             if name not in known and (seconds := expected(course)) is not None
         ]
         # A trial that nobody knows yet is like those of the stage, which may be stopped early.
+        of_course = cache(expected)  # thousands of trials have a few courses
         of_stage = [
-            expected(one.course, 0, one.done if one.has_ended else None) or 0.0 for one in trials
+            of_course(one.course, 0, one.done if one.has_ended else None) or 0.0 for one in trials
         ]
         num_unknown = self._stage.total - sum(one.has_ended for one in trials) - len(left)
         if not left and not any(of_stage):

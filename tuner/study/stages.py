@@ -16,7 +16,7 @@ from tuner.ledger.spent import spent_seconds
 from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
 from tuner.training import metrics, uncertainty
-from tuner.trials.patience import is_out
+from tuner.trials.patience import Patience, is_out
 from tuner.trials.plan import Proposal, queue
 from tuner.trials.samplers import num_trials, propose
 
@@ -56,9 +56,10 @@ def search_space(study: Context) -> None:
     missing = wanted - len(rows) + len(again)
     if missing > 0:
         known = queue([Proposal.again(row) for row in again])
+        patience = Patience(study.ranking, search)
 
         def next_trial(trials: Sequence[TrialRow]) -> Proposal | None:
-            is_over = is_out(trials, study.ranking, search)
+            is_over = patience.is_out(trials)
             return known(trials) or (None if is_over else propose(study.space, trials))
 
         if again or not is_out(rows, study.ranking, search):

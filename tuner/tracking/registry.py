@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.storage import Folder
+from tuner.errors import CheckpointError
 from tuner.ledger.summary import Registration
 from tuner.tracking import logged, store
 from tuner.tracking.version_facts import ADDRESS
 from tuner.training.bundle import BUNDLE
+from tuner.training.checkpoint import DAMAGE
+from tuner.training.exported import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +120,15 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
 
 
 def fingerprint_of(bundle_folder: Path) -> str:
-    """Return the fingerprints of an exported model's feature sets; empty if it names none."""
-    return str(Folder(bundle_folder).read_json(BUNDLE)["origin"].get("fingerprint", ""))
+    """Return the fingerprints of an exported model's feature sets; empty if it names none.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    try:
+        return str(Folder(bundle_folder).read_json(BUNDLE)["origin"].get("fingerprint", ""))
+    except DAMAGE as error:
+        raise CheckpointError(refusal(bundle_folder, error)) from error
 
 
 def _version_of_run(client: Any, name: str, run_id: str) -> int | None:

@@ -39,6 +39,7 @@ class _Stored:
         inputs = run.inputs.dataset_inputs if run.inputs else ()
         self.data = {(one.dataset.name, one.dataset.digest) for one in inputs}
         self.is_refused = False
+        self.sent: tuple[object, ...] = ()  # what tells how much of an ended run was sent
 
 
 class StudyRuns:
@@ -84,7 +85,12 @@ class StudyRuns:
         for key, run in {"": projection.parent, **projection.trials}.items():
             if key not in self._stored:
                 self._stored[key] = self._create(key, run)
+            # Most of the trials of a long search have ended, and change no more.
+            size = run.status, run.end_ms, len(run.metrics), len(run.tags)
+            if key and run.end_ms is not None and size == self._stored[key].sent:
+                continue
             self._update(run, self._stored[key])
+            self._stored[key].sent = size
         run_id = self._stored[""].run_id
         for name, value in (projection.experiment_tags | views(projection, run_id)).items():
             if self._described.get(name) != value:

@@ -7,7 +7,6 @@ Rows are ordered by split (train, val, test), and by track within a split.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from numpy.typing import NDArray
 
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
+from pipelines.plain_text import echo
 from pipelines.settings import SPLITS
 from pipelines.splits.assign import fold_numbers
 from pipelines.storage import Folder
 from pipelines.store import FeatureSet, open_feature_set
+from tuner.training.array_index import is_whole, read_index, write_index
 
 # Samples that pass through a front end at once, in whole clips; this bounds its memory.
 SAMPLES_AT_ONCE = 2**22
@@ -156,14 +157,16 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
     if front_end is not None:
         name += f"-{feature_key(source.manifest.clip, front_end.feature)}"
     folder = cache / f"{name}-v{ARRAYS_VERSION}"
-    if not _is_whole(folder):
+    if not is_whole(folder):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
         with lock:
-            if not _is_whole(folder):
+            if not is_whole(folder):
+                if folder.exists():
+                    echo(f"{folder} is damaged or of an earlier version: made again", err=True)
                 with Folder(cache).building(folder.name) as scratch:
                     _fill(source, scratch, front_end)
-    index = json.loads((folder / "index.json").read_text())
+    index = read_index(folder)
     return Arrays(
         fingerprint=source.manifest.fingerprint,
         labels=source.manifest.labels,
@@ -174,16 +177,8 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
     )
 
 
-def _is_whole(folder: Path) -> bool:
-    """Return True if all arrays exist in the sizes in which they were written."""
-    try:
-        sizes = json.loads((folder / "index.json").read_text())["bytes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) -> None:
+    source.verify(digests=True)  # or damage would pass for what was written
     manifest = source.manifest
     num_clips = sum(manifest.clips[name] for name in SPLITS)
     feature = manifest.feature if front_end is None else front_end.feature
@@ -224,9 +219,7 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     shared = *spread.result(), np.concatenate(sound), _folds(source, track_ids)
     for field, array in zip(IN_MEMORY, (y, track, track_label, *shared), strict=True):
         np.save(folder / f"{field}.npy", np.asarray(array))
-    sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
-    index = {"track_ids": track_ids, "splits": splits, "bytes": sizes}
-    (folder / "index.json").write_text(json.dumps(index))
+    write_index(folder, track_ids=track_ids, splits=splits)
 
 
 def _folds(source: FeatureSet, track_ids: list[str]) -> NDArray[np.int64]:

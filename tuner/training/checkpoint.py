@@ -7,8 +7,8 @@ it later, the hashes show it and the next older one is used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from pipelines import checked_json
 from tuner.errors import CheckpointError
 from tuner.training.averaging import COUNTER
 
@@ -122,7 +123,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
             "optimizer": groups,
             "sha256": {file: _write(scratch / file, tensors[file]) for file in tensors},
         }
-        (scratch / STATE).write_text(json.dumps(state, indent=1))
+        (scratch / STATE).write_text(checked_json.as_text(state))
     keep = {name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
     older = [other for other in _in_order(folder) if other not in keep]
     if older:  # keep the checkpoint before, and its best epoch, to fall back on
@@ -194,29 +195,27 @@ def _in_order(folder: Folder) -> list[str]:
 
 def newest_checkpoint(folder: Folder) -> Checkpoint | None:
     """Return the newest checkpoint in a folder that verifies, or None."""
-    return _newest(folder)[0]
-
-
-def _newest(folder: Folder) -> tuple[Checkpoint | None, str]:
-    """Return the newest checkpoint that verifies; if none does, the fault of the newest one."""
-    reasons: list[str] = []
     for name in reversed(_in_order(folder)):
-        try:
-            return load_checkpoint(folder / name), ""
-        except CheckpointError as error:
-            # A damaged checkpoint costs the epochs since the one before, never the trial.
-            reasons.append(str(error))
-    return None, next(iter(reasons), "there is none")
+        # A damaged checkpoint costs the epochs since the one before, never the trial.
+        with contextlib.suppress(CheckpointError):
+            return load_checkpoint(folder / name)
+    return None
 
 
 def best_weights(folder: Folder) -> dict[str, torch.Tensor]:
-    """Return the weights of the best epoch of a trial.
+    """Return the weights of the best epoch of a trial, which its newest checkpoint names.
 
     Raises:
-        CheckpointError: No checkpoint verifies.
+        CheckpointError: The newest checkpoint does not say which, or that one is damaged. Older
+            ones would say another.
     """
-    newest, reason = _newest(folder)
-    if newest is None:
-        raise CheckpointError(f"{folder}: no checkpoint can be read: {reason}")
-    best = folder / _name(newest.best.get("epoch", newest.epoch))
-    return load_checkpoint(best).validated_weights
+    newest = folder / (_in_order(folder) or ["epoch-0001"])[-1]
+    try:
+        state = newest.read_json(STATE)
+        best = _name(state["best"].get("epoch", state["epoch"]))
+        return load_checkpoint(folder / best).validated_weights
+    except (CheckpointError, *DAMAGE) as error:
+        raise CheckpointError(
+            f"{newest}: the weights of the best epoch cannot be read: {error}; restore the folder "
+            "from a copy, or start the study under another --name"
+        ) from error

@@ -77,7 +77,12 @@ def load_exported(folder: Path) -> TrainedModel:
             return load_bundle(folder)
         return _load_members(folder, TypeAdapter(Fusion).validate_json(json.dumps(data)))
     except DAMAGE as error:
-        raise CheckpointError(f"{folder}: not an exported model: {in_words(error)}") from error
+        raise CheckpointError(refusal(folder, error)) from error
+
+
+def refusal(folder: Path, error: Exception) -> str:
+    """Say that a folder does not hold what was exported, and what to do."""
+    return f"{folder}: not an exported model: {in_words(error)}; export or copy it again"
 
 
 def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
@@ -90,8 +95,15 @@ def _load_members(folder: Path, fusion: Fusion) -> FusedPredictor:
     if not math.isclose(sum(fusion.weights), 1, abs_tol=1e-6):
         raise ValueError(f"the weights of its members add up to {sum(fusion.weights):g}, not 1")
     numbers = range(len(fusion.weights))
-    if fusion.members_sha256 != tuple(_member_digest(folder, number) for number in numbers):
-        raise ValueError("a member is damaged, or is not the one that was exported")
+    digests = tuple(_member_digest(folder, number) for number in numbers)
+    if (wanted := fusion.members_sha256) != digests:
+        other = [
+            f"{member_folder(folder, number).name}/{BUNDLE}"
+            for number in numbers
+            if wanted[number : number + 1] != digests[number : number + 1]
+        ]
+        names = ", ".join(other) or "a member"
+        raise ValueError(f"{names} is damaged, or is not the one that was exported")
     members = tuple(load_bundle(member_folder(folder, number)) for number in numbers)
     if len({member.labels for member in members}) > 1:
         raise ValueError("its members choose among different classes")
@@ -130,7 +142,7 @@ def load_bundle(folder: Path) -> Predictor:
         bundle, digest = read_description(files)
         content = files.read_bytes(MODEL)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise CheckpointError(f"{folder / MODEL}: damaged, its SHA-256 differs")
+            raise ValueError(f"{MODEL} is damaged, its SHA-256 differs")
         weights = safetensors.torch.load(content)
         embedding, classifier = _parts(weights)
         _check_weights(bundle, classifier, embedding)
@@ -140,7 +152,7 @@ def load_bundle(folder: Path) -> Predictor:
         if predictor.embedding is not None:
             predictor.embedding.load_state_dict(embedding)
     except (*DAMAGE, SpecError) as error:
-        raise CheckpointError(f"{folder}: not an exported model: {in_words(error)}") from error
+        raise CheckpointError(refusal(folder, error)) from error
     predictor.classifier.eval()
     return predictor
 

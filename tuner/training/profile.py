@@ -150,6 +150,7 @@ def profile_of(
         feature: The model's front end.
         learned: Splits that make up the training split of the arrays.
     """
+    source.check(DECODED)
     verdicts = {one.track_id: one for one in load_verdicts(source.folder, DECODED)}
     groups = {row["track_id"]: row["group"] for row in source.tracks().to_pylist()}
     of_train = [verdicts[arrays.track_ids[i]] for i in arrays.splits["train"].tracks]

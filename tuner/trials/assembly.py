@@ -89,8 +89,9 @@ class TrialSpec:
             return cls(**{**content, "experiment": experiment})
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
-                f"{folder / TRIAL_FILE}: cannot read the trial ({in_words(error)}); with several "
-                "nodes, --storage must be a folder that all of them share"
+                f"{folder / TRIAL_FILE}: cannot read the trial ({in_words(error)}); the same "
+                "command writes it again; with several nodes, --storage must be a folder that all "
+                "of them share"
             ) from error
 
     def assemble(

@@ -87,6 +87,9 @@ class Predictions:
         """Read kept predictions; None if there are none or they are damaged."""
         try:
             content = trial_folder(study, trial_id).read_bytes(_file(split))
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if archive.testzip() is not None:  # numpy does not read to the checksums
+                    return None
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
                 arrays = ("truth", "probabilities", "hard", "clip_confusion")

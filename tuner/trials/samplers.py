@@ -205,7 +205,7 @@ def propose(space: Space, trials: Sequence[TrialRow]) -> Proposal | None:
         space: Space to sample.
         trials: Trials of the search so far, in the order of the ledger.
     """
-    ordinal = 1 + max((row.ordinal for row in trials), default=-1)
+    ordinal = 1 + trials[-1].ordinal if trials else 0
     if ordinal >= num_trials(space):
         return None
     # Without a range there is nothing to learn.
