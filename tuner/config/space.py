@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import redact
 from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
 from tuner.config.start import label_of
 from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
-from tuner.config.validate import to_experiment
+from tuner.config.validate import num_trials, to_experiment
 from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Space:
         if not isinstance(data, Block) or not isinstance(root, Leaf):
             return self
         shown = printable_root(str(root.value))
-        if shown == root.value:
+        if shown == root.value and redact(self.source) == self.source:
             return self
         shown_data = replace(data, entries={**data.entries, "root": replace(root, value=shown)})
         tree = replace(self.tree, entries={**self.tree.entries, "data": shown_data})
@@ -215,7 +216,10 @@ def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, 
         return tree
     entries = {k: _fill(entry, root, (*path, k), context) for k, entry in tree.entries.items()}
     drawn = root.draw(with_choices(context))
-    values = Experiment.model_validate(drawn.values).model_dump(mode="json")
+    experiment = Experiment.model_validate(drawn.values)
+    values = experiment.model_dump(mode="json")
+    # What is not written must fit what is: the resolved file is loaded again.
+    values["confirm"]["top"] = min(experiment.confirm.top, num_trials(root, experiment))
     for piece in path:
         values = values[piece]
     # With folds, shares of one split would look as if they were used.
