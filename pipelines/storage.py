@@ -2,8 +2,9 @@
 
 Today a folder is on a disk of this machine or on one that all nodes mount. Code that reads and
 writes state uses only operations that an object store could offer too: whole files, folders that
-appear complete or not at all, a log that grows at its end. Node-local scratch and caches (memory
-maps, temporary files) do not belong to the storage and use ``Path``.
+appear complete or not at all, a log that grows at its end. What is written is closed to other
+users, see ``pipelines/permissions.py``. Node-local scratch and caches (memory maps, temporary
+files) do not belong to the storage and use ``Path``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
+from pipelines.permissions import close_to_others, make_folder
+from pipelines.regular_files import read_regular
 
 
 @dataclass(frozen=True, order=True)
@@ -76,9 +79,10 @@ class Folder:
         """Read a file.
 
         Raises:
-            OSError: The file does not exist or cannot be read.
+            OSError: The file does not exist, cannot be read, is no regular file of this folder or
+                is too large; a folder may come from anyone.
         """
-        return (self.path / name).read_bytes()
+        return read_regular(self.path, name)
 
     def read_text(self, name: str) -> str:
         """Read a UTF-8 file; raise ``ValueError`` if it is not UTF-8, else as ``read_bytes``."""
@@ -104,9 +108,10 @@ class Folder:
         target = self.path / name
         scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with full_disk_named(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             try:
                 yield scratch
+                close_to_others(scratch)
                 _sync(scratch)
                 scratch.replace(target)
             finally:
@@ -138,7 +143,7 @@ class Folder:
 
     def create(self) -> None:
         """Create the folder with its parents unless it exists."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
 
     @contextmanager
     def building(self, name: str) -> Iterator[Path]:
@@ -158,9 +163,10 @@ class Folder:
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             with full_disk_named(target):
-                scratch.mkdir(parents=True)
+                make_folder(scratch)
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
+                    close_to_others(path)
                     _sync(path)
                 shutil.rmtree(old, ignore_errors=True)
                 if target.exists():  # no system call swaps two folders
@@ -191,12 +197,13 @@ class Folder:
         import filelock  # here, because it loads asyncio
 
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         held = filelock.FileLock(target, timeout=timeout_seconds)
         try:
             held.acquire()
         except filelock.Timeout:
             raise TimeoutError(f"{target} is held by another process") from None
+        close_to_others(target)
         try:
             yield
         finally:
@@ -208,9 +215,10 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Unbuffered, because bytes that a full disk refused must not be written at close.
         self._file = path.open("ab", buffering=0)
+        close_to_others(path)
 
     def read(self) -> bytes:
         """Read everything appended so far."""

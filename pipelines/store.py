@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pipelines.errors import StoreError
 from pipelines.features import FORMAT_VERSION, FeatureSpec
+from pipelines.regular_files import regular_file
 from pipelines.settings import SPLITS, ClipSpec, Split, SplitSpec, in_words
 from pipelines.splits.leakage import Leakage
 
@@ -166,7 +167,7 @@ class FeatureSet:
         """Read the table of tracks: id, path, label, group, split and verdict of each file."""
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(self.folder.local(TRACKS))
+        return pyarrow.parquet.read_table(regular_file(self.path, TRACKS))
 
     def parts(self, split: Split) -> list[PartFile]:
         """List the Parquet files of one split in order."""
@@ -182,7 +183,7 @@ class FeatureSet:
         import pyarrow.parquet
 
         for part in self.parts(split):
-            with pyarrow.parquet.ParquetFile(self.folder.local(part.path)) as file:
+            with pyarrow.parquet.ParquetFile(regular_file(self.path, part.path)) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group).combine_chunks().to_batches()
 
@@ -217,8 +218,8 @@ class FeatureSet:
     ) -> str | None:
         import pyarrow.parquet
 
-        path = self.folder.local(name)
         try:
+            path = regular_file(self.path, name)
             found_size = path.stat().st_size
             found_rows = pyarrow.parquet.read_metadata(path).num_rows
             changed = digests and file_digest(path) != digest

@@ -10,9 +10,11 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ClusterError
+from pipelines.plain_text import printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -63,6 +65,7 @@ def connect(
     _prepare_environment(starts=wanted == "local")
     import ray
 
+    _hide_secrets()
     if ray.is_initialized():  # by the program around this one, whose connection is not ours to end
         raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
     what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
@@ -75,7 +78,7 @@ def connect(
             break
         except Exception as error:
             disconnect()
-            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+            reason = printable(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
                     f"{what}: {reason}; check the address, RAY_AUTH_MODE, the cluster's token, "
@@ -161,6 +164,16 @@ def _prepare_environment(starts: bool) -> None:
         Config.initialize("")
 
 
+def _hide_secrets() -> None:
+    """Take secrets out of this process's command line, which `ps` shows and Ray keeps."""
+    from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+    command = Path("/proc/self/cmdline")
+    words = command.read_text(errors="replace").split("\0") if command.exists() else []
+    if (shown := printable(" ".join(words))) != " ".join(words):
+        setproctitle(shown)
+
+
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
     from ray._common.utils import get_default_system_temp_dir
@@ -196,23 +209,32 @@ def _own_sessions() -> Iterator[None]:
     """Let Ray start its processes in sessions of their own, and keep its hands off our signals.
 
     Ctrl-C and `timeout` signal a whole process group. Ray's control store would die before its
-    driver, which then waits for it for a minute, and Ray would replace the SIGTERM handler. Ray
-    2.60 has no settings for this; a newer version needs another look.
+    driver, which then waits for it for a minute, and Ray would replace the SIGTERM handler. It
+    would also open the folder of its logs and sockets to everyone. Ray 2.60 has no settings for
+    this; a newer version needs another look.
     """
+    from ray._common import utils as files
     from ray._private import services, utils
 
     popen, set_handler = services.ConsolePopen, utils.set_sigterm_handler
+    share = files.try_make_directory_shared
 
     def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = popen(*args, start_new_session=True, **options)
         _started.append(process)
         return process
 
+    def share_parent(folder: str) -> None:
+        if os.path.basename(folder) == "ray":  # noqa: PTH119 - holds the folders of all users
+            share(folder)
+
     services.ConsolePopen, utils.set_sigterm_handler = start, lambda _handler: None
+    files.try_make_directory_shared = share_parent
     try:
         yield
     finally:
         services.ConsolePopen, utils.set_sigterm_handler = popen, set_handler
+        files.try_make_directory_shared = share
         if threading.current_thread() is threading.main_thread():
             # Ray's compiled part has taken SIGTERM, to print the stack and abort 3 s later.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)

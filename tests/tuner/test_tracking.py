@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.plain_text import redact
 from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
 from tuner.ledger.summary import summarise
@@ -25,7 +26,7 @@ from tuner.tracking import Tracker
 from tuner.tracking.mlflow_tracker import MlflowTracker, WaitingTimes, open_tracker
 from tuner.tracking.note import MAX_LINE, note
 from tuner.tracking.projection import Projection
-from tuner.tracking.store import how_to_open, redact
+from tuner.tracking.store import how_to_open
 
 QUICK = WaitingTimes(batch_seconds=0.05, retry_seconds=0.05, flush_seconds=20.0)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.permissions import open_to_umask
 from pipelines.storage import Folder
 from tuner.errors import UsageError
 from tuner.evaluation.model_card import card, public_source
@@ -60,7 +61,8 @@ def export(model: TrainedModel, target: Path) -> dict[str, str]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         files = _fill(model, scratch)
-        scratch.chmod(0o755)
+        for path in (scratch, *scratch.rglob("*")):
+            open_to_umask(path)
         try:
             os.rename(scratch, target)  # noqa: PTH104  # replaces an empty folder, no other
         except OSError:

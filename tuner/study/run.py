@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipelines.build import ray_start
 from pipelines.errors import UserError
 from pipelines.interruption import Interrupted
+from pipelines.permissions import closed_to_others
+from pipelines.plain_text import redact
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, decorating
 from tuner.ledger.journal import Ledger, StudyPaths, first_record
@@ -100,6 +102,7 @@ def carry_out(
     search, last_acts = space.template.search, [] if last_acts is None else last_acts
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
+        lock.enter_context(closed_to_others(paths.storage.local()))
         if first_record(paths.folder) is not None:
             lock.enter_context(locked(paths.folder))
         ledger = held.enter_context(closing(Ledger(paths.folder)))
@@ -151,7 +154,7 @@ def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker) -> Outcome:
     found = {
         "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
-        "tracking_uri": tracker.uri,
+        "tracking_uri": redact(tracker.uri),
         "experiment": paths.name,
         "parent_run_id": tracker.parent_run_id,
         **summary.to_json(),

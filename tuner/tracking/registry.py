@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import redact
 from pipelines.storage import Folder
 from tuner.ledger.summary import Registration
 from tuner.tracking import store
@@ -117,7 +118,7 @@ def register(
         champion = client.get_model_version(name, str(current)) if current else None
         is_better, why = _compare(facts, version, champion)
         if not is_better:
-            uri = store.redact(tracker_uri)
+            uri = redact(tracker_uri)
             move = (
                 f'python -c "from mlflow import MlflowClient; MlflowClient({uri!r})'
                 f'.set_registered_model_alias({name!r}, {CHAMPION!r}, {version})"'

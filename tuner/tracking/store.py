@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shlex
 import sqlite3
 import urllib.parse
@@ -15,7 +14,7 @@ from typing import Any
 
 import filelock
 
-from pipelines.plain_text import printable
+from pipelines.plain_text import printable, redact
 from tuner.errors import TrackingError
 
 SQLITE = "sqlite:///"
@@ -34,11 +33,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-
-
-def redact(text: str) -> str:
-    """Remove user names and passwords from the addresses in a text."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def address_of(storage: Path, given: str | None = None) -> str:
@@ -62,7 +56,7 @@ def how_to_open(uri: str, experiment_id: str, view: str = "") -> str:
         experiment_id: The experiment.
         view: A saved view of it, see `tuner.tracking.views`.
     """
-    server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server(uri) else LOCAL_UI
+    server = redact(uri).replace("://***@", "://").rstrip("/") if is_server(uri) else LOCAL_UI
     # Without the workflow type, MLflow opens its page for language models, which hides the trials;
     # the tag mlflow.experimentKind does not change that (MLflow 3.17).
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
@@ -85,7 +79,7 @@ def reason(error: BaseException) -> str:
     """Return the first lines of an error, without credentials."""
     if "Max retries exceeded" in str(error):  # urllib3's words for a server that is down
         return "it does not answer"
-    return printable(redact(" ".join(str(error).split())))[:300]
+    return printable(" ".join(str(error).split()))[:300]
 
 
 @contextlib.contextmanager
