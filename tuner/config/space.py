@@ -157,22 +157,27 @@ class Space:
         return found
 
     def without_secrets(self) -> Space:
-        """Return the space without the user, password or key of a data URI."""
-        data = self.tree.entries["data"]
-        root = data.entries["root"] if isinstance(data, Block) else None
-        if not isinstance(data, Block) or not isinstance(root, Leaf):
+        """Return the space without the users, passwords and keys of the addresses in it."""
+        tree = _without_secrets(self.tree)
+        assert isinstance(tree, Block)
+        if tree == self.tree and redact(self.source) == self.source:
             return self
-        shown = printable_root(str(root.value))
-        if shown == root.value and redact(self.source) == self.source:
-            return self
-        shown_data = replace(data, entries={**data.entries, "root": replace(root, value=shown)})
-        tree = replace(self.tree, entries={**self.tree.entries, "data": shown_data})
         # The text of the file may contain the secret too, in any spelling that YAML allows.
         return replace(self, tree=tree, source=tree.text())
 
     def to_yaml(self) -> str:
         """Write the resolved file, ranges and defaults included; it loads as an equal space."""
         return self.tree.text({one.setting: f"auto: {one.reason}" for one in self.choices})
+
+
+def _without_secrets(tree: Tree, name: str = "") -> Tree:
+    if isinstance(tree, Block):
+        shown = {key: _without_secrets(entry, key) for key, entry in tree.entries.items()}
+        return replace(tree, entries=shown)
+    if isinstance(tree, Leaf) and isinstance(tree.value, str):
+        show = printable_root if name == "root" else redact
+        return replace(tree, value=show(tree.value))
+    return tree
 
 
 def _model_values(setting: Open) -> Sequence[Scalar]:
