@@ -14,9 +14,10 @@ _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 # User and password of an address. A password may hold what should have been escaped, so behind a
-# colon all up to the last @ counts, unless the colon begins a port.
+# colon all up to the last @ counts, unless the colon begins a port. In a path, // has become /.
 _LOGIN = re.compile(
-    r"""(?<=://)(?:[^\s"'<>/:@?#]*:(?!\d{1,5}(?:[/?#]|$))[^\s"'<>]{0,300}@|[^\s"'<>/?#]{0,300}@)"""
+    r"""((?<=\w):/{1,2})[^\s"'<>/:@?#]*:(?!\d{1,5}(?:[/?#]|$))[^\s"'<>]{0,300}@"""
+    r"""|(://)[^\s"'<>/?#]{0,300}@"""
 )
 # Options of an address, a connection or a process that hold a secret, and headers that log in.
 _SECRET = re.compile(
@@ -41,7 +42,7 @@ def redact(text: object) -> str:
     """
     shown = str(text)
     if "@" in shown:
-        shown = _LOGIN.sub("***@", shown)
+        shown = _LOGIN.sub(lambda found: f"{found[1] or found[2]}***@", shown)
     if any(mark in shown for mark in "=:%"):  # rare, and most names pass here
         shown = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", shown)
     return shown

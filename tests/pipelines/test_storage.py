@@ -223,9 +223,8 @@ def test_a_folder_that_is_shared_stays_so(tmp_path: Path) -> None:
     assert set(modes(tmp_path).values()) == {"2770", "660"}
 
 
-def stand_ins(path: Path) -> dict[str, Callable[[], object]]:
+def stand_ins(path: Path, outside: Path) -> dict[str, Callable[[], object]]:
     """What a folder from someone else may have in place of a file."""
-    outside = path.parent.parent / "outside"
     outside.write_bytes(path.read_bytes())
     return {
         "pipe": lambda: os.mkfifo(path),
@@ -233,7 +232,7 @@ def stand_ins(path: Path) -> dict[str, Callable[[], object]]:
         "link": lambda: path.symlink_to(outside),
         "folder": path.mkdir,
         "huge": lambda: [path.touch(), os.truncate(path, 10 << 30)],
-        "socket": lambda: socket.socket(socket.AF_UNIX).bind(str(path)),
+        "socket": lambda: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)),
     }
 
 
@@ -244,7 +243,7 @@ def test_only_files_of_a_folder_are_read(
 ) -> None:
     folder = Folder(tmp_path / "f")
     folder.write_json("x.json", {})
-    make = stand_ins(tmp_path / "f" / "x.json")[kind]
+    make = stand_ins(tmp_path / "f" / "x.json", tmp_path / "outside")[kind]
     folder.remove("x.json")
     monkeypatch.chdir(tmp_path / "f")
     make()

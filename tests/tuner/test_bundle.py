@@ -142,7 +142,9 @@ FOREIGN = ("pipe", "device", "link", "folder", "huge", "socket", "nested")
 def test_a_folder_from_someone_else_is_no_trap(exported: Path, name: str, kind: str) -> None:
     path = exported / name
     path.touch()
-    make = stand_ins(path).get(kind, lambda: path.write_text("[" * 10**6))
+    make = stand_ins(path, exported.parent / "outside").get(
+        kind, lambda: path.write_text("[" * 10**6)
+    )
     path.unlink()
     make()
     with pytest.raises(CheckpointError, match=r"not an exported model|damaged") as refused:
