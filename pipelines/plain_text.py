@@ -19,15 +19,16 @@ _LOGIN = re.compile(
     r"""((?<=\w):/{1,2})[^\s"'<>/:@?#]*:(?!\d{1,5}(?:[/?#]|$))[^\s"'<>]{0,300}@"""
     r"""|(://)[^\s"'<>/?#]{0,300}@"""
 )
-# Options of an address, a connection or a process that hold a secret, and headers that log in.
+# Options of an address, a connection or a process that hold a secret, and headers that log in. A
+# quote ends a text of JSON if what separates it from the next one follows.
 _SECRET = re.compile(
     r"""(?ix) (
         (?: passw(?:or)?d | pwd | passphrase | secret | token | credentials? | signature
           | (?:access|api|account|auth|private|shared)[_-]?key(?:[_-]?id)? | googleaccessid
-          | x-(?:amz|goog|ms)-[\w-]{1,40} | (?<![a-z0-9]) (?: key | sig | sas ) )
+          | x-(?:amz|goog|ms)-[\w-]{1,40} | (?<=[?&;\#]) (?: key | sig | sas ) )
         (?: = | %3d )
-    ) (?: \\?'[^']*' | \\?"[^"]*" | [^\s&"'\#;,<>(){}\[\]\\]+ )
-    | (authorization:\s*\w+\s+) \S+"""
+    ) (?: '[^'"]*' | \\"(?:[^"\\]|\\\\)*\\" | "[^"\s,:}\]][^"]*" | [^\s&"'\#;,<>(){}\[\]\\]+ )
+    | (authorization:\s*\w+\s+) [^\s"'\\]+"""
 )
 # A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import re
 import time
 import unicodedata
@@ -95,6 +96,15 @@ def test_no_secret_is_shown_anywhere(text: str, shown: str) -> None:
     assert redact(text) == redact(shown) == shown
     for show in (printable, for_markdown, code, for_cell, redact):
         assert "SECRET" not in str(show(text))
+
+
+@pytest.mark.parametrize(
+    "end", ["token=", "token='", 'password="', "://u:p", "://u:p\\", "sig=\\", "authorization: a "]
+)
+def test_redacted_json_is_json(end: str) -> None:
+    found = json.dumps({"a": f"see {end}", "b": ["it's", f"{end}x", end], "c": "x@y"})
+    told = json.loads(redact(found))
+    assert (list(told), len(told["b"]), told["c"]) == (["a", "b", "c"], 3, "x@y")
 
 
 @pytest.mark.parametrize("text", ["://a:b" * 20_000 + "@", "a." * 50_000 + "=", "x-amz-" * 20_000])

@@ -216,7 +216,7 @@ def _is_interrupted(error: BaseException | None) -> bool:
 def _end(study: Context, status: str, reason: str = "") -> None:
     """Record how the study ended; one that has not begun has nothing to record."""
     if has_begun(study.ledger):
-        study.record("study_end", status=status, reason=reason)
+        study.record("study_end", status=status, reason=redact(reason))
 
 
 def _reason(error: Exception) -> str:
