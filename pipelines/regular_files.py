@@ -7,9 +7,10 @@ import os
 import stat
 from pathlib import Path
 
-# Largest file that is read whole, by its ending. The longest description of a study's own is that
-# of 200,000 tracks, 8 MB; the largest published network has 1.3 GB, and its optimizer twice that.
-MAX_BYTES = {".json": 64 << 20}
+# Largest file that is read whole. The longest description, a profile with 200,000 digests, has 8 MB;
+# the largest published network 1.3 GB, and the state of its optimizer twice that.
+_DESCRIPTIONS = ("bundle", "profile", "manifest", "trial", "checkpoint", "lr_finder")
+MAX_BYTES = {f"{name}.json": 64 << 20 for name in _DESCRIPTIONS}
 MAX_OTHER_BYTES = 4 << 30
 
 
@@ -47,7 +48,7 @@ def read_regular(folder: Path, name: str) -> bytes:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags), "rb") as file:
         found = _check(os.fstat(file.fileno()), path)
-        limit = MAX_BYTES.get(path.suffix, MAX_OTHER_BYTES)
+        limit = MAX_BYTES.get(name, MAX_OTHER_BYTES)
         if found.st_size > limit:
             reason = f"{found.st_size} bytes are more than the {limit} that are read"
             raise OSError(errno.EFBIG, reason, str(path))

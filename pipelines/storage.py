@@ -90,7 +90,10 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file; raise ``ValueError`` if it is not JSON, else as ``read_bytes``."""
-        return json.loads(self.read_bytes(name))
+        try:
+            return json.loads(self.read_bytes(name))
+        except RecursionError:
+            raise ValueError(f"{self.path / name} is nested too deeply") from None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:

@@ -242,10 +242,10 @@ def test_only_files_of_a_folder_are_read(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder(tmp_path / "f")
-    folder.write_json("x.json", {})
-    make = stand_ins(tmp_path / "f" / "x.json", tmp_path / "outside")[kind]
-    folder.remove("x.json")
+    folder.write_json("bundle.json", {})
+    make = stand_ins(tmp_path / "f" / "bundle.json", tmp_path / "outside")[kind]
+    folder.remove("bundle.json")
     monkeypatch.chdir(tmp_path / "f")
     make()
-    with pytest.raises(OSError, match=r"x\.json"):
-        folder.read_json("x.json")
+    with pytest.raises(OSError, match=r"bundle\.json"):
+        folder.read_json("bundle.json")
