@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-# Largest file that is read whole. The longest description, a profile with 200,000 digests, has 8 MB;
-# the largest published network 1.3 GB, and the state of its optimizer twice that.
+# Largest file that is read whole. The longest description, a profile with 200,000 digests, has 8
+# MB; the largest published network 1.3 GB, and the state of its optimizer twice that.
 _DESCRIPTIONS = ("bundle", "profile", "manifest", "trial", "checkpoint", "lr_finder")
 MAX_BYTES = {f"{name}.json": 64 << 20 for name in _DESCRIPTIONS}
 MAX_OTHER_BYTES = 4 << 30

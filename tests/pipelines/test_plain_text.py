@@ -6,13 +6,16 @@ import csv
 import html
 import io
 import json
+import logging
 import re
+import sys
 import time
 import unicodedata
 
 import pytest
 from markdown_it import MarkdownIt
 
+from pipelines.command import ending
 from pipelines.plain_text import code, echo, for_cell, for_markdown, printable, redact
 from tests.hostile_names import HOSTILE
 
@@ -105,6 +108,20 @@ def test_redacted_json_is_json(end: str) -> None:
     found = json.dumps({"a": f"see {end}", "b": ["it's", f"{end}x", end], "c": "x@y"})
     told = json.loads(redact(found))
     assert (list(told), len(told["b"]), told["c"]) == (["a", "b", "c"], 3, "x@y")
+
+
+def test_words_of_libraries_and_tracebacks_are_shown_as_our_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    bad = "\x1b[2J http://u:SECRET@h"
+    with ending():
+        record = logging.makeLogRecord({"msg": bad, "levelno": logging.WARNING})
+        logging.lastResort.handle(record)  # what is called while nobody has set up a handler
+    sys.excepthook(ValueError, ValueError(bad), None)
+    shown = "\\x1b[2J http://***@h\n"
+    assert capsys.readouterr().err == f"{shown}ValueError: {shown}"
 
 
 @pytest.mark.parametrize("text", ["://a:b" * 20_000 + "@", "a." * 50_000 + "=", "x-amz-" * 20_000])
