@@ -231,7 +231,7 @@ def stand_ins(path: Path, outside: Path) -> dict[str, Callable[[], object]]:
         "device": lambda: path.symlink_to("/dev/zero"),
         "link": lambda: path.symlink_to(outside),
         "folder": path.mkdir,
-        "huge": lambda: [path.touch(), os.truncate(path, 10 << 30)],
+        "huge": lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 10 << 30),
         "socket": lambda: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)),
     }
 
