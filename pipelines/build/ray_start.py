@@ -200,6 +200,8 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
                 dashboard_host="127.0.0.1",
                 **_QUIET,
             )
+        # Ray opens it to everyone, whatever the umask; what is in it has followed the umask.
+        Path(ray._private.worker._global_node.get_session_dir_path()).chmod(0o700)
     finally:
         os.umask(mask)
 
@@ -209,32 +211,23 @@ def _own_sessions() -> Iterator[None]:
     """Let Ray start its processes in sessions of their own, and keep its hands off our signals.
 
     Ctrl-C and `timeout` signal a whole process group. Ray's control store would die before its
-    driver, which then waits for it for a minute, and Ray would replace the SIGTERM handler. It
-    would also open the folder of its logs and sockets to everyone. Ray 2.60 has no settings for
-    this; a newer version needs another look.
+    driver, which then waits for it for a minute, and Ray would replace the SIGTERM handler. Ray
+    2.60 has no settings for this; a newer version needs another look.
     """
-    from ray._common import utils as files
     from ray._private import services, utils
 
     popen, set_handler = services.ConsolePopen, utils.set_sigterm_handler
-    share = files.try_make_directory_shared
 
     def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = popen(*args, start_new_session=True, **options)
         _started.append(process)
         return process
 
-    def share_parent(folder: str) -> None:
-        if os.path.basename(folder) == "ray":  # noqa: PTH119 - holds the folders of all users
-            share(folder)
-
     services.ConsolePopen, utils.set_sigterm_handler = start, lambda _handler: None
-    files.try_make_directory_shared = share_parent
     try:
         yield
     finally:
         services.ConsolePopen, utils.set_sigterm_handler = popen, set_handler
-        files.try_make_directory_shared = share
         if threading.current_thread() is threading.main_thread():
             # Ray's compiled part has taken SIGTERM, to print the stack and abort 3 s later.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
