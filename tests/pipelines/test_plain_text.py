@@ -118,6 +118,7 @@ def test_words_of_libraries_and_tracebacks_are_shown_as_our_own(
     bad = "\x1b[2J http://u:SECRET@h"
     with ending():
         record = logging.makeLogRecord({"msg": bad, "levelno": logging.WARNING})
+        assert logging.lastResort is not None
         logging.lastResort.handle(record)  # what is called while nobody has set up a handler
     sys.excepthook(ValueError, ValueError(bad), None)
     shown = "\\x1b[2J http://***@h\n"
