@@ -10,11 +10,13 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.ray_adapted import adapted
 from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, processes_to_watch
 from pipelines.errors import ClusterError, ClusterLostError
+from pipelines.plain_text import printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -65,6 +67,7 @@ def connect(
     _prepare_environment(starts=wanted == "local")
     import ray
 
+    _hide_secrets()
     if ray.is_initialized():  # by the program around this one, whose connection is not ours to end
         raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
     what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
@@ -78,7 +81,7 @@ def connect(
             break
         except Exception as error:
             disconnect()
-            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+            reason = printable(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
                     f"{what}: {reason}; check the address, RAY_AUTH_MODE, the cluster's token, "
@@ -234,6 +237,16 @@ def _prepare_environment(starts: bool) -> None:
         Config.initialize("")
 
 
+def _hide_secrets() -> None:
+    """Take secrets out of this process's command line, which `ps` shows and Ray keeps."""
+    from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+    command = Path("/proc/self/cmdline")
+    words = command.read_text(errors="replace").split("\0") if command.exists() else []
+    if (shown := printable(" ".join(words))) != " ".join(words):
+        setproctitle(shown)
+
+
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
     from ray._common.utils import get_default_system_temp_dir
@@ -262,6 +275,8 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
                 dashboard_host="127.0.0.1",
                 **_QUIET,
             )
+        # Ray opens it to everyone, whatever the umask; what is in it has followed the umask.
+        Path(ray._private.worker._global_node.get_session_dir_path()).chmod(0o700)
     finally:
         os.umask(mask)
 

@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
+from pipelines.permissions import make_folder
 from pipelines.plain_text import for_cell, printable
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import Track, shown
@@ -112,7 +113,7 @@ def write_part(
     schema = clips_schema(shape)
     group = max(1, _GROUP_BYTES // (2 * shape[0] * shape[1]))
     target = folder.local(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     waiting: list[pyarrow.Table] = []
     num_waiting = 0
     with (

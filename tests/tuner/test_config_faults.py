@@ -779,3 +779,34 @@ def test_random_trees_raise_nothing_but_config_errors(document):
 def test_random_overrides_raise_nothing_but_config_errors(path, value):
     for override in (f"{path}={value}", path, f"train.{path}={value}", f"train.epochs={value}"):
         check_outcome(outcome(P, [override]))
+
+
+# --- numbers that contradict each other ------------------------------------------------------
+
+GRID = "optim: {lr: {grid: [0.1, 0.2]}}\nsearch: {algorithm: grid, trials: 9}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("search: {budget: 0s}", "the budget must be above 0"),
+        ("search: {budget: 0.00m}", "the budget must be above 0"),
+        ("search: {budget: -5s}", "search.budget"),
+        ("search: {budget: 1e-9s}", "search.budget"),
+        ("search: {trials: 3}\nconfirm: {top: 5}",
+         "f.yaml:4:16: confirm.top: 5 is above the number of trials, 3; write at most 3"),
+        ("search: {trials: 1}\nconfirm: {top: 2}", "confirm.top: 2 is above"),
+        (GRID + "confirm: {top: 3}", "confirm.top: 3 is above the number of trials, 2"),
+    ],
+)  # fmt: skip
+def test_numbers_that_contradict_each_other_are_refused(text: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        loads(f"name: x\nmodel: {{name: cnn}}\n{text}", "f.yaml")
+    assert fault in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "top"), [("search: {trials: 1}", 1), (GRID, 2), ("", 2)])
+def test_what_is_not_written_fits_and_can_be_loaded_again(text: str, top: int) -> None:
+    space = loads(f"name: x\nmodel: {{name: cnn}}\n{text}")
+    assert space.template.confirm.top == top
+    assert loads(space.to_yaml()).settings() == space.settings()
