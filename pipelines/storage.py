@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipelines import checked_json
-from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
+from pipelines.errors import UnsupportedStorageError, full_disk_named
 from pipelines.permissions import close_to_others, make_folder
 from pipelines.regular_files import read_regular
 
@@ -264,31 +264,6 @@ def cache_folder() -> Path:
     if configured := os.environ.get("TUNER_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
-
-
-@contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota, however deep in a chain of errors, into one that names a path.
-
-    Raises:
-        StorageFullError: The disk is full or the quota is used up.
-    """
-    try:
-        yield
-    except StorageFullError:
-        raise
-    except BaseException as error:
-        if any(is_storage_full(cause) for cause in _causes(error)):
-            raise StorageFullError(path) from error
-        raise
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -7,10 +7,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from pipelines.build.ray_watch import processes_to_watch
+from pipelines.plain_text import printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -91,3 +93,13 @@ def _silent_in_c(function: Callable[..., Any]) -> Callable[..., Any]:
             stream.value = before
 
     return call
+
+
+def hide_secrets() -> None:
+    """Take secrets out of this process's command line, which `ps` shows and Ray keeps."""
+    from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+    command = Path("/proc/self/cmdline")
+    words = command.read_text(errors="replace").split("\0") if command.exists() else []
+    if (shown := printable(" ".join(words))) != " ".join(words):
+        setproctitle(shown)

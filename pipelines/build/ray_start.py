@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.ray_adapted import adapted
+from pipelines.build.ray_adapted import adapted, hide_secrets
 from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, processes_to_watch
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import printable
@@ -67,7 +67,7 @@ def connect(
     _prepare_environment(starts=wanted == "local")
     import ray
 
-    _hide_secrets()
+    hide_secrets()
     if ray.is_initialized():  # by the program around this one, whose connection is not ours to end
         raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
     what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
@@ -235,16 +235,6 @@ def _prepare_environment(starts: bool) -> None:
         # asks for a token that this client does not send. Remove it when token mode is the
         # default (Ray 2.61).
         Config.initialize("")
-
-
-def _hide_secrets() -> None:
-    """Take secrets out of this process's command line, which `ps` shows and Ray keeps."""
-    from ray._raylet import setproctitle  # type: ignore[attr-defined]
-
-    command = Path("/proc/self/cmdline")
-    words = command.read_text(errors="replace").split("\0") if command.exists() else []
-    if (shown := printable(" ".join(words))) != " ".join(words):
-        setproctitle(shown)
 
 
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import StorageFullError, UnsupportedStorageError
-from pipelines.storage import Folder, full_disk_named
+from pipelines.errors import StorageFullError, UnsupportedStorageError, full_disk_named
+from pipelines.storage import Folder
 
 
 def listed(folder: Path) -> list[str]:
