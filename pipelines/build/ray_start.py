@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ClusterError
+from pipelines.permissions import make_folder
 from pipelines.plain_text import printable
 
 if TYPE_CHECKING:
@@ -174,6 +175,19 @@ def _hide_secrets() -> None:
         setproctitle(shown)
 
 
+def _closed_folder(parent: Path) -> Path:
+    """Return a folder that only this user can enter; Ray opens its own in it to everyone.
+
+    It does so whenever a worker starts, whatever the umask, and its logs and sockets are there.
+    """
+    folder = parent / f"ray-{os.getuid()}"
+    make_folder(folder)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to someone else; name another folder in RAY_TMPDIR")
+    folder.chmod(0o700)
+    return folder
+
+
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
     from ray._common.utils import get_default_system_temp_dir
@@ -198,10 +212,9 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
                 num_cpus=num_cpus,
                 include_dashboard=include_dashboard,
                 dashboard_host="127.0.0.1",
+                _temp_dir=str(_closed_folder(Path(folder)) / "ray"),
                 **_QUIET,
             )
-        # Ray opens it to everyone, whatever the umask; what is in it has followed the umask.
-        Path(ray._private.worker._global_node.get_session_dir_path()).chmod(0o700)
     finally:
         os.umask(mask)
 
