@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.ray_adapted import adapted, hide_secrets
+from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
 from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, processes_to_watch
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import printable
@@ -263,10 +263,9 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
                 num_cpus=num_cpus,
                 include_dashboard=include_dashboard,
                 dashboard_host="127.0.0.1",
+                _temp_dir=str(closed_folder(Path(folder)) / "ray"),
                 **_QUIET,
             )
-        # Ray opens it to everyone, whatever the umask; what is in it has followed the umask.
-        Path(ray._private.worker._global_node.get_session_dir_path()).chmod(0o700)
     finally:
         os.umask(mask)
 
