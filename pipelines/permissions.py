@@ -6,6 +6,7 @@ A folder that its owner gave to a group, with the group's rights passed on to wh
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,9 @@ _SHARED = 0o2070  # setgid, and all rights of the group
 
 def make_folder(folder: Path) -> None:
     """Create a folder with its parents, closed to others whatever the umask, unless it exists."""
-    if folder.is_dir():
+    if folder.exists():
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         return
     make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
-from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, processes_to_watch
+from pipelines.build.ray_watch import (
+    OnLoss,
+    Watch,
+    expect_listener,
+    is_on_loopback,
+    processes_to_watch,
+)
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import printable
 
@@ -286,13 +292,14 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _join(address: str) -> None:
     import ray
 
-    with adapted(_started, on_loopback=False):
-        if address == "auto":
+    if address == "auto":
+        with adapted(_started, on_loopback=False):
             ray.init(address="auto", **_QUIET)  # noqa: TID251 - to learn the address
             address = ray.get_runtime_context().gcs_address
             ray.shutdown()
-        expect_listener(address)
-        variables = {"env_vars": _worker_environment(address)}
+    expect_listener(address)
+    variables = {"env_vars": _worker_environment(address)}
+    with adapted(_started, is_on_loopback(address)):
         ray.init(  # noqa: TID251 - this is the one place
             address=address, runtime_env=variables, **_QUIET
         )

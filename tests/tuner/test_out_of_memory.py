@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def test_the_trial_continues_with_half_the_clips_and_learns_the_same(
     assert all("note" not in r for r in with_enough)
     for one, other in zip(with_enough, reports, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
-    kept = json.loads((tmp_path / "b" / "trials" / "t0" / "out_of_memory.json").read_text())
+    kept = Folder(tmp_path / "b" / "trials" / "t0").read_json("out_of_memory.json")
     assert kept == {
         "epoch": 1, "reason": "CUDA out of memory. Tried to allocate 2.00 GiB.", "again": False,
     }  # fmt: skip
