@@ -25,7 +25,10 @@ def from_bytes(content: bytes) -> Any:
     Raises:
         ValueError: It is not JSON, or its checksum is that of something else.
     """
-    value = json.loads(content)
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
         raise ValueError(
             f"its `{CHECKSUM}` is not that of its content, so the file is damaged, or it was "

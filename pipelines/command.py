@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import format_exception
 
 from pipelines.errors import UserError
 from pipelines.interruption import Interruption
 from pipelines.plain_text import echo
+
+
+class _Printed(logging.Handler):
+    """Messages of all libraries, printed as those of this program are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        echo(record.getMessage(), err=True)
 
 
 @contextmanager
@@ -24,6 +34,8 @@ def ending(
     Yields:
         The handler of signals.
     """
+    logging.lastResort = _Printed(logging.WARNING)
+    sys.excepthook = lambda *error: echo("".join(format_exception(*error)).rstrip("\n"), err=True)
     try:
         with Interruption(advice) as stop:
             yield stop

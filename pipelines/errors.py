@@ -20,6 +20,8 @@ UserError                     exit 1
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -126,3 +128,28 @@ def is_storage_full(error: BaseException) -> bool:
     return isinstance(error, StorageFullError) or (
         isinstance(error, OSError) and error.errno in _NO_ROOM
     )
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn a full disk or quota, however deep in a chain of errors, into one that names a path.
+
+    Raises:
+        StorageFullError: The disk is full or the quota is used up.
+    """
+    try:
+        yield
+    except StorageFullError:
+        raise
+    except BaseException as error:
+        if any(is_storage_full(cause) for cause in _causes(error)):
+            raise StorageFullError(path) from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Text of users, made safe for the little language that it reaches: terminal, CSV or Markdown."""
+"""Text of users, made safe to show: without secrets, in a terminal, in CSV or in Markdown."""
 
 from __future__ import annotations
 
@@ -14,18 +14,48 @@ import click
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# User and password of an address. A password may hold what should have been escaped, so behind a
+# colon all up to the last @ counts, unless the colon begins a port. In a path, // has become /.
+_LOGIN = re.compile(
+    r"""((?<=\w):/{1,2})[^\s"'<>/:@?#]*:(?!\d{1,5}(?:[/?#]|$))[^\s"'<>]{0,300}@"""
+    r"""|(://)[^\s"'<>/?#]{0,300}@"""
+)
+# Options of an address, a connection or a process that hold a secret, and headers that log in. A
+# quote ends a text of JSON if what separates it from the next one follows.
+_SECRET = re.compile(
+    r"""(?ix) (
+        (?: passw(?:or)?d | pwd | passphrase | secret | token | credentials? | signature
+          | (?:access|api|account|auth|private|shared)[_-]?key(?:[_-]?id)? | googleaccessid
+          | x-(?:amz|goog|ms)-[\w-]{1,40} | (?<=[?&;\#]) (?: key | sig | sas ) )
+        (?: = | %3d )
+    ) (?: '[^'"]*' | \\"(?:[^"\\]|\\\\)*\\" | "[^"\s,:}\]][^"]*" | [^\s&"'\#;,<>(){}\[\]\\]+ )
+    | (authorization:\s*\w+\s+) [^\s"'\\]+"""
+)
 # A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 # An underscore within a word is no markup, and neither is an ampersand that begins no entity.
 _MARKDOWN = re.compile(r"[\\`*\[\]#|~$<>]|(?<![^\W_])_|_(?![^\W_])|&(?=[#\w]+;)")
 
 
+def redact(text: object) -> str:
+    """Return text without the users, passwords, keys and tokens of the addresses in it.
+
+    Of ``https://me:pw@host/x?sig=1`` stays ``https://***@host/x?sig=***``.
+    """
+    shown = str(text)
+    if "@" in shown:
+        shown = _LOGIN.sub(lambda found: f"{found[1] or found[2]}***@", shown)
+    if any(mark in shown for mark in "=:%"):  # rare, and most names pass here
+        shown = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", shown)
+    return shown
+
+
 def printable(text: object) -> str:
-    """Return text as one line that a terminal only shows; controls become escapes.
+    """Return text as one line that a terminal only shows, without secrets; controls are escaped.
 
     Names in a feature set and in messages are kept so: no program after it has to care again.
     """
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), redact(text))
 
 
 def for_cell(value: object) -> object:

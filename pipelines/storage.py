@@ -2,8 +2,9 @@
 
 Today a folder is on a disk of this machine or on one that all nodes mount. Code that reads and
 writes state uses only operations that an object store could offer too: whole files, folders that
-appear complete or not at all, a log that grows at its end. Node-local scratch and caches (memory
-maps, temporary files) do not belong to the storage and use ``Path``.
+appear complete or not at all, a log that grows at its end. What is written is closed to other
+users, see ``pipelines/permissions.py``. Node-local scratch and caches (memory maps, temporary
+files) do not belong to the storage and use ``Path``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipelines import checked_json
-from pipelines.errors import StorageFullError, UnsupportedStorageError, is_storage_full
+from pipelines.errors import UnsupportedStorageError, full_disk_named
+from pipelines.permissions import close_to_others, make_folder
+from pipelines.regular_files import read_regular
 
 WRITING, BUILDING, OLD = ".writing-", ".building-", ".old-"  # prefixes of what is not whole yet
 RENAME_EXCHANGE = 2  # <linux/fs.h>
@@ -80,9 +83,10 @@ class Folder:
         """Read a file.
 
         Raises:
-            OSError: The file does not exist or cannot be read.
+            OSError: The file does not exist, cannot be read, is no regular file of this folder or
+                is too large; a folder may come from anyone.
         """
-        return (self.path / name).read_bytes()
+        return read_regular(self.path, name)
 
     def read_text(self, name: str) -> str:
         """Read a UTF-8 file; raise ``ValueError`` if it is not UTF-8, else as ``read_bytes``."""
@@ -108,9 +112,10 @@ class Folder:
         target = self.path / name
         scratch = target.with_name(f"{WRITING}{uuid.uuid4().hex}-{target.name}")
         with full_disk_named(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             try:
                 yield scratch
+                close_to_others(scratch)
                 _sync(scratch)
                 scratch.replace(target)
             finally:
@@ -148,7 +153,7 @@ class Folder:
 
     def create(self) -> None:
         """Create the folder with its parents unless it exists."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
 
     @contextmanager
     def building(self, name: str) -> Iterator[Path]:
@@ -168,9 +173,10 @@ class Folder:
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             with full_disk_named(target):
-                scratch.mkdir(parents=True)
+                make_folder(scratch)
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
+                    close_to_others(path)
                     _sync(path)
                 if not target.exists():
                     scratch.rename(target)
@@ -203,12 +209,13 @@ class Folder:
         import filelock  # here, because it loads asyncio
 
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         held = filelock.FileLock(target, timeout=timeout_seconds)
         try:
             held.acquire()
         except filelock.Timeout:
             raise TimeoutError(f"{target} is held by another process") from None
+        close_to_others(target)
         try:
             yield
         finally:
@@ -220,9 +227,10 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Unbuffered, because bytes that a full disk refused must not be written at close.
         self._file = path.open("ab", buffering=0)
+        close_to_others(path)
         _sync(path.parent)  # or a log that is new would go with the power
 
     def truncate(self, num_bytes: int) -> None:
@@ -256,31 +264,6 @@ def cache_folder() -> Path:
     if configured := os.environ.get("TUNER_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
-
-
-@contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn a full disk or quota, however deep in a chain of errors, into one that names a path.
-
-    Raises:
-        StorageFullError: The disk is full or the quota is used up.
-    """
-    try:
-        yield
-    except StorageFullError:
-        raise
-    except BaseException as error:
-        if any(is_storage_full(cause) for cause in _causes(error)):
-            raise StorageFullError(path) from error
-        raise
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from pipelines.errors import StoreError
 from pipelines.features import FORMAT_VERSION, FeatureSpec
+from pipelines.regular_files import regular_file
 from pipelines.settings import SPLITS, ClipSpec, Split, SplitSpec, in_words
 from pipelines.splits.leakage import Leakage
 
@@ -171,7 +172,7 @@ class FeatureSet:
         import pyarrow.parquet
 
         self.check(TRACKS)
-        return pyarrow.parquet.read_table(self.folder.local(TRACKS))
+        return pyarrow.parquet.read_table(regular_file(self.path, TRACKS))
 
     def parts(self, split: Split) -> list[PartFile]:
         """List the Parquet files of one split in order."""
@@ -187,7 +188,7 @@ class FeatureSet:
         import pyarrow.parquet
 
         for part in self.parts(split):
-            with pyarrow.parquet.ParquetFile(self.folder.local(part.path)) as file:
+            with pyarrow.parquet.ParquetFile(regular_file(self.path, part.path)) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group).combine_chunks().to_batches()
 
@@ -234,8 +235,8 @@ class FeatureSet:
     ) -> str | None:
         import pyarrow.parquet
 
-        path = self.folder.local(name)
         try:
+            path = regular_file(self.path, name)
             found_size = path.stat().st_size
             if digests and file_digest(path) != digest:
                 return f"{name}: its bytes are not those that were written"

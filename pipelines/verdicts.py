@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pipelines.regular_files import regular_file
 from pipelines.storage import Folder
 
 _SCHEMA = pyarrow.schema(
@@ -108,7 +109,9 @@ def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
     Raises:
         OSError, pyarrow.ArrowInvalid: The table is missing or unreadable.
     """
-    table = pyarrow.parquet.read_table(folder.local(name), schema=_SCHEMA).combine_chunks()
+    table = pyarrow.parquet.read_table(
+        regular_file(folder.local(), name), schema=_SCHEMA
+    ).combine_chunks()
     signatures = [
         cell.values.to_numpy() if cell.is_valid else _no_signature()
         for cell in table.column("signature")

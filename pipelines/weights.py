@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from pipelines.errors import WeightsError
+from pipelines.regular_files import expect_file
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
     file = Path(path).expanduser()
     try:
-        with file.open("rb") as content:
+        with expect_file(file).open("rb") as content:
             start = content.read(9)
         # A safetensors file begins with a number of eight bytes, which may look like anything.
         if start.startswith(PICKLE_STARTS) and start[8:] != b"{":

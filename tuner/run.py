@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.command import ending
+from pipelines.plain_text import echo, printable
 
 if TYPE_CHECKING:
     from pipelines.interruption import Interruption
@@ -53,23 +53,15 @@ def main(space: Path, **options: Any) -> None:
 
 def _to_continue(has_begun: bool) -> str:
     """Return what a user reads after an interruption: the command that goes on."""
-    words = [in_public(word) for word in sys.argv[1:] if word != "--resume"]
+    words = [printable(word) for word in sys.argv[1:] if word != "--resume"]
     command = f"  python -m tuner.run {shlex.join(words)}"
     if has_begun:
         return f"interrupted; finished work is kept. To continue:\n{command} --resume"
     return f"interrupted before the study began. To start again:\n{command}"
 
 
-def in_public(word: str) -> str:
-    """Return a word of the command line with the secrets of any URI removed."""
-    from pipelines.sources.files import printable_root
-
-    return re.sub(r"[A-Za-z0-9+]+://\S+", lambda uri: printable_root(uri[0]), word)
-
-
 def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     """Check the options, run the study and print its result; return the exit code."""
-    from pipelines.plain_text import echo
     from pipelines.storage import Folder
     from tuner.errors import UsageError
     from tuner.ledger import journal

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pipelines.plain_text import echo
+from pipelines.plain_text import echo, redact
 
 LOOPBACK = "127.0.0.1"
 USUAL_PORT = 5000  # of `mlflow ui`
@@ -130,7 +130,7 @@ def page_of(uri: str, study: str | None, server: str, storage: Path) -> str:
     name = study or next(iter(found), "")
     if name not in found:
         has = f"it has {', '.join(sorted(found))}" if found else "it has none"
-        raise UsageError(f"no study {name!r} in {store.redact(uri)}; {has}")
+        raise UsageError(f"no study {name!r} in {redact(uri)}; {has}")
     began = journal.first_record(StudyPaths(Folder(storage), name, "").folder)
     view = view_key(study_id(began)) if began else ""
     return store.how_to_open(server, found[name].experiment_id, view)
@@ -160,7 +160,6 @@ def serving(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         TrackingError: It does not start; shows its last words.
     """
     from tuner.errors import TrackingError
-    from tuner.tracking.store import redact
 
     words = ["server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     # The address may hold a password, which a command line would show to everyone.

@@ -27,7 +27,7 @@ from pipelines.build.reuse import (
     track_keys,
 )
 from pipelines.build.writer import write_rejects
-from pipelines.errors import BuildError, SplitError, StoreError
+from pipelines.errors import BuildError, SplitError, StoreError, full_disk_named
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
 from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, Tolerance, check
@@ -35,7 +35,7 @@ from pipelines.sources.content import content_digest, digests, root_key
 from pipelines.sources.files import EXTRA_EXTENSIONS
 from pipelines.sources.tracks import Catalog
 from pipelines.splits.decide import check_splits, decide, with_listing
-from pipelines.storage import Folder, full_disk_named
+from pipelines.storage import Folder
 from pipelines.store import FeatureSet, find_feature_set
 
 # Yields each batch with the verdicts on its tracks, in any order.
@@ -146,8 +146,7 @@ def build_sets(
     missing = {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}
     for spec in set(specs) - set(missing.values()):
         build.remove_staging(spec)
-    if missing:
-        built |= build.run(missing)
+    built |= build.run(missing) if missing else {}
     return [built[target] for target in targets]
 
 

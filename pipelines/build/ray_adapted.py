@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from pipelines.build.ray_watch import processes_to_watch
+from pipelines.permissions import make_folder
+from pipelines.plain_text import printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -91,3 +95,26 @@ def _silent_in_c(function: Callable[..., Any]) -> Callable[..., Any]:
             stream.value = before
 
     return call
+
+
+def hide_secrets() -> None:
+    """Take secrets out of this process's command line, which `ps` shows and Ray keeps."""
+    from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+    command = Path("/proc/self/cmdline")
+    words = command.read_text(errors="replace").split("\0") if command.exists() else []
+    if (shown := printable(" ".join(words))) != " ".join(words):
+        setproctitle(shown)
+
+
+def closed_folder(parent: Path) -> Path:
+    """Return a folder that only this user can enter; Ray opens its own in it to everyone.
+
+    It does so whenever a worker starts, whatever the umask, and its logs and sockets are there.
+    """
+    folder = parent / f"ray-{os.getuid()}"
+    make_folder(folder)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to someone else; name another folder in RAY_TMPDIR")
+    folder.chmod(0o700)
+    return folder

@@ -10,11 +10,19 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.ray_adapted import adapted
-from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, processes_to_watch
+from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
+from pipelines.build.ray_watch import (
+    OnLoss,
+    Watch,
+    expect_listener,
+    is_on_loopback,
+    processes_to_watch,
+)
 from pipelines.errors import ClusterError, ClusterLostError
+from pipelines.plain_text import printable
 
 if TYPE_CHECKING:
     import subprocess
@@ -65,6 +73,7 @@ def connect(
     _prepare_environment(starts=wanted == "local")
     import ray
 
+    hide_secrets()
     if ray.is_initialized():  # by the program around this one, whose connection is not ours to end
         raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
     what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
@@ -78,7 +87,7 @@ def connect(
             break
         except Exception as error:
             disconnect()
-            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+            reason = printable(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
                     f"{what}: {reason}; check the address, RAY_AUTH_MODE, the cluster's token, "
@@ -260,6 +269,7 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
                 num_cpus=num_cpus,
                 include_dashboard=include_dashboard,
                 dashboard_host="127.0.0.1",
+                _temp_dir=str(closed_folder(Path(folder)) / "ray"),
                 **_QUIET,
             )
     finally:
@@ -282,13 +292,14 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _join(address: str) -> None:
     import ray
 
-    with adapted(_started, on_loopback=False):
-        if address == "auto":
+    if address == "auto":
+        with adapted(_started, on_loopback=False):
             ray.init(address="auto", **_QUIET)  # noqa: TID251 - to learn the address
             address = ray.get_runtime_context().gcs_address
             ray.shutdown()
-        expect_listener(address)
-        variables = {"env_vars": _worker_environment(address)}
+    expect_listener(address)
+    variables = {"env_vars": _worker_environment(address)}
+    with adapted(_started, is_on_loopback(address)):
         ray.init(  # noqa: TID251 - this is the one place
             address=address, runtime_env=variables, **_QUIET
         )

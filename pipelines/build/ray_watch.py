@@ -168,3 +168,12 @@ def expect_listener(address: str, timeout_seconds: float = ANSWER_TIMEOUT_SECOND
             answer = b""
     if answer[3:4] != HTTP2_SETTINGS:
         raise OSError("what listens there does not answer as Ray's control store does")
+
+
+def is_on_loopback(address: str) -> bool:
+    """Return True if a control store answers at 127.0.0.1 alone, as ours do."""
+    import ray
+
+    host, _, port = address.rpartition(":")
+    is_local = host in ("localhost", "127.0.0.1", "[::1]")
+    return is_local and not _answers(f"{ray.util.get_node_ip_address()}:{port}")

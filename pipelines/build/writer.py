@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
+from pipelines.permissions import make_folder
 from pipelines.plain_text import for_cell, printable
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import Track, shown
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pipelines.storage import Folder
+    from pipelines.store import FeatureSet
     from pipelines.verdicts import Verdict
 
 # A row group is held in memory while writing, and a reader takes one at a time.
@@ -111,7 +113,7 @@ def write_part(
     schema = clips_schema(shape)
     group = max(1, _GROUP_BYTES // (2 * shape[0] * shape[1]))
     target = folder.local(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     waiting: list[pyarrow.Table] = []
     num_waiting = 0
     with (
@@ -172,9 +174,10 @@ def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
     pyarrow.parquet.write_table(table, folder.local(TRACKS), compression="zstd")
 
 
-def first_rejects(folder: Folder, number: int = 3) -> list[str]:
+def first_rejects(feature_set: FeatureSet, number: int = 3) -> list[str]:
     """Return the first rejected tracks of a feature set, each with the reason in words."""
-    rows = csv.DictReader(io.StringIO(folder.read_text(REJECTS)))
+    text = (feature_set.path / REJECTS).read_text(encoding="utf-8")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     return [f"{row['path']}: {row['detail']}" for row in itertools.islice(rows, number)]
 
 

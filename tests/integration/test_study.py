@@ -18,18 +18,20 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+import ray
 import sklearn.metrics
 from mlflow import MlflowClient
 
 from tests.conftest import write_tones
 from tests.hostile_names import CLASSES
 from tests.integration.test_executors import all_cpus_free
+from tests.pipelines.test_storage import modes
 from tuner.trials.cluster import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 SPACE = """
-name: small
+name: small  # password=kanarienvogel
 data: {clip_seconds: 0.5, clips_per_track: 2, split: {train: 0.5, val: 0.25, test: 0.25}}
 features: {sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: {choice: [16, 32]}}
 model:
@@ -46,6 +48,16 @@ resources: {cpus_per_worker: 2}  # all of the cluster: one trial at a time
 DECIDED = ("trial", "epoch", "trial_end", "searched", "confirmed", "calibrated", "test")
 
 
+BIRD = "kanarienvogel"  # a secret in every input, which no output may hold
+CANARIES = {
+    name: f"{BIRD}-{name}"
+    for name in (
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN",
+        "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+    )
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Command:
     """``python -m tuner.run`` with a space, data and storage of the test."""
@@ -58,9 +70,10 @@ class Command:
     def start(self, *more: str) -> subprocess.Popen[str]:
         words = [
             sys.executable, "-m", "tuner.run", str(self.space), "--data", str(self.data),
-            "--storage", str(self.storage), "--address", self.cluster.address, "--json", *more,
+            "--storage", str(self.storage), "--address", self.cluster.address, "--json",
+            "--set", f"reference='s3://{BIRD}-flag:{BIRD}@host/?token={BIRD}'", *more,
         ]  # fmt: skip
-        environment = {**os.environ, "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
+        environment = {**os.environ, **CANARIES, "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
@@ -163,6 +176,7 @@ def study(local_ray: Cluster, tmp_path_factory: pytest.TempPathFactory):
     wait_for(lambda: ran.num_records("searching") > 0, process)
     # While Ray's compiled code waits for the first trial, the worst place for an exception.
     time.sleep(3)
+    assert BIRD not in Path(f"/proc/{process.pid}/cmdline").read_text()
     interrupted = cut_off(ran, process, signal.SIGINT)
     process = ran.start("--resume")
     before = ran.num_records("epoch")
@@ -231,6 +245,27 @@ def test_the_json_has_the_promised_keys(study) -> None:
     doubted = any(words in found["registered"]["reason"] for words in doubts)
     assert found["registered"]["alias"] == (None if doubted else "champion")
     assert set(found["seconds"]) == {"features", "search", "confirm", "total"}
+
+
+def test_no_secret_of_any_input_is_told_or_kept(study) -> None:
+    """Nor in the logs of Ray, whose agents write down the environment that Tune asks for."""
+    ran, found, cut = study
+    said = [json.dumps(found), *(one.said for one in (cut.interrupted, cut.killed, cut.finished))]
+    assert not [text for text in said if BIRD in text]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    closed = session.parents[1]  # Ray opens the folder of the session each time a worker starts
+    assert (closed.name, closed.stat().st_mode & 0o077) == (f"ray-{os.getuid()}", 0)
+    files = [p for p in (*ran.storage.rglob("*"), *session.rglob("*")) if p.is_file()]
+    assert {"mlflow.db", "ledger.jsonl", "space.yaml", "report.html"} < {p.name for p in files}
+    assert any(p.name.startswith("runtime_env_agent") for p in files)
+    assert not [str(path) for path in files if BIRD.encode() in path.read_bytes()]
+
+
+def test_what_a_study_keeps_is_closed_to_other_users(study) -> None:
+    ran, _, _ = study
+    found = modes(ran.storage)
+    assert len(found) > 100
+    assert {name: mode for name, mode in found.items() if mode not in ("700", "600")} == {}
 
 
 def test_votes_beside_the_winner_agree_with_what_is_known_of_it(study) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
+import logging
 import re
+import sys
+import time
 import unicodedata
 
 import pytest
 from markdown_it import MarkdownIt
 
-from pipelines.plain_text import code, echo, for_cell, for_markdown, printable
+from pipelines.command import ending
+from pipelines.plain_text import code, echo, for_cell, for_markdown, printable, redact
 from tests.hostile_names import HOSTILE
 
 
@@ -61,3 +66,67 @@ def test_lines_are_kept_and_an_encoding_that_lacks_a_character_is_no_error(
     monkeypatch.setattr("sys.stderr", stream)
     echo("error: first\n  \u00e4 \x1b[2J", err=True)
     assert stream.buffer.getvalue() == b"error: first\n  \\xe4 \\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see https://me:SECRET@host:5000/x and a@b.c", "see https://***@host:5000/x and a@b.c"),
+        ("http://me:SE/CR@ET@host/x", "http://***@host/x"),
+        ("http://SECRET@host", "http://***@host"),
+        ("http://localhost:5000/@me", "http://localhost:5000/@me"),
+        ("s3://KEYSECRET:SECRET@b/x?region=r", "s3://***@b/x?region=r"),
+        ("postgresql+psycopg://h/d?user=u&password=SECRET&sslmode=x",
+         "postgresql+psycopg://h/d?user=u&password=***&sslmode=x"),
+        ("host=h password='SEC RET' dbname=d", "host=h password=*** dbname=d"),
+        ("https://b/x?X-Amz-Credential=SECRET%2F&X-Amz-Date=SECRET&n=1",
+         "https://b/x?X-Amz-Credential=***&X-Amz-Date=***&n=1"),
+        ("https://b/x?sv=1&sig=SEC%2BRET", "https://b/x?sv=1&sig=***"),
+        ("https://b/x?AWSAccessKeyId=SECRET&Signature=SECRET",
+         "https://b/x?AWSAccessKeyId=***&Signature=***"),
+        ("https://b/x#access_token=SECRET", "https://b/x#access_token=***"),
+        ("AccountName=a;AccountKey=SECRET==;Suffix=s", "AccountName=a;AccountKey=***;Suffix=s"),
+        ("AWS_ACCESS_KEY_ID=SECRET/+ HF_TOKEN=SECRET", "AWS_ACCESS_KEY_ID=*** HF_TOKEN=***"),
+        ("Authorization: Basic U0VDUkVU", "Authorization: Basic ***"),
+        ('{"uri": "http://u:SECRET@h", "n": 1}', '{"uri": "http://***@h", "n": 1}'),
+        ('{"e": "password=\\"SEC RET\\" x"}', '{"e": "password=*** x"}'),
+        ("models:/NAME@champion optim.lr=1 monkey=1", "models:/NAME@champion optim.lr=1 monkey=1"),
+        ("http://h/#/e/1/runs?workflowType=m&viewStateShareKey=k",
+         "http://h/#/e/1/runs?workflowType=m&viewStateShareKey=k"),
+    ],
+)  # fmt: skip
+def test_no_secret_is_shown_anywhere(text: str, shown: str) -> None:
+    assert redact(text) == redact(shown) == shown
+    for show in (printable, for_markdown, code, for_cell, redact):
+        assert "SECRET" not in str(show(text))
+
+
+@pytest.mark.parametrize(
+    "end", ["token=", "token='", 'password="', "://u:p", "://u:p\\", "sig=\\", "authorization: a "]
+)
+def test_redacted_json_is_json(end: str) -> None:
+    found = json.dumps({"a": f"see {end}", "b": ["it's", f"{end}x", end], "c": "x@y"})
+    told = json.loads(redact(found))
+    assert (list(told), len(told["b"]), told["c"]) == (["a", "b", "c"], 3, "x@y")
+
+
+def test_words_of_libraries_and_tracebacks_are_shown_as_our_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    bad = "\x1b[2J http://u:SECRET@h"
+    with ending():
+        record = logging.makeLogRecord({"msg": bad, "levelno": logging.WARNING})
+        assert logging.lastResort is not None
+        logging.lastResort.handle(record)  # what is called while nobody has set up a handler
+    sys.excepthook(ValueError, ValueError(bad), None)
+    shown = "\\x1b[2J http://***@h\n"
+    assert capsys.readouterr().err == f"{shown}ValueError: {shown}"
+
+
+@pytest.mark.parametrize("text", ["://a:b" * 20_000 + "@", "a." * 50_000 + "=", "x-amz-" * 20_000])
+def test_a_long_text_is_redacted_in_linear_time(text: str) -> None:
+    started = time.process_time()
+    redact(text)
+    assert time.process_time() - started < 2

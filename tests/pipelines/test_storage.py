@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipelines.errors import StorageFullError, UnsupportedStorageError
-from pipelines.storage import Folder, full_disk_named
+from pipelines.errors import StorageFullError, UnsupportedStorageError, full_disk_named
+from pipelines.storage import Folder
 
 
 def listed(folder: Path) -> list[str]:
@@ -189,3 +192,75 @@ def test_json_that_was_changed_is_refused_and_that_without_a_checksum_is_read(
         folder.read_json("x.json")
     folder.write_text("x.json", '{"rate": 0.2}')
     assert folder.read_json("x.json") == {"rate": 0.2}
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """Modes of all files and folders below a folder, as ``ls`` gives them in octal digits."""
+    return {
+        str(p.relative_to(folder)): f"{p.stat().st_mode & 0o7777:o}" for p in folder.rglob("*")
+    }
+
+
+def write_all(folder: Folder) -> None:
+    """Write in every way that a study does."""
+    folder.write_text("file", "x")
+    (folder / "log").create()
+    log = (folder / "log").open_log("log")
+    log.append(b"x")
+    log.close()
+    with folder.lock("lock"):
+        pass
+    with folder.building("built") as scratch:
+        (scratch / "inner").mkdir()
+        (scratch / "inner" / "file").touch()
+
+
+def test_what_is_kept_is_closed_to_other_users(tmp_path: Path, open_umask: None) -> None:
+    write_all(Folder(tmp_path) / "a" / "b")
+    found = modes(tmp_path)
+    folders = {"a", "a/b", "a/b/log", "a/b/built", "a/b/built/inner"}
+    files = {"a/b/file", "a/b/log/log", "a/b/lock", "a/b/built/inner/file"}
+    assert found == dict.fromkeys(folders, "700") | dict.fromkeys(files, "600")
+
+
+def test_a_folder_that_is_shared_stays_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2770)  # chmod g+rwxs
+    before = os.umask(0o077)
+    write_all(Folder(tmp_path) / "a")
+    os.umask(before)
+    assert set(modes(tmp_path).values()) == {"2770", "660"}
+
+
+def stand_ins(path: Path, outside: Path) -> dict[str, Callable[[], object]]:
+    """What a folder from someone else may have in place of a file."""
+    outside.write_bytes(path.read_bytes())
+    return {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "link": lambda: path.symlink_to(outside),
+        "folder": path.mkdir,
+        "huge": lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 10 << 30),
+        "socket": lambda: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)),
+    }
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "huge", "socket"])
+def test_only_files_of_a_folder_are_read(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path / "f")
+    folder.write_json("bundle.json", {})
+    make = stand_ins(tmp_path / "f" / "bundle.json", tmp_path / "outside")[kind]
+    folder.remove("bundle.json")
+    monkeypatch.chdir(tmp_path / "f")
+    make()
+    with pytest.raises(OSError, match=r"bundle\.json"):
+        folder.read_json("bundle.json")

@@ -19,6 +19,7 @@ from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from pipelines.store import FeatureSet, find_feature_set, open_feature_set
 from tests.pipelines.data_sets import build
+from tests.pipelines.test_storage import stand_ins
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
 CLIP = ClipSpec(clip_seconds=0.4, clips_per_track=3)
@@ -206,3 +207,39 @@ class TestOpening:
             found.verify(digests=True)
         assert find_feature_set(found.folder) is not None
         assert find_feature_set(found.folder, digests=True) is None
+
+
+@pytest.mark.timeout(20)
+def test_a_set_from_someone_else_is_no_trap(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made(make_folder(per_class=5), tmp_path / "out")
+    for name in (
+        "manifest.json",
+        "tracks.parquet",
+        "decoded.parquet",
+        found.manifest.parts[0].path,
+    ):
+        path = found.path / name
+        content = path.read_bytes()
+        monkeypatch.chdir(path.parent)  # the address of a socket must be short
+        for make in stand_ins(path, tmp_path / "outside").values():
+            path.unlink()
+            make()
+            with pytest.raises(StoreError, match=path.name):
+                open_feature_set(found.folder).verify(digests=True)
+            found.folder.remove(name)
+            path.write_bytes(content)
+
+
+def test_a_secret_in_a_cell_is_not_written_down(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=5)
+    rows = [f"{p.relative_to(root)},{p.parent.name}" for p in sorted(root.rglob("*.wav"))]
+    bad = ["s3://KEY:SECRET@b/x.wav,hum", "x.wav?X-Amz-Signature=SECRET,hum"]
+    (root / "manifest.csv").write_text("\n".join(["path,label", *rows, *bad]))
+    found = made(root / "manifest.csv", tmp_path / "out")
+    assert found.manifest.tracks.quarantined == 2
+    kept = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [path.name for path in kept if b"SECRET" in path.read_bytes()]

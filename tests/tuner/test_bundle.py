@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from pipelines.features import FeatureSpec, Kind
 from pipelines.settings import ClipSpec
 from pipelines.storage import Folder
+from tests.pipelines.test_storage import stand_ins
 from tuner.errors import CheckpointError
 from tuner.models.convnets import Cnn
 from tuner.models.wav2vec2 import Wav2Vec2
 from tuner.training.bundle import Bundle, save_bundle
-from tuner.training.exported import load_bundle
+from tuner.training.exported import load_bundle, load_exported
 from tuner.training.recipe import Crops
 
 
@@ -32,7 +33,7 @@ def exported(tmp_path: Path) -> Path:
     """A small exported model."""
     model = Cnn(blocks=2, channels=4)
     bundle = Bundle(("a", "b"), ClipSpec(), FeatureSpec(n_mels=16), Crops(), model)
-    return save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
+    return save_bundle(tmp_path / "m", bundle, bundle.classifier().state_dict())
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,22 @@ def test_an_exported_model_needs_no_initial_weights(tmp_path: Path) -> None:
     folder = save_bundle(tmp_path, bundle, bundle.classifier().state_dict())
     loaded = load_bundle(folder).bundle
     assert loaded.model == model
+
+
+FOREIGN = ("pipe", "device", "link", "folder", "huge", "socket", "nested")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ["bundle.json", "model.safetensors", "profile.json"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_folder_from_someone_else_is_no_trap(exported: Path, name: str, kind: str) -> None:
+    path = exported / name
+    path.touch()
+    make = stand_ins(path, exported.parent / "outside").get(
+        kind, lambda: path.write_text("[" * 10**6)
+    )
+    path.unlink()
+    make()
+    with pytest.raises(CheckpointError, match=r"not an exported model|damaged") as refused:
+        load_exported(exported)
+    assert len(str(refused.value)) < 500

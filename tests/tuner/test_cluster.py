@@ -153,9 +153,14 @@ def test_a_local_cluster_listens_on_loopback_only(local_ray: Cluster) -> None:
     import ray
 
     ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=60)
+    own = [  # other tests may have started another Ray below this process
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.environ().get("RAY_ADDRESS") == local_ray.address
+    ]
     listening = {
         (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
-        for process in [*psutil.Process().children(recursive=True), psutil.Process()]
+        for process in [*own, psutil.Process()]
         for one in process.net_connections("tcp")
         if one.status == psutil.CONN_LISTEN
     }

@@ -384,7 +384,6 @@ def test_overrides_do_not_change_the_source():
         ("optim: {momentum: 0.5, name: sgd}", []),
         ("optim: {momentum: {uniform: [0.5, 0.8]}, name: {choice: [adam, sgd]}}", []),
         ("scheduler: {name: none, grace_epochs: 5}", ["f.yaml:3:39: scheduler.grace_epochs"]),
-        ("confirm: {top: 5}\nsearch: {trials: 3}", ["f.yaml:3:16: confirm.top: only 3 trials"]),
         ("search: {trials: 1}", []),
         ("data: {split: {folds: 5, test: 0.15, val: 0.5, train: 0.1}}",
          ["f.yaml:3:55: data.split.train: has no effect with folds",

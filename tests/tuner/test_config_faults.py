@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.errors import UserError
 from tuner.config import Space, load, loads
 from tuner.config.load import MAX_BYTES
 from tuner.errors import ConfigError
@@ -717,19 +718,19 @@ WORDS = st.sampled_from(VOCABULARY.split())
 MARKS = st.sampled_from([": ", ", ", *"[]{}|\t'", "\n", "\n  ", "- ", "# ", "? "])
 
 
-def outcome(text: str, overrides: Sequence[str] = ()) -> Space | ConfigError:
+def outcome(text: str, overrides: Sequence[str] = ()) -> Space | UserError:
     """Return the space or the error; anything else escapes."""
     try:
         return loads(text, overrides=overrides)
-    except ConfigError as error:
+    except UserError as error:
         return error
 
 
-def check_outcome(found: Space | ConfigError) -> None:
+def check_outcome(found: Space | UserError) -> None:
     if isinstance(found, ConfigError):
         assert found.problems
         assert all(problem.line >= 1 and problem.column >= 1 for problem in found.problems)
-    else:
+    elif isinstance(found, Space):  # other errors come from a look at the data, for `auto`
         assert loads(found.to_yaml()) == found
 
 
@@ -779,3 +780,34 @@ def test_random_trees_raise_nothing_but_config_errors(document):
 def test_random_overrides_raise_nothing_but_config_errors(path, value):
     for override in (f"{path}={value}", path, f"train.{path}={value}", f"train.epochs={value}"):
         check_outcome(outcome(P, [override]))
+
+
+# --- numbers that contradict each other ------------------------------------------------------
+
+GRID = "optim: {lr: {grid: [0.1, 0.2]}}\nsearch: {algorithm: grid, trials: 9}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("search: {budget: 0s}", "the budget must be above 0"),
+        ("search: {budget: 0.00m}", "the budget must be above 0"),
+        ("search: {budget: -5s}", "search.budget"),
+        ("search: {budget: 1e-9s}", "search.budget"),
+        ("search: {trials: 3}\nconfirm: {top: 5}",
+         "f.yaml:4:16: confirm.top: 5 is above the number of trials, 3; write at most 3"),
+        ("search: {trials: 1}\nconfirm: {top: 2}", "confirm.top: 2 is above"),
+        (GRID + "confirm: {top: 3}", "confirm.top: 3 is above the number of trials, 2"),
+    ],
+)  # fmt: skip
+def test_numbers_that_contradict_each_other_are_refused(text: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        loads(f"name: x\nmodel: {{name: cnn}}\n{text}", "f.yaml")
+    assert fault in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "top"), [("search: {trials: 1}", 1), (GRID, 2), ("", 2)])
+def test_what_is_not_written_fits_and_can_be_loaded_again(text: str, top: int) -> None:
+    space = loads(f"name: x\nmodel: {{name: cnn}}\n{text}")
+    assert space.template.confirm.top == top
+    assert loads(space.to_yaml()).settings() == space.settings()

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from pipelines.build.building import BuildProgress
 from pipelines.errors import SplitError
 from pipelines.features import FeatureSpec
+from pipelines.plain_text import printable
 from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tuner.config import loads
 from tuner.ledger.journal import Ledger, StudyPaths
-from tuner.run import in_public, main
+from tuner.run import main
 from tuner.study.begin import begin
 from tuner.study.features import (
     build_all,
@@ -104,12 +105,12 @@ def test_the_command_line_shows_no_secret(tmp_path: Path) -> None:
         assert not [secret for secret in SECRETS if secret in found.output]
 
 
-def test_the_command_to_continue_shows_no_secret() -> None:
+def test_words_of_a_command_are_shown_without_secrets() -> None:
     for word in (URI, f"--data={URI}", f"data.root={URI}", f"data={{root: '{URI}'}}"):
-        shown = in_public(word)
-        assert "s3://bucket/my%20music" in shown
+        shown = printable(word)
+        assert "@bucket/my%20music" in shown
         assert not [secret for secret in SECRETS if secret in shown]
-    assert in_public("search_spaces/a b.yaml") == "search_spaces/a b.yaml"
+    assert printable("search_spaces/a b.yaml") == "search_spaces/a b.yaml"
 
 
 # --- before a start -------------------------------------------------------------------------

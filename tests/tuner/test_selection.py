@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from tuner.errors import StudyError
-from tuner.ledger import selection
+from tuner.ledger import candidates, selection
 from tuner.ledger.trial_rows import TrialRow, TrialRows
 
 
@@ -72,10 +72,10 @@ def test_leaderboard_counts_ended_trials_and_keeps_ties_in_order() -> None:
 
 
 def test_winner_has_the_best_mean_not_the_best_run() -> None:
-    ranked = selection.candidates(rows(), BY_F1)
+    ranked = candidates.candidates(rows(), BY_F1)
     assert [(c.trial_id, c.mean) for c in ranked] == [("t1", pytest.approx(0.45)), ("t2", 0.4)]
-    assert selection.best_run(ranked[0], BY_F1).trial_id == "c1b"
-    assert selection.best_run(ranked[0], BY_LOSS).trial_id == "c1b"
+    assert candidates.best_run(ranked[0], BY_F1).trial_id == "c1b"
+    assert candidates.best_run(ranked[0], BY_LOSS).trial_id == "c1b"
 
 
 def test_among_equals_the_smaller_validation_loss_wins() -> None:
@@ -94,9 +94,9 @@ def test_among_equals_the_smaller_validation_loss_wins() -> None:
     of = list(TrialRows(records).values())
     ranked = selection.leaderboard(of, BY_F1)
     assert [row.trial_id for row in ranked] == ["t1", "t0"]
-    confirmed = selection.candidates(of, BY_F1)
+    confirmed = candidates.candidates(of, BY_F1)
     assert [one.trial_id for one in confirmed] == ["t1", "t0"]
-    assert selection.best_run(confirmed[0], BY_F1).trial_id == "b1"
+    assert candidates.best_run(confirmed[0], BY_F1).trial_id == "b1"
 
 
 def ended(name: str, value: float, log_loss: float, **extra: Any) -> list[dict[str, Any]]:
@@ -125,9 +125,9 @@ def test_scores_within_a_standard_error_are_ranked_by_log_loss(num_tracks, expec
     of = list(TrialRows(records).values())
     ranking = selection.Ranking("val_f1_macro", maximise=True, num_tracks=num_tracks)
     assert [row.trial_id for row in selection.leaderboard(of, ranking)] == expected
-    assert [one.trial_id for one in selection.candidates(of, ranking)] == expected
-    runs = selection.Candidate("t", tuple(row for row in of if row.stage == "confirm"), ())
-    assert selection.best_run(runs, ranking).parent_trial == expected[0]
+    assert [one.trial_id for one in candidates.candidates(of, ranking)] == expected
+    runs = candidates.Candidate("t", tuple(row for row in of if row.stage == "confirm"), ())
+    assert candidates.best_run(runs, ranking).parent_trial == expected[0]
 
 
 def test_the_bar_is_one_standard_error_below_the_best() -> None:

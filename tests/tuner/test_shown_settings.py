@@ -35,7 +35,7 @@ train:
 def drawn() -> dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
     """Parameters, experiment and settings of a trial of each alternative."""
     space = loads(SPACE)
-    found = {}
+    found: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {}
     for ordinal in range(40):
         sample = draw_random(space, (), ordinal)
         config = sample.experiment.model_dump(mode="json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import importlib
 import json
 import math
 import shutil
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from pipelines.plain_text import redact
+from tests.loopback import free_ports
 from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
 from tuner.ledger.summary import summarise
@@ -25,7 +29,7 @@ from tuner.tracking import Tracker
 from tuner.tracking.mlflow_tracker import MlflowTracker, WaitingTimes, open_tracker
 from tuner.tracking.note import MAX_LINE, note
 from tuner.tracking.projection import Projection
-from tuner.tracking.store import how_to_open, redact
+from tuner.tracking.store import how_to_open
 
 QUICK = WaitingTimes(batch_seconds=0.05, retry_seconds=0.05, flush_seconds=20.0)
 
@@ -634,6 +638,27 @@ def test_credentials_are_hidden() -> None:
         == "see https://***@host:5000/x and a@b.c"
     )
     assert redact("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "models:/x@champion", "a.wav"),
+        ("export", "models:/x@champion", "out"),
+        ("evaluate", "models:/x@champion", "DATA"),
+        ("ui",),
+        ("ui", "STUDY"),
+    ],
+)
+def test_no_command_tells_the_password_of_a_server(words: tuple[str, ...], tones: Path) -> None:
+    command = importlib.import_module(f"tuner.{words[0]}").main
+    more = [str(tones) if word == "DATA" else word for word in words[1:]]
+    (port,) = free_ports(1)
+    uri = f"http://me:kanarienvogel@127.0.0.1:{port}"
+    found = CliRunner().invoke(command, [*more, "--tracking-uri", uri])
+    assert found.exit_code == 1
+    assert f"http://***@127.0.0.1:{port}: it does not answer" in found.output
+    assert "kanarienvogel" not in found.output
 
 
 class TestNote:

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from pipelines.plain_text import echo, printable
 from pipelines.storage import Folder
 from tuner.api.study import Study
 from tuner.errors import UsageError
@@ -53,7 +54,7 @@ def run_study(
     }  # fmt: skip
     loaded, root = load_space(Path(space), options, AtHand(folder))
     for problem in (*loaded.warnings, *loaded.remarks):
-        warnings.warn(str(problem), UserWarning, stacklevel=2)
+        warnings.warn(printable(problem), UserWarning, stacklevel=2)
     source = features.data_source(root, folder)
     paths = StudyPaths(folder, loaded.name, source)
     if not journal.is_finished(paths.folder):
@@ -61,7 +62,7 @@ def run_study(
         if loaded.is_pretrained:
             from tuner.study.preflight import check_weights  # loads torch
 
-            check_weights(loaded, print)
+            check_weights(loaded, echo)
     # Ray asks for widgets of the notebook that this program does not use.
     logging.getLogger("ray.widgets").setLevel(logging.WARNING)
     with warnings.catch_warnings():

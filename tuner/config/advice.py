@@ -82,12 +82,6 @@ def _share(e: Experiment) -> str | None:
     return "has no effect with folds; all tracks outside the test are in one of them"
 
 
-def _confirm_top(e: Experiment) -> str | None:
-    if e.confirm.top <= e.search.trials:
-        return None
-    return f"only {e.search.trials} trials are searched, so at most that many are confirmed"
-
-
 _MASKS = ("augment.time_mask", "augment.freq_mask", "augment.freq_shift")
 _UNREAD_AT_ONCE = (
     "optim.lr", "augment.mixup", "train.freeze_epochs", "train.ema", "train.accumulate",
@@ -110,7 +104,6 @@ ADVICE: tuple[Rule, ...] = (
     _with_folds("confirm.refit", "the winner is always trained once more on all tracks"),
     Rule(("data.split.train", "data.split"), _share),
     Rule(("data.split.val", "data.split"), _share),
-    Rule(("confirm.top", "search.trials"), _confirm_top),
     *TRAINING_ADVICE,
     _for_kinds(
         "augment.polarity", lambda row: row.column == "sample", "only waveforms have a polarity"

@@ -181,7 +181,9 @@ def _trials(s: Situation) -> Chosen:
 
 def _top(s: Situation) -> Chosen:
     top = 2 if s.num_folds or s.budget_seconds < 300 else 3
-    return str(top), "trained again, since the best trials are often equal within noise"
+    return str(
+        min(top, int(s.number("search.trials")))
+    ), "trained again, since the best trials are often equal within noise"
 
 
 def _scheduler(s: Situation) -> Chosen:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import redact
 from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
 from tuner.config.start import label_of
 from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
-from tuner.config.validate import to_experiment
+from tuner.config.validate import num_trials, to_experiment
 from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
@@ -156,22 +157,27 @@ class Space:
         return found
 
     def without_secrets(self) -> Space:
-        """Return the space without the user, password or key of a data URI."""
-        data = self.tree.entries["data"]
-        root = data.entries["root"] if isinstance(data, Block) else None
-        if not isinstance(data, Block) or not isinstance(root, Leaf):
+        """Return the space without the users, passwords and keys of the addresses in it."""
+        tree = _without_secrets(self.tree)
+        assert isinstance(tree, Block)
+        if tree == self.tree and redact(self.source) == self.source:
             return self
-        shown = printable_root(str(root.value))
-        if shown == root.value:
-            return self
-        shown_data = replace(data, entries={**data.entries, "root": replace(root, value=shown)})
-        tree = replace(self.tree, entries={**self.tree.entries, "data": shown_data})
         # The text of the file may contain the secret too, in any spelling that YAML allows.
         return replace(self, tree=tree, source=tree.text())
 
     def to_yaml(self) -> str:
         """Write the resolved file, ranges and defaults included; it loads as an equal space."""
         return self.tree.text({one.setting: f"auto: {one.reason}" for one in self.choices})
+
+
+def _without_secrets(tree: Tree, name: str = "") -> Tree:
+    if isinstance(tree, Block):
+        shown = {key: _without_secrets(entry, key) for key, entry in tree.entries.items()}
+        return replace(tree, entries=shown)
+    if isinstance(tree, Leaf) and isinstance(tree.value, str):
+        show = printable_root if name == "root" else redact
+        return replace(tree, value=show(tree.value))
+    return tree
 
 
 def _model_values(setting: Open) -> Sequence[Scalar]:
@@ -215,7 +221,10 @@ def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, 
         return tree
     entries = {k: _fill(entry, root, (*path, k), context) for k, entry in tree.entries.items()}
     drawn = root.draw(with_choices(context))
-    values = Experiment.model_validate(drawn.values).model_dump(mode="json")
+    experiment = Experiment.model_validate(drawn.values)
+    values = experiment.model_dump(mode="json")
+    # What is not written must fit what is: the resolved file is loaded again.
+    values["confirm"]["top"] = min(experiment.confirm.top, num_trials(root, experiment))
     for piece in path:
         values = values[piece]
     # With folds, shares of one split would look as if they were used.

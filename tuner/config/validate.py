@@ -48,7 +48,7 @@ def check(tree: Block) -> tuple[list[Problem], list[Problem]]:
                 mark, path = _place(rule, drawn)
                 # One report per rule and place, not one per combination.
                 problems.setdefault((mark, rule), mark.problem(path, message))
-    found = [*_sizes(tree), *check_start(tree), *problems.values()]
+    found = [*_sizes(tree), *_confirmed(tree), *check_start(tree), *problems.values()]
     warnings: dict[tuple[Mark, str], Problem] = {}
     for rule in ADVICE if not found else ():
         for mark, path, message in _advice(tree, rule):
@@ -99,6 +99,22 @@ def _sizes(tree: Block) -> Iterator[Problem]:
     if (num_points := tree.count_draws() or 0) > MAX_GRID:
         message = f"the grid has {num_points:,} points; at most {MAX_GRID:,} are allowed"
         yield algorithm.mark.problem("search.algorithm", message)
+
+
+def _confirmed(tree: Block) -> Iterator[Problem]:
+    """Compare the trials to confirm, where a file gives them, with those of the search."""
+    drawn = tree.draw(with_choices({}))
+    origin, (experiment, _) = drawn.locate(("confirm", "top")), _repaired(drawn)
+    if origin and experiment and experiment.confirm.top > (most := num_trials(tree, experiment)):
+        message = f"{experiment.confirm.top} is above the number of trials, {most}; write at most"
+        yield origin.mark.problem(origin.path, f"{message} {most}, or search more trials")
+
+
+def num_trials(tree: Block, experiment: Experiment) -> int:
+    """Return the most trials of a search: a grid has no more than its configurations."""
+    search = experiment.search
+    size = tree.count_draws() if search.algorithm == "grid" else None
+    return search.trials if size is None else min(search.trials, size)
 
 
 def _continuous(tree: Block, why: str) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.plain_text import redact
 from tuner.doctor import Check
 
 ANSWER_TIMEOUT_SECONDS = 3.0
@@ -107,7 +108,7 @@ def check_token(environment: Mapping[str, str]) -> Check:
 
 def check_tracking(uri: str | None, storage: Path) -> Check:
     """Check that the MLflow server answers, or that its database can be written."""
-    from tuner.tracking.store import address_of, database_file, redact
+    from tuner.tracking.store import address_of, database_file
 
     uri = address_of(storage, uri)
     if uri.startswith(("http://", "https://")):

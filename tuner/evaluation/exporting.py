@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.permissions import open_to_umask
 from pipelines.storage import Folder
 from tuner.errors import UsageError
 from tuner.evaluation.model_card import card, public_source
@@ -56,6 +57,8 @@ def export(model: TrainedModel, target: Path) -> dict[str, str]:
     with Folder(target.parent).building(target.name) as scratch:
         files = _fill(model, scratch)
         check_target(target)  # somebody may have filled it meanwhile
+    for path in (target, *target.rglob("*")):
+        open_to_umask(path)
     return files
 
 

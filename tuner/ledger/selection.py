@@ -1,4 +1,4 @@
-"""The order of a study's trials: ranking, leaderboard, candidates for the winner."""
+"""The order of a study's trials: ranking, leaderboard, counts."""
 
 from __future__ import annotations
 
@@ -100,39 +100,6 @@ def leaderboard(rows: Iterable[TrialRow], ranking: Ranking) -> list[TrialRow]:
     found.sort(key=lambda row: row.ordinal)
     parts = ([row for row in found if row.is_partial is partial] for partial in (False, True))
     return [row for part in parts for row in ranking.sorted(part, lambda row: (row,))]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration with its confirmation runs and their values of the metric."""
-
-    trial_id: str
-    runs: tuple[TrialRow, ...]
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds."""
-        return float(np.mean(self.values))
-
-
-def candidates(rows: Iterable[TrialRow], ranking: Ranking) -> list[Candidate]:
-    """Rank the configurations with at least one successful confirmation run, best mean first."""
-    runs: dict[str, list[TrialRow]] = {}
-    for row in rows:
-        is_whole = row.value(ranking.metric) is not None and not row.is_partial
-        if row.stage == "confirm" and row.parent_trial and is_whole:
-            runs.setdefault(row.parent_trial, []).append(row)
-    found = [
-        Candidate(name, tuple(group), tuple(row.reached(ranking.metric) for row in group))
-        for name, group in runs.items()
-    ]
-    return ranking.sorted(found, lambda one: one.runs)
-
-
-def best_run(candidate: Candidate, ranking: Ranking) -> TrialRow:
-    """Return the confirmation run whose weights are kept: the best one on validation."""
-    return ranking.sorted(candidate.runs, lambda row: (row,))[0]
 
 
 def counts(rows: Iterable[TrialRow]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from pipelines.permissions import open_to_umask
 from pipelines.plain_text import echo, for_cell
 from pipelines.storage import Folder
 from tuner.prediction.answer import Prediction, timeline
@@ -111,6 +112,7 @@ def to_parquet(path: Path) -> Callable[[Style], AbstractContextManager[Show]]:
 
             yield show
             write(1)
+        open_to_umask(path)
 
     return as_parquet
 

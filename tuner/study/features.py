@@ -148,7 +148,7 @@ def describe(result: BuildResult) -> dict[str, Any]:
         "clips": dict(manifest.clips),
         "groups": manifest.group_source,
         "leakage": asdict(manifest.leakage),
-        "rejects": first_rejects(Folder(result.feature_set.path)),
+        "rejects": first_rejects(result.feature_set),
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.features.resampling import MAX_FILTER_VALUES, filter_shape
 from tuner.errors import StudyError
-from tuner.ledger import selection
+from tuner.ledger import candidates, selection
 from tuner.ledger.confirmation import Fusion
 from tuner.study import mixing
 from tuner.study.stages import TRACK_METRICS
@@ -45,9 +45,9 @@ def fuse_best(study: Context) -> None:
 def confirmed_runs(study: Context) -> list[TrialRow]:
     """Return the best run of each confirmed configuration, the winner first."""
     winner = study.required("confirmed")["winner"]["trial_id"]
-    found = selection.candidates(study.rows().values(), study.ranking)
+    found = candidates.candidates(study.rows().values(), study.ranking)
     found.sort(key=lambda one: one.trial_id != winner)
-    return [selection.best_run(one, study.ranking) for one in found]
+    return [candidates.best_run(one, study.ranking) for one in found]
 
 
 def to_be_fused(study: Context) -> list[TrialRow]:

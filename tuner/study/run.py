@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipelines.build import ray_start
 from pipelines.errors import ClusterLostError, UserError
 from pipelines.interruption import Interrupted, Interruption
+from pipelines.permissions import closed_to_others
+from pipelines.plain_text import redact
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, TrackingError, decorating
 from tuner.ledger.journal import Ledger, StudyPaths, first_record
@@ -106,6 +108,7 @@ def carry_out(
     search, last_acts = space.template.search, stop.last_acts if stop else []
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
+        lock.enter_context(closed_to_others(paths.storage.local()))
         if first_record(paths.folder) is not None:
             lock.enter_context(locked(paths.folder))
         ledger = held.enter_context(closing(Ledger(paths.folder)))
@@ -169,7 +172,7 @@ def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker | None) -> Outc
     found = {
         "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
-        "tracking_uri": tracker.uri if tracker else address_of(paths.storage.local()),
+        "tracking_uri": redact(tracker.uri if tracker else address_of(paths.storage.local())),
         "experiment": paths.name,
         "parent_run_id": parent_run_id,
         **summary.to_json(),
@@ -246,7 +249,7 @@ def _is_interrupted(error: BaseException | None) -> bool:
 def _end(study: Context, status: str, reason: str = "") -> None:
     """Record how the study ended; one that has not begun has nothing to record."""
     if has_begun(study.ledger):
-        study.record("study_end", status=status, reason=reason)
+        study.record("study_end", status=status, reason=redact(reason))
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.build.console import duration
 from tuner.errors import StudyError
-from tuner.ledger import selection
+from tuner.ledger import candidates, selection
 from tuner.ledger.spent import spent_seconds
 from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
@@ -22,7 +22,7 @@ from tuner.trials.samplers import num_trials, propose
 
 if TYPE_CHECKING:
     from tuner.config import Search
-    from tuner.ledger.selection import Candidate
+    from tuner.ledger.candidates import Candidate
     from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
 
@@ -122,7 +122,7 @@ def confirm_best(study: Context) -> None:
     if wanted:
         study.run_stage("confirm", queue(wanted), len(wanted), known=wanted)
     ids = {row.trial_id for row in top}
-    found = selection.candidates(study.rows().values(), study.ranking)
+    found = candidates.candidates(study.rows().values(), study.ranking)
     # What was trained for a fusion alone has a single seed, and was behind in the search.
     found.sort(key=lambda one: one.trial_id not in ids)
     if not found or found[0].trial_id not in ids:
@@ -136,7 +136,7 @@ def confirm_best(study: Context) -> None:
         top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
         winner={
             "trial_id": winner.trial_id,
-            "run_trial_id": selection.best_run(winner, study.ranking).trial_id,
+            "run_trial_id": candidates.best_run(winner, study.ranking).trial_id,
         },
     )
     reached = (

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from pipelines.plain_text import redact
 from tuner.errors import UsageError
 from tuner.tracking import store
 from tuner.tracking.export import EXTRA_FILES
@@ -59,6 +60,8 @@ def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
             ) from error
         if source is None:
             raise UsageError(f"{reference}: no model was logged there; {_registered(client)}")
+        if source.startswith("file://"):  # copying would follow links
+            return Path(url2pathname(urlsplit(source).path)) / EXTRA_FILES
         try:
             found = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{source}/{EXTRA_FILES}",
@@ -67,7 +70,7 @@ def fetch_bundle(tracking_uri: str, reference: str, into: Path) -> Path:
             )
         except (MlflowException, OSError) as error:
             raise UsageError(
-                f"{reference}: its files at {store.redact(source)} cannot be read, or it is not "
+                f"{reference}: its files at {redact(source)} cannot be read, or it is not "
                 f"a model of this program: {store.reason(error)}"
             ) from error
     return Path(found)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.plain_text import redact
 from tuner.errors import TrackingError, decorating
 from tuner.tracking import store
 from tuner.tracking.projection import Projection, study_id
@@ -83,7 +84,10 @@ def published_files(folder: Path) -> list[tuple[Path, str | None]]:
         for source, into in ((folder, None), (folder / "figures", "figures"))
         if source.is_dir()
         for path in sorted(source.iterdir())
-        if path.is_file() and path.suffix != ".lock" and not path.name.startswith(".")
+        if path.is_file()
+        and not path.is_symlink()
+        and path.suffix != ".lock"
+        and not path.name.startswith(".")
     ]
 
 
@@ -162,7 +166,7 @@ class MlflowTracker:
             _log.warning(
                 "not everything could be stored at %s; the study's folder has it all, and the "
                 "same command will store it",
-                store.redact(self.uri),
+                redact(self.uri),
             )
 
     def _work(self) -> None:
@@ -207,7 +211,7 @@ class MlflowTracker:
                 _log.warning(
                     "tracking store %s does not take records now: %s; the study goes on, they "
                     "are kept and sent later",
-                    store.redact(self.uri),
+                    redact(self.uri),
                     store.reason(error),
                 )
             return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import redact
 from pipelines.storage import Folder
 from tuner.errors import CheckpointError
 from tuner.ledger.summary import Registration
@@ -91,7 +92,7 @@ def register(
             return Registration(name, version, CHAMPION, reason)
         move = (
             f'python -c "from mlflow import MlflowClient; '
-            f"MlflowClient({store.redact(tracker_uri)!r})"
+            f"MlflowClient({redact(tracker_uri)!r})"
             f'.set_registered_model_alias({name!r}, {CHAMPION!r}, {version})"'
         )
         reason = f"{name} version {version}, without alias: {why}; to make it champion: {move}"

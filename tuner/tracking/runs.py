@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from pipelines.plain_text import redact
 from tuner.errors import TrackingError
 from tuner.tracking import store
 from tuner.tracking.views import views
@@ -124,7 +125,7 @@ class StudyRuns:
                     raise error
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
-                f"experiment {name!r} was deleted in {store.redact(self._uri)}; restore it with "
+                f"experiment {name!r} was deleted in {redact(self._uri)}; restore it with "
                 f"'mlflow experiments restore -x {found.experiment_id}', or choose another --name"
             )
         return str(found.experiment_id)

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 from pipelines.errors import StorageFullError
-from pipelines.storage import Folder, cache_folder
+from pipelines.storage import WRITING, Folder, cache_folder
 
 DIGEST_BYTES = 16
 UNUSED = {"alembic_version", "workspaces", "experiments", "experiment_tags"}  # all may have rows
@@ -38,7 +38,7 @@ def make(file: Path, uri: str) -> None:
     # SQLite would apply the log of a file that is gone.
     for suffix in ("-journal", "-wal", "-shm"):
         Path(f"{file}{suffix}").unlink(missing_ok=True)
-    for killed in file.parent.glob(f".{file.name}.*"):
+    for killed in file.parent.glob(f"{WRITING}*-{file.name}"):
         killed.unlink()
     Folder(file.parent).write_bytes(file.name, empty)
 

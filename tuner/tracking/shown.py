@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.plain_text import for_cell
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.trial_rows import REFIT
 
@@ -74,8 +75,8 @@ class Run:
         out = io.StringIO()
         columns = dict.fromkeys(name for epoch in self.epochs for name in epoch)
         writer = csv.DictWriter(out, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.epochs)
+        writer.writerow({name: for_cell(name) for name in columns})
+        writer.writerows({key: for_cell(cell) for key, cell in one.items()} for one in self.epochs)
         return out.getvalue()
 
 

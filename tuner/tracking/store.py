@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shlex
 import sqlite3
 import time
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import filelock
 
 from pipelines.errors import StorageFullError
-from pipelines.plain_text import printable
+from pipelines.plain_text import printable, redact
 from tuner.errors import StoreAwayError, TrackingError
 from tuner.tracking import schema
 
@@ -42,11 +41,6 @@ ENVIRONMENT = {
 }
 
 
-def redact(text: str) -> str:
-    """Remove user names and passwords from the addresses in a text."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
-
-
 def address_of(storage: Path, given: str | None = None) -> str:
     """Return the store of a folder of studies: as given, MLFLOW_TRACKING_URI, or a file in it."""
     uri = given or os.environ.get("MLFLOW_TRACKING_URI")
@@ -68,7 +62,7 @@ def how_to_open(uri: str, experiment_id: str, view: str = "") -> str:
         experiment_id: The experiment.
         view: A saved view of it, see `tuner.tracking.views`.
     """
-    server = re.sub(r"://[^/@\s]+@", "://", uri).rstrip("/") if is_server(uri) else LOCAL_UI
+    server = redact(uri).replace("://***@", "://").rstrip("/") if is_server(uri) else LOCAL_UI
     # Without the workflow type, MLflow opens its page for language models, which hides the trials;
     # the tag mlflow.experimentKind does not change that (MLflow 3.17).
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
@@ -91,7 +85,7 @@ def reason(error: BaseException) -> str:
     """Return the first lines of an error, without credentials."""
     if "Max retries exceeded" in str(error):  # urllib3's words for a server that is down
         return "it does not answer"
-    return printable(redact(" ".join(str(error).split())))[:300]
+    return printable(" ".join(str(error).split()))[:300]
 
 
 @contextlib.contextmanager

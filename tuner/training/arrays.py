@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
+from pipelines.permissions import make_folder
 from pipelines.plain_text import echo
 from pipelines.settings import SPLITS
 from pipelines.splits.assign import fold_numbers
@@ -30,8 +31,7 @@ SAMPLES_AT_ONCE = 2**22
 LOCK_TIMEOUT_SECONDS = 1800.0  # how long to wait for another process that writes the arrays
 # A frame sounds if its level is within this range of the loudest frame of its clip.
 SOUND_RANGE_DB = 40.0
-# Samples of a waveform over which its level is measured.
-LEVEL_SAMPLES = 256
+LEVEL_SAMPLES = 256  # of a waveform, over which its level is measured
 # Increased whenever the same feature set gives other arrays.
 ARRAYS_VERSION = 4
 CLIPS_AT_ONCE = 256  # of which mean and standard deviation are summed
@@ -158,7 +158,7 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
         name += f"-{feature_key(source.manifest.clip, front_end.feature)}"
     folder = cache / f"{name}-v{ARRAYS_VERSION}"
     if not is_whole(folder):
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(cache)
         lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
         with lock:
             if not is_whole(folder):

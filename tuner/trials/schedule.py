@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -141,6 +142,10 @@ def run(plan: Plan, cluster: Cluster) -> None:
     events = _Events(recorder)
     # The ledger names each failure in one line; Tune would print a traceback as well.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Tune would hand these over in a runtime environment, which Ray's agents log.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+    }
     try:
         tune.Tuner(
             _trainable(plan.experiment),

@@ -16,6 +16,7 @@ import safetensors
 
 from pipelines.errors import WeightsError
 from pipelines.features.networks import NETWORKS, Network, Provenance, is_file, named
+from pipelines.regular_files import expect_file
 from pipelines.storage import Folder, cache_folder
 from pipelines.weights import content_digest, load_into, read_weights
 
@@ -114,7 +115,7 @@ def provenance_of_file(path: str) -> Provenance:
     """
     try:
         # os.path refuses nothing; pathlib raises for an unknown user.
-        content = Path(os.path.expanduser(path)).read_bytes()  # noqa: PTH111
+        content = expect_file(Path(os.path.expanduser(path))).read_bytes()  # noqa: PTH111
         digest = content_digest(content)
     except (OSError, ValueError, safetensors.SafetensorError):  # a NUL byte in the path
         digest = ""
@@ -141,7 +142,7 @@ def identity(source: str) -> str:
     if not is_file(source):
         return f"{source}@{named(source).source.sha256[:_DIGEST_DIGITS]}"
     try:
-        with Path(source).expanduser().open("rb") as content:
+        with expect_file(Path(source).expanduser()).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{source}: cannot be read: {error.strerror or error}") from error
@@ -241,7 +242,10 @@ def _metadata(file: Path) -> Mapping[str, str]:
     """
     try:
         # Opened here too, because errors of safetensors repeat the path and have no ``strerror``.
-        with file.open("rb"), safetensors.safe_open(file, framework="numpy") as content:
+        with (
+            expect_file(file).open("rb"),
+            safetensors.safe_open(file, framework="numpy") as content,
+        ):
             return dict(content.metadata() or {})
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read: {error.strerror or error}") from error

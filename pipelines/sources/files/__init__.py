@@ -153,11 +153,10 @@ def printable_root(root: str) -> str:
     """Return a root that is safe to show and store: a URI without user, password and keys."""
     if not is_uri(root):
         return printable(root)
-    parts = urlsplit(root)
-    host = parts.netloc.rpartition("@")[2]
-    options = [pair for pair in parts.query.split("&") if pair.partition("=")[0] in _SAFE_OPTIONS]
-    shown = urlunsplit((parts.scheme, host, parts.path, "&".join(options), ""))
-    return printable(shown)
+    # Without a mark, because it is opened again with what the environment knows.
+    place, _, query = printable(root).replace("://***@", "://").partition("#")[0].partition("?")
+    options = [pair for pair in query.split("&") if pair.partition("=")[0] in _SAFE_OPTIONS]
+    return place + "?" * bool(options) + "&".join(options)
 
 
 def printable_file(root: str, path: str) -> str:
