@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet
 import pytest
 import ray
@@ -163,13 +164,22 @@ def cut_off(ran: Command, process: subprocess.Popen[str], stop: signal.Signals) 
     return ended(ran, process.returncode, err)
 
 
+def kill_worker() -> bool:
+    """Kill the process of a trial; return False if there is none now."""
+    for process in psutil.process_iter(["cmdline"]):
+        if "ray::trial" in " ".join(process.info["cmdline"] or ()):
+            process.kill()
+            return True
+    return False
+
+
 def ended(ran: Command, code: int, said: str) -> Ended:
     return Ended(code, said, ran.ledger(), [run.info.status for run in ran.runs()])
 
 
 @pytest.fixture(scope="module")
 def study(local_ray: Cluster, tmp_path_factory: pytest.TempPathFactory):
-    """A study that was cut off twice on its way, its result, and how its processes ended."""
+    """A study that was cut off three times, its result, and how its processes ended."""
     folder = tmp_path_factory.mktemp("study")
     ran = command(local_ray, write_tones(folder / "tones", labels=CLASSES), folder)
     process = ran.start()
@@ -182,7 +192,10 @@ def study(local_ray: Cluster, tmp_path_factory: pytest.TempPathFactory):
     before = ran.num_records("epoch")
     wait_for(lambda: ran.num_records("epoch") >= before + 2, process)
     killed = cut_off(ran, process, signal.SIGKILL)
-    code, out, err = ran.run("--resume", "--leaky-twin")
+    process, before = ran.start("--resume", "--leaky-twin"), ran.num_records("epoch")
+    wait_for(lambda: ran.num_records("epoch") > before and kill_worker(), process)
+    out, err = process.communicate(timeout=300)
+    code = process.returncode
     assert code == 0, err
     cut = Cut(interrupted, killed, ended(ran, code, err))
     return ran, json.loads(out.splitlines()[-1]), cut

@@ -64,10 +64,12 @@ class Run:
             self.tags[key] = str(value)[:MAX_TAG]
 
     def measure(self, values: dict[str, Any], time_ms: int, step: int = 0) -> None:
-        """Add the values that are finite numbers and skip all others."""
+        """Add the values that are finite numbers and new at their step; skip all others."""
+        newest = self.metrics[-20:]  # more than one step has
+        known = {(key, value) for key, value, _, at in newest if at == step}
         for key, value in values.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and math.isfinite(value):
+            if is_number and math.isfinite(value) and (key, value) not in known:
                 self.metrics.append((key, float(value), time_ms, step))
 
     def epochs_as_csv(self) -> str:
