@@ -153,19 +153,19 @@ def test_a_local_cluster_listens_on_loopback_only(local_ray: Cluster) -> None:
     import ray
 
     ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=60)
-    own = [  # other tests may have started another Ray below this process
+    own = [  # other tests may have connected this process to another Ray, or started one
         process
         for process in psutil.Process().children(recursive=True)
         if process.environ().get("RAY_ADDRESS") == local_ray.address
     ]
     listening = {
         (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
-        for process in [*own, psutil.Process()]
+        for process in own
         for one in process.net_connections("tcp")
         if one.status == psutil.CONN_LISTEN
     }
-    # The control store, the raylet and its agents, workers, and this process.
-    assert len(listening) >= 8
+    # The control store, the raylet and its agents, workers.
+    assert len(listening) >= 7
     assert {ip for ip, _ in listening} == {"127.0.0.1"}
 
 
