@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
-from pipelines.build.ray_watch import (
-    OnLoss,
-    Watch,
-    expect_listener,
-    is_on_loopback,
-    processes_to_watch,
-)
+from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, is_on_loopback
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import printable
 
@@ -112,7 +106,7 @@ def _start_watch(on_loss: OnLoss) -> None:
         "raylet": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
     }
     logs = ray._private.worker._global_node.get_logs_dir_path()
-    _watch = Watch(processes_to_watch(_started), doors, logs, on_loss)
+    _watch = Watch(_started, doors, logs, on_loss)
 
 
 def _interrupter() -> OnLoss:

@@ -38,7 +38,7 @@ class Watch:
     """A thread that watches Ray's control store and this node's raylet.
 
     Args:
-        started: Ray's processes if they are children of this one, by what they are.
+        started: Ray's processes if they are children of this one.
         doors: Addresses that answer while Ray lives, by what is there.
         folder: Folder of Ray's logs on this machine.
         on_loss: Called once, with a sentence and True if Ray was started here.
@@ -49,12 +49,12 @@ class Watch:
 
     def __init__(
         self,
-        started: Mapping[str, subprocess.Popen[bytes]],
+        started: Sequence[subprocess.Popen[bytes]],
         doors: Mapping[str, str],
         folder: str,
         on_loss: OnLoss,
     ) -> None:
-        self._started, self._doors, self._folder = started, doors, folder
+        self._started, self._doors, self._folder = processes_to_watch(started), doors, folder
         self._on_loss = on_loss
         self.lost = ""
         self._telling = threading.Lock()

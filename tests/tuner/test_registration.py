@@ -207,6 +207,7 @@ def test_a_store_that_is_away_is_waited_for_and_says_so_once() -> None:
         store.awaited(away(1000), said.append, 0.05, 0.01)
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_away_and_a_damaged_one_is_not(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = store.connect(uri)
