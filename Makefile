@@ -58,7 +58,7 @@ demo: env
 	@echo
 	@$(BIN)/python -m tuner.predict $(MODEL) "$$(ls $(STORAGE)/demo-data/drum_and_bass/* | head -n 1)" --storage $(STORAGE)
 	@echo
-	@sed -n 's|^mlflow  *mlflow ui|All runs, side by side:  $(BIN)/mlflow ui|p' $(STORAGE)/demo.txt
+	@sed -n 's|^mlflow  *\(.*\)mlflow ui|All runs, side by side:  \1$(BIN)/mlflow ui|p' $(STORAGE)/demo.txt
 	@echo "Your own audio:           $(BIN)/python -m tuner.run search_spaces/auto.yaml --data FOLDER --name NAME"
 
 # Two processes; each test file, and all files that share a cluster, stay in one of them (tests/conftest.py).
