@@ -49,6 +49,7 @@ def test_writers_that_are_stopped_show_the_old_or_the_new(layer: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_writer_at_every_call(
     layer: Path, tmp_path: Path, name: str, record_property: Callable[[str, object], None]

@@ -69,7 +69,7 @@ def check_mlflow(chaos: Chaos) -> None:
             steps = [one.step for one in client.get_metric_history(run.info.run_id, name)]
             assert len(set(steps)) == len(steps), (run.info.run_name, name)
     models = client.search_logged_models([experiment.experiment_id])
-    assert [str(model.status) for model in models] == ["LoggedModelStatus.READY"]
+    assert [str(model.status) for model in models] == ["READY"]
     assert len(client.search_model_versions("name = 'small'")) == 1
 
 

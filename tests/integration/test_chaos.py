@@ -36,7 +36,8 @@ def live(chaos: Chaos, victim: str, seconds: float) -> None:
         VICTIMS[victim](chaos, driver)
     said, _ = driver.communicate(timeout=240)  # a worker is replaced; Ray is started again once
     assert "Traceback" not in said, said
-    chaos.wait_for_end(30)  # Ray's agents look after their parents only when they have started
+    # Agents of Ray that wait for its control store while they start notice its death late.
+    chaos.wait_for_end(75 if victim in ("driver", "group") else 15)
 
 
 def disturb(chaos: Chaos, seed: int, num_kills: int) -> list[str]:
