@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from typing import Any
 
@@ -23,6 +24,7 @@ def result(chaos: Chaos) -> dict[str, Any]:
         for record in chaos.ledger()
         if record["kind"] not in OF_RUNS
     ]
+    records = json.loads(json.dumps(records).replace(str(chaos.folder), "FOLDER"))
     weights = sorted((chaos.study / "model").rglob("*.safetensors"))
     return {
         "records": records,

@@ -92,7 +92,8 @@ class Projection:
                 if kind == "study_end":
                     counts = {f"trials_{name}": value for name, value in summary.counts.items()}
                     spent = {"spent_seconds": summary.seconds["total"]}  # without pauses
-                    self.parent.measure(counts | spent, record["time_ms"])
+                    step = sum(one["kind"] == "study_end" for one in self._records) - 1
+                    self.parent.measure(counts | spent, record["time_ms"], step)
                 self._can_note = True
 
     def _study(self, record: Record) -> Run:
