@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from pipelines.build.ray_watch import processes_to_watch
 from pipelines.permissions import make_folder
@@ -66,7 +65,8 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
     try:
         with ExitStack() as stack:
             for module, name, value in replaced:
-                stack.enter_context(mock.patch.object(module, name, value))
+                stack.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, value)
             yield
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -39,7 +39,7 @@ class Watch:
 
     Args:
         started: Ray's processes if they are children of this one.
-        doors: Addresses that answer while Ray lives, by what is there.
+        doors: Address of each server that answers while Ray is alive, by its name.
         folder: Folder of Ray's logs on this machine.
         on_loss: Called once, with a sentence and True if Ray was started here.
 

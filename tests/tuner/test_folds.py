@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from tuner.training.arrays import open_arrays
 from tuner.training.feed import Alone
 from tuner.trials import trial
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Proposal, Proposer
+from tuner.trials.plan import Plan
 from tuner.trials.predictions import predict_split
 
 CPU = Alone(torch.device("cpu"))
@@ -197,16 +196,9 @@ class Racing(Study):
                 best={"epoch": len(means), "metrics": history[-1]},
             )  # fmt: skip
 
-    def run_stage(
-        self,
-        stage: str,
-        proposer: Proposer,
-        num_trials: int,
-        budget_seconds: float | None = None,
-        known: Sequence[Proposal] = (),
-    ) -> None:
+    def run_trials(self, plan: Plan) -> None:
         """Instead of Ray: note the proposals."""
-        while (proposal := proposer([])) is not None:
+        while (proposal := plan.proposer([])) is not None:
             self.asked_for.append((proposal.parent_trial, proposal.seed))
 
 

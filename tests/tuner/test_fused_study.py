@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.exported import member_folder
 from tuner.training.feed import Alone
 from tuner.training.predictor import VoteKind
-from tuner.trials.plan import Proposal, Proposer
+from tuner.trials.plan import Plan
 from tuner.trials.predictions import Predictions, predict_split
 from tuner.trials.trial import train
 
@@ -69,16 +69,9 @@ class Local(Context):
         folder = self.paths.folder.resolved()
         return [predict_split(folder, self.spec(row), split) for row in rows]
 
-    def run_stage(
-        self,
-        stage: str,
-        proposer: Proposer,
-        num_trials: int,
-        budget_seconds: float | None = None,
-        known: Sequence[Proposal] = (),
-    ) -> None:
-        while (one := proposer([])) is not None:
-            add_trial(self, one.trial_id, stage, one.parent_trial, one.experiment)
+    def run_trials(self, plan: Plan) -> None:
+        while (one := plan.proposer([])) is not None:
+            add_trial(self, one.trial_id, one.stage, one.parent_trial, one.experiment)
 
 
 def add_trial(study: Local, trial_id: str, stage: str, of: str | None, one: Experiment) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.tuner.answering import Study, all_splits
 from tuner.config import loads
 from tuner.study import final, finish
-from tuner.trials.plan import Proposal, Proposer
+from tuner.trials.plan import Plan, Proposal
 
 SPACE = "name: s\nmodel: {{name: cnn}}\ntrain: {{epochs: 5}}\nconfirm: {{refit: {refit}}}\n"
 
@@ -35,21 +34,15 @@ class Fitting(Study):
             )
         self.record("confirmed", winner={"trial_id": "t0", "run_trial_id": "c0-1"})
 
-    def run_stage(
-        self,
-        stage: str,
-        proposer: Proposer,
-        num_trials: int,
-        budget_seconds: float | None = None,
-        known: Sequence[Proposal] = (),
-    ) -> None:
+    def run_trials(self, plan: Plan) -> None:
         """Instead of Ray: the trials end at once."""
-        assert (stage, num_trials, budget_seconds) == ("final", 1, None)
-        while (proposal := proposer([])) is not None:
+        assert (plan.num_trials, plan.budget_seconds) == (1, None)
+        while (proposal := plan.proposer([])) is not None:
+            assert proposal.stage == "final"
             self.trained.append(proposal)
             if proposal.trial_id not in self.rows():
                 self.record(
-                    "trial", trial_id=proposal.trial_id, stage=stage, ordinal=0,
+                    "trial", trial_id=proposal.trial_id, stage="final", ordinal=0,
                     seed=proposal.seed, params=dict(proposal.params),
                     config=proposal.experiment.model_dump(mode="json"),
                     parent_trial=proposal.parent_trial,
