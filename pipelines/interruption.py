@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ContextDecorator, suppress
 from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 AGAIN = "TUNER_RUNS_AGAIN"  # in the environment of a command that has started itself again
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,10 +65,12 @@ class Interruption(ContextDecorator):
         self.tries_again = False
         self._failure = ""
         self._number: int | None = None
+        self._received: list[int] = []  # including the signal that `fail` sends
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         """Install the handlers; a signal that the parent process ignores stays ignored."""
+        self._process_id = os.getpid()
         self._near, self._far = socket.socketpair()
         self._far.setblocking(False)
         signal.set_wakeup_fd(self._far.fileno(), warn_on_full_buffer=False)
@@ -79,6 +81,7 @@ class Interruption(ContextDecorator):
             before = signal.getsignal(number)
             if number != signal.SIGHUP or before is not signal.SIG_IGN:  # nohup
                 self._before[number] = signal.signal(number, self._on_signal)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._on_lost
         threading.Thread(target=self._watch, name="interruption", daemon=True).start()
         return self
 
@@ -92,6 +95,7 @@ class Interruption(ContextDecorator):
         is_interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         if is_interrupted or (self._number and error and not isinstance(error, SystemExit)):
             self._end(self._number or signal.SIGINT)
+        sys.unraisablehook = self._unraisable
         signal.set_wakeup_fd(-1)
         self._far.send(b"\0")
         # SIGINT last, because the handler before raises a KeyboardInterrupt.
@@ -101,16 +105,20 @@ class Interruption(ContextDecorator):
     def fail(self, failure: str, may_pass: bool) -> None:
         """End the command as after a signal, from any thread, with an error and exit code 1.
 
+        Does nothing if a signal has come: it may be the cause of the failure.
+
         Args:
             failure: Sentence for the user.
             may_pass: True if the command may work when it is started once more.
         """
-        if self._number is None:
+        if self._number is None and not self._received:
             self._failure, self._orderly_seconds = failure, FAILED_SECONDS
             self.tries_again &= may_pass and AGAIN not in os.environ
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process_id:  # a child that has not become its program yet
+            os._exit(128 + number)
         if self._number is not None:
             return
         self._number = number
@@ -120,6 +128,11 @@ class Interruption(ContextDecorator):
         if frame:  # in the end of the block, which nothing guards any more
             self._end(number)
         raise Interrupted(number)
+
+    def _on_lost(self, found: Any) -> None:
+        # Raised where Python can only print it, as beside a fork; the watch ends the process.
+        if not isinstance(found.exc_value, Interrupted):
+            self._unraisable(found)
 
     def _watch(self) -> None:
         # The main thread must take them: they end the wait that it is in, or it has blocked them.
@@ -131,8 +144,7 @@ class Interruption(ContextDecorator):
             return
         limit = time.monotonic() + self._orderly_seconds
         time.sleep(SAME_REQUEST_SECONDS)
-        while select.select([self._near], [], [], 0)[0]:
-            self._wait()
+        self._receive_rest()
         select.select([self._near], [], [], max(0.0, limit - time.monotonic()))
         for act in self.last_acts:
             thread = threading.Thread(target=act, daemon=True)
@@ -144,11 +156,22 @@ class Interruption(ContextDecorator):
         """Wait for the next of our signals, or for 0, the end of the block."""
         while (number := self._near.recv(1)[0]) and number not in self._before:
             pass
+        self._received += [number] if number else []
         return number
+
+    def _receive_rest(self) -> None:
+        with suppress(BlockingIOError):
+            while number := self._near.recv(1, socket.MSG_DONTWAIT)[0]:
+                self._received += [number] if number in self._before else []
 
     def _end(self, number: int) -> NoReturn:
         """Say how to go on, and exit at once: a partly started Ray crashes at a regular exit."""
-        goes_on = self._failure and self.tries_again
+        self._receive_rest()
+        if self._failure:
+            with suppress(ValueError):
+                self._received.remove(signal.SIGTERM)  # our own
+            number = next(iter(self._received), 0)
+        goes_on = self._failure and self.tries_again and not number
         with suppress(OSError, ValueError):  # nobody listens any more
             sys.stdout.flush()
             sys.stderr.flush()
@@ -160,4 +183,4 @@ class Interruption(ContextDecorator):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 words = [sys.executable, *sys.orig_argv[1:]]
                 os.execve(words[0], words, {**os.environ, AGAIN: "1"})
-        os._exit(1 if self._failure else 128 + number)
+        os._exit(128 + number if number else 1)

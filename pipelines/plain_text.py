@@ -24,7 +24,7 @@ _LOGIN = re.compile(
 # quote ends a text of JSON if what separates it from the next one follows.
 _SECRET = re.compile(
     r"""(?ix) (
-        (?: passw(?:or)?d | pwd | passphrase | secret | token | credentials? | signature
+        (?: passw(?:or)?d | pwd | passphrase | secret | token | credentials? | \b signature
           | (?:access|api|account|auth|private|shared)[_-]?key(?:[_-]?id)? | googleaccessid
           | x-(?:amz|goog|ms)-[\w-]{1,40} | (?<=[?&;\#]) (?: key | sig | sas ) )
         (?: = | %3d )
@@ -50,19 +50,24 @@ def redact(text: object) -> str:
     return shown
 
 
-def printable(text: object) -> str:
-    """Return text as one line that a terminal only shows, without secrets; controls are escaped.
+def escaped(text: object) -> str:
+    """Return text as one line that a terminal only shows; controls are escaped.
 
-    Names in a feature set and in messages are kept so: no program after it has to care again.
+    Labels and groups are stored so: no program after it has to care again.
     """
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), redact(text))
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def printable(text: object) -> str:
+    """Return text as one line that a terminal only shows, without secrets."""
+    return escaped(redact(text))
 
 
 def for_cell(value: object) -> object:
     """Return the cell of a CSV that no spreadsheet runs as a formula; numbers stay numbers."""
     if not isinstance(value, str):
         return value
-    text = printable(value)
+    text = escaped(value)
     return f"'{text}" if _FORMULA.match(text) else text
 
 

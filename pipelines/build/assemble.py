@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects, write_tracks
 from pipelines.features import FORMAT_VERSION, feature_key
-from pipelines.plain_text import printable
+from pipelines.plain_text import escaped, printable
 from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import Catalog, Track, shown
@@ -105,7 +105,7 @@ def _split_tracks(
     found: dict[Split, list[SplitTrack]] = {split: [] for split in SPLITS}
     for track in decision.used:
         where = decision.splits[track.track_id]
-        label, rows = printable(track.label), decoded[track.track_id]
+        label, rows = escaped(track.label), decoded[track.track_id]
         if isinstance(where, str):
             found[where].append(SplitTrack(rows, label))
             continue
@@ -135,8 +135,8 @@ def _track_rows(tracks: Sequence[Track], decision: Decision) -> list[dict[str, A
                 "path": printable(track.path),
                 "start_s": track.start_s,
                 "end_s": track.end_s,
-                "label": printable(track.label),
-                "group": None if group is None else printable(group),
+                "label": escaped(track.label),
+                "group": None if group is None else escaped(group),
                 "split": where if where is None or isinstance(where, str) else "several",
                 "verdict": verdict.kind,
                 "reason": verdict.reason,
@@ -156,7 +156,7 @@ def _counts(verdicts: Iterable[Verdict]) -> Counts:
 def _counts_of_classes(tracks: Sequence[Track], decision: Decision) -> dict[str, Counts]:
     found: dict[str, list[Verdict]] = defaultdict(list)
     for track in tracks:
-        found[printable(track.label)].append(decision.verdicts[track.track_id])
+        found[escaped(track.label)].append(decision.verdicts[track.track_id])
     return {label: _counts(verdicts) for label, verdicts in sorted(found.items())}
 
 

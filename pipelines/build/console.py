@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipelines.plain_text import printable
+from pipelines.plain_text import escaped, printable
 from pipelines.settings import SPLITS
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
 
 def _table(manifest: Manifest) -> Iterator[str]:
     """Yield a table of classes: tracks by split, files by verdict."""
-    names = {label: printable(label) or "(no label)" for label in manifest.verdicts}
+    names = {label: escaped(label) or "(no label)" for label in manifest.verdicts}
     width = max(len("class"), len("clips"), *(len(name) for name in names.values()))
     heads = [*SPLITS, "ok", "flagged", "skipped"]
     yield f"{'class':<{width}}  " + " ".join(f"{head:>8}" for head in heads)

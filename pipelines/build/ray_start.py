@@ -30,6 +30,19 @@ TRAIN_START_TIMEOUT_SECONDS = "600"
 RETRY_SECONDS = 3.0
 MIN_ROOM_BYTES = 50_000_000  # for logs and sockets in Ray's temporary folder
 MAX_REASON = 300  # characters of what Ray says; it can be a page
+DEFAULTS = {
+    # The old reporter is quiet at verbosity 0; the new one draws a box on stdout.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # one a second; 20 are too many for a wrong token or address
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study handles signals itself
+    # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -133,8 +146,9 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if _watch and (lost := loss() or _watch.look()):
-            _watch.tell(lost)
+        watch = _watch  # which an interruption, in another thread, may end meanwhile
+        if watch and (lost := watch.lost or watch.look()):
+            watch.tell(lost)
             raise ClusterLostError(lost) from error
         if isinstance(error, ray.exceptions.RayError):
             raise ClusterError(f"Ray failed: {reason_of(error)}") from error
@@ -185,12 +199,6 @@ def end_at_once() -> None:
         process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _worker_environment(address: str) -> dict[str, str]:
     """Return the environment variables of all workers.
 
@@ -210,18 +218,10 @@ def _worker_environment(address: str) -> dict[str, str]:
 
 def _prepare_environment(starts: bool) -> None:
     """Set the environment variables that Ray reads: token access, and no output of its own."""
-    # The old reporter is quiet at verbosity 0; the new one draws a box on stdout.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # One try a second; Ray's 20 are too many for a wrong token or address.
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the study handles signals itself
-    # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
-    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if starts:  # Tune's question about new nodes would never return from a silent control store
+        os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "inf")
     if "RAY_AUTH_MODE" in os.environ:
         return
     # Last, because these import Ray, which reads some of the variables when it is imported.
@@ -240,7 +240,10 @@ def _prepare_environment(starts: bool) -> None:
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
     from ray._common.utils import get_default_system_temp_dir
-    from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
+    from ray._private.ray_constants import (
+        DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
+        ENABLE_RAY_CLUSTERS_ENV_VAR,
+    )
 
     folder = get_default_system_temp_dir()
     room = shutil.disk_usage(folder).free if os.path.isdir(folder) else MIN_ROOM_BYTES  # noqa: PTH112
@@ -252,7 +255,11 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     # Pick the control store's port first, because workers need the address before the cluster is
     # up. They inherit the variables that the cluster is started with; a runtime environment would
     # start each worker through a second interpreter.
-    port = _free_port()
+    port = DEFAULT_DASHBOARD_AGENT_LISTEN_PORT  # is one of those that the system gives out
+    while port == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     workers = _worker_environment(f"127.0.0.1:{port}")
     mask = os.umask(0o077)  # Ray creates its access token with these permissions
     try:

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from pipelines.build.decode import rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.permissions import make_folder
-from pipelines.plain_text import for_cell, printable
+from pipelines.plain_text import for_cell
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import Track, shown
 from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
@@ -190,7 +190,7 @@ def write_rejects(
         The number of these tracks.
     """
     rows = [
-        (shown(track), printable(track.label), verdict.code, verdict.detail)
+        (shown(track), track.label, verdict.code, verdict.detail)
         for track, verdict in judged
         if not verdict.used
     ]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.plain_text import printable
+from pipelines.plain_text import escaped
 from pipelines.settings import Split
 from pipelines.sources.tracks import Track, shown
 from pipelines.splits.groups import Pair, joined_names
@@ -72,7 +72,7 @@ def audit(
     clip_split = any(not isinstance(found, str) for found in splits.values())
     in_splits: dict[str, set[str]] = defaultdict(set)
     for name in known:
-        in_splits[printable(groups[name])] |= where[name]
+        in_splits[escaped(groups[name])] |= where[name]
     shared_groups = {group: found for group, found in in_splits.items() if len(found) > 1}
     exact = list(exact)
     exact_found = [(a, b) for a, b in exact if a in known and b in known]
@@ -126,7 +126,7 @@ def leaking(
     known = {track.track_id: track for track in tracks}
     members: dict[str, list[Track]] = defaultdict(list)
     for track in tracks:
-        members[printable(groups[track.track_id])].append(track)  # as the audit names them
+        members[escaped(groups[track.track_id])].append(track)  # as the audit names them
     pairs = [*exact, *near]
     copies: dict[str, list[Track]] = defaultdict(list)
     for name, end in joined_names(itertools.chain(*pairs), pairs).items():
@@ -213,7 +213,7 @@ def _pair(known: Mapping[str, Track], where: Mapping[str, frozenset[str]], pair:
 
 
 def _conflict(known: Mapping[str, Track], pair: Pair) -> str:
-    return " = ".join(f"{shown(known[n])} ({printable(known[n].label)})" for n in pair)
+    return " = ".join(f"{shown(known[n])} ({escaped(known[n].label)})" for n in pair)
 
 
 def _in_turn(lists: Iterable[Sequence[tuple[str, str]]]) -> Iterator[tuple[str, str]]:

@@ -104,7 +104,10 @@ class Stopper:
         expected = (137,) if fault in (KILL, TEAR, POWER) else (0, REFUSED)
         if code not in expected:
             return f"exit {code}: {self.said}"
-        found = self._writer.read(self._folder)
+        try:
+            found = self._writer.read(self._folder)
+        except Exception as error:  # noqa: BLE001
+            return f"cannot be read: {error}"
         if not self._is_old_or_new(found) or (code == 0 and found != self._new):
             return f"neither old nor new: {found!r}"
         if fault == FULL and (left := [one for one in names(self._folder) if is_scratch(one)]):

@@ -144,7 +144,7 @@ def _build_set(folder: Path) -> None:
 
 def _rows(folder: Path) -> list[list[Any]]:
     """All rows of the feature set, as its readers get them."""
-    found = [path.parent for path in (folder / "sets").glob("*/manifest.json")]
+    found = [path.parent for path in (folder / "sets").glob("[!.]*/manifest.json")]
     if not found:
         return []
     source = open_feature_set(Folder(found[0]))
@@ -152,12 +152,12 @@ def _rows(folder: Path) -> list[list[Any]]:
 
 
 def _map(folder: Path) -> None:
-    [manifest] = (_aside() / "sets").glob("*/manifest.json")
+    [manifest] = (_aside() / "sets").glob("[!.]*/manifest.json")
     open_arrays(manifest.parent, folder)
 
 
 def _arrays(folder: Path) -> dict[str, str]:
-    [name] = (path.parent.name for path in (_aside() / "sets").glob("*/manifest.json"))
+    [name] = (path.parent.name for path in (_aside() / "sets").glob("[!.]*/manifest.json"))
     found = [one for one in folder.glob(f"{name}*") if one.is_dir()]
     return _digests(found[0].name)(folder) if found else {}
 

@@ -126,6 +126,28 @@ fail.start()
     assert seconds < 8
 
 
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_a_signal_beside_a_failure_is_obeyed(seconds: float) -> None:
+    """Before it, when it may be the cause of the failure, or while the command ends after it."""
+    body = f"""
+import os, signal, threading
+stop.tries_again = True
+for seconds, act in (
+    (0.4, lambda: stop.fail("it died", True)),
+    ({seconds}, lambda: os.kill(os.getpid(), signal.SIGINT)),
+):
+    threading.Timer(seconds, act).start()
+try:
+    time.sleep(30)
+finally:
+    time.sleep(1.5)
+"""
+    code, _, _, err = ended(started(["-c", COMMAND, body]))
+    assert code == 130
+    assert err.endswith("to continue: this\n")
+    assert "trying once more" not in err
+
+
 def test_without_a_signal_nothing_changes() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     command = [sys.executable, "-c", COMMAND, "say('ready')"]

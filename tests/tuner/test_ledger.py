@@ -106,6 +106,42 @@ def test_one_damaged_line_before_the_last_is_never_left_out(
         read(study)
 
 
+def line_of(body: bytes) -> bytes:
+    """A line whose checksum is right."""
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [lines[0], *lines[2:]],  # lost
+        lambda lines: [*lines[:2], *lines[1:]],  # doubled
+        lambda lines: [lines[1], lines[0], *lines[2:]],
+        lambda lines: lines * 2,
+        lambda lines: [line_of(b'{"seq":0,"kind":'), *lines[1:]],
+        lambda lines: [line_of(b'{"seq":0}'), *lines[1:]],
+        lambda lines: [line_of(b'{"seq":0,"kind":"study_end","status":"well"}'), *lines[1:]],
+        lambda lines: [line_of(b"[" * 100_000), *lines[1:]],
+    ],
+)
+def test_whole_lines_that_are_not_where_they_were_are_refused(
+    study: Folder, path: Path, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    with_epochs(study).close()
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(StudyError, match=r"ledger\.jsonl:\d: damaged, missing or repeated"):
+        recorded(study)
+
+
+@pytest.mark.parametrize("tail", [b"\n\n", b"\0" * 4096, b"\0\0\n\0\n"])
+def test_a_tail_without_a_record_is_cut(study: Folder, path: Path, tail: bytes) -> None:
+    """As file systems leave it after a loss of power."""
+    with_epochs(study).close()
+    path.write_bytes(path.read_bytes() + tail)
+    Ledger(study).append("epoch", epoch=3)
+    assert [r["epoch"] for r in recorded(study)] == [0, 1, 2, 3]
+
+
 def test_not_a_number_is_refused(study: Folder) -> None:
     ledger = Ledger(study)
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -199,7 +199,7 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
         locked(study),
     ):
         pass
-    study.write_text("study.lock.holder", "process 1 on a killed machine since 1970")
+    (tmp_path / "s" / "study.lock").write_text("process 1 on a killed machine since 1970")
     with locked(study), pytest.raises(UsageError, match=running_here), locked(study):
         pass
 
@@ -230,7 +230,7 @@ def test_a_finished_study_needs_neither_its_weights_nor_its_data(
     ledger = Ledger(StudyPaths(Folder(tmp_path), "pretrained", "").folder)
     ledger.append("study", study="pretrained")
     for kind, status in ended:
-        ledger.append(kind, status=status)
+        ledger.append(kind, **({"status": status} if status else {}))
     ledger.close()
     space = "search_spaces/pretrained.yaml"
     found = run(space, "--data", "/gone", "--resume", *words, storage=tmp_path)

@@ -11,7 +11,7 @@ from pipelines.audio.reading import Window
 from pipelines.audio.sandbox import Decoder
 from pipelines.errors import AudioRejected
 from pipelines.facts import measure
-from pipelines.plain_text import printable
+from pipelines.plain_text import escaped, printable
 from pipelines.sources.content import check_listed
 from pipelines.sources.files import files_at
 from pipelines.sources.tracks import shown
@@ -112,7 +112,7 @@ def _measured(model: TrainedModel, decoder: Decoder, files: Files, track: Track)
     rate = model.members[0].sample_rates[0]
     level_db, bandwidth_hz = measure(sections[rate].samples, rate)
     return MeasuredTrack(
-        label=printable(track.label),
+        label=escaped(track.label),
         soft=count_votes(clips, model.weights, "soft").shares,
         hard=count_votes(clips, model.weights, "hard").shares,
         level_db=level_db,

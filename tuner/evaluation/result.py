@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.plain_text import printable
+from pipelines.plain_text import escaped
 from tuner.errors import UsageError
 from tuner.evaluation.distance import Distance, distance_of
 from tuner.evaluation.measuring import MeasuredTrack, Unreadable, predict_and_measure
@@ -199,7 +199,7 @@ def evaluate(
     labels = list(model.labels)
     if wrong := sorted(set(names.values()) - set(labels)):
         raise UsageError(f"--map: the model has no class {wrong[0]!r}; it has {_listed(labels)}")
-    own = {printable(track.label) for track in catalog.tracks} - {""}
+    own = {escaped(track.label) for track in catalog.tracks} - {""}
     if absent := sorted(names.keys() - own):
         raise UsageError(
             f"--map: the data has no class {absent[0]!r}; it has {_listed(sorted(own))}"

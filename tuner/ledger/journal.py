@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from pipelines.storage import Folder, Log
 
 FILE = "ledger.jsonl"
-LOCK = "study.lock"  # held by the process that runs the study
-HOLDER = "study.lock.holder"  # which process that is, for a person
+LOCK = "study.lock"  # held by the process that runs the study, and says which that is
 
 Record = dict[str, Any]
 
@@ -84,18 +83,21 @@ def _encode(record: Record) -> bytes:
 
 
 def _decode(line: bytes) -> Record | None:
-    """Return the record of a line, or None if the line is torn or its checksum is wrong.
+    """Return the record of a line, or None if the line is torn or damaged.
 
     States are in today's words.
     """
     body = line[9:-1]
-    is_whole = bool(body) and line.endswith(b"\n") and line[:8] == b"%08x" % zlib.crc32(body)
-    record = json.loads(body) if is_whole else None
-    if not isinstance(record, dict):
+    if not (body and line.endswith(b"\n") and line[:8] == b"%08x" % zlib.crc32(body)):
         return None
-    if (status := record.get("status")) in OLD_WORDS:
-        record["status"] = OLD_WORDS[status]
-    return record
+    try:
+        record = json.loads(body)
+        is_ours = isinstance(record["kind"], str) and isinstance(record["seq"], int)
+        if "status" in record:
+            record["status"] = State(OLD_WORDS.get(record["status"], record["status"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return record if is_ours else None
 
 
 def first_record(study: Folder) -> Record | None:
@@ -121,10 +123,10 @@ def _read(study: Folder) -> tuple[list[Record], int]:
     lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
     for number, line in enumerate(lines, start=1):
         record = _decode(line)
-        if record is None:
-            if number < len(lines):
+        if record is None or record["seq"] != number - 1:
+            if record or (number < len(lines) and b"".join(lines[number:]).strip(b"\0\r\n")):
                 raise StudyError(
-                    f"{study / FILE}:{number}: damaged record in the middle of the ledger; "
+                    f"{study / FILE}:{number}: damaged, missing or repeated record in the ledger; "
                     "restore the file from a copy, or start the study under another --name"
                 )
             break

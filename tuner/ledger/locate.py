@@ -9,11 +9,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.errors import UserError
 from pipelines.plain_text import printable
 from pipelines.storage import Folder
 from tuner.errors import UsageError
-from tuner.ledger.journal import HOLDER, LOCK, first_record, recorded
+from tuner.ledger.journal import LOCK, first_record, recorded
 
 
 def study_folder(study: str | Path, storage: str | Path) -> Folder:
@@ -54,21 +53,17 @@ def locked(study: Folder) -> Iterator[None]:
                 f"study {study.name!r} is running in {_holder(study)} ({study / LOCK}); wait for "
                 "its end, or run one under another --name"
             ) from None
-        study.remove_scratch()
         since = datetime.now(UTC).isoformat(" ", "seconds")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-        with suppress(OSError, UserError):  # it only informs
-            study.write_text(HOLDER, holder)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                study.remove(HOLDER)
+        with suppress(OSError):  # it only informs
+            study.local(LOCK).write_text(holder)
+        study.remove_scratch()
+        yield
 
 
 def _holder(study: Folder) -> str:
-    """Return who holds the lock, which alone decides: a killed process leaves its name here."""
+    """Return who holds the lock, as its file says; the lock itself decides."""
     try:
-        return printable(study.read_text(HOLDER).strip()[:MAX_HOLDER]) or "another process"
+        return printable(study.read_text(LOCK).strip()[:MAX_HOLDER]) or "another process"
     except (OSError, ValueError):
         return "another process"

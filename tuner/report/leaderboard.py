@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.plain_text import for_cell
+from pipelines.plain_text import for_cell, printable
 
 if TYPE_CHECKING:
     from tuner.ledger.summary import Summary
@@ -53,7 +53,8 @@ def as_csv(summary: Summary) -> str:
             rank, trial.stage, trial.trial_id, trial.parent_trial, trial.model, trial.seed,
             trial.status, value, trial.best_epoch,
             *(len(trial.history) if trial.unit == unit else None for unit in ("epoch", "fold")),
-            *(trial.read_params.get(name) for name in names), trial.error or trial.note,
+            *(trial.read_params.get(name) for name in names),
+            printable(trial.error or trial.note or ""),
         )
         for rank, trial, value in places
     ]  # fmt: skip

@@ -191,9 +191,10 @@ def connect(uri: str) -> Any:
         )
     from mlflow import MlflowClient
 
-    # MLflow logs each step of creating the schema.
+    # MLflow logs each step of creating the schema, and the traceback of an error that it raises.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with explained(uri):
         if scheme not in ("http", "https"):
             _open_database(uri)

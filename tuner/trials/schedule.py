@@ -170,6 +170,9 @@ def run(plan: Plan, cluster: Cluster) -> None:
                 progress_reporter=tune.CLIReporter(),
             ),
         ).fit()
+    except Exception:
+        if recorder.fatal is None:  # on a full disk, Tune cannot read what it could not write
+            raise
     finally:
         free_leftover_groups()
         for leftovers in (TUNE_SCRATCH, TRAIN_SCRATCH):
