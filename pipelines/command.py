@@ -7,10 +7,41 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from traceback import format_exception
+from typing import Any, NoReturn
+
+import click
 
 from pipelines.errors import UserError
 from pipelines.interruption import Interruption
-from pipelines.plain_text import echo
+from pipelines.plain_text import echo, printable
+
+
+class _Told(click.Command):
+    """What our commands have in common: ``-h``, and how a wrong word is answered."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        settings = {"help_option_names": ["-h", "--help"], **options.pop("context_settings", {})}
+        super().__init__(*args, context_settings=settings, **options)
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        """Run the command and exit; errors of its words are printed as all others are."""
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except click.ClickException as error:
+            error.message = printable(error.message)
+            error.show()
+            code = error.exit_code
+        except click.Abort:  # Ctrl-C before anything has begun
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class Command(_Told):
+    """A command of this program."""
+
+
+class Group(_Told, click.Group):
+    """Commands of this program under one name."""
 
 
 class _Printed(logging.Handler):
@@ -42,7 +73,8 @@ def ending(
     except UserError as error:
         if verbose:
             raise
-        echo(f"error: {error}", err=True)
+        # A name of someone else's must not pass for a line of ours.
+        echo(f"error: {error}".replace("\n", "\n  "), err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if verbose:

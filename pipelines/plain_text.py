@@ -14,22 +14,36 @@ import click
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-# User and password of an address. A password may hold what should have been escaped, so behind a
-# colon all up to the last @ counts, unless the colon begins a port. In a path, // has become /.
-_LOGIN = re.compile(
-    r"""((?<=\w):/{1,2})[^\s"'<>/:@?#]*:(?!\d{1,5}(?:[/?#]|$))[^\s"'<>]{0,300}@"""
-    r"""|(://)[^\s"'<>/?#]{0,300}@"""
-)
+# Where an address begins; in a path, // has become /.
+_ADDRESS = re.compile(r"(?<=\w\w):/{1,3}|://|(?<![\w:/])//(?=[^\s/]{1,300}@)")
+_RUN = re.compile(r'[^\s"<>]*')
+# A password may hold what should have been escaped, so behind a colon all up to the last @ counts,
+# unless the colon begins a port.
+_USER = re.compile(r"[^/:@?#\[]*:(?!\d{1,5}(?:[/?#]|$))")
+_HOST = re.compile(r"[^/?#]*")
+_ESCAPED_LOGIN = re.compile(r"""(?i)((?:%3a|:)(?:/|%2f){2})[^\s"<>&@]{0,2000}%40""")
+_WORDS = r"""passw(?:or)?d | pwd | passphrase | secret(?:[_-]?\w{1,20})? | token
+  | (?:access|api|account|auth|private|shared)[_-]?key(?:[_-]?id)?"""
 # Options of an address, a connection or a process that hold a secret, and headers that log in. A
 # quote ends a text of JSON if what separates it from the next one follows.
 _SECRET = re.compile(
-    r"""(?ix) (
-        (?: passw(?:or)?d | pwd | passphrase | secret | token | credentials? | \b signature
-          | (?:access|api|account|auth|private|shared)[_-]?key(?:[_-]?id)? | googleaccessid
-          | x-(?:amz|goog|ms)-[\w-]{1,40} | (?<=[?&;\#]) (?: key | sig | sas ) )
+    rf"""(?ix) (?P<name>
+        (?: {_WORDS} | credentials?(?:_kwargs)? | googleaccessid
+          | x-(?:amz|goog|ms)-[\w-]{{1,40}}
+          | (?<=[?&;\#]) (?: key | sig(?:nature)? | sas | pass | auth | jwt | code | sessionid ) )
         (?: = | %3d )
-    ) (?: '[^'"]*' | \\"(?:[^"\\]|\\\\)*\\" | "[^"\s,:}\]][^"]*" | [^\s&"'\#;,<>(){}\[\]\\]+ )
-    | (authorization:\s*\w+\s+) [^\s"'\\]+"""
+      | (?: {_WORDS} ) (?: \s{{0,3}} = \s{{1,3}} | : \s{{1,3}} | \\?["'] : \s{{0,3}} (?=\\?["']) )
+      | (?> authorization \\?["']? \s{{0,3}} [:=] \s{{0,3}} \\?["']?
+            (?: \w{{1,20}} \s+ (?=[^\s"\\]) )? )
+    ) (?! \*{{3}} (?:\W|$) ) (?P<value>
+        '(?:[^'"\\]|\\.)*' | \\"(?:[^"\\]|\\\\)*\\" | "[^"\s,:}}\]](?:[^"\\]|\\.)*"
+      | \{{[^{{}}"]*\}} | [^\s&"\#<>\\]+ )"""
+)
+# What is a secret by its own form: tokens of GitHub and Hugging Face, keys of AWS, JWT, PEM.
+_TOKEN = re.compile(
+    r"""(?xs) \b (?: gh[pousr]_\w{20,} | github_pat_\w{20,} | hf_\w{20,} | A[KS]IA[0-9A-Z]{16}
+      | (?<=[Bb]earer\ ) [\w.~+/-]{16,} | eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]* ) \b =*
+      | (?<=PRIVATE\ KEY-----) [^"-]+ (?=-----END)"""
 )
 # A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -44,10 +58,40 @@ def redact(text: object) -> str:
     """
     shown = str(text)
     if "@" in shown:
-        shown = _LOGIN.sub(lambda found: f"{found[1] or found[2]}***@", shown)
+        shown = _without_logins(shown)
+    if "%40" in shown:
+        shown = _ESCAPED_LOGIN.sub(r"\1***%40", shown)
     if any(mark in shown for mark in "=:%"):  # rare, and most names pass here
-        shown = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", shown)
-    return shown
+        shown = _SECRET.sub(_without_value, shown)
+    return _TOKEN.sub("***", shown)
+
+
+def _without_logins(text: str) -> str:
+    kept, done, end, last = list[str](), 0, 0, -1
+    for found in _ADDRESS.finditer(text):
+        start = found.end()
+        if start < done:
+            continue
+        if start >= end:
+            end = _RUN.match(text, start).end()  # type: ignore[union-attr] - it can be empty
+            last = text.rfind("@", start, end)
+        at = last
+        if not _USER.match(text, start, end):
+            host = _HOST.match(text, start, end)
+            at = text.rfind("@", start, host.end()) if host and found[0].endswith("//") else -1
+        if at >= start:
+            kept += [text[done:start], "***@"]
+            done = at + 1
+    return "".join([*kept, text[done:]])
+
+
+def _without_value(found: re.Match[str]) -> str:
+    name, value = found["name"], found["value"]
+    quote = re.match(r"""\\?["']|\{""", value)
+    if quote and name.rstrip().endswith(":"):  # as in JSON
+        return f"{name}{quote[0]}***{quote[0]}"
+    end = "" if quote else value[len(value.rstrip(")]},;.:'")) :]
+    return f"{name}***{end}"
 
 
 def escaped(text: object) -> str:
@@ -61,6 +105,17 @@ def escaped(text: object) -> str:
 def printable(text: object) -> str:
     """Return text as one line that a terminal only shows, without secrets."""
     return escaped(redact(text))
+
+
+def shorten(text: object, width: int = 60) -> str:
+    """Return the beginning of a text, without secrets, which half an address may not look like."""
+    shown = redact(text)
+    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+
+
+def reason(error: BaseException, width: int = 300) -> str:
+    """Return what an error says, on one line; its name if that is nothing."""
+    return shorten(printable(" ".join(str(error).split())), width) or type(error).__name__
 
 
 def for_cell(value: object) -> object:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from pipelines.command import Group
+
 # Imported when one of them runs, so that --help and completion answer at once.
 COMMANDS = {
     "init": ("tuner.init:main", "Write a commented space file for a folder of audio."),
@@ -50,10 +52,7 @@ class _Later(click.Command):
         return command.make_context(info_name, args, parent, **extra)
 
 
-@click.group(
-    commands=[_Later(name, *row) for name, row in COMMANDS.items()],
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=Group, commands=[_Later(name, *row) for name, row in COMMANDS.items()])
 @click.version_option(package_name="audio-tuner")
 def main() -> None:
     """Train audio classifiers with a score you can trust.

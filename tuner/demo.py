@@ -6,10 +6,12 @@ import sys
 
 import click
 
+from pipelines.command import Command
+
 QUICKSTART = "quickstart"  # a shipped space, whose data is the built-in dataset
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option(
     "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."
 )

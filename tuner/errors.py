@@ -21,9 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
-from pipelines.plain_text import echo
-
-MAX_REASON = 300  # characters of an error in a warning
+from pipelines.plain_text import echo, reason
 
 
 @contextlib.contextmanager
@@ -37,10 +35,10 @@ def decorating(what: str, on_failure: Callable[[], None] = lambda: None) -> Iter
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, it decorates
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
+        why = f"{type(error).__name__}: {reason(error)}"
         on_failure()
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more
-            echo(f"warning: {what} could not be made ({reason}); the result stands", err=True)
+            echo(f"warning: {what} could not be made ({why}); the result stands", err=True)
 
 
 class UsageError(UserError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.plain_text import echo
 from pipelines.sources.catalog import LAYOUTS
 from pipelines.storage import Folder
@@ -20,7 +20,7 @@ from tuner.prediction.loading import load_model, takes_model
 LINE_SECONDS = 10.0  # between lines of progress
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @takes_model
 @click.argument("data")
 @click.option(

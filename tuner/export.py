@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.plain_text import echo
 from tuner.prediction.loading import load_model, takes_model
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @takes_model
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")

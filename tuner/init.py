@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.plain_text import echo
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("data", metavar="FOLDER")
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path),

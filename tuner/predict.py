@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.plain_text import echo
 from tuner.errors import UsageError
 from tuner.prediction import output
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 AGAIN = "interrupted; not all files were predicted: run the same command again"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @takes_model
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.plain_text import echo, printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tuner.study.surroundings import AtHand
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option(
     "--data",

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
+from pipelines.command import Command
 from pipelines.plain_text import echo, redact
 
 LOOPBACK = "127.0.0.1"
@@ -28,7 +29,7 @@ END_SECONDS = 5.0
 LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("study", required=False)
 @click.option(
     "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Group, ending
 from pipelines.plain_text import echo
 
 if TYPE_CHECKING:
     from tuner.models.published import Published
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Commands, with a hint for a name of weights in the place of one."""
 
     def resolve_command(
@@ -28,11 +28,7 @@ class _Commands(click.Group):
             ) from None
 
 
-@click.group(
-    cls=_Commands,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=_Commands, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per row.")
 @click.pass_context
 def main(context: click.Context, as_json: bool) -> None:

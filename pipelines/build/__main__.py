@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic import ValidationError
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
 from pipelines.permissions import closed_to_others
@@ -68,7 +68,7 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
         raise SpecError(in_words(error)) from None
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Command, context_settings={"max_content_width": 100})
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the sets.")
 @click.option(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
 from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, is_on_loopback
 from pipelines.errors import ClusterError, ClusterLostError
-from pipelines.plain_text import printable
+from pipelines.plain_text import reason, shorten
 
 if TYPE_CHECKING:
     import subprocess
@@ -94,13 +94,13 @@ def connect(
             break
         except Exception as error:
             disconnect()
-            reason = printable(" ".join(str(error).split()))[:MAX_REASON] or type(error).__name__
+            why = reason(error, MAX_REASON)
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
-                    f"{what}: {reason}; check the address, RAY_AUTH_MODE, the cluster's token, "
+                    f"{what}: {why}; check the address, RAY_AUTH_MODE, the cluster's token, "
                     "and `python -m tuner.doctor`"
                 ) from error
-            _log.warning("%s: %s; trying once more", what, reason)
+            _log.warning("%s: %s; trying once more", what, why)
             time.sleep(RETRY_SECONDS)
         except BaseException:  # an interruption
             disconnect()
@@ -163,7 +163,7 @@ def loss() -> str:
 def reason_of(error: Exception) -> str:
     """Return what an error says, on one line; Ray puts tracebacks of other processes first."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip()[:MAX_REASON]
+    return shorten(lines[-1].strip(), MAX_REASON)
 
 
 def disconnect() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.demo import write_demo
 from pipelines.plain_text import echo
 
@@ -17,7 +17,7 @@ def _print_progress(done: int, total: int) -> None:
         print(f"demo dataset: {done} of {total} tracks", file=sys.stderr, flush=True)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--tracks", default=150, show_default=True, help="Number of tracks, 30 or more.")
 @click.option("--seed", default=0, show_default=True, help="Seed for everything random.")

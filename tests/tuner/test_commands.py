@@ -7,6 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tuner.__main__ import COMMANDS
+from tuner.__main__ import main as audio_tuner
 from tuner.config.__main__ import main as config
 from tuner.config.__main__ import settings_page, space_schema
 from tuner.weights import main as weights
@@ -37,3 +39,18 @@ def test_a_name_without_the_word_fetch_is_told_the_word() -> None:
     found = CliRunner().invoke(weights, ["nosuch"])
     assert found.exit_code == 2
     assert "No such command 'nosuch'; to fetch weights, write: fetch nosuch" in found.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_secret_in_a_wrong_word_is_not_told(name: str) -> None:
+    """As when --data was forgotten."""
+    wrong = "s3://KEY:SECRET@bucket/x"
+    for words in (
+        [wrong] * 3,
+        ["x", f"--{wrong}"],
+        ["x", "x", "--port", wrong, "--trials", wrong],
+    ):
+        found = CliRunner().invoke(audio_tuner, [name, *words])
+        assert found.exit_code in (1, 2)
+        assert "SECRET" not in found.output
+        assert "Traceback" not in found.output

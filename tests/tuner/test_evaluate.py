@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from pipelines.facts import measure
 from pipelines.features.extract import transform
+from pipelines.plain_text import escaped
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import build_here
@@ -214,7 +215,7 @@ def test_the_report_is_a_page_that_hostile_names_do_not_break(
     model: Path, tones: Path, tmp_path: Path
 ) -> None:
     hostile = shutil.copytree(model, tmp_path / "model")
-    new = dict(zip(load_bundle(model).labels, CLASSES, strict=True))
+    new = dict(zip(load_bundle(model).labels, map(escaped, CLASSES), strict=True))
     for file in ("bundle.json", PROFILE):
         found = json.loads((hostile / file).read_text())
         if "labels" in found:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines import features
+from pipelines.command import Command
 from tuner.config.automatic import TABLE
 from tuner.config.fill_in import AUTO
 from tuner.config.ranges import KINDS, Numbers
@@ -160,7 +161,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("what", type=click.Choice(["schema", "page"]), default="schema")
 def main(what: str) -> None:
     """Print the JSON schema of space files (the default), or the page of all settings.

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipelines.plain_text import shorten
 from tuner.config.ranges import KINDS
 from tuner.config.schema import METRIC_MODES, Experiment, block_at
-from tuner.config.yaml_text import shorten, write_scalar
+from tuner.config.yaml_text import write_scalar
 from tuner.models import MODELS
 
 _BOUNDS = {

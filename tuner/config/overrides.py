@@ -8,8 +8,9 @@ from typing import Final
 
 import yaml
 
+from pipelines.plain_text import shorten
 from tuner.config.ranges import KINDS
-from tuner.config.yaml_text import Mark, Scalar, compose, is_null, shorten
+from tuner.config.yaml_text import Mark, Scalar, compose, is_null
 from tuner.errors import FLAGS, ConfigError, Problem
 
 MAX_PATH_PIECES: Final = 8

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeGuard
 
+from pipelines.plain_text import shorten
 from tuner.errors import SpaceError
 
 if TYPE_CHECKING:
@@ -279,4 +280,4 @@ def _exact(number: float) -> Decimal:
 def _show(value: object) -> str:
     if isinstance(value, float) and value == round(value, 3):
         return f"{value:g}"
-    return json.dumps(value, default=str)[:60]
+    return shorten(json.dumps(value, default=str))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import yaml
 
+from pipelines.plain_text import shorten
 from tuner.config.ranges import KINDS, Options, make_range
 from tuner.config.tree import Block, Invalid, Items, Leaf, Open, Path, Tree
-from tuner.config.yaml_text import Mark, Scalar, ScalarError, mark_of, read_scalar, shorten
+from tuner.config.yaml_text import Mark, Scalar, ScalarError, mark_of, read_scalar
 from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class _Reader:
             # A single key with a list, such as ``{lognormal: [..]}``, is a misspelled range.
             is_list = (*path, key) in LIST_SETTINGS
             if near and isinstance(inner, yaml.SequenceNode) and not is_list:
-                message = f"unknown kind of range `{key[:64]}`; did you mean `{near[0]}`?"
+                message = f"unknown kind of range `{shorten(key)}`; did you mean `{near[0]}`?"
                 return self.invalid(key_mark, name, message)
         return self.block(entries, mark, path, name)
 

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import yaml
 from yaml.composer import Composer, ComposerError
 
+from pipelines.plain_text import shorten
 from tuner.errors import ConfigError, Problem
 
 Scalar: TypeAlias = bool | int | float | str | None
@@ -233,8 +234,3 @@ def write_scalar(value: object) -> str:
 def write_rounded(number: float, digits: int = 3) -> str:
     """Write a number with few digits that are not 0, and without an exponent below a million."""
     return f"{float(f'{number:.{digits}g}'):g}"
-
-
-def shorten(text: str, width: int = 60) -> str:
-    """Truncate a long text for a message."""
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.command import Command
+
 if TYPE_CHECKING:
     from tuner.doctor import Check
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option(
     "--storage",
     type=click.Path(path_type=Path),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipelines.errors import WeightsError
+from pipelines.plain_text import reason
 from pipelines.weights import load_into, read_weights
 from tuner.models.architectures import ARCHITECTURES
 from tuner.models.layers import pooled
@@ -27,7 +27,6 @@ SHA256_DIGITS = 64
 # The hub's client tries each file six times with growing pauses, 46 s without a network. One
 # request before it, with this limit in seconds, settles the question sooner.
 REACH_SECONDS = 5.0
-REASON_LENGTH = 300
 
 
 class BackboneNetwork(nn.Module):
@@ -180,7 +179,7 @@ def _check_content(cached: Path) -> None:
 
 
 def _remedies(name: str, hub_id: str, cached: Path | None, error: Exception) -> str:
-    why = textwrap.shorten(str(error), REASON_LENGTH) or type(error).__name__
+    why = reason(error)
     if cached:
         what = f"{name}: {cached} cannot be loaded as the published weights {hub_id}: {why}"
     else:

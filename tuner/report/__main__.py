@@ -7,12 +7,12 @@ from contextlib import ExitStack
 
 import click
 
-from pipelines.command import ending
+from pipelines.command import Command, ending
 from pipelines.permissions import closed_to_others
 from pipelines.plain_text import echo
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("study")
 @click.option(
     "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import filelock
 
+from pipelines import plain_text
 from pipelines.errors import StorageFullError
-from pipelines.plain_text import printable, redact
+from pipelines.plain_text import redact
 from tuner.errors import StoreAwayError, TrackingError
 from tuner.tracking import schema
 
@@ -85,7 +86,7 @@ def reason(error: BaseException) -> str:
     """Return the first lines of an error, without credentials."""
     if "Max retries exceeded" in str(error):  # urllib3's words for a server that is down
         return "it does not answer"
-    return printable(" ".join(str(error).split()))[:300]
+    return plain_text.reason(error)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pipelines.features import FeatureSpec
 from pipelines.features.networks import selection
 from pipelines.features.rules import check_front_end
+from pipelines.plain_text import escaped, shorten
 from pipelines.settings import ClipSpec
 from pipelines.storage import Folder
 from tuner.errors import CheckpointError
@@ -116,7 +117,7 @@ def read_description(files: Folder) -> tuple[Bundle, str]:
         data["crops"] = {"frames": data["crop_frames"]}
     elif data["version"] != FORMAT_VERSION:
         raise CheckpointError(
-            f"{files / BUNDLE}: unknown format version {data['version']}, "
+            f"{files / BUNDLE}: unknown format version {shorten(data['version'])}, "
             f"expected 1 or {FORMAT_VERSION}"
         )
     bundle = TypeAdapter(Bundle).validate_json(json.dumps(data))
@@ -124,6 +125,8 @@ def read_description(files: Folder) -> tuple[Bundle, str]:
         raise ValueError("feature.network names a file; an exported model brings its own weights")
     if len(set(bundle.labels)) < len(bundle.labels):
         raise ValueError("labels must be different names")
+    if any(escaped(label) != label for label in bundle.labels):
+        raise ValueError("labels must not contain control characters")
     check_front_end(bundle.clip, bundle.feature)
     if bundle.feature.kind not in bundle.model.takes:
         raise ValueError(f"{bundle.model.name} does not take {bundle.feature.kind}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipelines.plain_text import shorten
 from pipelines.storage import Folder
 from tuner.errors import DivergedError
 from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
@@ -82,7 +83,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return the first line of an allocator's message."""
     lines = str(error).strip().splitlines()
-    return lines[0][:MAX_REASON] if lines else type(error).__name__
+    return shorten(lines[0], MAX_REASON) if lines else type(error).__name__
 
 
 def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:

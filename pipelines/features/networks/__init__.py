@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.errors import SpecError
 from pipelines.features.networks.fetch import Source, Wheel
+from pipelines.plain_text import shorten
 
 if TYPE_CHECKING:
     import torch
@@ -198,7 +199,7 @@ def named(name: str) -> Network:
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error's text for a name that is not among the known ones."""
-    name = name[:64]  # a name of a megabyte would take seconds to compare
+    name = shorten(name)  # one of a megabyte would take seconds to compare
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]!r}? There" if close else "there"
     return f"unknown {what} {name!r}; {hint} are {', '.join(known)}"

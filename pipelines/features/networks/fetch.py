@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from pipelines.errors import WeightsError
+from pipelines.plain_text import shorten
 
 PIP_TIMEOUT_SECONDS = 600.0
 """Longest time that pip may take."""
@@ -237,7 +237,7 @@ def _last_error(output: str) -> str:
     """Return the last error in pip's output, on one line."""
     lines = output.strip().splitlines() or ["nothing"]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
-    return textwrap.shorten(errors[-1].removeprefix("ERROR:"), _REASON_LENGTH)
+    return shorten(errors[-1].removeprefix("ERROR:").strip(), _REASON_LENGTH)
 
 
 def _check(source: Source, file: Path) -> None:

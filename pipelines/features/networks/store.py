@@ -16,6 +16,7 @@ import safetensors
 
 from pipelines.errors import WeightsError
 from pipelines.features.networks import NETWORKS, Network, Provenance, is_file, named
+from pipelines.plain_text import shorten
 from pipelines.regular_files import expect_file
 from pipelines.storage import Folder, cache_folder
 from pipelines.weights import content_digest, load_into, read_weights
@@ -103,7 +104,7 @@ def network_of(source: str) -> Network:
     if name not in NETWORKS:
         raise WeightsError(
             f"{source}: its metadata must say `{_NAME}`: one of {', '.join(NETWORKS)}; got "
-            f"{name and name[:64]!r}"
+            f"{name and shorten(name)!r}"
         )
     return NETWORKS[name]
 
