@@ -137,8 +137,11 @@ class Folder:
 
     def remove_scratch(self) -> None:
         """Remove what killed processes were writing here and below, under their lock."""
-        for prefix in (WRITING, BUILDING, OLD):
+        for prefix in (OLD, WRITING, BUILDING):
             for path in sorted(self.path.rglob(f"{prefix}*")):
+                target = path.with_name(path.name.removeprefix(prefix))
+                if prefix == OLD and not target.exists():  # its place was not taken yet
+                    path.rename(target)
                 self.remove(str(path.relative_to(self.path)))
 
     def remove(self, name: str = "") -> None:
@@ -156,11 +159,15 @@ class Folder:
         make_folder(self.path)
 
     @contextmanager
-    def building(self, name: str) -> Iterator[Path]:
+    def building(self, name: str, replaces: bool = True) -> Iterator[Path]:
         """Fill a scratch folder; it replaces the old folder when the block succeeds.
 
         A folder of the final name is complete, because everything in it is made durable first.
         Only one process at a time may build a name: what a killed one left is removed.
+
+        Args:
+            name: Name of the folder.
+            replaces: False to keep an old folder that is not empty, with an ``OSError``.
 
         Yields:
             An empty scratch folder on this machine.
@@ -171,6 +178,8 @@ class Folder:
         target = self.path / name
         scratch, old = (target.with_name(prefix + target.name) for prefix in (BUILDING, OLD))
         shutil.rmtree(scratch, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
         try:
             with full_disk_named(target):
                 make_folder(scratch)
@@ -178,7 +187,7 @@ class Folder:
                 for path in (*scratch.rglob("*"), scratch):
                     close_to_others(path)
                     _sync(path)
-                if not target.exists():
+                if not (target.exists() and replaces):
                     scratch.rename(target)
                 elif not _exchange(scratch, target):
                     shutil.rmtree(old, ignore_errors=True)

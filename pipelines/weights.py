@@ -56,8 +56,10 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        if zipfile.is_zipfile(file) and (name := zipfile.ZipFile(file).testzip()):
-            raise ValueError(f"the checksum of {name} differs")  # torch does not compare them
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:  # torch does not compare the checksums
+                if name := archive.testzip():
+                    raise ValueError(f"the checksum of {name} differs")
         # Published files of torchaudio and timm have this format only.
         state: Any = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
         if not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):

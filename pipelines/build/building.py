@@ -202,8 +202,9 @@ class _Build:
     def remove_staging(self, spec: Specs) -> None:
         """Remove what a process left that was killed when its set was whole; not while in use."""
         staging = self._staging(spec)
-        with suppress(TimeoutError), staging.parent.lock(f"{staging.name}.lock", 0.0):
-            staging.remove()
+        if staging.exists():
+            with suppress(OSError), staging.parent.lock(f"{staging.name}.lock", 0.0):
+                staging.remove()
 
     def _staging(self, spec: Specs) -> Folder:
         return self.out / STAGING / f"{root_key(self.catalog)}-{feature_key(*spec)}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines import storage
 from pipelines.settings import SPLITS
 from pipelines.storage import Folder
 from pipelines.store import open_feature_set
@@ -32,7 +33,7 @@ class Writer:
     """A function of the program that makes something durable.
 
     Attributes:
-        commits: How, in a word: rename, exchange, append or SQLite.
+        commits: How, in a word or two.
         before: Makes the old state in an empty folder.
         write: Calls the program to make the new state; can be called again after it was stopped.
         read: Returns the state as the program reads it.
@@ -70,6 +71,21 @@ def _build(*files: str) -> Callable[[Path], None]:
                 (scratch / name).write_text(name)
 
     return write
+
+
+def _build_without_exchange(*files: str) -> Callable[[Path], None]:
+    """As on NFS and macOS; called in a process of its own, which ends afterwards."""
+
+    def write(folder: Path) -> None:
+        storage._exchange = lambda *_: False
+        _build(*files)(folder)
+
+    return write
+
+
+def _contents_after_cleaning(folder: Path) -> dict[str, str]:
+    Folder(folder).remove_scratch()
+    return _contents(folder)
 
 
 def _record(number: int) -> Callable[[Path], None]:
@@ -171,6 +187,12 @@ WRITERS: dict[str, Writer] = {
     "a file in place of another": Writer("rename", _put("old"), _put("new"), _text),
     "a new folder": Writer("rename", _nothing, _build("a", "b", "c"), _contents),
     "a folder in place of another": Writer("exchange", _build("a"), _build("b", "c"), _contents),
+    "a folder in place of another, in two steps": Writer(
+        "two renames",
+        _build("a"),
+        _build_without_exchange("b", "c"),
+        _contents_after_cleaning,
+    ),
     "the first record": Writer("append", _nothing, _record(1), _records),
     "a record": Writer("append", _record(3), _record(4), _records),
     "a checkpoint": Writer("rename", _checkpoints(1, 2, 3), _checkpoints(4), _newest),

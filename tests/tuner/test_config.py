@@ -120,8 +120,10 @@ def test_an_alias_repeats_its_anchor():
 def test_a_file_without_ranges_is_one_experiment():
     space = loads(PLAIN)
     assert space.ranges == {}
-    assert space.sample(first).experiment == Experiment(name="x", model=Cnn(name="cnn"))
-    assert (space.grid_size(), len(list(space.enumerate_grid()))) == (1, 1)
+    assert space.sample(first).experiment == Experiment(
+        name="x", model=Cnn(name="cnn"), confirm={"top": 1}
+    )
+    assert (space.tree.count_draws(), len(list(space.enumerate_grid()))) == (1, 1)
 
 
 def test_clips_are_counted_unless_a_hop_is_given():
@@ -239,7 +241,7 @@ search: {algorithm: grid}
     space = loads(text)
     params = [tuple(sample.params.items()) for sample in space.enumerate_grid()]
     # By hand: (3 numbers of blocks + 2 poolings) x 2 batch sizes.
-    assert space.grid_size() == len(params) == len(set(params)) == 10
+    assert space.tree.count_draws() == len(params) == len(set(params)) == 10
     assert params[0] == (("model", "cnn"), ("model.cnn.blocks", 2), ("train.batch_size", 16))
     assert params[1][-1] == ("train.batch_size", 32)
 

@@ -212,7 +212,7 @@ def test_the_grid_of_edmsorta_is_the_one_its_reference_searched():
         if (drawn := flat(one.experiment))["model.name"] == "cnn"
     ]
     assert len(cnns) == 144
-    assert space.grid_size() == space.template.search.trials == 144 + 12
+    assert space.num_trials == space.template.search.trials == space.tree.count_draws() == 144 + 12
     assert all(drawn["model.dropout"] > 0 and drawn["model.hidden"] > 0 for drawn in cnns)
 
 

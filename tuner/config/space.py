@@ -119,9 +119,10 @@ class Space:
         for drawn in self.tree.every_draw(lambda setting: setting.range.values()):
             yield Sample(drawn.params, to_experiment(drawn))
 
-    def grid_size(self) -> int | None:
-        """Count the configurations of the grid, or return None if a range is continuous."""
-        return self.tree.count_draws()
+    @property
+    def num_trials(self) -> int:
+        """Number of trials of a search: at most one for each configuration."""
+        return num_trials(self.tree, self.template)
 
     def feature_variants(self) -> tuple[tuple[ClipSpec, FeatureSpec], ...]:
         """List the feature sets that the trials of this space need, each once."""

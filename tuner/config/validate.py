@@ -111,10 +111,9 @@ def _confirmed(tree: Block) -> Iterator[Problem]:
 
 
 def num_trials(tree: Block, experiment: Experiment) -> int:
-    """Return the most trials of a search: a grid has no more than its configurations."""
-    search = experiment.search
-    size = tree.count_draws() if search.algorithm == "grid" else None
-    return search.trials if size is None else min(search.trials, size)
+    """Return the number of trials of a search: at most one for each configuration."""
+    size = tree.count_draws()  # None if a range is continuous
+    return experiment.search.trials if size is None else min(experiment.search.trials, size)
 
 
 def _continuous(tree: Block, why: str) -> Iterator[Problem]:

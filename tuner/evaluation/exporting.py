@@ -54,9 +54,13 @@ def export(model: TrainedModel, target: Path) -> dict[str, str]:
     """
     target = target.absolute()
     check_target(target)
-    with Folder(target.parent).building(target.name) as scratch:
-        files = _fill(model, scratch)
+    target.parent.mkdir(parents=True, exist_ok=True)  # for everybody, as a user's own folders are
+    try:
+        with Folder(target.parent).building(target.name, replaces=False) as scratch:
+            files = _fill(model, scratch)
+    except OSError:
         check_target(target)  # somebody may have filled it meanwhile
+        raise
     for path in (target, *target.rglob("*")):
         open_to_umask(path)
     return files

@@ -10,11 +10,8 @@ if TYPE_CHECKING:
 
     from tuner.ledger.journal import Record
 
-# Stage that follows a record of this kind; others change nothing.
-_NEXT = {
-    "resumed": "", "searching": "search", "searched": "",
-    "confirming": "confirm", "confirmed": "", "study_end": "",
-}  # fmt: skip
+# Stage that follows a record of this kind; a run that resumes goes on with that of the last.
+_NEXT = {"searching": "search", "searched": "", "confirming": "confirm", "confirmed": ""}
 STAGES = ("features", "search", "confirm")
 
 

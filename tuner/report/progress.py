@@ -114,6 +114,7 @@ class Progress:
         trials = self._trials_of(name)
         if all(trial.state is State.FAILED for trial in trials):  # they run again
             trials = []
+            self._ended[name].clear()
         done = sum(trial.has_ended for trial in trials)
         share = sum(trial.share for trial in trials)
         total = done + num_trials

@@ -62,6 +62,21 @@ def _facts(
             yield "" if number else "leaky twin", line
     for doubt in doubts(summary):
         yield "note", doubt
+    yield from _skipped(summary)
+    if summary.leakage:
+        yield "leakage", leak_in_words(summary.leakage)
+    yield "registered", str(summary.registered.reason)
+    yield "report", str(paths.folder / "report.html")
+    model = shlex.quote(summary.model_address or str(paths.folder / "model"))
+    storage = shlex.quote(str(paths.storage))
+    if summary.model_address or paths.folder.exists("model"):
+        yield "predict", f"python -m tuner.predict {model} FILE --storage {storage}"
+    if how_to_open:
+        yield "mlflow", how_to_open
+
+
+def _skipped(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Name the files that no feature set holds."""
     lost: dict[tuple[int, int], str] = {}  # feature sets that lost the same are named once
     for one in summary.features:
         counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
@@ -72,15 +87,6 @@ def _facts(
     for (skipped, listed), text in lost.items():
         if skipped:
             yield "files", f"{skipped} of {listed} files were skipped: {text}"
-    if summary.leakage:
-        yield "leakage", leak_in_words(summary.leakage)
-    yield "registered", str(summary.registered.reason)
-    yield "report", str(paths.folder / "report.html")
-    model = shlex.quote(summary.model_address or str(paths.folder / "model"))
-    storage = shlex.quote(str(paths.storage))
-    yield "predict", f"python -m tuner.predict {model} FILE --storage {storage}"
-    if how_to_open:
-        yield "mlflow", how_to_open
 
 
 def _scores(summary: Summary) -> Iterator[tuple[str, str]]:

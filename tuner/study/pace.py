@@ -8,7 +8,7 @@ import ray
 
 from tuner.ledger.pace import Pace
 from tuner.trials.cluster import trials_at_once
-from tuner.trials.samplers import as_proposal, draw_random, num_trials
+from tuner.trials.samplers import as_proposal, draw_random
 from tuner.trials.trial import time_epoch
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def measure_pace(study: Context) -> None:
         "pace",
         budget=search.budget,
         budget_seconds=search.budget_seconds,
-        trials=num_trials(study.space),
+        trials=study.space.num_trials,
         at_once=trials_at_once(study.cluster, resources),
         epochs=study.space.max_epochs,
         folds=study.space.template.data.num_folds or 1,
@@ -67,7 +67,7 @@ def measure_pace(study: Context) -> None:
 def one_of_each_family(space: Space) -> dict[str, Proposal]:
     """Return a configuration of each model among the first draws, those of search.start first."""
     found: dict[str, Proposal] = {}
-    for ordinal in range(min(MAX_DRAWS, num_trials(space))):
+    for ordinal in range(min(MAX_DRAWS, space.num_trials)):
         one = as_proposal(draw_random(space, (), ordinal), ordinal)
         found.setdefault(one.experiment.model.name, one)
     return found

@@ -18,7 +18,7 @@ from pipelines.features.networks.selection import parse_all
 from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.report.result import one_line
 from tuner.study.outlook import time_lines
-from tuner.trials.samplers import draw_random, num_trials
+from tuner.trials.samplers import draw_random
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -229,7 +229,7 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
 def _examples(space: Space) -> Iterator[str]:
     """Describe some configurations of a space."""
     known = alternatives(space.settings())
-    for ordinal in range(min(3, num_trials(space))):
+    for ordinal in range(min(3, space.num_trials)):
         sample = draw_random(space, (), ordinal)
         mebibytes = memory_of(sample.experiment).total / 2**20
         model = "" if "model" in sample.params else f"model={sample.experiment.model.name} "

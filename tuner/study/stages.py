@@ -18,7 +18,7 @@ from tuner.ledger.timing import Timing, course_of, end_of
 from tuner.training import metrics, uncertainty
 from tuner.trials.patience import Patience, is_out
 from tuner.trials.plan import Proposal, queue
-from tuner.trials.samplers import num_trials, propose
+from tuner.trials.samplers import propose
 
 if TYPE_CHECKING:
     from tuner.config import Search
@@ -47,7 +47,7 @@ def search_space(study: Context) -> None:
     if study.ledger.last("searched"):
         return
     search, rows = study.space.template.search, list(study.rows("search").values())
-    wanted = num_trials(study.space)
+    wanted = study.space.num_trials
     if wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"

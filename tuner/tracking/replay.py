@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import UserError
 from tuner.errors import TrackingError
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import FUSION
 from tuner.tracking import registry, version_facts
 from tuner.tracking.example import example_clip
+from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.training.bundle import BUNDLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from pipelines.storage import Folder
     from tuner.ledger.journal import Record
@@ -63,6 +67,17 @@ def replay(
             said.append("model: the study has registered none")
         said.append(f"mlflow: {tracker.how_to_open}")
         return said
+
+
+def restore_bundle(registered: Registration, study: Folder, tracking_uri: str) -> None:
+    """Copy the exported model of a study from the store, if its own folder has lost it."""
+    if study.exists(f"model/{BUNDLE}") or registered.version is None:
+        return
+    with contextlib.suppress(UserError, OSError), TemporaryDirectory() as fetched:
+        reference = f"models:/{registered.name}/{registered.version}"
+        found = fetch_bundle(tracking_uri, reference, Path(fetched))
+        with study.building("model") as target:
+            shutil.copytree(found, target, dirs_exist_ok=True)
 
 
 def draw_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> Registration:

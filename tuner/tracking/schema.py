@@ -17,7 +17,7 @@ from pipelines.errors import StorageFullError
 from pipelines.storage import WRITING, Folder, cache_folder
 
 DIGEST_BYTES = 16
-UNUSED = {"alembic_version", "workspaces", "experiments", "experiment_tags"}  # all may have rows
+UNUSED = {"alembic_version", "workspaces", "experiment_tags"}  # all may have rows
 
 _log = logging.getLogger("tuner.tracking")
 
@@ -75,11 +75,12 @@ def _shape(database: sqlite3.Connection) -> tuple[set[str], list[tuple[str]]]:
 def _used(database: sqlite3.Connection) -> bool:
     """Return True if a table has rows that MLflow does not make by itself."""
     tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    return any(
-        database.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone()
-        for (name,) in tables
-        if name.removeprefix("_alembic_tmp_") not in UNUSED
-    )
+    for (table,) in tables:
+        name = table.removeprefix("_alembic_tmp_")
+        rows = "WHERE name != 'Default'" if name == "experiments" else ""
+        if name not in UNUSED and database.execute(f'SELECT 1 FROM "{table}" {rows}').fetchone():
+            return True
+    return False
 
 
 def _empty_store() -> bytes:

@@ -16,7 +16,8 @@ FILE = "index.json"
 def write_index(folder: Path, **content: Any) -> None:
     """Describe the arrays of a folder, once all of them are written."""
     digests = {path.name: file_digest(path) for path in folder.glob("*.npy")}
-    (folder / FILE).write_text(checked_json.as_text({**content, "digests": digests}, indent=None))
+    text = checked_json.as_text({**content, "digests": digests}, indent=None)
+    (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def read_index(folder: Path) -> Any:

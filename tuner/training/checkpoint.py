@@ -123,7 +123,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
             "optimizer": groups,
             "sha256": {file: _write(scratch / file, tensors[file]) for file in tensors},
         }
-        (scratch / STATE).write_text(checked_json.as_text(state))
+        (scratch / STATE).write_text(checked_json.as_text(state), encoding="utf-8")
     keep = {name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
     older = [other for other in _in_order(folder) if other not in keep]
     if older:  # keep the checkpoint before, and its best epoch, to fall back on

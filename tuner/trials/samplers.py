@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from tuner.ledger.trial_rows import TrialRow
 
 
-def num_trials(space: Space) -> int:
-    """Return the number of trials of a search: at most one for each configuration."""
-    requested, size = space.template.search.trials, space.grid_size()
-    return requested if size is None else min(requested, size)
-
-
 def as_proposal(sample: Sample, ordinal: int) -> Proposal:
     """Return a configuration as a trial of the search, at a position in it."""
     experiment = sample.experiment
@@ -206,7 +200,7 @@ def propose(space: Space, trials: Sequence[TrialRow]) -> Proposal | None:
         trials: Trials of the search so far, in the order of the ledger.
     """
     ordinal = 1 + trials[-1].ordinal if trials else 0
-    if ordinal >= num_trials(space):
+    if ordinal >= space.num_trials:
         return None
     # Without a range there is nothing to learn.
     name = space.template.search.algorithm if space.ranges else "random"
