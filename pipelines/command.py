@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ class _Told(click.Command):
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run the command and exit; errors of its words are printed as all others are."""
+        for stream in (sys.stdout, sys.stderr):  # a name may have what a terminal's encoding lacks
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except click.ClickException as error:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import click
 
 # Characters that move the cursor, change colours, end the line or turn the direction of writing
-# (controls C0 and C1, line separators, bidi controls), and half characters, which no encoding has.
+# (controls C0 and C1, line separators, bidi controls), that nobody sees (soft hyphen, blanks of no
+# width, tags), and half characters, which no encoding has.
 _CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ud800-\udfff"
+    "\ufeff\U000e0000-\U000e007f]"
 )
 # Where an address begins; in a path, // has become /.
 _ADDRESS = re.compile(r"(?<=\w\w):/{1,3}|://|(?<![\w:/])//(?=[^\s/]{1,300}@)")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from pipelines.command import Command, ending
+from pipelines.permissions import open_to_umask
 from pipelines.plain_text import echo
 from pipelines.sources.catalog import LAYOUTS
 from pipelines.storage import Folder
@@ -63,6 +64,7 @@ def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
     echo(text.rstrip("\n"), err=options["as_json"])
     if options["report"]:
         Folder(options["report"].parent).write_text(options["report"].name, text)
+        open_to_umask(options["report"])
     if options["as_json"]:
         found = {"model": reference, "data": address, **result.to_json()}
         echo(json.dumps(found))

@@ -103,6 +103,7 @@ def _write(path: Path, text: str) -> None:
     Raises:
         UsageError: It exists, or cannot be written.
     """
+    from pipelines.permissions import open_to_umask
     from pipelines.storage import Folder
     from tuner.errors import UsageError
 
@@ -110,5 +111,6 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(f"{path} exists; write -o OTHER, or delete it")
     try:
         Folder(path.parent).write_text(path.name, text)
+        open_to_umask(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None

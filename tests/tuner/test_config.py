@@ -120,9 +120,7 @@ def test_an_alias_repeats_its_anchor():
 def test_a_file_without_ranges_is_one_experiment():
     space = loads(PLAIN)
     assert space.ranges == {}
-    assert space.sample(first).experiment == Experiment(
-        name="x", model=Cnn(name="cnn"), confirm={"top": 1}
-    )
+    assert space.sample(first).experiment == Experiment(name="x", model=Cnn(name="cnn"))
     assert (space.tree.count_draws(), len(list(space.enumerate_grid()))) == (1, 1)
 
 

@@ -138,7 +138,8 @@ def _mode(e: Experiment) -> str | None:
 def _some_budget(e: Experiment) -> str | None:
     if e.search.budget_seconds != 0:
         return None
-    return f"the budget must be above 0, got {e.search.budget}; write 10m, say, or null for none"
+    got = f"the budget must be above 0, got {e.search.budget}"
+    return f"{got}; write 10m, say, or null in the space file for none"
 
 
 def _start_of_grid(e: Experiment) -> str | None:

@@ -13,7 +13,7 @@ from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
 from tuner.config.start import label_of
 from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
-from tuner.config.validate import num_trials, to_experiment
+from tuner.config.validate import most_trials, to_experiment
 from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ class Space:
     @property
     def num_trials(self) -> int:
         """Number of trials of a search: at most one for each configuration."""
-        return num_trials(self.tree, self.template)
+        asked, size = self.template.search.trials, self.tree.count_draws()
+        return asked if size is None else min(asked, size)
 
     def feature_variants(self) -> tuple[tuple[ClipSpec, FeatureSpec], ...]:
         """List the feature sets that the trials of this space need, each once."""
@@ -225,7 +226,7 @@ def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, 
     experiment = Experiment.model_validate(drawn.values)
     values = experiment.model_dump(mode="json")
     # What is not written must fit what is: the resolved file is loaded again.
-    values["confirm"]["top"] = min(experiment.confirm.top, num_trials(root, experiment))
+    values["confirm"]["top"] = min(experiment.confirm.top, most_trials(root, experiment))
     for piece in path:
         values = values[piece]
     # With folds, shares of one split would look as if they were used.

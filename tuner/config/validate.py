@@ -105,15 +105,16 @@ def _confirmed(tree: Block) -> Iterator[Problem]:
     """Compare the trials to confirm, where a file gives them, with those of the search."""
     drawn = tree.draw(with_choices({}))
     origin, (experiment, _) = drawn.locate(("confirm", "top")), _repaired(drawn)
-    if origin and experiment and experiment.confirm.top > (most := num_trials(tree, experiment)):
+    if origin and experiment and experiment.confirm.top > (most := most_trials(tree, experiment)):
         message = f"{experiment.confirm.top} is above the number of trials, {most}; write at most"
         yield origin.mark.problem(origin.path, f"{message} {most}, or search more trials")
 
 
-def num_trials(tree: Block, experiment: Experiment) -> int:
-    """Return the number of trials of a search: at most one for each configuration."""
-    size = tree.count_draws()  # None if a range is continuous
-    return experiment.search.trials if size is None else min(experiment.search.trials, size)
+def most_trials(tree: Block, experiment: Experiment) -> int:
+    """Return the number of trials that a file asks for; a grid has no more than its points."""
+    search = experiment.search
+    size = tree.count_draws() if search.algorithm == "grid" else None
+    return search.trials if size is None else min(search.trials, size)
 
 
 def _continuous(tree: Block, why: str) -> Iterator[Problem]:

@@ -85,12 +85,16 @@ def _local_bundle(file: Path, reference: str) -> Path | None:
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
     if match is None:
         return None
-    address = f"{file.resolve().as_uri()}?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+    source = None
+    # In a folder that cannot be written, SQLite only opens a file that nobody changes.
+    for mode in ("ro", "ro&immutable=1"):
+        address = f"{file.resolve().as_uri()}?mode={mode}"
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
+        ):
             (source,) = connection.execute(_SOURCE, match.groups()).fetchone() or (None,)
-    except sqlite3.Error:
-        return None
+            break
     if not source or not source.startswith("file:///"):
         return None
     bundle = Path(url2pathname(urlsplit(source).path)) / EXTRA_FILES
