@@ -1,4 +1,4 @@
-"""JSON objects with a checksum of themselves, so that a file is read as it was written or not."""
+"""JSON objects with a checksum, so that damage is detected on reading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def from_bytes(content: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
     if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
         raise ValueError(
-            f"its `{CHECKSUM}` is not that of its content, so the file is damaged, or it was "
+            f"its `{CHECKSUM}` does not match: the file is damaged, or it was "
             "changed by hand and that line has to go"
         )
     return value

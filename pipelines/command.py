@@ -14,15 +14,16 @@ import click
 
 from pipelines.errors import UserError
 from pipelines.interruption import Interruption
-from pipelines.plain_text import echo, printable
+from pipelines.plain_text import echo
 
 
 class _Told(click.Command):
     """What our commands have in common: ``-h``, and how a wrong word is answered."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        settings = {"help_option_names": ["-h", "--help"], **options.pop("context_settings", {})}
-        super().__init__(*args, context_settings=settings, **options)
+        own = {"help_option_names": ["-h", "--help"]}
+        options["context_settings"] = own | options.get("context_settings", {})
+        super().__init__(*args, **options)
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run the command and exit; errors of its words are printed as all others are."""
@@ -32,8 +33,8 @@ class _Told(click.Command):
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except click.ClickException as error:
-            error.message = printable(error.message)
-            error.show()
+            error.show(text := io.StringIO())
+            echo(text.getvalue().rstrip("\n"), err=True)
             code = error.exit_code
         except click.Abort:  # Ctrl-C before anything has begun
             code = 130

@@ -10,7 +10,7 @@ UserError                     exit 1
 ├── WeightsError              exit 2   trained weights are missing, damaged, or do not fit
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
 ├── ClusterError              exit 1   Ray cannot be joined or started, or cannot do its work
-│   └── ClusterLostError               Ray has died, or does not answer any more
+│   └── ClusterLostError               Ray has died, or no longer answers
 ├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
 ├── StorageFullError          exit 1   no room left at a path
 └── ...                                the errors of a study, in ``tuner.errors``
@@ -89,7 +89,7 @@ class ClusterError(UserError):
 
 
 class ClusterLostError(ClusterError):
-    """Ray has died, or does not answer any more; finished work is kept."""
+    """Ray has died, or no longer answers; finished work is kept."""
 
 
 class UnsupportedStorageError(UserError):

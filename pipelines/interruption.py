@@ -14,7 +14,7 @@ from contextlib import ContextDecorator, suppress
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-AGAIN = "TUNER_RUNS_AGAIN"  # in the environment of a command that has started itself again
+RESTARTED = "TUNER_RUNS_AGAIN"  # in the environment of a command that has started itself again
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # With three last acts they stay below 10 s, after which a supervisor sends SIGKILL
 # (`docker stop`).
@@ -102,18 +102,18 @@ class Interruption(ContextDecorator):
         for number, handler in reversed(self._before.items()):
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def fail(self, failure: str, may_pass: bool) -> None:
+    def fail(self, failure: str, is_transient: bool) -> None:
         """End the command as after a signal, from any thread, with an error and exit code 1.
 
         Does nothing if a signal has come: it may be the cause of the failure.
 
         Args:
             failure: Sentence for the user.
-            may_pass: True if the command may work when it is started once more.
+            is_transient: True if the command may work when it is started once more.
         """
         if self._number is None and not self._received:
             self._failure, self._orderly_seconds = failure, FAILED_SECONDS
-            self.tries_again &= may_pass and AGAIN not in os.environ
+            self.tries_again &= is_transient and RESTARTED not in os.environ
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -182,5 +182,5 @@ class Interruption(ContextDecorator):
             with suppress(OSError):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 words = [sys.executable, *sys.orig_argv[1:]]
-                os.execve(words[0], words, {**os.environ, AGAIN: "1"})
+                os.execve(words[0], words, {**os.environ, RESTARTED: "1"})
         os._exit(128 + number if number else 1)

@@ -1,4 +1,4 @@
-"""Permissions of what is kept: for its owner alone, or for the group of a folder that is shared.
+"""Permissions of stored files: for their owner alone, or for the group of a shared folder.
 
 A folder that its owner gave to a group, with the group's rights passed on to what is made in it
 (``chmod g+rwxs``), is shared, and so is everything that is kept below it.
@@ -40,7 +40,7 @@ def open_to_umask(path: Path) -> None:
 
 
 @contextmanager
-def closed_to_others(folder: Path) -> Iterator[None]:
+def private_umask(folder: Path) -> Iterator[None]:
     """Give what libraries write below a folder in the block the permissions of what is kept.
 
     The umask belongs to the process, so this is for the command that runs a study.

@@ -75,7 +75,7 @@ def _without_logins(text: str) -> str:
         if start < done:
             continue
         if start >= end:
-            end = _RUN.match(text, start).end()  # type: ignore[union-attr] - it can be empty
+            end = _RUN.match(text, start).end()  # type: ignore[union-attr]
             last = text.rfind("@", start, end)
         at = last
         if not _USER.match(text, start, end):

@@ -18,7 +18,7 @@ def expect_file(path: Path) -> Path:
     """Return a path that leads to a regular file; opening a pipe or a device could block.
 
     Raises:
-        OSError: It does not.
+        OSError: The path is missing or leads to something else.
     """
     _check(path.stat(), path)
     return path

@@ -1,4 +1,4 @@
-"""Confinement of the decoder process: which doors the kernel closes before a file is opened.
+"""Sandbox rules of the decoder process, applied before it opens a file.
 
 Codecs are C code that reads files of strangers. Two mechanisms of Linux, both irrevocable, each
 used where the kernel has it: Landlock (landlock(7)) allows reading below the folders of Python and

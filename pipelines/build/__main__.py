@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pipelines.command import Command, ending
 from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
-from pipelines.permissions import closed_to_others
+from pipelines.permissions import private_umask
 from pipelines.plain_text import echo, printable
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
@@ -97,7 +97,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     from pipelines.build.ray_start import end_at_once
 
     started = time.monotonic()
-    with ending(lambda: AGAIN) as stop, closed_to_others(out):
+    with ending(lambda: AGAIN) as stop, private_umask(out):
         stop.last_acts.append(end_at_once)
         stop.tries_again = True
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)

@@ -201,8 +201,7 @@ class _Build:
 
     def remove_staging(self, spec: Specs) -> None:
         """Remove what a process left that was killed when its set was whole; not while in use."""
-        staging = self._staging(spec)
-        if staging.exists():
+        if (staging := self._staging(spec)).exists():
             with suppress(OSError), staging.parent.lock(f"{staging.name}.lock", 0.0):
                 staging.remove()
 

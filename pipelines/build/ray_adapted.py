@@ -1,4 +1,4 @@
-"""What Ray 2.60 has no settings for while it starts: sessions, signals, interfaces, output."""
+"""Adjustments that Ray 2.60 has no settings for: sessions, signals, interfaces, output."""
 
 from __future__ import annotations
 

@@ -14,35 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
+from pipelines.build.ray_environment import of_workers, prepare, variables
 from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, is_on_loopback
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import reason, shorten
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-# Poll interval of a Ray Train trial's controller, and so the latency of its reports (default 2).
-TRAIN_POLL_SECONDS = "0.25"
-# An autoscaler may take this long to start a node; a late worker group fails its trial.
-TRAIN_START_TIMEOUT_SECONDS = "600"
 # A head node that is still starting may answer at the second try.
 RETRY_SECONDS = 3.0
 MIN_ROOM_BYTES = 50_000_000  # for logs and sockets in Ray's temporary folder
 MAX_REASON = 300  # characters of what Ray says; it can be a page
-DEFAULTS = {
-    # The old reporter is quiet at verbosity 0; the new one draws a box on stdout.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_NUM_REDIS_GET_RETRIES": "5",  # one a second; 20 are too many for a wrong token or address
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study handles signals itself
-    # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
-    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
-}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -77,7 +61,7 @@ def connect(
         ClusterError: The address does not answer, or Ray cannot start here.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-    _prepare_environment(starts=wanted == "local")
+    prepare(starts=wanted == "local")
     import ray
 
     hide_secrets()
@@ -114,12 +98,12 @@ def _start_watch(on_loss: OnLoss) -> None:
 
     node_id = ray.get_runtime_context().get_node_id()
     here = next(node for node in ray.nodes() if node["NodeID"] == node_id)
-    doors = {
+    addresses = {
         "control store": ray.get_runtime_context().gcs_address,
         "raylet": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
     }
     logs = ray._private.worker._global_node.get_logs_dir_path()
-    _watch = Watch(_started, doors, logs, on_loss)
+    _watch = Watch(_started, addresses, logs, on_loss)
 
 
 def _interrupter() -> OnLoss:
@@ -199,44 +183,6 @@ def end_at_once() -> None:
         process.wait()
 
 
-def _worker_environment(address: str) -> dict[str, str]:
-    """Return the environment variables of all workers.
-
-    Without RAY_ADDRESS, on a host with several Ray clusters, the process that frees the placement
-    group of a stopped Ray Train trial asks the wrong cluster, and the study hangs. The others are
-    defaults, which a job's own runtime environment overrides.
-    """
-    defaults = {
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": TRAIN_POLL_SECONDS,
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": TRAIN_START_TIMEOUT_SECONDS,
-        # A worker orphaned by its driver's death must not hold the terminal with late warnings.
-        "PYTHONWARNINGS": "ignore",
-    }
-    wanted = {name: os.environ.get(name, value) for name, value in defaults.items()}
-    return {"RAY_ADDRESS": address, **wanted}
-
-
-def _prepare_environment(starts: bool) -> None:
-    """Set the environment variables that Ray reads: token access, and no output of its own."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    if starts:  # Tune's question about new nodes would never return from a silent control store
-        os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "inf")
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    # Last, because these import Ray, which reads some of the variables when it is imported.
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    # A cluster that someone else started may not use a token, and then there is none here.
-    if starts or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        os.environ["RAY_AUTH_MODE"] = "token"
-        # Ray reads the mode once, when it is imported, and refreshes it in the same way
-        # (ray/_private/authentication/authentication_token_setup.py). Without this, the server
-        # asks for a token that this client does not send. Remove it when token mode is the
-        # default (Ray 2.61).
-        Config.initialize("")
-
-
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
     from ray._common.utils import get_default_system_temp_dir
@@ -260,11 +206,11 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-    workers = _worker_environment(f"127.0.0.1:{port}")
+    workers = of_workers(f"127.0.0.1:{port}")
     mask = os.umask(0o077)  # Ray creates its access token with these permissions
     try:
         theirs = {"RAY_GCS_SERVER_PORT": str(port), ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
-        with _environment(workers | theirs), adapted(_started, on_loopback=True):
+        with variables(workers | theirs), adapted(_started, on_loopback=True):
             ray.init(  # noqa: TID251 - this is the one place
                 address="local",
                 num_cpus=num_cpus,
@@ -277,19 +223,6 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
         os.umask(mask)
 
 
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the block."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            del os.environ[name]
-        os.environ.update({name: before[name] for name in variables if name in before})
-
-
 def _join(address: str) -> None:
     import ray
 
@@ -299,8 +232,8 @@ def _join(address: str) -> None:
             address = ray.get_runtime_context().gcs_address
             ray.shutdown()
     expect_listener(address)
-    variables = {"env_vars": _worker_environment(address)}
+    runtime = {"env_vars": of_workers(address)}
     with adapted(_started, is_on_loopback(address)):
         ray.init(  # noqa: TID251 - this is the one place
-            address=address, runtime_env=variables, **_QUIET
+            address=address, runtime_env=runtime, **_QUIET
         )

@@ -1,4 +1,4 @@
-"""Watch the Ray that this process is connected to, and say in words how it was lost."""
+"""Watcher of the connection to Ray, which says in one sentence how Ray was lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANSWER_TIMEOUT_SECONDS = 5.0
 LOOK_SECONDS = 0.25
 # A server that does not answer so many times in a row is lost: after 8 to 10 s if it is silent,
 # after 2 s if nobody listens. A loaded machine answers within fractions of a second.
-KNOCK_SECONDS, KNOCK_TIMEOUT_SECONDS, NUM_KNOCKS = 1.0, 2.5, 3
+PROBE_SECONDS, PROBE_TIMEOUT_SECONDS, MAX_FAILED_PROBES = 1.0, 2.5, 3
 FULL_BYTES = 8_000_000  # less room than this in a folder that Ray writes to is none
 SHARED_MEMORY = "/dev/shm"
 
@@ -39,7 +39,7 @@ class Watch:
 
     Args:
         started: Ray's processes if they are children of this one.
-        doors: Address of each server that answers while Ray is alive, by its name.
+        addresses: Address of each server that answers while Ray is alive, by its name.
         folder: Folder of Ray's logs on this machine.
         on_loss: Called once, with a sentence and True if Ray was started here.
 
@@ -50,11 +50,12 @@ class Watch:
     def __init__(
         self,
         started: Sequence[subprocess.Popen[bytes]],
-        doors: Mapping[str, str],
+        addresses: Mapping[str, str],
         folder: str,
         on_loss: OnLoss,
     ) -> None:
-        self._started, self._doors, self._folder = processes_to_watch(started), doors, folder
+        self._started = processes_to_watch(started)
+        self._addresses, self._folder = addresses, folder
         self._on_loss = on_loss
         self.lost = ""
         self._telling = threading.Lock()
@@ -71,7 +72,7 @@ class Watch:
         for name, process in self._started.items():
             if (code := process.poll()) is not None:
                 return f"Ray's {name} died ({self._reason(code)}); its logs: {self._folder}"
-        for name, address in () if self._started else self._doors.items():
+        for name, address in () if self._started else self._addresses.items():
             if not _answers(address):
                 return self._silent(name)
         return ""
@@ -85,22 +86,22 @@ class Watch:
             self._on_loss(lost, bool(self._started))
 
     def _watch(self) -> None:
-        failed = dict.fromkeys(self._doors, 0)
-        next_knock = 0.0
+        failed = dict.fromkeys(self._addresses, 0)
+        next_probe = 0.0
         while not self._closed.wait(LOOK_SECONDS):
             lost = self.look() if self._started else ""
-            if not lost and time.monotonic() > next_knock:
-                next_knock = time.monotonic() + KNOCK_SECONDS
-                for name, address in self._doors.items():
+            if not lost and time.monotonic() > next_probe:
+                next_probe = time.monotonic() + PROBE_SECONDS
+                for name, address in self._addresses.items():
                     failed[name] = 0 if _answers(address) else failed[name] + 1
-                    if failed[name] == NUM_KNOCKS:
+                    if failed[name] == MAX_FAILED_PROBES:
                         lost = self._silent(name)
             if lost and not self._closed.is_set():
                 self.tell(lost)
 
     def _silent(self, name: str) -> str:
         logs = f"; its logs: {self._folder}" if self._started else ""
-        return f"Ray's {name} at {self._doors[name]} does not answer any more{logs}"
+        return f"Ray's {name} at {self._addresses[name]} no longer answers{logs}"
 
     def _reason(self, code: int) -> str:
         """Return why a process of Ray ended, as far as this machine tells."""
@@ -137,7 +138,7 @@ def oom_kills() -> int:
 
 def _answers(address: str) -> bool:
     try:
-        expect_listener(address, KNOCK_TIMEOUT_SECONDS)
+        expect_listener(address, PROBE_TIMEOUT_SECONDS)
     except OSError:
         return False
     return True

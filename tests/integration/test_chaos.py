@@ -28,7 +28,7 @@ def undisturbed(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def live(chaos: Chaos, draw: random.Random, num_kills: int) -> int:
     """Run the study to an end of any kind, killing on the way; return the number of kills."""
-    driver, kills = chaos.start(), 0
+    driver, kills, said = chaos.start(), 0, ""
     # A trial whose worker dies twice in one run has failed, as it would without anybody killing.
     victims = list(VICTIMS)
     longest = draw.uniform(1.0, LONGEST_PAUSE_SECONDS)

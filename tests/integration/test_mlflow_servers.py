@@ -24,7 +24,7 @@ from tuner.errors import TrackingError
 from tuner.tracking.fetching import fetch_bundle
 from tuner.tracking.mlflow_tracker import open_tracker
 from tuner.tracking.registry import register
-from tuner.tracking.store import awaited
+from tuner.tracking.store import retry_while_away
 from tuner.tracking.version_facts import facts_of
 
 POSTGRES, INITDB = shutil.which("postgres"), shutil.which("initdb")
@@ -174,7 +174,7 @@ def test_a_registration_waits_for_a_server_that_was_killed(tmp_path: Path) -> No
         back = threading.Timer(5.0, lambda: stack.enter_context(server(line, tmp_path, port)))
         back.start()
         try:
-            done = awaited(
+            done = retry_while_away(
                 lambda: register(uri, final, bundle, "quick", facts), said.append, 120.0, 1.0
             )
         finally:

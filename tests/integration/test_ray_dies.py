@@ -257,9 +257,7 @@ def test_the_death_of_a_joined_cluster_ends_the_study(
     assert run.process.returncode == 1
     assert not NOISE.search(err)
     *_, sentence, _advice, command = err.splitlines()
-    assert re.fullmatch(
-        rf"error: Ray's {words_for(name)} at \S+:\d+ does not answer any more", sentence
-    )
+    assert re.fullmatch(rf"error: Ray's {words_for(name)} at \S+:\d+ no longer answers", sentence)
     assert command.endswith(" --resume")
     assert set(run.states()) == {"KILLED"}
 

@@ -99,7 +99,7 @@ def test_a_command_that_does_not_unwind_is_ended(
 
 
 @pytest.mark.parametrize(
-    ("body", "may_pass", "code", "ran", "said"),
+    ("body", "is_transient", "code", "ran", "said"),
     [
         (WAIT, False, 1, ["unwound"], "error: it died\nto continue: this\n"),
         (SWALLOW, False, 1, ["last act"], "error: it died\nto continue: this\n"),
@@ -111,12 +111,12 @@ def test_a_command_that_does_not_unwind_is_ended(
     ],
 )  # fmt: skip
 def test_a_failure_in_another_thread_ends_the_command_or_starts_it_again(
-    body: str, may_pass: bool, code: int, ran: list[str], said: str
+    body: str, is_transient: bool, code: int, ran: list[str], said: str
 ) -> None:
     fail = f"""
 import threading
 stop.tries_again = True
-fail = threading.Timer(0.5, stop.fail, ["it died", {may_pass}])
+fail = threading.Timer(0.5, stop.fail, ["it died", {is_transient}])
 fail.daemon = True
 fail.start()
 """

@@ -96,7 +96,9 @@ def test_a_lost_feature_set_costs_no_registration(
     lost = SimpleNamespace(feature_set=place, stage="final", assemble=MagicMock())
     monkeypatch.setattr(study, "spec", lambda _row: lost)
     monkeypatch.setattr(finish, "export_bundle", lambda *_: None)
-    monkeypatch.setattr(finish, "draw_model", lambda *_: Registration("s", 1, None, "version 1"))
+    monkeypatch.setattr(
+        finish, "restore_model", lambda *_: Registration("s", 1, None, "version 1")
+    )
     study.tracker = MagicMock()
     finish.register_winner(study)
     assert study.required("registered")["version"] == 1

@@ -129,12 +129,12 @@ def test_an_alias_that_a_person_moved_stays(place: tuple[str, Any, str, Path]) -
     client.set_registered_model_alias("moved", "champion", "1")
     done = register(uri, two, Path("no bundle"), "moved", better)
     assert (done.version, done.alias) == (2, None)
-    assert "moved version 2, without alias: the champion is version 1; to make" in done.reason
+    assert "moved version 2, without alias: version 1 is champion; to make" in done.reason
     done = register(uri, one, Path("no bundle"), "moved", WHOLE)
     assert (done.version, done.alias) == (1, "champion")
     client.delete_registered_model_alias("moved", "champion")
     done = register(uri, two, Path("no bundle"), "moved", better)
-    assert "moved version 2, without alias: the champion is none" in done.reason
+    assert "moved version 2, without alias: no version is champion" in done.reason
     assert client.get_registered_model("moved").aliases == {}
 
 
@@ -199,12 +199,12 @@ def away(times: int) -> Any:
 
 def test_a_store_that_is_away_is_waited_for_and_says_so_once() -> None:
     said: list[str] = []
-    assert store.awaited(away(2), said.append, 60.0, 0.01) == 3
+    assert store.retry_while_away(away(2), said.append, 60.0, 0.01) == 3
     (line,) = said
     assert "http://a: it does not answer; waiting for it, at most 1 minutes" in line
     assert "press Ctrl-C, and the same command continues" in line
     with pytest.raises(StoreAwayError):
-        store.awaited(away(1000), said.append, 0.05, 0.01)
+        store.retry_while_away(away(1000), said.append, 0.05, 0.01)
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_a_finished_study_is_shown_as_the_store_has_it(
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     client.delete_registered_model_alias("quick", "champion")
     assert shown()[:2] == (1, None)
-    assert "without alias: the champion is none" in paths.folder.read_text("report.html")
+    assert "without alias: no version is champion" in paths.folder.read_text("report.html")
     shutil.rmtree(tmp_path / "artifacts")
     for file in tmp_path.glob("mlflow.db*"):
         file.unlink()

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import click
 
 from pipelines.command import Command, ending
-from pipelines.permissions import closed_to_others
+from pipelines.permissions import private_umask
 from pipelines.plain_text import echo
 
 
@@ -49,7 +49,7 @@ def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
     with ExitStack() as stack:
         if is_replay:
             stack.enter_context(locked(folder))
-            stack.enter_context(closed_to_others(folder.local()))
+            stack.enter_context(private_umask(folder.local()))
             from tuner.tracking.replay import replay
 
             said = replay(records, folder, address, write)

@@ -21,7 +21,7 @@ from tuner.study.calibrate import temperature
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
 from tuner.tracking import store
-from tuner.tracking.replay import draw_model
+from tuner.tracking.replay import restore_model
 from tuner.training import metrics, uncertainty
 from tuner.training.calibration import reliability
 from tuner.training.exported import member_folder
@@ -92,7 +92,9 @@ def register_winner(study: Context) -> None:
     }
     bundle, records = _export(study, model, origin), list(study.ledger.records())
     study.tracker.flush()
-    done = store.awaited(lambda: draw_model(records, bundle, study.tracker), study.terminal.say)
+    done = store.retry_while_away(
+        lambda: restore_model(records, bundle, study.tracker), study.terminal.say
+    )
     study.record("registered", **asdict(done))
     study.terminal.say(f"registered: {done.reason}")
 

@@ -1,4 +1,4 @@
-"""The time that a study will take, in words, as far as its own ledger tells."""
+"""Expected duration of a study in words, estimated from its ledger."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def time_lines(space: Space, records: Sequence[Record]) -> Iterator[str]:
         limit = f"at most {budget} for the search, after which no trial starts or runs on"
     yield f"{limit}; {', '.join(names)} and {last} come on top"
     if budget and confirm.fuse and space.template.data.num_folds:
-        yield "runs for a fusion alone start only if the confirmation then fits in the rest of it"
+        yield "runs that only a fusion needs start if the confirmation then still fits in the rest"
     rest = list(_rest(space, summary, records)) if summary else []
-    yield ", ".join(rest) or "how long in all: unknown until the first models were timed"
+    yield ", ".join(rest) or "total time: unknown until the first trials have reported"
 
 
 def _rest(space: Space, summary: Summary, records: Sequence[Record]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipelines.build import ray_start
 from pipelines.errors import ClusterLostError, UserError
 from pipelines.interruption import Interrupted, Interruption
-from pipelines.permissions import closed_to_others
+from pipelines.permissions import private_umask
 from pipelines.plain_text import redact
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, TrackingError, decorating
@@ -42,7 +42,7 @@ from tuner.study.leaky_twin import run_leaky_twin
 from tuner.study.pace import measure_pace
 from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.replay import draw_model, restore_bundle
+from tuner.tracking.replay import restore_bundle, restore_model
 from tuner.tracking.store import address_of
 from tuner.trials import cluster
 
@@ -108,7 +108,7 @@ def carry_out(
     search, last_acts = space.template.search, stop.last_acts if stop else []
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
-        lock.enter_context(closed_to_others(paths.storage.local()))
+        lock.enter_context(private_umask(paths.storage.local()))
         if first_record(paths.folder) is not None:
             lock.enter_context(locked(paths.folder))
         ledger = held.enter_context(closing(Ledger(paths.folder)))
@@ -192,7 +192,7 @@ def _as_registered(
         return summary
     try:
         restore_bundle(summary.registered, paths.folder, tracker.uri)
-        found = draw_model(records, paths.folder.local("model"), tracker)
+        found = restore_model(records, paths.folder.local("model"), tracker)
     except UserError as error:
         reason = f"{summary.registered.reason}, as the study recorded it; now: {error}"
         found = replace(summary.registered, reason=reason)

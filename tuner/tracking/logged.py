@@ -1,4 +1,4 @@
-"""The logged model of a run: found, or made so that a kill at any moment leaves one to finish."""
+"""The logged model of a run: found, finished after a kill, or created."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def register(
         known = logged.links(model).get(name)
         version = _version_of_run(client, name, run_id)
         if known and version is None:
-            reason = f"not registered any more: {name} version {known} was deleted from the store"
+            reason = f"no longer registered: {name} version {known} was deleted from the store"
             return Registration(name, reason=reason)
         version = version or _create_version(client, name, model, facts)
         current = client.get_registered_model(name).aliases.get(CHAMPION)
@@ -85,7 +85,7 @@ def register(
         elif is_better and not (champion and int(champion.version) == version):
             is_better, why = (
                 False,
-                f"the champion is {f'version {current}' if current else 'none'}",
+                f"version {current} is champion" if current else f"no version is {CHAMPION}",
             )
         if is_better:
             reason = f"{name} version {version} is {CHAMPION}: {why}"

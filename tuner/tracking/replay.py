@@ -62,7 +62,7 @@ def replay(
         num_trials = len({one["trial_id"] for one in records if one["kind"] == "trial"})
         said = [f"runs: the study and {num_trials} trials"]
         if any(record["kind"] == "registered" for record in records):
-            said.append(f"model: {draw_model(records, folder.local('model'), tracker).reason}")
+            said.append(f"model: {restore_model(records, folder.local('model'), tracker).reason}")
         else:
             said.append("model: the study has registered none")
         said.append(f"mlflow: {tracker.how_to_open}")
@@ -80,7 +80,7 @@ def restore_bundle(registered: Registration, study: Folder, tracking_uri: str) -
             shutil.copytree(found, target, dirs_exist_ok=True)
 
 
-def draw_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> Registration:
+def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> Registration:
     """Bring the registered model of a study into the store, or read how it is registered there.
 
     Args:

@@ -23,7 +23,7 @@ _log = logging.getLogger("tuner.tracking")
 
 
 def make(file: Path, uri: str) -> None:
-    """Make an empty store; what others know of an earlier file at its place is forgotten.
+    """Create an empty store; close this process's connections to an earlier file at its path.
 
     Args:
         file: File of the store; it appears complete or not at all.
@@ -44,9 +44,9 @@ def make(file: Path, uri: str) -> None:
 
 
 def remake_unfinished(file: Path, uri: str) -> bool:
-    """Make a store again that MLflow did not finish; return False for one that is as it must be.
+    """Replace a store that MLflow did not finish; return False if it is complete or holds data.
 
-    The unfinished file is moved aside. One that holds anything of anybody stays.
+    The unfinished file is moved aside.
     """
     _disconnect(uri)
     try:

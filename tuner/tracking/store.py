@@ -115,7 +115,7 @@ def _is_away(uri: str, error: Exception) -> bool:
     return not isinstance(error, MlflowException) or error.error_code in codes
 
 
-def awaited(
+def retry_while_away(
     attempt: Callable[[], _Result],
     say: Callable[[str], None],
     wait_seconds: float = 600.0,

@@ -108,8 +108,8 @@ class Plan:
 class Recorder:
     """Trials of a stage on their way from the proposer to the ledger.
 
-    Whatever decides reads the ledger's records, whether they are of this run or of an earlier one,
-    and what it decides is recorded before anything acts on it.
+    Every decision is based on ledger records, of this run or of an earlier one, and is recorded
+    before anything acts on it.
 
     Args:
         plan: Plan of the stage.

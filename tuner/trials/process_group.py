@@ -1,4 +1,4 @@
-"""How the Ray Train workers of a trial find each other: by a port, or on one machine by a file."""
+"""Rendezvous of the Ray Train workers of a trial: over TCP, or on one machine through a file."""
 
 from __future__ import annotations
 

@@ -1,0 +1,79 @@
+"""Environment variables that Ray and its workers read."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Poll interval of a Ray Train trial's controller, and so the latency of its reports (default 2).
+TRAIN_POLL_SECONDS = "0.25"
+# An autoscaler may take this long to start a node; a late worker group fails its trial.
+TRAIN_START_TIMEOUT_SECONDS = "600"
+DEFAULTS = {
+    # The old reporter is quiet at verbosity 0; the new one draws a box on stdout.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # one a second; 20 are too many for a wrong token or address
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study handles signals itself
+    # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+}
+
+
+def of_workers(address: str) -> dict[str, str]:
+    """Return the environment variables of all workers.
+
+    Without RAY_ADDRESS, on a host with several Ray clusters, the process that frees the placement
+    group of a stopped Ray Train trial asks the wrong cluster, and the study hangs. The others are
+    defaults, which a job's own runtime environment overrides.
+    """
+    defaults = {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": TRAIN_POLL_SECONDS,
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": TRAIN_START_TIMEOUT_SECONDS,
+        # A worker orphaned by its driver's death must not hold the terminal with late warnings.
+        "PYTHONWARNINGS": "ignore",
+    }
+    wanted = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    return {"RAY_ADDRESS": address, **wanted}
+
+
+def prepare(starts: bool) -> None:
+    """Set the environment variables that Ray reads: token access, and no output of its own."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if starts:  # Tune's question about new nodes would never return from a silent control store
+        os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "inf")
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    # Last, because these import Ray, which reads some of the variables when it is imported.
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    # A cluster that someone else started may not use a token, and then there is none here.
+    if starts or AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        # Ray reads the mode once, when it is imported, and refreshes it in the same way
+        # (ray/_private/authentication/authentication_token_setup.py). Without this, the server
+        # asks for a token that this client does not send. Remove it when token mode is the
+        # default (Ray 2.61).
+        Config.initialize("")
+
+
+@contextmanager
+def variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = dict(os.environ)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in wanted:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in wanted if name in before})
