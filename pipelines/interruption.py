@@ -114,7 +114,8 @@ class Interruption(ContextDecorator):
         if self._number is None and not self._received:
             self._failure, self._orderly_seconds = failure, FAILED_SECONDS
             self.tries_again &= is_transient and RESTARTED not in os.environ
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            # Not SIGTERM, which Ray takes for itself while it starts.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process_id:  # a child that has not become its program yet
@@ -169,7 +170,7 @@ class Interruption(ContextDecorator):
         self._receive_rest()
         if self._failure:
             with suppress(ValueError):
-                self._received.remove(signal.SIGTERM)  # our own
+                self._received.remove(signal.SIGINT)  # our own
             number = next(iter(self._received), 0)
         goes_on = self._failure and self.tries_again and not number
         with suppress(OSError, ValueError):  # nobody listens any more

@@ -6,12 +6,11 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.ray_watch import processes_to_watch
 from pipelines.permissions import make_folder
 from pipelines.plain_text import printable
 
@@ -42,28 +41,16 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
         started.append(process)
         return process
 
-    def if_alive(function: Callable[..., Any]) -> Callable[..., Any]:
-        # Ray waits half a minute for a node that died while it started, and ends this process if
-        # it cannot register with it.
-        def call(*args: Any, **options: Any) -> Any:
-            for name, process in processes_to_watch(started).items():
-                if process.poll() is not None:
-                    raise OSError(f"Ray's {name} died")
-            return function(*args, **options)
-
-        return call
-
     replaced: list[tuple[Any, str, Any]] = [
         (services, "ConsolePopen", start),
         (utils, "set_sigterm_handler", lambda _handler: None),
-        (services, "get_node", if_alive(services.get_node)),
-        (worker, "connect", _silent_in_c(if_alive(worker.connect))),
         (worker, "listen_error_messages", lambda *_: None),
     ]
     if on_loopback:
         replaced.append((ray_constants, "ENABLE_RAY_CLUSTER", False))
     try:
         with ExitStack() as stack:
+            stack.enter_context(_silent_in_c())
             for module, name, value in replaced:
                 stack.callback(setattr, module, name, getattr(module, name))
                 setattr(module, name, value)
@@ -74,27 +61,25 @@ def adapted(started: list[subprocess.Popen[bytes]], on_loopback: bool) -> Iterat
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
-def _silent_in_c(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a function with C's ``stderr`` at /dev/null; Python's own, and the descriptor, stay.
+@contextmanager
+def _silent_in_c() -> Iterator[None]:
+    """Set C's ``stderr`` to /dev/null in the block; Python's own, and the descriptor, stay.
 
     The compiled part of Ray in this process logs errors to the ``stderr`` that it finds when it
-    connects, besides its own files. Its log level has a line on the terminal as well.
+    starts, besides its own files. Its log level has a line on the terminal as well.
     """
-
-    def call(*args: Any, **options: Any) -> Any:
-        libc = ctypes.CDLL(None)
-        libc.fopen.restype = ctypes.c_void_p
-        try:
-            stream = ctypes.c_void_p.in_dll(libc, "stderr")
-        except ValueError:  # another C library
-            return function(*args, **options)
-        before, stream.value = stream.value, libc.fopen(b"/dev/null", b"w")
-        try:
-            return function(*args, **options)
-        finally:
-            stream.value = before
-
-    return call
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    try:
+        stream = ctypes.c_void_p.in_dll(libc, "stderr")
+    except ValueError:  # another C library
+        yield
+        return
+    before, stream.value = stream.value, libc.fopen(b"/dev/null", b"w")
+    try:
+        yield
+    finally:
+        stream.value = before
 
 
 def hide_secrets() -> None:

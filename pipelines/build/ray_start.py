@@ -60,6 +60,7 @@ def connect(
     Raises:
         ClusterError: The address does not answer, or Ray cannot start here.
     """
+    global _watch
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     prepare(starts=wanted == "local")
     import ray
@@ -69,16 +70,20 @@ def connect(
         raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
     what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
     for is_last in (False, True):
+        # From the beginning: where a process of Ray has died, Ray itself waits for a minute.
+        watch = _watch = Watch(_started, on_loss or _interrupter())
         try:
             if wanted == "local":
                 _start_here(num_cpus, include_dashboard)
             else:
                 _join(wanted)
-            _start_watch(on_loss or _interrupter())
+            watch.connected(*_where())
             break
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             disconnect()
-            why = reason(error, MAX_REASON)
+            if isinstance(error, KeyboardInterrupt) and not watch.lost:
+                raise
+            why = watch.lost or reason(error, MAX_REASON)
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
                     f"{what}: {why}; check the address, RAY_AUTH_MODE, the cluster's token, "
@@ -92,8 +97,8 @@ def connect(
     return wanted == "local"
 
 
-def _start_watch(on_loss: OnLoss) -> None:
-    global _watch
+def _where() -> tuple[dict[str, str], str]:
+    """Return the addresses of the servers of Ray that this process needs, and where it logs."""
     import ray
 
     node_id = ray.get_runtime_context().get_node_id()
@@ -102,8 +107,7 @@ def _start_watch(on_loss: OnLoss) -> None:
         "control store": ray.get_runtime_context().gcs_address,
         "raylet": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
     }
-    logs = ray._private.worker._global_node.get_logs_dir_path()
-    _watch = Watch(_started, addresses, logs, on_loss)
+    return addresses, ray._private.worker._global_node.get_logs_dir_path()
 
 
 def _interrupter() -> OnLoss:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,30 +39,31 @@ class Watch:
     """A thread that watches Ray's control store and this node's raylet.
 
     Args:
-        started: Ray's processes if they are children of this one.
-        addresses: Address of each server that answers while Ray is alive, by its name.
-        folder: Folder of Ray's logs on this machine.
+        started: Ray's processes that are children of this one; may grow.
         on_loss: Called once, with a sentence and True if Ray was started here.
 
     Attributes:
         lost: How Ray was lost; empty while it lives.
     """
 
-    def __init__(
-        self,
-        started: Sequence[subprocess.Popen[bytes]],
-        addresses: Mapping[str, str],
-        folder: str,
-        on_loss: OnLoss,
-    ) -> None:
-        self._started = processes_to_watch(started)
-        self._addresses, self._folder = addresses, folder
-        self._on_loss = on_loss
+    def __init__(self, started: Sequence[subprocess.Popen[bytes]], on_loss: OnLoss) -> None:
+        self._started, self._on_loss = started, on_loss
+        self._addresses: Mapping[str, str] = {}
+        self._folder = ""
         self.lost = ""
         self._telling = threading.Lock()
         self._oom_kills = oom_kills()
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="ray watch", daemon=True).start()
+
+    def connected(self, addresses: Mapping[str, str], folder: str) -> None:
+        """Watch more, once Ray has started or was joined.
+
+        Args:
+            addresses: Address of each server that answers while Ray is alive, by its name.
+            folder: Folder of Ray's logs on this machine.
+        """
+        self._addresses, self._folder = addresses, folder
 
     def close(self) -> None:
         """Stop watching."""
@@ -69,9 +71,9 @@ class Watch:
 
     def look(self) -> str:
         """Return how Ray was lost, if a process has died or nobody listens; else an empty text."""
-        for name, process in self._started.items():
+        for name, process in processes_to_watch(self._started).items():
             if (code := process.poll()) is not None:
-                return f"Ray's {name} died ({self._reason(code)}); its logs: {self._folder}"
+                return f"Ray's {name} died ({self._reason(code)}){self._logs()}"
         for name, address in () if self._started else self._addresses.items():
             if not _answers(address):
                 return self._silent(name)
@@ -86,7 +88,7 @@ class Watch:
             self._on_loss(lost, bool(self._started))
 
     def _watch(self) -> None:
-        failed = dict.fromkeys(self._addresses, 0)
+        failed: Counter[str] = Counter()
         next_probe = 0.0
         while not self._closed.wait(LOOK_SECONDS):
             lost = self.look() if self._started else ""
@@ -100,14 +102,16 @@ class Watch:
                 self.tell(lost)
 
     def _silent(self, name: str) -> str:
-        logs = f"; its logs: {self._folder}" if self._started else ""
-        return f"Ray's {name} at {self._addresses[name]} no longer answers{logs}"
+        return f"Ray's {name} at {self._addresses[name]} no longer answers{self._logs()}"
+
+    def _logs(self) -> str:
+        return f"; its logs: {self._folder}" if self._started and self._folder else ""
 
     def _reason(self, code: int) -> str:
         """Return why a process of Ray ended, as far as this machine tells."""
         if oom_kills() > self._oom_kills:
             return "this machine ran out of memory, and the kernel ended processes"
-        for folder in (SHARED_MEMORY, self._folder):
+        for folder in filter(None, (SHARED_MEMORY, self._folder)):
             with suppress(OSError):
                 if shutil.disk_usage(folder).free < FULL_BYTES:
                     return f"{folder} is full"
