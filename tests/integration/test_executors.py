@@ -155,6 +155,7 @@ def test_a_trial_whose_loss_explodes_is_failed_and_its_value_finite(in_process: 
         assert all(map(math.isfinite, metrics.values()))
 
 
+@pytest.mark.slow
 def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
     local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:

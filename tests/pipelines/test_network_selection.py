@@ -48,7 +48,7 @@ def test_a_file_is_a_choice_too(mine: str) -> None:
         ("musicn_msd:dense", "unknown network 'musicn_msd'; did you mean"),
         ("", "a network has no name; write `NAME`"),
         (":", "a network has no name"),
-        ("x" * 1_000_000, f"unknown network '{'x' * 64}'; there are"),
+        ("x" * 1_000_000, f"unknown network '{'x' * 57}...'; there are"),
         ("musicnn_msd:densee", "unknown layer of musicnn_msd 'densee'; did you mean 'dense'"),
         ("musicnn_msd:", "unknown layer of musicnn_msd ''; there are pooled, dense, tags, "),
         ("vgg_mtt:pool1:x", "unknown network 'vgg_mtt:pool1'"),

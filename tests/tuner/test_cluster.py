@@ -125,6 +125,7 @@ def test_address_that_does_not_answer(tmp_path: Path, address: str, says: str) -
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_busy_dashboard_port_does_not_stop_a_local_cluster(tmp_path: Path) -> None:
     with socket.socket() as busy:

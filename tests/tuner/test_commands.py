@@ -45,12 +45,6 @@ def test_a_name_without_the_word_fetch_is_told_the_word() -> None:
 def test_a_secret_in_a_wrong_word_is_not_told(name: str) -> None:
     """As when --data was forgotten."""
     wrong = "s3://KEY:SECRET@bucket/x"
-    for words in (
-        [wrong] * 3,
-        ["x", f"--{wrong}"],
-        ["x", "x", "--port", wrong, "--trials", wrong],
-    ):
-        found = CliRunner().invoke(audio_tuner, [name, *words])
-        assert found.exit_code in (1, 2)
-        assert "SECRET" not in found.output
-        assert "Traceback" not in found.output
+    found = CliRunner().invoke(audio_tuner, [name, wrong, wrong, f"--{wrong}"])
+    assert found.exit_code == 2
+    assert "SECRET" not in found.output

@@ -204,8 +204,14 @@ def test_guessing(confusion: Any, ci95: list[float], expected: bool) -> None:
     ],
 )
 def test_the_line_predict_can_be_pasted(
-    version: int | None, alias: str | None, address: str
+    version: int | None,
+    alias: str | None,
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my music/studies/quick/model").mkdir(parents=True)
     records = finished_study()
     (registered,) = (record for record in records if record["kind"] == "registered")
     registered.update(version=version, alias=alias)
