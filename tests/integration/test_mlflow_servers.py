@@ -7,17 +7,21 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.test_signals import start
 from tests.loopback import free_ports
 from tests.mlflow_server import ended_afterwards, server
+from tests.pipelines.test_interruption import marked
 from tests.tuner.studies import finished_study
 from tests.tuner.test_registry import make_bundle
 from tuner.errors import TrackingError
@@ -30,7 +34,7 @@ from tuner.tracking.version_facts import facts_of
 POSTGRES, INITDB = shutil.which("postgres"), shutil.which("initdb")
 LINE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def has(module: str) -> bool:
@@ -182,3 +186,59 @@ def test_a_registration_waits_for_a_server_that_was_killed(tmp_path: Path) -> No
     assert (done.version, done.alias) == (1, "champion")
     assert len(said) == 1
     assert f"127.0.0.1:{port}: it does not answer" in said[0]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("fault", ["killed", "silent"])
+def test_a_server_that_is_away_for_a_minute_costs_a_study_nothing(
+    fault: str, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With passwords: the study trains on, and registers its model when the server is back."""
+    from mlflow import MlflowClient
+
+    if not has("flask_wtf"):
+        pytest.skip("Flask-WTF is not installed")
+    secret = "a long password 1"
+    for name, value in (
+        ("MLFLOW_AUTH_ADMIN_PASSWORD", secret), ("MLFLOW_FLASK_SERVER_SECRET_KEY", "any secret"),
+        ("MLFLOW_TRACKING_USERNAME", "admin"), ("MLFLOW_TRACKING_PASSWORD", secret),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    (port,) = free_ports(1)
+    line = f"{LINE} --app-name basic-auth --backend-store-uri sqlite:///{tmp_path}/server.db"
+    line += f" --artifacts-destination {tmp_path}/files"
+    with contextlib.ExitStack() as stack:
+        monkeypatch.setenv("MARK", "the server")
+        first = stack.enter_context(contextlib.ExitStack())
+        uri = first.enter_context(server(line, tmp_path, port))
+        monkeypatch.delenv("MARK")
+        run = start(tones, tmp_path, "--set", "train.epochs=30", tracking_uri=uri)
+        limit = time.monotonic() + 120
+        while run.ledger.count(b'"kind":"epoch"') < 3:
+            assert run.process.poll() is None, run.process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        if fault == "killed":
+            first.close()
+        for number in marked("the server"):
+            os.kill(number, signal.SIGSTOP)
+        time.sleep(60)
+        if fault == "killed":
+            stack.enter_context(server(line, tmp_path, port))
+        for number in marked("the server"):
+            os.kill(number, signal.SIGCONT)
+        out, err = run.process.communicate(timeout=150)
+        assert run.process.returncode == 0, err
+        assert secret not in out + err
+        assert "Traceback" not in err
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name("small")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        assert len(runs) == 5  # the study, two of the search, the confirmation, the model's
+        assert {one.info.status for one in runs} == {"FINISHED"}
+        for one in runs:
+            for name in one.data.metrics:
+                steps = [each.step for each in client.get_metric_history(one.info.run_id, name)]
+                assert len(steps) == len(set(steps))
+        assert len(client.search_model_versions("name = 'small'")) == 1

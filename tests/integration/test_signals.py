@@ -64,13 +64,16 @@ class Run:
             return [state for (state,) in connection.execute("SELECT status FROM runs")]
 
 
-def start(tones: Path, folder: Path, *more: str, **environment: str) -> Run:
+def start(
+    tones: Path, folder: Path, *more: str, tracking_uri: str = "", **environment: str
+) -> Run:
     (folder / "small.yaml").write_text(SPACE)
     storage = folder / "results"
     words = ["-m", "tuner.run", str(folder / "small.yaml"), "--data", str(tones)]
     given = {**os.environ, "MARK": str(storage), "NO_COLOR": "1", **environment}
     for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
         given.pop(name, None)
+    given |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
     process = subprocess.Popen(
         [sys.executable, *words, "--storage", str(storage), *more], cwd=ROOT, env=given, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
