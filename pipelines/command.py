@@ -17,8 +17,8 @@ from pipelines.interruption import Interruption
 from pipelines.plain_text import echo
 
 
-class _Told(click.Command):
-    """What our commands have in common: ``-h``, and how a wrong word is answered."""
+class Command(click.Command):
+    """A command that has ``-h`` and answers a wrong word as it answers any other error."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         own = {"help_option_names": ["-h", "--help"]}
@@ -26,7 +26,7 @@ class _Told(click.Command):
         super().__init__(*args, **options)
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """Run the command and exit; errors of its words are printed as all others are."""
+        """Run the command and exit; what click says of its words is printed without secrets."""
         for stream in (sys.stdout, sys.stderr):  # a name may have what a terminal's encoding lacks
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -36,16 +36,14 @@ class _Told(click.Command):
             error.show(text := io.StringIO())
             echo(text.getvalue().rstrip("\n"), err=True)
             code = error.exit_code
-        except click.Abort:  # Ctrl-C before anything has begun
+        except click.Abort as error:
+            if not isinstance(error.__cause__, KeyboardInterrupt):  # click takes EOFError for one
+                raise error.__cause__ or error from None
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
 
 
-class Command(_Told):
-    """A command of this program."""
-
-
-class Group(_Told, click.Group):
+class Group(Command, click.Group):
     """Commands of this program under one name."""
 
 

@@ -132,7 +132,7 @@ def is_storage_full(error: BaseException) -> bool:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Name a path in the errors of writing it, however deep in a chain a full disk or quota is.
+    """Turn a full disk or quota, however deep in a chain of errors, into one that names a path.
 
     Raises:
         StorageFullError: The disk is full or the quota is used up.
@@ -144,8 +144,6 @@ def full_disk_named(path: Path) -> Iterator[None]:
     except BaseException as error:
         if any(is_storage_full(cause) for cause in _causes(error)):
             raise StorageFullError(path) from error
-        if isinstance(error, OSError) and str(error.filename).endswith(f"-{path.name}"):
-            error.filename = str(path)  # nobody knows the scratch file
         raise
 
 

@@ -69,7 +69,7 @@ class Interruption(ContextDecorator):
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        """Install the handlers; a signal that the parent process ignores stays ignored."""
+        """Install the handlers; a SIGHUP that the parent process ignores stays so."""
         self._process_id = os.getpid()
         self._near, self._far = socket.socketpair()
         self._far.setblocking(False)
@@ -161,7 +161,7 @@ class Interruption(ContextDecorator):
         return number
 
     def _receive_rest(self) -> None:
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # no more, or the block has ended
             while number := self._near.recv(1, socket.MSG_DONTWAIT)[0]:
                 self._received += [number] if number in self._before else []
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import click
 
 # Characters that move the cursor, change colours, end the line or turn the direction of writing
-# (controls C0 and C1, line separators, bidi controls), that nobody sees (soft hyphen, blanks of no
-# width, tags), and half characters, which no encoding has.
+# (controls C0 and C1, line separators, bidi controls), that nobody sees (soft hyphen, zero-width
+# characters, tags), and lone surrogates, which no encoding has.
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ud800-\udfff"
     "\ufeff\U000e0000-\U000e007f]"
@@ -23,28 +23,33 @@ _RUN = re.compile(r'[^\s"<>]*')
 # unless the colon begins a port.
 _USER = re.compile(r"[^/:@?#\[]*:(?!\d{1,5}(?:[/?#]|$))")
 _HOST = re.compile(r"[^/?#]*")
-_ESCAPED_LOGIN = re.compile(r"""(?i)((?:%3a|:)(?:/|%2f){2})[^\s"<>&@]{0,2000}%40""")
-_WORDS = r"""passw(?:or)?d | pwd | passphrase | secret(?:[_-]?\w{1,20})? | token
-  | (?:access|api|account|auth|private|shared)[_-]?key(?:[_-]?id)?"""
+_ESCAPED_LOGIN = re.compile(r"""(?i)((?:%3a|:)(?:/|%2f){2})[^\s"<>&@]{0,300}%40""")
+_WORDS = r"""passw(?:or)?d | (?<!old)pwd | passphrase | (?<![a-z])pass
+  | (?:access|api|account|auth|private|shared|secret)[_-]?key(?:[_-]?id)?"""
+_MORE = r"""secret(?:[_-]\w{1,20})?(?![a-z]) | token | credentials?(?:_kwargs)? | googleaccessid
+  | x-(?:amz|goog|ms)-[\w-]{1,40}
+  | (?<=[?&;\#]) (?: key | sig(?:nature)? | sas | auth | jwt | code | sessionid )"""
 # Options of an address, a connection or a process that hold a secret, and headers that log in. A
 # quote ends a text of JSON if what separates it from the next one follows.
 _SECRET = re.compile(
-    rf"""(?ix) (?P<name>
-        (?: {_WORDS} | credentials?(?:_kwargs)? | googleaccessid
-          | x-(?:amz|goog|ms)-[\w-]{{1,40}}
-          | (?<=[?&;\#]) (?: key | sig(?:nature)? | sas | pass | auth | jwt | code | sessionid ) )
-        (?: = | %3d )
-      | (?: {_WORDS} ) (?: \s{{0,3}} = \s{{1,3}} | : \s{{1,3}} | \\?["'] : \s{{0,3}} (?=\\?["']) )
-      | (?> authorization \\?["']? \s{{0,3}} [:=] \s{{0,3}} \\?["']?
-            (?: \w{{1,20}} \s+ (?=[^\s"\\]) )? )
-    ) (?! \*{{3}} (?:\W|$) ) (?P<value>
-        '(?:[^'"\\]|\\.)*' | \\"(?:[^"\\]|\\\\)*\\" | "[^"\s,:}}\]](?:[^"\\]|\\.)*"
+    rf"""(?ix) (
+        (?: {_WORDS} | {_MORE} ) (?: = | %3d )
+      | (?: {_WORDS} ) (?: : \s{{1,3}} | \s{{1,3}} = \s{{1,3}} )
+      | (?> authorization \s{{0,3}} [:=] \s{{0,3}} (?: \w{{1,20}} \s+ (?=[^\s"\\]) )? )
+    ) (?! \*{{3}} (?:\W|$) ) (
+        '(?:[^'"\\]|\\.)*' | \\"(?:[^"\\]|\\\\)*\\" | "[^"\s,:}}\]\\](?:[^"\\]|\\.)*"
       | \{{[^{{}}"]*\}} | [^\s&"\#<>\\]+ )"""
+)
+# A secret as an entry of JSON, or of a dict of Python, also within another text of JSON.
+_ENTRY = re.compile(
+    rf"""(?ix) ( (?: {_WORDS} | {_MORE} | authorization ) (\\{{0,9}}["']) \s{{0,3}}:\s{{0,3}} \2 )
+    (?: (?!\2) (?:\\.|[^\\]) )* \2"""
 )
 # What is a secret by its own form: tokens of GitHub and Hugging Face, keys of AWS, JWT, PEM.
 _TOKEN = re.compile(
-    r"""(?xs) \b (?: gh[pousr]_\w{20,} | github_pat_\w{20,} | hf_\w{20,} | A[KS]IA[0-9A-Z]{16}
-      | (?<=[Bb]earer\ ) [\w.~+/-]{16,} | eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]* ) \b =*
+    r"""(?xs) (?<![\w-]) (?: gh[pousr]_[A-Za-z0-9]{36} | github_pat_\w{60,}
+      | hf_[A-Za-z0-9]{30,} | A[KS]IA[0-9A-Z]{16} | eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*
+      | (?<=[Bb]earer\ ) [\w.~+/-]{16,} ) (?!\w) =*
       | (?<=PRIVATE\ KEY-----) [^"-]+ (?=-----END)"""
 )
 # A spreadsheet runs a cell that starts so, also after blanks and in full width (OWASP).
@@ -64,7 +69,7 @@ def redact(text: object) -> str:
     if "%40" in shown:
         shown = _ESCAPED_LOGIN.sub(r"\1***%40", shown)
     if any(mark in shown for mark in "=:%"):  # rare, and most names pass here
-        shown = _SECRET.sub(_without_value, shown)
+        shown = _ENTRY.sub(r"\1***\2", _SECRET.sub(_without_value, shown))
     return _TOKEN.sub("***", shown)
 
 
@@ -88,12 +93,9 @@ def _without_logins(text: str) -> str:
 
 
 def _without_value(found: re.Match[str]) -> str:
-    name, value = found["name"], found["value"]
-    quote = re.match(r"""\\?["']|\{""", value)
-    if quote and name.rstrip().endswith(":"):  # as in JSON
-        return f"{name}{quote[0]}***{quote[0]}"
-    end = "" if quote else value[len(value.rstrip(")]},;.:'")) :]
-    return f"{name}***{end}"
+    name, value = found.groups()
+    is_quoted = re.match(r"""\\?["']|\{""", value)
+    return f"{name}***{'' if is_quoted else value[len(value.rstrip(')]},;.:')) :]}"
 
 
 def escaped(text: object) -> str:
@@ -110,7 +112,7 @@ def printable(text: object) -> str:
 
 
 def shorten(text: object, width: int = 60) -> str:
-    """Return the beginning of a text, without secrets, which half an address may not look like."""
+    """Redact a text, then truncate it; half an address may hide its secret."""
     shown = redact(text)
     return shown if len(shown) <= width else f"{shown[: width - 3]}..."
 

@@ -3,8 +3,7 @@
 Today a folder is on a disk of this machine or on one that all nodes mount. Code that reads and
 writes state uses only operations that an object store could offer too: whole files, folders that
 appear complete or not at all, a log that grows at its end. What is written is closed to other
-users, see ``pipelines/permissions.py``. Node-local scratch and caches (memory maps, temporary
-files) do not belong to the storage and use ``Path``.
+users. Node-local scratch and caches do not belong to the storage and use ``Path``.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class Folder:
         return read_regular(self.path, name)
 
     def read_text(self, name: str) -> str:
-        """Read a UTF-8 file; raise ``ValueError`` if it is not UTF-8, else as ``read_bytes``."""
+        """Read a UTF-8 file; raise ``ValueError`` if it is not, else as ``read_bytes``."""
         return self.read_bytes(name).decode()
 
     def read_json(self, name: str) -> Any:
@@ -111,7 +110,7 @@ class Folder:
         """
         target = self.path / name
         scratch = target.with_name(f"{WRITING}{uuid.uuid4().hex}-{target.name}")
-        with full_disk_named(target):
+        with _told_as(target, scratch):
             make_folder(target.parent)
             try:
                 yield scratch
@@ -127,8 +126,7 @@ class Folder:
             scratch.write_bytes(content)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a UTF-8 file with the guarantees and errors of ``writing``."""
-        # Bytes of a file name that are no UTF-8 must not cost the file.
+        """Write a UTF-8 file, with escapes for half characters, as ``writing`` does."""
         self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_json(self, name: str, value: Any) -> None:
@@ -140,7 +138,7 @@ class Folder:
         for prefix in (OLD, WRITING, BUILDING):
             for path in sorted(self.path.rglob(f"{prefix}*")):
                 target = path.with_name(path.name.removeprefix(prefix))
-                if prefix == OLD and not target.exists():  # its place was not taken yet
+                if prefix == OLD and path.exists() and not target.exists():  # not replaced yet
                     path.rename(target)
                 self.remove(str(path.relative_to(self.path)))
 
@@ -181,7 +179,7 @@ class Folder:
         if old.exists() and not target.exists():
             old.rename(target)
         try:
-            with full_disk_named(target):
+            with _told_as(target, scratch):
                 make_folder(scratch)
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
@@ -273,6 +271,18 @@ def cache_folder() -> Path:
     if configured := os.environ.get("TUNER_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
+
+
+@contextmanager
+def _told_as(target: Path, scratch: Path) -> Iterator[None]:
+    """Report errors of writing a scratch path under the name of its target."""
+    try:
+        with full_disk_named(target):
+            yield
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = error.filename.replace(str(scratch), str(target))
+        raise
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -63,6 +63,7 @@ def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
     text = page(result, reference, address)
     echo(text.rstrip("\n"), err=options["as_json"])
     if options["report"]:
+        options["report"].parent.mkdir(parents=True, exist_ok=True)
         Folder(options["report"].parent).write_text(options["report"].name, text)
         open_to_umask(options["report"])
     if options["as_json"]:

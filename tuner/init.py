@@ -110,6 +110,7 @@ def _write(path: Path, text: str) -> None:
     if path.exists():
         raise UsageError(f"{path} exists; write -o OTHER, or delete it")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         Folder(path.parent).write_text(path.name, text)
         open_to_umask(path)
     except OSError as error:

@@ -49,8 +49,12 @@ def prepare(starts: bool) -> None:
     """Set the environment variables that Ray reads: token access, and no output of its own."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if starts:  # Tune's question about new nodes would never return from a silent control store
+    # Tune's question about new nodes would never return from a silent control store; where there
+    # can be none, it does not ask.
+    if starts:
         os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "inf")
+    elif os.environ.get("TUNE_STATE_REFRESH_PERIOD") == "inf":  # from an earlier start
+        del os.environ["TUNE_STATE_REFRESH_PERIOD"]
     if "RAY_AUTH_MODE" in os.environ:
         return
     # Last, because these import Ray, which reads some of the variables when it is imported.

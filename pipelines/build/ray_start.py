@@ -80,6 +80,7 @@ def connect(
             watch.connected(*_where())
             break
         except (Exception, KeyboardInterrupt) as error:
+            watch.close()
             disconnect()
             if isinstance(error, KeyboardInterrupt) and not watch.lost:
                 raise

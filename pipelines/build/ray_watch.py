@@ -57,7 +57,7 @@ class Watch:
         threading.Thread(target=self._watch, name="ray watch", daemon=True).start()
 
     def connected(self, addresses: Mapping[str, str], folder: str) -> None:
-        """Watch more, once Ray has started or was joined.
+        """Also probe these servers, once Ray has started or was joined.
 
         Args:
             addresses: Address of each server that answers while Ray is alive, by its name.

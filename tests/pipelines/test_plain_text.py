@@ -97,8 +97,15 @@ def test_lines_are_kept_and_an_encoding_that_lacks_a_character_is_no_error(
          "x?secret_key=***&secretKey=***&pass=***&jwt=***"),
         ("password: SECRET\npassword = SECRET", "password: ***\npassword = ***"),
         ('{"password": "SEC RET", "n": 1}', '{"password": "***", "n": 1}'),
-        ("{'Authorization': 'Bearer SECRET', 'n': 1}", "{'Authorization': 'Bearer ***', 'n': 1}"),
-        ("see ghp_SECRETSECRETSECRETSECRET here", "see *** here"),
+        ("{'Authorization': 'Bearer SECRET', 'n': 1}", "{'Authorization': '***', 'n': 1}"),
+        (f"see ghp_{'SECRET' * 6} here", "see *** here"),
+        ('{"password": "\\"SECRET"}', '{"password": "***"}'),
+        ('{"pwd": " SECRET", "authorization": 0.5}', '{"pwd": "***", "authorization": 0.5}'),
+        ('{"e": "{\\"token\\": \\"SECRET\\"}"}', '{"e": "{\\"token\\": \\"***\\"}"}'),
+        ("/home/hf_music_classification_data/hf_urbansound8k_dogbark_loop.wav",
+         "/home/hf_music_classification_data/hf_urbansound8k_dogbark_loop.wav"),
+        ("unexpected token: 'x' my secret = love.flac, secretary=me OLDPWD=/d",
+         "unexpected token: 'x' my secret = love.flac, secretary=me OLDPWD=/d"),
         ("time_signature=4-4 key=C key signature=C", "time_signature=4-4 key=C key signature=C"),
         ("D:/a:b/12:30@x.wav me@x.org", "D:/a:b/12:30@x.wav me@x.org"),
         ("AWS_ACCESS_KEY_ID=SECRET/+ HF_TOKEN=SECRET", "AWS_ACCESS_KEY_ID=*** HF_TOKEN=***"),
@@ -140,7 +147,16 @@ def test_words_of_libraries_and_tracebacks_are_shown_as_our_own(
     assert capsys.readouterr().err == f"{shown}ValueError: {shown}"
 
 
-@pytest.mark.parametrize("text", ["://a:b" * 20_000 + "@", "a." * 50_000 + "=", "x-amz-" * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "://a:b" * 20_000 + "@",
+        "a." * 50_000 + "=",
+        "x-amz-" * 20_000,
+        "-eyJaaaaaaaaaa" * 15_000,
+        "://%" * 50_000 + "%40",
+    ],
+)
 def test_a_long_text_is_redacted_in_linear_time(text: str) -> None:
     started = time.process_time()
     redact(text)

@@ -199,7 +199,7 @@ def test_a_study_in_other_hands_is_refused(tmp_path: Path) -> None:
         locked(study),
     ):
         pass
-    (tmp_path / "s" / "study.lock").write_text("process 1 on a killed machine since 1970")
+    (tmp_path / "s" / ".holder").write_text("process 1 on a killed machine since 1970")
     with locked(study), pytest.raises(UsageError, match=running_here), locked(study):
         pass
 

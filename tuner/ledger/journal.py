@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pipelines.storage import Folder, Log
 
 FILE = "ledger.jsonl"
-LOCK = "study.lock"  # held by the process that runs the study, and says which that is
+LOCK = "study.lock"  # held by the process that runs the study
+HOLDER = ".holder"  # which process that is, for a person
 
 Record = dict[str, Any]
 

@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.errors import UserError
 from pipelines.plain_text import printable
 from pipelines.storage import Folder
 from tuner.errors import UsageError
-from tuner.ledger.journal import LOCK, first_record, recorded
+from tuner.ledger.journal import HOLDER, LOCK, first_record, recorded
 
 
 def study_folder(study: str | Path, storage: str | Path) -> Folder:
@@ -55,15 +56,15 @@ def locked(study: Folder) -> Iterator[None]:
             ) from None
         since = datetime.now(UTC).isoformat(" ", "seconds")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-        with suppress(OSError):  # it only informs
-            study.local(LOCK).write_text(holder)
         study.remove_scratch()
+        with suppress(OSError, UserError):  # it only informs
+            study.write_text(HOLDER, holder)
         yield
 
 
 def _holder(study: Folder) -> str:
-    """Return who holds the lock, as its file says; the lock itself decides."""
+    """Return who holds the lock, as a file beside it says; the lock itself decides."""
     try:
-        return printable(study.read_text(LOCK).strip()[:MAX_HOLDER]) or "another process"
+        return printable(study.read_text(HOLDER).strip()[:MAX_HOLDER]) or "another process"
     except (OSError, ValueError):
         return "another process"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tuner.ledger.journal import Record
 
-# Stage that follows a record of this kind; a run that resumes goes on with that of the last.
+# Stage that follows a record of this kind. A resumed run continues with that of the run before.
 _NEXT = {"searching": "search", "searched": "", "confirming": "confirm", "confirmed": ""}
 STAGES = ("features", "search", "confirm")
 

@@ -40,7 +40,7 @@ def time_lines(space: Space, records: Sequence[Record]) -> Iterator[str]:
         limit = f"at most {budget} for the search, after which no trial starts or runs on"
     yield f"{limit}; {', '.join(names)} and {last} come on top"
     if budget and confirm.fuse and space.template.data.num_folds:
-        yield "runs that only a fusion needs start if the confirmation then still fits in the rest"
+        yield "runs needed only for a fusion start only if time for the confirmation remains"
     rest = list(_rest(space, summary, records)) if summary else []
     yield ", ".join(rest) or "total time: unknown until the first trials have reported"
 

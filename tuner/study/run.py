@@ -42,7 +42,7 @@ from tuner.study.leaky_twin import run_leaky_twin
 from tuner.study.pace import measure_pace
 from tuner.study.stages import confirm_best, search_space
 from tuner.tracking.mlflow_tracker import open_tracker
-from tuner.tracking.replay import restore_bundle, restore_model
+from tuner.tracking.replay import restore_model
 from tuner.tracking.store import address_of
 from tuner.trials import cluster
 
@@ -191,11 +191,10 @@ def _as_registered(
     if not summary.registered.name:
         return summary
     try:
-        restore_bundle(summary.registered, paths.folder, tracker.uri)
         found = restore_model(records, paths.folder.local("model"), tracker)
     except UserError as error:
         reason = f"{summary.registered.reason}, as the study recorded it; now: {error}"
-        found = replace(summary.registered, reason=reason)
+        return replace(summary, registered=replace(summary.registered, reason=reason))
     known = summary.registered
     if (found.version, found.alias) == (known.version, known.alias):
         return summary  # whose reason says why, not only that it is so

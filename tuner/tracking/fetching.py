@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -85,16 +86,14 @@ def _local_bundle(file: Path, reference: str) -> Path | None:
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
     if match is None:
         return None
-    source = None
     # In a folder that cannot be written, SQLite only opens a file that nobody changes.
-    for mode in ("ro", "ro&immutable=1"):
-        address = f"{file.resolve().as_uri()}?mode={mode}"
-        with (
-            contextlib.suppress(sqlite3.Error),
-            contextlib.closing(sqlite3.connect(address, uri=True)) as connection,
-        ):
+    is_fixed = not os.access(file.parent, os.W_OK) and not Path(f"{file}-wal").exists()
+    address = f"{file.resolve().as_uri()}?mode=ro{'&immutable=1' if is_fixed else ''}"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             (source,) = connection.execute(_SOURCE, match.groups()).fetchone() or (None,)
-            break
+    except sqlite3.Error:
+        return None
     if not source or not source.startswith("file:///"):
         return None
     bundle = Path(url2pathname(urlsplit(source).path)) / EXTRA_FILES

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
+from pipelines.storage import Folder
 from tuner.errors import TrackingError
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import FUSION
@@ -21,7 +22,6 @@ from tuner.training.bundle import BUNDLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipelines.storage import Folder
     from tuner.ledger.journal import Record
     from tuner.ledger.summary import Registration
     from tuner.tracking import Tracker
@@ -69,17 +69,6 @@ def replay(
         return said
 
 
-def restore_bundle(registered: Registration, study: Folder, tracking_uri: str) -> None:
-    """Copy the exported model of a study from the store, if its own folder has lost it."""
-    if study.exists(f"model/{BUNDLE}") or registered.version is None:
-        return
-    with contextlib.suppress(UserError, OSError), TemporaryDirectory() as fetched:
-        reference = f"models:/{registered.name}/{registered.version}"
-        found = fetch_bundle(tracking_uri, reference, Path(fetched))
-        with study.building("model") as target:
-            shutil.copytree(found, target, dirs_exist_ok=True)
-
-
 def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> Registration:
     """Bring the registered model of a study into the store, or read how it is registered there.
 
@@ -92,6 +81,8 @@ def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> 
         TrackingError: The store cannot be used.
         CheckpointError: The exported model is damaged.
     """
+    if not bundle.exists():
+        _copy_back(bundle, tracker)
     tested = next(one for one in reversed(records) if one["kind"] == "test")["trial_id"]
     trials = {one["trial_id"] for one in records if one["kind"] == "trial"}
     own = [f"final-{tested}", tested] if tested != FUSION else [FUSION]
@@ -105,3 +96,11 @@ def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> 
     facts = version_facts.facts_of(records, fingerprint)
     run_id = None if facts.leak else tracker.run_id(final)
     return registry.register(tracker.uri, run_id, bundle, facts.study, facts, example)
+
+
+def _copy_back(bundle: Path, tracker: Tracker) -> None:
+    """Copy the exported model of a study from the store, if that has it, to its lost folder."""
+    with contextlib.suppress(UserError, OSError), TemporaryDirectory() as fetched:
+        found = fetch_bundle(tracker.uri, f"runs:/{tracker.parent_run_id}", Path(fetched))
+        with Folder(bundle.parent).building(bundle.name) as target:
+            shutil.copytree(found, target, dirs_exist_ok=True)

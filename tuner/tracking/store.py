@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import filelock
 
-from pipelines import plain_text
 from pipelines.errors import StorageFullError
+from pipelines.plain_text import reason as reason_of
 from pipelines.plain_text import redact
 from tuner.errors import StoreAwayError, TrackingError
 from tuner.tracking import schema
@@ -86,7 +86,7 @@ def reason(error: BaseException) -> str:
     """Return the first lines of an error, without credentials."""
     if "Max retries exceeded" in str(error):  # urllib3's words for a server that is down
         return "it does not answer"
-    return plain_text.reason(error)
+    return reason_of(error)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,12 +121,11 @@ def read_description(files: Folder) -> tuple[Bundle, str]:
             f"expected 1 or {FORMAT_VERSION}"
         )
     bundle = TypeAdapter(Bundle).validate_json(json.dumps(data))
+    bundle = replace(bundle, labels=tuple(map(escaped, bundle.labels)))
     if selection.names_files(bundle.feature.networks):  # before anything opens them
         raise ValueError("feature.network names a file; an exported model brings its own weights")
     if len(set(bundle.labels)) < len(bundle.labels):
         raise ValueError("labels must be different names")
-    if any(escaped(label) != label for label in bundle.labels):
-        raise ValueError("labels must not contain control characters")
     check_front_end(bundle.clip, bundle.feature)
     if bundle.feature.kind not in bundle.model.takes:
         raise ValueError(f"{bundle.model.name} does not take {bundle.feature.kind}")
