@@ -123,6 +123,7 @@ class Stage:
     ) -> None:
         self.records = before or []
         self.seconds = 0.0
+        self.is_full = False
         experiment = loads(f"name: s\nmodel: {{name: cnn}}\n{text}").template
         proposal = Proposal("t0", "search", 0, experiment, 0, {})
         plan = Plan(
@@ -135,6 +136,8 @@ class Stage:
             assert TrialSpec.read(plan.study, "t0") == spec_of(proposal)
 
     def record(self, kind: str, **fields: Any) -> dict[str, Any]:
+        if self.is_full:
+            raise StudyError("no room left at the ledger")
         self.records.append({"kind": kind, **fields})
         return self.records[-1]
 
@@ -264,6 +267,16 @@ def test_a_full_disk_in_a_trial_is_fatal_to_the_stage(tmp_path) -> None:
     # It continues when there is room.
     assert stage.records[-1]["status"] == "interrupted"
     assert TrialRows(stage.records)["t0"].is_unfinished
+
+
+def test_a_trial_whose_end_did_not_fit_the_disk_either_continues(tmp_path) -> None:
+    stage = Stage("", tmp_path)
+    stage.is_full = True
+    with pytest.raises(StudyError, match="no room left at the ledger"):
+        stage.recorder.fail("t0", IN_THE_TRIAL)
+    stage.is_full = False  # a small record finds a place later
+    stage.recorder.end_cut_off()
+    assert stage.records[-1]["status"] == "interrupted"
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,8 @@ class Recorder:
         row = self._rows[trial_id]
         cut = State.INTERRUPTED if self.fatal else State.STOPPED_EARLY
         whole = State.COMPLETED if _is_whole(row) else cut
-        self._end(row, State.FAILED if row.error else whole)
+        # The record of a trial that found the disk full may not have been written either.
+        self._end(row, State.FAILED if row.error and not self.fatal else whole)
 
     def fail(self, trial_id: str, error_text: str) -> None:
         """Record the end of a trial whose process raised an exception or died.
