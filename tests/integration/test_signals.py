@@ -156,9 +156,7 @@ def test_ray_that_cannot_start_is_tried_twice(tones: Path, tmp_path: Path) -> No
     _, said = run.process.communicate(timeout=120)
     assert run.process.returncode == 1
     *_, first, last = said.splitlines()
-    reason = (
-        f"cannot start Ray on this machine: [Errno 20] Not a directory: '{tmp_path}/file/ray'; "
-    )
+    reason = f"cannot start Ray on this machine: [Errno 20] Not a directory: '{tmp_path}/file'; "
     assert first == f"{reason}trying once more"
     assert last.startswith(f"error: {reason}check")
     assert not (run.storage / "studies").exists()

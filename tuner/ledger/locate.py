@@ -59,7 +59,11 @@ def locked(study: Folder) -> Iterator[None]:
         study.remove_scratch()
         with suppress(OSError, UserError):  # it only informs
             study.write_text(HOLDER, holder)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                study.remove(HOLDER)
 
 
 def _holder(study: Folder) -> str:
