@@ -38,7 +38,7 @@ def live(chaos: Chaos, draw: random.Random, num_kills: int) -> int:
             said, _ = driver.communicate(timeout=pause)
             break
         except subprocess.TimeoutExpired:
-            assert kills < num_kills, "goes on for ever"
+            assert kills < num_kills, "the study does not end"
         victim = draw.choice(victims)
         if VICTIMS[victim](chaos, driver):
             kills += 1
