@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("tuner.run:main", "Search a space, confirm the best trials, test the winner."),
     "predict": ("tuner.predict:main", "Classify audio files with a trained model."),
     "evaluate": ("tuner.evaluate:main", "Score a model on other labelled audio."),
+    "simulate": ("tuner.simulate:main", "Search finished studies again, in simulated time."),
     "export": ("tuner.export:main", "Write a model for use without this program."),
     "report": ("tuner.report.__main__:main", "Write the report of a study again."),
     "ui": ("tuner.ui:main", "Open the studies in MLflow."),

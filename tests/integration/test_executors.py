@@ -32,6 +32,7 @@ augment: {{time_mask: 4, freq_mask: 4, mixup: 0.3}}
 train: {{epochs: {EPOCHS}, batch_size: 16, precision: fp32}}
 search: {{metric: val_loss, mode: min}}
 scheduler: {{name: asha, grace_epochs: 1, reduction_factor: 2}}
+confirm: {{top: 1}}
 """
 # Without norms, a decay of 10 at a rate of 100 multiplies each weight by -999 a step.
 EXPLODING = ["model.batch_norm=false", "optim.weight_decay=10.0", "optim.lr=100.0"]
@@ -55,8 +56,7 @@ class Ran:
         return [r for r in self.records if r["kind"] == kind and r["trial_id"] == trial_id]
 
     def end(self, trial_id: str) -> dict[str, Any]:
-        (end,) = self.of(trial_id, "trial_end")
-        return end
+        return self.of(trial_id, "trial_end")[-1]
 
     def curve(self, trial_id: str) -> list[dict[str, float]]:
         return [record["metrics"] for record in self.of(trial_id, "epoch")]
@@ -75,7 +75,7 @@ def run_trials(
     ran = Ran()
     plan = Plan(
         study=Folder(study), experiment=loads(text).template,
-        proposer=queue(proposals), num_trials=len(trials),
+        proposer=queue(proposals),
         spec=lambda p: TrialSpec(
             p.trial_id, p.stage, p.seed, p.experiment,
             str(features / "gone" if p.trial_id == "gone" else features),
@@ -104,7 +104,7 @@ def groups_left() -> list[str]:
 
 @pytest.fixture(scope="module")
 def on_workers(local_ray: Cluster, tiny_features, tmp_path_factory) -> Ran:
-    """Two trials on two workers each: one that learns, and one that ASHA stops at a rung."""
+    """Two trials on two workers each: one that learns, and one that waits at a rung in vain."""
     return run_trials(
         tmp_path_factory.mktemp("workers"), local_ray, tiny_features.feature_set.path, workers=2,
         trials={"learns": [], "slow": ["optim.lr=1e-7"]}, early_stopping=True,
@@ -128,8 +128,12 @@ def test_two_workers_compute_what_one_process_computes(on_workers: Ran, in_proce
         assert together == pytest.approx(alone, rel=2e-3, abs=2e-4)
 
 
-def test_trials_on_workers_stopped_by_asha_leave_nothing_reserved(on_workers: Ran) -> None:
+def test_a_trial_that_waits_frees_its_workers_and_goes_on_where_it_was(on_workers: Ran) -> None:
     assert on_workers.names == {"learns", "slow"}
+    # It waits at both rungs; at the end of the search one trial runs to its end.
+    assert [one["epochs"] for one in on_workers.of("learns", "trial_end")] == [1, 2, 3]
+    assert len(on_workers.of("learns", "promoted")) == 2
+    assert on_workers.of("slow", "promoted") == []
     assert on_workers.end("learns")["status"] == "completed"
     assert on_workers.end("slow")["status"] == "stopped early"
     assert all_cpus_free()

@@ -281,7 +281,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "scheduler": (
         P + "scheduler: {name: ashaa}",
-        [("3:19: scheduler.name", "did you mean `asha`?")],
+        [("3:19: scheduler.name", "did you mean `asha`")],
     ),
     "searcher": (
         P + "search: {algorithm: tpee}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,22 @@ def test_a_trial_that_continues_elsewhere_remembers(
     before = len(sizes)
     assert [r["epoch"] for r in train(Folder(tmp_path), spec, CPU)] == [1, 2, 3]
     assert max(sizes[before:]) == 4
+
+
+def test_epochs_that_were_saved_and_never_recorded_are_reported_by_the_next_process(
+    features: str, tmp_path: Path
+) -> None:
+    """Workers train on while their reports are on the way to the driver."""
+    whole = run(tmp_path / "whole", features)
+    spec = TrialSpec("t0", "search", 1, loads(SPACE).template, features)
+    first = train(Folder(tmp_path), spec, CPU)
+    next(first)
+    next(first)
+    del first
+    for recorded, reported in ((0, whole[:2]), (1, whole[1:2]), (2, whole[1:2])):
+        again = train(Folder(tmp_path), replace(spec, recorded=recorded), CPU)
+        assert [next(again) for _ in reported] == reported
+    assert list(train(Folder(tmp_path), replace(spec, recorded=2), CPU)) == whole[1:]
 
 
 def test_what_fails_again_ends_the_trial_with_the_finite_worst_value(

@@ -31,12 +31,12 @@ model:
 optim: {lr: {log_uniform: [1e-4, 1e-2]}}
 train: {epochs: 4}
 search: {trials: %d, seed: 3, start: [{model: resnet18}]}
-scheduler: {grace_epochs: 1, reduction_factor: 2}
+scheduler: {name: %s, grace_epochs: 1, reduction_factor: 2}
 """
 
 
-def space(trials: int = 8) -> Space:
-    return loads(SPACE % trials)
+def space(trials: int = 8, scheduler: str = "asha_stopping") -> Space:
+    return loads(SPACE % (trials, scheduler))
 
 
 def measured(row: TrialRow, epoch: int) -> dict[str, Any]:
@@ -58,9 +58,9 @@ class Training(Study):
     """
 
     def __init__(
-        self, storage: Path, at_once: int = 1, ahead: int = 0, trials: int = 8, error: str = ""
+        self, storage: Path, at_once: int = 1, ahead: int = 0, error: str = "", **of: Any
     ) -> None:
-        super().__init__(storage, {}, space(trials))
+        super().__init__(storage, {}, space(**of))
         self.error = error
         self.feature_paths = defaultdict(lambda: "features")
         self.at_once, self.started = at_once, list[str]()
@@ -112,19 +112,26 @@ def cut(study: Study, folder: Path, num_records: int) -> Path:
     return folder
 
 
-def test_a_search_cut_off_at_any_record_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    through = Training(tmp_path / "through")
+@pytest.mark.parametrize("scheduler", ["asha", "asha_stopping"])
+def test_a_search_cut_off_at_any_record_ends_like_one_that_was_not(
+    scheduler: str, tmp_path: Path
+) -> None:
+    through = Training(tmp_path / "through", scheduler=scheduler)
     search_space(through)
     expected = told(through)
+    assert any(one["kind"] == "promoted" for one in expected) == (scheduler == "asha")
     ends = [one["status"] for one in expected if one["kind"] == "trial_end"]
     assert {"completed", "stopped early", "failed"} <= set(ends), "each happens"
     assert len({row.model for row in through.rows().values()}) == 3
     for num_records in range(1, len(list(through.ledger.records()))):
         storage = cut(through, tmp_path / str(num_records), num_records)
-        again = Training(storage, ahead=num_records % 2)
+        again = Training(storage, ahead=num_records % 2, scheduler=scheduler)
         decided = {one.trial_id for one in again.rows().values() if one.must_stop}
+        known = len(list(again.ledger.records()))
         search_space(again)
         assert told(again) == expected, num_records
+        new = list(again.ledger.records())[known:]
+        decided -= {one["trial_id"] for one in new if one["kind"] == "promoted"}
         assert not decided & set(again.started), "a trial that was stopped has no process"
 
 
@@ -146,9 +153,9 @@ for record in recorded(Folder.at(sys.argv[2])):
 
 def test_each_proposal_of_a_ledger_follows_from_the_records_before_it(tmp_path: Path) -> None:
     """Three trials at once, in another process that orders sets in another way."""
-    study = Training(tmp_path, at_once=3, trials=14)
+    study = Training(tmp_path, at_once=3, trials=14, scheduler="asha")
     search_space(study)
-    (tmp_path / "s.yaml").write_text(SPACE % 14)
+    (tmp_path / "s.yaml").write_text(study.space.source)
     words = [sys.executable, "-c", REPLAY, str(tmp_path / "s.yaml"), str(study.paths.folder)]
     environment = {**os.environ, "PYTHONHASHSEED": "5"}
     out = subprocess.run(

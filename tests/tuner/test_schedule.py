@@ -16,9 +16,15 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.trial_rows import TrialRows
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.plan import Plan, Proposal, Recorder, queue, reason_of_failure
-from tuner.trials.schedulers import SCHEDULERS, Asha
+from tuner.trials.schedulers import SCHEDULERS, scheduler_of
+from tuner.trials.stopping import StoppingAsha
 
-ASHA = "name: s\nmodel: {name: cnn}\ntrain: {epochs: 8}\nscheduler: {reduction_factor: 2}\n"
+ASHA = """
+name: s
+model: {name: cnn}
+train: {epochs: 8}
+scheduler: {name: asha_stopping, grace_epochs: 2, reduction_factor: 2}
+"""
 
 
 class Decisions:
@@ -28,7 +34,7 @@ class Decisions:
         experiment = loads(text).template
         self.metric = experiment.search.metric
         ranking = Ranking(self.metric, experiment.search.mode == "max", 100)
-        self.scheduler = SCHEDULERS[experiment.scheduler.name](experiment, ranking, 8)
+        self.scheduler = scheduler_of(experiment, ranking, 8)
         for name, values in known.items():
             for epoch, value in enumerate(values, start=1):
                 self.stops(name, epoch, value)
@@ -81,7 +87,12 @@ def test_asha_stops_the_trials_that_rays_own_scheduler_stops(
         time_attr="epoch", metric="m", mode="max" if maximise else "min", grace_period=grace,
         max_t=max(epochs, grace), reduction_factor=factor, stop_last_trials=False,
     )  # fmt: skip
-    ours = Asha(Ranking("m", maximise), grace, factor, epochs)
+    rungs = (
+        Experiment.model_fields["scheduler"]
+        .default.model_copy(update={"grace_epochs": grace, "reduction_factor": factor})
+        .rungs(epochs)
+    )
+    ours = StoppingAsha(Ranking("m", maximise), rungs, factor)
     rng = np.random.default_rng(grace)
     running: dict[int, int] = {}
     stopped = 0
@@ -127,7 +138,7 @@ class Stage:
         experiment = loads(f"name: s\nmodel: {{name: cnn}}\n{text}").template
         proposal = Proposal("t0", "search", 0, experiment, 0, {})
         plan = Plan(
-            Folder(tmp_path), experiment, queue([proposal]), 1, spec_of, self.record,
+            Folder(tmp_path), experiment, queue([proposal]), spec_of, self.record,
             list(self.records), **more,
         )  # fmt: skip
         self.recorder = Recorder(plan, clock=lambda: self.seconds)
@@ -188,7 +199,7 @@ def test_an_epoch_that_is_reported_again_is_recorded_once(tmp_path) -> None:
 
 
 def test_a_trial_whose_end_was_decided_ends_without_a_process(tmp_path) -> None:
-    text = "train: {epochs: 4}\nscheduler: {grace_epochs: 2}"
+    text = "train: {epochs: 4}\nscheduler: {name: asha_stopping, grace_epochs: 2}"
     better = Stage(text, tmp_path)
     (config,) = (record["config"] for record in better.records)
     before = [

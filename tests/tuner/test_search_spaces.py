@@ -220,7 +220,7 @@ def test_the_frozen_epochs_end_before_trials_are_compared():
     for name in ("densenet", "efficientnet"):
         template = load(ROOT / "search_spaces" / f"{name}.yaml").template
         assert template.optim.body_lr is not None
-        assert template.train.freeze_epochs < template.scheduler.grace_epochs
+        assert template.train.freeze_epochs < template.scheduler.grace(template.train.epochs)
 
 
 def test_waveforms_and_spectrograms_are_augmented_in_training():

@@ -94,7 +94,11 @@ class Study:
 
     def _facts(self, row: TrialRow) -> dict[str, Any]:
         counted = {f"{row.unit}s": len(row.history)}
-        took = None if row.end_seconds is None else (row.end_seconds - row.start_seconds) / 60
+        took = (
+            None
+            if row.end_seconds is None
+            else (row.end_seconds - row.start_seconds - row.waited_seconds) / 60
+        )
         return {
             "trial_id": row.trial_id, "stage": row.stage, "model": row.model,
             "status": str(row.status), self.metric: row.value(self.metric),

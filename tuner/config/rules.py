@@ -119,7 +119,7 @@ def _gpu_fraction(e: Experiment) -> str | None:
 
 def _grace(e: Experiment) -> str | None:
     is_read = e.scheduler.name != "none" and not e.data.num_folds
-    if not is_read or e.scheduler.grace_epochs <= e.train.epochs:
+    if not is_read or (e.scheduler.grace_epochs or 1) <= e.train.epochs:
         return None
     return (
         f"grace_epochs {e.scheduler.grace_epochs} is above train.epochs, {e.train.epochs}; "

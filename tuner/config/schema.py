@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, WithJsonSchema
@@ -27,6 +28,8 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
     metric: "min" if metric.endswith("loss") else "max" for metric in get_args(Metric)
 }
 """Metrics that every epoch reports and a study can select by, with their direction."""
+SHARE_OF_GRACE = 9
+"""Of a training, before trials are compared: docs/benchmarks.md has what earlier rungs cost."""
 SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -82,15 +85,36 @@ class Search(Block):
 
 
 class Scheduler(Block):
-    """Early stopping of trials."""
+    """How far each trial runs."""
 
-    name: Literal["asha", "none"] = Field(
-        "asha", description="Scheduler; none: every trial runs to its end."
+    name: Literal["asha", "asha_stopping", "pasha", "hyperband", "median", "none"] = Field(
+        "asha",
+        description="Scheduler. asha: trials wait at each rung, and the best go on; pasha: rungs "
+        "open as they are needed; hyperband: brackets that start at different rungs; "
+        "asha_stopping, median: trials that are behind are stopped; none: every trial runs to its "
+        "end.",
     )
-    grace_epochs: int = Field(2, ge=1, description="Epochs before a trial can be stopped.")
+    grace_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs before a trial can be stopped, the first rung; null: a ninth of the "
+        "longest training.",
+    )
     reduction_factor: int = Field(
         3, ge=2, le=64, description="One trial of this many continues at each rung."
     )
+
+    def grace(self, max_epochs: int) -> int:
+        """Return the epochs before a trial can be stopped, of so many in all."""
+        return self.grace_epochs or math.ceil(max_epochs / SHARE_OF_GRACE)
+
+    def rungs(self, max_epochs: int) -> list[int]:
+        """Return the epochs at which trials are compared, all below the last one."""
+        found, rung = [], self.grace(max_epochs)
+        while rung < max_epochs:
+            found.append(rung)
+            rung *= self.reduction_factor
+        return found
 
 
 class Confirm(Block):

@@ -68,6 +68,17 @@ class Space:
         """The experiment with every range at its first option or lower end."""
         return Experiment.model_validate(self.tree.draw(with_choices({})).values)
 
+    def with_seed(self, seed: int) -> Space:
+        """Return the space with another seed of the search."""
+        search = self.tree.entries["search"]
+        assert isinstance(search, Block)
+        entry = search.entries["seed"]
+        assert isinstance(entry, Leaf)
+        changed = replace(search, entries={**search.entries, "seed": replace(entry, value=seed)})
+        return replace(
+            self, tree=replace(self.tree, entries={**self.tree.entries, "search": changed})
+        )
+
     @property
     def ranges(self) -> dict[str, Range]:
         """Ranges by name, those of every alternative included, in the order of the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
+from tuner.config.schema import Scheduler
 from tuner.ledger.selection import ONE_STANDARD_ERROR
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import num_folds
@@ -44,15 +45,12 @@ def best_so_far(study: Summary) -> list[Step]:
 
 def rungs(config: Mapping[str, Any]) -> list[int]:
     """Return the epochs at which the scheduler stopped weak trials; with folds, after each."""
-    scheduler = config.get("scheduler", {})
-    if scheduler.get("name") != "asha":
+    scheduler = Scheduler.model_validate(config.get("scheduler", {"name": "none"}))
+    if scheduler.name in ("none", "median"):
         return []
     if folds := num_folds(config):
         return list(range(1, folds))
-    found = [scheduler["grace_epochs"]]
-    while found[-1] * scheduler["reduction_factor"] < config["train"]["epochs"]:
-        found.append(found[-1] * scheduler["reduction_factor"])
-    return found
+    return scheduler.rungs(config["train"]["epochs"])
 
 
 class Family(NamedTuple):

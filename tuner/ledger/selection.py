@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -79,8 +80,8 @@ class Ranking:
         sign = 1 if self.maximise else -1
         found = [
             (
-                sign * float(np.mean([run.reached(self.metric) for run in runs_of(item)])),
-                float(np.mean([run.log_loss for run in runs_of(item)])),
+                sign * fmean(run.reached(self.metric) for run in runs_of(item)),
+                fmean(run.log_loss for run in runs_of(item)),
                 item,
             )
             for item in items

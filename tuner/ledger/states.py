@@ -12,7 +12,7 @@ class State(StrEnum):
         RUNNING: The ledger records no end of it.
         COMPLETED: It did all that was asked for.
         STOPPED_EARLY: The scheduler found it behind, or the budget of the search ended. It keeps
-            what it reached and takes part in the ranking.
+            what it reached and takes part in the ranking; it goes on if it is promoted.
         FAILED: An error ended it.
         INTERRUPTED: A signal, a full disk or the death of the driver ended it; it continues when
             the study does.

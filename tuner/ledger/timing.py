@@ -87,7 +87,7 @@ class Timing:
             model, epochs = self._courses[name].model, self._courses[name].epochs
             reports = self._first if record["epoch"] == 1 else self._later
             reports[model].add(now - self._newest[name], epochs)
-        if kind in ("trial", "epoch") and name in self._courses:
+        if kind in ("trial", "epoch", "promoted") and name in self._courses:
             self._newest[name] = now
             self.at_once = max(self.at_once, len(self._newest))
         elif kind == "trial_end":

@@ -41,12 +41,14 @@ class TrialRow:
         parent_trial: The trial that a confirmation or final run repeats.
         history: ``(epoch, metrics)`` in order.
         status: Its state.
-        must_stop: True if the scheduler decided with its newest epoch that it ends there.
+        must_stop: True if the scheduler decided with its newest epoch that it ends there, or waits
+            there for its promotion.
         best: ``{"epoch", "metrics"}`` of the best epoch; None before the first.
         error: Reason for a failure.
         note: Anything else that happened, such as the end of the budget.
         start_seconds: When it started, on a clock that stands still between runs of the study.
         end_seconds: When it ended, on the same clock; None while it runs.
+        waited_seconds: How long it waited at rungs, on the same clock.
         alternatives: How the alternatives of the study's choices differ.
     """
 
@@ -65,6 +67,7 @@ class TrialRow:
     note: str | None = None
     start_seconds: float = 0.0
     end_seconds: float | None = None
+    waited_seconds: float = 0.0
     alternatives: Alternatives = field(default_factory=dict)
 
     @cached_property
@@ -91,6 +94,11 @@ class TrialRow:
     def short_params(self) -> dict[str, Any]:
         """The sampled values that its model reads, by short names."""
         return shown_settings.in_short(self.params, self.recorded_config, self.alternatives)
+
+    @property
+    def recorded(self) -> int:
+        """Number of its reports that the ledger has."""
+        return len(self.history)
 
     @property
     def model(self) -> str:
@@ -166,15 +174,10 @@ class TrialRows(dict[str, TrialRow]):
 
     def take(self, record: Record) -> None:
         """Take in the next record; most kinds change nothing."""
-        kind, now_ms = record["kind"], record.get("time_ms", 0)
+        kind, seconds = record["kind"], self._seconds(record)
         if kind == "study":
             self._alternatives = shown_settings.alternatives(record.get("settings", {}))
-        if kind == "searching" and self:  # the search goes on, in another run
-            self._away_ms += now_ms - self._last_ms
-        if kind in ("trial", "epoch", "trial_end"):
-            self._last_ms = now_ms
-        seconds = (now_ms - self._away_ms) / 1000
-        if kind == "trial":
+        elif kind == "trial":
             keys = ("trial_id", "stage", "ordinal", "seed", "params", "parent_trial")
             self[record["trial_id"]] = TrialRow(
                 **{key: record[key] for key in keys}, recorded_config=record["config"],
@@ -184,6 +187,10 @@ class TrialRows(dict[str, TrialRow]):
             row = self[record["trial_id"]]
             row.history.append((record["epoch"], record["metrics"]))
             row.status, row.error, row.must_stop = State.RUNNING, None, record.get("stop", False)
+        elif kind == "promoted":
+            row = self[record["trial_id"]]
+            row.waited_seconds += seconds - (row.end_seconds or seconds)
+            row.status, row.must_stop, row.best, row.end_seconds = State.RUNNING, False, None, None
         elif kind == "trial_end":
             row = self[record["trial_id"]]
             row.status, row.best = State(record["status"]), record["best"]
@@ -192,3 +199,12 @@ class TrialRows(dict[str, TrialRow]):
             for row in self.values():
                 if row.status is State.RUNNING or row.trial_id in record.get("again", ()):
                     row.status = State.INTERRUPTED
+
+    def _seconds(self, record: Record) -> float:
+        """Return the time of a record on a clock that stands still between runs of the study."""
+        now_ms = record.get("time_ms", 0)
+        if record["kind"] == "searching" and self:  # the search goes on, in another run
+            self._away_ms += now_ms - self._last_ms
+        if record["kind"] in ("trial", "epoch", "trial_end", "promoted"):
+            self._last_ms = now_ms
+        return float(now_ms - self._away_ms) / 1000

@@ -149,6 +149,8 @@ class Progress:
         if kind == "epoch":
             found.state, found.done = State.RUNNING, record["epoch"]
             self._score(trial_id, found, record["metrics"])
+        elif kind == "promoted":
+            found.state = State.RUNNING
         elif kind == "trial_end":
             found.state = State(record["status"])
             if record["best"]:

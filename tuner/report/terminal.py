@@ -149,7 +149,9 @@ class Terminal:
         """Show a ledger record."""
         row = self._progress.take(record)
         if row and record["kind"] == "trial_end":
-            self._print_end(record, row)
+            self._print_end(record, row, row.state)
+        elif row and record["kind"] == "promoted":
+            self._print_end(record, row, "goes on")
 
     @_harmless
     def recall(self, record: Record) -> None:
@@ -192,11 +194,12 @@ class Terminal:
         hours, minutes = divmod(minutes, 60)
         return f"[{seconds:6.1f} s]" if seconds < 1000 else f"[{hours:2}:{minutes:02}:{whole:02}]"
 
-    def _print_end(self, record: Record, row: TrialProgress) -> None:
+    def _print_end(self, record: Record, row: TrialProgress, state: str) -> None:
         value = "" if row.value is None else f"  {self._metric} {row.value:.3f}"
-        why = "".join(f"  ({text})" for text in (record["error"], record.get("note")) if text)
+        reasons = (record.get("error"), record.get("note"))
+        why = "".join(f"  ({text})" for text in reasons if text)
         self._print(
-            f"{row.stage:<7} {self._progress.count}  {record['trial_id']}  {row.state:<13} "
+            f"{row.stage:<7} {self._progress.count}  {record['trial_id']}  {state:<13} "
             f"{row.progress}{value}  {row.params}{why}"
         )
 

@@ -6,13 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from tuner.errors import StudyError
 from tuner.ledger import selection
 from tuner.ledger.timing import course_of
 from tuner.ledger.trial_rows import TrialRows
-from tuner.trials import schedule
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.plan import Plan, Proposal, Proposer
 from tuner.trials.predictions import Predictions, predict_split
@@ -108,7 +105,7 @@ class Context:
         model = trial.experiment.model.with_absolute_weights()
         experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})
         path = self.feature_paths[experiment.feature_set_key]
-        return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path)
+        return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path, trial.recorded)
 
     def run_stage(
         self,
@@ -117,15 +114,17 @@ class Context:
         num_trials: int,
         budget_seconds: float | None = None,
         known: Sequence[Proposal] = (),
+        again: Sequence[Proposal] = (),
     ) -> None:
         """Run the trials of a stage; the scheduler stops only those of the search early.
 
         Args:
             stage: The stage.
             proposer: Source of its trials.
-            num_trials: Largest number of trials to run.
+            num_trials: Number of trials that it lacks.
             budget_seconds: Time after which training stops; None for no limit.
             known: Trials that are known beforehand, for the expected end.
+            again: Trials of earlier runs that continue, before any other.
 
         Raises:
             StudyError: A disk is full; names the path.
@@ -139,7 +138,7 @@ class Context:
             study=self.paths.folder.resolved(),
             experiment=self.space.template,
             proposer=proposer,
-            num_trials=num_trials,
+            again=again,
             spec=self.spec,
             record=self.record,
             records=[one for one in self.ledger.records() if one.get("trial_id") in of_stage],
@@ -156,6 +155,8 @@ class Context:
         Raises:
             StudyError: A disk is full; names the path.
         """
+        from tuner.trials import schedule
+
         schedule.run(plan, self.cluster)
 
     def predictions(self, rows: list[TrialRow], split: str) -> list[Predictions]:
@@ -180,6 +181,8 @@ class Context:
         Raises:
             StudyError: A trial cannot predict.
         """
+        import ray
+
         study = self.paths.folder.resolved()
         task = ray.remote(num_cpus=1)(predict_split)
         try:

@@ -16,7 +16,7 @@ from tuner.ledger.spent import spent_seconds
 from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
 from tuner.training import metrics, uncertainty
-from tuner.trials.patience import Patience, is_out
+from tuner.trials.patience import is_out
 from tuner.trials.plan import Proposal, queue
 from tuner.trials.samplers import propose
 
@@ -53,24 +53,19 @@ def search_space(study: Context) -> None:
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
         )
     again = [row for row in rows if row.is_unfinished] or _failed(study, rows)
+
+    def next_trial(trials: Sequence[TrialRow]) -> Proposal | None:
+        return None if is_out(trials, study.ranking, search) else propose(study.space, trials)
+
+    budget = _remaining_budget(study, search)
+    # A killed run leaves no other sign of when it began.
+    study.record("searching", again=[row.trial_id for row in again])
     missing = wanted - len(rows) + len(again)
-    if missing > 0:
-        known = queue([Proposal.again(row) for row in again])
-        patience = Patience(study.ranking, search)
-
-        def next_trial(trials: Sequence[TrialRow]) -> Proposal | None:
-            is_over = patience.is_out(trials)
-            return known(trials) or (None if is_over else propose(study.space, trials))
-
-        if again or not is_out(rows, study.ranking, search):
-            budget = _remaining_budget(study, search)
-            # A killed run leaves no other sign of when it began.
-            study.record("searching", again=[row.trial_id for row in again])
-            study.run_stage("search", next_trial, missing, budget)
-        if is_out(study.rows("search").values(), study.ranking, search):
-            study.terminal.say(
-                f"search: ended, {search.patience} trials in a row brought nothing clearly better"
-            )
+    study.run_stage("search", next_trial, missing, budget, again=[*map(Proposal.again, again)])
+    if is_out(study.rows("search").values(), study.ranking, search):
+        study.terminal.say(
+            f"search: ended, {search.patience} trials in a row brought nothing clearly better"
+        )
     if not selection.leaderboard(study.rows().values(), study.ranking):
         errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
         reason = errors[0] if errors else "the budget ended before the first trial did"

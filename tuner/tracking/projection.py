@@ -187,7 +187,7 @@ class Projection:
         """Add the metrics of an epoch."""
         trial_id = record["trial_id"]
         run = self.trials[trial_id]
-        if run.status == "KILLED":
+        if run.status != "RUNNING":  # it was interrupted, or has been promoted
             run.set("RUNNING")
         value = record["metrics"][self.metric]
         best = self._best_of_trial[trial_id] = self._better(

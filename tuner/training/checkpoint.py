@@ -48,6 +48,7 @@ class Checkpoint:
         metrics: Metrics of that epoch.
         best: Epoch and metrics of the best epoch so far.
         average: State of the weights' moving average; empty without one.
+        earlier: Metrics of the epochs before, which may not have been recorded yet.
     """
 
     epoch: int
@@ -56,6 +57,7 @@ class Checkpoint:
     metrics: dict[str, float]
     best: dict[str, Any] = field(default_factory=dict)
     average: dict[str, torch.Tensor] = field(default_factory=dict)
+    earlier: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def validated_weights(self) -> dict[str, torch.Tensor]:
@@ -120,6 +122,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
             "epoch": checkpoint.epoch,
             "metrics": checkpoint.metrics,
             "best": checkpoint.best,
+            "earlier": checkpoint.earlier,
             "optimizer": groups,
             "sha256": {file: _write(scratch / file, tensors[file]) for file in tensors},
         }
@@ -178,6 +181,7 @@ def load_checkpoint(folder: Folder) -> Checkpoint:
             metrics=state["metrics"],
             best=best,
             average=safetensors.torch.load(content[AVERAGE]),
+            earlier=list(state.get("earlier", [])),
         )
     except DAMAGE as error:
         raise CheckpointError(f"{folder}: unreadable checkpoint: {error}") from error

@@ -57,6 +57,7 @@ class TrialSpec:
         seed: Seed for weight initialisation, shuffling, augmentation and dropout.
         experiment: Resolved experiment, without ranges.
         feature_set: Folder of the feature set.
+        recorded: Number of its reports that the ledger has.
     """
 
     trial_id: str
@@ -64,6 +65,7 @@ class TrialSpec:
     seed: int
     experiment: Experiment
     feature_set: str
+    recorded: int = 0
 
     @property
     def folds(self) -> range:

@@ -14,7 +14,8 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow, TrialRows
 from tuner.training.recipe import is_better
-from tuner.trials.schedulers import SCHEDULERS
+from tuner.trials.schedulers import scheduler_of
+from tuner.trials.stopping import Scheduler
 
 if TYPE_CHECKING:
     from pipelines.storage import Folder
@@ -38,6 +39,7 @@ class Proposal:
         ordinal: Position in its stage, from 0.
         params: Sampled values by the name of the setting.
         parent_trial: Trial whose configuration this one repeats; None in the search.
+        recorded: Number of its reports that the ledger has.
     """
 
     trial_id: str
@@ -47,13 +49,14 @@ class Proposal:
     ordinal: int
     params: Mapping[str, Any]
     parent_trial: str | None = None
+    recorded: int = 0
 
     @classmethod
     def again(cls, row: TrialRow) -> Self:
         """Return the trial of a row, which continues."""
         return cls(
             row.trial_id, row.stage, row.seed, row.experiment, row.ordinal, row.params,
-            row.parent_trial,
+            row.parent_trial, row.recorded,
         )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ class Plan:
         study: Folder of the study.
         experiment: Experiment that gives resources, metric and scheduler.
         proposer: Source of the trials.
-        num_trials: Largest number of trials to run.
+        again: Trials of earlier runs that continue, before any other.
         spec: Makes the specification that the processes of a proposed trial read.
         record: Writes a ledger record and returns it.
         records: Records of the stage's trials so far, and those that are of no trial.
@@ -92,10 +95,10 @@ class Plan:
     study: Folder
     experiment: Experiment
     proposer: Proposer
-    num_trials: int
     spec: Callable[[Proposal], TrialSpec]
     record: Callable[..., Record]
     records: Sequence[Record] = ()
+    again: Sequence[Proposal] = ()
     num_tracks: int | None = None
     early_stopping: bool = False
     max_epochs: int = 1
@@ -124,14 +127,21 @@ class Recorder:
         search = plan.experiment.search
         self._metric, self._maximise = search.metric, search.mode == "max"
         ranking = Ranking(self._metric, self._maximise, plan.num_tracks)
-        name = plan.experiment.scheduler.name if plan.early_stopping else "none"
-        self._scheduler = SCHEDULERS[name](plan.experiment, ranking, plan.max_epochs)
+        self._scheduler = (
+            scheduler_of(plan.experiment, ranking, plan.max_epochs)
+            if plan.early_stopping
+            else Scheduler()
+        )
         self._rows = TrialRows()
         for record in plan.records:
             self._rows.take(record)
             if record["kind"] == "epoch":
                 self._judge(record)
+            elif record["kind"] == "promoted":
+                self._scheduler.promoted(record["trial_id"])
         self._trials = [*self._rows.values()]  # not copied for each of thousands of proposals
+        self._again = iter(plan.again)
+        self._running: set[str] = set()
         self._ends_at = None if plan.budget_seconds is None else clock() + plan.budget_seconds
         self._budget_has_ended = False
         self.fatal: StudyError | None = None
@@ -153,9 +163,10 @@ class Recorder:
     def next_trial(self) -> str | None:
         """Record a proposal and write what its processes read; returns the trial's id, or None.
 
-        A trial of an earlier run whose end was decided then ends here, without a process.
+        A trial of an earlier run whose end was decided then ends here, without a process. The
+        others of earlier runs come first, then those that the scheduler promotes, then new ones.
         """
-        while not self.is_over() and (proposal := self._plan.proposer(self._trials)):
+        while not self.is_over() and (proposal := self._next_proposal()):
             trial_id, spec = proposal.trial_id, self._plan.spec(proposal)
             if (row := self._rows.get(trial_id)) is None:
                 self._record(
@@ -171,8 +182,26 @@ class Recorder:
                     self.end(trial_id)
                     continue
             spec.write(self._plan.study)
+            self._running.add(trial_id)
             return trial_id
         return None
+
+    def _next_proposal(self) -> Proposal | None:
+        if proposal := next(self._again, None) or self._promoted(is_last=False):
+            return proposal
+        return self._plan.proposer(self._trials) or self._promoted(is_last=True)
+
+    def _promoted(self, *, is_last: bool) -> Proposal | None:
+        """Record which trial goes on, if one does, and return it."""
+        if (name := self._scheduler.choose(self._rows, self._running, is_last=is_last)) is None:
+            return None
+        self._record("promoted", trial_id=name)
+        self._scheduler.promoted(name)
+        return Proposal.again(self._rows[name])
+
+    def may_promote(self) -> bool:
+        """Return True while trials run on whose reports others may go on."""
+        return bool(self._running) and self._scheduler.promotes and not self.is_over()
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Record an epoch and the scheduler's verdict; returns True if the trial must stop.
@@ -231,6 +260,7 @@ class Recorder:
                 self.end(row.trial_id)
 
     def _end(self, row: TrialRow, status: State) -> None:
+        self._running.discard(row.trial_id)
         keep, best = row.experiment.keep, None
         for epoch, found in row.history:
             if best is None or is_better(found, best[1], self._metric, self._maximise, keep):

@@ -52,11 +52,11 @@ class _Searcher(_NotSaved, Searcher):
         """Accept Tune's metric and mode, which the proposer knows already."""
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, str] | str:
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """Return the next trial as a Tune configuration."""
         name = self._recorder.next_trial()
-        if name is None:
-            return str(Searcher.FINISHED)
+        if name is None:  # Tune asks again after the next event if it gets no answer
+            return None if self._recorder.may_promote() else str(Searcher.FINISHED)
         return {"study": self._study, "trial_id": name}
 
     def on_trial_complete(
@@ -152,7 +152,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(recorder, str(plan.study)),
                 scheduler=_Verdicts(recorder),
-                num_samples=plan.num_trials,
+                num_samples=-1,  # a trial that is promoted is another one for Tune
                 max_concurrent_trials=trials_at_once(cluster, plan.experiment.resources),
                 # Starting a process and importing torch takes most of a short trial.
                 reuse_actors=plan.experiment.resources.workers == 1,

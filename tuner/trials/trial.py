@@ -90,8 +90,8 @@ def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str
     """Train on this worker from the newest checkpoint on, and yield what to report.
 
     Rank 0 writes a checkpoint before it yields, so every reported epoch can be resumed from. After
-    a resume, the epoch of the checkpoint is yielded first, because it may have been saved without
-    being reported.
+    a resume, the epochs of the checkpoint that are not in the ledger are yielded first, and always
+    its own: workers train on while their reports are on the way.
 
     Yields:
         ``epoch`` (from 1) and the metrics of the epoch. A loss that is not finite yields one last
@@ -159,17 +159,21 @@ def _epochs(
     """Train the trial, or one of its folds, from its newest checkpoint; yield each epoch."""
     checkpoints = checkpoint_folder(folder, fold)
     resume = newest_checkpoint(checkpoints)
-    if resume is not None and resume.epoch == spec.experiment.num_epochs:
-        yield {"epoch": resume.epoch, **resume.metrics}
-        return
+    reports = [*resume.earlier, resume.metrics] if resume is not None else []
+    if resume is not None:
+        first = resume.epoch - len(reports) + 1  # an earlier version kept none
+        known = min(spec.recorded, resume.epoch - 1)
+        for epoch, metrics in enumerate(reports, start=first):
+            if epoch > known and (fold is None or epoch == resume.epoch):
+                yield {"epoch": epoch, **metrics}
+        if resume.epoch == spec.experiment.num_epochs:
+            return
     parts = spec.assemble(workers, from_weights=resume is None, fold=fold)
     recipe, feed = parts.recipe, parts.feed
     if factor > 1:
         train = recipe.train.model_copy(update={"accumulate": recipe.train.accumulate * factor})
         recipe = replace(recipe, train=train)
         feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
-    if resume is not None:
-        yield {"epoch": resume.epoch, **resume.metrics}
     at_once = spec.experiment.model.fits_at_once
     if not at_once and recipe.optim.lr == "find":
         rate = _found_rate(folder, replace(parts, recipe=recipe, feed=feed), workers)
@@ -180,8 +184,9 @@ def _epochs(
     for checkpoint in learn(parts.classifier, feed, recipe, workers, resume):
         is_due = checkpoint.epoch == last or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
         if workers.rank == 0 and (is_due or not is_fold):
-            save_checkpoint(checkpoints, checkpoint)
+            save_checkpoint(checkpoints, replace(checkpoint, earlier=reports))
             saved = time.monotonic()
+        reports.append(checkpoint.metrics)
         yield {"epoch": checkpoint.epoch, **checkpoint.metrics}
 
 

@@ -1,0 +1,1 @@
+"""Search without training: known learning curves, replayed in simulated time."""
