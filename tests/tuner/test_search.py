@@ -377,3 +377,30 @@ def test_a_study_made_anew_draws_what_one_that_went_on_would_draw() -> None:
         drawn_live = live.ask(flat_ranges).params
         draws.append({name: from_optuna(flat.ranges[name], x) for name, x in drawn_live.items()})
     assert [one.params for one in drawn(flat, 2, ended)] == draws
+
+
+def earlier_rows(count: int, best: float, seed: int = 1) -> list[TrialRow]:
+    """Trials of another study, whose metric grows toward the given rate and is tiny throughout."""
+    drawn_before = run(tpe(count, seed), count, [])
+    rates = np.array([one.params["optim.lr"] for one in drawn_before])
+    values = 0.01 - 1e-3 * np.abs(np.log10(rates / best))
+    return [row(one, float(value)) for one, value in zip(drawn_before, values, strict=True)]
+
+
+def test_tpe_begins_near_the_best_of_an_earlier_study_whatever_its_scores() -> None:
+    before = [(one, 1.0) for one in earlier_rows(40, best=2e-4)]
+    known = [row(one, 0.5) for one in drawn(tpe(40), 3)]
+    with_it = [propose(tpe(40, seed), known, before) for seed in range(12)]
+    without = [propose(tpe(40, seed), known) for seed in range(12)]
+
+    def distance(found: list[Proposal | None]) -> float:
+        rates = [one.params["optim.lr"] for one in found if one]
+        return float(np.median(np.abs(np.log10(np.array(rates) / 2e-4))))
+
+    assert distance(with_it) < 0.6 * distance(without)
+
+
+def test_an_earlier_study_of_no_weight_changes_nothing() -> None:
+    before = [(one, 0.0) for one in earlier_rows(20, best=2e-4)]
+    known = [row(one, score(dict(one.params))) for one in drawn(tpe(40), 15)]
+    assert propose(tpe(40), known, before) == propose(tpe(40), known)

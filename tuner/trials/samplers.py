@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from tuner.config import Sample, Space
+    from tuner.config import Sample, Search, Space
     from tuner.config.ranges import Range
     from tuner.ledger.trial_rows import TrialRow
+
+    Earlier: TypeAlias = Sequence[tuple[TrialRow, float]]
 
 
 def as_proposal(sample: Sample, ordinal: int) -> Proposal:
@@ -35,7 +37,9 @@ def as_proposal(sample: Sample, ordinal: int) -> Proposal:
     return Proposal(trial_id, "search", seed, experiment, ordinal, sample.params)
 
 
-def draw_random(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
+def draw_random(
+    space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
+) -> Sample:
     """Draw a configuration that depends only on the seed of the search and its ordinal.
 
     The first ones have the values of ``search.start``; only what those leave out is drawn.
@@ -45,7 +49,9 @@ def draw_random(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Samp
     return space.sample(lambda name, leaf: given[name] if name in given else leaf.sample(rng))
 
 
-def pick_next(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
+def pick_next(
+    space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
+) -> Sample:
     """Return the next combination, in the order of the file."""
     return next(islice(space.enumerate_grid(), ordinal, None))
 
@@ -77,7 +83,9 @@ def from_optuna(leaf: Range, value: Any) -> Any:
     return leaf.values()[value] if isinstance(leaf, Quantized) else value
 
 
-def draw_tpe(space: Space, trials: Sequence[TrialRow], ordinal: int) -> Sample:
+def draw_tpe(
+    space: Space, trials: Sequence[TrialRow], ordinal: int, earlier: Earlier = ()
+) -> Sample:
     """Draw with Optuna's tree-structured Parzen estimator, in a space defined by run.
 
     A conditional block is asked for its alternative first, then only for the ranges of that
@@ -94,7 +102,7 @@ def draw_tpe(space: Space, trials: Sequence[TrialRow], ordinal: int) -> Sample:
 
     if ordinal < len(space.start):
         return draw_random(space, trials, ordinal)
-    study = optuna_study(space, trials, ordinal)
+    study = optuna_study(space, trials, ordinal, earlier)
     if first := _untried(space, trials) or _known_families(space, trials, ordinal):
         study.enqueue_trial(first)
     trial = study.ask()
@@ -112,15 +120,20 @@ def draw_tpe(space: Space, trials: Sequence[TrialRow], ordinal: int) -> Sample:
     return space.sample(choose)
 
 
-def optuna_study(space: Space, trials: Sequence[TrialRow], ordinal: int) -> optuna.Study:
+def optuna_study(
+    space: Space, trials: Sequence[TrialRow], ordinal: int, earlier: Earlier = ()
+) -> optuna.Study:
     """Return the trials of a search as Optuna knows them, for one draw.
 
-    A trial that was stopped early counts with its best value.
+    A trial that was stopped early counts with its best value. Trials of earlier studies come
+    first, with values that place them among those of this one as they stood in their own study:
+    its scores may be of other data.
 
     Args:
         space: Space to sample.
         trials: Trials of the search, in the order of the ledger.
         ordinal: Position of the trial that is to be drawn, which has a seed of its own.
+        earlier: Trials of earlier studies, whose parameters fit the ranges, with their weights.
     """
     import optuna
     from optuna.trial import TrialState
@@ -143,8 +156,13 @@ def optuna_study(space: Space, trials: Sequence[TrialRow], ordinal: int) -> optu
     )
     ranges = space.ranges
     distributions = {name: distribution(leaf) for name, leaf in ranges.items()}
-    for row in trials:
-        value = row.value(search.metric)
+    values = [row.value(search.metric) for row in trials]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    told = [
+        (row, place if not known else float(np.quantile(known, place)))
+        for row, place in _best_of_earlier(earlier, search)
+    ]
+    for row, value in [*told, *zip(trials, values, strict=True)]:
         reached = value if value is not None and math.isfinite(value) else None
         ended = TrialState.FAIL if reached is None else TrialState.COMPLETE
         study.add_trial(
@@ -156,6 +174,29 @@ def optuna_study(space: Space, trials: Sequence[TrialRow], ordinal: int) -> optu
             )
         )
     return study
+
+
+def _best_of_earlier(earlier: Earlier, search: Search) -> list[tuple[TrialRow, float]]:
+    """Return a share of each earlier study's trials, as large as its weight, the best first.
+
+    They are evenly spread from the best down, so that bad ones stay known as bad. Each comes with
+    its place among all trials of its study: a quantile of the metric.
+    """
+    sign = 1 if search.mode == "max" else -1
+    studies: dict[tuple[object, float], list[tuple[float, TrialRow]]] = {}
+    for row, weight in earlier:
+        value = row.value(search.metric)
+        if value is not None and math.isfinite(value):
+            study = studies.setdefault((row.recorded_config.get("name"), weight), [])
+            study.append((sign * value, row))
+    kept: list[tuple[float, TrialRow]] = []
+    for (_, weight), rows in studies.items():
+        rows.sort(key=lambda one: one[0], reverse=True)
+        size = len(rows)
+        ranks = [int(index / weight) for index in range(math.ceil(weight * size))]
+        kept += [(1 - (rank + 0.5) / size, rows[rank][1]) for rank in ranks if rank < size]
+    kept.sort(key=lambda one: one[0], reverse=True)
+    return [(row, place if sign > 0 else 1 - place) for place, row in kept]
 
 
 def _untried(space: Space, trials: Sequence[TrialRow]) -> dict[str, Any]:
@@ -184,7 +225,7 @@ def _known_families(space: Space, trials: Sequence[TrialRow], ordinal: int) -> d
     return {name: labels[ordinal % len(labels)] for name, labels in known.items() if labels}
 
 
-SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int], Sample]] = {
+SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int, Earlier], Sample]] = {
     "tpe": draw_tpe,
     "random": draw_random,
     "grid": pick_next,
@@ -192,16 +233,18 @@ SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int], Sample]] = {
 """By ``search.algorithm`` of the space file: the configuration at a position in the search."""
 
 
-def propose(space: Space, trials: Sequence[TrialRow]) -> Proposal | None:
+def propose(space: Space, trials: Sequence[TrialRow], earlier: Earlier = ()) -> Proposal | None:
     """Propose the next trial of a search with the sampler that the space file names.
 
     Args:
         space: Space to sample.
         trials: Trials of the search so far, in the order of the ledger.
+        earlier: Trials of earlier studies with weights from 0 to 1. Their parameters are those
+            that fit the ranges of this space; samplers that do not learn leave them out.
     """
     ordinal = 1 + trials[-1].ordinal if trials else 0
     if ordinal >= space.num_trials:
         return None
     # Without a range there is nothing to learn.
     name = space.template.search.algorithm if space.ranges else "random"
-    return as_proposal(SAMPLERS[name](space, trials, ordinal), ordinal)
+    return as_proposal(SAMPLERS[name](space, trials, ordinal, earlier), ordinal)
