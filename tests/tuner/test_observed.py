@@ -12,7 +12,7 @@ from tuner.config import Space, loads
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
 from tuner.trials.observed import MOST_BEST, MOST_OBSERVED, observe
-from tuner.trials.optuna_samplers import tpe_study
+from tuner.trials.optuna_study import tpe_study
 
 SPACE = """
 name: s

@@ -24,7 +24,7 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study.stages import search_space
-from tuner.trials.optuna_samplers import distribution, from_optuna, to_optuna, tpe_study
+from tuner.trials.optuna_study import distribution, from_optuna, to_optuna, tpe_study
 from tuner.trials.patience import is_out
 from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import SAMPLERS, propose

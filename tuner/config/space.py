@@ -79,6 +79,13 @@ class Space:
         given = self.template.search.start
         return tuple({name: label_of(value) for name, value in one.items()} for one in given)
 
+    @cached_property
+    def branching(self) -> frozenset[str]:
+        """Names of the choices between blocks, on which depends which other ranges there are."""
+        return frozenset(
+            setting.name for setting, _ in open_settings(self.tree) if setting.branches
+        )
+
     @property
     def alternatives(self) -> dict[str, tuple[Scalar, ...]]:
         """Labels of each choice between blocks that every configuration makes, by name."""

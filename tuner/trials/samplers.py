@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.config.shares import value_at
 from tuner.trials.plan import Proposal
+from tuner.trials.plug import draw_plugged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,19 +51,42 @@ def pick_next(
     return next(islice(space.enumerate_grid(), ordinal, None))
 
 
+def draw_qmc(
+    space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
+) -> Sample:
+    """Return a point of a scrambled Sobol sequence, which leaves smaller gaps than random draws.
+
+    Each range has a coordinate of its own, those of every alternative included; a configuration
+    reads those of the alternatives that it chose.
+    """
+    from scipy.stats import qmc  # takes 0.5 s to import
+
+    ranges, number = space.ranges, ordinal - len(space.start)
+    engine = qmc.Sobol(len(ranges), scramble=True, rng=space.template.search.seed)
+    if number:  # of none the engine knows no skipping
+        engine.fast_forward(number)
+    point = dict(zip(ranges, engine.random(1)[0].tolist(), strict=True))
+    return space.sample(lambda name, leaf: value_at(leaf, point[name]))
+
+
 def draw_learned(
     space: Space, trials: Sequence[TrialRow], ordinal: int, earlier: Earlier = ()
 ) -> Sample:
     """Draw with a sampler of Optuna; see ``optuna_samplers``."""
     from tuner.trials import optuna_samplers  # takes 0.4 s to import
 
-    return optuna_samplers.draw_learned(space, trials, ordinal, earlier)
+    draw = optuna_samplers.DRAWS[space.template.search.algorithm]
+    return draw(space, trials, ordinal, earlier)
 
 
 SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int, Earlier], Sample]] = {
     "tpe": draw_learned,
+    "gp": draw_learned,
+    "nsga2": draw_learned,
+    "qmc": draw_qmc,
     "random": draw_random,
     "grid": pick_next,
+    "plug": draw_plugged,
 }
 """By ``search.algorithm`` of the space file: the configuration at a position in the search."""
 
