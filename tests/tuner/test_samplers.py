@@ -207,10 +207,15 @@ def test_a_plug_is_asked_with_the_space_and_the_trials_and_the_rest_is_drawn(min
     assert all(one.params["model.cnn.pool"] in ("avg", "concat") for one in rows)
 
 
-def test_a_plug_may_be_a_function(mine: Path) -> None:
-    mine.write_text("def draw(space, trials, rng):\n    return {'model': 'forest'}\n")
-    made = loads(space("conditional", "plug").source.replace("mine:Mine", "mine:draw"))
-    assert [one.params["model"] for one in run(made, 2)] == ["forest"] * 2
+def test_the_sampler_in_the_user_guide_repeats_the_best_with_another_rate(mine: Path) -> None:
+    page = (ROOT / "docs" / "user-guide.md").read_text()
+    code = page[page.index("def other_rate") :]
+    mine.write_text(code[: code.index("```")])
+    made = loads(space("conditional", "plug").source.replace("mine:Mine", "mine:other_rate"))
+    rows = run(made, 4, lambda params: params["optim.lr"])
+    without = [{k: v for k, v in one.params.items() if k != "optim.lr"} for one in rows]
+    assert without == [without[0]] * 4
+    assert len({one.params["optim.lr"] for one in rows}) == 4
 
 
 @pytest.mark.parametrize(
