@@ -109,7 +109,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
 
 
 def check(space: Space, source: str | Path) -> None:
-    """Check the front ends and the data of a study before anything starts.
+    """Check the front ends, the sampler and the data of a study before anything starts.
 
     Raises:
         UserError: The study cannot work; says why.
@@ -118,6 +118,10 @@ def check(space: Space, source: str | Path) -> None:
     from tuner.study import features
 
     features.check_settings(space)
+    if plug := space.template.search.plug:
+        from tuner.trials.plug import load as load_plug
+
+        load_plug(plug)
     if space.template.data.root != DEMO_ROOT:
         features.check_source(space, source)
 

@@ -279,6 +279,30 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         N + "model: {name: {choice: [conv1d, forest]}}\nfeatures: {kind: song}",
         [("2:25: model.name", "conv1d takes waveform, not song; write kind: auto")],
     ),
+    "default outside its range": (
+        P + "optim:\n  lr:\n    uniform: [0.1, 0.2]\n    default: 0.3",
+        [("6:14: optim.lr.default", "0.3 is not in uniform [0.1, 0.2]")],
+    ),
+    "default between two steps": (
+        P + "augment: {mixup: {quantized: [0.0, 0.4, 0.1], default: 0.25}}",
+        [("3:56: augment.mixup.default", "0.25 is not in quantized [0.0, 0.4, 0.1]")],
+    ),
+    "default of another kind": (
+        P + "train: {epochs: {integer: [3, 9], default: 4.5}}",
+        [("3:44: train.epochs.default", "4.5 is not in integer [3, 9]")],
+    ),
+    "default that is no label": (
+        N + "model: {choice: [{name: cnn}, {name: forest}], default: resnet18}",
+        [("2:57: model.default", '"resnet18" is not in choice')],
+    ),
+    "default that is a block": (
+        N + "model: {choice: [{name: cnn}, {name: forest}], default: {name: cnn}}",
+        [("2:57: model.default", "a default is one value, or the label of a block")],
+    ),
+    "default without a range": (
+        P + "optim: {lr: {default: 0.1}}",
+        [("3:13: optim.lr", "must be a number, got a block with default")],
+    ),
     "scheduler": (
         P + "scheduler: {name: ashaa}",
         [("3:19: scheduler.name", "did you mean `asha`")],
@@ -332,7 +356,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "two kinds": (
         P + "optim: {lr: {uniform: [0.1, 1], choice: [1]}}",
-        [("3:14: optim.lr", "one key; remove choice")],
+        [("3:14: optim.lr", "one key, or a `default` beside it; remove choice")],
     ),
     "list as an option": (
         N + "model: {choice: [[cnn], {name: cnn}]}",

@@ -24,16 +24,10 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study.stages import search_space
+from tuner.trials.optuna_study import distribution, from_optuna, to_optuna, tpe_study
 from tuner.trials.patience import is_out
 from tuner.trials.plan import Proposal, Proposer
-from tuner.trials.samplers import (
-    SAMPLERS,
-    distribution,
-    from_optuna,
-    optuna_study,
-    propose,
-    to_optuna,
-)
+from tuner.trials.samplers import SAMPLERS, propose
 
 SPACE = """
 name: s
@@ -344,7 +338,7 @@ search: {trials: 2, start: [{features.network: [musicnn_msd, vgg_mtt], model.dro
     made = space(text)
     (proposal,) = drawn(made, 1)
     assert proposal.params == {"features.network": "musicnn_msd + vgg_mtt", "model.dropout": 0.3}
-    assert optuna_study(made, [row(proposal, 0.5)], 1).best_value == 0.5
+    assert tpe_study(made, [row(proposal, 0.5)], 1).best_value == 0.5
 
 
 def test_tpe_learns() -> None:
@@ -363,12 +357,12 @@ def test_every_draw_has_a_seed_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
-def test_optuna_sees_failed_and_running_trials_as_what_they_are(value: float | None) -> None:
+def test_optuna_is_not_told_of_a_trial_that_failed(value: float | None) -> None:
     from optuna.trial import TrialState
 
     first, second = drawn(tpe(20), 2)
-    study = optuna_study(tpe(20), [row(first, value), row(second, status="running")], 2)
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
+    study = tpe_study(tpe(20), [row(first, value), row(second, status="running")], 2)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
 
 
 def test_a_study_made_anew_draws_what_one_that_went_on_would_draw() -> None:
@@ -376,10 +370,37 @@ def test_a_study_made_anew_draws_what_one_that_went_on_would_draw() -> None:
     flat = space(SPACE.replace("    - {name: resnet18, drop_rate: {uniform: [0.0, 0.5]}}\n", ""))
     ended = [row(one, score(dict(one.params))) for one in run(flat, 12)]
     flat_ranges = {name: distribution(leaf) for name, leaf in flat.ranges.items()}
-    live = optuna_study(flat, ended, 12)
+    live = tpe_study(flat, ended, 12)
     draws = []
     for ordinal in (12, 13):
-        live.sampler = optuna_study(flat, [], ordinal).sampler  # each draw has its own seed
+        live.sampler = tpe_study(flat, [], ordinal).sampler  # each draw has its own seed
         drawn_live = live.ask(flat_ranges).params
         draws.append({name: from_optuna(flat.ranges[name], x) for name, x in drawn_live.items()})
     assert [one.params for one in drawn(flat, 2, ended)] == draws
+
+
+def earlier_rows(count: int, best: float, seed: int = 1) -> list[TrialRow]:
+    """Trials of another study, whose metric grows toward the given rate and is tiny throughout."""
+    drawn_before = run(tpe(count, seed), count, [])
+    rates = np.array([one.params["optim.lr"] for one in drawn_before])
+    values = 0.01 - 1e-3 * np.abs(np.log10(rates / best))
+    return [row(one, float(value)) for one, value in zip(drawn_before, values, strict=True)]
+
+
+def test_tpe_begins_near_the_best_of_an_earlier_study_whatever_its_scores() -> None:
+    before = [(one, 1.0) for one in earlier_rows(40, best=2e-4)]
+    known = [row(one, 0.5) for one in drawn(tpe(40), 3)]
+    with_it = [propose(tpe(40, seed), known, before) for seed in range(12)]
+    without = [propose(tpe(40, seed), known) for seed in range(12)]
+
+    def distance(found: list[Proposal | None]) -> float:
+        rates = [one.params["optim.lr"] for one in found if one]
+        return float(np.median(np.abs(np.log10(np.array(rates) / 2e-4))))
+
+    assert distance(with_it) < 0.6 * distance(without)
+
+
+def test_an_earlier_study_of_no_weight_changes_nothing() -> None:
+    before = [(one, 0.0) for one in earlier_rows(20, best=2e-4)]
+    known = [row(one, score(dict(one.params))) for one in drawn(tpe(40), 15)]
+    assert propose(tpe(40), known, before) == propose(tpe(40), known)

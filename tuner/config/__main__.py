@@ -13,7 +13,7 @@ from pipelines.command import Command
 from tuner.config.automatic import TABLE
 from tuner.config.fill_in import AUTO
 from tuner.config.ranges import KINDS, Numbers
-from tuner.config.read_tree import RANGE_BLOCKS, RANGE_SETTINGS
+from tuner.config.read_tree import DEFAULT, RANGE_BLOCKS, RANGE_SETTINGS
 from tuner.config.schema import Experiment
 from tuner.models import MODELS
 
@@ -81,9 +81,10 @@ def _range(kind: str) -> dict[str, Any]:
         size = range_class.form.count(",") + 1
         item = {"type": "integer" if range_class.whole else "number"}
         arguments = {"type": "array", "items": item, "minItems": size, "maxItems": size}
+    default = {"description": "The value that is probably good, or the label of an alternative."}
     return {
         "type": "object",
-        "properties": {kind: {**arguments, "description": range_class.help}},
+        "properties": {kind: {**arguments, "description": range_class.help}, DEFAULT: default},
         "required": [kind],
         "additionalProperties": False,
     }

@@ -22,11 +22,10 @@ def node_at(root: yaml.Node, setting: str) -> yaml.Node | None:
 
 def arguments_of(node: yaml.Node | None) -> list[yaml.Node]:
     """Return the bounds or options of a range; nothing if the node is no range."""
-    if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
-        return []
-    (kind, arguments), *_ = node.value
-    is_range = kind.value in KINDS and isinstance(arguments, yaml.SequenceNode)
-    return arguments.value if is_range else []
+    for kind, arguments in node.value if isinstance(node, yaml.MappingNode) else ():
+        if kind.value in KINDS and isinstance(arguments, yaml.SequenceNode):
+            return arguments.value
+    return []
 
 
 def value_at(root: yaml.Node, setting: str) -> Scalar:

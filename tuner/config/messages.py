@@ -38,6 +38,7 @@ _ALSO_NUMBERS = {
 _PATTERNS = {
     ("name",): "must be 1 to 64 letters, digits, -, _ or ., the first a letter or digit",
     ("search", "budget"): "must be a duration such as 90s, 30m or 2h",
+    ("search", "plug"): "must be written as module:name, such as my_samplers:Mine",
 }
 _FORMS = {
     ("search", "start"): "a list such as [{model: cnn}]",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import yaml
 
 from pipelines.plain_text import shorten
-from tuner.config.ranges import KINDS, Options, make_range
+from tuner.config.ranges import KINDS, Options, Range, make_range
 from tuner.config.tree import Block, Invalid, Items, Leaf, Open, Path, Tree
 from tuner.config.yaml_text import Mark, Scalar, ScalarError, mark_of, read_scalar
 from tuner.errors import Problem, SpaceError
@@ -27,6 +27,8 @@ _WHERE_RANGES_CAN_BE = (
     f"in {', '.join(RANGE_BLOCKS)} and for {', '.join('.'.join(path) for path in RANGE_SETTINGS)}"
 )
 MAX_OPTIONS = 1_000
+DEFAULT = "default"
+"""Key beside that of a range: the value that is probably good."""
 
 
 def read_tree(root: yaml.MappingNode) -> tuple[Block, list[Problem]]:
@@ -102,7 +104,7 @@ class _Reader:
         kind = next((key for key in entries if key in KINDS), None)
         if kind is not None:
             return self.read_range(kind, entries, path, name)
-        if len(entries) == 1 and _can_be_range(path):
+        if entries and len(entries.keys() - {DEFAULT}) <= 1 and _can_be_range(path):
             (key, (key_mark, inner)), *_ = entries.items()
             near = difflib.get_close_matches(key[:64], KINDS, n=1, cutoff=0.4)
             # A single key with a list, such as ``{lognormal: [..]}``, is a misspelled range.
@@ -116,9 +118,9 @@ class _Reader:
         """Read a mapping that has the key of a range."""
         kind_mark, node = entries[kind]
         mark = mark_of(node)
-        if len(entries) > 1:
-            others = ", ".join(key for key in entries if key != kind)
-            message = f"`{kind}` makes this a range, which has one key; remove {others}"
+        if others := [key for key in entries if key not in (kind, DEFAULT)]:
+            message = f"`{kind}` makes this a range, which has one key, or a `default` beside it"
+            message += f"; remove {', '.join(others)}"
             return self.invalid(kind_mark, name, message)
         if not _can_be_range(path):
             message = f"a range is not allowed here, only {_WHERE_RANGES_CAN_BE}"
@@ -145,7 +147,19 @@ class _Reader:
             made = make_range(kind, valid)
         except SpaceError as error:
             return self.invalid(mark, name, str(error))
-        return Open(name, path, made, branches, mark, tuple(map(mark_of, node.value)))
+        default = self.default(made, entries[DEFAULT][1], name) if DEFAULT in entries else None
+        return Open(name, path, made, branches, mark, tuple(map(mark_of, node.value)), default)
+
+    def default(self, made: Range, node: yaml.Node, name: str) -> Leaf:
+        """Read the default of a range; that of a choice between blocks is a label."""
+        mark, name = mark_of(node), f"{name}.{DEFAULT}"
+        try:
+            value = read_scalar(node) if isinstance(node, yaml.ScalarNode) else _joined(node)
+            if value or isinstance(node, yaml.ScalarNode):
+                return Leaf(made.settle(value), mark)
+            return self.invalid(mark, name, "a default is one value, or the label of a block")
+        except (ScalarError, SpaceError) as error:
+            return self.invalid(mark, name, str(error))
 
     def argument(self, kind: str, node: yaml.Node, name: str) -> Scalar | Invalid:
         """Read a bound or an option that is a plain value."""

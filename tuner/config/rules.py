@@ -151,6 +151,14 @@ def _start_of_grid(e: Experiment) -> str | None:
     )
 
 
+def _plug(e: Experiment) -> str | None:
+    if e.search.algorithm == "plug":
+        return None if e.search.plug else "missing; write plug: my_module:my_sampler"
+    if e.search.plug is None:
+        return None
+    return f"has no effect with {e.search.algorithm}; write algorithm: plug, or remove it"
+
+
 def _fuse_or_refit(e: Experiment) -> str | None:
     if not (e.confirm.fuse and e.confirm.refit) or e.data.num_folds:
         return None
@@ -177,6 +185,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("search.mode", "search.metric"), _mode),
     Rule(("search.budget",), _some_budget),
     Rule(("search.start", "search.algorithm"), _start_of_grid),
+    Rule(("search.plug", "search.algorithm"), _plug),
     Rule(("confirm.fuse", "confirm.refit"), _fuse_or_refit),
     Rule(KIND, _takes),
     *TRAINING_RULES,

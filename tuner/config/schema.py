@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.features.networks import Provenance
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+PYTHON_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 DURATION = r"[0-9]{1,9}(\.[0-9]{1,3})?[smhd]"
 Metric = Literal[
     "val_f1_macro", "val_accuracy", "val_loss", "val_clip_f1_macro", "val_clip_accuracy",
@@ -49,7 +50,17 @@ _Params = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 class Search(Block):
     """Search settings: the algorithm, its limits and the metric that decides."""
 
-    algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="Search algorithm.")
+    algorithm: Literal["tpe", "gp", "nsga2", "qmc", "random", "grid", "plug"] = Field(
+        "tpe",
+        description="Search algorithm: tree-structured Parzen estimator, Gaussian process, "
+        "genetic algorithm, quasi-random points, random draws, every combination, or `plug`.",
+    )
+    plug: str | None = Field(
+        None,
+        pattern=rf"^{PYTHON_NAME}(\.{PYTHON_NAME})*:{PYTHON_NAME}$",
+        description="Sampler of your own for `algorithm: plug`, a function or class of a module "
+        "on Python's path: `my_samplers:Mine`.",
+    )
     trials: int = Field(24, ge=1, le=100_000, description="Number of configurations to try.")
     metric: Metric = Field(
         "val_f1_macro", description="Metric that decides; over tracks unless named clip_."

@@ -86,9 +86,32 @@ class Space:
 
     @property
     def start(self) -> tuple[dict[str, Scalar], ...]:
-        """Configurations to try first: values of some ranges, by name."""
-        given = self.template.search.start
-        return tuple({name: label_of(value) for name, value in one.items()} for one in given)
+        """Configurations to try first: values of some ranges, by name.
+
+        What an entry leaves out is the default of its range, if it has one. Without entries it is
+        the configuration of the defaults.
+        """
+        search = self.template.search
+        if not search.start and self.defaults and search.algorithm != "grid":
+            return (self.defaults,)
+        entries = ({name: label_of(one[name]) for name in one} for one in search.start)
+        return tuple(self.defaults | one for one in entries)
+
+    @cached_property
+    def defaults(self) -> dict[str, Scalar]:
+        """Values that are probably good, by the names of the ranges that have one."""
+        return {
+            setting.name: setting.default.value  # type: ignore[misc]
+            for setting, _ in open_settings(self.tree)
+            if setting.default
+        }
+
+    @cached_property
+    def branching(self) -> frozenset[str]:
+        """Names of the choices between blocks, on which depends which other ranges there are."""
+        return frozenset(
+            setting.name for setting, _ in open_settings(self.tree) if setting.branches
+        )
 
     @property
     def alternatives(self) -> dict[str, tuple[Scalar, ...]]:

@@ -114,6 +114,7 @@ class Block:
             elif isinstance(entry, Open):
                 lines += [f"{name}:{end}", f"  {entry.range.kind}:"]
                 lines += [f"    - {option}" for option in _options(entry)]
+                lines += [f"  default: {write(entry.default)}"] if entry.default else []
             else:
                 lines.append(f"{name}: {write(entry)}{end}")
         return "\n".join(lines) + "\n"
@@ -130,6 +131,7 @@ class Open:
         branches: The alternatives that are blocks or ranges themselves, by label.
         mark: Place of the range.
         argument_marks: Places of its bounds or options.
+        default: The value that is probably good; None if the file names none.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Open:
     branches: Mapping[Scalar, Tree]
     mark: Mark = field(compare=False)
     argument_marks: tuple[Mark, ...] = field(compare=False)
+    default: Leaf | None = None
 
     @property
     def first(self) -> Scalar:
@@ -241,7 +244,8 @@ def write(tree: Tree) -> str:
     if isinstance(tree, Items):
         return f"[{', '.join(map(write, tree.items))}]"
     if isinstance(tree, Open):
-        return f"{{{tree.range.kind}: [{', '.join(_options(tree))}]}}"
+        default = f", default: {write(tree.default)}" if tree.default else ""
+        return f"{{{tree.range.kind}: [{', '.join(_options(tree))}]{default}}}"
     entries = (f"{write_scalar(key)}: {write(entry)}" for key, entry in tree.entries.items())
     return f"{{{', '.join(entries)}}}"
 

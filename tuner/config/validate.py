@@ -127,7 +127,9 @@ def _continuous(tree: Block, why: str) -> Iterator[Problem]:
 def _check_settings(tree: Block, problems: Problems) -> None:
     tried: list[Mapping[str, Scalar]] = [{}]
     for setting, context in open_settings(tree):
-        tried += [{**context, setting.name: value} for value in _values_to_try(setting.range)]
+        default = [setting.default.value] if setting.default else []
+        values: list[Any] = [*_values_to_try(setting.range), *default]
+        tried += [{**context, setting.name: value} for value in values]
     for chosen in tried:
         drawn = tree.draw(with_choices(chosen))
         try:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import warnings
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner.config.ranges import Options, Quantized
+from tuner.config.shares import value_at
 from tuner.trials.plan import Proposal
+from tuner.trials.plug import draw_plugged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import optuna
-
     from tuner.config import Sample, Space
-    from tuner.config.ranges import Range
     from tuner.ledger.trial_rows import TrialRow
+    from tuner.trials.observed import Earlier
 
 
 def as_proposal(sample: Sample, ordinal: int) -> Proposal:
@@ -35,7 +32,9 @@ def as_proposal(sample: Sample, ordinal: int) -> Proposal:
     return Proposal(trial_id, "search", seed, experiment, ordinal, sample.params)
 
 
-def draw_random(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
+def draw_random(
+    space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
+) -> Sample:
     """Draw a configuration that depends only on the seed of the search and its ordinal.
 
     The first ones have the values of ``search.start``; only what those leave out is drawn.
@@ -45,163 +44,66 @@ def draw_random(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Samp
     return space.sample(lambda name, leaf: given[name] if name in given else leaf.sample(rng))
 
 
-def pick_next(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
+def pick_next(
+    space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
+) -> Sample:
     """Return the next combination, in the order of the file."""
     return next(islice(space.enumerate_grid(), ordinal, None))
 
 
-def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
-    """Return Optuna's distribution of a range; both include their ends.
+def draw_qmc(
+    space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
+) -> Sample:
+    """Return a point of a scrambled Sobol sequence, which leaves smaller gaps than random draws.
 
-    A quantized range is searched by the index of its value: Optuna adds up steps in floating point
-    and can miss a value by one unit in the last place.
+    Each range has a coordinate of its own, those of every alternative included; a configuration
+    reads those of the alternatives that it chose.
     """
-    from optuna import distributions as d
+    from scipy.stats import qmc  # takes 0.5 s to import
 
-    if isinstance(leaf, Options):
-        return d.CategoricalDistribution(leaf.arguments)
-    if isinstance(leaf, Quantized):
-        return d.IntDistribution(0, leaf.num_values - 1)
-    if leaf.whole:
-        return d.IntDistribution(int(leaf.low), int(leaf.high), log=leaf.log)
-    return d.FloatDistribution(leaf.low, leaf.high, log=leaf.log)
-
-
-def to_optuna(leaf: Range, value: Any) -> Any:
-    """Convert a value of a range to the value that Optuna searches."""
-    return round((value - leaf.low) / leaf.step) if isinstance(leaf, Quantized) else value
+    ranges, number = space.ranges, ordinal - len(space.start)
+    engine = qmc.Sobol(len(ranges), scramble=True, rng=space.template.search.seed)
+    if number:  # of none the engine knows no skipping
+        engine.fast_forward(number)
+    point = dict(zip(ranges, engine.random(1)[0].tolist(), strict=True))
+    return space.sample(lambda name, leaf: value_at(leaf, point[name]))
 
 
-def from_optuna(leaf: Range, value: Any) -> Any:
-    """Convert a value that Optuna suggests to a value of the range."""
-    return leaf.values()[value] if isinstance(leaf, Quantized) else value
+def draw_learned(
+    space: Space, trials: Sequence[TrialRow], ordinal: int, earlier: Earlier = ()
+) -> Sample:
+    """Draw with a sampler of Optuna; see ``optuna_samplers``."""
+    from tuner.trials import optuna_samplers  # takes 0.4 s to import
+
+    draw = optuna_samplers.DRAWS[space.template.search.algorithm]
+    return draw(space, trials, ordinal, earlier)
 
 
-def draw_tpe(space: Space, trials: Sequence[TrialRow], ordinal: int) -> Sample:
-    """Draw with Optuna's tree-structured Parzen estimator, in a space defined by run.
-
-    A conditional block is asked for its alternative first, then only for the ranges of that
-    alternative, so the model of each part learns from the trials that had the part. Trials that
-    run at the same time see each other (constant liar).
-
-    The first trials are those of ``search.start``. The next ones take each alternative of the
-    outermost conditional blocks that is still untried, in the order of the file. With random
-    draws, one family in three would not be among the first ten trials of ten families, and TPE
-    hardly proposes what it has never seen. While a trial of ``search.start`` is running, its
-    family gets no other.
-    """
-    import optuna.distributions as d
-
-    if ordinal < len(space.start):
-        return draw_random(space, trials, ordinal)
-    study = optuna_study(space, trials, ordinal)
-    if first := _untried(space, trials) or _known_families(space, trials, ordinal):
-        study.enqueue_trial(first)
-    trial = study.ask()
-
-    def choose(path: str, leaf: Range) -> Any:
-        match distribution(leaf):
-            case d.FloatDistribution(low=low, high=high, log=log):
-                return trial.suggest_float(path, low, high, log=log)
-            case d.IntDistribution(low=low, high=high, log=log):
-                return from_optuna(leaf, trial.suggest_int(path, low, high, log=log))
-            case d.CategoricalDistribution(choices=choices):
-                return trial.suggest_categorical(path, choices)
-        raise TypeError(f"no suggestion for {leaf!r}")
-
-    return space.sample(choose)
-
-
-def optuna_study(space: Space, trials: Sequence[TrialRow], ordinal: int) -> optuna.Study:
-    """Return the trials of a search as Optuna knows them, for one draw.
-
-    A trial that was stopped early counts with its best value.
-
-    Args:
-        space: Space to sample.
-        trials: Trials of the search, in the order of the ledger.
-        ordinal: Position of the trial that is to be drawn, which has a seed of its own.
-    """
-    import optuna
-    from optuna.trial import TrialState
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = space.template.search
-    # Optuna's default of 10 random trials would be all of a short study.
-    families = max((len(labels) for labels in space.alternatives.values()), default=0)
-    with warnings.catch_warnings():
-        # `group`, which models each alternative's parameters jointly, is experimental; the
-        # version of Optuna is pinned.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=(search.seed + 1_000_003 * ordinal) % 2**32,
-            multivariate=True, group=True, constant_liar=True,
-            n_startup_trials=max(3, min(10, search.trials // 3), families),
-        )  # fmt: skip
-    study = optuna.create_study(
-        direction="maximize" if search.mode == "max" else "minimize", sampler=sampler
-    )
-    ranges = space.ranges
-    distributions = {name: distribution(leaf) for name, leaf in ranges.items()}
-    for row in trials:
-        value = row.value(search.metric)
-        reached = value if value is not None and math.isfinite(value) else None
-        ended = TrialState.FAIL if reached is None else TrialState.COMPLETE
-        study.add_trial(
-            optuna.trial.create_trial(
-                params={name: to_optuna(ranges[name], one) for name, one in row.params.items()},
-                distributions={name: distributions[name] for name in row.params},
-                value=reached,
-                state=TrialState.RUNNING if row.is_unfinished else ended,
-            )
-        )
-    return study
-
-
-def _untried(space: Space, trials: Sequence[TrialRow]) -> dict[str, Any]:
-    """Return the first alternative of each choice that no trial has; of the choices with one."""
-    found = {
-        name: [label for label in labels if all(row.params[name] != label for row in trials)]
-        for name, labels in space.alternatives.items()
-    }
-    return {name: labels[0] for name, labels in found.items() if labels}
-
-
-def _known_families(space: Space, trials: Sequence[TrialRow], ordinal: int) -> dict[str, Any]:
-    """Choose alternatives while the first trial of others is running, which may be slow.
-
-    Whether a family deserves a second trial shows when its known good configuration has ended;
-    until then the other slots go to those that have. Empty if that leaves no choice.
-    """
-    waiting = [
-        row.params for row in trials if row.is_unfinished and row.ordinal < len(space.start)
-    ]
-    known = {
-        name: [label for label in labels if all(one[name] != label for one in waiting)]
-        for name, labels in space.alternatives.items()
-        if waiting
-    }
-    return {name: labels[ordinal % len(labels)] for name, labels in known.items() if labels}
-
-
-SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int], Sample]] = {
-    "tpe": draw_tpe,
+SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int, Earlier], Sample]] = {
+    "tpe": draw_learned,
+    "gp": draw_learned,
+    "nsga2": draw_learned,
+    "qmc": draw_qmc,
     "random": draw_random,
     "grid": pick_next,
+    "plug": draw_plugged,
 }
 """By ``search.algorithm`` of the space file: the configuration at a position in the search."""
 
 
-def propose(space: Space, trials: Sequence[TrialRow]) -> Proposal | None:
+def propose(space: Space, trials: Sequence[TrialRow], earlier: Earlier = ()) -> Proposal | None:
     """Propose the next trial of a search with the sampler that the space file names.
 
     Args:
         space: Space to sample.
         trials: Trials of the search so far, in the order of the ledger.
+        earlier: Trials of earlier studies with weights from 0 to 1. Their parameters are those
+            that fit the ranges of this space; samplers that do not learn leave them out.
     """
     ordinal = 1 + trials[-1].ordinal if trials else 0
     if ordinal >= space.num_trials:
         return None
     # Without a range there is nothing to learn.
-    name = space.template.search.algorithm if space.ranges else "random"
-    return as_proposal(SAMPLERS[name](space, trials, ordinal), ordinal)
+    is_given = ordinal < len(space.start) or not space.ranges
+    draw = draw_random if is_given else SAMPLERS[space.template.search.algorithm]
+    return as_proposal(draw(space, trials, ordinal, earlier), ordinal)
