@@ -37,7 +37,10 @@ IMAGES = ("data.clip_seconds=0.3", "train.batch_size=8", "train.freeze_epochs=1"
 # By file, what is set besides `SHORT`, and the models that the two trials then have.
 RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     # The first two that random search draws are of two families, which take different features.
-    "all": (("search.algorithm=random", "search.seed=0"), {"wav2vec2", "convnext_atto"}),
+    "all": (
+        ("search.algorithm=random", "search.seed=0", "search.start=[]"),
+        {"wav2vec2", "convnext_atto"},
+    ),
     "cnn": ((), {"cnn"}),
     "conv1d": ((), {"conv1d"}),
     "densenet": (IMAGES, {"densenet121"}),

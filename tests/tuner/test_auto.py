@@ -411,7 +411,8 @@ def test_the_plan_shows_each_choice_and_what_does_not_fit(tmp_path: Path, monkey
     words[0] = "search_spaces/quickstart.yaml"
     by_hand = CliRunner().invoke(main, words)
     assert "only about 2 validation tracks for 3 classes" in by_hand.stderr
-    assert "quickstart.yaml:10:17: data.clip_seconds: clips of 3 s" in by_hand.stderr
+    assert "the first has the default of each range that names one" in by_hand.stdout
+    assert "quickstart.yaml:11:17: data.clip_seconds: clips of 3 s" in by_hand.stderr
     assert not (tmp_path / "results").exists()
     shown = CliRunner().invoke(main, [str(AUTO), "--data", str(data), "--print-config", *storage])
     assert loads(shown.stdout).template.data.clip_seconds == 1.0

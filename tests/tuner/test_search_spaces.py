@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.tuner.test_samplers import row
 from tuner.config import Experiment, Space, load, loads
 from tuner.config.__main__ import settings_page, space_schema
 from tuner.config.ranges import Range
+from tuner.ledger.trial_rows import TrialRow
+from tuner.trials.samplers import propose
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -65,6 +68,37 @@ def test_its_resolved_text_loads_as_an_equal_space(file):
 def test_its_header_names_the_command(file):
     commands = [line[1:].strip() for line in header(file) if "python -m tuner.run" in line]
     assert commands[0] == f"python -m tuner.run search_spaces/{file.name} [--data DIR]"
+
+
+GIVEN = {
+    "all": {"cnn", "resnet18", "densenet121", "efficientnet_b0", "forest"},
+    "cnn": {"cnn"}, "edm_resnet": {"resnet18"}, "mel_resnet_ensemble": {"resnet18"},
+    "pretrained": {"linear", "mlp", "musicnn", "cnn"}, "quickstart": {"cnn"},
+    "resnet": {"cnn", "resnet18"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_begins_with_a_good_configuration_of_each_family_of_which_one_is_known(file):
+    space = load(file)
+    begun: list[TrialRow] = []
+    for given in space.start:
+        proposal = propose(space, begun)
+        assert proposal is not None
+        begun.append(row(proposal, 0.5))
+        params = proposal.params
+        others = {name for name in given if name not in params}
+        assert {name: params[name] for name in given.keys() - others} == {
+            name: given[name] for name in given.keys() - others
+        }
+        # What it lacks are defaults of alternatives that it did not choose.
+        assert not {name for name in others if name.startswith(f"model.{params.get('model')}.")}
+        assert others <= set(space.defaults)
+    if file.stem != "auto":  # whose families depend on the data
+        assert {one.model for one in begun} == GIVEN.get(file.stem, set())
+    if file.stem in GIVEN:
+        said = file.read_text()
+        assert "docs/benchmarks.md" in said or "docs/decisions.md" in said, "where it comes from"
 
 
 def header(file: Path) -> list[str]:

@@ -203,6 +203,8 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
     if search.start:
         num_first = min(len(search.start), search.trials)
         yield f"             the first {num_first} are those of search.start"
+    elif space.start:
+        yield "             the first has the default of each range that names one"
     if search.patience is not None:
         yield f"             ends once {search.patience} in a row bring nothing clearly better"
     num_folds = template.data.num_folds
