@@ -24,7 +24,7 @@ def arguments_of(node: yaml.Node | None) -> list[yaml.Node]:
     """Return the bounds or options of a range; nothing if the node is no range."""
     for kind, arguments in node.value if isinstance(node, yaml.MappingNode) else ():
         if kind.value in KINDS and isinstance(arguments, yaml.SequenceNode):
-            return arguments.value
+            return list(arguments.value)
     return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,16 +76,17 @@ def _ask(
     alternative.
     """
     rng = np.random.default_rng((space.template.search.seed, ordinal))
-    for number in range(MOST_ASKED + MOST_DRAWN):
-        if number < MOST_ASKED:
-            if first:
-                study.enqueue_trial(dict(first))
-            sample = space.sample(partial(_suggest, study.ask()))
-        else:
-            sample = space.sample(lambda _, leaf: leaf.sample(rng))
-        if all(row.params != sample.params for row in trials):
-            break
-    return sample
+
+    def ask() -> Sample:
+        if first:
+            study.enqueue_trial(dict(first))
+        return space.sample(partial(_suggest, study.ask()))
+
+    asked = ask()
+    more = (ask() for _ in range(MOST_ASKED - 1))
+    drawn = (space.sample(lambda _, leaf: leaf.sample(rng)) for _ in range(MOST_DRAWN))
+    tried = [row.params for row in trials]
+    return next((one for one in chain([asked], more, drawn) if one.params not in tried), asked)
 
 
 def _first(space: Space, trials: Trials, ordinal: int, earlier: Earlier) -> dict[str, Any]:

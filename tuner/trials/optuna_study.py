@@ -185,8 +185,9 @@ class _Study:
 
     def __init__(self, space: Space, sampler: optuna.samplers.BaseSampler, mode: str = "max"):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        direction = "maximize" if mode == "max" else "minimize"
-        self.study = optuna.create_study(direction=direction, sampler=sampler)
+        self.study = optuna.create_study(
+            direction="maximize" if mode == "max" else "minimize", sampler=sampler
+        )
         self._ranges = space.ranges
         self._distributions = {name: distribution(leaf) for name, leaf in self._ranges.items()}
 
