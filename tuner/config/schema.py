@@ -98,6 +98,12 @@ class Confirm(Block):
 
     top: int = Field(2, ge=1, le=1000, description="Number of best trials to train again.")
     seeds: int = Field(3, ge=1, le=1000, description="Number of random seeds for each of them.")
+    default: bool = Field(
+        True,
+        description="Train the default configuration (the first of search.start, else the middle "
+        "of each range) with the same seeds, to say what tuning bought. Left out first if it does "
+        "not fit the budget.",
+    )
     refit: bool = Field(
         False,
         description="Train the winner once more before the test, on training and validation "

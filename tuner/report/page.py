@@ -69,7 +69,7 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         time=time_in_words(summary.seconds),
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
         doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
-        gain=facts.bought(summary),
+        gain=course.gain_in_words(summary),
         importances=importances,
         sliced={f"slice_{number}": name for number, name in enumerate(names, start=1)},
         mistakes=facts.heard(summary, folder),
