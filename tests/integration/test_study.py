@@ -44,6 +44,7 @@ train: {epochs: 6, batch_size: 8}
 search: {algorithm: tpe, trials: 3, seed: 1, budget: 30m}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 confirm: {top: 2, seeds: 1, refit: true}
+registry: {model: small}
 resources: {cpus_per_worker: 2}  # all of the cluster: one trial at a time
 """
 DECIDED = ("trial", "epoch", "trial_end", "searched", "confirmed", "calibrated", "test")

@@ -116,6 +116,17 @@ class Confirm(Block):
     )
 
 
+class Registry(Block):
+    """Registration of the model."""
+
+    model: str | None = Field(
+        None,
+        pattern=f"^{SLUG}$",
+        description="Name of the registered model, whose champion a better version replaces; "
+        "null: that of the data set.",
+    )
+
+
 class Resources(Block):
     """Resources of one trial."""
 
@@ -144,6 +155,7 @@ class Experiment(Block):
     search: Search = Field(Search(), description="Search algorithm.")
     scheduler: Scheduler = Field(Scheduler(), description="Early stopping.")
     confirm: Confirm = Field(Confirm(), description="Confirmation.")
+    registry: Registry = Field(Registry(), description="Registered model.")
     resources: Resources = Field(Resources(), description="Workers, CPUs and GPUs of a trial.")
 
     @property
