@@ -223,7 +223,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert (found["study"], found["experiment"]) == ("small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
     keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds "
-    keys += "choices"
+    keys += "choices noise"
     assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}

@@ -116,6 +116,13 @@ class Confirmation:
         return next(((one["trial_id"], one["mean"]) for one in others), None)
 
     @property
+    def confirmed(self) -> list[dict[str, Any]]:
+        """All configurations that were trained with new seeds, the default one among them."""
+        known = {one["trial_id"] for one in self.top}
+        others = [self.default] if self.default and self.default["trial_id"] not in known else []
+        return [*self.top, *others]
+
+    @property
     def default_won(self) -> bool:
         """True if the default configuration is the winner."""
         return self.default is not None and self.default["trial_id"] == self.trial_id

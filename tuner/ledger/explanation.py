@@ -56,6 +56,8 @@ class Explanation:
         val_confusion: Validation tracks by true and predicted class; None if unknown.
         comparison: The winner beside the default configuration on the test tracks, or the tested
             model beside the first one; None without a difference.
+        apart: Of trials whose predictions were kept, whether they are worse than the best one on
+            the same validation tracks, by more than noise.
         mistakes: Test tracks to listen to, those of the most confused classes first.
         num_mistakes: Number of all test tracks that the model gets wrong.
         problems: Why a part is missing.
@@ -67,6 +69,7 @@ class Explanation:
     reasons: Mapping[str, Mapping[str, Any]]
     val_confusion: list[list[int]] | None
     comparison: Comparison | None
+    apart: Mapping[str, bool]
     mistakes: tuple[Mistake, ...]
     num_mistakes: int
     problems: tuple[str, ...]
@@ -83,6 +86,7 @@ class Explanation:
             reasons=kept["reasons"] or {},
             val_confusion=kept["val_confusion"],
             comparison=Comparison(**comparison) if comparison else None,
+            apart=kept["apart"] or {},
             mistakes=tuple(Mistake(**one) for one in kept["mistakes"] or ()),
             num_mistakes=kept["num_mistakes"] or 0,
             problems=tuple(kept["problems"] or ()),

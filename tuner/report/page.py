@@ -14,6 +14,7 @@ from pipelines.build.console import duration
 from tuner.errors import decorating
 from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
+from tuner.ledger.noise import like_the_best, noise
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trial_rows import num_folds
 from tuner.ledger.trust import clips_in_words, leak_in_words
@@ -75,6 +76,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
         board=leaderboard(summary),
+        noise=noise(summary),
+        like_the_best=like_the_best(summary),
         num_folds=num_folds(summary.config),
         clips_in_words=clips_in_words,
         votes=VOTES,

@@ -13,6 +13,7 @@ from pipelines.plain_text import first_few
 from tuner.ledger import course
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
+from tuner.ledger.noise import like_the_best_in_words, noise
 from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
             yield "fusion", confirm.fusion.verdict
         if confirm.refit:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
+    told = [str(noise(summary) or ""), like_the_best_in_words(summary)]
+    if any(told):
+        yield "noise", "; ".join(filter(None, told))
     if summary.test:
         yield "test", scores_in_words(summary.test.metrics)
     if told := baselines_in_words(summary.baselines):

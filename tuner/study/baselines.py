@@ -12,6 +12,8 @@ from pipelines.errors import UserError
 from pipelines.storage import cache_folder
 from tuner.errors import StudyError
 from tuner.ledger.baselines import Baseline, baselines_in_words
+from tuner.ledger.noise import noise
+from tuner.ledger.summary import summarise
 from tuner.study.mixing import match_tracks
 from tuner.training import metrics, uncertainty
 from tuner.training.arrays import Arrays, open_arrays
@@ -52,6 +54,8 @@ def score_baselines(study: Context) -> None:
     num_tracks = max((one.val["tracks"] for one in rows if one.val), default=None)
     study.record("baselines", val_tracks=num_tracks, rows=[one.to_json() for one in rows])
     study.terminal.say(f"baselines: {baselines_in_words(rows)}")
+    if found := noise(summarise(list(study.ledger.records()))):
+        study.terminal.say(f"noise floor: {found}")
 
 
 def compare_on_test(study: Context, found: Predictions, *, is_refit: bool) -> None:

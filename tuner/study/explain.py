@@ -11,21 +11,22 @@ from pipelines.store import read_manifest
 from tuner.ledger import candidates
 from tuner.ledger.comparison import Comparison
 from tuner.ledger.course import first_whole
+from tuner.ledger.noise import whole_trials
 from tuner.ledger.summary import summarise
 from tuner.study import mixing
 from tuner.study.calibrate import temperature
 from tuner.study.final import FinalModel, chosen, final_model
 from tuner.study.fuse import predict
 from tuner.study.mistakes import Listening, listen
-from tuner.study.paired import compare
+from tuner.study.paired import compare, lead
 from tuner.training import metrics, uncertainty
+from tuner.trials.predictions import Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tuner.ledger.confirmation import Confirmation
     from tuner.study.context import Context
-    from tuner.trials.predictions import Predictions
 
 PACKAGES = ("audio-tuner", "torch", "torchaudio", "ray", "mlflow", "scikit-learn", "optuna")
 
@@ -40,7 +41,7 @@ def explain(study: Context) -> None:
     study.terminal.status("listening to the mistakes")
     parts: dict[str, Callable[[Context], dict[str, Any]]] = {
         "versions": _versions, "feature set": _data, "classes on validation": _validation,
-        "what tuning bought": _comparison,
+        "what tuning bought": _comparison, "trials told apart": _told_apart,
         "mistakes": _mistakes,
     }  # fmt: skip
     fields: dict[str, Any] = {}
@@ -116,6 +117,18 @@ def _comparison(study: Context) -> dict[str, Any]:
     ]
     found = Comparison(first.trial_id, split, first_f1, tested_f1, ends, len(both.truth))
     return {"comparison": found._asdict()}
+
+
+def _told_apart(study: Context) -> dict[str, Any]:
+    """Compare the best trial with others whose predictions of the validation tracks were kept."""
+    first, *others = whole_trials(summarise(list(study.ledger.records())))
+    folder, apart = study.paths.folder, {}
+    best = Predictions.read(folder, first.trial_id, "val")
+    for row in others if best else ():
+        other = Predictions.read(folder, row.trial_id, "val")
+        if best and other:
+            apart[row.trial_id] = lead(study, [other], [best]).ci95[0] > 0
+    return {"apart": apart}
 
 
 def _over_default(study: Context, confirm: Confirmation) -> dict[str, Any]:

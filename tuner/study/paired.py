@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tuner.ledger.candidates import Candidate
     from tuner.study.context import Context
+    from tuner.trials.predictions import Predictions
 
 # Intervals over tracks exist for metrics that count tracks: by the soft vote, by the hard one.
 TRACK_METRICS = {f"val_{name}": score for name, score in metrics.SCORES.items()}
@@ -55,8 +56,6 @@ def compare(
 ) -> Comparison | None:
     """Compare two configurations over the seeds that both were trained with.
 
-    The study's metric decides if it counts tracks, else macro F1.
-
     Args:
         study: The study.
         other: What was not chosen.
@@ -74,21 +73,36 @@ def compare(
     pairs = [(known[run.seed], run) for run in runs if run.seed in known]
     if not pairs:
         return None
-    by_metric: dict[str, Callable[[NDArray[np.int64]], float]] = TRACK_METRICS | HARD_METRICS
-    name = study.metric if study.metric in by_metric else "val_f1_macro"
-    score, s = by_metric[name], len(pairs)
     found = study.predictions(
         [run for column in zip(*pairs, strict=True) for run in column], split
     )
+    half = len(pairs)
+    measured = lead(study, found[:half], found[half:])
+    return measured._replace(first=other.trial_id, split=split, of=of, seeds=half)
+
+
+def lead(study: Context, before: list[Predictions], after: list[Predictions]) -> Comparison:
+    """Return how far some predictions are above others, one by one, on the tracks that all know.
+
+    Args:
+        study: The study; its metric decides if it counts tracks, else macro F1.
+        before: Predictions of one split, such as those of a configuration with ``s`` seeds.
+        after: As many others.
+
+    Raises:
+        StudyError: They have no track in common.
+    """
+    by_metric: dict[str, Callable[[NDArray[np.int64]], float]] = TRACK_METRICS | HARD_METRICS
+    name = study.metric if study.metric in by_metric else "val_f1_macro"
+    score, s, found = by_metric[name], len(before), [*before, *after]
     votes = [one.hard if name in HARD_METRICS else one.probabilities for one in found]
     both = match_tracks([one.track_ids for one in found], [one.truth for one in found], votes)
     predicted, k = both.probabilities.argmax(2), len(study.labels())
-    before, after = (
+    means = [
         float(np.mean([score(metrics.confusion(both.truth, one, k)) for one in half]))
         for half in (predicted[:s], predicted[s:])
-    )
+    ]
     ends = uncertainty.paired_interval(both.truth, predicted[:s], predicted[s:], score, k)
     return Comparison(
-        other.trial_id, split, before, after, ends, len(both.truth), of,
-        name.removeprefix("val_"), s,
-    )  # fmt: skip
+        "", "val", means[0], means[1], ends, len(both.truth), metric=name.removeprefix("val_")
+    )

@@ -90,10 +90,8 @@ class Projection:
                 failed = f"**Failed**: {for_markdown(reason)}\n\n" if reason else ""
                 self.parent.tag("mlflow.note.content", failed + note(summary))
                 if kind == "study_end":
-                    counts = {f"trials_{name}": value for name, value in summary.counts.items()}
-                    spent = {"spent_seconds": summary.seconds["total"]}  # without pauses
                     step = sum(one["kind"] == "study_end" for one in self._records) - 1
-                    self.parent.measure(counts | spent, record["time_ms"], step)
+                    self.parent.measure(shown.totals(summary), record["time_ms"], step)
                 self._can_note = True
 
     def _study(self, record: Record) -> Run:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.plain_text import for_cell
 from tuner.ledger.leaky_twin import LEAKY
+from tuner.ledger.noise import measured
 from tuner.ledger.trial_rows import REFIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tuner.ledger.journal import Record
+    from tuner.ledger.summary import Summary
     from tuner.tracking.datasets import Data
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -152,6 +154,12 @@ def compared(record: Record) -> dict[str, Any]:
             name = f"{one['split']}_gain_over_{one.get('of', 'first')}"
             found |= {name: one["after"] - one["before"], **flat(name, {"ci95": one["ci95"]})}
     return found
+
+
+def totals(summary: Summary) -> dict[str, Any]:
+    """Return a study's trials by how they ended, its noise floor, and its time without pauses."""
+    counts = {f"trials_{name}": value for name, value in summary.counts.items()}
+    return {**counts, **measured(summary), "spent_seconds": summary.seconds["total"]}
 
 
 def tested(scores: dict[str, Any]) -> dict[str, Any]:
