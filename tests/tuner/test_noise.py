@@ -21,7 +21,7 @@ from tuner.tracking.projection import Projection
 
 
 def searched(values: list[float], tracks: int = 60, **config: Any) -> Script:
-    """A search after its baselines, ridge at 0.61 with an interval of 0.2, that is not confirmed."""
+    """A search after its baselines, ridge at 0.61 with an interval of 0.2."""
     script = Script()
     script.study()
     script.records[0]["config"]["search"].update({"trials": 8, **config})

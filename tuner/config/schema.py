@@ -61,6 +61,11 @@ class Search(Block):
         description="Configurations to try first, as values of ranges by the names that trials "
         "show: `{model: cnn, optim.lr: 0.001}`; the others are drawn.",
     )
+    reshuffle: bool = Field(
+        False,
+        description="Each trial of the search draws validation tracks of its own among those of "
+        "train and val, by group; the confirmation keeps the split of the data.",
+    )
     patience: int | None = Field(
         None,
         ge=1,

@@ -14,6 +14,7 @@ from tuner.ledger import course
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
 from tuner.ledger.noise import like_the_best_in_words, noise
+from tuner.ledger.trial_rows import is_reshuffled
 from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
         # The default configuration may have won without a trial in the search.
         best = winner if winner.stage == "search" else next(iter(summary.ranked), winner)
         f1 = best.best["metrics"]["val_f1_macro"] if best.best else math.nan
-        of = f"best of {len(summary.trials)} trials, optimistic"
+        own = ", each on validation tracks of its own" if is_reshuffled(summary.config) else ""
+        of = f"best of {len(summary.trials)} trials{own}, optimistic"
         yield "search", f"best validation macro F1 {f1:.3f} ({of})"
     if confirm := summary.confirm:
         ends = f" ({interval_in_words(confirm.ci95)})" if confirm.ci95 else ""

@@ -122,6 +122,8 @@ def _comparison(study: Context) -> dict[str, Any]:
 def _told_apart(study: Context) -> dict[str, Any]:
     """Compare the best trial with others whose predictions of the validation tracks were kept."""
     first, *others = whole_trials(summarise(list(study.ledger.records())))
+    if study.space.template.search.reshuffle:  # each has tracks of its own
+        return {}
     folder, apart = study.paths.folder, {}
     best = Predictions.read(folder, first.trial_id, "val")
     for row in others if best else ():

@@ -55,6 +55,8 @@ def confirmed_runs(study: Context) -> list[TrialRow]:
 def to_be_fused(study: Context) -> list[TrialRow]:
     """Return the confirmed runs, the winner first, and the best trial of each other family."""
     rows = confirmed_runs(study)
+    if study.space.template.search.reshuffle:  # other trials have learned from validation tracks
+        return rows
     for row in selection.leaderboard(study.rows().values(), study.ranking):
         # A trial that was stopped after some folds cannot predict the tracks of the others.
         if not row.is_partial and row.model not in {one.model for one in rows}:

@@ -175,21 +175,25 @@ def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
 
 
 def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> list[TrialRow]:
-    """Return the best trials of other models that were stopped before their last fold.
+    """Return the best trials of other models that cannot be fused as they are.
 
-    They predict too few tracks to be fused as they are. Those that are behind by more than two
-    standard errors would hardly be given a weight.
+    They were stopped before their last fold, and predict too few tracks, or validated on tracks of
+    their own. Those that are behind by more than two standard errors would hardly be given a
+    weight.
     """
     best = {row.model: row for row in reversed(ranked)}
     models = {row.model for row in top}
     others = [row for model, row in best.items() if model not in models]
-    highest, folds = top[0].reached(study.metric), study.space.template.data.num_folds
+    highest, template = top[0].reached(study.metric), study.space.template
+    folds = template.data.num_folds
     return [
         row
         for row in others
-        if row.is_partial
+        if (row.is_partial or template.search.reshuffle)
         and row.reached(study.metric)
-        >= study.ranking.bar(highest, len(row.history) / folds, TWO_STANDARD_ERRORS)
+        >= study.ranking.bar(
+            highest, len(row.history) / folds if folds else 1.0, TWO_STANDARD_ERRORS
+        )
     ]
 
 
@@ -239,7 +243,8 @@ def _fitting(
             f"the search has left {duration(left)} of its budget of {search.budget}"
         )
 
-    found = [(row, excess([row], "its run over all folds")) for row in others]
+    run = "its run over all folds" if study.space.template.data.num_folds else "its run"
+    found = [(row, excess([row], run)) for row in others]
     not_default = ""
     if default and default.trial_id not in {row.trial_id for row in top}:
         not_default = excess([default] * seeds, "its runs")
