@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_every_draw_moves_whole_groups_and_passes_the_audit() -> None:
     groups = {one["track_id"]: one["group"] for one in tracks}
     for val in draws:
         assert len(val) == 24  # 4 of 16 groups of each class, of two tracks
-        splits = {
+        splits: dict[str, Any] = {
             one["track_id"]: "test" if one["split"] == "test" else
             "val" if one["track_id"] in val else "train"
             for one in tracks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +10,11 @@ from tuner.ledger.selection import ONE_STANDARD_ERROR
 from tuner.training import uncertainty
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tuner.ledger.baselines import Baseline
+    from tuner.ledger.confirmation import Confirmation
+    from tuner.ledger.selection import Ranking
     from tuner.ledger.summary import Summary
     from tuner.ledger.trial_rows import TrialRow
 
@@ -47,7 +52,7 @@ class Noise(NamedTuple):
         if self.trials < 2:
             return 0.0
         place = (self.trials - 0.375) / (self.trials + 0.25)
-        one = (self.over_tracks**2 + (self.over_seeds or 0.0) ** 2) ** 0.5
+        one = math.hypot(self.over_tracks, self.over_seeds or 0.0)
         return statistics.NormalDist().inv_cdf(place) * one
 
     def __str__(self) -> str:
@@ -63,14 +68,33 @@ class Noise(NamedTuple):
 
 
 def noise(study: Summary) -> Noise | None:
-    """Estimate the noise floor; None for a loss, and without a number of validation tracks."""
-    tracks, metric = study.ranking.num_tracks, study.metric
-    known = [one for one in study.baselines if one.val]
-    if not (tracks and study.maximise and (study.confirm or known)):
+    """Estimate the noise floor of a study; see `estimate`."""
+    asked = 0 if study.confirm else study.config["search"].get("trials", 0)
+    trials = asked or len(study.ranked)
+    return estimate(study.ranking, trials, study.baselines, study.confirm)
+
+
+def estimate(
+    ranking: Ranking,
+    trials: int,
+    baselines: Sequence[Baseline],
+    confirm: Confirmation | None = None,
+) -> Noise | None:
+    """Estimate the noise floor; None for a loss, and without a number of validation tracks.
+
+    Args:
+        ranking: Order of the trials.
+        trials: Number of trials that the search has, or may have.
+        baselines: Baselines, the best of which counts before the confirmation.
+        confirm: The confirmation, if there has been one.
+    """
+    tracks, metric = ranking.num_tracks, ranking.metric
+    known = [one for one in baselines if one.val]
+    if not (tracks and ranking.maximise and (confirm or known)):
         return None
     ends: list[float] | None
-    if study.confirm:
-        score, ends = study.confirm.mean, study.confirm.ci95
+    if confirm:
+        score, ends = confirm.mean, confirm.ci95
     else:
         score, ends = max((_on_validation(one, metric) for one in known), key=lambda one: one[0])
     if ends is None:
@@ -78,11 +102,10 @@ def noise(study: Summary) -> Noise | None:
         error = (high - low) / 2
     else:
         error = (ends[1] - ends[0]) / IN_95
-    confirmed = study.confirm.confirmed if study.confirm else []
+    confirmed = confirm.confirmed if confirm else []
     spreads = [statistics.variance(one["values"]) for one in confirmed if len(one["values"]) > 1]
     over_seeds = statistics.mean(spreads) ** 0.5 if spreads else None
-    asked = 0 if study.confirm else study.config["search"].get("trials", 0)
-    return Noise(metric, tracks, score, error, over_seeds, asked or len(study.ranked))
+    return Noise(metric, tracks, score, error, over_seeds, trials)
 
 
 def _on_validation(one: Baseline, metric: str) -> tuple[float, list[float] | None]:
@@ -103,9 +126,9 @@ def like_the_best(study: Summary) -> dict[str, str]:
     ``interval``, if a trial's score is in the exact 95 % interval of the best one's. A loss has no
     such interval.
     """
-    first, *others = whole_trials(study) or [None]
-    if first is None or not study.ranking.num_tracks or not study.maximise:
+    if not (whole := whole_trials(study)) or not study.ranking.num_tracks or not study.maximise:
         return {}
+    first, *others = whole
     bar = study.ranking.bar(study.value(first), level=LEVEL)
     apart = study.explanation.apart
     judged = {

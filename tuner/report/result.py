@@ -114,9 +114,10 @@ def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
             yield "fusion", confirm.fusion.verdict
         if confirm.refit:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
-    told = [str(noise(summary) or ""), like_the_best_in_words(summary)]
-    if any(told):
-        yield "noise", "; ".join(filter(None, told))
+    if floor := "; ".join(
+        filter(None, [str(noise(summary) or ""), like_the_best_in_words(summary)])
+    ):
+        yield "noise", floor
     if summary.test:
         yield "test", scores_in_words(summary.test.metrics)
     if told := baselines_in_words(summary.baselines):
