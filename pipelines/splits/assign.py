@@ -86,7 +86,7 @@ def fold_numbers(
     folds = np.array([{"val": 0, "train": 1, "test": -1}[split] for split in splits])
     learns = [i for i, split in enumerate(splits) if split == "train"]
     shares = [1 / (num_folds - 1)] * (num_folds - 1)
-    of_learns = _spread([labels[i] for i in learns], [groups[i] for i in learns], shares, seed)
+    of_learns = spread([labels[i] for i in learns], [groups[i] for i in learns], shares, seed)
     folds[learns] += of_learns
     return folds
 
@@ -236,11 +236,11 @@ def _arranged(
 ) -> dict[str, Split]:
     """Assign whole groups to splits with the given shares; returns track_id -> split."""
     labels, names = [t.label for t in tracks], [groups[t.track_id] for t in tracks]
-    numbers = _spread(labels, names, shares, seed)
+    numbers = spread(labels, names, shares, seed)
     return {t.track_id: splits[number] for t, number in zip(tracks, numbers.tolist(), strict=True)}
 
 
-def _spread(
+def spread(
     labels: Sequence[str], groups: Sequence[str], shares: Sequence[float], seed: int
 ) -> NDArray[np.int64]:
     """Return the number of a part for each track: whole groups, parts with the given shares."""

@@ -28,6 +28,7 @@ train: {{epochs: 6, batch_size: 8}}
 search: {{algorithm: tpe, trials: 6, seed: 1}}
 scheduler: {{name: asha, grace_epochs: 1, reduction_factor: 2}}
 confirm: {{top: 2, seeds: 1}}
+registry: {{model: small}}
 resources: {{cpus_per_worker: {os.cpu_count()}}}
 """
 LIMIT_SECONDS = 240.0

@@ -23,7 +23,10 @@ JOB = "study"
 RATE = 22050  # that of the space file
 # README: ray job submit --address ADDRESS --working-dir . -- python -m tuner.run SPACE
 STUDY = ["python", "-m", "tuner.run", "search_spaces/quickstart.yaml"]
-TINY = ["train.epochs=1", "scheduler.grace_epochs=1", "confirm.top=1", "confirm.seeds=1"]
+TINY = [
+    "train.epochs=1", "scheduler.grace_epochs=1", "confirm.top=1", "confirm.seeds=1",
+    "confirm.default=false",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

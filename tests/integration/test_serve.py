@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tracker.record(record)
     run = tracker.run_id("t0")
     tracker.close()
-    register(tracker.uri, run, folder / "model", "quickstart", FACTS)
+    register(tracker.uri, run, folder / "model", "demo", FACTS)
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     return folder
 

@@ -27,7 +27,8 @@ model: {name: cnn, blocks: 2, channels: 8}
 optim: {lr: {log_uniform: [1e-3, 1e-2]}}
 train: {epochs: 4, batch_size: 8}
 search: {algorithm: random, trials: 2, seed: 1}
-confirm: {top: 1, seeds: 1}
+confirm: {top: 1, seeds: 1, default: false}
+registry: {model: small}
 """
 LONG = ["--set", "train.epochs=400", "--set", "scheduler.name=none"]
 

@@ -28,6 +28,7 @@ NUM_TRACKS = 30
 LABELS = 5
 SHORT = (
     "train.epochs=2", "scheduler.grace_epochs=1", "confirm.top=2", "confirm.seeds=1",
+    "confirm.default=false",
     "search.budget=null",
     "data.hop_seconds=null", "data.clips_per_track=1",
 )  # fmt: skip
@@ -94,6 +95,7 @@ def test_it_runs_to_a_registered_model_that_answers(
         _python(
             "tuner.run", str(file), "--data", str(demo), "--storage", str(storage),
             "--address", local_ray.address, "--trials", "2", "--json", *settings,
+            "--set", f"registry.model={file.stem}",
         )
     )  # fmt: skip
     assert found["status"] == "completed"

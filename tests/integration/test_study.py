@@ -44,6 +44,7 @@ train: {epochs: 6, batch_size: 8}
 search: {algorithm: tpe, trials: 3, seed: 1, budget: 30m}
 scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 confirm: {top: 2, seeds: 1, refit: true}
+registry: {model: small}
 resources: {cpus_per_worker: 2}  # all of the cluster: one trial at a time
 """
 DECIDED = ("trial", "epoch", "trial_end", "searched", "confirmed", "calibrated", "test")
@@ -222,7 +223,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert (found["study"], found["experiment"]) == ("small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
     keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds "
-    keys += "choices"
+    keys += "choices noise"
     assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
@@ -233,7 +234,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
         "quarantined": 0,
     }
     assert sum(found["features"][0]["clips"].values()) == 72
-    assert found["trials"]["total"] == 3 + 2 * 1
+    assert found["trials"]["total"] == 3 + 2 * 1 + 1  # the default configuration
     assert sum(found["trials"][k] for k in ("completed", "stopped_early", "failed")) == 5
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
@@ -244,7 +245,9 @@ def test_the_json_has_the_promised_keys(study) -> None:
         assert row["test"]["tracks"] == found["test"]["tracks"]
         assert row["winner"] == found["test"]["f1_macro"]
     assert "speech are not on this machine" in found["baselines"][2]["left_out"]
-    assert set(found["confirm"]) == {"top", "seeds", "mean", "ci95", "refit", "fusion"}
+    assert set(found["confirm"]) == {
+        "top", "seeds", "mean", "ci95", "refit", "fusion", "default", "paired",
+    }  # fmt: skip
     assert found["confirm"]["refit"] is True
     test = "f1_macro accuracy ci95 tracks clip_f1_macro"
     test += " accuracy_ci95 balanced_accuracy precision_macro recall_macro log_loss"
@@ -338,7 +341,7 @@ def test_mlflow_shows_one_parent_and_a_child_for_each_trial(study) -> None:
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     stages = Counter(run.data.tags["stage"] for run in children)
-    assert stages == {"search": 3, "confirm": 2, "final": len(finals(cut)), "leaky": 1}
+    assert stages == {"search": 3, "confirm": 3, "final": len(finals(cut)), "leaky": 1}
     assert {run.info.status for run in runs} == {"FINISHED"}
     client = MlflowClient(found["tracking_uri"])
     best = next(run for run in children if run.info.run_id == found["best"]["run_id"])

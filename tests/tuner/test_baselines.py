@@ -231,7 +231,8 @@ def test_validation_scores_are_recorded_once_and_before_the_test(
     assert ridge["val"]["accuracy"] > 0.8  # tones at octaves from each other
     assert [row["test"] for row in record["rows"]] == [None] * 3
     assert (embedding["val"], embedding["left_out"]) == (None, "no weights")
-    assert study.silent.said[-1].endswith("ridge on a frozen embedding is left out: no weights")
+    assert study.silent.said[-2].endswith("ridge on a frozen embedding is left out: no weights")
+    assert f"on {len(val)} validation tracks has a standard error of" in study.silent.said[-1]
     assert study.ranking.num_tracks == len(val)
 
 

@@ -69,7 +69,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert "test        macro F1" in shown
     assert "\x1b" not in shown  # plain lines, no movements of a cursor
-    for line in ("search   1/4", "confirm  1/1", "registered: notebook version 1"):
+    for line in ("search   1/4", "confirm  1/1", "registered: demo version 1"):
         assert line in shown
     assert "house" in shown
     assert (tmp_path / "results/studies/notebook/report.html").is_file()

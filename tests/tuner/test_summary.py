@@ -41,7 +41,7 @@ def test_the_confirmed_configuration_is_the_winner() -> None:
     assert found["best"]["trial_id"] == "t0"
     assert found["confirm"] == {
         "top": [], "seeds": 2, "mean": 0.45, "ci95": [0.4, 0.5], "refit": False,
-        "fusion": None,
+        "fusion": None, "default": None, "paired": [],
     }  # fmt: skip
 
 

@@ -35,8 +35,10 @@ _ALSO_NUMBERS = {
     ("optim", "lr"): "a number such as 1e-3",
     ("train", "eval_crops"): "a number such as 5, or null",
 }
+_SLUG = "must be 1 to 64 letters, digits, -, _ or ., the first a letter or digit"
 _PATTERNS = {
-    ("name",): "must be 1 to 64 letters, digits, -, _ or ., the first a letter or digit",
+    ("name",): _SLUG,
+    ("registry", "model"): _SLUG,
     ("search", "budget"): "must be a duration such as 90s, 30m or 2h",
     ("search", "plug"): "must be written as module:name, such as my_samplers:Mine",
 }

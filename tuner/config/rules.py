@@ -159,6 +159,22 @@ def _plug(e: Experiment) -> str | None:
     return f"has no effect with {e.search.algorithm}; write algorithm: plug, or remove it"
 
 
+def _reshuffle(e: Experiment) -> str | None:
+    if not e.search.reshuffle:
+        return None
+    instead = (
+        "write search: {reshuffle: false}, or data: {split: {train: 0.7, val: 0.15, test: 0.15}}"
+    )
+    if e.data.num_folds:
+        return f"reshuffle draws one split for each trial, which folds do not have; {instead}"
+    if isinstance(e.data.split, ColumnSplit):
+        column = e.data.split.column
+        return f"reshuffle draws validation tracks, which the column {column!r} names; {instead}"
+    if e.data.split_spec.unit == "clip":
+        return f"reshuffle moves whole groups, and the data is split clip by clip; {instead}"
+    return None
+
+
 def _fuse_or_refit(e: Experiment) -> str | None:
     if not (e.confirm.fuse and e.confirm.refit) or e.data.num_folds:
         return None
@@ -186,6 +202,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("search.budget",), _some_budget),
     Rule(("search.start", "search.algorithm"), _start_of_grid),
     Rule(("search.plug", "search.algorithm"), _plug),
+    Rule(("search.reshuffle", "data.split"), _reshuffle),
     Rule(("confirm.fuse", "confirm.refit"), _fuse_or_refit),
     Rule(KIND, _takes),
     *TRAINING_RULES,

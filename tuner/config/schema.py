@@ -75,6 +75,11 @@ class Search(Block):
         description="Configurations to try first, as values of ranges by the names that trials "
         "show: `{model: cnn, optim.lr: 0.001}`; the others are drawn.",
     )
+    reshuffle: bool = Field(
+        False,
+        description="Each trial of the search draws validation tracks of its own among those of "
+        "train and val, by group; the confirmation keeps the split of the data.",
+    )
     patience: int | None = Field(
         None,
         ge=1,
@@ -133,6 +138,12 @@ class Confirm(Block):
 
     top: int = Field(2, ge=1, le=1000, description="Number of best trials to train again.")
     seeds: int = Field(3, ge=1, le=1000, description="Number of random seeds for each of them.")
+    default: bool = Field(
+        True,
+        description="Train the default configuration (the first of search.start, else the middle "
+        "of each range) with the same seeds, to say what tuning bought. Left out first if it does "
+        "not fit the budget.",
+    )
     refit: bool = Field(
         False,
         description="Train the winner once more before the test, on training and validation "
@@ -142,6 +153,17 @@ class Confirm(Block):
         False,
         description="Test and register the fusion of the confirmed models and the best of each "
         "family, if it is better than the winner on validation by more than noise.",
+    )
+
+
+class Registry(Block):
+    """Registration of the model."""
+
+    model: str | None = Field(
+        None,
+        pattern=f"^{SLUG}$",
+        description="Name of the registered model, whose champion a better version replaces; "
+        "null: that of the data set.",
     )
 
 
@@ -173,6 +195,7 @@ class Experiment(Block):
     search: Search = Field(Search(), description="Search algorithm.")
     scheduler: Scheduler = Field(Scheduler(), description="Early stopping.")
     confirm: Confirm = Field(Confirm(), description="Confirmation.")
+    registry: Registry = Field(Registry(), description="Registered model.")
     resources: Resources = Field(Resources(), description="Workers, CPUs and GPUs of a trial.")
 
     @property

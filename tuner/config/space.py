@@ -11,7 +11,7 @@ from pipelines.plain_text import redact
 from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
-from tuner.config.start import label_of
+from tuner.config.start import label_of, middle
 from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
 from tuner.config.validate import most_trials, to_experiment
 from tuner.errors import Problem, SpaceError
@@ -143,6 +143,18 @@ class Space:
 
         drawn = self.tree.draw(ask)
         return Sample(drawn.params, to_experiment(drawn))
+
+    def default_sample(self) -> Sample:
+        """Return the configuration that one would take without a search.
+
+        It is the first of ``search.start``; what that leaves out, or all without one, is the
+        middle of its range.
+
+        Raises:
+            ConfigError: The values are impossible together.
+        """
+        given = next(iter(self.start), {})
+        return self.sample(lambda name, leaf: given[name] if name in given else middle(leaf))
 
     def enumerate_grid(self) -> Iterator[Sample]:
         """List every configuration; the last range of the file varies fastest.

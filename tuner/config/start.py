@@ -1,10 +1,12 @@
-"""The configurations that a search tries first: checked against the ranges of the space."""
+"""Configurations that are known before a search: `search.start`, and the middle of each range."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from tuner.config.messages import nearest
+from tuner.config.ranges import Options, Quantized
 from tuner.config.tree import Block, Invalid, Items, Leaf, Tree, open_settings, write
 from tuner.config.yaml_text import write_scalar
 from tuner.errors import SpaceError
@@ -12,12 +14,32 @@ from tuner.errors import SpaceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tuner.config.ranges import Range
+    from tuner.config.yaml_text import Scalar
     from tuner.errors import Problem
 
 
 def label_of(value: Any) -> Any:
     """Return a value as the parameters of a trial have it: a list as ``a + b``."""
     return " + ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def middle(range_: Range) -> Scalar:
+    """Return the value of a range in the default configuration.
+
+    That is the first option, or the number in the middle: the geometric one of a range in the
+    logarithm, the lower one of two steps.
+    """
+    if isinstance(range_, Options):
+        return range_.arguments[0]
+    if isinstance(range_, Quantized):
+        return range_.values()[(range_.num_values - 1) // 2]
+    if range_.log:
+        between = math.exp((math.log(range_.low) + math.log(range_.high)) / 2)
+    else:
+        between = range_.low + (range_.high - range_.low) / 2
+    value = math.floor(between * (1 + 1e-12)) if range_.whole else between  # 8 is exp(log(8))
+    return min(max(value, range_.low), range_.high)  # which can round past its end
 
 
 def check_start(tree: Block) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
+from tuner.ledger.comparison import Comparison
 from tuner.ledger.trial_rows import REFIT
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Confirmation:
         ci95: Interval over validation tracks; None for metrics that do not count tracks.
         refit: True if the tested model is a final fit on training and validation tracks.
         fusion: The decision on a fusion; None unless the space asks for one.
+        default: The default configuration with its values and their mean; None if it was not
+            trained.
+        paired: The winner beside the runner-up and the default configuration, on the same
+            validation tracks and seeds.
     """
 
     trial_id: str
@@ -83,6 +88,8 @@ class Confirmation:
     ci95: list[float] | None
     refit: bool
     fusion: Fusion | None
+    default: dict[str, Any] | None = None
+    paired: tuple[Comparison, ...] = ()
 
     @classmethod
     def of(cls, newest: Mapping[str, Record]) -> Self | None:
@@ -98,6 +105,8 @@ class Confirmation:
             ci95=found.get("ci95"),
             refit=_is_refit(newest.get("test", {})),
             fusion=Fusion.of(newest["fused"]) if "fused" in newest else None,
+            default=found.get("default"),
+            paired=tuple(Comparison(**one) for one in found.get("paired", ())),
         )
 
     @property
@@ -106,7 +115,20 @@ class Confirmation:
         others = (one for one in self.top if one["trial_id"] != self.trial_id)
         return next(((one["trial_id"], one["mean"]) for one in others), None)
 
+    @property
+    def confirmed(self) -> list[dict[str, Any]]:
+        """All configurations that were trained with new seeds, the default one among them."""
+        known = {one["trial_id"] for one in self.top}
+        others = [self.default] if self.default and self.default["trial_id"] not in known else []
+        return [*self.top, *others]
+
+    @property
+    def default_won(self) -> bool:
+        """True if the default configuration is the winner."""
+        return self.default is not None and self.default["trial_id"] == self.trial_id
+
     def to_json(self) -> dict[str, Any]:
         """Return the part of ``tuner.run --json``; `Summary` has the trials themselves."""
-        keys = ("top", "seeds", "mean", "ci95", "refit", "fusion")
-        return {key: value for key, value in asdict(self).items() if key in keys}
+        keys = ("top", "seeds", "mean", "ci95", "refit", "fusion", "default")
+        found = {key: value for key, value in asdict(self).items() if key in keys}
+        return found | {"paired": [one._asdict() for one in self.paired]}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from tuner.ledger.comparison import Comparison
     from tuner.ledger.summary import Summary
     from tuner.ledger.trial_rows import TrialRow
 
@@ -95,59 +96,44 @@ def _is_whole(row: TrialRow) -> bool:
     return row.status is State.COMPLETED and not row.is_partial
 
 
-class Gain(NamedTuple):
-    """What tuning bought: the winner, or what is tested in its place, beside the first trial.
-
-    Attributes:
-        first: The first configuration that ran to its end.
-        before: Its score.
-        after: The score of what was chosen.
-        ci95: 95 % interval of the difference; None if only scores are known.
-        place: Where both were measured, in words.
-        noise: What would be noise, in words.
-        on_test: True if both were measured on the test tracks.
-    """
-
-    first: str
-    before: float
-    after: float
-    ci95: tuple[float, float] | None
-    place: str
-    noise: str
-    on_test: bool = False
-
-    @property
-    def difference(self) -> float:
-        """The score of what was chosen minus that of the first configuration."""
-        return self.after - self.before
-
-    @property
-    def verdict(self) -> str:
-        """What the difference says."""
-        if self.ci95 is None:
-            return self.noise
-        low, high = self.ci95
-        ends = f"95 % interval of the difference {low:+.3f} to {high:+.3f}"
-        if low > 0:
-            return f"{ends}: more than noise"
-        return f"{ends}: {'worse, beyond noise' if high < 0 else 'within noise'}"
-
-
 def first_whole(study: Summary) -> TrialRow | None:
     """Return the first configuration of the search that ran to its end."""
     rows = sorted(study.ranked, key=lambda row: row.ordinal)
     return next((row for row in rows if _is_whole(row)), None)
 
 
-def gain(study: Summary) -> Gain | None:
-    """Return what tuning bought; None if no other trial ran to its end before the winner."""
+def gain(study: Summary) -> Comparison | None:
+    """Return what was chosen beside the default configuration, else the first; None if unknown.
+
+    The test tracks decide before those of validation, on which the winner was chosen.
+    """
+    paired = study.confirm.paired if study.confirm else ()
+    known = [study.explanation.comparison, *(one for one in paired if one.of == "default")]
+    found = [one for one in known if one is not None]
+    return next(iter(sorted(found, key=lambda one: one.of != "default")), None)
+
+
+def gain_in_words(study: Summary) -> tuple[str, str]:
+    """Return what tuning bought: a short figure, and what it means."""
     first, winner = first_whole(study), study.winner
-    if winner is None or first is None or first.trial_id == winner.trial_id:
-        return None
-    if (found := study.explanation.comparison) is not None:
-        on_test = found.split == "test"
-        place = f"macro F1 on the same {found.tracks} {'test' if on_test else 'validation'} tracks"
-        return Gain(found.first, found.before, found.after, found.ci95, place, "", on_test)
+    if winner is None:
+        return "none", "no configuration has ended with a score"
+    if len(study.trials) < 2:
+        return "none", "a single configuration was tried"
+    if study.confirm and study.confirm.default_won:
+        return "none", (
+            f"the default configuration ({study.confirm.trial_id}) is the winner: with new seeds, "
+            "nothing that the search found ranks above it"
+        )
+    if (found := gain(study)) is not None:
+        return f"{found.difference:+.3f}", (
+            f"from {found.before:.3f} with {found.title} ({found.first}) to {found.after:.3f}: "
+            f"{found.place}; {found.verdict}"
+        )
+    if first is None or first.trial_id == winner.trial_id:
+        return "none", (
+            f"the first of {len(study.trials)} configurations that ran to its end is the winner"
+        )
     before = study.value(first)
     after, of = study.value(winner), "in the search, so the winner's is optimistic"
     if study.confirm:
@@ -157,4 +143,7 @@ def gain(study: Summary) -> Gain | None:
     if tracks and study.maximise:
         low, high = uncertainty.exact_interval(after, tracks, ONE_STANDARD_ERROR)
         noise = f"one standard error of a score on {tracks} tracks is {(high - low) / 2:.3f}"
-    return Gain(first.trial_id, before, after, None, f"{study.metric}, {of}", noise)
+    return f"{after - before:+.3f}", (
+        f"from {before:.3f} with the first configuration ({first.trial_id}) to {after:.3f}: "
+        f"{study.metric}, {of}; {noise}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tuner.ledger.trial_rows import is_reshuffled
 from tuner.ledger.trust import leak_in_words
 
 if TYPE_CHECKING:
@@ -111,10 +112,11 @@ def _fall(study: Summary) -> Iterator[str]:
     if study.confirm is None or study.winner is None or study.winner.best is None:
         return
     before, after = study.value(study.winner), study.confirm.mean
+    luck = "seed and the tracks" if is_reshuffled(study.config) else "seed"
     if study.ranking.num_tracks and study.ranking.maximise and after < study.ranking.bar(before):
         yield (
             f"{study.metric} fell from {before:.3f} in the search to {after:.3f} with new seeds, "
-            "by more than one standard error; part of the first score was luck with the seed"
+            f"by more than one standard error; part of the first score was luck with the {luck}"
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from tuner.ledger.comparison import Comparison
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -41,26 +43,6 @@ class Mistake(NamedTuple):
     problem: str = ""
 
 
-class Comparison(NamedTuple):
-    """The tested model and the first configuration on the same tracks.
-
-    Attributes:
-        first: Trial of the first configuration that ran to its end.
-        split: ``test``; ``val`` after a cross-validation, whose trials know no test.
-        before: Macro F1 of the first configuration.
-        after: Macro F1 of the tested model.
-        ci95: 95 % interval of the difference over resamplings of the tracks.
-        tracks: Number of tracks.
-    """
-
-    first: str
-    split: str
-    before: float
-    after: float
-    ci95: tuple[float, float]
-    tracks: int
-
-
 @dataclass(frozen=True)
 class Explanation:
     """What the stage ``explain`` recorded; all of it is empty in ledgers of early versions.
@@ -72,7 +54,10 @@ class Explanation:
         reasons: Files by reason code, ``E_...`` for rejections and ``W_...`` for remarks, as
             ``{"count", "examples"}``.
         val_confusion: Validation tracks by true and predicted class; None if unknown.
-        comparison: The tested model beside the first configuration; None without a difference.
+        comparison: The winner beside the default configuration on the test tracks, or the tested
+            model beside the first one; None without a difference.
+        apart: Of trials whose predictions were kept, whether they are worse than the best one on
+            the same validation tracks, by more than noise.
         mistakes: Test tracks to listen to, those of the most confused classes first.
         num_mistakes: Number of all test tracks that the model gets wrong.
         problems: Why a part is missing.
@@ -84,6 +69,7 @@ class Explanation:
     reasons: Mapping[str, Mapping[str, Any]]
     val_confusion: list[list[int]] | None
     comparison: Comparison | None
+    apart: Mapping[str, bool]
     mistakes: tuple[Mistake, ...]
     num_mistakes: int
     problems: tuple[str, ...]
@@ -100,6 +86,7 @@ class Explanation:
             reasons=kept["reasons"] or {},
             val_confusion=kept["val_confusion"],
             comparison=Comparison(**comparison) if comparison else None,
+            apart=kept["apart"] or {},
             mistakes=tuple(Mistake(**one) for one in kept["mistakes"] or ()),
             num_mistakes=kept["num_mistakes"] or 0,
             problems=tuple(kept["problems"] or ()),

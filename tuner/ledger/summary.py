@@ -249,7 +249,9 @@ def summarise(records: Sequence[Record]) -> Summary:
     trials = [row for row in rows.values() if row.stage == "search"]
     confirm = Confirmation.of(newest)
     ranked = selection.leaderboard(trials, ranking)
-    winner = rows.get(confirm.trial_id) if confirm else next(iter(ranked), None)
+    winner = next(iter(ranked), None)
+    if confirm:  # a default configuration that no trial of the search had is a run of its own
+        winner = rows.get(confirm.trial_id) or rows.get(confirm.run_trial_id)
     fused = newest.get("fused", {})
     members = [rows[one["trial_id"]] for one in fused.get("members", []) if fused["chosen"]]
     sets = newest.get("features", {}).get("features", [])

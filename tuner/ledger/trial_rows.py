@@ -157,6 +157,11 @@ def num_folds(config: Mapping[str, Any]) -> int:
     return split.get("folds") or 0 if isinstance(split, dict) else 0
 
 
+def is_reshuffled(config: Mapping[str, Any]) -> bool:
+    """Return True if each trial of the search validated on tracks of its own."""
+    return bool(config.get("search", {}).get("reshuffle", False))
+
+
 def unit_of(trial_id: str, config: Mapping[str, Any]) -> str:
     """Return the unit of a trial's reports, epoch or fold; a final fit is on all tracks."""
     return "fold" if num_folds(config) and not trial_id.startswith(REFIT) else "epoch"

@@ -16,7 +16,7 @@ FORMS = """
 
     \b
     MODEL is one of
-      models:/NAME@champion   the champion of a study
+      models:/NAME@champion   the champion of a data set
       models:/NAME/3          a version of a registered model
       runs:/ID or ID          an MLflow run
       DIR                     the folder model/ of a study

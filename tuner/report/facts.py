@@ -58,29 +58,13 @@ def score_lines(study: Summary) -> list[ScoreLine]:
         if one.test
     ]
     found = gain(study)
-    if found and found.on_test:
-        others.append(ScoreLine("the first configuration", found.before))
+    if found and found.split == "test":
+        others.append(ScoreLine(found.title, found.before))
     others.append(ScoreLine("random guessing", chance))
     others.sort(key=lambda one: -one.score)
     scores = test.metrics
     tested = ScoreLine(f"the {study.tested}", scores["f1_macro"], scores["ci95"], is_tested=True)
     return [tested, *others]
-
-
-def bought(study: Summary) -> tuple[str, str]:
-    """Return the gain from tuning: a short figure, and what it means."""
-    if study.winner is None:
-        return "none", "no configuration has ended with a score"
-    if len(study.trials) < 2:
-        return "none", "a single configuration was tried"
-    if (found := gain(study)) is None:
-        return "none", (
-            f"the first of {len(study.trials)} configurations that ran to its end is the winner"
-        )
-    return f"{found.difference:+.3f}", (
-        f"from {found.before:.3f} with the first configuration ({found.first}) to "
-        f"{found.after:.3f}: {found.place}; {found.verdict}"
-    )
 
 
 def score_rows(study: Summary) -> list[tuple[str, list[float | None]]]:

@@ -14,8 +14,9 @@ from pipelines.build.console import duration
 from tuner.errors import decorating
 from tuner.ledger import course, importance
 from tuner.ledger.doubts import doubts
+from tuner.ledger.noise import like_the_best, noise
 from tuner.ledger.summary import VOTES
-from tuner.ledger.trial_rows import num_folds
+from tuner.ledger.trial_rows import is_reshuffled, num_folds
 from tuner.ledger.trust import clips_in_words, leak_in_words
 from tuner.report import facts, score_figures, search_figures, training_figures
 from tuner.report.figures import as_svg
@@ -69,12 +70,15 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         time=time_in_words(summary.seconds),
         leak=leak_in_words(summary.leakage) if summary.leakage else "",
         doubts=[*doubts(summary), *filter(None, [facts.weak_classes(summary)])],
-        gain=facts.bought(summary),
+        gain=course.gain_in_words(summary),
         importances=importances,
         sliced={f"slice_{number}": name for number, name in enumerate(names, start=1)},
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
         board=leaderboard(summary),
+        noise=noise(summary),
+        is_reshuffled=is_reshuffled(summary.config),
+        like_the_best=like_the_best(summary),
         num_folds=num_folds(summary.config),
         clips_in_words=clips_in_words,
         votes=VOTES,

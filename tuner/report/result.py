@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.build.console import duration
 from pipelines.plain_text import first_few
+from tuner.ledger import course
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
+from tuner.ledger.noise import like_the_best_in_words, noise
+from tuner.ledger.trial_rows import is_reshuffled
 from tuner.ledger.trust import interval_in_words, leak_in_words, scores_in_words
 
 if TYPE_CHECKING:
@@ -92,19 +96,28 @@ def _skipped(summary: Summary) -> Iterator[tuple[str, str]]:
 def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
     """Describe the winner's scores in the order they were measured."""
     if (winner := summary.winner) and winner.best:
-        f1 = winner.best["metrics"]["val_f1_macro"]
         yield "winner", f"{winner.trial_id}  {one_line(winner.short_params)}"
-        of = f"best of {len(summary.trials)} trials, optimistic"
+        # The default configuration may have won without a trial in the search.
+        best = winner if winner.stage == "search" else next(iter(summary.ranked), winner)
+        f1 = best.best["metrics"]["val_f1_macro"] if best.best else math.nan
+        own = ", each on validation tracks of its own" if is_reshuffled(summary.config) else ""
+        of = f"best of {len(summary.trials)} trials{own}, optimistic"
         yield "search", f"best validation macro F1 {f1:.3f} ({of})"
     if confirm := summary.confirm:
         ends = f" ({interval_in_words(confirm.ci95)})" if confirm.ci95 else ""
         seeds = f"mean of {confirm.seeds} new seeds" if confirm.seeds > 1 else "one new seed"
         metric = "" if summary.metric == "val_f1_macro" else f"{summary.metric} "
         yield "confirmed", f"{metric}{confirm.mean:.3f}{ends}, {seeds}"
+        figure, meaning = course.gain_in_words(summary)
+        yield "tuning", meaning if figure == "none" else f"{figure} {meaning}"
         if confirm.fusion:
             yield "fusion", confirm.fusion.verdict
         if confirm.refit:
             yield "final fit", "the winner, trained once more on train and val; it is tested below"
+    if floor := "; ".join(
+        filter(None, [str(noise(summary) or ""), like_the_best_in_words(summary)])
+    ):
+        yield "noise", floor
     if summary.test:
         yield "test", scores_in_words(summary.test.metrics)
     if told := baselines_in_words(summary.baselines):

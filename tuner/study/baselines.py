@@ -12,6 +12,7 @@ from pipelines.errors import UserError
 from pipelines.storage import cache_folder
 from tuner.errors import StudyError
 from tuner.ledger.baselines import Baseline, baselines_in_words
+from tuner.ledger.noise import estimate
 from tuner.study.mixing import match_tracks
 from tuner.training import metrics, uncertainty
 from tuner.training.arrays import Arrays, open_arrays
@@ -52,6 +53,8 @@ def score_baselines(study: Context) -> None:
     num_tracks = max((one.val["tracks"] for one in rows if one.val), default=None)
     study.record("baselines", val_tracks=num_tracks, rows=[one.to_json() for one in rows])
     study.terminal.say(f"baselines: {baselines_in_words(rows)}")
+    if floor := estimate(study.ranking, study.space.num_trials, rows):
+        study.terminal.say(f"noise floor: {floor}")
 
 
 def compare_on_test(study: Context, found: Predictions, *, is_refit: bool) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tuner.config import Experiment, loads
+from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, UsageError
 from tuner.ledger.journal import first_record
 from tuner.ledger.locate import locked
+from tuner.ledger.model_name import name_of_data
 
 if TYPE_CHECKING:
     from tuner.config import Space
@@ -76,10 +78,17 @@ def begin(space: Space, paths: StudyPaths, ledger: Ledger) -> None:
         "study", study=paths.name, started_ms=ledger.opened_ms,
         source=space.source, settings=space.settings(),
         config=space.template.model_dump(mode="json"), data=paths.data_shown,
-        choices=[choice._asdict() for choice in space.choices],
+        model=_model_name(space, paths), choices=[choice._asdict() for choice in space.choices],
         remarks=[f"{one.path}: {one.message}" for one in space.remarks],
     )  # fmt: skip
     write_settings(space, paths)
+
+
+def _model_name(space: Space, paths: StudyPaths) -> str:
+    """Return the name of the registered model; fixed here, because the data may move."""
+    template = space.template
+    data = DEMO_ROOT if template.data.root == DEMO_ROOT else paths.data_shown
+    return template.registry.model or name_of_data(data)
 
 
 def write_settings(space: Space, paths: StudyPaths) -> None:

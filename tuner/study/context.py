@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tuner.trials.cluster import Cluster
 
 PREDICT_TIMEOUT_SECONDS = 3600.0
+SEEDS_APART = 1_000_003  # of the splits of two trials, so that no two studies share them
 
 
 @dataclass
@@ -105,7 +106,13 @@ class Context:
         model = trial.experiment.model.with_absolute_weights()
         experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})
         path = self.feature_paths[experiment.feature_set_key]
-        return TrialSpec(trial.trial_id, trial.stage, trial.seed, experiment, path, trial.recorded)
+        search = experiment.search
+        # Only trials of the search: what is compared afterwards has the same tracks.
+        own = search.reshuffle and trial.stage == "search"
+        seed = search.seed + SEEDS_APART * (trial.ordinal + 1) if own else None
+        return TrialSpec(
+            trial.trial_id, trial.stage, trial.seed, experiment, path, trial.recorded, seed
+        )
 
     def run_stage(
         self,

@@ -6,25 +6,27 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipelines.storage import Folder
 from pipelines.store import read_manifest
+from tuner.ledger import candidates
+from tuner.ledger.comparison import Comparison
 from tuner.ledger.course import first_whole
-from tuner.ledger.explanation import Comparison
+from tuner.ledger.noise import whole_trials
 from tuner.ledger.summary import summarise
 from tuner.study import mixing
 from tuner.study.calibrate import temperature
 from tuner.study.final import FinalModel, chosen, final_model
 from tuner.study.fuse import predict
 from tuner.study.mistakes import Listening, listen
+from tuner.study.paired import compare, lead
 from tuner.training import metrics, uncertainty
+from tuner.trials.predictions import Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tuner.ledger.confirmation import Confirmation
     from tuner.study.context import Context
-    from tuner.trials.predictions import Predictions
 
 PACKAGES = ("audio-tuner", "torch", "torchaudio", "ray", "mlflow", "scikit-learn", "optuna")
 
@@ -39,7 +41,7 @@ def explain(study: Context) -> None:
     study.terminal.status("listening to the mistakes")
     parts: dict[str, Callable[[Context], dict[str, Any]]] = {
         "versions": _versions, "feature set": _data, "classes on validation": _validation,
-        "comparison with the first configuration": _comparison,
+        "what tuning bought": _comparison, "trials told apart": _told_apart,
         "mistakes": _mistakes,
     }  # fmt: skip
     fields: dict[str, Any] = {}
@@ -90,6 +92,8 @@ def _tested(study: Context) -> Predictions:
 
 def _comparison(study: Context) -> dict[str, Any]:
     summary = summarise(list(study.ledger.records()))
+    if summary.confirm and summary.confirm.default:
+        return _over_default(study, summary.confirm)
     first = first_whole(summary)
     if first is None or summary.winner is None or first.trial_id == summary.winner.trial_id:
         return {}
@@ -105,14 +109,42 @@ def _comparison(study: Context) -> dict[str, Any]:
         [before.probabilities, after.probabilities],
     )  # fmt: skip
     k, predicted = len(study.labels()), both.probabilities.argmax(2)
-    values = uncertainty.resampled(both.truth, predicted, metrics.f1_macro, k)
-    low, high = np.percentile(values[:, 1] - values[:, 0], [2.5, 97.5])
+    ends = uncertainty.paired_interval(
+        both.truth, predicted[:1], predicted[1:], metrics.f1_macro, k
+    )
     first_f1, tested_f1 = [
         metrics.f1_macro(metrics.confusion(both.truth, one, k)) for one in predicted
     ]
-    ends = (float(low), float(high))
     found = Comparison(first.trial_id, split, first_f1, tested_f1, ends, len(both.truth))
     return {"comparison": found._asdict()}
+
+
+def _told_apart(study: Context) -> dict[str, Any]:
+    """Compare the best trial with others whose predictions of the validation tracks were kept."""
+    first, *others = whole_trials(summarise(list(study.ledger.records())))
+    if study.space.template.search.reshuffle:  # each has tracks of its own
+        return {}
+    folder, apart = study.paths.folder, {}
+    best = Predictions.read(folder, first.trial_id, "val")
+    for row in others if best else ():
+        other = Predictions.read(folder, row.trial_id, "val")
+        if best and other:
+            apart[row.trial_id] = lead(study, [other], [best]).ci95[0] > 0
+    return {"apart": apart}
+
+
+def _over_default(study: Context, confirm: Confirmation) -> dict[str, Any]:
+    """Compare the winner with the default configuration on the test tracks, over their seeds."""
+    # The runs of a cross-validation are several models, compared on validation before.
+    if confirm.default is None or confirm.default_won or study.space.template.data.num_folds:
+        return {}
+    known = {
+        one.trial_id: one
+        for one in candidates.candidates(study.rows().values(), study.ranking)
+    }  # fmt: skip
+    other, chosen_one = known[confirm.default["trial_id"]], known[confirm.trial_id]
+    found = compare(study, other, chosen_one, "default", "test")
+    return {"comparison": found and found._asdict()}
 
 
 def _mistakes(study: Context) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from tuner.training.profile import save_profile
 from tuner.trials.predictions import export_bundle, export_fusion, training_profile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tuner.study.context import Context
     from tuner.study.final import FinalModel
 
@@ -51,7 +53,8 @@ def test_winner(study: Context) -> None:
     counts = metrics.confusion(found.truth, found.predicted, k)
     clips = found.clip_confusion
     evaluation = Evaluation(measured, labels, counts, clips)
-    tracks = "\n".join(sorted(found.track_ids))
+    classes = (labels[one] for one in found.truth)
+    pairs = [f"{track}\t{label}" for track, label in zip(found.track_ids, classes, strict=True)]
     study.record(
         "test",
         trial_id=model.trial_id,
@@ -66,9 +69,15 @@ def test_winner(study: Context) -> None:
             for name, one in (("before", before), ("after", found))
         },
         # Two scores are comparable if they were reached on the same tracks.
-        split_digest=hashlib.blake2b(tracks.encode(), digest_size=8).hexdigest(),
+        split_digest=_digest(found.track_ids),
+        classes_digest=_digest(pairs),
     )
     study.terminal.say(f"test: {scores_in_words(scores)}")
+
+
+def _digest(lines: Iterable[str]) -> str:
+    text = "\n".join(sorted(lines))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def register_winner(study: Context) -> None:

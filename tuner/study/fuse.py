@@ -11,7 +11,7 @@ from tuner.errors import StudyError
 from tuner.ledger import candidates, selection
 from tuner.ledger.confirmation import Fusion
 from tuner.study import mixing
-from tuner.study.stages import TRACK_METRICS
+from tuner.study.paired import TRACK_METRICS
 from tuner.training import metrics
 from tuner.training.exported import MAX_MEMBERS, MAX_RATES
 from tuner.trials.predictions import Predictions
@@ -44,8 +44,10 @@ def fuse_best(study: Context) -> None:
 
 def confirmed_runs(study: Context) -> list[TrialRow]:
     """Return the best run of each confirmed configuration, the winner first."""
-    winner = study.required("confirmed")["winner"]["trial_id"]
+    confirmed = study.required("confirmed")
+    winner, compared = confirmed["winner"]["trial_id"], confirmed.get("for_comparison")
     found = candidates.candidates(study.rows().values(), study.ranking)
+    found = [one for one in found if one.trial_id != compared]
     found.sort(key=lambda one: one.trial_id != winner)
     return [candidates.best_run(one, study.ranking) for one in found]
 
@@ -53,6 +55,8 @@ def confirmed_runs(study: Context) -> list[TrialRow]:
 def to_be_fused(study: Context) -> list[TrialRow]:
     """Return the confirmed runs, the winner first, and the best trial of each other family."""
     rows = confirmed_runs(study)
+    if study.space.template.search.reshuffle:  # other trials have learned from validation tracks
+        return rows
     for row in selection.leaderboard(study.rows().values(), study.ranking):
         # A trial that was stopped after some folds cannot predict the tracks of the others.
         if not row.is_partial and row.model not in {one.model for one in rows}:

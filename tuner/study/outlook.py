@@ -71,5 +71,7 @@ def _rest(space: Space, summary: Summary, records: Sequence[Record]) -> Iterator
     best = summary.ranked[: confirm.top]
     runs = [timing.expected(course_of(one.recorded_config, "confirm")) or 0.0 for one in best]
     if runs:
+        if confirm.default and space.ranges:  # as long as the others, as far as is known
+            runs.append(max(runs))
         confirmation = end_of([one for one in runs for _ in range(confirm.seeds)], timing.at_once)
         yield f"about {duration(confirmation)} for the confirmation of the best so far"

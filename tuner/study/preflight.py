@@ -212,7 +212,8 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
         yield f"folds        {num_folds}: each trial is trained once for each fold that it reaches"
     then = ", then their fusion if it is better" if confirm.fuse else ""
     then += ", then a final fit on train and val" if confirm.refit or num_folds else ""
-    yield f"confirm      best {confirm.top} x {confirm.seeds} seeds{then}"
+    default = " and the default configuration" if confirm.default and space.ranges else ""
+    yield f"confirm      best {confirm.top}{default} x {confirm.seeds} seeds{then}"
     if confirm.fuse and num_folds:
         yield "             and one run of the best trial of each other family that is close"
     for number, line in enumerate(time_lines(space, records)):

@@ -23,6 +23,7 @@ from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, TrackingError, decorating
 from tuner.ledger.journal import Ledger, StudyPaths, first_record
 from tuner.ledger.locate import locked
+from tuner.ledger.noise import measured
 from tuner.ledger.states import State
 from tuner.ledger.summary import Summary, summarise
 from tuner.report.page import write_report
@@ -177,6 +178,7 @@ def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker | None) -> Outc
         "parent_run_id": parent_run_id,
         **summary.to_json(),
     }
+    found["noise"] = measured(summary) or None
     found["best"]["run_id"] = tracker.run_id(found["best"]["trial_id"]) if tracker else None
     lines: list[str] = []
     with decorating("the rest of the result in words"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from tuner.ledger import candidates, selection
 from tuner.ledger.spent import spent_seconds
 from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
-from tuner.training import metrics, uncertainty
+from tuner.study.default_runs import default_configuration
+from tuner.study.paired import HARD_METRICS, TRACK_METRICS, compare_winner
+from tuner.training import uncertainty
 from tuner.trials.patience import is_out
 from tuner.trials.plan import Proposal, queue
 from tuner.trials.samplers import propose
@@ -27,11 +29,6 @@ if TYPE_CHECKING:
     from tuner.study.context import Context
 
 TWO_STANDARD_ERRORS = 0.9545
-# Intervals over tracks exist for metrics that count tracks: by the soft vote, by the hard one.
-TRACK_METRICS = {f"val_{name}": score for name, score in metrics.SCORES.items()}
-HARD_METRICS = {
-    "val_hard_accuracy": metrics.accuracy, "val_hard_f1_macro": metrics.f1_macro,
-}  # fmt: skip
 
 
 # -- search
@@ -112,23 +109,34 @@ def confirm_best(study: Context) -> None:
     ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
     others = _for_fusion(study, ranked, top) if plan.fuse else []
-    others = _within_budget(study, top, others)
-    wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
+    others, default = _within_budget(study, top, others)
+    ids = {row.trial_id for row in top}
+    repeated = top if default is None or default.trial_id in ids else [*top, default]
+    wanted = [*_missing_runs(repeated, plan.seeds, rows), *_missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", queue(wanted), len(wanted), known=wanted)
-    ids = {row.trial_id for row in top}
     found = candidates.candidates(study.rows().values(), study.ranking)
     # What was trained for a fusion alone has a single seed, and was behind in the search.
-    found.sort(key=lambda one: one.trial_id not in ids)
-    if not found or found[0].trial_id not in ids:
+    able = {row.trial_id for row in repeated}
+    found.sort(key=lambda one: one.trial_id not in able)
+    if not found or found[0].trial_id not in able:
         raise StudyError("no confirmation run succeeded; the ledger holds the reasons")
     winner = found[0]
+    of_default = next((one for one in found if default and one.trial_id == default.trial_id), None)
+    compared = None
+    if of_default and of_default is not winner and of_default.trial_id not in ids:
+        compared = of_default.trial_id
+        found.remove(of_default)
+    paired = [*compare_winner(study, found, able, of_default)]
     study.record(
         "confirmed",
         seeds=len(winner.values),
         mean=winner.mean,
         ci95=_interval(study, winner),
-        top=[{"trial_id": c.trial_id, "values": list(c.values), "mean": c.mean} for c in found],
+        top=[_as_recorded(one) for one in found],
+        default=of_default and _as_recorded(of_default),
+        for_comparison=compared,  # alone: no part of a fusion or a vote
+        paired=[one._asdict() for one in paired],
         winner={
             "trial_id": winner.trial_id,
             "run_trial_id": candidates.best_run(winner, study.ranking).trial_id,
@@ -140,6 +148,15 @@ def confirm_best(study: Context) -> None:
         else f"{study.metric} {winner.mean:.3f} with another seed"
     )
     study.terminal.say(f"confirmed: {winner.trial_id}, {reached}")
+    for one in paired:
+        study.terminal.say(
+            f"confirmed: {one.difference:+.3f} over {one.title} {one.first}: {one.place}; "
+            f"{one.verdict}"
+        )
+
+
+def _as_recorded(one: Candidate) -> dict[str, Any]:
+    return {"trial_id": one.trial_id, "values": list(one.values), "mean": one.mean}
 
 
 def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
@@ -153,39 +170,52 @@ def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
 
 
 def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> list[TrialRow]:
-    """Return the best trials of other models that were stopped before their last fold.
+    """Return the best trials of other models that cannot be fused as they are.
 
-    They predict too few tracks to be fused as they are. Those that are behind by more than two
-    standard errors would hardly be given a weight.
+    They were stopped before their last fold, and predict too few tracks, or validated on tracks of
+    their own. Those that are behind by more than two standard errors would hardly be given a
+    weight.
     """
     best = {row.model: row for row in reversed(ranked)}
     models = {row.model for row in top}
     others = [row for model, row in best.items() if model not in models]
-    highest, folds = top[0].reached(study.metric), study.space.template.data.num_folds
+    highest, template = top[0].reached(study.metric), study.space.template
+    folds = template.data.num_folds
     return [
         row
         for row in others
-        if row.is_partial
+        if (row.is_partial or template.search.reshuffle)
         and row.reached(study.metric)
-        >= study.ranking.bar(highest, len(row.history) / folds, TWO_STANDARD_ERRORS)
+        >= study.ranking.bar(
+            highest, len(row.history) / folds if folds else 1.0, TWO_STANDARD_ERRORS
+        )
     ]
 
 
-def _within_budget(study: Context, top: list[TrialRow], others: list[TrialRow]) -> list[TrialRow]:
-    """Return the trials for a fusion with which the confirmation should end within the budget.
+def _within_budget(
+    study: Context, top: list[TrialRow], others: list[TrialRow]
+) -> tuple[list[TrialRow], TrialRow | None]:
+    """Return the trials for a fusion, and the default configuration, that fit in the budget.
 
     What the winner's score needs always runs. The decision is recorded before it is acted on, so
     a study that resumes keeps to it.
     """
+    default = default_configuration(study)
     decided = study.ledger.last("confirming")
     if decided is None:
-        decided = study.record("confirming", **_fitting(study, top, others))
+        decided = study.record("confirming", **_fitting(study, top, others, default))
     for sentence in decided["left_out"]:
         study.terminal.say(f"fusion: {sentence}")
-    return [row for row in others if row.trial_id in decided["for_fusion"]]
+    if reason := decided.get("default_left_out"):
+        study.terminal.say(reason)
+    if default and default.trial_id != decided.get("default"):
+        default = None
+    return [row for row in others if row.trial_id in decided["for_fusion"]], default
 
 
-def _fitting(study: Context, top: list[TrialRow], others: list[TrialRow]) -> dict[str, list[str]]:
+def _fitting(
+    study: Context, top: list[TrialRow], others: list[TrialRow], default: TrialRow | None
+) -> dict[str, Any]:
     """Compare the time that the ledger predicts with what the search has left of its budget."""
     search, timing = study.space.template.search, Timing()
     for record in study.ledger.records():
@@ -193,21 +223,32 @@ def _fitting(study: Context, top: list[TrialRow], others: list[TrialRow]) -> dic
     left = math.inf
     if search.budget_seconds is not None:
         left = max(0.0, search.budget_seconds - _spent(study))
-    fitting: list[TrialRow] = []
-    left_out: list[str] = []
-    needed = [row for row in top for _ in range(study.space.template.confirm.seeds)]
-    for row in others:
-        runs = [course_of(one.recorded_config, "confirm") for one in (*needed, *fitting, row)]
-        seconds = end_of((timing.expected(one) or 0.0 for one in runs), timing.at_once)
+    seeds = study.space.template.confirm.seeds
+    runs = [row for row in top for _ in range(seeds)]
+
+    def excess(more: list[TrialRow], of: str) -> str:
+        """Add runs if they fit, else say why not."""
+        courses = [course_of(one.recorded_config, "confirm") for one in (*runs, *more)]
+        seconds = end_of((timing.expected(one) or 0.0 for one in courses), timing.at_once)
         if seconds <= left:
-            fitting.append(row)
-            continue
-        left_out.append(
-            f"{row.trial_id} ({row.model}) is left out: with its run over all folds the "
-            f"confirmation would take about {duration(seconds)}, and the search has left "
-            f"{duration(left)} of its budget of {search.budget}"
+            runs.extend(more)
+            return ""
+        return (
+            f"is left out: with {of} the confirmation would take about {duration(seconds)}, and "
+            f"the search has left {duration(left)} of its budget of {search.budget}"
         )
-    return {"for_fusion": [row.trial_id for row in fitting], "left_out": left_out}
+
+    run = "its run over all folds" if study.space.template.data.num_folds else "its run"
+    found = [(row, excess([row], run)) for row in others]
+    not_default = ""
+    if default and default.trial_id not in {row.trial_id for row in top}:
+        not_default = excess([default] * seeds, "its runs")
+    return {
+        "for_fusion": [row.trial_id for row, why in found if not why],
+        "left_out": [f"{row.trial_id} ({row.model}) {why}" for row, why in found if why],
+        "default": default.trial_id if default and not not_default else None,
+        "default_left_out": not_default and f"the default configuration {not_default}",
+    }
 
 
 def _missing_runs(
@@ -217,7 +258,9 @@ def _missing_runs(
     ordinal = 0
     for row in top:
         for seed in range(row.seed + 1, row.seed + 1 + num_seeds):
-            trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
+            head, _, digest = row.trial_id.rpartition("-")
+            head = head if head == "default" else f"c{row.ordinal:03d}"
+            trial_id = f"{head}-s{seed}-{digest}"
             known = rows.get(trial_id)
             # Nothing but a full disk stopped a confirmation run early in earlier versions.
             if known is None or known.is_unfinished or known.status is State.STOPPED_EARLY:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.plain_text import for_markdown, printable
 from tuner.ledger.baselines import baselines_in_words
+from tuner.ledger.course import gain, gain_in_words
 from tuner.ledger.doubts import WIDE_INTERVAL
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trust import leak_in_words, scores_in_words
@@ -32,6 +33,10 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     yield f"**Winner: {summary.winner.trial_id} ({summary.winner.model})**, " + (
         "; ".join(_margins(summary)) + "."
     )
+    if summary.confirm and (gain(summary) or summary.confirm.default_won):
+        figure, meaning = gain_in_words(summary)
+        lead = "" if figure == "none" else f"{figure} "
+        yield f"**Gain from tuning**: {lead}{for_markdown(meaning)}."
     if summary.confirm and (fusion := summary.confirm.fusion):
         yield f"**{'Fusion' if fusion.chosen else 'No fusion'}**, {for_markdown(fusion.verdict)}."
     if summary.test:

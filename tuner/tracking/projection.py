@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import statistics
 from typing import TYPE_CHECKING
 
 from pipelines.plain_text import for_markdown
@@ -82,6 +81,7 @@ class Projection:
             self.parent.set("RUNNING")
         if (handle := getattr(self, f"on_{kind}", None)) is not None:
             handle(record, self.parent)
+        self.parent.measure(shown.compared(record), record["time_ms"])
         if kind in NOTED and self._can_note:
             self._can_note = False  # a note that fails once is not tried again
             with decorating("the note in MLflow"):
@@ -90,10 +90,8 @@ class Projection:
                 failed = f"**Failed**: {for_markdown(reason)}\n\n" if reason else ""
                 self.parent.tag("mlflow.note.content", failed + note(summary))
                 if kind == "study_end":
-                    counts = {f"trials_{name}": value for name, value in summary.counts.items()}
-                    spent = {"spent_seconds": summary.seconds["total"]}  # without pauses
                     step = sum(one["kind"] == "study_end" for one in self._records) - 1
-                    self.parent.measure(counts | spent, record["time_ms"], step)
+                    self.parent.measure(shown.totals(summary), record["time_ms"], step)
                 self._can_note = True
 
     def _study(self, record: Record) -> Run:
@@ -240,10 +238,9 @@ class Projection:
         parent.measure(flat("confirmed", scores), record["time_ms"])
         winner = record["winner"]["trial_id"]
         parent.tag("winner", winner)
-        for one in record["top"]:
-            found = {"seeds_mean": one["mean"]}
-            if len(one["values"]) > 1:
-                found["seeds_std"] = statistics.stdev(one["values"])
+        others = [record["default"]] if record.get("for_comparison") else []
+        for one in (*record["top"], *others):
+            found = shown.over_seeds(one)
             if one["trial_id"] == winner:
                 parent.measure(
                     {f"confirmed_{k[6:]}": v for k, v in found.items()}, record["time_ms"]

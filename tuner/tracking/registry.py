@@ -109,7 +109,13 @@ def _compare(facts: ModelFacts, version: int, champion: Any) -> tuple[bool, str]
     if champion:
         other = f"the champion, version {champion.version},"
         if champion.tags.get("test_split") != facts.test_split:
-            return False, f"{other} was tested on other tracks: the scores cannot be compared"
+            return False, (
+                f"{other} was tested on other tracks: the scores cannot be compared (for other "
+                "data, write registry: {model: NAME}, a name of its own)"
+            )
+        known = champion.tags.get("test_classes")
+        if known and facts.test_classes and known != facts.test_classes:
+            return False, f"{other} was tested with other classes of the same tracks"
         champion_f1 = float(champion.tags["test_f1_macro"])
         of = f"of version {champion.version} on the same tracks"
         why = f"test macro F1 {facts.test_f1_macro:.4f} against {champion_f1:.4f} {of}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UserError
 from pipelines.storage import Folder
 from tuner.errors import TrackingError
+from tuner.ledger.model_name import model_name
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import FUSION
 from tuner.tracking import registry, version_facts
@@ -95,7 +96,8 @@ def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> 
 
     facts = version_facts.facts_of(records, fingerprint)
     run_id = None if facts.leak else tracker.run_id(final)
-    return registry.register(tracker.uri, run_id, bundle, facts.study, facts, example)
+    name = model_name(records[0])
+    return registry.register(tracker.uri, run_id, bundle, name, facts, example)
 
 
 def _copy_back(bundle: Path, tracker: Tracker) -> None:

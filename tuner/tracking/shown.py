@@ -6,15 +6,20 @@ import csv
 import io
 import math
 import re
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.plain_text import for_cell
 from tuner.ledger.leaky_twin import LEAKY
+from tuner.ledger.noise import measured
 from tuner.ledger.trial_rows import REFIT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tuner.ledger.journal import Record
+    from tuner.ledger.summary import Summary
     from tuner.tracking.datasets import Data
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -132,6 +137,29 @@ def flat(prefix: str, scores: dict[str, Any]) -> dict[str, Any]:
     low, high = scores.get("ci95") or (None, None)
     ends = {f"{prefix}_ci95_low": low, f"{prefix}_ci95_high": high}
     return {f"{prefix}_{name}": value for name, value in scores.items()} | ends
+
+
+def over_seeds(confirmed: Mapping[str, Any]) -> dict[str, float]:
+    """Return mean and standard deviation of a confirmed configuration over its seeds."""
+    values = confirmed["values"]
+    spread = {"seeds_std": statistics.stdev(values)} if len(values) > 1 else {}
+    return {"seeds_mean": confirmed["mean"], **spread}
+
+
+def compared(record: Record) -> dict[str, Any]:
+    """Return the leads over other configurations that a record holds, as ``val_gain_over_...``."""
+    found: dict[str, Any] = {}
+    for one in (*record.get("paired", ()), record.get("comparison")):
+        if one:
+            name = f"{one['split']}_gain_over_{one.get('of', 'first')}"
+            found |= {name: one["after"] - one["before"], **flat(name, {"ci95": one["ci95"]})}
+    return found
+
+
+def totals(summary: Summary) -> dict[str, Any]:
+    """Return a study's trials by how they ended, its noise floor, and its time without pauses."""
+    counts = {f"trials_{name}": value for name, value in summary.counts.items()}
+    return {**counts, **measured(summary), "spent_seconds": summary.seconds["total"]}
 
 
 def tested(scores: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class ModelFacts:
         fingerprint: Fingerprint of the feature set.
         test_split: Digest of the tracks the model was tested on.
         test_f1_macro: Macro F1 on these tracks.
+        test_classes: Digest of the tracks and their classes; empty in studies of early versions.
         leak: Description of a leak between the splits; empty if the audit passed.
         doubt: Reason why the model becomes no champion; empty if it may.
         scores: Test scores by metric, as the run of the model has them.
@@ -50,6 +51,7 @@ class ModelFacts:
     test_f1_macro: float
     leak: str
     doubt: str = ""
+    test_classes: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
     tested_ms: int = 0
     tested_on: Data | None = None
@@ -63,6 +65,7 @@ class ModelFacts:
             **{name: getattr(self, name) for name in names},
             "test_f1_macro": repr(float(self.test_f1_macro)),
             "leakage_passed": str(not self.leak).lower(),
+            **({"test_classes": self.test_classes} if self.test_classes else {}),
             **({"no_champion": self.doubt} if self.doubt else {}),
         }
 
@@ -93,6 +96,7 @@ def facts_of(records: Sequence[Record], fingerprint: str) -> ModelFacts:
         test_f1_macro=test["metrics"]["f1_macro"],
         leak="" if summary.leakage.passed else leak_in_words(summary.leakage),
         doubt=against_champion(summary),
+        test_classes=test.get("classes_digest", ""),
         # Equal to those of its run, which MLflow stores once.
         scores=tested(test["metrics"]),
         tested_ms=test["time_ms"],

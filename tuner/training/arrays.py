@@ -22,6 +22,7 @@ from pipelines.permissions import make_folder
 from pipelines.plain_text import echo
 from pipelines.settings import SPLITS
 from pipelines.splits.assign import fold_numbers
+from pipelines.splits.reshuffle import reshuffled
 from pipelines.storage import Folder
 from pipelines.store import FeatureSet, open_feature_set
 from tuner.training.array_index import is_whole, read_index, write_index
@@ -104,12 +105,30 @@ class Arrays:
 
         Mean and standard deviation of the features are those of these training clips.
         """
+        return self._split((self.fold >= 0) & (self.fold != number), self.fold == number)
+
+    def reshuffled(self, source: FeatureSet, seed: int) -> Arrays:
+        """Return the arrays with other validation tracks, drawn by group among train and val.
+
+        Mean and standard deviation of the features are those of these training clips.
+
+        Args:
+            source: The feature set of these arrays.
+            seed: Seed of the draw.
+        """
+        of_track = {row["track_id"]: row for row in source.tracks().to_pylist()}
+        tracks = [of_track[name] for name in self.track_ids]
+        is_val = reshuffled(tracks, source.manifest.split, seed)
+        is_outside = np.array([one["split"] != "test" for one in tracks])
+        return self._split(is_outside & ~is_val, is_val)
+
+    def _split(self, is_train: NDArray[np.bool_], is_val: NDArray[np.bool_]) -> Arrays:
         spread = _Spread(self.x.shape[1])
-        train = self._where((self.fold >= 0) & (self.fold != number))
+        train = self._where(is_train)
         for clips in np.array_split(train.clips, 1 + len(train.clips) // CLIPS_AT_ONCE):
             spread.add(self.x[clips])
-        val, (mean, std) = self._where(self.fold == number), spread.result()
-        splits = {**self.splits, "train": train, "val": val}
+        mean, std = spread.result()
+        splits = {**self.splits, "train": train, "val": self._where(is_val)}
         return replace(self, mean=mean, std=std, splits=splits)
 
     def _where(self, chosen: NDArray[np.bool_]) -> SplitRows:

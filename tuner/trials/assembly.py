@@ -58,6 +58,7 @@ class TrialSpec:
         experiment: Resolved experiment, without ranges.
         feature_set: Folder of the feature set.
         recorded: Number of its reports that the ledger has.
+        split_seed: Seed of the trial's own validation tracks; None for those of the feature set.
     """
 
     trial_id: str
@@ -66,6 +67,7 @@ class TrialSpec:
     experiment: Experiment
     feature_set: str
     recorded: int = 0
+    split_seed: int | None = None
 
     @property
     def folds(self) -> range:
@@ -122,6 +124,9 @@ class TrialSpec:
             arrays = arrays.learning_from_validation()
         if fold is not None:
             arrays = arrays.of_fold(fold)
+        source = open_feature_set(Folder(folder))
+        if self.split_seed is not None:
+            arrays = arrays.reshuffled(source, self.split_seed)
         recipe = _recipe(experiment, arrays.x.shape[2], self.seed)
         torch.manual_seed(self.seed)  # torch initialises weights from its global generator
         sizes = len(arrays.labels), arrays.x.shape[1]
@@ -133,8 +138,9 @@ class TrialSpec:
                 f"{feed.train_counts.sum()} training clips are too few for one batch of "
                 f"{workers.size} worker(s)"
             )
-        clip = open_feature_set(Folder(folder)).manifest.clip
-        bundle = Bundle(arrays.labels, clip, feature, recipe.crops, model, on_device)
+        bundle = Bundle(
+            arrays.labels, source.manifest.clip, feature, recipe.crops, model, on_device
+        )
         classifier = Classifier(network, arrays.mean, arrays.std)
         if model.standardised_by is not None:
             for buffer, value in zip(
