@@ -48,7 +48,7 @@ model: {{name: cnn, blocks: {{integer: [2, 5]}}}}
 optim: {{lr: {{log_uniform: [1e-4, 1e-2]}}}}
 train: {{epochs: 4}}
 search: {{algorithm: {algorithm}, trials: {trials}, seed: 3, patience: {trials}}}
-scheduler: {{grace_epochs: 1, reduction_factor: 2}}
+scheduler: {{name: {scheduler}, grace_epochs: 1, reduction_factor: 2}}
 """
 FEATURES = {
     "fingerprint": "features", "path": "features", "labels": ["a", "b"],
@@ -108,6 +108,7 @@ class Idle(Context):
     Args:
         storage: Folder of results.
         tracker: Tracker of the study.
+        scheduler: Its scheduler.
         search: ``algorithm`` and ``trials`` of its search.
 
     Attributes:
@@ -116,11 +117,13 @@ class Idle(Context):
         mebibytes: Memory of this process at the same moments.
     """
 
-    def __init__(self, storage: Path, tracker: Any, **search: Any) -> None:
+    def __init__(
+        self, storage: Path, tracker: Any, scheduler: str = "asha", **search: Any
+    ) -> None:
         paths = StudyPaths(Folder(storage), "s", storage)
         log = Console(file=io.StringIO(), width=200)
         cluster: Any = SimpleNamespace()
-        space = loads(SPACE.format(**search))
+        space = loads(SPACE.format(scheduler=scheduler, **search))
         terminal = Terminal("val_f1_macro", log)
         super().__init__(space, paths, cluster, Ledger(paths.folder), tracker, terminal)
         self.feature_paths = defaultdict(lambda: "features")
