@@ -30,8 +30,9 @@ SECONDS = 1.0
 
 def sleep(config: dict[str, str]) -> None:
     """Report as a trial does, after sleeping; a Tune trainable."""
-    from pipelines.storage import Folder
     from ray import tune
+
+    from pipelines.storage import Folder
 
     spec = TrialSpec.read(Folder.at(config["study"]), config["trial_id"])
     for epoch in range(1, EPOCHS + 1):

@@ -12,7 +12,17 @@ from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
 from tuner.config.start import label_of
-from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
+from tuner.config.tree import (
+    Block,
+    Draw,
+    Items,
+    Leaf,
+    Open,
+    Tree,
+    open_settings,
+    with_choices,
+    write,
+)
 from tuner.config.validate import most_trials, to_experiment
 from tuner.errors import Problem, SpaceError
 
@@ -110,14 +120,27 @@ class Space:
         drawn = self.tree.draw(ask)
         return Sample(drawn.params, to_experiment(drawn))
 
+    @cached_property
+    def _grid(self) -> list[Draw]:
+        """Every configuration, 4 kB each; a search asks for one after the other."""
+        return list(self.tree.every_draw(lambda setting: setting.range.values()))
+
+    def grid_point(self, ordinal: int) -> Sample:
+        """Return one of the configurations of `enumerate_grid`, from 0.
+
+        Raises:
+            SpaceError: A range is continuous.
+        """
+        drawn = self._grid[ordinal]
+        return Sample(drawn.params, to_experiment(drawn))
+
     def enumerate_grid(self) -> Iterator[Sample]:
         """List every configuration; the last range of the file varies fastest.
 
         Raises:
             SpaceError: A range is continuous.
         """
-        for drawn in self.tree.every_draw(lambda setting: setting.range.values()):
-            yield Sample(drawn.params, to_experiment(drawn))
+        return map(self.grid_point, range(len(self._grid)))
 
     @property
     def num_trials(self) -> int:

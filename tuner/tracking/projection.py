@@ -194,7 +194,7 @@ class Projection:
         best = self._best_of_trial[trial_id] = self._better(
             self._best_of_trial.get(trial_id), value
         )
-        run.epochs.append({"epoch": record["epoch"], **record["metrics"]})
+        run.epochs.append((record["epoch"], record["metrics"]))
         if not self._repeated(record):
             metrics = shown.of_epoch(record, self.metric, best)
             run.measure(metrics, record["time_ms"], record["epoch"])

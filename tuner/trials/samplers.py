@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import warnings
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +46,7 @@ def draw_random(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Samp
 
 def pick_next(space: Space, _trials: Sequence[TrialRow], ordinal: int) -> Sample:
     """Return the next combination, in the order of the file."""
-    return next(islice(space.enumerate_grid(), ordinal, None))
+    return space.grid_point(ordinal)
 
 
 def distribution(leaf: Range) -> optuna.distributions.BaseDistribution:
