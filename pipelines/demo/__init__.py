@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
 
-from pipelines.demo.genres import GENRES
+from pipelines.demo.genres import GENRES, SAMPLE_RATE, TRACK_SECONDS
 from pipelines.errors import BuildError, CatalogError, SpecError, UserError
 from pipelines.facts import DataFacts
 from pipelines.interruption import SIGNALS
@@ -136,9 +136,6 @@ def plan_tracks(num_tracks: int) -> tuple[DemoTrack, ...]:
 
 def demo_facts() -> DataFacts:
     """Return the facts about the demo dataset, which needs not be written for it."""
-    from pipelines.demo.synth import SAMPLE_RATE
-    from pipelines.demo.tracks import TRACK_SECONDS
-
     tracks = (
         Track.listed(track.path, track.label, {"artist": track.artist})
         for track in plan_tracks(NUM_TRACKS)
@@ -150,7 +147,6 @@ def encode(track: DemoTrack, seed: int) -> bytes:
     """Render a track and encode it for its file name: stereo at 44.1 kHz."""
     import soundfile
 
-    from pipelines.demo.synth import SAMPLE_RATE
     from pipelines.demo.tracks import compose_track
 
     stereo = compose_track(seed, *track.key)

@@ -8,6 +8,8 @@ from typing import Literal
 
 Waveform = Literal["saw", "square", "sine"]
 
+SAMPLE_RATE = 44_100  # Hz, of everything that is rendered
+TRACK_SECONDS = 12.0
 STEPS = 32  # sixteenths in two bars; every pattern is repeated up to this length
 
 

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, rfft, rfftfreq
 from scipy.signal import butter, sosfilt
 
+from pipelines.demo.genres import SAMPLE_RATE
+
 if TYPE_CHECKING:
     from pipelines.demo.genres import Patch, Waveform
 
 Signal = NDArray[np.float32]
 
-SAMPLE_RATE = 44_100  # Hz, of everything that is rendered
 PEAK_DBFS = -1.0  # of a mastered track; leaves room for lossy codecs to overshoot
 _TABLE_SIZE = 4096  # samples of one period in a wavetable
 _TOP_HZ = 16_000.0  # highest harmonic of a voice

@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from pipelines.demo import synth
-from pipelines.demo.genres import DRUMS, GENRES, LINES, PATCHES, STEPS, Genre
-from pipelines.demo.synth import SAMPLE_RATE, Signal
+from pipelines.demo.genres import (
+    DRUMS,
+    GENRES,
+    LINES,
+    PATCHES,
+    SAMPLE_RATE,
+    STEPS,
+    TRACK_SECONDS,
+    Genre,
+)  # fmt: skip
 
-TRACK_SECONDS = 12.0
+if TYPE_CHECKING:
+    from pipelines.demo.synth import Signal
 
 # Ranges of traits that distinguish artists. None of them depends on the sub-genre, so that they
 # help a classifier only with artists it knows.

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from pipelines.demo import synth
-from pipelines.demo.genres import DRUMS, GENRES, LINES, PATCHES, STEPS, Patch
-from pipelines.demo.synth import SAMPLE_RATE
-from pipelines.demo.tracks import TRACK_SECONDS, compose_track
+from pipelines.demo.genres import (
+    DRUMS,
+    GENRES,
+    LINES,
+    PATCHES,
+    SAMPLE_RATE,
+    STEPS,
+    TRACK_SECONDS,
+    Patch,
+)  # fmt: skip
+from pipelines.demo.tracks import compose_track
 
 LABELS = [genre.label for genre in GENRES]
 

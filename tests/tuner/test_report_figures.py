@@ -100,6 +100,24 @@ def test_no_text_of_a_search_lies_on_another(
     assert_apart(drawn)
 
 
+def test_thousands_of_trials_take_no_more_room_than_a_thousand(tmp_path: Path) -> None:
+    sizes = []
+    for number in (1500, 3000):
+        script = Script("s")
+        script.study()
+        for ordinal in range(number):
+            script.trial(f"t{ordinal}", ordinal % 40)
+            script.epochs(f"t{ordinal}", 0.9 * (ordinal * 0.618 % 1), range(1, 1 + ordinal % 4))
+            script.end(f"t{ordinal}", "completed", 0.9 * (ordinal * 0.618 % 1), 4)
+        write_report(summarise(script.records), Folder.at(tmp_path))
+        drawn = {one.stem: one.stat().st_size for one in (tmp_path / "figures").iterdir()}
+        assert {"history", "best_so_far", "families", "parallel", "slice_1"} <= set(drawn)
+        sizes.append(drawn)
+    for name, size in sizes[1].items():
+        assert size < 1.5 * sizes[0][name], name
+        assert size < 400_000, name
+
+
 @pytest.mark.parametrize("k", [2, 12, 30, 100])
 def test_no_text_of_a_test_lies_on_another(drawn: dict, k: int) -> None:
     names = [f"{'W' * 60}{i}" for i in range(k)]

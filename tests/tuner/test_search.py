@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,6 +90,24 @@ scheduler: {grace_epochs: 1}
     proposals = drawn(space(text), 7)
     pairs = [tuple(proposal.params.values()) for proposal in proposals]
     assert pairs == [(b, n) for b in (2, 3) for n in (16, 32, 64)]
+
+
+def test_the_end_of_a_large_grid_costs_what_its_begin_does() -> None:
+    values = ", ".join(f"0.{number:03}" for number in range(700))
+    large = space(
+        "name: g\nmodel: {name: cnn, blocks: {grid: [2, 3, 4, 5]}, "
+        f"dropout: {{grid: [{values}]}}}}\n"
+        "search: {algorithm: grid, trials: 2800}\n"
+    )
+    last = SAMPLERS["grid"](large, (), 2799, ())
+    assert last.params == {"model.blocks": 5, "model.dropout": 0.699}
+    seconds = []
+    for first in (0, 0, 2700):
+        began = time.process_time()
+        for ordinal in range(first, first + 100):
+            SAMPLERS["grid"](large, (), ordinal, ())
+        seconds.append(time.process_time() - began)
+    assert seconds[2] < 5 * seconds[1]
 
 
 @pytest.mark.parametrize(

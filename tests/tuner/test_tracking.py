@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from tuner.tracking import Tracker
 from tuner.tracking.mlflow_tracker import MlflowTracker, WaitingTimes, open_tracker
 from tuner.tracking.note import MAX_LINE, note
 from tuner.tracking.projection import Projection
-from tuner.tracking.store import how_to_open
+from tuner.tracking.runs import StudyRuns
+from tuner.tracking.store import connect, how_to_open
 
 QUICK = WaitingTimes(batch_seconds=0.05, retry_seconds=0.05, flush_seconds=20.0)
 
@@ -460,6 +462,79 @@ def test_a_killed_driver_leaves_nothing_double(storage: Path, killed_after: int)
     wanted = {name: run["metrics"] for name, run in plain(whole).items()}
     assert {name: run["metrics"] for name, run in plain(second).items()} == wanted
     first.close()
+
+
+def test_the_file_of_a_trial_that_went_on_has_all_its_epochs(storage: Path) -> None:
+    import mlflow.artifacts
+
+    script = Script()
+    script.study()
+    script.trial("t0", 0)
+    script.epochs("t0", 0.8, range(1, 3))
+    script.add("study_end", status="interrupted", seconds={"total": 1.0})
+    tracker = mlflow_tracker(storage)
+    play(tracker, script.records)
+    tracker.close()
+    script.epochs("t0", 0.8, range(3, 6))
+    script.end("t0", "completed", 0.8, 5)
+    tracker = mlflow_tracker(storage)
+    play(tracker, script.records)
+    tracker.close()
+    address = f"runs:/{tracker.run_id('t0')}/epochs.csv"
+    file = mlflow.artifacts.download_artifacts(address, tracking_uri=tracker.uri)
+    rows = list(csv.DictReader(Path(file).read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+
+
+class Counted:
+    """A client of MLflow that counts what it is asked for, for each run that was created."""
+
+    def __init__(self, uri: str) -> None:
+        self.client, self.calls = connect(uri), Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self.client, name)
+
+
+def test_a_trial_costs_four_requests_and_one_that_does_not_change_none(storage: Path) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    client, projection, script = Counted(uri), Projection(), Script()
+    runs = StudyRuns(client, uri, "quick", storage / "artifacts")
+    script.study()
+    script.features()
+    counts = []
+    for number in range(3):
+        script.whole_trial(f"t{number}", number, 0.8 - 0.1 * number)
+        for record in script.records:
+            projection.apply(record)
+        script.records.clear()
+        client.calls.clear()
+        runs.send(projection)
+        counts.append(dict(client.calls))
+    # A batch and an end for the trial; another batch for the study, whose best so far has a step
+    # more. Each has data, and the views of the experiment are tags.
+    once = {"create_run": 1, "log_batch": 2, "log_inputs": 1, "set_terminated": 1}
+    assert {name: number for name, number in counts[-1].items() if name in once} == once
+    assert set(counts[-1]) <= {*once, "set_experiment_tag"}
+    client.calls.clear()
+    runs.send(projection)
+    assert not client.calls
+
+
+def test_more_metrics_than_a_batch_holds_are_all_stored(storage: Path) -> None:
+    script = Script()
+    script.study()
+    script.trial("t0", 0)
+    script.epochs("t0", 0.8, range(1, 401))
+    script.end("t0", "completed", 0.8, 400)
+    tracker = mlflow_tracker(storage)
+    play(tracker, script.records)
+    tracker.close()
+    counts = dict(rows(storage, "select key, count(*) from metrics group by key"))
+    assert counts["val_loss"] == counts["lr"] == 400
+    stored = rows(storage, "select value from tags where key = 'metrics_stored'")
+    assert int(stored[-1][0]) == sum(n for key, n in counts.items() if "so_far" not in key)
 
 
 def test_a_lost_store_is_rebuilt_from_the_ledger(

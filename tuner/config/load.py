@@ -18,7 +18,8 @@ from tuner.config.fit import unfit
 from tuner.config.messages import nearest
 from tuner.config.overrides import apply
 from tuner.config.read_tree import read_tree
-from tuner.config.space import Space, fill_defaults
+from tuner.config.settings_left_out import fill_defaults
+from tuner.config.space import Space
 from tuner.config.validate import MAX_PROBLEMS, check
 from tuner.config.yaml_text import Mark, compose, is_null, mark_after, mark_of
 from tuner.errors import ConfigError, Problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,24 @@ from pipelines.sources.files import printable_root
 from tuner.config.ranges import Options, Range
 from tuner.config.schema import Experiment
 from tuner.config.start import label_of, middle
-from tuner.config.tree import Block, Items, Leaf, Open, Tree, open_settings, with_choices, write
-from tuner.config.validate import most_trials, to_experiment
+from tuner.config.tree import (
+    Block,
+    Draw,
+    Leaf,
+    Open,
+    Tree,
+    open_settings,
+    with_choices,
+    write,
+)
+from tuner.config.validate import to_experiment
 from tuner.errors import Problem, SpaceError
 
 if TYPE_CHECKING:
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from tuner.config.fill_in import Choice
-    from tuner.config.yaml_text import Mark, Scalar
+    from tuner.config.yaml_text import Scalar
     from tuner.models import ModelSettings
 
 
@@ -148,13 +157,27 @@ class Space:
         """Return the configuration that one would take without a search.
 
         It is the first of ``search.start``; what that leaves out, or all without one, is the
-        middle of its range.
+        ``default`` of its range, or else the middle.
 
         Raises:
             ConfigError: The values are impossible together.
         """
-        given = next(iter(self.start), {})
+        given = {**self.defaults, **next(iter(self.start), {})}
         return self.sample(lambda name, leaf: given[name] if name in given else middle(leaf))
+
+    @cached_property
+    def _grid(self) -> list[Draw]:
+        """Every configuration, 4 kB each; a search asks for one after the other."""
+        return list(self.tree.every_draw(lambda setting: setting.range.values()))
+
+    def grid_point(self, ordinal: int) -> Sample:
+        """Return one of the configurations of `enumerate_grid`, from 0.
+
+        Raises:
+            SpaceError: A range is continuous.
+        """
+        drawn = self._grid[ordinal]
+        return Sample(drawn.params, to_experiment(drawn))
 
     def enumerate_grid(self) -> Iterator[Sample]:
         """List every configuration; the last range of the file varies fastest.
@@ -162,8 +185,7 @@ class Space:
         Raises:
             SpaceError: A range is continuous.
         """
-        for drawn in self.tree.every_draw(lambda setting: setting.range.values()):
-            yield Sample(drawn.params, to_experiment(drawn))
+        return map(self.grid_point, range(len(self._grid)))
 
     @property
     def num_trials(self) -> int:
@@ -245,51 +267,3 @@ def _feature_values(setting: Open) -> Sequence[Scalar]:
     path = setting.path
     decides = path[0] in ("data", "features") or path in (("model",), ("model", "name"))
     return setting.range.values() if decides else (setting.first,)
-
-
-def fill_defaults(tree: Block) -> Block:
-    """Add the defaults to every block that the file leaves out, in each alternative.
-
-    Args:
-        tree: A tree that has been checked.
-    """
-    filled = _fill(tree, tree, (), {})
-    assert isinstance(filled, Block)
-    return filled
-
-
-def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, Scalar]) -> Tree:
-    if isinstance(tree, Open):
-        branches = {
-            label: _fill(branch, root, path, {**context, tree.name: label})
-            for label, branch in tree.branches.items()
-        }
-        return replace(tree, branches=branches)
-    if not isinstance(tree, Block):
-        return tree
-    entries = {k: _fill(entry, root, (*path, k), context) for k, entry in tree.entries.items()}
-    drawn = root.draw(with_choices(context))
-    experiment = Experiment.model_validate(drawn.values)
-    values = experiment.model_dump(mode="json")
-    # What is not written must fit what is: the resolved file is loaded again.
-    values["confirm"]["top"] = min(experiment.confirm.top, most_trials(root, experiment))
-    for piece in path:
-        values = values[piece]
-    # With folds, shares of one split would look as if they were used.
-    unread = ("train", "val") if "train" in values and values.get("folds") else ()
-    for key, value in values.items():
-        # clips_per_track has a default only where a range of hop_seconds draws null.
-        depends = key == "clips_per_track" and isinstance(entries.get("hop_seconds"), Open)
-        if key not in entries and key not in unread and not depends:
-            entries[key] = _as_tree(value, tree.mark)
-    key_marks = {**dict.fromkeys(entries, tree.mark), **tree.key_marks}
-    return replace(tree, entries=entries, key_marks=key_marks)
-
-
-def _as_tree(value: Any, mark: Mark) -> Tree:
-    if isinstance(value, dict):
-        entries = {key: _as_tree(inner, mark) for key, inner in value.items()}
-        return Block(entries, mark, dict.fromkeys(entries, mark))
-    if isinstance(value, list):
-        return Items(tuple(_as_tree(item, mark) for item in value), mark)
-    return Leaf(value, mark)

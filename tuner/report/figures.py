@@ -33,6 +33,8 @@ SHAPES = "osD^vP*"
 ACCENT, WARM = COLOURS[0], COLOURS[1]
 
 MAX_TIPS = 300  # marks that say what they are; more would make the page heavy
+MAX_VECTORS = 1000  # trials; the marks and lines of more are pixels in the SVG
+PIXELS_PER_INCH = 200
 FONT_POINTS = 9
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # class names with two $ are names
@@ -62,7 +64,9 @@ def as_svg(figure: Figure, name: str) -> str:
         # The browser has other fonts than the one that measures the text here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         metadata = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=metadata, dpi=PIXELS_PER_INCH
+        )
     return _slimmed(buffer.getvalue())
 
 

@@ -16,6 +16,7 @@ from tuner.report.figures import (
     GRID,
     INK,
     MAX_TIPS,
+    MAX_VECTORS,
     SOFT,
     about,
     axes_of,
@@ -82,6 +83,7 @@ class Marks(NamedTuple):
             axes.plot(
                 *zip(*places, strict=True), shape, markersize=6 if len(points) < 60 else 4,
                 markeredgecolor=colour, markerfacecolor="none" if hollow else colour, alpha=0.85,
+                rasterized=len(points) > MAX_VECTORS,
             )  # fmt: skip
 
     def tell(self, axes: Axes, points: Sequence[tuple[float, float, TrialRow]]) -> None:
@@ -210,7 +212,10 @@ def parallel_coordinates(
     lines = [[(column[i], -y) for y, column in enumerate(columns.values(), 1)] for i in order]
     ranks = np.linspace(0, 1, len(rows))
     widths = 0.5 + 1.5 * ranks**3
-    collected = LineCollection(lines, cmap="cividis_r", array=ranks, linewidths=widths, alpha=0.7)
+    collected = LineCollection(
+        lines, cmap="cividis_r", array=ranks, linewidths=widths, alpha=0.7,
+        rasterized=len(rows) > MAX_VECTORS,
+    )  # fmt: skip
     axes.add_collection(collected)
     axes.set(xlim=(-0.02, 1.02), ylim=(-len(columns) - 0.2, -0.45))
     axes.axis("off")
@@ -239,7 +244,7 @@ def families(found: Sequence[Family], marks: Marks) -> Figure:
         for values, inside in ((one.values, colour), (one.stopped, "none")):
             axes.plot(
                 values, [y] * len(values), shape, markeredgecolor=colour, markerfacecolor=inside,
-                alpha=0.6,
+                alpha=0.6, rasterized=len(values) > MAX_VECTORS,
             )  # fmt: skip
         if one.median is not None:
             axes.plot([one.median] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=2)

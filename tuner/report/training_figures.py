@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 
 from tuner.ledger.states import State
 from tuner.report.figures import (
@@ -12,6 +13,7 @@ from tuner.report.figures import (
     FAINT,
     INK,
     MAX_TIPS,
+    MAX_VECTORS,
     SOFT,
     WARM,
     about,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from tuner.ledger.trial_rows import TrialRow
     from tuner.report.search_figures import Marks
@@ -45,23 +48,36 @@ def learning_curves(
     for number, rung in enumerate(rungs):
         label = None if number else "weak trials are stopped here"
         axes.axvline(rung, color=WARM, linewidth=1, linestyle=":", zorder=1, label=label)
-    for row in sorted(rows, key=lambda row: row.trial_id == winner):
-        points = [(epoch, m[metric]) for epoch, m in row.history if metric in m]
-        if not points:
-            continue
-        epochs, values = zip(*points, strict=True)
+    drawn = [(row, [(at, m[metric]) for at, m in row.history if metric in m]) for row in rows]
+    drawn = sorted((one for one in drawn if one[1]), key=lambda one: one[0].trial_id == winner)
+    pixels: dict[str, Any] = {"rasterized": len(drawn) > MAX_VECTORS}
+    alone = drawn
+    if len(drawn) > MAX_TIPS:  # a line of its own for each would take a minute
+        alone = [one for one in drawn[-1:] if one[0].trial_id == winner]
+        lines = [points for _, points in drawn]
+        axes.add_collection(LineCollection(lines, colors=FAINT, linewidths=1.0, **pixels))
+        dots = [points[0] for points in lines if len(points) == 1]
+        axes.plot(*_columns(dots), "o", color=FAINT, markersize=3, **pixels)
+    for row, points in alone:
         is_winner = row.trial_id == winner
         axes.plot(
-            epochs, values, color=ACCENT if is_winner else FAINT,
+            *_columns(points), color=ACCENT if is_winner else FAINT,
             linewidth=2.4 if is_winner else 1.0, marker="o" if len(points) == 1 else None,
-            markersize=3, gid=tip(about(row, metric)) if len(rows) <= MAX_TIPS else None,
+            markersize=3, gid=tip(about(row, metric)),
         )  # fmt: skip
-        if mark := MARKS.get(row.status):
-            axes.plot(epochs[-1], values[-1], mark, color="#7b8794", markersize=6)
+    for status, mark in MARKS.items():
+        ends = [points[-1] for row, points in drawn if row.status is status]
+        axes.plot(*_columns(ends), mark, color="#7b8794", markersize=6, **pixels)
+    axes.autoscale_view()
     few_numbers(axes)
     axes.margins(y=0.08)
     legend(axes)
     return figure_of(axes)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Return the places ``[2, n]`` of points, of which there may be none."""
+    return np.array(points, dtype=float).reshape(-1, 2).T
 
 
 @styled

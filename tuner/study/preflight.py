@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ The estimate assumes AdamW; SGD keeps fewer.
 """
 # Clips of the real step that replaces an estimate; batch norm needs more than one.
 TRIED_CLIPS = 2
+# Weights of the largest network that is tried at once: fake tensors take a second to import.
+TRIED_BYTES = 50_000_000
 
 
 def check_weights(space: Space, say: Callable[[str], object] | None = None) -> None:
@@ -107,13 +109,13 @@ def training_bytes(
 ) -> MemoryEstimate:
     """Estimate the memory of one training step of a network in the precision of its weights.
 
-    The network runs forward on torch's fake tensors, which have shapes but no values. They claim
+    A small network runs two clips forward on the CPU, and their activations are scaled to the
+    batch. A large one runs on torch's fake tensors, which have shapes but no values. They claim
     to be on the CPU, so torch picks the kernels of a real device; with plain meta tensors it
-    picks an attention that keeps the whole score matrix, half as much again for a long input.
-    autograd reports each tensor that it keeps for the backward pass, and each storage is counted
-    once. Mixed precision keeps at best half of the activations. If the network has an operation
-    that fake tensors lack, two clips run on the CPU instead and their activations are scaled to
-    the batch.
+    picks an attention that keeps the whole score matrix, half as much again for a long input. If
+    it has an operation that fake tensors lack, two clips are tried as well. autograd reports each
+    tensor that it keeps for the backward pass, and each storage is counted once. Mixed precision
+    keeps at best half of the activations.
 
     Args:
         network: Takes ``float[b, *input_shape]``; neither its state nor its mode changes.
@@ -121,13 +123,16 @@ def training_bytes(
         batch_size: Number of clips in a step on one device.
     """
     learning = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    try:
-        activations = _activations(network, (batch_size, *input_shape), real=False)
-    except RuntimeError:  # an operation is missing, or a shape depends on values
+    weights = sum(t.nbytes for t in (*network.parameters(), *network.buffers()))
+    activations = 0
+    if weights > TRIED_BYTES:
+        with suppress(RuntimeError):  # an operation is missing, or a shape depends on values
+            activations = _activations(network, (batch_size, *input_shape), real=False)
+    if not activations:
         tried = _activations(network, (TRIED_CLIPS, *input_shape), real=True)
         activations = -(-tried * batch_size // TRIED_CLIPS)
     return MemoryEstimate(
-        weights=sum(t.nbytes for t in (*network.parameters(), *network.buffers())),
+        weights=weights,
         gradients=learning,
         optimizer=ADAMW_SLOTS * learning,
         activations=activations,

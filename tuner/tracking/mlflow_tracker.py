@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from pipelines.plain_text import redact
 from tuner.errors import TrackingError, decorating
 from tuner.tracking import store
-from tuner.tracking.projection import Projection, study_id
+from tuner.tracking.projection import Projection
 from tuner.tracking.runs import StudyRuns
+from tuner.tracking.shown import study_id
 from tuner.tracking.views import view_key
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class WaitingTimes:
         flush_seconds: Longest wait of a flush.
     """
 
-    batch_seconds: float = 1.0
+    batch_seconds: float = 3.0  # most trials of a second are then sent once, with their end
     retry_seconds: float = 10.0
     flush_seconds: float = 30.0
 
@@ -134,7 +135,7 @@ class MlflowTracker:
         return self._runs.run_id(trial_id)
 
     def record(self, record: Record) -> None:
-        """Hand one record to the sender, which stores it within about a second."""
+        """Hand one record to the sender, which stores it within a few seconds."""
         if record["kind"] == "study" and not self._view:
             self._view = view_key(study_id(record))
         self._inbox.put(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from pipelines.plain_text import for_markdown
@@ -30,18 +29,14 @@ TOLD = {"epoch": "best_epoch", "fold": "folds"}
 NOTED = {"confirmed", "fused", "test", "registered", "ensemble", "leaky_twin", "study_end"}
 
 
-def study_id(record: Record) -> str:
-    """Return what tells a study from others of its name, on another machine or a deleted one."""
-    born = f"{record['study']} {record['time_ms']}".encode()
-    return f"{record['study']}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
-
-
 class Projection:
     """The runs of one study, extended record by record.
 
     Attributes:
         parent: The study's run; None before its first record.
         trials: Run of each trial by its id.
+        changed: Runs to send by trial, "" for the study; the sender removes what it has sent.
+        kinds: One run of the search for each model and set of parameters.
         experiment_tags: Tags of the experiment that holds the runs.
         space_yaml: The space file as it was read.
         metric: The metric that trials are ranked by.
@@ -52,6 +47,8 @@ class Projection:
     def __init__(self) -> None:
         self.parent: Run | None = None
         self.trials: dict[str, Run] = {}
+        self.changed: dict[str, Run] = {}
+        self.kinds: dict[tuple[str, ...], Run] = {}
         self.experiment_tags: dict[str, str] = {}
         self.space_yaml = ""
         self._records: list[Record] = []
@@ -82,6 +79,9 @@ class Projection:
         if (handle := getattr(self, f"on_{kind}", None)) is not None:
             handle(record, self.parent)
         self.parent.measure(shown.compared(record), record["time_ms"])
+        of_all = kind in ("confirmed", "study_end")  # which may concern any trial
+        trials = self.trials if of_all else {record.get("trial_id", "")} & self.trials.keys()
+        self.changed |= {"": self.parent, **{name: self.trials[name] for name in trials}}
         if kind in NOTED and self._can_note:
             self._can_note = False  # a note that fails once is not tried again
             with decorating("the note in MLflow"):
@@ -107,10 +107,9 @@ class Projection:
         self._source = {
             "mlflow.source.name": f"python -m tuner.run {study}", "mlflow.source.type": "LOCAL",
         }  # fmt: skip
-        tags = {"study": study, "study_id": study_id(record), "stage": "study"}
-        params = shown.as_params(record["settings"])
-        self._alternatives = shown_settings.alternatives(record["settings"])
-        return Run(study, record["time_ms"], tags | self._source, params)
+        tags = {"study": study, "study_id": shown.study_id(record), "stage": "study"}
+        self._alternatives = shown_settings.alternatives(settings := record["settings"])
+        return Run(study, record["time_ms"], tags | self._source, shown.as_params(settings))
 
     def on_features(self, record: Record, parent: Run) -> None:
         """Show the data and the leakage audit."""
@@ -169,6 +168,8 @@ class Projection:
             only = {one.digest for one in self._sets if len({s.digest for s in self._sets}) == 1}
             digests = {record["fingerprint"]} if "fingerprint" in record else only
         run.data = used_by(stage, digests, self._sets, fit_of_all=trial_id.startswith(REFIT))
+        if stage == "search":
+            self.kinds.setdefault((model, *params), run)
 
     def _repeated(self, record: Record) -> list[Run]:
         """Return the runs that a final run repeats without training: its own took no time."""
@@ -191,7 +192,7 @@ class Projection:
         best = self._best_of_trial[trial_id] = self._better(
             self._best_of_trial.get(trial_id), value
         )
-        run.epochs.append({"epoch": record["epoch"], **record["metrics"]})
+        run.epochs.append((record["epoch"], record["metrics"]))
         if not self._repeated(record):
             metrics = shown.of_epoch(record, self.metric, best)
             run.measure(metrics, record["time_ms"], record["epoch"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipelines.plain_text import redact
@@ -12,13 +14,14 @@ from tuner.tracking.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tuner.tracking.projection import Projection
     from tuner.tracking.shown import Run
 
 # Tag of an ended run: the number of its metrics that are stored. A replay skips them.
+# MLflow stores the tags of a batch after its metrics, unless it splits the batch.
 NUM_STORED = "metrics_stored"
+MAX_BATCH = 500  # metrics
 EPOCHS = "epochs.csv"  # all metrics of a trial
 
 _log = logging.getLogger("tuner.tracking")
@@ -33,6 +36,7 @@ class _Stored:
 
     def __init__(self, run: Any) -> None:
         self.run_id: str = run.info.run_id
+        self.artifact_uri: str = run.info.artifact_uri
         self.status, self.end_ms = run.info.status, run.info.end_time
         self.tags, self.params = dict(run.data.tags), dict(run.data.params)
         number = self.tags.get(NUM_STORED, "")
@@ -40,7 +44,6 @@ class _Stored:
         inputs = run.inputs.dataset_inputs if run.inputs else ()
         self.data = {(one.dataset.name, one.dataset.digest) for one in inputs}
         self.is_refused = False
-        self.sent: tuple[object, ...] = ()  # what tells how much of an ended run was sent
 
 
 class StudyRuns:
@@ -83,15 +86,11 @@ class StudyRuns:
             return
         if not self._is_searched:
             self._search(projection.parent.tags["study_id"])
-        for key, run in {"": projection.parent, **projection.trials}.items():
+        for key, run in list(projection.changed.items()):
             if key not in self._stored:
                 self._stored[key] = self._create(key, run)
-            # Most of the trials of a long search have ended, and change no more.
-            size = run.status, run.end_ms, len(run.metrics), len(run.tags)
-            if key and run.end_ms is not None and size == self._stored[key].sent:
-                continue
             self._update(run, self._stored[key])
-            self._stored[key].sent = size
+            del projection.changed[key]
         run_id = self._stored[""].run_id
         for name, value in (projection.experiment_tags | views(projection, run_id)).items():
             if self._described.get(name) != value:
@@ -189,22 +188,35 @@ class StudyRuns:
         from mlflow.entities import Metric, Param, RunTag
 
         params = {k: v for k, v in run.params.items() if stored.params.get(k) != v}
-        tags = {k: v for k, v in run.tags.items() if stored.tags.get(k) != v}
-        metrics = run.metrics[stored.num_metrics :]
-        self._client.log_batch(
-            stored.run_id,
-            [Metric(*measured) for measured in metrics],
-            [Param(*item) for item in params.items()],
-            [RunTag(*item) for item in tags.items()],
-        )
+        num_metrics = max(len(run.metrics), stored.num_metrics)
+        number = {} if run.status == "RUNNING" else {NUM_STORED: str(num_metrics)}
+        tags = {k: v for k, v in (run.tags | number).items() if stored.tags.get(k) != v}
+        metrics = [Metric(*measured) for measured in run.metrics[stored.num_metrics :]]
+        if run.epochs and NUM_STORED in tags:
+            self._write_epochs(run, stored)
+        if len(metrics) > MAX_BATCH:
+            self._client.log_batch(stored.run_id, metrics)
+            metrics = []
+        if params or metrics or tags:
+            self._client.log_batch(
+                stored.run_id,
+                metrics,
+                [Param(*item) for item in params.items()],
+                [RunTag(*item) for item in tags.items()],
+            )
         stored.params |= params
         stored.tags |= tags
-        stored.num_metrics += len(metrics)
+        stored.num_metrics = num_metrics
         if data := [one for one in run.data if (one.name, one.digest) not in stored.data]:
             self._client.log_inputs(stored.run_id, [one.as_input() for one in data])
             stored.data |= {(one.name, one.digest) for one in data}
-        if run.status != "RUNNING" and stored.tags.get(NUM_STORED) != str(stored.num_metrics):
-            if run.epochs and NUM_STORED not in stored.tags:
-                self._client.log_text(stored.run_id, run.epochs_as_csv(), EPOCHS)
-            stored.tags[NUM_STORED] = str(stored.num_metrics)
-            self._client.set_tag(stored.run_id, NUM_STORED, stored.num_metrics)
+
+    def _write_epochs(self, run: Run, stored: _Stored) -> None:
+        """Write the file of all metrics; MLflow's client would read the run for its address."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / EPOCHS
+            file.write_text(run.epochs_as_csv(), encoding="utf-8")
+            place = get_artifact_repository(stored.artifact_uri, tracking_uri=self._uri)
+            place.log_artifact(str(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import re
@@ -45,7 +46,7 @@ class Run:
     """Desired state of a run in the store.
 
     Attributes:
-        epochs: All metrics of each epoch, for a file of the run.
+        epochs: Each epoch with all its metrics, for a file of the run.
         data: Splits of feature sets that the run has learned from or was scored on.
     """
 
@@ -54,7 +55,7 @@ class Run:
     tags: dict[str, str]
     params: dict[str, str] = field(default_factory=dict)
     metrics: list[Measured] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     data: list[Data] = field(default_factory=list)
     status: Status = "RUNNING"
     end_ms: int | None = None
@@ -80,11 +81,18 @@ class Run:
     def epochs_as_csv(self) -> str:
         """Return all metrics of each epoch as a table."""
         out = io.StringIO()
-        columns = dict.fromkeys(name for epoch in self.epochs for name in epoch)
+        epochs = [{"epoch": epoch, **metrics} for epoch, metrics in self.epochs]
+        columns = dict.fromkeys(name for epoch in epochs for name in epoch)
         writer = csv.DictWriter(out, list(columns), lineterminator="\n")
         writer.writerow({name: for_cell(name) for name in columns})
-        writer.writerows({key: for_cell(cell) for key, cell in one.items()} for one in self.epochs)
+        writer.writerows({key: for_cell(cell) for key, cell in one.items()} for one in epochs)
         return out.getvalue()
+
+
+def study_id(record: Record) -> str:
+    """Return what tells a study from others of its name, on another machine or a deleted one."""
+    born = f"{record['study']} {record['time_ms']}".encode()
+    return f"{record['study']}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
 
 
 def as_params(values: dict[str, Any]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def views(projection: Projection, parent_run_id: str) -> dict[str, str]:
     study = projection.parent
     assert study is not None
     best = target(projection.metric)
-    trials = [run for run in projection.trials.values() if run.tags["stage"] == "search"]
+    trials = list(projection.kinds.values())
     searched = _searched(trials)
     seeds = ["metrics.`seeds_mean`", "metrics.`seeds_std`"]
     params = [f"params.`{name}`" for name in searched]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -214,7 +215,7 @@ class Recorder:
             row.error = str(error)
         elif (epoch := int(result["epoch"])) > _last_epoch(row):
             metrics = {
-                key: float(value)
+                sys.intern(key): float(value)  # each report brings copies of the names
                 for key, value in result.items()
                 if (key.startswith(REPORTED_PREFIXES) or key == "lr")
                 and isinstance(value, int | float)
@@ -269,6 +270,7 @@ class Recorder:
             "trial_end", trial_id=row.trial_id, status=status, epochs=_last_epoch(row),
             best=best and {"epoch": best[0], "metrics": best[1]}, error=row.error, note=row.note,
         )  # fmt: skip
+        del row.experiment  # 14 KB, read again on demand
 
 
 def _last_epoch(row: TrialRow) -> int:

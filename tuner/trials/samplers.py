@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +47,7 @@ def pick_next(
     space: Space, _trials: Sequence[TrialRow], ordinal: int, _earlier: Earlier = ()
 ) -> Sample:
     """Return the next combination, in the order of the file."""
-    return next(islice(space.enumerate_grid(), ordinal, None))
+    return space.grid_point(ordinal)
 
 
 def draw_qmc(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -142,6 +143,8 @@ def run(plan: Plan, cluster: Cluster) -> None:
     events = _Events(recorder)
     # The ledger names each failure in one line; Tune would print a traceback as well.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Tune would keep 25 KB of each trial for its own restoration, and write them again and again.
+    TuneController._mark_trial_to_checkpoint = lambda _self, _trial: None
     # Tune would hand these over in a runtime environment, which Ray's agents log.
     class_cache.ENV_VARS_TO_PROPAGATE -= {
         name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
