@@ -235,7 +235,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     }
     assert sum(found["features"][0]["clips"].values()) == 72
     assert found["trials"]["total"] == 3 + 2 * 1 + 1  # the default configuration
-    assert sum(found["trials"][k] for k in ("completed", "stopped_early", "failed")) == 5
+    assert sum(found["trials"][k] for k in ("completed", "stopped_early", "failed")) == 6
     assert set(found["best"]) == {"trial_id", "run_id", "config", "params", "val"}
     assert set(found["best"]["val"]) == {"f1_macro", "accuracy"}
     assert [row["name"] for row in found["baselines"]] == [
@@ -417,7 +417,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
     started, ended = trials(cut.finished, "trial"), trials(cut.finished, "trial_end")
     assert started == ended
     assert set(started.values()) == {1}
-    assert len(started) == 3 + 2 + len(finals(cut)) + 1
+    assert len(started) == 3 + 3 + len(finals(cut)) + 1
     for trial_id in started:
         numbers = [
             r["epoch"] for r in records if r["kind"] == "epoch" and r["trial_id"] == trial_id
