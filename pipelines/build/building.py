@@ -41,7 +41,7 @@ from pipelines.store import FeatureSet, find_feature_set
 # Yields each batch with the verdicts on its tracks, in any order.
 DecodePass = Callable[[DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]]
 Specs = tuple[ClipSpec, FeatureSpec]
-STAGING = ".staging"
+STAGING, DIGESTS = ".staging", ".digests"
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,12 @@ def build_sets(
     try:
         with full_disk_named(folder.path):
             folder.create()
-            known = digests(catalog, folder / ".digests", trust_cache=not options.verify)
+            known = digests(catalog, folder / DIGESTS, trust_cache=not options.verify)
     except OSError as error:
         raise StoreError(
             f"feature sets cannot be written to {folder}: {error.strerror}"
         ) from error
-    content = content_digest(catalog, known)
-    if _needs_ffmpeg(catalog):
-        content += "+ffmpeg"
+    content = _content(catalog, known)
     targets = [folder / fingerprint(content, *spec, split) for spec in specs]
     built, build = _finished(targets, options), _Build(catalog, folder, split, options, known)
     missing = {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}
@@ -148,6 +146,27 @@ def build_sets(
         build.remove_staging(spec)
     built |= build.run(missing) if missing else {}
     return [built[target] for target in targets]
+
+
+def fingerprints(
+    catalog: Catalog, out: Path, specs: Sequence[Specs], split: SplitSpec
+) -> list[str]:
+    """Return the names that feature sets have or would have; reads the files, writes nothing.
+
+    Args:
+        catalog: Tracks.
+        out: Folder of feature sets.
+        specs: Clip and feature settings of each set.
+        split: Split settings.
+    """
+    known = digests(catalog, Folder.at(out) / DIGESTS, keep=False)
+    content = _content(catalog, known)
+    return [fingerprint(content, *spec, split) for spec in specs]
+
+
+def _content(catalog: Catalog, known: Mapping[str, str]) -> str:
+    content = content_digest(catalog, known)
+    return f"{content}+ffmpeg" if _needs_ffmpeg(catalog) else content
 
 
 def _needs_ffmpeg(catalog: Catalog) -> bool:

@@ -36,7 +36,7 @@ class Fitting(Study):
 
     def run_trials(self, plan: Plan) -> None:
         """Instead of Ray: the trials end at once."""
-        assert (plan.num_trials, plan.budget_seconds) == (1, None)
+        assert (plan.num_trials, plan.limits) == (1, None)
         while (proposal := plan.proposer([])) is not None:
             assert proposal.stage == "final"
             self.trained.append(proposal)

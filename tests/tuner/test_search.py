@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,8 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study.stages import search_space
-from tuner.trials.patience import is_out
+from tuner.trials.limits import Limits
+from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, Proposer
 from tuner.trials.samplers import (
     SAMPLERS,
@@ -233,6 +235,10 @@ def test_a_family_whose_known_good_configuration_still_runs_gets_no_other() -> N
 RANKING = Ranking("val_f1_macro", maximise=True, num_tracks=100)
 
 
+def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search) -> bool:
+    return Patience(ranking, search).is_out(sorted(trials, key=lambda one: one.ordinal))
+
+
 def patient(
     values: list[float | None], status: str = "completed", num_start: int = 0, more: str = ""
 ) -> tuple[Space, list[TrialRow]]:
@@ -316,7 +322,7 @@ def test_a_resumed_search_whose_patience_is_out_ends_without_new_trials(
         )
     ran: list[str] = []
 
-    def run_stage(_stage: str, proposer: Proposer, num_trials: int, _budget: float | None) -> None:
+    def run_stage(_stage: str, proposer: Proposer, num_trials: int, _limits: Limits) -> None:
         rows = list(study.rows().values())
         ran.extend(one.trial_id for one in iter(lambda: proposer(rows), None))
 

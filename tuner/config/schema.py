@@ -70,7 +70,26 @@ class Search(Block):
     budget: str | None = Field(
         None,
         pattern=f"^{DURATION}$",
-        description="Time limit of the search: 90s, 30m, 2h; null: none.",
+        description="Time limit of the study: 90s, 30m, 2h; null: none. Counts features, search "
+        "and confirmation; the search ends when the time for the rest is all that is left.",
+    )
+    max_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Limit of the epochs of all trials, confirmation included; null: none.",
+    )
+    device_hours: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000_000,
+        description="Limit of the hours of all trials on their GPUs, or on their CPU cores if "
+        "they have none, confirmation included; null: none.",
+    )
+    warm_start: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Earlier studies to learn from, by name or folder.",
     )
 
     @property
@@ -118,6 +137,11 @@ class Resources(Block):
     gpus_per_worker: float = Field(
         0.0, ge=0, le=64, description="GPUs of each worker; a fraction only with one worker."
     )
+
+    @property
+    def devices(self) -> float:
+        """Number of devices of a trial: its GPUs, or its CPU cores if it has none."""
+        return self.workers * (self.gpus_per_worker or self.cpus_per_worker)
 
 
 class Experiment(Block):

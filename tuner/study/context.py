@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tuner.study.baseline_sets import Source
     from tuner.tracking import Tracker
     from tuner.trials.cluster import Cluster
+    from tuner.trials.limits import Limits
 
 PREDICT_TIMEOUT_SECONDS = 3600.0
 
@@ -49,6 +52,8 @@ class Context:
         baseline_sources: Feature set of each baseline; filled by the first stage.
         features: Feature sets as the ledger records them; filled by the first stage.
         held: Released last of all when the study ends: the lock of its folder.
+        extension: Extension that the command asks for and that is not recorded yet.
+        clock: Returns monotonic seconds.
     """
 
     space: Space
@@ -62,6 +67,8 @@ class Context:
     baseline_sources: list[Source] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
     held: ExitStack = field(default_factory=ExitStack)
+    extension: dict[str, Any] | None = None
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def metric(self) -> str:
@@ -115,7 +122,7 @@ class Context:
         stage: str,
         proposer: Proposer,
         num_trials: int,
-        budget_seconds: float | None = None,
+        limits: Limits | None = None,
         known: Sequence[Proposal] = (),
     ) -> None:
         """Run the trials of a stage; the scheduler stops only those of the search early.
@@ -124,7 +131,7 @@ class Context:
             stage: The stage.
             proposer: Source of its trials.
             num_trials: Largest number of trials to run.
-            budget_seconds: Time after which training stops; None for no limit.
+            limits: Limits at which training stops; None for no limit.
             known: Trials that are known beforehand, for the expected end.
 
         Raises:
@@ -133,7 +140,7 @@ class Context:
         waiting = {
             one.trial_id: course_of(one.experiment.model_dump(mode="json"), stage) for one in known
         }
-        self.terminal.stage(stage, num_trials, budget_seconds, waiting)
+        self.terminal.stage(stage, num_trials, limits.seconds_left() if limits else None, waiting)
         of_stage = {None, *self.rows(stage)}
         plan = Plan(
             study=self.paths.folder.resolved(),
@@ -146,7 +153,7 @@ class Context:
             num_tracks=self.ranking.num_tracks,
             early_stopping=stage == "search",
             max_epochs=self.space.max_epochs,
-            budget_seconds=budget_seconds,
+            limits=limits,
         )
         self.run_trials(plan)
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.build.console import duration
 from tuner.errors import StudyError
 from tuner.ledger import candidates, selection
-from tuner.ledger.spent import spent_seconds
+from tuner.ledger.extension import EXTENDED, changed_at
 from tuner.ledger.states import State
-from tuner.ledger.timing import Timing, course_of, end_of
+from tuner.study.confirmation_plan import fitting, missing_runs
+from tuner.study.warm_start import earlier_trials
 from tuner.training import metrics, uncertainty
-from tuner.trials.patience import Patience, is_out
+from tuner.trials.limits import Limits, in_force
+from tuner.trials.patience import Patience
 from tuner.trials.plan import Proposal, queue
-from tuner.trials.samplers import propose
+from tuner.trials.proposals import Proposals
+from tuner.trials.reserve import Reserve
 
 if TYPE_CHECKING:
-    from tuner.config import Search
     from tuner.ledger.candidates import Candidate
     from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
@@ -47,36 +47,52 @@ def search_space(study: Context) -> None:
     if study.ledger.last("searched"):
         return
     search, rows = study.space.template.search, list(study.rows("search").values())
-    wanted = study.space.num_trials
-    if wanted < search.trials:
+    extended = study.ledger.last(EXTENDED)
+    wanted = extended["trials"] if extended else study.space.num_trials
+    if not extended and wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
         )
-    again = [row for row in rows if row.is_unfinished] or _failed(study, rows)
+    again = [row for row in rows if row.is_unfinished and not row.is_left_out]
+    again = again or _failed(study, rows)
     missing = wanted - len(rows) + len(again)
+    patience = Patience(study.ranking, search, extended["began"] if extended else 0)
     if missing > 0:
         known = queue([Proposal.again(row) for row in again])
-        patience = Patience(study.ranking, search)
+        others = [row for row in rows if row.ordinal < changed_at(study.ledger.records())]
+        source = Proposals(study.space, wanted, earlier_trials(study.space, study.ledger), others)
 
         def next_trial(trials: Sequence[TrialRow]) -> Proposal | None:
             is_over = patience.is_out(trials)
-            return known(trials) or (None if is_over else propose(study.space, trials))
+            return known(trials) or (None if is_over else source.next(trials))
 
-        if again or not is_out(rows, study.ranking, search):
-            budget = _remaining_budget(study, search)
+        if again or not patience.is_out(rows):
             # A killed run leaves no other sign of when it began.
             study.record("searching", again=[row.trial_id for row in again])
-            study.run_stage("search", next_trial, missing, budget)
-        if is_out(study.rows("search").values(), study.ranking, search):
-            study.terminal.say(
-                f"search: ended, {search.patience} trials in a row brought nothing clearly better"
-            )
-    if not selection.leaderboard(study.rows().values(), study.ranking):
-        errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
+            study.run_stage("search", next_trial, missing, limits_of(study))
+    rows = sorted(study.rows("search").values(), key=lambda row: row.ordinal)
+    if not selection.leaderboard(rows, study.ranking):
+        errors = [f"the first error: {row.error}" for row in rows if row.error]
         reason = errors[0] if errors else "the budget ended before the first trial did"
         raise StudyError(f"no trial succeeded; {reason}")
+    reason = f"{wanted} trials have run"
+    if ended := study.ledger.last("budget_ended"):
+        reason = ended["reason"]
+    elif patience.is_out(rows):
+        reason = f"{search.patience} trials in a row brought nothing clearly better"
+    study.terminal.say(f"search: ended, {reason}")
     # A budget can end a search before its last trial; a resumed study must not search again.
-    study.record("searched", trials=len(study.rows()))
+    study.record("searched", trials=len(study.rows()), reason=reason)
+
+
+def limits_of(study: Context) -> Limits:
+    """Return the limits of a study, with what it has cost so far."""
+    template = study.space.template
+    newest = {kind: one for kind in (EXTENDED,) if (one := study.ledger.last(kind))}
+    return Limits(
+        in_force(template.search, newest), study.ledger.records(), template.resources.devices,
+        Reserve(template), study.clock,
+    )  # fmt: skip
 
 
 def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
@@ -84,20 +100,6 @@ def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
     ended = study.ledger.last("study_end")
     has_failed = ended is not None and ended["status"] == State.FAILED
     return rows if has_failed and not selection.leaderboard(rows, study.ranking) else []
-
-
-def _remaining_budget(study: Context, search: Search) -> float | None:
-    """Return the seconds of the search's budget that earlier runs of the study have left."""
-    if search.budget_seconds is None:
-        return None
-    ended = study.ledger.last("budget_ended")
-    if ended is not None and ended["budget"] == search.budget:
-        return 0.0
-    return search.budget_seconds - _spent(study)
-
-
-def _spent(study: Context) -> float:
-    return spent_seconds(study.ledger.records())["search"]
 
 
 # -- confirmation
@@ -117,11 +119,11 @@ def confirm_best(study: Context) -> None:
     ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
     others = _for_fusion(study, ranked, top) if plan.fuse else []
-    others = _within_budget(study, top, others)
-    wanted = [*_missing_runs(top, plan.seeds, rows), *_missing_runs(others, 1, rows)]
+    top, seeds, others = _within_limits(study, top, others)
+    wanted = [*missing_runs(top, seeds, rows), *missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", queue(wanted), len(wanted), known=wanted)
-    ids = {row.trial_id for row in top}
+    ids = {row.trial_id for row in top} | _confirmed_before(study)
     found = candidates.candidates(study.rows().values(), study.ranking)
     # What was trained for a fusion alone has a single seed, and was behind in the search.
     found.sort(key=lambda one: one.trial_id not in ids)
@@ -176,61 +178,30 @@ def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> 
     ]
 
 
-def _within_budget(study: Context, top: list[TrialRow], others: list[TrialRow]) -> list[TrialRow]:
-    """Return the trials for a fusion with which the confirmation should end within the budget.
+def _confirmed_before(study: Context) -> set[str]:
+    """Return the configurations that were confirmed before an extension of the study."""
+    found = {one["trial_id"] for r in study.ledger.records("confirmed") for one in r["top"]}
+    of_fusions = {name for r in study.ledger.records("confirming") for name in r["for_fusion"]}
+    return found - of_fusions
 
-    What the winner's score needs always runs. The decision is recorded before it is acted on, so
-    a study that resumes keeps to it.
+
+def _within_limits(
+    study: Context, top: list[TrialRow], others: list[TrialRow]
+) -> tuple[list[TrialRow], int, list[TrialRow]]:
+    """Return what is confirmed, with how many seeds, and which trials run for a fusion alone.
+
+    So much that the study should end within its limits, but at least one run. The decision is
+    recorded before it is acted on, so a study that resumes keeps to it.
     """
     decided = study.ledger.last("confirming")
     if decided is None:
-        decided = study.record("confirming", **_fitting(study, top, others))
-    for sentence in decided["left_out"]:
-        study.terminal.say(f"fusion: {sentence}")
-    return [row for row in others if row.trial_id in decided["for_fusion"]]
-
-
-def _fitting(study: Context, top: list[TrialRow], others: list[TrialRow]) -> dict[str, list[str]]:
-    """Compare the time that the ledger predicts with what the search has left of its budget."""
-    search, timing = study.space.template.search, Timing()
-    for record in study.ledger.records():
-        timing.take(record)
-    left = math.inf
-    if search.budget_seconds is not None:
-        left = max(0.0, search.budget_seconds - _spent(study))
-    fitting: list[TrialRow] = []
-    left_out: list[str] = []
-    needed = [row for row in top for _ in range(study.space.template.confirm.seeds)]
-    for row in others:
-        runs = [course_of(one.recorded_config, "confirm") for one in (*needed, *fitting, row)]
-        seconds = end_of((timing.expected(one) or 0.0 for one in runs), timing.at_once)
-        if seconds <= left:
-            fitting.append(row)
-            continue
-        left_out.append(
-            f"{row.trial_id} ({row.model}) is left out: with its run over all folds the "
-            f"confirmation would take about {duration(seconds)}, and the search has left "
-            f"{duration(left)} of its budget of {search.budget}"
-        )
-    return {"for_fusion": [row.trial_id for row in fitting], "left_out": left_out}
-
-
-def _missing_runs(
-    top: list[TrialRow], num_seeds: int, rows: dict[str, TrialRow]
-) -> Iterator[Proposal]:
-    """Propose the runs of configurations with new seeds that have not ended yet."""
-    ordinal = 0
-    for row in top:
-        for seed in range(row.seed + 1, row.seed + 1 + num_seeds):
-            trial_id = f"c{row.ordinal:03d}-s{seed}-{row.trial_id.rsplit('-', 1)[1]}"
-            known = rows.get(trial_id)
-            # Nothing but a full disk stopped a confirmation run early in earlier versions.
-            if known is None or known.is_unfinished or known.status is State.STOPPED_EARLY:
-                yield Proposal(
-                    trial_id, "confirm", seed, row.experiment, ordinal, row.params,
-                    parent_trial=row.trial_id,
-                )  # fmt: skip
-            ordinal += 1
+        decided = study.record("confirming", **fitting(study, limits_of(study), top, others))
+    for sentence in (*decided.get("less", ()), *decided["left_out"]):
+        study.terminal.say(f"confirmation: {sentence}")
+    plan = study.space.template.confirm  # earlier versions always kept to it
+    top = top[: decided.get("top", plan.top)]
+    chosen = [row for row in others if row.trial_id in decided["for_fusion"]]
+    return top, decided.get("seeds", plan.seeds), chosen
 
 
 def _interval(study: Context, winner: Candidate) -> list[float] | None:

@@ -114,6 +114,13 @@ class Projection:
         self._alternatives = shown_settings.alternatives(record["settings"])
         return Run(study, record["time_ms"], tags | self._source, params)
 
+    def on_extended(self, record: Record, parent: Run) -> None:
+        """Show what was added; parameters of a run cannot change."""
+        parent.tag("extended", f"{parent.tags.get('extended', '')} {record['asked']}".strip())
+        if space := record.get("space"):
+            self.space_yaml = space["source"]
+            self._alternatives = shown_settings.alternatives(space["settings"])
+
     def on_features(self, record: Record, parent: Run) -> None:
         """Show the data and the leakage audit."""
         sets = record["features"]
@@ -154,11 +161,11 @@ class Projection:
         while parent:
             origin, known = parent, self.trials.get(parent)
             parent = known.tags.get("parent_trial") if known else None
-        if trial_id != FUSION:
+        if not trial_id.startswith(FUSION):
             tags["configuration"] = origin
         self._units[trial_id] = unit_of(trial_id, record["config"])
         model = record["config"]["model"]["name"]
-        which = "" if trial_id == FUSION else f" {origin.partition('-')[0]}"
+        which = "" if trial_id.startswith(FUSION) else f" {origin.partition('-')[0]}"
         which += f" seed {seed}" if stage == "confirm" else ""
         name = f"{stage}{which} {model}"
         read = shown_settings.full(record["params"], record["config"], self._alternatives)
@@ -175,7 +182,7 @@ class Projection:
     def _repeated(self, record: Record) -> list[Run]:
         """Return the runs that a final run repeats without training: its own took no time."""
         trial_id = record["trial_id"]
-        if trial_id == FUSION:
+        if trial_id.startswith(FUSION):
             run = self.trials.get(trial_id)
             named = run.params if run else record["params"]
             names = [name.removeprefix("weight.") for name in named]
@@ -202,7 +209,7 @@ class Projection:
         """End the run of a trial."""
         run, best, time_ms = self.trials[record["trial_id"]], record["best"], record["time_ms"]
         repeated = self._repeated(record)
-        if repeated and record["trial_id"] != FUSION:
+        if repeated and not record["trial_id"].startswith(FUSION):
             run.metrics = list(repeated[0].metrics)
         elif best:
             run.measure(shown.of_best(record, self.metric), time_ms, record["epochs"])

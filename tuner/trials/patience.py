@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from tuner.config import Search
     from tuner.ledger.selection import Ranking
@@ -26,10 +26,12 @@ class Patience:
     Args:
         ranking: Order of the trials.
         search: Settings of the search.
+        began: Ordinal of the first trial of an extension; those before it do not count either.
     """
 
-    def __init__(self, ranking: Ranking, search: Search) -> None:
+    def __init__(self, ranking: Ranking, search: Search, began: int = 0) -> None:
         self._ranking, self._search = ranking, search
+        self._began = max(began, len(search.start))
         self._best: float | None = None
         self._count = self._num_read = 0  # so that no trial is read twice
 
@@ -45,19 +47,16 @@ class Patience:
             if row.is_unfinished:
                 break
             self._num_read += 1
+            if row.is_left_out:
+                continue
             value = None if row.is_partial else row.value(self._search.metric)
             if value is not None and self._is_clearly_better(value):
                 self._best, self._count = value, 0
             else:
-                self._count += row.ordinal >= len(self._search.start)
+                self._count += row.ordinal >= self._began
         return patience is not None and self._count >= patience
 
     def _is_clearly_better(self, value: float) -> bool:
         if self._best is None or not self._ranking.maximise:
             return self._best is None or value < self._best
         return self._ranking.bar(value) > self._best
-
-
-def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search) -> bool:
-    """Return True if patience is out after some trials, in any order; see `Patience`."""
-    return Patience(ranking, search).is_out(sorted(trials, key=lambda row: row.ordinal))

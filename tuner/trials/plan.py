@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow, TrialRows
 from tuner.training.recipe import is_better
+from tuner.trials.limits import LIMITS, Limits
 from tuner.trials.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tuner.trials.assembly import TrialSpec
 
 REPORTED_PREFIXES = ("train_", "val_")
-BUDGET_ENDED = "the budget of the search ended"  # why a trial was stopped early
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Plan:
         num_tracks: Number of validation tracks; None if unknown.
         early_stopping: True if the experiment's scheduler applies.
         max_epochs: Largest number of epochs of any trial.
-        budget_seconds: Time after which training stops; None for no limit.
+        limits: Limits at which training stops; None for no limit.
     """
 
     study: Folder
@@ -99,7 +98,7 @@ class Plan:
     num_tracks: int | None = None
     early_stopping: bool = False
     max_epochs: int = 1
-    budget_seconds: float | None = None
+    limits: Limits | None = None
 
 
 # -- records
@@ -113,14 +112,13 @@ class Recorder:
 
     Args:
         plan: Plan of the stage.
-        clock: Returns monotonic seconds.
 
     Attributes:
         fatal: An error that every other trial would meet as well, such as a full disk.
     """
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
-        self._plan, self._clock = plan, clock
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         search = plan.experiment.search
         self._metric, self._maximise = search.metric, search.mode == "max"
         ranking = Ranking(self._metric, self._maximise, plan.num_tracks)
@@ -132,23 +130,24 @@ class Recorder:
             if record["kind"] == "epoch":
                 self._judge(record)
         self._trials = [*self._rows.values()]  # not copied for each of thousands of proposals
-        self._ends_at = None if plan.budget_seconds is None else clock() + plan.budget_seconds
-        self._budget_has_ended = False
+        self._limits = plan.limits or Limits({})
+        self._reached: str | None = None
         self.fatal: StudyError | None = None
 
     def _judge(self, report: Mapping[str, Any]) -> bool:
         return self._scheduler.take(report["trial_id"], report["epoch"], report["metrics"])
 
     def _record(self, kind: str, **fields: Any) -> None:
-        self._rows.take(self._plan.record(kind, **fields))
+        record = self._plan.record(kind, **fields)
+        self._rows.take(record)
+        self._limits.take(record)
 
     def is_over(self) -> bool:
-        """Return True after a fatal error, and when the budget has ended, which is recorded."""
-        is_due = self._ends_at is not None and self._clock() >= self._ends_at
-        if is_due and not self._budget_has_ended:
-            self._budget_has_ended = True
-            self._record("budget_ended", budget=self._plan.experiment.search.budget)
-        return self._budget_has_ended or self.fatal is not None
+        """Return True after a fatal error, and when a limit is reached, which is recorded."""
+        if self._reached is None and (name := self._limits.reached()) is not None:
+            self._reached = name
+            self._record("budget_ended", **self._limits.end(name))
+        return self._reached is not None or self.fatal is not None
 
     def next_trial(self) -> str | None:
         """Record a proposal and write what its processes read; returns the trial's id, or None.
@@ -226,8 +225,9 @@ class Recorder:
             if row.is_unfinished and row.status is not cut:
                 if row.status is State.INTERRUPTED:  # in an earlier run, by something else
                     row.error = row.note = None
-                if self.fatal is None and not _is_decided(row):
-                    row.note = "; ".join(filter(None, (row.note, BUDGET_ENDED)))
+                if self._reached and self.fatal is None and not _is_decided(row):
+                    ended = f"{LIMITS[self._reached].title} ended"
+                    row.note = "; ".join(filter(None, (row.note, ended)))
                 self.end(row.trial_id)
 
     def _end(self, row: TrialRow, status: State) -> None:
