@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipelines.errors import UserError
 from tuner.config import Experiment, loads
 from tuner.errors import StudyExistsError, UsageError
 from tuner.ledger.extension import EXTENDED, changed_space, newest_of
@@ -47,6 +48,8 @@ def refuse(space: Space, paths: StudyPaths, asked: Request | None = None) -> Non
     Raises:
         UserError: It cannot; says why.
     """
+    if paths.storage.local().is_file():
+        raise UserError(f"--storage: {paths.storage} is a file; name a folder")
     records = recorded(paths.folder)
     refuse_changes(space, records, asked is not None)
     if asked and not records:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,10 +124,8 @@ def carry_out(
         terminal = held.enter_context(Terminal(search.metric, maximise=search.mode == "max"))
         joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         is_shown = adds is None and journal.is_finished(paths.folder, leaky_twin)
-        running = None
-        if not is_shown:
-            last_acts.append(ray_start.end_at_once)
-            running = joined.enter_context(_joined(space, address, terminal, stop))
+        join = nullcontext() if is_shown else _joined(space, address, terminal, stop)
+        running = joined.enter_context(join)
         if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
         paths.folder.remove_scratch()
@@ -171,6 +169,8 @@ def _joined(
     """
     to_join = address or os.environ.get("RAY_ADDRESS") or "local"
     terminal.status("starting Ray" if to_join == "local" else f"joining Ray at {to_join}")
+    if stop:
+        stop.last_acts.append(ray_start.end_at_once)
     found = cluster.connect(address, on_loss=stop.fail if stop else None)
     try:
         cluster.trials_at_once(found, space.template.resources)
