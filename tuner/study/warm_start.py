@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import UserError
 from pipelines.plain_text import shorten
 from tuner.errors import SpaceError, UsageError
 from tuner.ledger.extension import changed_space, newest_of
@@ -79,7 +80,13 @@ def _pinned(
         })  # fmt: skip
     sets = {one["fingerprint"] for one in newest.get("features", {}).get("features", ())}
     same_data = not sets.isdisjoint(fingerprints)
-    likeness = alike(space, space_of(began["settings"]))
+    try:
+        likeness = alike(space, space_of(began["settings"]))
+    except UserError as error:
+        raise UsageError(
+            f"search.warm_start: this version does not know the settings of {began['study']!r} "
+            f"({error}); leave it out"
+        ) from error
     weight = likeness * (1.0 if same_data else OTHER_DATA)
     if not trials or not weight:
         reason = "none of its trials fits the ranges" if ended else "none of its trials has ended"
