@@ -118,7 +118,7 @@ def refuse_other_audio(space: Space, paths: StudyPaths, records: Sequence[Record
         StudyExistsError: It has changed.
         UserError: It cannot be read.
     """
-    from pipelines.build.building import fingerprints
+    from pipelines.build.naming import fingerprints
     from pipelines.sources.catalog import read_catalog
 
     known = newest_of(records).get("features")
