@@ -115,7 +115,7 @@ def page_of(uri: str, study: str | None, server: str, storage: Path) -> str:
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
     from tuner.tracking import store
-    from tuner.tracking.projection import study_id
+    from tuner.tracking.shown import study_id
     from tuner.tracking.views import view_key
 
     file = store.database_file(uri)

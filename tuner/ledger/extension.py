@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tuner.ledger.journal import Record
+Record = dict[str, Any]
 
 EXTENDED = "extended"
 # Conclusions from the trials so far, which new trials may change. What they are drawn from (the

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from pipelines.plain_text import redact
 from tuner.errors import TrackingError, decorating
 from tuner.tracking import store
-from tuner.tracking.projection import Projection, study_id
+from tuner.tracking.projection import Projection
 from tuner.tracking.runs import StudyRuns
+from tuner.tracking.shown import study_id
 from tuner.tracking.views import view_key
 
 if TYPE_CHECKING:

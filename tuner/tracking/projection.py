@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from tuner.ledger.trial_rows import FUSION, REFIT, unit_of
 from tuner.tracking import shown
 from tuner.tracking.datasets import Data, splits_of, used_by
 from tuner.tracking.note import note
-from tuner.tracking.shown import Run, Status, flat
+from tuner.tracking.shown import Run, Status, flat, study_id
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
@@ -29,12 +28,6 @@ MLFLOW_STATUS: dict[str, Status] = {
 TOLD = {"epoch": "best_epoch", "fold": "folds"}
 # Records after which the note is written again.
 NOTED = {"confirmed", "fused", "test", "registered", "ensemble", "leaky_twin", "study_end"}
-
-
-def study_id(record: Record) -> str:
-    """Return what tells a study from others of its name, on another machine or a deleted one."""
-    born = f"{record['study']} {record['time_ms']}".encode()
-    return f"{record['study']}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
 
 
 class Projection:

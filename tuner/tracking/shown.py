@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import re
@@ -80,6 +81,12 @@ class Run:
         writer.writerow({name: for_cell(name) for name in columns})
         writer.writerows({key: for_cell(cell) for key, cell in one.items()} for one in self.epochs)
         return out.getvalue()
+
+
+def study_id(record: Record) -> str:
+    """Return what tells a study from others of its name, on another machine or a deleted one."""
+    born = f"{record['study']} {record['time_ms']}".encode()
+    return f"{record['study']}-{hashlib.blake2b(born, digest_size=6).hexdigest()}"
 
 
 def as_params(values: dict[str, Any]) -> dict[str, str]:
