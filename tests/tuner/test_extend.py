@@ -45,7 +45,7 @@ class Quick(Study):
                     ordinal=proposal.ordinal, params=dict(proposal.params), config=config,
                     parent_trial=proposal.parent_trial,
                 )  # fmt: skip
-            value = proposal.experiment.model.blocks / 10  # type: ignore[union-attr]
+            value = proposal.experiment.model.blocks / 10  # type: ignore[attr-defined]
             best = {"epoch": 4, "metrics": {"val_f1_macro": value, "val_log_loss": 1 - value}}
             self.record(
                 "trial_end", trial_id=proposal.trial_id, status="completed", epochs=4, best=best,
