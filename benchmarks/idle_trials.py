@@ -32,12 +32,13 @@ from tuner.study.stages import search_space
 from tuner.tracking.projection import Projection
 from tuner.tracking.runs import StudyRuns
 from tuner.tracking.store import connect
-from tuner.trials.plan import Plan, Recorder
+from tuner.trials.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from tuner.ledger.journal import Record
+    from tuner.trials.plan import Plan
 
 PACKAGES = ("matplotlib", "mlflow", "numpy", "optuna")
 EPOCHS = 4

@@ -14,8 +14,12 @@ from pipelines.command import Command, ending
 from pipelines.plain_text import echo, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.interruption import Interruption
     from tuner.config import Space
+    from tuner.ledger.journal import StudyPaths
+    from tuner.study.extend import Request
     from tuner.study.surroundings import AtHand
 
 
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 )
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Set a setting to YAML V.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of the search.")
-@click.option("--budget", metavar="TIME", help="End the search after 90s, 30m or 2h, say.")
+@click.option("--budget", metavar="TIME", help="Time for all of it: 90s, 30m or 2h, say.")
+@click.option("--extend", metavar="N", help="Add N trials to a study, or a time such as 20m.")
 @click.option("--leaky-twin", is_flag=True, help="At the end, train the winner on a leaky split.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--print-config", is_flag=True, help="Show the resolved space file, and stop.")
@@ -51,9 +56,15 @@ def main(space: Path, **options: Any) -> None:
         sys.exit(_run(space, options, stop))
 
 
-def _to_continue(has_begun: bool) -> str:
-    """Return what a user reads after an interruption: the command that goes on."""
+def _to_continue(has_begun: bool, has_extended: bool = False) -> str:
+    """Return what a user reads after an interruption: the command that goes on.
+
+    One that has extended the study goes on without the option, which could add once more.
+    """
     words = [printable(word) for word in sys.argv[1:] if word != "--resume"]
+    if has_extended:
+        at = next((i for i, word in enumerate(words) if word.startswith("--extend")), len(words))
+        words[at : at + (1 if "=" in "".join(words[at : at + 1]) else 2)] = []
     command = f"  python -m tuner.run {shlex.join(words)}"
     if has_begun:
         return f"interrupted; finished work is kept. To continue:\n{command} --resume"
@@ -67,8 +78,11 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     from tuner.ledger import journal
     from tuner.ledger.journal import StudyPaths
     from tuner.study import features
+    from tuner.study.begin import refuse
+    from tuner.study.extend import Request
     from tuner.study.surroundings import AtHand
 
+    asked = None if options["extend"] is None else Request.read(options["extend"])
     storage = Folder.at(options["storage"])
     around = AtHand(storage)
     space, root = load_space(path, options, around)
@@ -80,18 +94,15 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     source = features.data_source(root, storage)
     paths = StudyPaths(storage, space.name, source)
     if options["dry_run"]:
-        from tuner.study.preflight import plan_lines
-
-        check(space, source)
-        unread = around.facts(root).unreadable_in_words()
-        for line in plan_lines(space, unread, journal.recorded(paths.folder)):
-            echo(line)
+        _show_plan(space, paths, lambda: around.facts(root).unreadable_in_words(), asked)
         return 0
     stop.tries_again = True
-    stop.advice = lambda: _to_continue(journal.first_record(paths.folder) is not None)
-    if options["resume"] and not journal.recorded(paths.folder):
+    before = len(journal.recorded(paths.folder))
+    stop.advice = lambda: _to_continue(*journal.begun_and_extended(paths.folder, before))
+    if options["resume"] and not before:
         raise UsageError(f"--resume: there is no study {space.name!r} under {storage}")
-    if not journal.is_finished(paths.folder, options["leaky_twin"]):
+    if asked or not journal.is_finished(paths.folder, options["leaky_twin"]):
+        refuse(space, paths, asked)
         check(space, source)
         if space.is_pretrained:
             from tuner.study.preflight import check_weights  # loads torch
@@ -99,13 +110,28 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
             check_weights(space, lambda line: echo(line, err=True))
     from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop)
+    outcome = carry_out(space, paths, options["address"], options["leaky_twin"], stop, asked)
     if options["as_json"]:
         echo(json.dumps(outcome.found))
     else:
         for line in outcome.lines:
             echo(line)
     return 0 if outcome.summary.is_complete else 3
+
+
+def _show_plan(
+    space: Space, paths: StudyPaths, unreadable: Callable[[], str], asked: Request | None
+) -> None:
+    """Print what would run, or refuse it as the command would without ``--dry-run``."""
+    from tuner.ledger.journal import recorded
+    from tuner.study.begin import refuse
+    from tuner.study.preflight import plan_lines
+
+    if asked:
+        refuse(space, paths, asked)
+    check(space, paths.data)
+    for line in plan_lines(space, unreadable(), recorded(paths.folder)):
+        echo(line)
 
 
 def check(space: Space, source: str | Path) -> None:
@@ -135,6 +161,9 @@ def load_space(path: Path, options: dict[str, Any], around: AtHand) -> tuple[Spa
     asked = [as_override(flag, value) for flag, value in flags.items() if value is not None]
     space = load(path, [*options["overrides"], *asked], around)
     data = space.template.data
+    for flag in ("trials", "budget") if options.get("extend") is not None else ():
+        if options[flag] is not None:
+            raise UsageError(f"--extend says what is added to a study; leave --{flag} out")
     if options["leaky_twin"] and data.split_spec.unit == "clip":
         raise UsageError("--leaky-twin: this study splits by clip itself; leave the option out")
     return space.without_secrets(), data.root  # only `paths` may know the secrets of a URI

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from pipelines.build.decode import (
     decode_batches,
     decode_tasks,
 )
+from pipelines.build.naming import DIGESTS, content_of
 from pipelines.build.ray_pass import decode_on_cluster
 from pipelines.build.reuse import (
     DecodedTrack,
@@ -31,8 +31,7 @@ from pipelines.errors import BuildError, SplitError, StoreError, full_disk_named
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
 from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, Tolerance, check
-from pipelines.sources.content import content_digest, digests, root_key
-from pipelines.sources.files import EXTRA_EXTENSIONS
+from pipelines.sources.content import digests, root_key
 from pipelines.sources.tracks import Catalog
 from pipelines.splits.decide import check_splits, decide, with_listing
 from pipelines.storage import Folder
@@ -133,14 +132,12 @@ def build_sets(
     try:
         with full_disk_named(folder.path):
             folder.create()
-            known = digests(catalog, folder / ".digests", trust_cache=not options.verify)
+            known = digests(catalog, folder / DIGESTS, trust_cache=not options.verify)
     except OSError as error:
         raise StoreError(
             f"feature sets cannot be written to {folder}: {error.strerror}"
         ) from error
-    content = content_digest(catalog, known)
-    if _needs_ffmpeg(catalog):
-        content += "+ffmpeg"
+    content = content_of(catalog, known)
     targets = [folder / fingerprint(content, *spec, split) for spec in specs]
     built, build = _finished(targets, options), _Build(catalog, folder, split, options, known)
     missing = {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}
@@ -148,14 +145,6 @@ def build_sets(
         build.remove_staging(spec)
     built |= build.run(missing) if missing else {}
     return [built[target] for target in targets]
-
-
-def _needs_ffmpeg(catalog: Catalog) -> bool:
-    """Return True if the extra ``m4a`` is installed and the data has files that need it."""
-    if not importlib.util.find_spec("av"):
-        return False
-    suffixes = {f".{track.path.rpartition('.')[2].lower()}" for track in catalog.tracks}
-    return not suffixes.isdisjoint(EXTRA_EXTENSIONS)
 
 
 def _finished(targets: Iterable[Folder], options: BuildOptions) -> dict[Folder, BuildResult]:

@@ -34,7 +34,11 @@ _Hashes = dict[str, list[int | str]]
 
 
 def digests(
-    catalog: Catalog, cache: Folder | None = None, *, trust_cache: bool = True
+    catalog: Catalog,
+    cache: Folder | None = None,
+    *,
+    trust_cache: bool = True,
+    keep: bool = True,
 ) -> dict[str, str]:
     """Return the digest of each file of a data set.
 
@@ -46,6 +50,7 @@ def digests(
         cache: Folder with digests of earlier calls: a file with the same size and modification
             time is not read again.
         trust_cache: True to use the cache; False to read every file.
+        keep: False to leave the cache as it is.
 
     Returns:
         path -> 32 hex digits. Files that cannot be read are left out.
@@ -81,7 +86,7 @@ def digests(
             found[path] = digest
             if abs(now_ns - stamps[path][1]) > _SETTLED_NS:
                 fresh[path] = [*stamps[path], digest]
-    if cache is not None and fresh != known:
+    if keep and cache is not None and fresh != known:
         data = {"version": _CACHE_VERSION, "hashes": fresh}
         cache.write_text(cache_name, checked_json.as_text(data, indent=None))
     return found

@@ -15,6 +15,7 @@ from pipelines.storage import Folder
 from tuner.config import loads
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.cluster import Cluster
+from tuner.trials.limits import Limit, Limits
 from tuner.trials.plan import Plan, Proposal, queue
 from tuner.trials.schedule import run
 
@@ -64,7 +65,7 @@ class Ran:
 
 def run_trials(
     study: Path, cluster: Cluster, features: Path, workers: int, trials: dict[str, list[str]],
-    early_stopping: bool = False, budget_seconds: float | None = None,
+    early_stopping: bool = False, budget_seconds: float = math.inf,
 ) -> Ran:  # fmt: skip
     """Run trials, given by their names and settings; the one named "gone" has no features."""
     text = f"{SPACE}resources: {{workers: {workers}}}\n"
@@ -81,7 +82,8 @@ def run_trials(
             str(features / "gone" if p.trial_id == "gone" else features),
         ),
         record=ran.record,
-        early_stopping=early_stopping, max_epochs=EPOCHS, budget_seconds=budget_seconds,
+        early_stopping=early_stopping, max_epochs=EPOCHS,
+        limits=Limits({"search.budget": Limit(budget_seconds)}),
     )  # fmt: skip
     run(plan, cluster)
     return ran

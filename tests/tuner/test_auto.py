@@ -358,7 +358,7 @@ def begun(storage: Path, space: Space) -> StudyPaths:
 
     paths = StudyPaths(Folder(storage), space.name, storage)
     ledger = Ledger(paths.folder)
-    refuse_changes(space, ledger)
+    refuse_changes(space, list(ledger.records()))
     begin(space, paths, ledger)
     ledger.close()
     return paths

@@ -51,16 +51,95 @@ def space(tmp_path: Path) -> Path:
     return tmp_path / "small.yaml"
 
 
-def test_a_refused_command_changes_no_file(space: Path, tones: Path, tmp_path: Path) -> None:
+SMALL = Cluster("nowhere:1", 1, 0, 1, False)
+OTHER = "{name: cnn, blocks: 5}"
+REFUSALS: dict[str, tuple[list[str], str]] = {
+    "another value": (["--set", "train.epochs=7"], "train.epochs: it has 20, this command 7"),
+    "another model": (["--set", f"model={OTHER}"], "model.blocks: it has 4, this command 5"),
+    "another metric": (["--set", "search.metric=val_accuracy"], "search.metric: it has"),
+    "more trials": (["--trials", "4"], "it has 3, this command 4 (--extend N adds N trials"),
+    "a mistake": (["--set", "train.epoch=7"], "did you mean `train.epochs`?"),
+    "a bad flag": (["--exten", "8"], "No such option"),
+    "a bad budget": (["--budget", "soon"], "must be a duration"),
+    "no data": (["--data", "nowhere"], "nothing at"),
+    "another split": (["--set", "data.split={train: 0.4, val: 0.3, test: 0.3}"], "split: it has"),
+    "nothing to resume": (["--resume", "--name", "other"], "there is no study 'other'"),
+    "nothing to extend": (["--extend", "8", "--name", "other"], "there is no study 'other'"),
+    "no number": (["--extend", "many"], "a number of trials such as 8 (at most 100000), or"),
+    "no trial": (["--extend", "0"], "got '0'"),
+    "two limits": (["--extend", "8", "--trials", "9"], "leave --trials out"),
+    "no time limit": (["--extend", "20m"], "has no time limit and has not ended"),
+    "an extension of other data": (
+        ["--extend", "8", "--set", "data.clip_seconds=2.0"], "data.clip_seconds: it has",
+    ),
+    "an extension by another metric": (
+        ["--extend", "8", "--set", "search.metric=val_accuracy"], "search.metric: it has",
+    ),
+    "a warm start from nothing": (
+        ["--name", "other", "--set", "search.warm_start=[nothing]"], "no study 'nothing'",
+    ),
+    "too large trials": (["--set", "resources.cpus_per_worker=2"], "one trial asks for 2 CPUs"),
+    "too large trials, extended": (
+        ["--extend", "8", "--set", "resources.cpus_per_worker=2"], "one trial asks for 2 CPUs",
+    ),
+    "too large trials of a new study": (
+        ["--name", "other", "--set", "resources.cpus_per_worker=2"], "one trial asks for 2 CPUs",
+    ),
+    "too large trials on the demo": (
+        ["--name", "other", "--data", "demo", "--set", "resources.cpus_per_worker=2"],
+        "one trial asks for 2 CPUs",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def begun(space: Path, tones: Path, tmp_path: Path) -> StudyPaths:
+    """A study that was killed while it wrote a file, which is still there."""
     paths = StudyPaths(Folder(tmp_path / "results"), "small", tones)
     with locked(paths.folder), closing(Ledger(paths.folder)) as ledger:
         begin(loads(SPACE), paths, ledger)
-    before = content(tmp_path / "results")
-    assert len(before) == 4  # ledger, lock, space file, resolved space file
-    found = command(space, tones, tmp_path / "results", "--set", "train.epochs=7")
-    assert found.exit_code == 2
-    assert "train.epochs: it has 20, this command 7" in found.stderr
-    assert content(tmp_path / "results") == before
+    paths.folder.write_text(".writing-0-report.html", "half of")
+    return paths
+
+
+@pytest.mark.parametrize(("words", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refused_command_changes_no_file(
+    words: list[str], reason: str, begun: StudyPaths, space: Path, tones: Path, tmp_path: Path,
+    monkeypatch,
+) -> None:  # fmt: skip
+    """Also not by ending the run that was killed, or removing what it left."""
+    monkeypatch.setattr(cluster, "connect", lambda *_, **__: SMALL)
+    monkeypatch.setattr(ray_start, "disconnect", lambda: None)
+    before = content(tmp_path)
+    assert len(before) == 6  # ledger, lock, space file and resolved, half a file; our space file
+    found = command(space, tones, tmp_path / "results", *words)
+    assert (found.exit_code, found.stderr.count("error: ") <= 1) == (2, True)
+    assert reason in " ".join(found.stderr.split())
+    assert content(tmp_path) == before
+
+
+def test_a_study_whose_audio_has_changed_is_refused_before_anything_is_built(
+    begun: StudyPaths, space: Path, tones: Path, tmp_path: Path
+) -> None:
+    with closing(Ledger(begun.folder)) as ledger:
+        ledger.append("features", features=[{"fingerprint": "0123456789abcdef"}])
+    before = content(tmp_path)
+    for more in ((), ("--extend", "8")):
+        found = command(space, tones, tmp_path / "results", *more)
+        assert found.exit_code == 2
+        assert "the audio, its labels or the split" in found.stderr
+        assert content(tmp_path) == before
+
+
+def test_a_study_that_runs_is_refused_without_a_trace(
+    begun: StudyPaths, space: Path, tones: Path, tmp_path: Path
+) -> None:
+    with locked(begun.folder):
+        before = content(tmp_path)
+        found = command(space, tones, tmp_path / "results")
+        assert found.exit_code == 2
+        assert "study 'small' is running in process" in found.stderr
+        assert content(tmp_path) == before
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +166,8 @@ def test_a_start_that_fails_leaves_no_study(
     assert (found.exit_code, found.stderr.count("error: ")) == (1, 1)
     assert not (tmp_path / "results" / "studies").exists()
     if lacks == "cluster":
-        assert runs(tmp_path / "results") == []
+        store = MlflowClient(f"sqlite:///{tmp_path / 'results' / 'mlflow.db'}")
+        assert store.get_experiment_by_name("small") is None
 
 
 def runs(storage: Path) -> list[tuple[str, str, str]]:
@@ -125,10 +205,6 @@ def fail(error: Exception) -> Callable[[Context], None]:
 def test_a_study_that_cannot_begin_leaves_nothing_and_one_that_fails_says_why(
     study: Context, monkeypatch
 ) -> None:
-    whole, study.space = study.space, loads(SPACE + "resources: {cpus_per_worker: 2}\n")
-    with pytest.raises(UserError, match="one trial asks for 2 CPUs"):
-        run.run(study)
-    study.space = whole
     monkeypatch.setitem(run.STAGES, "features", fail(BuildError("all files are bad")))
     with pytest.raises(UserError, match="all files are bad"):
         run.run(study)

@@ -25,6 +25,7 @@ from tuner.trials import trial
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.plan import Plan
 from tuner.trials.predictions import predict_split
+from tuner.trials.reserve import ANSWER_SECONDS
 
 CPU = Alone(torch.device("cpu"))
 FOLDS = 3
@@ -240,8 +241,11 @@ class Paced(Racing):
         return self.ledger.append(kind, **fields, time_ms=self.now_ms)
 
 
-# 1 s and 10 s of search; then three seeds of 5 x 0.2 s and one CNN of 5 x 10 s: 53 s.
-@pytest.mark.parametrize(("budget", "fits"), [("null", True), ("65s", True), ("63s", False)])
+# 1 s and 10 s of search; then three seeds of 5 x 0.2 s, one CNN of 5 x 10 s, and the answers.
+ANSWERS = f"{53 + ANSWER_SECONDS:.0f} s"
+
+
+@pytest.mark.parametrize(("budget", "fits"), [("null", True), ("2m", True), ("63s", False)])
 def test_a_run_for_a_fusion_alone_must_fit_in_what_the_search_has_left(
     tmp_path: Path, budget: str, fits: bool
 ) -> None:
@@ -254,10 +258,10 @@ def test_a_run_for_a_fusion_alone_must_fit_in_what_the_search_has_left(
         decision = study.required("confirming")
         assert decision["for_fusion"] == (["t1-cnn"] if fits else [])
         if not fits:
-            assert study.silent.said == [f"fusion: {decision['left_out'][0]}"]
+            assert study.silent.said == [f"confirmation: {decision['left_out'][0]}"]
             assert decision["left_out"] == [
-                "t1-cnn (cnn) is left out: with its run over all folds the confirmation would "
-                "take about 53 s, and the search has left 52 s of its budget of 63s"
+                "t1-cnn (cnn) is left out of the fusion: with its run over all folds the rest "
+                f"would take about {ANSWERS}, and 52 s of search.budget are left"
             ]
         # Resumed, with a budget that would decide otherwise.
         study.asked_for, study.silent.said = [], []

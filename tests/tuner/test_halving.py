@@ -18,6 +18,7 @@ class Row:
     """What a scheduler reads of a trial."""
 
     status = State.RUNNING
+    is_left_out = False
 
 
 class Search:

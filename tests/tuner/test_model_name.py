@@ -62,9 +62,9 @@ def test_a_study_keeps_the_name_that_it_began_with(tmp_path: Path, more: str, na
     with closing(Ledger(paths.folder)) as ledger:
         begin(loads(text), paths, ledger)
         assert model_name(next(iter(ledger.records()))) == name
-        refuse_changes(loads(text), ledger)
+        refuse_changes(loads(text), list(ledger.records()))
         with pytest.raises(StudyExistsError, match=r"registry\.model"):
-            refuse_changes(loads(text, overrides=["registry.model=other"]), ledger)
+            refuse_changes(loads(text, overrides=["registry.model=other"]), list(ledger.records()))
 
 
 def test_a_study_of_an_earlier_version_keeps_its_own_name() -> None:

@@ -36,7 +36,7 @@ class Fitting(Study):
 
     def run_trials(self, plan: Plan) -> None:
         """Instead of Ray: the trials end at once."""
-        assert plan.budget_seconds is None
+        assert plan.limits is None
         while (proposal := plan.proposer([])) is not None:
             assert proposal.stage == "final"
             self.trained.append(proposal)

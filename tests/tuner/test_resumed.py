@@ -19,7 +19,8 @@ from tuner.errors import StudyError
 from tuner.ledger.journal import Ledger
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study.stages import search_space
-from tuner.trials.plan import Plan, Recorder
+from tuner.trials.plan import Plan
+from tuner.trials.recorder import Recorder
 
 SPACE = """
 name: s

@@ -219,6 +219,7 @@ def test_a_finished_study_needs_neither_its_weights_nor_its_data(
 ) -> None:
     from pipelines.errors import UserError
     from pipelines.storage import Folder
+    from tuner.config import load
     from tuner.ledger.journal import Ledger, StudyPaths
 
     def carry_out(*_) -> None:
@@ -228,7 +229,8 @@ def test_a_finished_study_needs_neither_its_weights_nor_its_data(
     monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     ledger = Ledger(StudyPaths(Folder(tmp_path), "pretrained", "").folder)
-    ledger.append("study", study="pretrained")
+    settings = load(Path("search_spaces/pretrained.yaml"), ["data.root=/gone"]).settings()
+    ledger.append("study", study="pretrained", settings=settings)
     for kind, status in ended:
         ledger.append(kind, **({"status": status} if status else {}))
     ledger.close()
@@ -253,7 +255,7 @@ def test_a_study_from_before_a_setting_existed_goes_on_with_its_default(tmp_path
     paths = StudyPaths(Folder(tmp_path), "old", tmp_path)
     with closing(Ledger(paths.folder)) as ledger:
         ledger.append("study", study="old", source=text, settings=settings, config={}, data="")
-        refuse_changes(loads(text), ledger)
+        refuse_changes(loads(text), list(ledger.records()))
         other = loads(text + "features: {network: speech}\n")
         with pytest.raises(StudyExistsError, match=r"features\.network: it has musicnn_msd"):
-            refuse_changes(other, ledger)
+            refuse_changes(other, list(ledger.records()))

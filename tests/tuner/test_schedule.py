@@ -10,12 +10,14 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from pipelines.storage import Folder
-from tuner.config import Experiment, loads
+from tuner.config import Experiment, Search, loads
 from tuner.errors import StudyError
 from tuner.ledger.selection import Ranking
 from tuner.ledger.trial_rows import TrialRows
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.plan import Plan, Proposal, Recorder, queue, reason_of_failure
+from tuner.trials.limits import Limits, in_force
+from tuner.trials.plan import Plan, Proposal, queue
+from tuner.trials.recorder import Recorder, reason_of_failure
 from tuner.trials.schedulers import SCHEDULERS, scheduler_of
 from tuner.trials.stopping import StoppingAsha
 
@@ -130,18 +132,20 @@ class Stage:
     """One trial of a stage that is recorded without Ray."""
 
     def __init__(
-        self, text: str, tmp_path: Any, before: list[dict[str, Any]] | None = None, **more: Any
-    ) -> None:
+        self, text: str, tmp_path: Any, before: list[dict[str, Any]] | None = None,
+        budget: str | None = None, **more: Any,
+    ) -> None:  # fmt: skip
         self.records = before or []
         self.seconds = 0.0
         self.is_full = False
+        limits = in_force(Search(budget=budget), {})
         experiment = loads(f"name: s\nmodel: {{name: cnn}}\n{text}").template
         proposal = Proposal("t0", "search", 0, experiment, 0, {})
         plan = Plan(
             Folder(tmp_path), experiment, queue([proposal]), spec_of, self.record,
-            list(self.records), **more,
+            list(self.records), limits=Limits(limits, (), clock=lambda: self.seconds), **more,
         )  # fmt: skip
-        self.recorder = Recorder(plan, clock=lambda: self.seconds)
+        self.recorder = Recorder(plan)
         self.started = self.recorder.next_trial()
         if self.started:
             assert TrialSpec.read(plan.study, "t0") == spec_of(proposal)
@@ -217,12 +221,12 @@ def test_a_trial_whose_end_was_decided_ends_without_a_process(tmp_path) -> None:
     assert Stage(text, tmp_path, old).started == "t0"
 
 
-@pytest.mark.parametrize("budget", [None, 0.0])
+@pytest.mark.parametrize("budget", [None, "0s"])
 def test_a_trial_that_has_all_its_epochs_ends_without_a_process(budget, tmp_path) -> None:
     text = "train: {epochs: 2}\nscheduler: {grace_epochs: 1}"
     stage = Stage(text, tmp_path)
     stage.report(1, 2)
-    resumed = Stage(text, tmp_path, stage.records, budget_seconds=budget)
+    resumed = Stage(text, tmp_path, stage.records, budget=budget)
     assert resumed.started is None
     resumed.recorder.end_cut_off()
     assert (resumed.records[-1]["status"], resumed.records[-1]["note"]) == ("completed", None)
@@ -230,13 +234,15 @@ def test_a_trial_that_has_all_its_epochs_ends_without_a_process(budget, tmp_path
 
 
 def test_the_end_of_the_budget_is_recorded_once_before_it_ends_anything(tmp_path) -> None:
-    stage = Stage("search: {budget: 10s}", tmp_path, budget_seconds=10.0)
+    stage = Stage("", tmp_path, budget="10s")
     assert not stage.recorder.is_over()
     stage.seconds = 10.0
     assert stage.recorder.is_over()
     assert stage.recorder.is_over()
     assert stage.recorder.next_trial() is None
-    assert stage.records[1:] == [{"kind": "budget_ended", "budget": "10s"}]
+    reason = "10 s of search.budget are used up"
+    ended = {"kind": "budget_ended", "limit": "search.budget", "total": 10.0, "reason": reason}
+    assert stage.records[1:] == [ended]
 
 
 def test_a_process_that_dies_while_it_starts_has_a_start_in_the_ledger(tmp_path) -> None:
@@ -295,7 +301,9 @@ def test_a_trial_whose_end_did_not_fit_the_disk_either_continues(tmp_path) -> No
     [(False, "stopped early", "the budget of the search ended"), (True, "interrupted", None)],
 )
 def test_a_trial_that_is_cut_off_says_by_what(is_full, status, note, tmp_path) -> None:
-    stage = Stage("", tmp_path)
+    stage = Stage("", tmp_path, budget="10s")
+    stage.seconds = 10.0
+    assert stage.recorder.is_over()
     if is_full:
         stage.recorder.fatal = StudyError("no room left at /data")
     stage.recorder.end_cut_off()

@@ -25,6 +25,7 @@ from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study.stages import search_space
+from tuner.trials.limits import Limits
 from tuner.trials.optuna_study import distribution, from_optuna, to_optuna, tpe_study
 from tuner.trials.patience import is_out
 from tuner.trials.plan import Proposal, Proposer
@@ -333,7 +334,7 @@ def test_a_resumed_search_whose_patience_is_out_ends_without_new_trials(
         _stage: str,
         proposer: Proposer,
         _missing: int,
-        _budget: float | None,
+        _limits: Limits,
         again: list[Proposal],
     ) -> None:
         rows = list(study.rows().values())

@@ -128,8 +128,8 @@ confirm: {top: 1, seeds: 2, fuse: true}
 
 def test_a_plan_says_what_limits_the_time_and_invents_no_minutes() -> None:
     lines = " ".join(time_lines(loads(SPACE), []))
-    assert "at most 10m for the search" in lines
-    assert "feature sets, confirmation, final fit, test and report come on top" in lines
+    assert "about 10m in all, of which the search leaves" in lines
+    assert "feature sets, confirmation, final fit, test and report are expected" in lines
     assert lines.endswith("unknown until the first trials have reported")
     unlimited = " ".join(time_lines(loads("name: s\nmodel: {name: cnn}\n"), []))
     assert "the search has no time limit; feature sets, confirmation, test and report" in unlimited

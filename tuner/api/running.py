@@ -34,7 +34,7 @@ def run_study(
         data: Folder of class folders, a manifest, or a URI of either; default: the space file's.
         name: Name of the study; default: the space file's.
         storage: Folder of results.
-        budget: Time limit of the search, such as ``"30m"``.
+        budget: Time limit of the study, such as ``"30m"``.
         address: Ray cluster; default: RAY_ADDRESS, else one on this machine.
         settings: Settings to replace, as values, ranges or blocks: ``train__epochs=3``, with
             ``__`` for the dot; ``**{"train.epochs": 3}`` works as well.
@@ -45,6 +45,7 @@ def run_study(
     """
     from tuner.run import check, load_space
     from tuner.study import features
+    from tuner.study.begin import refuse
     from tuner.study.surroundings import AtHand
 
     folder = Folder.at(str(storage))
@@ -58,6 +59,7 @@ def run_study(
     source = features.data_source(root, folder)
     paths = StudyPaths(folder, loaded.name, source)
     if not journal.is_finished(paths.folder):
+        refuse(loaded, paths)
         check(loaded, source)
         if loaded.is_pretrained:
             from tuner.study.preflight import check_weights  # loads torch

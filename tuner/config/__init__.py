@@ -2,7 +2,8 @@
 
 from tuner.config.load import load, loads
 from tuner.config.overrides import as_override
-from tuner.config.schema import Experiment, Resources, Search
+from tuner.config.schema import Experiment, Resources
+from tuner.config.searching import Search
 from tuner.config.space import Sample, Space
 
 __all__ = ["Experiment", "Resources", "Sample", "Search", "Space", "as_override", "load", "loads"]

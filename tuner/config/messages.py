@@ -9,7 +9,8 @@ from typing import Any
 
 from pipelines.plain_text import shorten
 from tuner.config.ranges import KINDS
-from tuner.config.schema import METRIC_MODES, Experiment, block_at
+from tuner.config.schema import Experiment, block_at
+from tuner.config.searching import METRIC_MODES
 from tuner.config.yaml_text import write_scalar
 from tuner.models import MODELS
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pipelines.features.rules import FEATURE_RULES, clip_covers_fft
 from pipelines.settings import CLIP_RULES, SPLIT_RULES, Block, Rule
 from tuner.config.data import ColumnSplit
-from tuner.config.schema import KIND, METRIC_MODES, Experiment
+from tuner.config.schema import KIND, Experiment
+from tuner.config.searching import METRIC_MODES
 from tuner.models import TABLE, ModelSettings
 from tuner.training.settings import TRAINING_RULES
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tuner.config.look_up import number_at, value_at
-from tuner.config.schema import DURATION, SECONDS_PER_UNIT
+from tuner.config.searching import DURATION, SECONDS_PER_UNIT
 
 if TYPE_CHECKING:
     import yaml

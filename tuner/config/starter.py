@@ -83,7 +83,7 @@ def _head(space: Space, facts: DataFacts, file: str) -> Iterator[str]:
     yield from _comment(_HEAD)
     budget = space.template.search.budget
     yield f"#   python -m tuner.run {file} --dry-run    # shows the plan, and stops"
-    yield f"#   python -m tuner.run {file}              # {budget} of search, then the rest"
+    yield f"#   python -m tuner.run {file}              # about {budget} in all"
 
 
 def _settings(space: Space, edits: _Edits) -> Iterator[str]:

@@ -33,7 +33,7 @@ def candidates(rows: Iterable[TrialRow], ranking: Ranking) -> list[Candidate]:
     runs: dict[str, list[TrialRow]] = {}
     for row in rows:
         is_whole = row.value(ranking.metric) is not None and not row.is_partial
-        if row.stage == "confirm" and row.parent_trial and is_whole:
+        if row.stage == "confirm" and row.parent_trial and is_whole and not row.is_left_out:
             runs.setdefault(row.parent_trial, []).append(row)
     found = [
         Candidate(name, tuple(group), tuple(row.reached(ranking.metric) for row in group))

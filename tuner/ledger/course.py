@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuner.config.schema import Scheduler
+from tuner.config.searching import Scheduler
 from tuner.ledger.selection import ONE_STANDARD_ERROR
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import num_folds

@@ -128,6 +128,15 @@ def _few_test(study: Summary) -> Iterator[str]:
         )
 
 
+def _looks(study: Summary) -> Iterator[str]:
+    if study.looks > 1:
+        yield (
+            f"{study.looks} models of this study have been scored on the test split; to take the "
+            "one that scored best there makes its score too good, so only the newest winner's "
+            "score is shown, whatever the others reached"
+        )
+
+
 def _wide(study: Summary) -> Iterator[str]:
     if (test := study.test) is None or any(_few_test(study)):
         return
@@ -219,6 +228,7 @@ CHECKS = (
         "listen to these classes, join them with others or leave them out, or add recordings",
     ),
     Check(_matched),
+    Check(_looks),
     Check(_wide),
     Check(_pace),
     Check(_few_val),

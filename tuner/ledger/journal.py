@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.sources.files import printable_root
 from tuner.errors import StudyError
+from tuner.ledger import extension
 from tuner.ledger.states import OLD_WORDS, State
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def first_record(study: Folder) -> Record | None:
     return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
 
 
+def begun_and_extended(study: Folder, before: int) -> tuple[bool, bool]:
+    """Return whether a study has begun, and whether it was extended after so many records."""
+    records = recorded(study)
+    return bool(records), any(r["kind"] == extension.EXTENDED for r in records[before:])
+
+
 def recorded(study: Folder) -> list[Record]:
     """Read all records of a study, without opening its ledger; none if it has not begun.
 
@@ -152,7 +159,7 @@ def is_finished(study: Folder, with_twin: bool = False) -> bool:
         StudyError: A line before the last one is damaged.
     """
     records = recorded(study)
-    has_twin = any(record["kind"] == "leaky_twin" for record in records)
+    has_twin = "leaky_twin" in extension.newest_of(records)
     return state_of(records) is State.COMPLETED and (has_twin or not with_twin)
 
 
@@ -184,7 +191,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._log: Log | None = None
         self._records, self._good_bytes = _read(study)
-        self._newest = {record["kind"]: record for record in self._records}
+        self._newest = extension.newest_of(self._records)
         now_ms = self._clock_ms()
         newest_ms = self._records[-1]["time_ms"] if self._records else now_ms
         self._behind_ms = max(0, newest_ms - now_ms)
@@ -214,7 +221,7 @@ class Ledger:
             self._log.truncate(self._good_bytes)
         self._log.append(_encode(record))
         self._records.append(record)
-        self._newest[kind] = record
+        extension.take(self._newest, record)
         return record
 
     def end_lost_run(self) -> None:
@@ -233,7 +240,7 @@ class Ledger:
         return (r for r in self._records if kind is None or r["kind"] == kind)
 
     def last(self, kind: str) -> Record | None:
-        """Return the newest record of a kind, or None."""
+        """Return the newest record of a kind that no extension has superseded, or None."""
         return self._newest.get(kind)
 
     def close(self) -> None:

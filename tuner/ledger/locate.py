@@ -56,7 +56,6 @@ def locked(study: Folder) -> Iterator[None]:
             ) from None
         since = datetime.now(UTC).isoformat(" ", "seconds")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-        study.remove_scratch()
         with suppress(OSError, UserError):  # it only informs
             study.write_text(HOLDER, holder)
         try:

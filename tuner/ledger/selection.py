@@ -93,10 +93,13 @@ class Ranking:
 def leaderboard(rows: Iterable[TrialRow], ranking: Ranking) -> list[TrialRow]:
     """Rank the search trials that have a value, best first; of equal ones the first proposed.
 
-    Trials that were stopped before their last fold come after the others.
+    Trials that were stopped before their last fold come after the others; those that an extension
+    left out have no rank.
     """
     found = [
-        row for row in rows if row.stage == "search" and row.value(ranking.metric) is not None
+        row
+        for row in rows
+        if row.stage == "search" and row.value(ranking.metric) is not None and not row.is_left_out
     ]
     found.sort(key=lambda row: row.ordinal)
     parts = ([row for row in found if row.is_partial is partial] for partial in (False, True))

@@ -7,16 +7,18 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.errors import UserError
 from tuner.ledger import selection
 from tuner.ledger.baselines import Baseline
 from tuner.ledger.confirmation import Confirmation
 from tuner.ledger.explanation import Explanation
+from tuner.ledger.extension import changed_space, looks_at_test, newest_of
 from tuner.ledger.journal import state_of
 from tuner.ledger.leaky_twin import LeakyTwin
+from tuner.ledger.notes import notes
 from tuner.ledger.pace import Pace
 from tuner.ledger.spent import spent_seconds
-from tuner.ledger.trust import Evaluation, worst_leakage
+from tuner.ledger.trial_rows import TrialRows
+from tuner.ledger.trust import Evaluation, provenance_of, worst_leakage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from tuner.ledger.journal import Record
     from tuner.ledger.states import State
     from tuner.ledger.trial_rows import TrialRow
-from tuner.ledger.trial_rows import TrialRows
 
 REGISTERED = ("name", "version", "alias", "reason")
 FEATURE_SET_KEYS = ("fingerprint", "path", "tracks", "clips")
@@ -95,6 +96,8 @@ class Summary:
         leaky_twin: The model's leaky twin; None unless it was asked for.
         explanation: What the study recorded besides its scores.
         seconds: Time spent in all runs of the study, by stage and in total.
+        looks: Number of models that have been scored on the test split.
+        notes: What was asked or done besides: extensions, warm start, how the search ended.
     """
 
     study: str
@@ -125,6 +128,8 @@ class Summary:
     leaky_twin: LeakyTwin | None
     explanation: Explanation
     seconds: dict[str, float]
+    looks: int = 1
+    notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def counts_in_words(self) -> str:
@@ -241,9 +246,9 @@ class Summary:
 
 def summarise(records: Sequence[Record]) -> Summary:
     """Compute the result of a study from its ledger so far."""
-    newest: dict[str, Record] = {record["kind"]: record for record in records}
-    rows = TrialRows(records)
-    config = newest["study"]["config"]
+    newest, rows = newest_of(records), TrialRows(records)
+    began = changed_space(newest)
+    config = began["config"]
     search, known = config["search"], newest.get("baselines", {})
     ranking = selection.Ranking(search["metric"], search["mode"] == "max", known.get("val_tracks"))
     trials = [row for row in rows.values() if row.stage == "search"]
@@ -257,13 +262,13 @@ def summarise(records: Sequence[Record]) -> Summary:
     sets = newest.get("features", {}).get("features", [])
     ensemble, registered = newest.get("ensemble", {}), newest.get("registered", {})
     return Summary(
-        study=newest["study"]["study"],
+        study=began["study"],
         ranking=ranking,
         reference=config.get("reference"),
         config=config,
-        settings=newest["study"].get("settings", {}),
-        choices=newest["study"].get("choices", []),
-        remarks=newest["study"].get("remarks", []),
+        settings=began.get("settings", {}),
+        choices=began.get("choices", []),
+        remarks=began.get("remarks", []),
         status=state_of(records),
         time_ms=records[-1]["time_ms"],
         features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],
@@ -275,7 +280,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         ranked=ranked,
         layout=sets[0].get("layout", "") if sets else "",
         winner=winner,
-        provenance=_provenance(members or [winner] if winner else []),
+        provenance=provenance_of(members or [winner] if winner else []),
         baselines=Baseline.all_of(newest.get("baselines")),
         confirm=confirm,
         test=Evaluation.of(newest["test"]) if "test" in newest else None,
@@ -285,15 +290,6 @@ def summarise(records: Sequence[Record]) -> Summary:
         leaky_twin=LeakyTwin.of(newest["leaky_twin"]) if "leaky_twin" in newest else None,
         explanation=Explanation.of(newest.get("explained")),
         seconds=spent_seconds(records),
+        looks=looks_at_test(records),
+        notes=tuple(notes(records)),
     )
-
-
-def _provenance(rows: Sequence[TrialRow]) -> tuple[Provenance, ...]:
-    """Return what the pretrained parts of trials were trained on, each once."""
-    found: dict[str, Provenance] = {}
-    for row in rows:
-        try:
-            found |= {one.name: one for one in row.experiment.pretrained}
-        except UserError:  # of an earlier version, or its file of weights is gone
-            continue
-    return tuple(found.values())

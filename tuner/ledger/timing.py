@@ -42,6 +42,11 @@ def course_of(config: Mapping[str, Any], stage: str) -> Course:
     return Course(name, "epoch", epochs, 1)
 
 
+def is_trained(record: Record) -> bool:
+    """Return True for the first record of a trial that trains: others repeat one that has."""
+    return bool(record["stage"] != "final" or record["trial_id"].startswith(REFIT))
+
+
 @dataclass
 class _Reports:
     """Sums over reports of a model."""
@@ -70,6 +75,8 @@ class Timing:
         self._first: dict[str, _Reports] = defaultdict(_Reports)
         self._later: dict[str, _Reports] = defaultdict(_Reports)
         self._measured: Mapping[str, float] = {}
+        self._searching: float | None = None  # until the first report of the search
+        self._until_first: tuple[str, int, float] | None = None
 
     def take(self, record: Record, seconds: float | None = None) -> None:
         """Take in a record.
@@ -80,13 +87,15 @@ class Timing:
         """
         kind, name = record["kind"], record.get("trial_id", "")
         now = record.get("time_ms", 0) / 1000 if seconds is None else seconds
-        # What only repeats a confirmation run does not run.
-        if kind == "trial" and (record["stage"] != "final" or name.startswith(REFIT)):
+        if kind == "trial" and is_trained(record):
             self._courses[name] = course_of(record["config"], record["stage"])
         elif kind == "epoch" and name in self._newest:
             model, epochs = self._courses[name].model, self._courses[name].epochs
             reports = self._first if record["epoch"] == 1 else self._later
             reports[model].add(now - self._newest[name], epochs)
+            if self._searching is not None:
+                self._until_first = (model, epochs, now - self._searching)
+                self._searching = None
         if kind in ("trial", "epoch", "promoted") and name in self._courses:
             self._newest[name] = now
             self.at_once = max(self.at_once, len(self._newest))
@@ -94,8 +103,11 @@ class Timing:
             self._newest.pop(name, None)
         elif kind == "study_end":
             self._newest.clear()
+            self._searching = None
         elif kind == "pace":
             self._measured = record["seconds_per_epoch"]
+        elif kind == "searching":
+            self._searching = now
 
     def expected(self, course: Course, done: int = 0, reports: int | None = None) -> float | None:
         """Return the seconds of a trial from one report to another; None if nothing is known.
@@ -120,6 +132,14 @@ class Timing:
             start = (first.seconds - first.epochs * epoch_seconds) / first.number
         last = course.reports if reports is None else reports
         return max(start, 0.0) + max(last - done, 0) * course.epochs * epoch_seconds
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds from the start of a stage until its first trial learns, as in the search."""
+        if self._until_first is None:
+            return 0.0
+        model, epochs, seconds = self._until_first
+        return max(0.0, seconds - epochs * self._epoch_seconds(model))
 
     def _epoch_seconds(self, model: str) -> float:
         reports = self._later.get(model) or self._first[model]

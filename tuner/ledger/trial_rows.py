@@ -12,6 +12,7 @@ from pipelines.settings import in_words
 from tuner.config import Experiment
 from tuner.errors import StudyError
 from tuner.ledger import shown_settings
+from tuner.ledger.extension import EXTENDED
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.states import State
 
@@ -50,6 +51,8 @@ class TrialRow:
         end_seconds: When it ended, on the same clock; None while it runs.
         waited_seconds: How long it waited at rungs, on the same clock.
         alternatives: How the alternatives of the study's choices differ.
+        is_left_out: True if it does not fit the space that an extension has changed: it is in the
+            record, but neither learned from nor ranked.
     """
 
     trial_id: str
@@ -69,6 +72,7 @@ class TrialRow:
     end_seconds: float | None = None
     waited_seconds: float = 0.0
     alternatives: Alternatives = field(default_factory=dict)
+    is_left_out: bool = False
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -204,6 +208,16 @@ class TrialRows(dict[str, TrialRow]):
             for row in self.values():
                 if row.status is State.RUNNING or row.trial_id in record.get("again", ()):
                     row.status = State.INTERRUPTED
+        self._extend(record)
+
+    def _extend(self, record: Record) -> None:
+        if record["kind"] != EXTENDED:
+            return
+        left_out = {one["trial_id"] for one in record["left_out"]}
+        for row in self.values():
+            row.is_left_out = not left_out.isdisjoint((row.trial_id, row.parent_trial))
+        if record.get("space"):
+            self._alternatives = shown_settings.alternatives(record["space"]["settings"])
 
     def _seconds(self, record: Record) -> float:
         """Return the time of a record on a clock that stands still between runs of the study."""

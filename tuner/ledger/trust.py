@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.splits.leakage import Leakage
 from tuner.training import metrics, uncertainty
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipelines.features.networks import Provenance
     from tuner.ledger.journal import Record
+    from tuner.ledger.trial_rows import TrialRow
 
 MAX_EXAMPLES = 20  # of leaks
 
@@ -149,3 +152,14 @@ def leak_in_words(leakage: Leakage) -> str:
     )
     found = [f"{number} {one if number == 1 else many}" for number, one, many in counted if number]
     return f"LEAKY: {', '.join(found)} in more than one split"
+
+
+def provenance_of(rows: Sequence[TrialRow]) -> tuple[Provenance, ...]:
+    """Return what the pretrained parts of trials were trained on, each once."""
+    found: dict[str, Provenance] = {}
+    for row in rows:
+        try:
+            found |= {one.name: one for one in row.experiment.pretrained}
+        except UserError:  # of an earlier version, or its file of weights is gone
+            continue
+    return tuple(found.values())

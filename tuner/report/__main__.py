@@ -49,6 +49,7 @@ def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
     with ExitStack() as stack:
         if is_replay:
             stack.enter_context(locked(folder))
+            folder.remove_scratch()
             stack.enter_context(private_umask(folder.local()))
             from tuner.tracking.replay import replay
 

@@ -58,6 +58,7 @@ def _facts(
 ) -> Iterator[tuple[str, str]]:
     yield "trials", f"{summary.counts['total']}: {summary.counts_in_words}"
     yield "time", time_in_words(summary.seconds)
+    yield from summary.notes
     yield from _scores(summary)
     for sentence in summary.pretrained:
         yield "pretrained", sentence

@@ -15,7 +15,7 @@ from tuner.ledger.selection import leaderboard
 from tuner.ledger.trial_rows import TrialRows
 from tuner.study.context import Context
 from tuner.study.stages import search_space
-from tuner.trials.plan import Recorder
+from tuner.trials.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +107,7 @@ class _Study(Context):
         paths = StudyPaths(Folder(Path()), space.name, Path())
         super().__init__(space, paths, nothing, journal, nothing, nothing)
         self.curves, self.slots = curves, slots
-        self.seconds = 0.0
+        self.seconds, self.clock = 0.0, lambda: self.seconds
         self.moments: list[Moment] = []
         self.known = TrialRows()
         self.chosen: dict[str, int] = {}  # index of each trial's configuration
@@ -132,7 +132,7 @@ class _Study(Context):
             proposal = plan.proposer(trials)
             return proposal and self._nearest(proposal)
 
-        recorder = Recorder(replace(plan, proposer=propose), lambda: self.seconds)
+        recorder = Recorder(replace(plan, proposer=propose))
         running: list[tuple[float, str]] = []  # the next report of each trial that runs
         while True:
             while len(running) < self.slots and (name := recorder.next_trial()) is not None:

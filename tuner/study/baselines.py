@@ -12,6 +12,7 @@ from pipelines.errors import UserError
 from pipelines.storage import cache_folder
 from tuner.errors import StudyError
 from tuner.ledger.baselines import Baseline, baselines_in_words
+from tuner.ledger.extension import EXTENDED
 from tuner.ledger.noise import estimate
 from tuner.study.mixing import match_tracks
 from tuner.training import metrics, uncertainty
@@ -66,7 +67,10 @@ def compare_on_test(study: Context, found: Predictions, *, is_refit: bool) -> No
         is_refit: True if it has learned from the validation tracks; then the baselines do too.
     """
     before = study.ledger.last("baselines")
-    if before is None or any(row["test"] for row in before["rows"]):
+    extended = study.ledger.last(EXTENDED) or {"seq": -1}
+    if before is None or (
+        any(row["test"] for row in before["rows"]) and before["seq"] > extended["seq"]
+    ):
         return
     known = {one.name: one for one in Baseline.all_of(before)}
     rows = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tuner.study.baseline_sets import Source
     from tuner.tracking import Tracker
     from tuner.trials.cluster import Cluster
+    from tuner.trials.limits import Limits
 
 PREDICT_TIMEOUT_SECONDS = 3600.0
 SEEDS_APART = 1_000_003  # of the splits of two trials, so that no two studies share them
@@ -47,6 +50,8 @@ class Context:
         baseline_sources: Feature set of each baseline; filled by the first stage.
         features: Feature sets as the ledger records them; filled by the first stage.
         held: Released last of all when the study ends: the lock of its folder.
+        extension: Extension that the command asks for and that is not recorded yet.
+        clock: Returns monotonic seconds.
     """
 
     space: Space
@@ -60,6 +65,8 @@ class Context:
     baseline_sources: list[Source] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
     held: ExitStack = field(default_factory=ExitStack)
+    extension: dict[str, Any] | None = None
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def metric(self) -> str:
@@ -119,7 +126,7 @@ class Context:
         stage: str,
         proposer: Proposer,
         num_trials: int,
-        budget_seconds: float | None = None,
+        limits: Limits | None = None,
         known: Sequence[Proposal] = (),
         again: Sequence[Proposal] = (),
     ) -> None:
@@ -129,7 +136,7 @@ class Context:
             stage: The stage.
             proposer: Source of its trials.
             num_trials: Number of trials that it lacks.
-            budget_seconds: Time after which training stops; None for no limit.
+            limits: Limits at which training stops; None for no limit.
             known: Trials that are known beforehand, for the expected end.
             again: Trials of earlier runs that continue, before any other.
 
@@ -139,7 +146,7 @@ class Context:
         waiting = {
             one.trial_id: course_of(one.experiment.model_dump(mode="json"), stage) for one in known
         }
-        self.terminal.stage(stage, num_trials, budget_seconds, waiting)
+        self.terminal.stage(stage, num_trials, limits.seconds_left() if limits else None, waiting)
         of_stage = {None, *self.rows(stage)}
         plan = Plan(
             study=self.paths.folder.resolved(),
@@ -152,7 +159,7 @@ class Context:
             num_tracks=self.ranking.num_tracks,
             early_stopping=stage == "search",
             max_epochs=self.space.max_epochs,
-            budget_seconds=budget_seconds,
+            limits=limits,
         )
         self.run_trials(plan)
 

@@ -12,8 +12,10 @@ from pipelines.sources.files import is_uri
 from pipelines.storage import Folder
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyError, StudyExistsError, UsageError
+from tuner.ledger.extension import newest_of
 from tuner.ledger.trust import clips_in_words, leak_in_words, worst_leakage
 from tuner.study.baseline_sets import baseline_sources
+from tuner.trials.likeness import space_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.sources.tracks import Catalog
     from pipelines.store import FeatureSet
     from tuner.config import Space
+    from tuner.ledger.journal import Record, StudyPaths
     from tuner.study.context import Context
 
 
@@ -91,24 +94,66 @@ def build_features(study: Context) -> None:
     catalog = read_catalog(study.paths.data)
     sources = baseline_sources(study.space, study.cluster, len(catalog.tracks))
     more = [source.key for source in sources if source.key]
+    variants = variants_of(study.space, list(study.ledger.records()))
+    wanted = [*variants, *more]
     built = build_all(
-        study.space, catalog, study.paths.features.local(), study.terminal.files, more
+        study.space, catalog, study.paths.features.local(), study.terminal.files, wanted
     )
     study.feature_paths = {key: str(r.feature_set.path.resolve()) for key, r in built.items()}
     study.baseline_sources = sources
-    own = [built[key] for key in study.space.feature_variants()]
+    own = [built[key] for key in variants]
     _refuse_different_splits([result.feature_set for result in own])
     described = [describe(result) for result in own]
-    before = study.ledger.last("features")
-    if before is not None:
-        had, has = (
-            [one["fingerprint"] for one in sets] for sets in (before["features"], described)
-        )
-        if had != has:
-            changed = f"the audio, its labels or the split: feature sets were {had}, are {has}"
-            raise StudyExistsError(study.paths.name, [changed])
+    _compare(study.paths.name, study.ledger.last("features"), [
+        one["fingerprint"] for one in described
+    ])  # fmt: skip
     study.features = described
     study.terminal.say(_in_words(described, study.space.template.data.num_folds))
+
+
+def refuse_other_audio(space: Space, paths: StudyPaths, records: Sequence[Record]) -> None:
+    """Check that the audio of a study that has begun is what it was, before anything is built.
+
+    Raises:
+        StudyExistsError: It has changed.
+        UserError: It cannot be read.
+    """
+    from pipelines.build.naming import fingerprints
+    from pipelines.sources.catalog import read_catalog
+
+    known = newest_of(records).get("features")
+    is_demo = space.template.data.root == DEMO_ROOT  # which is written again if it is missing
+    if known is None or (is_demo and not Path(paths.data).exists()):
+        return
+    variants, split = variants_of(space, records), space.template.data.split_spec
+    catalog = read_catalog(paths.data)
+    _compare(paths.name, known, fingerprints(catalog, paths.features.local(), variants, split))
+
+
+def _compare(study: str, before: Record | None, has: list[str]) -> None:
+    """Raise if a study has other feature sets than before; an extension may add some."""
+    had = [one["fingerprint"] for one in before["features"]] if before else []
+    if had != (same := has[: len(had)]):
+        changed = f"the audio, its labels or the split: feature sets were {had}, are {same}"
+        raise StudyExistsError(study, [changed])
+
+
+def variants_of(space: Space, records: Sequence[Record]) -> list[tuple[ClipSpec, FeatureSpec]]:
+    """Return the settings of a study's feature sets: those that it began with, then new ones.
+
+    Trials from before an extension need theirs, even if the space has no such trial any more.
+    """
+    now = space.settings()
+    began = [r if r["kind"] == "study" else r.get("space") for r in records]
+    others = [
+        space_of(one["settings"])
+        for one in began
+        if one and any(
+            now.get(name) != text
+            for name, text in one["settings"].items() if name.startswith(("model", "features."))
+        )
+    ]  # fmt: skip
+    return list(dict.fromkeys(key for one in (*others, space) for key in one.feature_variants()))
 
 
 def build_all(
@@ -116,9 +161,9 @@ def build_all(
     catalog: Catalog,
     folder: Path,
     progress: Callable[[BuildProgress], None],
-    more: Sequence[tuple[ClipSpec, FeatureSpec]] = (),
+    wanted: Sequence[tuple[ClipSpec, FeatureSpec]] = (),
 ) -> dict[tuple[ClipSpec, FeatureSpec], BuildResult]:
-    """Build the missing feature sets of the space, and ``more`` of its data, under ``folder``.
+    """Build the missing feature sets of a space, or those that are wanted, under ``folder``.
 
     Raises:
         UserError: The data cannot be used, or the disk is full.
@@ -128,7 +173,7 @@ def build_all(
 
     # Neither the split nor the share of bad files can be a range, so all sets have the same.
     data = space.template.data
-    wanted = tuple(dict.fromkeys([*space.feature_variants(), *more]))
+    wanted = tuple(dict.fromkeys(wanted or space.feature_variants()))
     options = BuildOptions(Tolerance(data.max_bad_share), progress=progress)
     built = build_sets(catalog, folder, wanted, data.split_spec, options)
     return dict(zip(wanted, built, strict=True))

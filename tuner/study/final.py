@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuner.errors import StudyError
+from tuner.ledger.extension import EXTENDED
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import FUSION, REFIT
 from tuner.study.stages import winning_run
@@ -44,7 +45,10 @@ def final_model(study: Context) -> FinalModel:
     """
     rows, weights = chosen(study)
     fitted = tuple(final_run(study, row) for row in rows)
-    return FinalModel(FUSION if len(rows) > 1 else fitted[0].trial_id, fitted, weights)
+    if len(rows) == 1:
+        return FinalModel(fitted[0].trial_id, fitted, weights)
+    extensions = len(list(study.ledger.records(EXTENDED)))  # each may choose another fusion
+    return FinalModel(f"{FUSION}-{extensions}" if extensions else FUSION, fitted, weights)
 
 
 def chosen(study: Context) -> tuple[list[TrialRow], tuple[float, ...]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.storage import Folder
 from tuner.errors import decorating
 from tuner.ledger.doubts import doubts
+from tuner.ledger.extension import looks_at_test
 from tuner.ledger.states import State
 from tuner.ledger.summary import summarise
 from tuner.ledger.trial_rows import TrialRow
@@ -20,6 +21,7 @@ from tuner.study.baselines import compare_on_test
 from tuner.study.calibrate import temperature
 from tuner.study.final import final_model
 from tuner.study.fuse import predict
+from tuner.study.kept_test import keep_test
 from tuner.tracking import store
 from tuner.tracking.replay import restore_model
 from tuner.training import metrics, uncertainty
@@ -36,10 +38,17 @@ if TYPE_CHECKING:
 
 
 def test_winner(study: Context) -> None:
-    """Score the winner, or the fusion in its place, on the test split, once in a study's life."""
+    """Score the winner, or the fusion in its place, on the test split: each model once.
+
+    An extension with the same winner keeps its test. A new winner is a second look at the split,
+    which is recorded and said.
+    """
     if study.ledger.last("test"):
         return
     model = final_model(study)
+    if keep_test(study, model):
+        return
+    looks = 1 + looks_at_test(study.ledger.records())
     found = predict(study, model, "test", temperature(study))
     before = predict(study, model, "test")
     labels = study.labels()
@@ -59,6 +68,7 @@ def test_winner(study: Context) -> None:
         "test",
         trial_id=model.trial_id,
         refit=is_refit,
+        look=looks,
         metrics=scores,
         confusion=counts.tolist(),
         clip_confusion=None if clips is None else clips.tolist(),
@@ -72,7 +82,8 @@ def test_winner(study: Context) -> None:
         split_digest=_digest(found.track_ids),
         classes_digest=_digest(pairs),
     )
-    study.terminal.say(f"test: {scores_in_words(scores)}")
+    again = f"; look {looks} at the test split" if looks > 1 else ""
+    study.terminal.say(f"test: {scores_in_words(scores)}{again}")
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -35,10 +35,13 @@ def time_lines(space: Space, records: Sequence[Record]) -> Iterator[str]:
     if confirm.refit or space.template.data.num_folds:
         on_top.insert(2, "final fit")
     *names, last = on_top
-    limit = "the search has no time limit"
     if budget:
-        limit = f"at most {budget} for the search, after which no trial starts or runs on"
-    yield f"{limit}; {', '.join(names)} and {last} come on top"
+        yield (
+            f"about {budget} in all, of which the search leaves what {', '.join(names)} "
+            f"and {last} are expected to take"
+        )
+    else:
+        yield f"the search has no time limit; {', '.join(names)} and {last} come on top"
     if budget and confirm.fuse and space.template.data.num_folds:
         yield "runs needed only for a fusion start only if time for the confirmation remains"
     rest = list(_rest(space, summary, records)) if summary else []
@@ -65,7 +68,7 @@ def _rest(space: Space, summary: Summary, records: Sequence[Record]) -> Iterator
         missing = search.trials - sum(not row.is_unfinished for row in summary.trials)
         seconds = end_of([mean(times)] * missing, timing.at_once)
         if search.budget_seconds is not None:
-            left = max(0.0, search.budget_seconds - summary.seconds["search"])
+            left = max(0.0, search.budget_seconds - summary.seconds["total"])
             seconds = min(seconds, left)
         yield f"about {duration(seconds)} more for the search"
     best = summary.ranked[: confirm.top]

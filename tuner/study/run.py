@@ -7,8 +7,8 @@ was killed at any moment, and shows the result of a finished one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from pipelines.permissions import private_umask
 from pipelines.plain_text import redact
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyExistsError, TrackingError, decorating
-from tuner.ledger.journal import Ledger, StudyPaths, first_record
+from tuner.ledger import journal
+from tuner.ledger.journal import Ledger, StudyPaths, first_record, recorded
 from tuner.ledger.locate import locked
 from tuner.ledger.noise import measured
 from tuner.ledger.states import State
@@ -36,6 +37,7 @@ from tuner.study.calibrate import calibrate
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.explain import explain
+from tuner.study.extend import extension
 from tuner.study.final import fit_finally
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
@@ -50,7 +52,9 @@ from tuner.trials import cluster
 if TYPE_CHECKING:
     from tuner.config import Space
     from tuner.ledger.journal import Record
+    from tuner.study.extend import Request
     from tuner.tracking import Tracker
+    from tuner.trials.cluster import Cluster
 
 STAGES: dict[str, Callable[[Context], None]] = {
     "features": features.build_features,
@@ -90,6 +94,7 @@ def carry_out(
     address: str | None,
     leaky_twin: bool = False,
     stop: Interruption | None = None,
+    asked: Request | None = None,
 ) -> Outcome:
     """Start or resume a study and run it to its end; a finished one only shows its result.
 
@@ -100,6 +105,7 @@ def carry_out(
         leaky_twin: True to train the leaky twin at the end, also of a finished study.
         stop: How the command around it ends. Gets what must still be done if that is not possible
             in order. Without one, the loss of Ray interrupts this thread.
+        asked: What to add to the study.
 
     Raises:
         UserError: With a message for the user; the ledger keeps finished work.
@@ -110,17 +116,22 @@ def carry_out(
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
         lock.enter_context(private_umask(paths.storage.local()))
+        refuse_changes(space, recorded(paths.folder), asked is not None)  # the lock leaves traces
         if first_record(paths.folder) is not None:
             lock.enter_context(locked(paths.folder))
         ledger = held.enter_context(closing(Ledger(paths.folder)))
-        refuse_changes(space, ledger)
-        ledger.end_lost_run()
+        refuse_changes(space, list(ledger.records()), asked is not None)
+        adds = extension(asked, space, list(ledger.records()))
         terminal = held.enter_context(Terminal(search.metric, maximise=search.mode == "max"))
+        joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
+        is_shown = adds is None and journal.is_finished(paths.folder, leaky_twin)
+        join = nullcontext() if is_shown else _joined(space, address, terminal, stop)
+        running = joined.enter_context(join)
         if space.template.data.root == DEMO_ROOT:
             features.ensure_demo(Path(paths.data), terminal.status)
-        joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
+        paths.folder.remove_scratch()
+        ledger.end_lost_run()
         terminal.status("opening the tracking store")
-        is_shown = is_done(ledger) and bool(ledger.last("leaky_twin") or not leaky_twin)
         try:
             tracker = open_tracker(None, paths.storage.local(), paths.name)
         except TrackingError as error:
@@ -132,26 +143,41 @@ def carry_out(
         for record in ledger.records():
             tracker.record(record)
             terminal.recall(record)
-        if is_shown:
+        if running is None:
             data = (ledger.last("study") or {})["data"]
             terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
         else:
             if ledger.last("study_end"):
                 done = so_far(summarise(list(ledger.records())))
                 terminal.say(f"continuing study {paths.name!r} ({done})")
-            to_join = address or os.environ.get("RAY_ADDRESS") or "local"
-            starts = to_join == "local"
-            terminal.status("starting Ray" if starts else f"joining Ray at {to_join}")
-            last_acts.append(ray_start.end_at_once)
-            running = cluster.connect(address, on_loss=stop.fail if stop else None)
-            joined.callback(ray_start.disconnect)
             study = Context(
                 space, paths, running, ledger, tracker, terminal, asks_for_twin=leaky_twin,
-                held=lock,
+                held=lock, extension=adds,
             )  # fmt: skip
             last_acts[:0] = [partial(_interrupt, study), partial(terminal.__exit__)]
             run(study)
         return _outcome(paths, ledger, tracker)
+
+
+@contextmanager
+def _joined(
+    space: Space, address: str | None, terminal: Terminal, stop: Interruption | None
+) -> Iterator[Cluster]:
+    """Join a cluster, or start one, that has room for the trials of a space.
+
+    Raises:
+        UsageError: Not even one trial fits. Nothing has been written by then.
+    """
+    to_join = address or os.environ.get("RAY_ADDRESS") or "local"
+    terminal.status("starting Ray" if to_join == "local" else f"joining Ray at {to_join}")
+    if stop:
+        stop.last_acts.append(ray_start.end_at_once)
+    found = cluster.connect(address, on_loss=stop.fail if stop else None)
+    try:
+        cluster.trials_at_once(found, space.template.resources)
+        yield found
+    finally:
+        ray_start.disconnect()
 
 
 def _interrupt(study: Context) -> None:
@@ -203,11 +229,6 @@ def _as_registered(
     return replace(summary, registered=found)
 
 
-def is_done(ledger: Ledger) -> bool:
-    """Return True if the study finished successfully."""
-    return ledger.state is State.COMPLETED
-
-
 def has_begun(ledger: Ledger) -> bool:
     """Return True from the first record on, which is written when the features are built."""
     return ledger.last("study") is not None
@@ -219,8 +240,6 @@ def run(study: Context) -> None:
     Raises:
         UserError: With a message for the user; the ledger keeps finished work.
     """
-    # Refuse trials that could never start.
-    cluster.trials_at_once(study.cluster, study.space.template.resources)
     try:
         with ray_start.in_words():
             for name, stage in STAGES.items():

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.build.console import duration
 from tuner.errors import StudyError
 from tuner.ledger import candidates, selection
-from tuner.ledger.spent import spent_seconds
+from tuner.ledger.extension import EXTENDED, changed_at
 from tuner.ledger.states import State
-from tuner.ledger.timing import Timing, course_of, end_of
+from tuner.study.confirmation_plan import fitting, missing_runs
 from tuner.study.default_runs import default_configuration
 from tuner.study.paired import HARD_METRICS, TRACK_METRICS, compare_winner
+from tuner.study.warm_start import earlier_trials
 from tuner.training import uncertainty
-from tuner.trials.patience import is_out
+from tuner.trials import patience
+from tuner.trials.limits import Limits, in_force
 from tuner.trials.plan import Proposal, queue
-from tuner.trials.samplers import propose
+from tuner.trials.proposals import Proposals
+from tuner.trials.reserve import Reserve
 
 if TYPE_CHECKING:
-    from tuner.config import Search
     from tuner.ledger.candidates import Candidate
     from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
@@ -44,31 +44,52 @@ def search_space(study: Context) -> None:
     if study.ledger.last("searched"):
         return
     search, rows = study.space.template.search, list(study.rows("search").values())
-    wanted = study.space.num_trials
-    if wanted < search.trials:
+    extended = study.ledger.last(EXTENDED)
+    wanted = extended["trials"] if extended else study.space.num_trials
+    if not extended and wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
         )
-    again = [row for row in rows if row.is_unfinished] or _failed(study, rows)
+    again = [row for row in rows if row.is_unfinished and not row.is_left_out]
+    again = again or _failed(study, rows)
+    others = [row for row in rows if row.ordinal < changed_at(study.ledger.records())]
+    source = Proposals(study.space, wanted, earlier_trials(study.space, study.ledger), others)
+
+    def is_out(trials: Iterable[TrialRow]) -> bool:
+        began = extended["began"] if extended else 0
+        return patience.is_out(trials, study.ranking, search, began)
 
     def next_trial(trials: Sequence[TrialRow]) -> Proposal | None:
-        return None if is_out(trials, study.ranking, search) else propose(study.space, trials)
+        return None if is_out(trials) else source.next(trials)
 
-    budget = _remaining_budget(study, search)
     # A killed run leaves no other sign of when it began.
     study.record("searching", again=[row.trial_id for row in again])
     missing = wanted - len(rows) + len(again)
-    study.run_stage("search", next_trial, missing, budget, again=[*map(Proposal.again, again)])
-    if is_out(study.rows("search").values(), study.ranking, search):
-        study.terminal.say(
-            f"search: ended, {search.patience} trials in a row brought nothing clearly better"
-        )
-    if not selection.leaderboard(study.rows().values(), study.ranking):
-        errors = [f"the first error: {row.error}" for row in study.rows().values() if row.error]
+    unfinished = [*map(Proposal.again, again)]
+    study.run_stage("search", next_trial, missing, limits_of(study), again=unfinished)
+    rows = sorted(study.rows("search").values(), key=lambda row: row.ordinal)
+    if not selection.leaderboard(rows, study.ranking):
+        errors = [f"the first error: {row.error}" for row in rows if row.error]
         reason = errors[0] if errors else "the budget ended before the first trial did"
         raise StudyError(f"no trial succeeded; {reason}")
+    reason = f"{wanted} trials have run"
+    if ended := study.ledger.last("budget_ended"):
+        reason = ended["reason"]
+    elif is_out(rows):
+        reason = f"{search.patience} trials in a row brought nothing clearly better"
+    study.terminal.say(f"search: ended, {reason}")
     # A budget can end a search before its last trial; a resumed study must not search again.
-    study.record("searched", trials=len(study.rows()))
+    study.record("searched", trials=len(study.rows()), reason=reason)
+
+
+def limits_of(study: Context) -> Limits:
+    """Return the limits of a study, with what it has cost so far."""
+    template = study.space.template
+    newest = {kind: one for kind in (EXTENDED,) if (one := study.ledger.last(kind))}
+    return Limits(
+        in_force(template.search, newest), study.ledger.records(), template.resources.devices,
+        Reserve(template), study.clock,
+    )  # fmt: skip
 
 
 def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
@@ -76,20 +97,6 @@ def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
     ended = study.ledger.last("study_end")
     has_failed = ended is not None and ended["status"] == State.FAILED
     return rows if has_failed and not selection.leaderboard(rows, study.ranking) else []
-
-
-def _remaining_budget(study: Context, search: Search) -> float | None:
-    """Return the seconds of the search's budget that earlier runs of the study have left."""
-    if search.budget_seconds is None:
-        return None
-    ended = study.ledger.last("budget_ended")
-    if ended is not None and ended["budget"] == search.budget:
-        return 0.0
-    return search.budget_seconds - _spent(study)
-
-
-def _spent(study: Context) -> float:
-    return spent_seconds(study.ledger.records())["search"]
 
 
 # -- confirmation
@@ -109,15 +116,16 @@ def confirm_best(study: Context) -> None:
     ranked = selection.leaderboard(rows.values(), study.ranking)
     top = list(_distinct(ranked))[: plan.top]
     others = _for_fusion(study, ranked, top) if plan.fuse else []
-    others, default = _within_budget(study, top, others)
-    ids = {row.trial_id for row in top}
+    top, seeds, others, default = _within_limits(study, top, others)
+    before = _confirmed_before(study)
+    ids = {row.trial_id for row in top} | before
     repeated = top if default is None or default.trial_id in ids else [*top, default]
-    wanted = [*_missing_runs(repeated, plan.seeds, rows), *_missing_runs(others, 1, rows)]
+    wanted = [*missing_runs(repeated, seeds, rows), *missing_runs(others, 1, rows)]
     if wanted:
         study.run_stage("confirm", queue(wanted), len(wanted), known=wanted)
     found = candidates.candidates(study.rows().values(), study.ranking)
     # What was trained for a fusion alone has a single seed, and was behind in the search.
-    able = {row.trial_id for row in repeated}
+    able = {row.trial_id for row in repeated} | before
     found.sort(key=lambda one: one.trial_id not in able)
     if not found or found[0].trial_id not in able:
         raise StudyError("no confirmation run succeeded; the ledger holds the reasons")
@@ -192,83 +200,37 @@ def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> 
     ]
 
 
-def _within_budget(
-    study: Context, top: list[TrialRow], others: list[TrialRow]
-) -> tuple[list[TrialRow], TrialRow | None]:
-    """Return the trials for a fusion, and the default configuration, that fit in the budget.
+def _confirmed_before(study: Context) -> set[str]:
+    """Return the configurations that were confirmed before an extension of the study."""
+    found = {one["trial_id"] for r in study.ledger.records("confirmed") for one in r["top"]}
+    of_fusions = {name for r in study.ledger.records("confirming") for name in r["for_fusion"]}
+    return found - of_fusions
 
-    What the winner's score needs always runs. The decision is recorded before it is acted on, so
-    a study that resumes keeps to it.
+
+def _within_limits(
+    study: Context, top: list[TrialRow], others: list[TrialRow]
+) -> tuple[list[TrialRow], int, list[TrialRow], TrialRow | None]:
+    """Return what is confirmed, with how many seeds, and which trials run for a fusion alone.
+
+    So much that the study should end within its limits, but at least one run. The decision is
+    recorded before it is acted on, so a study that resumes keeps to it.
     """
     default = default_configuration(study)
     decided = study.ledger.last("confirming")
     if decided is None:
-        decided = study.record("confirming", **_fitting(study, top, others, default))
-    for sentence in decided["left_out"]:
-        study.terminal.say(f"fusion: {sentence}")
+        decided = study.record(
+            "confirming", **fitting(study, limits_of(study), top, others, default)
+        )
+    for sentence in (*decided.get("less", ()), *decided["left_out"]):
+        study.terminal.say(f"confirmation: {sentence}")
     if reason := decided.get("default_left_out"):
         study.terminal.say(reason)
     if default and default.trial_id != decided.get("default"):
         default = None
-    return [row for row in others if row.trial_id in decided["for_fusion"]], default
-
-
-def _fitting(
-    study: Context, top: list[TrialRow], others: list[TrialRow], default: TrialRow | None
-) -> dict[str, Any]:
-    """Compare the time that the ledger predicts with what the search has left of its budget."""
-    search, timing = study.space.template.search, Timing()
-    for record in study.ledger.records():
-        timing.take(record)
-    left = math.inf
-    if search.budget_seconds is not None:
-        left = max(0.0, search.budget_seconds - _spent(study))
-    seeds = study.space.template.confirm.seeds
-    runs = [row for row in top for _ in range(seeds)]
-
-    def excess(more: list[TrialRow], of: str) -> str:
-        """Add runs if they fit, else say why not."""
-        courses = [course_of(one.recorded_config, "confirm") for one in (*runs, *more)]
-        seconds = end_of((timing.expected(one) or 0.0 for one in courses), timing.at_once)
-        if seconds <= left:
-            runs.extend(more)
-            return ""
-        return (
-            f"is left out: with {of} the confirmation would take about {duration(seconds)}, and "
-            f"the search has left {duration(left)} of its budget of {search.budget}"
-        )
-
-    run = "its run over all folds" if study.space.template.data.num_folds else "its run"
-    found = [(row, excess([row], run)) for row in others]
-    not_default = ""
-    if default and default.trial_id not in {row.trial_id for row in top}:
-        not_default = excess([default] * seeds, "its runs")
-    return {
-        "for_fusion": [row.trial_id for row, why in found if not why],
-        "left_out": [f"{row.trial_id} ({row.model}) {why}" for row, why in found if why],
-        "default": default.trial_id if default and not not_default else None,
-        "default_left_out": not_default and f"the default configuration {not_default}",
-    }
-
-
-def _missing_runs(
-    top: list[TrialRow], num_seeds: int, rows: dict[str, TrialRow]
-) -> Iterator[Proposal]:
-    """Propose the runs of configurations with new seeds that have not ended yet."""
-    ordinal = 0
-    for row in top:
-        for seed in range(row.seed + 1, row.seed + 1 + num_seeds):
-            head, _, digest = row.trial_id.rpartition("-")
-            head = head if head == "default" else f"c{row.ordinal:03d}"
-            trial_id = f"{head}-s{seed}-{digest}"
-            known = rows.get(trial_id)
-            # Nothing but a full disk stopped a confirmation run early in earlier versions.
-            if known is None or known.is_unfinished or known.status is State.STOPPED_EARLY:
-                yield Proposal(
-                    trial_id, "confirm", seed, row.experiment, ordinal, row.params,
-                    parent_trial=row.trial_id,
-                )  # fmt: skip
-            ordinal += 1
+    plan = study.space.template.confirm  # earlier versions always kept to it
+    top = top[: decided.get("top", plan.top)]
+    chosen = [row for row in others if row.trial_id in decided["for_fusion"]]
+    return top, decided.get("seeds", plan.seeds), chosen, default
 
 
 def _interval(study: Context, winner: Candidate) -> list[float] | None:

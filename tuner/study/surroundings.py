@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.config.fill_in import DEMO_ROOT, Choice
-from tuner.config.schema import SLUG
+from tuner.config.searching import SLUG
 from tuner.ledger.journal import StudyPaths, first_record
 from tuner.study.features import data_source
 

@@ -42,7 +42,9 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
     if summary.test:
         refit = ", by a final fit on training and validation tracks" if summary.is_refit else ""
         by = ", by the fusion" if summary.is_fused else refit
-        yield f"**Test**: {scores_in_words(summary.test.metrics)}, evaluated once{by}."
+        looks = f"look {summary.looks} at the test split"
+        looks = looks if summary.looks > 1 else "evaluated once"
+        yield f"**Test**: {scores_in_words(summary.test.metrics)}, {looks}{by}."
     if told := baselines_in_words(summary.baselines):
         yield f"Baselines: {for_markdown(told)}."
     others = [
@@ -59,6 +61,7 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
             f"({twin.gap['f1_macro']:+.3f}) with clips of one track in several splits."
         )
     yield from _trust(summary)
+    yield from (f"{word.capitalize()}: {for_markdown(text)}." for word, text in summary.notes)
     yield _block(summary.winner.read_params)
     if summary.registered.reason:
         yield f"Registration: {for_markdown(summary.registered.reason)}"

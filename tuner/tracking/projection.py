@@ -104,19 +104,24 @@ class Projection:
         }
         self._address = record.get("data") or ""
         self.space_yaml = record.get("source") or ""
-        self._source = {
-            "mlflow.source.name": f"python -m tuner.run {study}", "mlflow.source.type": "LOCAL",
-        }  # fmt: skip
+        command = f"python -m tuner.run {study}"
+        self._source = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
         tags = {"study": study, "study_id": shown.study_id(record), "stage": "study"}
         self._alternatives = shown_settings.alternatives(settings := record["settings"])
         return Run(study, record["time_ms"], tags | self._source, shown.as_params(settings))
+
+    def on_extended(self, record: Record, parent: Run) -> None:
+        """Show what was added; parameters of a run cannot change."""
+        parent.tag("extended", f"{parent.tags.get('extended', '')} {record['asked']}".strip())
+        if space := record.get("space"):
+            self.space_yaml = space["source"]
+            self._alternatives = shown_settings.alternatives(space["settings"])
 
     def on_features(self, record: Record, parent: Run) -> None:
         """Show the data and the leakage audit."""
         sets = record["features"]
         parent.tag("fingerprints", " ".join(one["fingerprint"] for one in sets))
-        passed = all(one["leakage"]["passed"] for one in sets)
-        parent.tag("leakage_passed", str(passed).lower())
+        parent.tag("leakage_passed", str(all(one["leakage"]["passed"] for one in sets)).lower())
         self._sets = [split for one in sets for split in splits_of(one, self._address)]
         parent.data = self._sets
 
@@ -151,11 +156,11 @@ class Projection:
         while parent:
             origin, known = parent, self.trials.get(parent)
             parent = known.tags.get("parent_trial") if known else None
-        if trial_id != FUSION:
+        if not trial_id.startswith(FUSION):
             tags["configuration"] = origin
         self._units[trial_id] = unit_of(trial_id, record["config"])
         model = record["config"]["model"]["name"]
-        which = "" if trial_id == FUSION else f" {origin.partition('-')[0]}"
+        which = "" if trial_id.startswith(FUSION) else f" {origin.partition('-')[0]}"
         which += f" seed {seed}" if stage == "confirm" else ""
         name = f"{stage}{which} {model}"
         read = shown_settings.full(record["params"], record["config"], self._alternatives)
@@ -174,7 +179,7 @@ class Projection:
     def _repeated(self, record: Record) -> list[Run]:
         """Return the runs that a final run repeats without training: its own took no time."""
         trial_id = record["trial_id"]
-        if trial_id == FUSION:
+        if trial_id.startswith(FUSION):
             run = self.trials.get(trial_id)
             named = run.params if run else record["params"]
             names = [name.removeprefix("weight.") for name in named]
@@ -201,7 +206,7 @@ class Projection:
         """End the run of a trial."""
         run, best, time_ms = self.trials[record["trial_id"]], record["best"], record["time_ms"]
         repeated = self._repeated(record)
-        if repeated and record["trial_id"] != FUSION:
+        if repeated and not record["trial_id"].startswith(FUSION):
             run.metrics = list(repeated[0].metrics)
         elif best:
             run.measure(shown.of_best(record, self.metric), time_ms, record["epochs"])
@@ -229,9 +234,7 @@ class Projection:
         parent.measure({f"best_so_far_{self.metric}": self._best}, time_ms, self._num_ended)
 
     def _better(self, known: float | None, value: float) -> float:
-        if known is None:
-            return value
-        return max(known, value) if self.maximise else min(known, value)
+        return value if known is None else (max if self.maximise else min)(known, value)
 
     def on_confirmed(self, record: Record, parent: Run) -> None:
         """Show the winner and its mean."""

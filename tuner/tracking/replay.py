@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UserError
 from pipelines.storage import Folder
 from tuner.errors import TrackingError
+from tuner.ledger.extension import newest_of
 from tuner.ledger.model_name import model_name
 from tuner.ledger.states import State
-from tuner.ledger.trial_rows import FUSION
 from tuner.tracking import registry, version_facts
 from tuner.tracking.example import example_clip
 from tuner.tracking.fetching import fetch_bundle
@@ -62,7 +62,7 @@ def replay(
             raise TrackingError("the store does not take the record; see the warning above")
         num_trials = len({one["trial_id"] for one in records if one["kind"] == "trial"})
         said = [f"runs: the study and {num_trials} trials"]
-        if any(record["kind"] == "registered" for record in records):
+        if "registered" in newest_of(records):
             said.append(f"model: {restore_model(records, folder.local('model'), tracker).reason}")
         else:
             said.append("model: the study has registered none")
@@ -84,9 +84,9 @@ def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> 
     """
     if not bundle.exists():
         _copy_back(bundle, tracker)
-    tested = next(one for one in reversed(records) if one["kind"] == "test")["trial_id"]
+    tested = newest_of(records)["test"]["trial_id"]
     trials = {one["trial_id"] for one in records if one["kind"] == "trial"}
-    own = [f"final-{tested}", tested] if tested != FUSION else [FUSION]
+    own = [f"final-{tested}", tested]
     final = next((trial_id for trial_id in own if trial_id in trials), tested)
     fingerprint = registry.fingerprint_of(bundle) if (bundle / BUNDLE).is_file() else ""
     source = bundle.parents[2] / "features" / fingerprint.partition(" ")[0]

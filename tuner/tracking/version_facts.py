@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.plain_text import for_markdown
 from tuner.ledger.doubts import against_champion
+from tuner.ledger.extension import newest_of
 from tuner.ledger.summary import summarise
 from tuner.ledger.trial_rows import num_folds
 from tuner.ledger.trust import clips_in_words, leak_in_words, scores_in_words
@@ -78,7 +79,7 @@ def facts_of(records: Sequence[Record], fingerprint: str) -> ModelFacts:
         fingerprint: Fingerprints of the model's feature sets, with spaces between them.
     """
     summary = summarise(records)
-    newest = {record["kind"]: record for record in records}
+    newest = newest_of(records)
     test, features = newest["test"], newest["features"]["features"]
     data = [
         split

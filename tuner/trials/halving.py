@@ -124,6 +124,7 @@ class Asha(Scheduler):
                 for one in self._ranked(place, best)
                 if self._places.get(one.trial_id) == place
                 and rows[one.trial_id].status is State.STOPPED_EARLY
+                and not rows[one.trial_id].is_left_out
             ),
             None,
         )

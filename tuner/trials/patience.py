@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tuner.ledger.trial_rows import TrialRow
 
 
-def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search) -> bool:
+def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search, began: int = 0) -> bool:
     """Return True after `search.patience` trials in a row that improve nothing.
 
     An improvement counts if it is no tie (`Ranking.bar`): with few validation tracks the best of
@@ -28,6 +28,7 @@ def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search) -> bool
         trials: All trials so far, in any order.
         ranking: Order of the trials.
         search: Settings of the search.
+        began: Ordinal of the first trial of an extension; those before it do not count either.
     """
     if search.patience is None:
         return False
@@ -35,11 +36,13 @@ def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search) -> bool
     for row in sorted(trials, key=lambda row: row.ordinal):
         if row.is_unfinished or count >= search.patience:
             break
+        if row.is_left_out:
+            continue
         value = None if row.is_partial else row.value(search.metric)
         if value is not None and _is_clearly_better(value, best, ranking):
             best, count = value, 0
         else:
-            count += row.ordinal >= len(search.start)
+            count += row.ordinal >= max(began, len(search.start))
     return count >= search.patience
 
 

@@ -90,7 +90,12 @@ SAMPLERS: dict[str, Callable[[Space, Sequence[TrialRow], int, Earlier], Sample]]
 """By ``search.algorithm`` of the space file: the configuration at a position in the search."""
 
 
-def propose(space: Space, trials: Sequence[TrialRow], earlier: Earlier = ()) -> Proposal | None:
+def propose(
+    space: Space,
+    trials: Sequence[TrialRow],
+    earlier: Earlier = (),
+    ordinal: int | None = None,
+) -> Proposal | None:
     """Propose the next trial of a search with the sampler that the space file names.
 
     Args:
@@ -98,10 +103,13 @@ def propose(space: Space, trials: Sequence[TrialRow], earlier: Earlier = ()) -> 
         trials: Trials of the search so far, in the order of the ledger.
         earlier: Trials of earlier studies with weights from 0 to 1. Their parameters are those
             that fit the ranges of this space; samplers that do not learn leave them out.
+        ordinal: Position of the trial, whatever the number of trials; None for that after the
+            last of the trials.
     """
-    ordinal = 1 + trials[-1].ordinal if trials else 0
-    if ordinal >= space.num_trials:
-        return None
+    if ordinal is None:
+        ordinal = 1 + trials[-1].ordinal if trials else 0
+        if ordinal >= space.num_trials:
+            return None
     # Without a range there is nothing to learn.
     is_given = ordinal < len(space.start) or not space.ranges
     draw = draw_random if is_given else SAMPLERS[space.template.search.algorithm]

@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tuner.trials.cluster import trials_at_once
-from tuner.trials.plan import Recorder
+from tuner.trials.recorder import Recorder
 from tuner.trials.trial import run_in_process
 from tuner.trials.worker import (
     PLACEMENT_GROUP,

@@ -1,0 +1,56 @@
+"""The names of feature sets, which depend on their audio and settings alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from pipelines.features import fingerprint
+from pipelines.sources.content import content_digest, digests
+from pipelines.sources.files import EXTRA_EXTENSIONS
+from pipelines.storage import Folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec, SplitSpec
+    from pipelines.sources.tracks import Catalog
+
+DIGESTS = ".digests"
+
+
+def fingerprints(
+    catalog: Catalog, out: Path, specs: Sequence[tuple[ClipSpec, FeatureSpec]], split: SplitSpec
+) -> list[str]:
+    """Return the names that feature sets have or would have; reads the files, writes nothing.
+
+    Args:
+        catalog: Tracks.
+        out: Folder of feature sets.
+        specs: Clip and feature settings of each set.
+        split: Split settings.
+    """
+    known = digests(catalog, Folder.at(out) / DIGESTS, keep=False)
+    content = content_of(catalog, known)
+    return [fingerprint(content, *spec, split) for spec in specs]
+
+
+def content_of(catalog: Catalog, known: Mapping[str, str]) -> str:
+    """Return what the name of a feature set says of its audio, labels and decoder.
+
+    Args:
+        catalog: Tracks.
+        known: path -> digest of the file.
+    """
+    content = content_digest(catalog, known)
+    return f"{content}+ffmpeg" if _needs_ffmpeg(catalog) else content
+
+
+def _needs_ffmpeg(catalog: Catalog) -> bool:
+    """Return True if the extra ``m4a`` is installed and the data has files that need it."""
+    if not importlib.util.find_spec("av"):
+        return False
+    suffixes = {f".{track.path.rpartition('.')[2].lower()}" for track in catalog.tracks}
+    return not suffixes.isdisjoint(EXTRA_EXTENSIONS)
