@@ -218,9 +218,10 @@ def write(curves: Curves, path: Path) -> None:
             for name in metrics:
                 values = [report[name] for report in curve.reports]
                 columns[name].append(np.array(values, np.float32).round(4))
+    space = loads(curves.space.to_yaml(), overrides=["data.root=demo"])  # audio is not needed
     table = pyarrow.table(dict(columns)).replace_schema_metadata(
         {
-            "space": curves.space.to_yaml(),
+            "space": space.to_yaml(),
             "val_tracks": str(curves.num_tracks or ""),
             "at_once": str(curves.at_once),
         }
