@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HEADINGS = (
     "scheduler, algorithm", "good after", "epochs", "how often", "whole search", "epochs",
-    "behind at its end",
+    "behind at its end", "looked too good by",
 )  # fmt: skip
 
 
@@ -169,6 +169,7 @@ def _cells(method: Method) -> tuple[str, ...]:
         _band(method.seconds, duration),
         _band(method.epochs, "{:.0f}".format),
         _band(method.behind_at_end, "{:.3f}".format),
+        _band(method.too_good, "{:+.3f}".format),
     )
 
 
@@ -192,6 +193,7 @@ def _as_json(method: Method) -> dict[str, Any]:
         "seconds": method.seconds,
         "epochs": method.epochs,
         "behind_at_end": method.behind_at_end,
+        "too_good": method.too_good,
     }
     shown = {
         name: [one if one < float("inf") else None for one in band] for name, band in bands.items()

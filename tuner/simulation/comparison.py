@@ -93,6 +93,13 @@ class Method:
         """How far the last choice is behind the best configuration."""
         return Band.of([self.behind(course.moments[-1]) for course in self.courses])
 
+    @property
+    def too_good(self) -> Band:
+        """How much better the last choice looked in the search than it is in the mean."""
+        sign, true = 1 if self.curves.ranking.maximise else -1, self.curves.true_values
+        ends = [course.moments[-1] for course in self.courses]
+        return Band.of([sign * (end.value - true[end.chosen]) for end in ends])
+
     def behind_after(self, epochs: Sequence[float]) -> list[Band]:
         """Return how far the choice is behind after so many epochs of all trials.
 

@@ -34,11 +34,13 @@ class Moment(NamedTuple):
         seconds: Simulated time.
         epochs: Number of reports so far, of all trials.
         chosen: Index of the configuration that was first in the ranking then.
+        value: What its trial had reached.
     """
 
     seconds: float
     epochs: int
     chosen: int
+    value: float
 
 
 class Course(NamedTuple):
@@ -170,8 +172,9 @@ class _Study(Context):
     def _note_choice(self) -> None:
         ranked = leaderboard(self.known.values(), self.ranking)
         if ranked:
-            chosen = self.chosen[ranked[0].trial_id]
-            self.moments.append(Moment(self.seconds, sum(self.epochs.values()), chosen))
+            chosen, value = self.chosen[ranked[0].trial_id], ranked[0].reached(self.metric)
+            epochs = sum(self.epochs.values())
+            self.moments.append(Moment(self.seconds, epochs, chosen, value))
 
 
 def simulate(curves: Curves, space: Space, slots: int) -> Course:
