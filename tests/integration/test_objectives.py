@@ -1,8 +1,9 @@
-"""A study of two objectives within limits, interrupted and resumed, on a real Ray and MLflow."""
+"""A study of two objectives within limits, and its extension, on a real Ray and MLflow."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,69 +37,79 @@ confirm: {top: 2, seeds: 1}
 """
 
 
-def ledger(storage: Path) -> list[dict[str, Any]]:
-    lines = (storage / "studies" / "costs" / "ledger.jsonl").read_bytes().splitlines()
-    return [json.loads(line[9:]) for line in lines]
+class Study:
+    """The study, and what its ledger holds after a command."""
+
+    def __init__(self, folder: Path, ray: Cluster) -> None:
+        self.storage, space = folder / "storage", folder / "costs.yaml"
+        space.write_text(SPACE)
+        demo = write_demo(folder / "demo", 60, workers=2)
+        self.command = [
+            sys.executable, "-m", "tuner.run", str(space), "--data", str(demo), "--storage",
+            str(self.storage), "--address", ray.address, "--json",
+        ]  # fmt: skip
+        self.found, self.told = self.run()
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / "studies" / "costs"
+
+    def run(self, *more: str) -> tuple[dict[str, Any], str]:
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        ran = subprocess.run(
+            [*self.command, *more], capture_output=True, text=True, env=environment, timeout=400,
+            check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout.splitlines()[-1]), ran.stderr
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "ledger.jsonl").read_bytes().splitlines()
+        return [one for line in lines if (one := json.loads(line[9:]))["kind"] == kind]
 
 
-def test_two_objectives_from_search_to_registry(
-    tmp_path: Path, storage: Path, local_ray: Cluster
-) -> None:
-    space, demo = tmp_path / "costs.yaml", write_demo(tmp_path / "demo", 60, workers=2)
-    space.write_text(SPACE)
-    command = [
-        sys.executable, "-m", "tuner.run", str(space), "--data", str(demo), "--storage",
-        str(storage), "--address", local_ray.address, "--json",
-    ]  # fmt: skip
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, local_ray: Cluster) -> Study:
+    return Study(tmp_path_factory.mktemp("objectives"), local_ray)
 
-    def run(*more: str) -> dict[str, Any]:
-        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, done.stderr
-        told.append(done.stderr)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
 
-    told: list[str] = []
-    found = run()
-    records = ledger(storage)
-    trials = {one["trial_id"]: one for one in records if one["kind"] == "trial"}
-    costs = {one["trial_id"]: one["costs"] for one in records if one["kind"] == "costs"}
-    ends = {one["trial_id"]: one for one in records if one["kind"] == "trial_end"}
-    trained = {one["trial_id"] for one in records if one["kind"] == "epoch"}
-    search = [name for name, one in trials.items() if one["stage"] == "search"]
-    assert set(search) <= costs.keys()
+def test_a_trial_that_is_too_large_ends_untrained(study: Study) -> None:
+    costs = {one["trial_id"]: one["costs"] for one in study.records("costs")}
+    search = [one["trial_id"] for one in study.records("trial") if one["stage"] == "search"]
     assert all(costs[name]["latency_ms"] > 0 for name in search)
-
-    # The first configuration is too large: it ended untrained, which is no failure.
     first = search[0]
     assert costs[first]["size_mb"] > 0.5
-    assert first not in trained
-    assert ends[first]["status"] == "stopped early"
-    assert "is above search.at_most, 0.5" in ends[first]["note"]
-    assert found["trials"]["failed"] == 0
-    winner = found["best"]["trial_id"]
-    assert costs[winner]["size_mb"] <= 0.5
-    front = [one["trial_id"] for one in found["front"]]
-    assert first not in front
-    sizes = [one["cost"] for one in found["front"]]
-    assert sizes == sorted(sizes)
-    assert "chosen      " in told[0]
-    assert "front       " in told[0]
+    assert first not in {one["trial_id"] for one in study.records("epoch")}
+    (end,) = [one for one in study.records("trial_end") if one["trial_id"] == first]
+    assert end["status"] == "stopped early"
+    assert "is above search.at_most, 0.5" in end["note"]
+    assert study.found["trials"]["failed"] == 0
+    assert first not in [one["trial_id"] for one in study.found["front"]]
 
+
+def test_the_winner_and_the_front_are_told_everywhere(study: Study) -> None:
+    costs = {one["trial_id"]: one["costs"] for one in study.records("costs")}
+    winner, front = study.found["best"]["trial_id"], study.found["front"]
+    assert costs[winner]["size_mb"] <= 0.5
+    assert [one["cost"] for one in front] == sorted(one["cost"] for one in front)
+    assert "chosen      " in study.told
+    assert "front       " in study.told
     # The size is that of the exported weights, but for the header of the file.
-    exported = storage / "studies" / "costs" / "model"
-    size = sum(path.stat().st_size for path in exported.rglob("*.safetensors")) / 1e6
+    files = (study.folder / "model").rglob("*.safetensors")
+    size = sum(path.stat().st_size for path in files) / 1e6
     assert size == pytest.approx(costs[winner]["size_mb"], rel=0.1)
-    assert "Pareto front" in (exported.parent / "report.html").read_text()
-    client = MlflowClient(found["tracking_uri"])
-    (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
-    runs = client.search_runs([experiment.experiment_id], "tags.pareto_front = 'true'")
-    assert {run.data.tags["trial_id"] for run in runs} == set(front)
+    assert "Pareto front" in (study.folder / "report.html").read_text()
+    client = MlflowClient(study.found["tracking_uri"])
+    ids = [one.experiment_id for one in client.search_experiments()]
+    runs = client.search_runs(ids, "tags.pareto_front = 'true'")
+    assert {run.data.tags["trial_id"] for run in runs} == {one["trial_id"] for one in front}
     assert all(run.data.metrics["size_mb"] <= 0.5 for run in runs)
 
-    # An extension goes on with what is known of both objectives, and repeats nothing.
-    more = run("--extend", "3")
-    assert more["trials"]["total"] > found["trials"]["total"]
-    again = [one["trial_id"] for one in ledger(storage) if one["kind"] == "costs"]
-    assert len(again) == len(set(again))
-    assert {one["trial_id"] for one in more["front"]} & {*front}
+
+def test_an_extension_goes_on_with_what_is_known_of_both(study: Study) -> None:
+    more, _ = study.run("--extend", "3")
+    assert more["trials"]["total"] > study.found["trials"]["total"]
+    measured = [one["trial_id"] for one in study.records("costs")]
+    assert len(measured) == len(set(measured))
+    assert more["front"]
