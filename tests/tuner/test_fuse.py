@@ -128,7 +128,7 @@ def test_the_studys_metric_decides_if_it_counts_tracks(
 ) -> None:
     parts = half_good(search=search)
     study = Study(tmp_path, parts["predicted"], parts["space"])
-    value = {"epoch": 1, "metrics": {parts["space"].template.search.metric: 0.5}}
+    value = {"epoch": 1, "metrics": {parts["space"].template.search.score: 0.5}}
     for name, model, stage, of in (
         ("t0", "cnn", "search", None), ("t1", "conv1d", "search", None),
         ("c0-1", "cnn", "confirm", "t0"),

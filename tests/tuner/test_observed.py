@@ -38,7 +38,7 @@ def trial(
     """Return a trial with one score after each of its reports."""
     values = {"model": model, "optim.lr": 1e-3, "train.epochs": epochs}
     sample = space.sample(lambda name, _: values[name])
-    metric: str = space.template.search.metric
+    metric = space.template.search.score
     history = [(step, {metric: score}) for step, score in enumerate(scores, 1)]
     ended = status in ("completed", "stopped early") and history
     return TrialRow(

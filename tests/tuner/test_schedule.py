@@ -34,7 +34,7 @@ class Decisions:
 
     def __init__(self, text: str = ASHA, **known: list[float]) -> None:
         experiment = loads(text).template
-        self.metric = experiment.search.metric
+        self.metric = experiment.search.score
         ranking = Ranking(self.metric, experiment.search.mode == "max", 100)
         self.scheduler = scheduler_of(experiment, ranking, 8)
         for name, values in known.items():

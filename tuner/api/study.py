@@ -70,7 +70,10 @@ class Study:
         and the settings that its model reads, by short names. Columns with one value are left out.
         """
         rows = [{**row.short_params, **self._facts(row)} for row in self._ordered()]
-        facts = ["stage", "model", "status", self.metric, "best_epoch", "folds", "minutes"]
+        costs = dict.fromkeys(name for row in self._ordered() for name in row.costs)
+        facts = [
+            "stage", "model", "status", self.metric, *costs, "best_epoch", "folds", "minutes",
+        ]  # fmt: skip
         names = dict.fromkeys(name for row in self._ordered() for name in row.short_params)
         frame = _by_id(rows, facts)[list(dict.fromkeys([*facts, *names]))]
         constant = {name for name in frame if len(set(map(repr, frame[name]))) < 2}
@@ -102,7 +105,7 @@ class Study:
         return {
             "trial_id": row.trial_id, "stage": row.stage, "model": row.model,
             "status": str(row.status), self.metric: row.value(self.metric),
-            "best_epoch": row.best_epoch, "epochs": counted.get("epochs"),
+            **row.costs, "best_epoch": row.best_epoch, "epochs": counted.get("epochs"),
             "folds": counted.get("folds"), "minutes": took, "seed": row.seed,
             "repeats": row.parent_trial, "error": row.error or row.note,
         }  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.plain_text import shorten
 from tuner.config.ranges import KINDS
 from tuner.config.schema import Experiment, block_at
-from tuner.config.searching import METRIC_MODES
+from tuner.config.searching import METRIC_MODES, Cost
 from tuner.config.yaml_text import write_scalar
 from tuner.models import MODELS
 
@@ -45,6 +45,8 @@ _PATTERNS = {
 }
 _FORMS = {
     ("search", "start"): "a list such as [{model: cnn}]",
+    ("search", "metric"): "one metric, or a metric and a cost such as [val_f1_macro, latency_ms]",
+    ("search", "at_most"): "a block of limits such as {size_mb: 10}",
     ("model",): "a block of settings such as {name: cnn}",
 }
 _EXAMPLES = {"name": "name: my-study", "model": "model: {name: cnn}"}
@@ -142,7 +144,10 @@ def _not_listed(value: object, expected: str, keys: tuple[str, ...]) -> str:
         shares = "{train: 0.7, val: 0.15, test: 0.15}"
         return f"expected shares such as {shares}, {{column: fold}}, or `clip`, got {show(value)}"
     if not isinstance(value, str):
-        return f"must be one of {', '.join(allowed)}, got {show(value)}"
+        form = f"{_FORMS[keys]}, of" if keys == ("search", "metric") else "one of"
+        return f"must be {form} {', '.join(allowed)}, got {show(value)}"
+    if keys in (("search", "metric"), ("search", "metric", "0")) and value in get_args(Cost):
+        return f"{value} cannot decide alone or first; write [val_f1_macro, {value}]"
     if keys in _ALSO_NUMBERS:
         return f"{choose_from(value, allowed)}, or {_ALSO_NUMBERS[keys]}"
     return choose_from(value, METRIC_MODES if keys == ("search", "metric") else allowed)

@@ -129,11 +129,11 @@ def _grace(e: Experiment) -> str | None:
 
 
 def _mode(e: Experiment) -> str | None:
-    mode = METRIC_MODES[e.search.metric]
+    mode = METRIC_MODES[e.search.score]
     if e.search.mode == mode:
         return None
     word = "larger" if mode == "max" else "smaller"
-    return f"{word} is better for {e.search.metric}; write mode: {mode}"
+    return f"{word} is better for {e.search.score}; write mode: {mode}"
 
 
 def _some_budget(e: Experiment) -> str | None:

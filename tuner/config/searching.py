@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from pipelines.settings import Block
 
@@ -21,10 +21,17 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
     metric: "min" if metric.endswith("loss") else "max" for metric in get_args(Metric)
 }
 """Metrics that every epoch reports and a study can select by, with their direction."""
+Cost = Literal["latency_ms", "size_mb", "parameters"]
+"""What a configuration costs in use; less is better. `tuner.training.costs` measures it."""
 SHARE_OF_GRACE = 9
 """Of a training, before trials are compared: docs/benchmarks.md has what earlier rungs cost."""
 SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+Objective = Annotated[
+    Annotated[Metric, Tag("one")]
+    | Annotated[tuple[Metric, Cost], Field(strict=False), Tag("two")],
+    Discriminator(lambda of: "two" if isinstance(of, list | tuple) and len(of) == 2 else "one"),
+]
 _Params = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 
 
@@ -43,11 +50,20 @@ class Search(Block):
         "on Python's path: `my_samplers:Mine`.",
     )
     trials: int = Field(24, ge=1, le=100_000, description="Number of configurations to try.")
-    metric: Metric = Field(
-        "val_f1_macro", description="Metric that decides; over tracks unless named clip_."
+    metric: Objective = Field(
+        "val_f1_macro",
+        description="Metric that decides; over tracks unless named clip_. Two objectives: the "
+        "metric and a cost, `[val_f1_macro, latency_ms]`; of trials that are tied by the metric "
+        "the cheapest wins.",
     )
     mode: Literal["max", "min"] = Field(
         "max", description="Direction of the metric: larger or smaller is better."
+    )
+    at_most: dict[Cost, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description="Limits that every trial must keep, `{size_mb: 10, latency_ms: 5}`: size of "
+        "the weights in MB (10^6 bytes), number of `parameters`, milliseconds for one clip on one "
+        "CPU thread (without decoding and features). Other trials end untrained.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed for the search and the trials.")
     start: tuple[_Params, ...] = Field(
@@ -91,6 +107,21 @@ class Search(Block):
         strict=False,
         description="Earlier studies to learn from, by name or folder.",
     )
+
+    @property
+    def score(self) -> str:
+        """The metric that decides, also of two objectives."""
+        return self.metric if isinstance(self.metric, str) else self.metric[0]
+
+    @property
+    def cost(self) -> str | None:
+        """The second objective; None without one."""
+        return None if isinstance(self.metric, str) else self.metric[1]
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Costs that are measured, because an objective or a limit asks for them."""
+        return tuple(dict.fromkeys(filter(None, (self.cost, *self.at_most))))
 
     @property
     def budget_seconds(self) -> float | None:

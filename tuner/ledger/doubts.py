@@ -98,13 +98,13 @@ def _tied(study: Summary) -> Iterator[str]:
     if values.count(1.0) > 1:
         yield (
             f"{values.count(1.0)} trials reached the highest possible {study.metric}, so "
-            "validation cannot tell them apart; the lower log loss decided"
+            f"validation cannot tell them apart; the lower {ranking.tie_breaker} decided"
         )
     elif tied > 1:
         yield (
             f"{tied} of {len(values)} trials are within one standard error of the best "
-            f"{study.metric} (from {ranking.bar(best):.3f} to {best:.3f}); the lower log loss "
-            "decided, and with other tracks another might have won"
+            f"{study.metric} (from {ranking.bar(best):.3f} to {best:.3f}); the lower "
+            f"{ranking.tie_breaker} decided, and with other tracks another might have won"
         )
 
 

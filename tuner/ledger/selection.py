@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -29,16 +30,32 @@ class Ranking:
     Scores within one standard error of the best count as tied with it, and the lower log loss
     wins: with few validation tracks many trials tie, and log loss reads more of each prediction.
 
+    With two objectives the cheapest of those that are tied wins: what is cheaper still costs more
+    of the score than noise.
+
     Attributes:
         metric: Metric that decides.
         maximise: True if larger is better.
         num_tracks: Number of validation tracks; None if the ledger does not say, as in studies
             of earlier versions, where only equal scores are tied.
+        cost: The second objective; None without one.
     """
 
     metric: str
     maximise: bool
     num_tracks: int | None = None
+    cost: str | None = None
+
+    @classmethod
+    def of(cls, metric: str | Sequence[str], mode: str, num_tracks: int | None = None) -> Self:
+        """Return the order for ``search.metric``, one name or two, and ``search.mode``."""
+        names = [metric] if isinstance(metric, str) else metric
+        return cls(names[0], mode == "max", num_tracks, *names[1:])
+
+    @property
+    def tie_breaker(self) -> str:
+        """What decides between trials that are tied, in words; the lower one wins."""
+        return self.cost or "log loss"
 
     def bar(self, best: float, share: float = 1.0, level: float = ONE_STANDARD_ERROR) -> float:
         """Return the worst value that is tied with the best one.
@@ -81,7 +98,13 @@ class Ranking:
         found = [
             (
                 sign * fmean(run.reached(self.metric) for run in runs_of(item)),
-                fmean(run.log_loss for run in runs_of(item)),
+                (
+                    fmean(
+                        run.costs.get(self.cost, math.inf) if self.cost else 0.0
+                        for run in runs_of(item)
+                    ),
+                    fmean(run.log_loss for run in runs_of(item)),
+                ),
                 item,
             )
             for item in items

@@ -16,6 +16,7 @@ from tuner.ledger.journal import state_of
 from tuner.ledger.leaky_twin import LeakyTwin
 from tuner.ledger.notes import notes
 from tuner.ledger.pace import Pace
+from tuner.ledger.pareto import front
 from tuner.ledger.spent import spent_seconds
 from tuner.ledger.trial_rows import TrialRows
 from tuner.ledger.trust import Evaluation, provenance_of, worst_leakage
@@ -233,6 +234,7 @@ class Summary:
             "features": self.features,
             "trials": self.counts,
             "best": best,
+            "front": [one.to_json() for one in front(self.ranked, self.ranking)],
             "baselines": [one.to_json() for one in self.baselines],
             "confirm": confirm and confirm.to_json(),
             "test": self.test and {**self.test.metrics, "classes": self.test.classes_to_json()},
@@ -250,7 +252,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     began = changed_space(newest)
     config = began["config"]
     search, known = config["search"], newest.get("baselines", {})
-    ranking = selection.Ranking(search["metric"], search["mode"] == "max", known.get("val_tracks"))
+    ranking = selection.Ranking.of(search["metric"], search["mode"], known.get("val_tracks"))
     trials = [row for row in rows.values() if row.stage == "search"]
     confirm = Confirmation.of(newest)
     ranked = selection.leaderboard(trials, ranking)

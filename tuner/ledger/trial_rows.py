@@ -15,6 +15,7 @@ from tuner.ledger import shown_settings
 from tuner.ledger.extension import EXTENDED
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.states import State
+from tuner.training.costs import broken_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 REFIT = "refit-"
 # Trial of a fusion that was chosen.
 FUSION = "final-fusion"
+# A default configuration that no trial of the search had, and its confirmation runs.
+DEFAULT = "default-"
 
 
 @dataclass
@@ -53,6 +56,7 @@ class TrialRow:
         alternatives: How the alternatives of the study's choices differ.
         is_left_out: True if it does not fit the space that an extension has changed: it is in the
             record, but neither learned from nor ranked.
+        costs: What its model costs in use, as far as the search asks for it.
     """
 
     trial_id: str
@@ -73,6 +77,7 @@ class TrialRow:
     waited_seconds: float = 0.0
     alternatives: Alternatives = field(default_factory=dict)
     is_left_out: bool = False
+    costs: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -130,13 +135,29 @@ class TrialRow:
         return unit_of(self.trial_id, self.recorded_config)
 
     @property
+    def breaks(self) -> str:
+        """Limits of ``search.at_most`` that it breaks, in words; empty if it keeps all."""
+        if not self.costs or not keeps_limits(self.trial_id, self.stage):
+            return ""
+        return broken_limits(self.costs, self.at_most)
+
+    @property
+    def at_most(self) -> dict[str, float]:
+        """The limits of its costs."""
+        return dict(self.recorded_config.get("search", {}).get("at_most", {}))
+
+    @property
     def best_epoch(self) -> int | None:
         """The epoch whose weights were kept; None before the first, and of a trial in folds."""
         return self.best["epoch"] if self.best and self.unit == "epoch" else None
 
     def value(self, metric: str) -> float | None:
-        """Return the metric at the best epoch; None for a trial that failed or still runs."""
-        if self.status not in (State.COMPLETED, State.STOPPED_EARLY) or self.best is None:
+        """Return the metric at the best epoch.
+
+        None for a trial that failed or still runs, or that breaks a limit of its costs.
+        """
+        ended = self.status in (State.COMPLETED, State.STOPPED_EARLY)
+        if not ended or self.best is None or self.breaks:
             return None
         measured = self.best["metrics"].get(metric)  # a fusion lacks those that count clips
         return None if measured is None else float(measured)
@@ -153,6 +174,15 @@ class TrialRow:
         assert self.best is not None
         measured = self.best["metrics"]
         return float(measured.get("val_log_loss", measured.get("val_loss", 0.0)))
+
+
+def keeps_limits(trial_id: str, stage: str) -> bool:
+    """Return True if a trial must keep the limits of its costs.
+
+    The other runs of the confirmation repeat trials that have kept them; the time of a clip
+    differs a little from run to run.
+    """
+    return stage == "search" or trial_id.startswith(DEFAULT)
 
 
 def num_folds(config: Mapping[str, Any]) -> int:
@@ -192,6 +222,10 @@ class TrialRows(dict[str, TrialRow]):
                 **{key: record[key] for key in keys}, recorded_config=record["config"],
                 start_seconds=seconds, alternatives=self._alternatives,
             )  # fmt: skip
+        elif kind == "costs":
+            row = self[record["trial_id"]]
+            row.costs = record["costs"]
+            row.must_stop = bool(row.breaks)
         elif kind == "epoch":
             row = self[record["trial_id"]]
             row.history.append((record["epoch"], record["metrics"]))

@@ -44,14 +44,15 @@ def as_csv(summary: Summary) -> str:
     places = leaderboard(summary)
     # The model has a column of its own.
     names = sorted({name for place in places for name in place.trial.read_params} - {"model"})
+    costs = dict.fromkeys(name for place in places for name in place.trial.costs)
     head = (
         "rank", "stage", "trial_id", "repeats", "model", "seed", "status", summary.metric,
-        "best_epoch", "epochs", "folds", *names, "error",
+        *costs, "best_epoch", "epochs", "folds", *names, "error",
     )  # fmt: skip
     rows = [
         (
             rank, trial.stage, trial.trial_id, trial.parent_trial, trial.model, trial.seed,
-            trial.status, value, trial.best_epoch,
+            trial.status, value, *map(trial.costs.get, costs), trial.best_epoch,
             *(len(trial.history) if trial.unit == unit else None for unit in ("epoch", "fold")),
             *(trial.read_params.get(name) for name in names),
             printable(trial.error or trial.note or ""),

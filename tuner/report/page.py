@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from pipelines.build.console import duration
 from tuner.errors import decorating
-from tuner.ledger import course, importance
+from tuner.ledger import course, importance, objectives, pareto
 from tuner.ledger.doubts import doubts
 from tuner.ledger.noise import like_the_best, noise
 from tuner.ledger.summary import VOTES
 from tuner.ledger.trial_rows import is_reshuffled, num_folds
 from tuner.ledger.trust import clips_in_words, leak_in_words
-from tuner.report import facts, score_figures, search_figures, training_figures
+from tuner.report import facts, pareto_figure, score_figures, search_figures, training_figures
 from tuner.report.figures import as_svg
 from tuner.report.leaderboard import as_csv, leaderboard
 from tuner.report.result import time_in_words
@@ -76,6 +76,8 @@ def write_report(summary: Summary, folder: Folder, how_to_open: str | None = Non
         mistakes=facts.heard(summary, folder),
         classes=facts.class_rows(summary),
         board=leaderboard(summary),
+        front=pareto.front(summary.ranked, summary.ranking),
+        objectives=[*objectives.sentences(summary)],
         noise=noise(summary),
         is_reshuffled=is_reshuffled(summary.config),
         like_the_best=like_the_best(summary),
@@ -106,6 +108,9 @@ def _figures(study: Summary, folder: Folder) -> Iterator[tuple[str, Callable[[],
         yield "losses", partial(training_figures.losses, study.winner, unit)
     if study.ranked and len(families := course.families(study)) > 1:
         yield "families", partial(search_figures.families, families, marks)
+    if (cost := study.ranking.cost) and (found := pareto.points(study.ranked, study.ranking)):
+        best = pareto.front(study.ranked, study.ranking)
+        yield "pareto_front", partial(pareto_figure.front, found, best, cost, marks)
     if test := study.test:
         name = "macro F1 on the test tracks"
         yield "scores", partial(score_figures.scores, facts.score_lines(study), name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.build.console import duration
 from pipelines.plain_text import first_few
-from tuner.ledger import course
+from tuner.ledger import course, objectives
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
 from tuner.ledger.noise import like_the_best_in_words, noise
@@ -60,6 +60,7 @@ def _facts(
     yield "time", time_in_words(summary.seconds)
     yield from summary.notes
     yield from _scores(summary)
+    yield from objectives.sentences(summary)
     for sentence in summary.pretrained:
         yield "pretrained", sentence
     if twin := summary.leaky_twin:

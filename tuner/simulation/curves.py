@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow
@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from tuner.config import loads
 from tuner.config.ranges import Options
+from tuner.config.searching import Cost
 from tuner.errors import UsageError
 from tuner.ledger.selection import Ranking
 from tuner.ledger.timing import Timing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tuner.config.ranges import Range
     from tuner.ledger.journal import Record
 
+COSTS = get_args(Cost)
 KEPT = ("val_f1_macro", "val_log_loss")
 """Metrics that a file has, besides the one that ranks the trials."""
 
@@ -98,7 +100,7 @@ class Curves:
     def ranking(self) -> Ranking:
         """Order of the trials."""
         search = self.space.template.search
-        return Ranking(search.metric, search.mode == "max", self.num_tracks)
+        return Ranking.of(search.metric, search.mode, self.num_tracks)
 
     @cached_property
     def true_values(self) -> list[float]:
@@ -171,7 +173,7 @@ def of_study(records: Sequence[Record], space: Space) -> Curves:
     found: dict[str, list[Curve]] = defaultdict(list)
     for row in rows.values():
         if row.stage in ("search", "confirm") and len(row.history) == row.experiment.num_reports:
-            reports = [metrics for _, metrics in row.history]
+            reports = [{**metrics, **row.costs} for _, metrics in row.history]
             curve = Curve(row.seed, reports, seconds[row.trial_id])
             found[row.parent_trial or row.trial_id].append(curve)
     if not found:
@@ -207,7 +209,9 @@ def _seconds(records: Iterable[Record]) -> dict[str, list[float]]:
 
 def write(curves: Curves, path: Path) -> None:
     """Write curves as Parquet: one row for each training, the space in the file's metadata."""
-    metrics = list(dict.fromkeys((curves.ranking.metric, *KEPT)))
+    first = curves.configurations[0].curves[0].reports[0]
+    costs = [name for name in COSTS if name in first]
+    metrics = list(dict.fromkeys((curves.ranking.metric, *KEPT, *costs)))
     columns: dict[str, list[Any]] = defaultdict(list)
     for number, one in enumerate(curves.configurations):
         for curve in one.curves:
@@ -242,7 +246,7 @@ def read(path: Path) -> Curves:
         at_once = int(table.schema.metadata[b"at_once"])
     except (OSError, KeyError, TypeError, pyarrow.ArrowInvalid) as error:
         raise UsageError(f"{path} is no file of learning curves: {error}") from error
-    metrics = [name for name in table.column_names if name.startswith("val_")]
+    metrics = [name for name in table.column_names if name.startswith("val_") or name in COSTS]
     found: dict[int, list[Curve]] = defaultdict(list)
     params: dict[int, dict[str, Any]] = {}
     for row in table.to_pylist():

@@ -71,7 +71,7 @@ class Context:
     @property
     def metric(self) -> str:
         """Metric that ranks the trials."""
-        return self.space.template.search.metric
+        return self.space.template.search.score
 
     @property
     def maximise(self) -> bool:
@@ -81,8 +81,8 @@ class Context:
     @property
     def ranking(self) -> selection.Ranking:
         """Order of the trials; the number of validation tracks is known after the baselines."""
-        known = self.ledger.last("baselines") or {}
-        return selection.Ranking(self.metric, self.maximise, known.get("val_tracks"))
+        search, known = self.space.template.search, self.ledger.last("baselines") or {}
+        return selection.Ranking.of(search.metric, search.mode, known.get("val_tracks"))
 
     def record(self, kind: str, **fields: Any) -> Record:
         """Write a record to the ledger, then show it to the user and the tracker."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tuner.errors import ConfigError
-from tuner.ledger.trial_rows import TrialRow
+from tuner.ledger.trial_rows import DEFAULT, TrialRow
 from tuner.trials.samplers import as_proposal
 
 if TYPE_CHECKING:
@@ -31,5 +31,5 @@ def default_configuration(study: Context) -> TrialRow | None:
             return row if row.value(study.metric) is not None else None
     made = as_proposal(sample, 0)
     config = sample.experiment.model_dump(mode="json")
-    name = f"default-{made.trial_id.rpartition('-')[2]}"
+    name = f"{DEFAULT}{made.trial_id.rpartition('-')[2]}"
     return TrialRow(name, "search", 0, made.seed, sample.params, config, None)

@@ -122,7 +122,7 @@ def carry_out(
         ledger = held.enter_context(closing(Ledger(paths.folder)))
         refuse_changes(space, list(ledger.records()), asked is not None)
         adds = extension(asked, space, list(ledger.records()))
-        terminal = held.enter_context(Terminal(search.metric, maximise=search.mode == "max"))
+        terminal = held.enter_context(Terminal(search.score, maximise=search.mode == "max"))
         joined = held.enter_context(ExitStack())  # Ray may end when the tracker has stored all
         is_shown = adds is None and journal.is_finished(paths.folder, leaky_twin)
         join = nullcontext() if is_shown else _joined(space, address, terminal, stop)

@@ -17,6 +17,7 @@ from tuner.study.default_runs import default_configuration
 from tuner.study.paired import HARD_METRICS, TRACK_METRICS, compare_winner
 from tuner.study.warm_start import earlier_trials
 from tuner.training import uncertainty
+from tuner.training.costs import excess
 from tuner.trials import patience
 from tuner.trials.limits import Limits, in_force
 from tuner.trials.plan import Proposal, queue
@@ -69,9 +70,7 @@ def search_space(study: Context) -> None:
     study.run_stage("search", next_trial, missing, limits_of(study), again=unfinished)
     rows = sorted(study.rows("search").values(), key=lambda row: row.ordinal)
     if not selection.leaderboard(rows, study.ranking):
-        errors = [f"the first error: {row.error}" for row in rows if row.error]
-        reason = errors[0] if errors else "the budget ended before the first trial did"
-        raise StudyError(f"no trial succeeded; {reason}")
+        raise StudyError(_why_none(rows))
     reason = f"{wanted} trials have run"
     if ended := study.ledger.last("budget_ended"):
         reason = ended["reason"]
@@ -80,6 +79,21 @@ def search_space(study: Context) -> None:
     study.terminal.say(f"search: ended, {reason}")
     # A budget can end a search before its last trial; a resumed study must not search again.
     study.record("searched", trials=len(study.rows()), reason=reason)
+
+
+def _why_none(rows: Iterable[TrialRow]) -> str:
+    """Return why a search has no trial to rank."""
+    if errors := [row.error for row in rows if row.error]:
+        return f"no trial succeeded; the first error: {errors[0]}"
+    broken = [row for row in rows if row.breaks]
+    if not broken:
+        return "no trial succeeded; the budget ended before the first trial did"
+    nearest = min(broken, key=lambda row: excess(row.costs, row.at_most))
+    return (
+        f"none of {len(broken)} trials keeps search.at_most; the nearest is {nearest.trial_id}: "
+        f"{nearest.breaks}; write a higher limit, or a space with smaller models, and another "
+        "--name"
+    )
 
 
 def limits_of(study: Context) -> Limits:
@@ -96,7 +110,9 @@ def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
     """Return all trials of a search in which every one failed, as on a broken node; else none."""
     ended = study.ledger.last("study_end")
     has_failed = ended is not None and ended["status"] == State.FAILED
-    return rows if has_failed and not selection.leaderboard(rows, study.ranking) else []
+    if not has_failed or selection.leaderboard(rows, study.ranking):
+        return []
+    return [row for row in rows if not row.breaks]
 
 
 # -- confirmation

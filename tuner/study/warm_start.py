@@ -64,7 +64,7 @@ def _pinned(
     fingerprints: Sequence[str],
 ) -> dict[str, Any]:
     """Return what is taken over from one study."""
-    metric = space.template.search.metric
+    metric = space.template.search.score
     ended = [r for r in rows.values() if r.stage == "search" and r.value(metric) is not None]
     trials, misfits = [], 0
     blocks = space.alternatives

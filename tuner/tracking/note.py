@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipelines.plain_text import for_markdown, printable
+from tuner.ledger import objectives
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.course import gain, gain_in_words
 from tuner.ledger.doubts import WIDE_INTERVAL
@@ -61,7 +62,10 @@ def _paragraphs(summary: Summary) -> Iterator[str]:
             f"({twin.gap['f1_macro']:+.3f}) with clips of one track in several splits."
         )
     yield from _trust(summary)
-    yield from (f"{word.capitalize()}: {for_markdown(text)}." for word, text in summary.notes)
+    yield from (
+        f"{word.capitalize()}: {for_markdown(text)}."
+        for word, text in (*summary.notes, *objectives.sentences(summary))
+    )
     yield _block(summary.winner.read_params)
     if summary.registered.reason:
         yield f"Registration: {for_markdown(summary.registered.reason)}"

@@ -7,24 +7,19 @@ from typing import TYPE_CHECKING
 from pipelines.plain_text import for_markdown
 from tuner.errors import decorating
 from tuner.ledger import shown_settings
+from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
 from tuner.ledger.summary import VOTES, summarise
 from tuner.ledger.trial_rows import FUSION, REFIT, unit_of
 from tuner.tracking import shown
 from tuner.tracking.datasets import Data, splits_of, used_by
 from tuner.tracking.note import note
-from tuner.tracking.shown import Run, Status, flat
+from tuner.tracking.shown import MLFLOW_STATUS, TOLD, Run, flat
 
 if TYPE_CHECKING:
     from tuner.ledger.journal import Record
     from tuner.ledger.shown_settings import Alternatives
 
-MLFLOW_STATUS: dict[str, Status] = {
-    State.COMPLETED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.FAILED: "FAILED",
-    State.INTERRUPTED: "KILLED",
-}  # fmt: skip
-# Tags that a trial gets at its end, by the unit of its reports.
-TOLD = {"epoch": "best_epoch", "fold": "folds"}
 # Records after which the note is written again.
 NOTED = {"confirmed", "fused", "test", "registered", "ensemble", "leaky_twin", "study_end"}
 
@@ -86,6 +81,7 @@ class Projection:
             self._can_note = False  # a note that fails once is not tried again
             with decorating("the note in MLflow"):
                 summary = summarise(self._records)
+                shown.mark_front(summary, self.parent, self.trials)
                 reason = record.get("reason") if kind == "study_end" else ""
                 failed = f"**Failed**: {for_markdown(reason)}\n\n" if reason else ""
                 self.parent.tag("mlflow.note.content", failed + note(summary))
@@ -96,7 +92,8 @@ class Projection:
 
     def _study(self, record: Record) -> Run:
         search, study = record["config"]["search"], record["study"]
-        self.metric, self.maximise = search["metric"], search["mode"] == "max"
+        ranking = Ranking.of(search["metric"], search["mode"])
+        self.metric, self.maximise = ranking.metric, ranking.maximise
         self.told = TOLD[unit_of("", record["config"])]
         self.experiment_tags = {
             "mlflow.experiment.primaryMetric.name": self.metric,
@@ -149,10 +146,8 @@ class Projection:
         tags = {"trial_id": trial_id, "stage": stage, "seed": str(seed), **self._source}
         # A final run repeats a confirmation run, and that one a search trial.
         origin, parent = trial_id, record["parent_trial"]
-        if parent:
-            tags["parent_trial"] = parent
-        if stage == "leaky":
-            tags["leaky"] = "true"
+        tags |= {"parent_trial": parent} if parent else {}
+        tags |= {"leaky": "true"} if stage == "leaky" else {}
         while parent:
             origin, known = parent, self.trials.get(parent)
             parent = known.tags.get("parent_trial") if known else None
@@ -202,6 +197,10 @@ class Projection:
             metrics = shown.of_epoch(record, self.metric, best)
             run.measure(metrics, record["time_ms"], record["epoch"])
 
+    def on_costs(self, record: Record, _parent: Run) -> None:
+        """Keep the costs until the trial ends: the metric of its epochs must be the first."""
+        self.trials[record["trial_id"]].costs = record["costs"]
+
     def on_trial_end(self, record: Record, parent: Run) -> None:
         """End the run of a trial."""
         run, best, time_ms = self.trials[record["trial_id"]], record["best"], record["time_ms"]
@@ -210,6 +209,7 @@ class Projection:
             run.metrics = list(repeated[0].metrics)
         elif best:
             run.measure(shown.of_best(record, self.metric), time_ms, record["epochs"])
+        run.measure(run.costs, time_ms)
         if best:
             run.tag(TOLD[self._units[record["trial_id"]]], best["epoch"])
         # Without a final fit, the final run shows what was tested before it.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipelines.plain_text import for_cell
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.noise import measured
+from tuner.ledger.pareto import front
+from tuner.ledger.states import State
 from tuner.ledger.trial_rows import REFIT
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from tuner.tracking.datasets import Data
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+MLFLOW_STATUS: dict[str, Status] = {
+    State.COMPLETED: "FINISHED", State.STOPPED_EARLY: "FINISHED", State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+}  # fmt: skip
 
 # Limits of MLflow (mlflow/utils/validation.py), in characters; it refuses or cuts what is longer.
 MAX_NAME = 250
@@ -37,6 +43,9 @@ OF_EPOCHS = ("train_loss", "val_loss", "val_f1_macro", "val_accuracy", "lr")
 OF_BEST = ("val_f1_macro", "val_accuracy", "val_loss")
 OF_TEST = ("f1_macro", "accuracy", "ci95")
 
+# Tags that a trial gets at its end, by the unit of its reports.
+TOLD = {"epoch": "best_epoch", "fold": "folds"}
+
 # Name, value, Unix milliseconds, step; MLflow stores equal ones once.
 Measured = tuple[str, float, int, int]
 
@@ -48,6 +57,7 @@ class Run:
     Attributes:
         epochs: Each epoch with all its metrics, for a file of the run.
         data: Splits of feature sets that the run has learned from or was scored on.
+        costs: What the model costs in use.
     """
 
     name: str
@@ -57,6 +67,7 @@ class Run:
     metrics: list[Measured] = field(default_factory=list)
     epochs: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     data: list[Data] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
     status: Status = "RUNNING"
     end_ms: int | None = None
 
@@ -87,6 +98,15 @@ class Run:
         writer.writerow({name: for_cell(name) for name in columns})
         writer.writerows({key: for_cell(cell) for key, cell in one.items()} for one in epochs)
         return out.getvalue()
+
+
+def mark_front(summary: Summary, parent: Run, trials: Mapping[str, Run]) -> None:
+    """Tag the trials on the Pareto front, and the study with their names."""
+    names = [one.trial.trial_id for one in front(summary.ranked, summary.ranking)]
+    parent.tag("pareto_front", " ".join(names))
+    for name, run in trials.items():
+        if name in names or "pareto_front" in run.tags:  # an extension may drive trials off it
+            run.tags["pareto_front"] = str(name in names).lower()
 
 
 def study_id(record: Record) -> str:

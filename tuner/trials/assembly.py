@@ -173,7 +173,7 @@ def _recipe(experiment: Experiment, clip_frames: int, seed: int) -> Recipe:
         ),
         crops=_crops(experiment, clip_frames),
         seed=seed,
-        metric=search.metric,
+        metric=search.score,
         maximise=search.mode == "max",
     )
 

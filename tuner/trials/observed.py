@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
+from tuner.training.costs import excess
 
 if TYPE_CHECKING:
     from tuner.config import Search
@@ -32,18 +33,24 @@ class Observation(NamedTuple):
         ordinal: Position in the search; negative for a trial of an earlier study.
         params: Its values by name.
         step: Epochs, or folds, after which it was stopped, or which it has reached so far;
-            infinite for a whole trial.
+            infinite for a whole trial, negative for one that breaks a limit of its costs.
         gain: The metric there, so that more is better; that of the kept weights if it is whole.
+            Of a trial that breaks a limit, by what share, as a negative number.
+        cost: The second objective; NaN if there is none, or if it is unknown.
     """
 
     ordinal: int
     params: Mapping[str, Any]
     step: float
     gain: float
+    cost: float = math.nan
 
     @property
     def merit(self) -> tuple[float, float]:
-        """Order of the trials: whole ones first, then by how far they came, then by the metric."""
+        """Order of the trials: whole ones first, then by how far they came, then by the metric.
+
+        Those that break a limit are last, the nearest to it first.
+        """
         return self.step, self.gain
 
 
@@ -73,15 +80,17 @@ def observe(
     rungs: dict[float, float] = {}  # the best of those that were held back, by step
     shorter: list[tuple[int, int]] = []  # place and length of the whole ones
     for row in trials:
-        one = _observed(row, search.metric, sign)
+        one = _observed(row, search.score, sign)
         if one is None:
             if row.is_unfinished:
                 running.append(row.params)
             continue
         if one.step == math.inf:
             shorter.append((len(seen), row.history[-1][0] if row.history else 1))
-        elif row.must_stop or row.status not in _NOT_HELD:
+        elif one.step > 0 and (row.must_stop or row.status not in _NOT_HELD):
             rungs[one.step] = max(one.gain, rungs.get(one.step, -math.inf))
+        if search.cost:
+            one = one._replace(cost=row.costs.get(search.cost, math.nan))
         seen.append(one)
     for place, length in shorter if rungs else ():
         one = seen[place]
@@ -97,6 +106,8 @@ _NOT_HELD = (State.RUNNING, State.INTERRUPTED, State.STOPPED_EARLY)
 
 
 def _observed(row: TrialRow, metric: str, sign: float) -> Observation | None:
+    if row.breaks:
+        return Observation(row.ordinal, row.params, -1.0, -excess(row.costs, row.at_most))
     status, reached = row.status, row.history[-1] if row.history else None
     is_whole = status is State.COMPLETED or (
         # What a scheduler stopped is not whole, and asking costs as much as all the rest.
@@ -127,7 +138,7 @@ def _placed(
     """
     studies: dict[tuple[object, float], list[Observation]] = {}
     for row, weight in earlier:
-        if one := _observed(row, search.metric, sign):
+        if one := _observed(row, search.score, sign):
             studies.setdefault((row.recorded_config.get("name"), weight), []).append(one)
     kept: list[tuple[float, Observation]] = []
     for (_, weight), found in studies.items():

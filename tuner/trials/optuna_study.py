@@ -8,7 +8,8 @@ import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from statistics import NormalDist
+from itertools import zip_longest
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -70,7 +71,9 @@ def tpe_study(space: Space, trials: Trials, ordinal: int, earlier: Earlier = ())
     there. TPE ranks such trials below the whole ones and by how far they came. As pruned counts
     also a trial that is paused or runs, once it has reported: else the one that did best at a
     rung would, while it goes on, be an example of a bad trial. Trials that have not reported see
-    each other (constant liar).
+    each other (constant liar). A trial that breaks a limit of its costs counts as pruned before
+    all others. With two objectives, for which Optuna knows no pruned trials, all are whole and
+    their values are ranks; see ``_scores``.
 
     Args:
         space: Space to sample.
@@ -90,9 +93,12 @@ def tpe_study(space: Space, trials: Trials, ordinal: int, earlier: Earlier = ())
         )  # fmt: skip
     sign = 1 if search.mode == "max" else -1
     study = _Study(space, sampler, search.mode)
-    for one in seen:
-        if one.step == math.inf:
-            study.tell(one.params, value=sign * one.gain)
+    scores = _scores(seen, search) if search.cost else ()
+    for one, ranks in zip_longest(seen, scores):
+        if ranks:
+            study.tell(one.params, ranks)
+        elif one.step == math.inf:
+            study.tell(one.params, [sign * one.gain])
         else:
             study.tell(one.params, reached=(int(one.step), sign * one.gain))
     for params in running:
@@ -127,10 +133,10 @@ def gp_study(
         n_startup_trials=MIN_OF_GP if blocks else startup(space),
     )
     study = _Study(space, sampler)
-    for one, rank in zip(seen, _ranks(seen), strict=True):
+    for one, ranks in zip(seen, _scores(seen, search), strict=True):
         if has_same(one.params):
-            score = NormalDist().inv_cdf(rank / (len(seen) + 1))
-            study.tell({k: v for k, v in one.params.items() if k not in blocks}, value=score)
+            scores = [NormalDist().inv_cdf(rank / (len(seen) + 1)) for rank in ranks]
+            study.tell({k: v for k, v in one.params.items() if k not in blocks}, scores)
     for params in filter(has_same, running):
         study.tell({k: v for k, v in params.items() if k not in blocks})
     return study.study
@@ -141,18 +147,19 @@ def nsga2_study(space: Space, trials: Trials, ordinal: int, earlier: Earlier = (
 
     The best trials so far, in the order that TPE uses, are one generation, and the next trial is
     the first child of it: evolution in a steady state, which needs no memory of generations. In
-    the ranges of alternatives that a parent did not choose it has random values of its own. See
-    ``tpe_study`` for the arguments.
+    the ranges of alternatives that a parent did not choose it has random values of its own. With
+    two objectives Optuna chooses the parents, by domination and distance. See ``tpe_study`` for
+    the arguments.
     """
     search = space.template.search
     seen, _ = observe(trials, search, earlier)
     size = max(startup(space), min(50, search.trials // 4))
-    parents = heapq.nlargest(size, seen, key=lambda one: one.merit)
+    parents = seen if search.cost else heapq.nlargest(size, seen, key=lambda one: one.merit)
     sampler = optuna.samplers.NSGAIISampler(seed=_seed(search, ordinal), population_size=size)
     study = _Study(space, sampler)
-    for one, rank in zip(parents, _ranks(parents), strict=True):
+    for one, ranks in zip(parents, _scores(parents, search), strict=True):
         genes = {**_anything(space, search.seed, one.ordinal % 2**32), **one.params}
-        study.tell(genes, value=float(rank), system_attrs={"NSGAIISampler:generation": 0})
+        study.tell(genes, ranks, system_attrs={"NSGAIISampler:generation": 0})
     return study.study
 
 
@@ -172,12 +179,25 @@ def _anything(space: Space, *seed: int) -> dict[str, Any]:
     return {name: leaf.sample(rng) for name, leaf in space.ranges.items()}
 
 
-def _ranks(seen: Sequence[Observation]) -> list[float]:
-    """Return the rank of each trial, from 1 for the worst; ties share their mean."""
-    order = sorted(one.merit for one in seen)
-    return [
-        (bisect_left(order, one.merit) + bisect_right(order, one.merit) + 1) / 2 for one in seen
-    ]
+def _scores(seen: Sequence[Observation], search: Search) -> list[list[float]]:
+    """Return the rank of each trial in the order and, with two objectives, by its cost.
+
+    Domination needs no more than ranks, and these compare a trial that was stopped with a whole
+    one. Trials that break a limit are the worst by both; an unknown cost counts as a middle one.
+    """
+    merits = _ranks([one.merit for one in seen])
+    if not search.cost:
+        return [[rank] for rank in merits]
+    middle = median([one.cost for one in seen if not math.isnan(one.cost)] or [0.0])
+    costs = [middle if math.isnan(one.cost) else one.cost for one in seen]
+    cheap = _ranks([(one.step >= 0, -cost) for one, cost in zip(seen, costs, strict=True)])
+    return [[*pair] for pair in zip(merits, cheap, strict=True)]
+
+
+def _ranks(values: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the rank of each value, from 1 for the smallest; ties share their mean."""
+    order = sorted(values)
+    return [(bisect_left(order, one) + bisect_right(order, one) + 1) / 2 for one in values]
 
 
 class _Study:
@@ -185,25 +205,27 @@ class _Study:
 
     def __init__(self, space: Space, sampler: optuna.samplers.BaseSampler, mode: str = "max"):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study = optuna.create_study(
-            direction="maximize" if mode == "max" else "minimize", sampler=sampler
-        )
+        one = "maximize" if mode == "max" else "minimize"
+        # What two objectives are told are ranks, whatever the direction of the metric.
+        directions = ["maximize", "maximize"] if space.template.search.cost else [one]
+        self.study = optuna.create_study(directions=directions, sampler=sampler)
         self._ranges = space.ranges
         self._distributions = {name: distribution(leaf) for name, leaf in self._ranges.items()}
 
     def tell(
         self,
         params: Mapping[str, Any],
-        value: float | None = None,
+        values: Sequence[float] | None = None,
         reached: tuple[int, float] | None = None,
         system_attrs: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a trial: whole with a value, pruned with a step and its value, or else running."""
         state = TrialState.PRUNED if reached else TrialState.RUNNING
-        ended = value is not None or reached is not None
+        ended = values is not None or reached is not None
         trial = _Told(
-            number=-1, trial_id=-1, state=TrialState.COMPLETE if value is not None else state,
-            value=value, datetime_start=_NOW, datetime_complete=_NOW if ended else None,
+            number=-1, trial_id=-1, state=TrialState.COMPLETE if values is not None else state,
+            value=None, values=values, datetime_start=_NOW,
+            datetime_complete=_NOW if ended else None,
             params={name: to_optuna(self._ranges[name], one) for name, one in params.items()},
             distributions={name: self._distributions[name] for name in params},
             user_attrs={}, system_attrs=dict(system_attrs or {}),

@@ -38,7 +38,7 @@ def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search, began: 
             break
         if row.is_left_out:
             continue
-        value = None if row.is_partial else row.value(search.metric)
+        value = None if row.is_partial else row.value(search.score)
         if value is not None and _is_clearly_better(value, best, ranking):
             best, count = value, 0
         else:

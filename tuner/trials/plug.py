@@ -32,10 +32,12 @@ class Plug(Protocol):
 
         Args:
             space: The space; ``space.ranges`` has the ranges by name, those of every alternative
-                included, and ``space.template.search`` the metric and its direction.
+                included, and ``space.template.search`` the metric (``score``), its direction and
+                the second objective (``cost``).
             trials: Trials of the search so far, finished or not, in the order in which they began.
                 ``row.params`` holds the values of one, ``row.value(metric)`` what it reached
-                (None while it runs and if it failed), ``row.history`` its reports.
+                (None while it runs, if it failed, and if it breaks a limit), ``row.history`` its
+                reports, ``row.costs`` what it costs.
             rng: Source of randomness; its seed follows from the search's and the trial's ordinal.
 
         Returns:

@@ -6,8 +6,9 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from tuner.config.searching import Cost
 from tuner.errors import StudyError
 from tuner.ledger.selection import Ranking
 from tuner.ledger.states import State
@@ -40,7 +41,7 @@ class Recorder:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         search = plan.experiment.search
-        self._metric, self._maximise = search.metric, search.mode == "max"
+        self._metric, self._maximise = search.score, search.mode == "max"
         ranking = Ranking(self._metric, self._maximise, plan.num_tracks)
         self._scheduler = (
             scheduler_of(plan.experiment, ranking, plan.max_epochs)
@@ -62,6 +63,9 @@ class Recorder:
         self.fatal: StudyError | None = None
 
     def _judge(self, report: Mapping[str, Any]) -> bool:
+        # A trial that breaks a limit is not compared with those that keep them.
+        if self._rows[report["trial_id"]].breaks:
+            return True
         return self._scheduler.take(report["trial_id"], report["epoch"], report["metrics"])
 
     def _record(self, kind: str, **fields: Any) -> None:
@@ -126,6 +130,9 @@ class Recorder:
         """
         row = self._rows[trial_id]
         row.note = result.get("note", row.note)
+        costs = {name: float(result[name]) for name in get_args(Cost) if name in result}
+        if costs and not row.costs:
+            self._record("costs", trial_id=trial_id, costs=costs)
         if error := result.get("error"):
             row.error = str(error)
         elif (epoch := int(result["epoch"])) > _last_epoch(row):
@@ -179,12 +186,13 @@ class Recorder:
     def _end(self, row: TrialRow, status: State) -> None:
         self._running.discard(row.trial_id)
         keep, best = row.experiment.keep, None
+        note = "; ".join(filter(None, (row.note, row.breaks))) or None
         for epoch, found in row.history:
             if best is None or is_better(found, best[1], self._metric, self._maximise, keep):
                 best = (epoch, found)
         self._record(
             "trial_end", trial_id=row.trial_id, status=status, epochs=_last_epoch(row),
-            best=best and {"epoch": best[0], "metrics": best[1]}, error=row.error, note=row.note,
+            best=best and {"epoch": best[0], "metrics": best[1]}, error=row.error, note=note,
         )  # fmt: skip
         del row.experiment  # 14 KB, read again on demand
 

@@ -31,7 +31,7 @@ class Reserve:
 
     def __init__(self, template: Experiment, records: Iterable[Record] = ()) -> None:
         search = template.search
-        self._metric, self._sign = search.metric, 1 if search.mode == "max" else -1
+        self._metric, self._sign = search.score, 1 if search.mode == "max" else -1
         self._confirm = template.confirm
         self._fits_finally = template.confirm.refit or bool(template.data.num_folds)
         self._devices = template.resources.devices

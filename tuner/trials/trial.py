@@ -20,6 +20,7 @@ from tuner.training.loop import epochs, find_rate, fit_at_once
 from tuner.training.lr_finder import RangeTest
 from tuner.training.pace import seconds_per_epoch
 from tuner.trials.assembly import TrialParts, TrialSpec, checkpoint_folder, trial_folder
+from tuner.trials.costs import known_costs, measure_once
 
 RANGE_TEST_FILE = "lr_finder.json"
 OUT_OF_MEMORY_FILE = "out_of_memory.json"
@@ -98,18 +99,20 @@ def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str
         report with ``error`` and the worst finite value of the metric, so that no searcher or
         scheduler meets NaN. The second time that memory runs out does the same; after the first,
         training continues with half the clips at once, and every report says so in ``note``.
+        The costs that the search asks for are in every report; a trial that breaks a limit of
+        them reports epoch 0 and ends.
 
     Raises:
         StorageFullError: No room for a checkpoint; names the path.
     """
     folder = trial_folder(study, spec.trial_id)
     note = OutOfMemory.read(folder)
-    last_epoch = 0
+    last_epoch, costs = 0, dict[str, float]()
     while note is None or not note.again:
         try:
             for report in _train_once(folder, spec, workers, SPLIT_FACTOR if note else 1):
-                last_epoch = report["epoch"]
-                yield {**report, "note": str(note)} if note else report
+                last_epoch, costs = report["epoch"], costs or known_costs(folder, spec)
+                yield {**costs, **report, **({"note": str(note)} if note else {})}
             return
         except DivergedError as error:
             yield _failure(spec, error.epoch, str(error))
@@ -130,7 +133,7 @@ def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str
 def _failure(spec: TrialSpec, epoch: int, error: str) -> dict[str, Any]:
     """Return the last report of a trial that failed, with the worst finite value."""
     search = spec.experiment.search
-    return {"epoch": epoch, "error": error, search.metric: 0.0 if search.mode == "max" else 1e9}
+    return {"epoch": epoch, "error": error, search.score: 0.0 if search.mode == "max" else 1e9}
 
 
 def _train_once(
@@ -146,6 +149,9 @@ def _train_once(
     found: list[dict[str, Any]] = []
     for fold in spec.folds:
         *_, last = _epochs(folder, spec, workers, factor, fold)
+        if not last["epoch"]:
+            yield last
+            return
         found.append(last)
         yield {
             "epoch": len(found),
@@ -175,6 +181,9 @@ def _epochs(
         recipe = replace(recipe, train=train)
         feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
     at_once = spec.experiment.model.fits_at_once
+    if not at_once and not measure_once(folder, spec, parts, workers):
+        yield {"epoch": 0}
+        return
     if not at_once and recipe.optim.lr == "find":
         rate = _found_rate(folder, replace(parts, recipe=recipe, feed=feed), workers)
         recipe = replace(recipe, optim=recipe.optim.model_copy(update={"lr": rate}))
@@ -182,6 +191,8 @@ def _epochs(
     learn = fit_at_once if at_once else partial(epochs, validate_last_only=is_fold)
     saved = time.monotonic()
     for checkpoint in learn(parts.classifier, feed, recipe, workers, resume):
+        # Only now if it fits at once: its size follows from what it has learned.
+        measure_once(folder, spec, parts, workers)
         is_due = checkpoint.epoch == last or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
         if workers.rank == 0 and (is_due or not is_fold):
             save_checkpoint(checkpoints, replace(checkpoint, earlier=reports))
