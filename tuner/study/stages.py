@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def search_space(study: Context) -> None:
         return
     search, rows = study.space.template.search, list(study.rows("search").values())
     extended = study.ledger.last(EXTENDED)
-    wanted = extended["trials"] if extended else study.space.num_trials
+    wanted: float = extended["trials"] or math.inf if extended else study.space.num_trials
     if not extended and wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
@@ -70,7 +71,8 @@ def search_space(study: Context) -> None:
     rows = sorted(study.rows("search").values(), key=lambda row: row.ordinal)
     if not selection.leaderboard(rows, study.ranking):
         errors = [f"the first error: {row.error}" for row in rows if row.error]
-        reason = errors[0] if errors else "the budget ended before the first trial did"
+        too_short = "the budget ended before the first trial did; with a longer one, it goes on"
+        reason = errors[0] if errors else too_short
         raise StudyError(f"no trial succeeded; {reason}")
     reason = f"{wanted} trials have run"
     if ended := study.ledger.last("budget_ended"):
@@ -88,7 +90,7 @@ def limits_of(study: Context) -> Limits:
     newest = {kind: one for kind in (EXTENDED,) if (one := study.ledger.last(kind))}
     return Limits(
         in_force(template.search, newest), study.ledger.records(), template.resources.devices,
-        Reserve(template), study.clock,
+        Reserve(study.space), study.clock,
     )  # fmt: skip
 
 
