@@ -126,10 +126,10 @@ class Reserve:
         start = timing.start_seconds
         wall = end_of(seconds, timing.at_once) + (start if runs else 0.0)
         epochs = float(sum(run.reports * run.epochs for run in runs))
-        busy = sum(seconds)
+        busy = sum(seconds) + start * min(timing.at_once, len(runs))
         if final and self._fits_finally:
             fit = timing.expected(final) or 0.0
-            wall, busy = wall + fit + start, busy + fit
+            wall, busy = wall + fit + start, busy + fit + start
             epochs += final.reports * final.epochs
         wall += ANSWER_SECONDS + ANSWER_SECONDS_PER_TRACK * self._num_tracks
         return Cost(wall, epochs, busy * self._devices)
