@@ -17,6 +17,7 @@ from tuner.ledger.summary import summarise
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study import finish, stages
 from tuner.study.extend import Request, again_in_words, extension
+from tuner.study.pace import measure_pace
 from tuner.trials.fitting import fit
 from tuner.trials.plan import Plan
 from tuner.trials.samplers import as_proposal, draw_random
@@ -223,6 +224,16 @@ def test_an_extension_by_time_counts_from_its_command_on(tmp_path: Path) -> None
     total, since = fields["limits"]["search.budget"]
     assert total - since == 1200
     assert fields["trials"] is None
+
+
+def test_an_extension_is_not_measured_against_the_budget_of_its_study(
+    tmp_path: Path,
+) -> None:
+    study = begun(tmp_path, SPACE.replace("algorithm: random", "algorithm: random, budget: 10m"))
+    finish_up(study)
+    extend(study, "2")
+    measure_pace(study)  # would need a cluster
+    assert study.ledger.last("pace") is None
 
 
 def test_an_unfinished_study_just_gets_more(tmp_path: Path) -> None:

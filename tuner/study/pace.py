@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from tuner.ledger.extension import EXTENDED
 from tuner.ledger.pace import Pace
 from tuner.study.stages import limits_of
 from tuner.trials.cluster import trials_at_once
@@ -27,6 +28,8 @@ def measure_pace(study: Context) -> None:
     before = study.ledger.last("pace")
     is_known = before is not None and before["budget"] == search.budget
     if search.budget_seconds is None or is_known or study.ledger.last("searched"):
+        return
+    if study.ledger.last(EXTENDED):  # has other limits, and its models have been timed in trials
         return
     if resources.workers > 1:  # a few steps of one worker say little about several
         return
