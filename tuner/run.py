@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Set a setting to YAML V.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of the search.")
 @click.option("--budget", metavar="TIME", help="Time for all of it: 90s, 30m or 2h, say.")
-@click.option("--extend", metavar="N", help="Add N trials to a study, or a time such as 20m.")
+@click.option("--extend", metavar="N", help="Add N trials to a study, or a time: 8, 20m, 8@16.")
 @click.option("--leaky-twin", is_flag=True, help="At the end, train the winner on a leaky split.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--print-config", is_flag=True, help="Show the resolved space file, and stop.")
@@ -123,14 +123,19 @@ def _show_plan(
     space: Space, paths: StudyPaths, unreadable: Callable[[], str], asked: Request | None
 ) -> None:
     """Print what would run, or refuse it as the command would without ``--dry-run``."""
+    from tuner.ledger.extension import EXTENDED
     from tuner.ledger.journal import recorded
     from tuner.study.begin import refuse
+    from tuner.study.extend import again_in_words
     from tuner.study.preflight import plan_lines
 
-    if asked:
-        refuse(space, paths, asked)
+    records = recorded(paths.folder)
+    if asked and (adds := refuse(space, paths, asked)):
+        records.append({**records[-1], "kind": EXTENDED, **adds})
+    elif asked:
+        echo(again_in_words(asked, records))
     check(space, paths.data)
-    for line in plan_lines(space, unreadable(), recorded(paths.folder)):
+    for line in plan_lines(space, unreadable(), records):
         echo(line)
 
 

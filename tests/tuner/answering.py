@@ -39,7 +39,7 @@ class Silent:
     def stage(
         self,
         name: str,
-        num_trials: int,
+        num_trials: float,
         budget_seconds: float | None = None,
         waiting: Mapping[str, Course] | None = None,
     ) -> None:

@@ -137,6 +137,8 @@ def test_a_study_that_cannot_run_is_an_exception(tmp_path: Path) -> None:
         tuner.run_study("quickstart", storage=tmp_path / "results", train__epoch=3)
     with pytest.raises(UsageError, match="a number, a text, a list or a dict"):
         tuner.run_study("quickstart", storage=tmp_path / "results", train__epochs=tmp_path)
+    with pytest.raises(UsageError, match="--extend 8: there is no study 'quickstart'"):
+        tuner.run_study("quickstart", storage=tmp_path / "results", extend=8)
     assert not (tmp_path / "results").exists()
 
 

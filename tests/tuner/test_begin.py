@@ -131,6 +131,32 @@ def test_a_study_whose_audio_has_changed_is_refused_before_anything_is_built(
         assert content(tmp_path) == before
 
 
+def test_a_dry_run_of_an_extension_says_what_it_would_add(
+    begun: StudyPaths, space: Path, tones: Path, tmp_path: Path
+) -> None:
+    with closing(Ledger(begun.folder)) as ledger:
+        ledger.append("searched", trials=0, reason="the budget")
+        ledger.append("study_end", status="completed")
+    before = content(tmp_path)
+    for asked, added, number in (
+        ("8", "by 8 trials", "8"),
+        ("20m", "by 20m", "as many as the time holds"),
+    ):
+        found = command(
+            space, tones, tmp_path / "results", "--extend", asked, "--dry-run",
+            "--set", "optim.lr={log_uniform: [1e-3, 1e-2]}",
+        )  # fmt: skip
+        assert found.exit_code == 0, found.stderr
+        assert f"\nextended     {added} after 0 trials with other ranges\n" in found.stdout
+        assert f"\ntrials       {number} by tpe, " in found.stdout
+    assert "about 20m more, of which the search leaves" in found.stdout
+    assert content(tmp_path) == before
+    with closing(Ledger(begun.folder)) as ledger:
+        ledger.append("extended", asked="8", began=0, trials=8, limits={}, left_out=[])
+    found = command(space, tones, tmp_path / "results", "--extend", "8", "--dry-run")
+    assert "--extend 8 has been added already" in found.stdout
+
+
 def test_a_study_that_runs_is_refused_without_a_trace(
     begun: StudyPaths, space: Path, tones: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,8 @@ from tuner.ledger.extension import newest_of
 from tuner.ledger.summary import summarise
 from tuner.ledger.trial_rows import TrialRow
 from tuner.study import finish, stages
-from tuner.study.extend import Request, extension, goes_on
+from tuner.study.extend import Request, again_in_words, extension
+from tuner.study.pace import measure_pace
 from tuner.trials.fitting import fit
 from tuner.trials.plan import Plan
 from tuner.trials.samplers import as_proposal, draw_random
@@ -102,13 +103,10 @@ def test_a_finished_study_gets_more_trials_and_keeps_its_confirmation_and_its_te
     finish_up(study)
     first = [row.params for row in search_trials(study)]
     extend(study, "2")
-    assert goes_on(Request.read("2"), list(study.ledger.records()))  # a repeated command
-    assert not goes_on(Request.read("3"), list(study.ledger.records()))
     finish_up(study)
     found = search_trials(study)
     assert [row.params for row in found[:3]] == first
     assert [row.ordinal for row in found] == [0, 1, 2, 3, 4]
-    assert not goes_on(Request.read("2"), list(study.ledger.records()))  # it would add again
     # Each configuration was trained once with the new seed, in whatever era it was among the best.
     confirmed = [row.parent_trial for row in study.rows("confirm").values()]
     assert len(confirmed) == len(set(confirmed))
@@ -118,6 +116,31 @@ def test_a_finished_study_gets_more_trials_and_keeps_its_confirmation_and_its_te
     assert [trial for trial, split in study.asked if split == "test"] == list(
         dict.fromkeys(one["trial_id"] for one in tests)
     )
+
+
+def test_a_repeated_command_adds_nothing_whenever_it_was_killed(tmp_path: Path) -> None:
+    def adds(words: str, text: str = SPACE) -> Any:
+        return extension(Request.read(words), loads(text), list(study.ledger.records()))
+
+    study = begun(tmp_path)
+    finish_up(study)
+    extend(study, "2")
+    assert (adds("2"), adds("2@3")) == (None, None)
+    assert adds("4")["trials"] == 5 + 4, "another one comes on top"
+    finish_up(study)  # killed after its last record
+    assert (adds("2"), adds("2@3")) == (None, None)
+    said = again_in_words(Request.read("2"), list(study.ledger.records()))
+    assert said.endswith("write --extend 2@5, which adds to the 5 trials that it has now")
+    with pytest.raises(UsageError, match=r"the study has 5 trials; .* write --extend 2@5"):
+        adds("2@4")
+    assert adds("3")["trials"] == adds("3@5")["trials"] == 5 + 3
+    deeper = SPACE.replace("{integer: [2, 4]}", "{integer: [2, 5]}")
+    assert adds("2", deeper)["trials"] == 5 + 2, "what is asked for is not the same"
+    extend(study, "2@5")
+    assert adds("2@5") is None
+    finish_up(study)
+    assert adds("2@5") is None
+    assert adds("2@7")["trials"] == 9
 
 
 def test_a_new_winner_is_a_second_look_at_the_test_split_and_said(tmp_path: Path) -> None:
@@ -200,7 +223,17 @@ def test_an_extension_by_time_counts_from_its_command_on(tmp_path: Path) -> None
     fields: Any = extension(Request.read("20m"), study.space, list(study.ledger.records()))
     total, since = fields["limits"]["search.budget"]
     assert total - since == 1200
-    assert fields["trials"] > 1000
+    assert fields["trials"] is None
+
+
+def test_an_extension_is_not_measured_against_the_budget_of_its_study(
+    tmp_path: Path,
+) -> None:
+    study = begun(tmp_path, SPACE.replace("algorithm: random", "algorithm: random, budget: 10m"))
+    finish_up(study)
+    extend(study, "2")
+    measure_pace(study)  # would need a cluster
+    assert study.ledger.last("pace") is None
 
 
 def test_an_unfinished_study_just_gets_more(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.storage import Folder
 from tests.tuner.studies import Script, finished_study
-from tuner.config import Search, loads
+from tuner.config import Search, Space, loads
 from tuner.errors import UsageError
 from tuner.ledger.cost import Cost
 from tuner.ledger.journal import Ledger
@@ -77,23 +77,79 @@ def test_epochs_and_devices_of_trials_that_run_count_as_they_go() -> None:
 SPACE = "name: s\nmodel: {name: cnn}\ntrain: {epochs: 5}\nconfirm: {top: 2, seeds: 3}\n"
 
 
+def kept(space: Space, asked: Search, script: Script, now: list[float]) -> Limits:
+    """Limits that keep back what the rest of a study will cost."""
+    return Limits(in_force(asked, {}), script.records, 1, Reserve(space), lambda: now[0])
+
+
 def test_the_confirmation_of_the_best_trials_is_kept_but_at_most_half() -> None:
-    template = loads(SPACE).template
-    reserve = Reserve(template, search().records)
-    # Six runs of five epochs, one at a time, a second each; the first report took 1 s more.
+    space, now = loads(SPACE), [0.0]
+    reserve = Reserve(space, search().records)
+    # Six runs of five epochs, one at a time, a second each, after one start: the first report
+    # took 2 s.
     cost = reserve.cost()
-    start = 1.0  # from the record `searching` to the first report, less its epoch
-    assert cost == pytest.approx(Cost(6 * 5 + start + ANSWER_SECONDS + start, 30, 30))
-    now = [0.0]
-    asked = Search(budget="100s", max_epochs=32)
-    found = Limits(in_force(asked, {}), search().records, 1, Reserve(template), lambda: now[0])
+    assert cost == pytest.approx(Cost(1 + 6 * 5 + ANSWER_SECONDS, 30, 1 + 30))
+    found = kept(space, Search(budget="100s"), search(), now)
     assert found.left("search.budget") == pytest.approx(100 - 15 - cost.seconds)
-    assert found.left("search.max_epochs") == 32 - 10 - 16  # half, as 30 are more
-    assert found.left("search.max_epochs", keep=False) == 22
     now[0] = 100 - 15 - cost.seconds
     assert found.reached() == "search.budget"
-    assert found.too_dear(cost) == "search.max_epochs"
-    assert found.too_dear(Cost(10, 20, 0)) is None
+    now[0] += 2.0  # what the end of a search takes
+    assert found.too_dear(cost) is None
+    # Half of 32 epochs hold no six runs of five; seeds are saved, and 2 x 2 hold no 20 either,
+    # so what is kept is one configuration with two seeds.
+    short = kept(space, Search(max_epochs=32), search(), now)
+    assert short.left("search.max_epochs") == 32 - 10 - 10
+    assert short.left("search.max_epochs", keep=False) == 22
+    assert short.too_dear(cost) == "search.max_epochs"
+    assert short.too_dear(Cost(10, 22, 0)) is None
+
+
+def test_the_default_configuration_is_kept_beside_the_best_unless_it_is_one_of_them() -> None:
+    space = loads(SPACE.replace("{name: cnn}", "{name: cnn, blocks: {integer: [2, 4]}}"))
+    assert space.default_sample().params == {"model.blocks": 3}
+    script = search()
+    assert Reserve(space, script.records).cost().epochs == (2 + 1) * 3 * 5
+    alone = Reserve(space, script.records).cost(lambda cost: cost.epochs < 45)
+    assert alone.epochs == 2 * 3 * 5
+    # It is the second of the two best, ...
+    script.records[2]["params"] = {"model.blocks": 3}
+    assert Reserve(space, script.records).cost().epochs == 2 * 3 * 5
+    # ... then the third, with one seed of three that has run before an extension.
+    script.trial("t2", 2)
+    script.records[-1]["config"] |= TRAIN
+    script.end("t2", "completed", 0.9, 5)
+    script.trial("t0-s1", 0, "confirm", "t0")
+    script.records[-1]["config"] |= TRAIN
+    script.end("t0-s1", "completed", 0.5, 5)
+    assert Reserve(space, script.records).cost().epochs == 2 * 3 * 5 + 2 * 5
+
+
+def test_a_search_without_a_result_has_the_whole_limit() -> None:
+    text = SPACE.replace("seeds: 3", "seeds: 3, default: false")
+    space = loads(text.replace("{name: cnn}", "{name: cnn, blocks: {integer: [2, 4]}}"))
+    script, now = Script(), [0.0]
+    script.study()
+    script.add("pace", seconds_per_epoch={"cnn": 4.0}, at_once=2, start_seconds=6.0)
+    # Nobody knows the best two yet, but how long they take: 6 runs of 20 s in two slots.
+    cost = Reserve(space, script.records).cost()
+    assert cost == pytest.approx(Cost(6 + 3 * 20 + ANSWER_SECONDS, 30, 2 * 6 + 6 * 20))
+    found = kept(space, Search(budget="100s"), script, now)
+    assert found.seconds_left() == pytest.approx(100 - 1 - 6 - 40 - ANSWER_SECONDS)  # 2 x 2 runs
+    now[0] = 98.0
+    assert found.reached() is None
+    found.take({"kind": "epoch", "trial_id": "t0", "epoch": 1, "metrics": {}})
+    assert found.reached() == "search.budget"
+
+
+def test_a_trial_that_was_promoted_and_ends_again_is_one_of_the_best_once() -> None:
+    script = search()
+    for name in ("t0", "t1"):
+        script.add("promoted", trial_id=name)
+        script.end(name, "completed", 0.9, 5)
+    script.trial("t2", 2)
+    script.records[-1]["config"] |= {"train": {"epochs": 50}}
+    script.end("t2", "stopped early", 0.8, 5)
+    assert Reserve(loads(SPACE), script.records).cost().epochs == 2 * 3 * 5
 
 
 def test_a_limit_that_has_ended_a_search_ends_it_when_the_study_resumes() -> None:

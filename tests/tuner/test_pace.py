@@ -57,16 +57,17 @@ def test_epochs_are_as_many_as_the_budget_holds(
 
 
 def pace(trials: int = 40, folds: int = 1, **seconds_per_epoch: float) -> Pace:
-    return Pace("4m", 240.0, trials, 2, 25, folds, seconds_per_epoch)
+    return Pace("5m", 300.0, trials, 2, 25, folds, seconds_per_epoch, 240.0)
 
 
 def test_a_budget_that_holds_few_full_trials_says_what_to_set() -> None:
-    # A trial takes 25 x 6 s on average, so 240 s hold 3.2 of two at once; 8 need 10 minutes.
+    # A trial takes 25 x 6 s on average, so 240 s hold 3.2 of two at once; 8 need 10 minutes, and
+    # features and confirmation the sixth that they need now.
     short = pace(cnn=12.0, linear=0.0)
     assert short.is_short
     assert str(short) == (
-        "the budget of 4m holds about 3 trials of full length (25 epochs, 2 at a time); for 8, "
-        "set train.epochs=10 or search.budget=10m"
+        "the budget of 5m leaves about 4 min for the search, which holds about 3 trials of full "
+        "length (25 epochs, 2 at a time); for 8, set train.epochs=10 or search.budget=11m"
     )
     enough = pace(cnn=2.0)  # 9.6
     assert not enough.is_short

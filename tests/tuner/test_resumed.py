@@ -17,7 +17,9 @@ from tests.tuner.answering import Study
 from tuner.config import Space, loads
 from tuner.errors import StudyError
 from tuner.ledger.journal import Ledger
+from tuner.ledger.states import State
 from tuner.ledger.trial_rows import TrialRow
+from tuner.study.extend import Request, extension
 from tuner.study.stages import search_space
 from tuner.trials.plan import Plan
 from tuner.trials.recorder import Recorder
@@ -36,8 +38,8 @@ scheduler: {name: %s, grace_epochs: 1, reduction_factor: 2}
 """
 
 
-def space(trials: int = 8, scheduler: str = "asha_stopping") -> Space:
-    return loads(SPACE % (trials, scheduler))
+def space_of(trials: int = 8, scheduler: str = "asha_stopping", text: str = SPACE) -> Space:
+    return loads(text % (trials, scheduler))
 
 
 def measured(row: TrialRow, epoch: int) -> dict[str, Any]:
@@ -53,15 +55,21 @@ class Training(Study):
     """A study whose trials train by a formula.
 
     Args:
+        space: Its space.
         at_once: Number of trials at once; which of them reports next is random.
         ahead: 1 if every checkpoint is an epoch ahead of the ledger when the study resumes.
         error: Why every trial fails.
     """
 
     def __init__(
-        self, storage: Path, at_once: int = 1, ahead: int = 0, error: str = "", **of: Any
+        self,
+        storage: Path,
+        space: Space | None = None,
+        at_once: int = 1,
+        ahead: int = 0,
+        error: str = "",
     ) -> None:
-        super().__init__(storage, {}, space(**of))
+        super().__init__(storage, {}, space or space_of())
         self.error = error
         self.feature_paths = defaultdict(lambda: "features")
         self.at_once, self.started = at_once, list[str]()
@@ -117,7 +125,7 @@ def cut(study: Study, folder: Path, num_records: int) -> Path:
 def test_a_search_cut_off_at_any_record_ends_like_one_that_was_not(
     scheduler: str, tmp_path: Path
 ) -> None:
-    through = Training(tmp_path / "through", scheduler=scheduler)
+    through = Training(tmp_path / "through", space_of(scheduler=scheduler))
     search_space(through)
     expected = told(through)
     assert any(one["kind"] == "promoted" for one in expected) == (scheduler == "asha")
@@ -126,10 +134,70 @@ def test_a_search_cut_off_at_any_record_ends_like_one_that_was_not(
     assert len({row.model for row in through.rows().values()}) == 3
     for num_records in range(1, len(list(through.ledger.records()))):
         storage = cut(through, tmp_path / str(num_records), num_records)
-        again = Training(storage, ahead=num_records % 2, scheduler=scheduler)
+        again = Training(storage, through.space, ahead=num_records % 2)
         decided = {one.trial_id for one in again.rows().values() if one.must_stop}
         known = len(list(again.ledger.records()))
         search_space(again)
+        assert told(again) == expected, num_records
+        new = list(again.ledger.records())[known:]
+        decided -= {one["trial_id"] for one in new if one["kind"] == "promoted"}
+        assert not decided & set(again.started), "a trial that was stopped has no process"
+
+
+NARROW = SPACE.replace("seed: 3", "seed: 4")  # one of whose trials waits and goes on later
+WIDE = NARROW.replace("[1e-4, 1e-2]", "[1e-4, 3e-2]")
+CONCLUDED = ("confirming", "confirmed", "test", "registered")
+
+
+def begin(study: Training) -> Training:
+    study.record(
+        "study", study="s", source=study.space.source, settings=study.space.settings(),
+        config=study.space.template.model_dump(mode="json"), choices=[], remarks=[], data="d",
+    )  # fmt: skip
+    return study
+
+
+def conclude(study: Training) -> None:
+    """Write what follows a search, once; no test here reads what it says."""
+    for kind in CONCLUDED:
+        if study.ledger.last(kind) is None:
+            study.record(kind)
+    if study.ledger.state is not State.COMPLETED:
+        study.record("study_end", status="completed")
+
+
+def extend(study: Training, asked: str) -> None:
+    """Do what the command with ``--extend`` does."""
+    if fields := extension(Request.read(asked), study.space, list(study.ledger.records())):
+        study.record("extended", **fields)
+    search_space(study)
+    conclude(study)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "asha_stopping"])
+def test_an_extension_cut_off_at_any_record_ends_like_one_that_was_not(
+    scheduler: str, tmp_path: Path
+) -> None:
+    """With a wider range, by the same command, also after its last record."""
+    narrow, wide = (space_of(8, scheduler, text) for text in (NARROW, WIDE))
+    through = begin(Training(tmp_path / "through", narrow))
+    search_space(through)
+    conclude(through)
+    before = len(list(through.ledger.records()))
+    through.space = wide
+    extend(through, "4")
+    expected, after = told(through), list(through.ledger.records())[before:]
+    assert len(through.rows()) == 12
+    old = [name for name, row in through.rows().items() if row.ordinal < 8]
+    goes_on = {one["trial_id"] for one in after if one["kind"] == "promoted"}
+    # A trial that had ended at a rung before the extension goes on in it, and only by promotion.
+    assert bool(goes_on & {*old}) == (scheduler == "asha")
+    for num_records in range(before, before + len(after) + 1):
+        storage = cut(through, tmp_path / str(num_records), num_records)
+        again = Training(storage, wide, ahead=num_records % 2)
+        decided = {one.trial_id for one in again.rows().values() if one.must_stop}
+        known = len(list(again.ledger.records()))
+        extend(again, "4")
         assert told(again) == expected, num_records
         new = list(again.ledger.records())[known:]
         decided -= {one["trial_id"] for one in new if one["kind"] == "promoted"}
@@ -154,7 +222,7 @@ for record in recorded(Folder.at(sys.argv[2])):
 
 def test_each_proposal_of_a_ledger_follows_from_the_records_before_it(tmp_path: Path) -> None:
     """Three trials at once, in another process that orders sets in another way."""
-    study = Training(tmp_path, at_once=3, trials=14, scheduler="asha")
+    study = Training(tmp_path, space_of(14, "asha"), at_once=3)
     search_space(study)
     (tmp_path / "s.yaml").write_text(study.space.source)
     words = [sys.executable, "-c", REPLAY, str(tmp_path / "s.yaml"), str(study.paths.folder)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
@@ -119,6 +120,20 @@ def test_a_budget_ends_a_stage_before_its_trials_do() -> None:
         clock.now = 40
         terminal.remind()
     assert "about 50 s left" in text.getvalue()
+
+
+def test_a_stage_that_time_alone_ends_names_no_number_of_trials() -> None:
+    terminal, text, clock = watch(is_terminal=False, width=400)
+    with terminal:
+        terminal.stage("search", math.inf, 90.0)
+        for record in records():
+            terminal.record(record)
+        clock.now = 40
+        terminal.remind()
+    begins, ended, reminder = text.getvalue().splitlines()
+    assert begins.endswith("search: as many trials as the time holds, starting")
+    assert ended.startswith("[   0.0 s] search   1  t000-abc  stopped early")
+    assert "search: 1 done, best val_f1_macro 0.500 (t000-abc), about 50 s left" in reminder
 
 
 def test_a_resumed_study_counts_what_is_done_and_shows_what_continues() -> None:

@@ -87,8 +87,8 @@ def records_of(name: str, start_ms: int, epoch_ms: int, model: str, **kind: Any)
     return found
 
 
-def test_models_are_told_apart_and_the_start_of_a_process_counts_once() -> None:
-    timing = Timing()
+def test_models_are_told_apart() -> None:
+    timing = Timing()  # the second trial takes 5 s before its first epoch as well
     records = [*records_of("t0", 0, 1000, "cnn"), *records_of("t1", 20_000, 100, "mlp")]
     for record in records:
         timing.take(record)
@@ -97,13 +97,58 @@ def test_models_are_told_apart_and_the_start_of_a_process_counts_once() -> None:
     assert timing.expected(folds) == pytest.approx(5 + 5 * 4 * 1.0)
     assert timing.expected(folds, 2) == pytest.approx(3 * 4 * 1.0)
     assert timing.expected(folds, 0, 1) == pytest.approx(5 + 4 * 1.0)
-    # a final fit counts epochs; a model without any report takes the mean of the others
+    # a final fit counts epochs; a model without any report is like the others
     assert timing.expected(Course("mlp", "epoch", 8, 1), 1) == pytest.approx(7 * 0.1)
-    assert timing.expected(Course("vgg", "epoch", 2, 1)) == pytest.approx(2 * (1.0 + 0.1) / 2)
+    assert timing.expected(Course("vgg", "epoch", 2, 1)) == pytest.approx(5 + 2 * (1.0 + 0.1) / 2)
     timing.take({"kind": "pace", "seconds_per_epoch": {"vgg": 7.0, "cnn": 99.0}})
-    assert timing.expected(Course("vgg", "epoch", 2, 1)) == pytest.approx(14.0)
+    assert timing.expected(Course("vgg", "epoch", 2, 1)) == pytest.approx(5 + 14.0)
     assert timing.expected(folds, 2) == pytest.approx(12.0)  # what was seen counts more
     assert Timing().expected(folds) is None
+
+
+KINDS = {"!": "trial", "-": "trial_end", "+": "promoted"}
+
+
+def tell(timing: Timing, moments: str) -> None:
+    """Tell of trials by seconds: ``7!`` begins one, ``7`` reports, ``-`` ends, ``+`` goes on."""
+    for moment in moments.split(","):
+        name, second = moment.split()
+        stage = "confirm" if name.startswith("c") else "search"
+        config = {"model": {"name": "cnn"}, "train": {"epochs": 4}}
+        kind = KINDS.get(second[-1], "epoch")
+        record = {"kind": kind, "trial_id": name, "stage": stage, "config": config}
+        timing.take(record, float(second.rstrip("!-+")))
+
+
+def test_the_start_of_a_process_counts_once_for_each_slot_and_stage() -> None:
+    """Two slots: 10 s until their processes run, then 1 s before a trial, and 2 s an epoch."""
+    timing, whole = Timing(), Course("cnn", "epoch", 4, 1)
+
+    def is_told_right() -> None:
+        assert timing.expected(whole) == pytest.approx(1 + 4 * 2)
+        assert timing.start_seconds == pytest.approx(10)
+
+    timing.take({"kind": "pace", "seconds_per_epoch": {"cnn": 2.5}, "start_seconds": 7.0}, 0.0)
+    timing.take({"kind": "searching"}, 0.0)
+    assert (timing.expected(whole), timing.start_seconds) == (4 * 2.5, 7.0)
+    tell(timing, "t0 1!, t0 13")  # with the start of a process, so it tells little of an epoch
+    assert (timing.expected(whole), timing.start_seconds) == (4 * 2.5, 13 - 2.5)
+
+    timing = Timing()
+    timing.take({"kind": "searching"}, 0.0)
+    tell(timing, "t0 1!, t1 1!, t0 13, t1 13, t0 13-, t2 13!, t1 15, t1 15-, t3 15!, t2 16, t3 18")
+    assert timing.at_once == 2
+    is_told_right()
+    # t0 has waited at a rung and goes on where t2 has been: its next report is no epoch alone.
+    tell(timing, "t2 18, t2 18-, t0 18+, t3 20, t3 20-, t0 21, t0 23, t0 23-")
+    is_told_right()
+    # Another stage has processes of its own, ...
+    tell(timing, "c0 30!, c1 30!, c0 43, c1 43, c0 45, c1 45, c0 45-, c2 45!, c2 48")
+    is_told_right()
+    # ... and so has a run that goes on with a trial that was cut off.
+    timing.take({"kind": "study_end"}, 60.0)
+    tell(timing, "c3 70!, c2 83, c3 83, c2 85, c3 85")
+    is_told_right()
 
 
 def test_a_night_between_two_runs_is_no_epoch() -> None:
@@ -128,7 +173,7 @@ confirm: {top: 1, seeds: 2, fuse: true}
 
 def test_a_plan_says_what_limits_the_time_and_invents_no_minutes() -> None:
     lines = " ".join(time_lines(loads(SPACE), []))
-    assert "about 10m in all, of which the search leaves" in lines
+    assert "about 10 min in all, of which the search leaves" in lines
     assert "feature sets, confirmation, final fit, test and report are expected" in lines
     assert lines.endswith("unknown until the first trials have reported")
     unlimited = " ".join(time_lines(loads("name: s\nmodel: {name: cnn}\n"), []))
@@ -140,12 +185,13 @@ def test_a_plan_of_a_study_that_goes_on_has_its_minutes() -> None:
         "kind": "study", "study": "s", "time_ms": 0, "started_ms": 0,
         "config": {"search": {"metric": "val_f1_macro", "mode": "max"}},
     }  # fmt: skip
-    # 5 s for the start and 2 x 4 epochs of 10 s: 85 s, then the study is cut off
+    # 5 s for the start and 2 x 4 epochs of 10 s, then the study is cut off
     records = [study, {"kind": "searching", "time_ms": 0}, *records_of("t0", 0, 10_000, "cnn")]
     lines = list(time_lines(loads(SPACE), records))
     assert lines[0].startswith("85 s in all runs")
-    assert lines[-1] == (  # 3 x 85 s, and 2 x 85 s
-        "about 4 min more for the search, about 3 min for the confirmation of the best so far"
+    assert lines[-1] == (  # 3 x 80 s; 5 + 2 x 80 s, then 5 + 4 x 10 s for the final fit
+        "about 4 min more for the search, about 4 min for the confirmation of the best so far and "
+        "what follows it"
     )
     short = loads(SPACE.replace("10m", "100s"))
     assert list(time_lines(short, records))[-1].startswith("about 15 s more for the search, ")

@@ -16,13 +16,14 @@ from tuner.ledger import journal
 from tuner.ledger.journal import StudyPaths
 
 
-def run_study(
+def run_study(  # noqa: PLR0913 - what a command line names, by name here too
     space: str | Path,
     data: str | Path | None = None,
     name: str | None = None,
     storage: str | Path = "results",
     budget: str | None = None,
     address: str | None = None,
+    extend: int | str | None = None,
     **settings: Any,
 ) -> Study:
     """Run a study to its end, or continue it; a finished one is only opened.
@@ -36,6 +37,8 @@ def run_study(
         storage: Folder of results.
         budget: Time limit of the study, such as ``"30m"``.
         address: Ray cluster; default: RAY_ADDRESS, else one on this machine.
+        extend: Add so many trials to the study, or a time such as ``"20m"``. A call that is
+            repeated adds nothing: ``"8@16"`` names the trials that the study has before.
         settings: Settings to replace, as values, ranges or blocks: ``train__epochs=3``, with
             ``__`` for the dot; ``**{"train.epochs": 3}`` works as well.
 
@@ -46,20 +49,22 @@ def run_study(
     from tuner.run import check, load_space
     from tuner.study import features
     from tuner.study.begin import refuse
+    from tuner.study.extend import Request
     from tuner.study.surroundings import AtHand
 
     folder = Folder.at(str(storage))
     options = {
         "data": None if data is None else str(data), "name": name, "trials": None,
-        "budget": budget, "overrides": _overrides(settings), "leaky_twin": False,
+        "budget": budget, "overrides": _overrides(settings), "leaky_twin": False, "extend": extend,
     }  # fmt: skip
+    asked = None if extend is None else Request.read(str(extend))
     loaded, root = load_space(Path(space), options, AtHand(folder))
     for problem in (*loaded.warnings, *loaded.remarks):
         warnings.warn(printable(problem), UserWarning, stacklevel=2)
     source = features.data_source(root, folder)
     paths = StudyPaths(folder, loaded.name, source)
-    if not journal.is_finished(paths.folder):
-        refuse(loaded, paths)
+    if asked or not journal.is_finished(paths.folder):
+        refuse(loaded, paths, asked)
         check(loaded, source)
         if loaded.is_pretrained:
             from tuner.study.preflight import check_weights  # loads torch
@@ -71,7 +76,7 @@ def run_study(
         warnings.filterwarnings("ignore", message="IProgress not found")
         from tuner.study.run import carry_out  # loads Ray, MLflow and torch
 
-        carry_out(loaded, paths, address)
+        carry_out(loaded, paths, address, asked=asked)
     return Study(paths.folder)
 
 

@@ -31,7 +31,8 @@ def notes(records: Iterable[Record]) -> Iterator[tuple[str, str]]:
 def extension_in_words(record: Record) -> str:
     """Return what an extension adds and leaves out."""
     asked, left_out = record["asked"], record["left_out"]
-    added = f"by {asked} trials" if asked.isdecimal() else f"by {asked}"
+    trials = " trial" if asked == "1" else " trials"
+    added = f"by {asked}{trials if asked.isdecimal() else ''}"
     ranges = " with other ranges" if record.get("space") else ""
     named = [f"{one['trial_id']} ({one['reason']})" for one in left_out]
     left = f"; left out, since they do not fit: {first_few(named)}" if named else ""

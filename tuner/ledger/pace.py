@@ -1,4 +1,4 @@
-"""The pace of a search, measured before it: how many full trials its budget holds."""
+"""The pace of a search, measured before it: how many full trials its time holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from statistics import mean
 from typing import TYPE_CHECKING, Self
 
+from pipelines.build.console import duration
 from tuner.training.budget import FULL_TRIALS, epochs_that_fit, trials_that_fit
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Pace:
     Attributes:
         budget: Time limit of the search, as the space file has it.
         budget_seconds: The same in seconds.
+        search_seconds: What the search has of it: without the features, and what follows it.
         trials: Number of trials asked for.
         at_once: Number of trials that run at the same time.
         epochs: Number of epochs of the longest training.
@@ -36,17 +38,24 @@ class Pace:
     epochs: int
     folds: int
     seconds_per_epoch: Mapping[str, float]
+    search_seconds: float
 
     @classmethod
     def of(cls, record: Record) -> Self:
         """Read the pace from its ledger record."""
+        record = {"search_seconds": record["budget_seconds"], **record}  # of earlier versions
         return cls(**{one.name: record[one.name] for one in fields(cls)})
 
     @property
+    def epoch_seconds(self) -> float:
+        """Time of an epoch of all folds, the families equally common."""
+        return self.folds * mean(self.seconds_per_epoch.values())
+
+    @property
     def full_trials(self) -> float:
-        """Number of trials of full length that the budget holds, the families equally common."""
-        trial_seconds = self.folds * self.epochs * mean(self.seconds_per_epoch.values())
-        return trials_that_fit(self.budget_seconds, trial_seconds, self.at_once)
+        """Number of trials of full length that the search has time for."""
+        trial_seconds = self.epochs * self.epoch_seconds
+        return trials_that_fit(self.search_seconds, trial_seconds, self.at_once)
 
     @property
     def wanted(self) -> int:
@@ -63,13 +72,14 @@ class Pace:
         folds = f"{self.folds} folds of " if self.folds > 1 else ""
         word = "trial" if self.full_trials < 1.5 else "trials"
         held = (
-            f"the budget of {self.budget} holds {number} {word} of full length "
+            f"the budget of {self.budget} leaves about {duration(self.search_seconds)} for the "
+            f"search, which holds {number} {word} of full length "
             f"({folds}{self.epochs} epochs, {self.at_once} at a time)"
         )
         if not self.is_short:
             return held
-        epoch_seconds = self.folds * mean(self.seconds_per_epoch.values())
-        fit = epochs_that_fit(self.budget_seconds, epoch_seconds, self.at_once, self.wanted)
-        minutes = math.ceil(self.budget_seconds * self.wanted / self.full_trials / 60)
+        fit = epochs_that_fit(self.search_seconds, self.epoch_seconds, self.at_once, self.wanted)
+        seconds = self.wanted * self.epochs * self.epoch_seconds / self.at_once
+        minutes = math.ceil((self.budget_seconds - self.search_seconds + seconds) / 60)
         shorter = f"train.epochs={fit} or " if fit < self.epochs else ""
         return f"{held}; for {self.wanted}, set {shorter}search.budget={minutes}m"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +68,7 @@ class _Stage:
 
     Attributes:
         name: Its name; empty between such stages.
-        total: Number of its trials, with those of earlier runs.
+        total: Number of its trials, with those of earlier runs; infinity if time alone ends it.
         start_seconds: When this run began with it.
         share_at_start: How much of it was done then, in trials.
         budget_seconds: Time that this run may spend on it; None for no limit.
@@ -75,7 +76,7 @@ class _Stage:
     """
 
     name: str = ""
-    total: int = 0
+    total: float = 0
     start_seconds: float = 0.0
     share_at_start: float = 0.0
     budget_seconds: float | None = None
@@ -106,7 +107,7 @@ class Progress:
     def begin_stage(
         self,
         name: str,
-        num_trials: int,
+        num_trials: float,
         budget_seconds: float | None,
         waiting: Mapping[str, Course] | None = None,
     ) -> str:
@@ -120,7 +121,8 @@ class Progress:
         total = done + num_trials
         self._stage = _Stage(name, total, self._clock(), share, budget_seconds, waiting or {})
         earlier = f", {done} of them done before" if done else ""
-        return f"{name}: {total} {'trial' if total == 1 else 'trials'}{earlier}, starting"
+        number = "as many trials as the time holds" if total == math.inf else f"{total} trials"
+        return f"{name}: {'1 trial' if total == 1 else number}{earlier}, starting"
 
     def recall(self, record: Record) -> None:
         """Take in a record of an earlier run."""
@@ -179,7 +181,8 @@ class Progress:
     @property
     def count(self) -> str:
         """Done of total trials of this stage."""
-        return f"{len(self._ended[self._stage.name]):>2}/{self._stage.total}"
+        done, total = len(self._ended[self._stage.name]), self._stage.total
+        return f"{done:>2}" if total == math.inf else f"{done:>2}/{total}"
 
     def headline(self) -> str:
         """Describe how things stand: done of total, best so far, expected end."""
@@ -187,7 +190,8 @@ class Progress:
         if not stage.name:
             return self._line
         trials = self._trials_of(stage.name)
-        parts = [f"{stage.name}: {sum(trial.has_ended for trial in trials)} of {stage.total} done"]
+        of_total = "" if stage.total == math.inf else f" of {stage.total}"
+        parts = [f"{stage.name}: {sum(trial.has_ended for trial in trials)}{of_total} done"]
         best = {
             name: trial.best
             for name, trial in list(self._trials.items())
@@ -242,5 +246,7 @@ class Progress:
         num_unknown = self._stage.total - sum(one.has_ended for one in trials) - len(left)
         if not left and not any(of_stage):
             return None
-        left += [mean(of_stage or left)] * num_unknown
+        if num_unknown == math.inf:
+            return math.inf
+        left += [mean(of_stage or left)] * int(num_unknown)
         return end_of(left, self._timing.at_once)

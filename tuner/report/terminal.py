@@ -127,7 +127,7 @@ class Terminal:
     def stage(
         self,
         name: str,
-        num_trials: int,
+        num_trials: float,
         budget_seconds: float | None = None,
         waiting: Mapping[str, Course] | None = None,
     ) -> None:

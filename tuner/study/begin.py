@@ -6,7 +6,7 @@ was: its data, the tracking store and Ray are there, and its feature sets are bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
 from tuner.config import Experiment, loads
@@ -39,13 +39,16 @@ INSTEAD = {"search.trials": " (--extend N adds N trials to those that it has)"}
 BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))
 
 
-def refuse(space: Space, paths: StudyPaths, asked: Request | None = None) -> None:
+def refuse(space: Space, paths: StudyPaths, asked: Request | None = None) -> dict[str, Any] | None:
     """Check that a study can be begun, continued or extended as a command asks; write nothing.
 
     Args:
         space: Space to search.
         paths: Folders of the study.
         asked: What to add to it.
+
+    Returns:
+        The fields of the record that will extend it; None if it will not be extended.
 
     Raises:
         UserError: It cannot; says why.
@@ -59,11 +62,12 @@ def refuse(space: Space, paths: StudyPaths, asked: Request | None = None) -> Non
             f"--extend {asked.asked}: there is no study {paths.name!r} under {paths.storage}; "
             "leave the option out to begin it"
         )
-    extension(asked, space, records)
+    adds = extension(asked, space, records)
     if not records and space.template.search.warm_start:
         load_earlier(space, paths.storage, ())
     if asked or state_of(records) is not State.COMPLETED:
         refuse_other_audio(space, paths, records)
+    return adds
 
 
 def refuse_changes(space: Space, records: Sequence[Record], extends: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.ledger.states import State
 from tuner.ledger.timing import Course, course_of
 from tuner.trials.plan import Proposal
-from tuner.trials.reserve import Reserve
+from tuner.trials.reserve import Reserve, smaller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ def fitting(
         default: The default configuration, the first that is left out; None without one.
     """
     plan, rows = study.space.template.confirm, study.rows()
-    reserve = Reserve(study.space.template, study.ledger.records())
+    reserve = Reserve(study.space, study.ledger.records())
 
     def runs(
         num_top: int,
@@ -68,7 +68,7 @@ def fitting(
 
     final = course_of(top[0].experiment.model_dump(mode="json"), "final")
     first = (len(top), plan.seeds)
-    sizes = _smaller(*first)
+    sizes = smaller(*first)
     fit = (one for one in sizes if not limits.too_dear(reserve.cost_of(runs(*one), final)))
     chosen = next(fit, (1, 1))
     less = []
@@ -107,14 +107,3 @@ def fitting(
         "default": default.trial_id if default and not without else None,
         "default_left_out": without,
     }  # fmt: skip
-
-
-def _smaller(top: int, seeds: int) -> list[tuple[int, int]]:
-    """Return numbers of configurations and seeds to try, from the most runs down.
-
-    Seeds go first, down to two, the fewest that show a spread; then configurations.
-    """
-    fewest = min(seeds, 2)
-    found = [(top, n) for n in range(seeds, fewest, -1)]
-    found += [(n, fewest) for n in range(top, 0, -1)]
-    return list(dict.fromkeys([*found, (1, 1)]))

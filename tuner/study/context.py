@@ -125,7 +125,7 @@ class Context:
         self,
         stage: str,
         proposer: Proposer,
-        num_trials: int,
+        num_trials: float,
         limits: Limits | None = None,
         known: Sequence[Proposal] = (),
         again: Sequence[Proposal] = (),
@@ -135,7 +135,7 @@ class Context:
         Args:
             stage: The stage.
             proposer: Source of its trials.
-            num_trials: Number of trials that it lacks.
+            num_trials: Number of trials that it lacks; infinity if something else ends it.
             limits: Limits at which training stops; None for no limit.
             known: Trials that are known beforehand, for the expected end.
             again: Trials of earlier runs that continue, before any other.

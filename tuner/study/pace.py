@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from tuner.ledger.extension import EXTENDED
 from tuner.ledger.pace import Pace
+from tuner.study.stages import limits_of
 from tuner.trials.cluster import trials_at_once
 from tuner.trials.samplers import as_proposal, draw_random
 from tuner.trials.trial import time_epoch
@@ -27,13 +29,15 @@ def measure_pace(study: Context) -> None:
     is_known = before is not None and before["budget"] == search.budget
     if search.budget_seconds is None or is_known or study.ledger.last("searched"):
         return
+    if study.ledger.last(EXTENDED):  # has other limits, and its models have been timed in trials
+        return
     if resources.workers > 1:  # a few steps of one worker say little about several
         return
     study.terminal.status("timing a few steps of each model")
     task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
         time_epoch
     )
-    families = one_of_each_family(study.space)
+    families, began = one_of_each_family(study.space), study.clock()
     timed = {
         model: task.options(name=f"time {model}").remote(study.spec(one))
         for model, one in families.items()
@@ -51,15 +55,21 @@ def measure_pace(study: Context) -> None:
         return
     if not found:
         return
+    limits, measured = limits_of(study), {
+        "at_once": trials_at_once(study.cluster, resources),
+        "seconds_per_epoch": {model: round(found.get(model, 0.0), 4) for model in families},
+        "start_seconds": round(study.clock() - began, 1),
+    }  # fmt: skip
+    limits.take({"kind": "pace", **measured})
     study.record(
         "pace",
         budget=search.budget,
         budget_seconds=search.budget_seconds,
+        search_seconds=round(limits.seconds_left() or 0.0, 1),
         trials=study.space.num_trials,
-        at_once=trials_at_once(study.cluster, resources),
         epochs=study.space.max_epochs,
         folds=study.space.template.data.num_folds or 1,
-        seconds_per_epoch={model: round(found.get(model, 0.0), 4) for model in families},
+        **measured,
     )
     study.terminal.say(f"pace: {Pace.of(study.required('pace'))}")
 

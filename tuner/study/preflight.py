@@ -15,6 +15,8 @@ from torch.func import functional_call
 from pipelines.features.networks import is_file, store
 from pipelines.features.networks.fetch import obstacle
 from pipelines.features.networks.selection import parse_all
+from tuner.ledger.extension import EXTENDED, newest_of
+from tuner.ledger.notes import extension_in_words
 from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.report.result import one_line
 from tuner.study.outlook import time_lines
@@ -195,23 +197,17 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
     Args:
         space: The space.
         unread: Files that cannot be read, in words; empty without any.
-        records: The ledger of the study that would be resumed.
+        records: The ledger of the study that would be resumed, with the extension that would
+            be recorded.
     """
     template = space.template
-    search, confirm, resources = template.search, template.confirm, template.resources
+    confirm, resources = template.confirm, template.resources
     yield f"study        {space.name}"
     if unread:
         yield f"files        {unread}"
     for choice in space.choices:
         yield from _wrapped(f"auto         {choice.setting}: {choice.value} ({choice.reason})")
-    yield f"trials       {search.trials} by {search.algorithm}, {template.scheduler.name}"
-    if search.start:
-        num_first = min(len(search.start), search.trials)
-        yield f"             the first {num_first} are those of search.start"
-    elif space.start:
-        yield "             the first has the default of each range that names one"
-    if search.patience is not None:
-        yield f"             ends once {search.patience} in a row bring nothing clearly better"
+    yield from _search_lines(space, records)
     num_folds = template.data.num_folds
     if num_folds:
         yield f"folds        {num_folds}: each trial is trained once for each fold that it reaches"
@@ -232,6 +228,22 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
     )
     yield "example configurations, with the memory of one training step:"
     yield from _examples(space)
+
+
+def _search_lines(space: Space, records: Sequence[Record]) -> Iterator[str]:
+    """Describe the search, as the newest extension has it if there is one."""
+    search, number = space.template.search, str(space.template.search.trials)
+    if extended := newest_of(records).get(EXTENDED):
+        yield from _wrapped(f"extended     {extension_in_words(extended)}")
+        number = str(extended["trials"] or "as many as the time holds")
+    yield f"trials       {number} by {search.algorithm}, {space.template.scheduler.name}"
+    if search.start:
+        num_first = min(len(search.start), search.trials)
+        yield f"             the first {num_first} are those of search.start"
+    elif space.start:
+        yield "             the first has the default of each range that names one"
+    if search.patience is not None:
+        yield f"             ends once {search.patience} in a row bring nothing clearly better"
 
 
 def _examples(space: Space) -> Iterator[str]:

@@ -37,7 +37,7 @@ from tuner.study.calibrate import calibrate
 from tuner.study.context import Context
 from tuner.study.ensemble import compare_ensembles
 from tuner.study.explain import explain
-from tuner.study.extend import extension
+from tuner.study.extend import again_in_words, extension
 from tuner.study.final import fit_finally
 from tuner.study.finish import register_winner, test_winner
 from tuner.study.fuse import fuse_best
@@ -144,8 +144,7 @@ def carry_out(
             tracker.record(record)
             terminal.recall(record)
         if running is None:
-            data = (ledger.last("study") or {})["data"]
-            terminal.say(f"study {paths.name!r} on {data} has completed; this is its result")
+            terminal.say(_as_completed(paths.name, list(ledger.records()), asked))
         else:
             if ledger.last("study_end"):
                 done = so_far(summarise(list(ledger.records())))
@@ -157,6 +156,12 @@ def carry_out(
             last_acts[:0] = [partial(_interrupt, study), partial(terminal.__exit__)]
             run(study)
         return _outcome(paths, ledger, tracker)
+
+
+def _as_completed(name: str, records: Sequence[Record], asked: Request | None) -> str:
+    """Say that a study is only shown, and how it would be extended once more."""
+    said = f"study {name!r} on {records[0]['data']} has completed; this is its result"
+    return f"{said}; {again_in_words(asked, records)}" if asked else said
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def search_space(study: Context) -> None:
         return
     search, rows = study.space.template.search, list(study.rows("search").values())
     extended = study.ledger.last(EXTENDED)
-    wanted = extended["trials"] if extended else study.space.num_trials
+    wanted: float = extended["trials"] or math.inf if extended else study.space.num_trials
     if not extended and wanted < search.trials:
         study.terminal.say(
             f"the space has {wanted} configuration(s); {search.trials} trials were requested"
@@ -87,7 +88,10 @@ def _why_none(rows: Iterable[TrialRow]) -> str:
         return f"no trial succeeded; the first error: {errors[0]}"
     broken = [row for row in rows if row.breaks]
     if not broken:
-        return "no trial succeeded; the budget ended before the first trial did"
+        return (
+            "no trial succeeded; the budget ended before the first trial did; with a longer one, "
+            "it goes on"
+        )
     nearest = min(broken, key=lambda row: excess(row.costs, row.at_most))
     return (
         f"none of {len(broken)} trials keeps search.at_most; the nearest is {nearest.trial_id}: "
@@ -102,7 +106,7 @@ def limits_of(study: Context) -> Limits:
     newest = {kind: one for kind in (EXTENDED,) if (one := study.ledger.last(kind))}
     return Limits(
         in_force(template.search, newest), study.ledger.records(), template.resources.devices,
-        Reserve(template), study.clock,
+        Reserve(study.space), study.clock,
     )  # fmt: skip
 
 

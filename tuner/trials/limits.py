@@ -28,26 +28,29 @@ class Kind(NamedTuple):
         counted: Reads it from a cost.
         title: What has ended when it is reached.
         words: Writes an amount.
+        slack: Share of a limit by which the expected cost of a confirmation may exceed it: a
+            search that left just enough for it ends a moment later.
     """
 
     asked: Callable[[Search], float | None]
     counted: Callable[[Cost], float]
     title: str
     words: Callable[[float], str]
+    slack: float
 
 
 LIMITS = {
     "search.budget": Kind(
         lambda search: search.budget_seconds, lambda cost: cost.seconds,
-        "the budget of the search", duration,
+        "the budget of the search", duration, 0.03,
     ),
     "search.max_epochs": Kind(
         lambda search: search.max_epochs, lambda cost: cost.epochs,
-        "the epochs of the search", lambda number: f"{number:.0f} epochs",
+        "the epochs of the search", lambda number: f"{number:.0f} epochs", 0.0,
     ),
     "search.device_hours": Kind(
         lambda search: search.device_hours, lambda cost: cost.device_seconds / SECONDS_PER_HOUR,
-        "the device hours of the search", lambda hours: f"{hours:.3g} device hours",
+        "the device hours of the search", lambda hours: f"{hours:.3g} device hours", 0.03,
     ),
 }  # fmt: skip
 """Limits besides the number of trials, by the setting that sets them."""
@@ -99,14 +102,17 @@ class Limits:
         self._limits, self._reserve = limits, reserve
         self._meter, self._kept = Meter(known, devices, clock), Cost()
         self._ended = {r["limit"]: r["total"] for r in known if "limit" in r}
-        self._is_stale = reserve is not None
-        if reserve:
-            for record in known:
-                reserve.take(record)
+        self._is_stale, self._has_results = reserve is not None, False
+        for record in known:
+            self._note(record)
 
     def take(self, record: Record) -> None:
         """Take in a record that is written now."""
         self._meter.take(record)
+        self._note(record)
+
+    def _note(self, record: Record) -> None:
+        self._has_results |= record["kind"] in ("epoch", "trial_end")
         if self._reserve:
             self._reserve.take(record)
             self._is_stale = True
@@ -114,11 +120,16 @@ class Limits:
     def left(self, name: str, keep: bool = True) -> float:
         """Return what is left of a limit for the search, or for all; below 0 if it is exceeded."""
         if self._reserve and self._is_stale:
-            self._kept, self._is_stale = self._reserve.cost(), False
+            self._kept, self._is_stale = self._reserve.cost(self._may_keep), False
         limit, counted = self._limits[name], LIMITS[name].counted
-        kept = counted(self._kept) if keep else 0.0
-        most = (1 - SEARCH_SHARE) * (limit.total - limit.since)
-        return limit.total - counted(self._meter.cost()) - min(kept, most)
+        kept = min(counted(self._kept), self._most_kept(name)) if keep else 0.0
+        return limit.total - counted(self._meter.cost()) - kept
+
+    def _most_kept(self, name: str) -> float:
+        return (1 - SEARCH_SHARE) * (self._limits[name].total - self._limits[name].since)
+
+    def _may_keep(self, cost: Cost) -> bool:
+        return all(LIMITS[one].counted(cost) <= self._most_kept(one) for one in self._limits)
 
     def seconds_left(self) -> float | None:
         """Return the seconds that the search has left; None without a limit of time."""
@@ -131,13 +142,16 @@ class Limits:
     def _is_reached(self, name: str) -> bool:
         # Of a run before this one; what the rest costs may look less by now.
         ended = self._ended.get(name) == self._limits[name].total
-        return ended or self.left(name) <= 0
+        # Before the first report there is nothing to confirm, so the search has all.
+        return ended or self.left(name, keep=self._has_results) <= 0
 
     def too_dear(self, cost: Cost) -> str | None:
         """Return the setting of the first limit that does not hold one more cost, or None."""
-        return next(
-            (n for n in self._limits if LIMITS[n].counted(cost) > self.left(n, keep=False)), None
-        )
+        for name, limit in self._limits.items():
+            slack = LIMITS[name].slack * (limit.total - limit.since)
+            if LIMITS[name].counted(cost) > self.left(name, keep=False) + slack:
+                return name
+        return None
 
     def compared(self, cost: Cost, name: str) -> str:
         """Say what something would cost, and what is left for it of a limit."""

@@ -22,14 +22,14 @@ class Proposals:
 
     Args:
         space: Space to sample.
-        most: Number of trials of the search.
+        most: Number of trials of the search; infinity if something else ends it.
         earlier: Trials of earlier studies, with their weights.
         others: Trials from before an extension changed the space, which are read in the
             parameters of this one.
     """
 
     def __init__(
-        self, space: Space, most: int, earlier: Earlier = (), others: Iterable[TrialRow] = ()
+        self, space: Space, most: float, earlier: Earlier = (), others: Iterable[TrialRow] = ()
     ) -> None:
         self._space, self._most, self._earlier = space, most, earlier
         self._params = {

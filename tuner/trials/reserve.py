@@ -4,39 +4,51 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tuner.errors import ConfigError
 from tuner.ledger.cost import Cost
+from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tuner.config import Experiment
+    from tuner.config import Space
     from tuner.ledger.journal import Record
     from tuner.ledger.timing import Course
 
-# Test, export, registration and report: so many seconds, and starts of a stage; an estimate.
-ANSWER_SECONDS = 8.0
-ANSWER_STARTS = 1.0
+# Test, export, registration, and what the report needs: so many seconds, and so many for each
+# track. Two cores took 3.0 to 5.4 s for 150 tracks in six studies, 13 to 20 s for 2,000 in two.
+ANSWER_SECONDS = 2.5
+ANSWER_SECONDS_PER_TRACK = 0.007
 
 
 class Reserve:
     """The expected cost of what follows a search, from the trials so far.
 
     Args:
-        template: Experiment that gives metric, confirmation and resources.
+        space: The space that is searched.
         records: The ledger of the study so far.
     """
 
-    def __init__(self, template: Experiment, records: Iterable[Record] = ()) -> None:
-        search = template.search
+    def __init__(self, space: Space, records: Iterable[Record] = ()) -> None:
+        template = space.template
+        search, self._confirm = template.search, template.confirm
         self._metric, self._sign = search.score, 1 if search.mode == "max" else -1
-        self._confirm = template.confirm
-        self._fits_finally = template.confirm.refit or bool(template.data.num_folds)
+        self._num_top = min(self._confirm.top, space.num_trials)
+        self._fits_finally = self._confirm.refit or bool(template.data.num_folds)
         self._devices = template.resources.devices
-        self.timing = Timing()
-        self._configs: dict[str, tuple[str, dict[str, object]]] = {}
+        usual, self._default, self._default_name = template, None, "default"
+        if self._confirm.default and space.ranges:
+            with suppress(ConfigError):  # the default values may be impossible together
+                sample = space.default_sample()
+                usual, self._default = sample.experiment, sample.params
+        self._usual = usual.model_dump(mode="json")
+        self.timing, self._num_tracks = Timing(), 0
+        self._configs: dict[str, Mapping[str, object]] = {}
+        self._parents: dict[str, str] = {}  # of confirmation runs
         self._best: list[tuple[float, str]] = []  # the best last
         self._confirmed: Counter[str] = Counter()
         for record in records:
@@ -46,27 +58,61 @@ class Reserve:
         """Take in the next record."""
         self.timing.take(record)
         kind, name = record["kind"], record.get("trial_id", "")
-        if kind == "trial":
-            of = name if record["stage"] == "search" else record["parent_trial"]
-            if record["stage"] in ("search", "confirm"):
-                self._configs[name] = of, record["config"]
-        elif kind == "trial_end" and name in self._configs and record["best"]:
-            of, _ = self._configs[name]
-            value = record["best"]["metrics"].get(self._metric)
-            if of != name:
-                self._confirmed[of] += record["status"] == "completed"
-            elif value is not None and record["status"] != "failed":
-                insort(self._best, (self._sign * value, name))
-                del self._best[: -self._confirm.top]
+        if kind == "features":
+            self._num_tracks = max(one["tracks"]["listed"] for one in record["features"])
+        elif kind == "trial" and record["stage"] == "search":
+            self._configs[name] = record["config"]
+            if record["params"] == self._default:
+                self._default_name = name
+        elif kind == "trial" and record["stage"] == "confirm":
+            parent = self._parents[name] = record["parent_trial"]
+            if parent not in self._configs:
+                self._default_name = parent
+        elif kind == "trial_end" and name in self._parents:
+            self._confirmed[self._parents[name]] += record["status"] == State.COMPLETED
+        elif kind == "trial_end" and name in self._configs:
+            self._take_end(name, record)
 
-    def cost(self) -> Cost:
-        """Return the cost of confirming the best trials so far as the space file asks."""
+    def _take_end(self, name: str, record: Record) -> None:
+        """Take in the end of a trial of the search, which may have ended and gone on before."""
+        self._best = [one for one in self._best if one[1] != name]
+        value = (record["best"] or {"metrics": {}})["metrics"].get(self._metric)
+        if value is not None and record["status"] != State.FAILED:
+            insort(self._best, (self._sign * value, name))
+            del self._best[: -self._confirm.top]
+        elif name == self._default_name:
+            self._default = None
+
+    def cost(self, is_held: Callable[[Cost], bool] = lambda _: True) -> Cost:
+        """Return the cost of confirming the best trials so far, and of what follows.
+
+        As the space file asks, with the default configuration beside them, or else the most of it
+        that is held. Until enough trials have ended, the best are expected to cost as much as the
+        default configuration.
+
+        Args:
+            is_held: Tells whether a cost is.
+        """
         names = [name for _, name in reversed(self._best)]
-        configs = [self._configs[name][1] for name in names]
-        wanted = [max(0, self._confirm.seeds - self._confirmed[name]) for name in names]
-        courses = [course_of(config, "confirm") for config in configs]
-        runs = [course for course, n in zip(courses, wanted, strict=True) for _ in range(n)]
-        return self.cost_of(runs, course_of(configs[0], "final") if configs else None)
+        usual = course_of(self._usual, "confirm")
+        wanted = [(name, course_of(self._configs[name], "confirm")) for name in names]
+        wanted += [("", usual)] * (self._num_top - len(wanted))
+        beside = [(self._default_name, usual)]
+        if self._default is None or self._default_name in names:
+            beside = []
+        final = course_of(self._configs[names[0]] if names else self._usual, "final")
+        first, *others = smaller(len(wanted), self._confirm.seeds)
+        plans = [(*first, beside), (*first, []), *((*size, []) for size in others)]
+        found = Cost()
+        for top, seeds, default in plans:
+            runs = [
+                course
+                for name, course in [*wanted[:top], *default]
+                for _ in range(seeds - self._confirmed[name])
+            ]
+            if is_held(found := self.cost_of(runs, final)):
+                break
+        return found
 
     def cost_of(self, runs: Sequence[Course], final: Course | None) -> Cost:
         """Return the cost of confirmation runs, of a final fit if one follows, and of the rest.
@@ -80,10 +126,21 @@ class Reserve:
         start = timing.start_seconds
         wall = end_of(seconds, timing.at_once) + (start if runs else 0.0)
         epochs = float(sum(run.reports * run.epochs for run in runs))
-        busy = sum(seconds)
+        busy = sum(seconds) + start * min(timing.at_once, len(runs))
         if final and self._fits_finally:
             fit = timing.expected(final) or 0.0
-            wall, busy = wall + fit + start, busy + fit
+            wall, busy = wall + fit + start, busy + fit + start
             epochs += final.reports * final.epochs
-        wall += ANSWER_SECONDS + ANSWER_STARTS * start
+        wall += ANSWER_SECONDS + ANSWER_SECONDS_PER_TRACK * self._num_tracks
         return Cost(wall, epochs, busy * self._devices)
+
+
+def smaller(top: int, seeds: int) -> list[tuple[int, int]]:
+    """Return numbers of configurations and seeds to try, from the most runs down.
+
+    Seeds go first, down to two, the fewest that show a spread; then configurations.
+    """
+    fewest = min(seeds, 2)
+    found = [(top, n) for n in range(seeds, fewest, -1)]
+    found += [(n, fewest) for n in range(top, 0, -1)]
+    return list(dict.fromkeys([*found, (1, 1)]))
