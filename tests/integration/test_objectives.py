@@ -20,11 +20,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
 SPACE = """
 name: costs
 data: {clip_seconds: 1.5, clips_per_track: 2, split: {train: 0.6, val: 0.2, test: 0.2}}
-features: {kind: logmel, sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 32}
+features: {sample_rate: 16000, n_fft: 512, hop_length: 256, n_mels: 32}
 model:
   choice:
     - {name: cnn, blocks: {integer: [2, 4]}, channels: {choice: [4, 8, 16]}}
-    - {name: forest, trees: 200}
+    - {name: forest, num_trees: 200}
 optim: {lr: {log_uniform: [1e-3, 1e-2]}}
 train: {epochs: 3, batch_size: 16}
 search:
