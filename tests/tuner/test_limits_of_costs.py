@@ -118,6 +118,8 @@ def test_a_trial_beyond_its_limit_has_no_place_at_a_rung(tmp_path: Path) -> None
     stage = Stage(text, tmp_path, early_stopping=True, max_epochs=4)
     assert stage.recorder.report("t0", {"epoch": 1, "latency_ms": 9.0, **METRICS})
     stage.recorder.end("t0")
+    end = stage.records[-1]
+    assert (end["status"], end["epochs"], end["best"]) == ("stopped early", 1, None)
     # Else it would be the best that waits, and go on when there are no new trials.
     assert stage.recorder.next_trial() is None
     assert "promoted" not in stage.kinds
