@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ scheduler: {name: none}
 
 def test_costs_are_those_of_the_weights_by_hand() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.BatchNorm1d(4))
-    classifier = Classifier(network, torch.zeros(1, 3, 1), torch.ones(1, 3, 1))
+    classifier = Classifier(network, np.zeros(3, np.float32), np.ones(3, np.float32))
     threads = torch.get_num_threads()
     found = measure(classifier, torch.zeros(1, 3, 2), Crops(), ("size_mb", "latency_ms"))
     # 6 x 4 weights, 4 offsets, 4 scales, 4 shifts; buffers: 8 statistics and an int64 counter of
