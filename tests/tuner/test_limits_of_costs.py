@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,26 @@ def test_what_breaks_a_limit_ends_untrained_but_for_what_has_kept_it(
     assert [one["epoch"] for one in reports] == ([1, 2, 3] if is_trained else [0])
     assert all(one["size_mb"] > 0.001 for one in reports)
     assert (tmp_path / "trials" / name / "checkpoints").exists() is is_trained
+
+
+class Second(Alone):
+    """The second of two workers; the first one has measured 5 MB."""
+
+    rank, size = 1, 2
+
+    def sum(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            assert not tensor.any()
+            tensor += 5.0
+
+
+def test_all_workers_of_a_trial_decide_by_what_the_first_one_measured(
+    one_clip_features: str, tmp_path: Path
+) -> None:
+    text = SPACE + "search: {at_most: {size_mb: 4}}\n"  # its own size is 0.003 MB
+    spec = TrialSpec("t0", "search", 1, loads(text).template, one_clip_features)
+    assert [*train(Folder(tmp_path), spec, Second(torch.device("cpu")))] == [{"epoch": 0}]
+    assert not (tmp_path / "trials" / "t0" / "costs.json").exists(), "the first one writes it"
 
 
 # -- the driver
