@@ -137,7 +137,7 @@ def test_a_dry_run_of_an_extension_says_what_it_would_add(
     with closing(Ledger(begun.folder)) as ledger:
         ledger.append("searched", trials=0, reason="the budget")
         ledger.append("study_end", status="completed")
-    before = content(tmp_path)
+    before, found = content(tmp_path), None
     for asked, added, number in (
         ("8", "by 8 trials", "8"),
         ("20m", "by 20m", "as many as the time holds"),
@@ -149,6 +149,7 @@ def test_a_dry_run_of_an_extension_says_what_it_would_add(
         assert found.exit_code == 0, found.stderr
         assert f"\nextended     {added} after 0 trials with other ranges\n" in found.stdout
         assert f"\ntrials       {number} by tpe, " in found.stdout
+    assert found is not None
     assert "about 20m more, of which the search leaves" in found.stdout
     assert content(tmp_path) == before
     with closing(Ledger(begun.folder)) as ledger:

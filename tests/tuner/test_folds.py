@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def test_a_trial_reports_the_mean_over_its_folds(features: str, tmp_path: Path) 
     accuracies = [right[folds == number].mean() for number in range(FOLDS)]
     for count, report in enumerate(reports, 1):
         assert report["val_accuracy"] == pytest.approx(np.mean(accuracies[:count]))
+
+
+def test_a_trial_beyond_a_limit_of_its_costs_ends_before_its_first_fold(
+    features: str, tmp_path: Path
+) -> None:
+    limit = loads(SPACE + "search: {at_most: {size_mb: 0.001}}\n").template
+    (report,) = trial.train(Folder(tmp_path), replace(spec_of(features), experiment=limit), CPU)
+    assert report["epoch"] == 0
+    assert report["size_mb"] > 0.001
 
 
 def test_a_trial_that_is_killed_within_a_fold_continues_there(

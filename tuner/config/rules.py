@@ -176,7 +176,12 @@ def _reshuffle(e: Experiment) -> str | None:
     return None
 
 
-def _fuse_or_refit(e: Experiment) -> str | None:
+def _fuse(e: Experiment) -> str | None:
+    if e.confirm.fuse and e.search.costs:
+        return (
+            "a fusion runs several models, whose costs add up, and the search asks for low ones; "
+            "write fuse: false, or leave out search.at_most and the second metric"
+        )
     if not (e.confirm.fuse and e.confirm.refit) or e.data.num_folds:
         return None
     return (
@@ -204,7 +209,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("search.start", "search.algorithm"), _start_of_grid),
     Rule(("search.plug", "search.algorithm"), _plug),
     Rule(("search.reshuffle", "data.split"), _reshuffle),
-    Rule(("confirm.fuse", "confirm.refit"), _fuse_or_refit),
+    Rule(("confirm.fuse", "confirm.refit", "search.metric", "search.at_most"), _fuse),
     Rule(KIND, _takes),
     *TRAINING_RULES,
     Rule((*_CLIP, "features.sample_rate", *KIND), _crop),

@@ -21,7 +21,7 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
     metric: "min" if metric.endswith("loss") else "max" for metric in get_args(Metric)
 }
 """Metrics that every epoch reports and a study can select by, with their direction."""
-Cost = Literal["latency_ms", "size_mb", "parameters"]
+Cost = Literal["latency_ms", "size_mb"]
 """What a configuration costs in use; less is better. `tuner.training.costs` measures it."""
 SHARE_OF_GRACE = 9
 """Of a training, before trials are compared: docs/benchmarks.md has what earlier rungs cost."""
@@ -62,8 +62,8 @@ class Search(Block):
     at_most: dict[Cost, Annotated[float, Field(gt=0)]] = Field(
         {},
         description="Limits that every trial must keep, `{size_mb: 10, latency_ms: 5}`: size of "
-        "the weights in MB (10^6 bytes), number of `parameters`, milliseconds for one clip on one "
-        "CPU thread (without decoding and features). Other trials end untrained.",
+        "the weights in MB (10^6 bytes), and milliseconds for one clip on one CPU thread (without "
+        "decoding and features). Other trials end untrained.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed for the search and the trials.")
     start: tuple[_Params, ...] = Field(

@@ -152,12 +152,11 @@ class TrialRow:
         return self.best["epoch"] if self.best and self.unit == "epoch" else None
 
     def value(self, metric: str) -> float | None:
-        """Return the metric at the best epoch.
+        """Return the metric at the best epoch; None for a trial that failed or still runs.
 
-        None for a trial that failed or still runs, or that breaks a limit of its costs.
+        A trial that breaks a limit of its costs has no best epoch.
         """
-        ended = self.status in (State.COMPLETED, State.STOPPED_EARLY)
-        if not ended or self.best is None or self.breaks:
+        if self.status not in (State.COMPLETED, State.STOPPED_EARLY) or self.best is None:
             return None
         measured = self.best["metrics"].get(metric)  # a fusion lacks those that count clips
         return None if measured is None else float(measured)

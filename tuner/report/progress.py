@@ -157,6 +157,8 @@ class Progress:
             found.state = State(record["status"])
             if record["best"]:
                 self._score(trial_id, found, record["best"]["metrics"])
+            else:  # also of one that breaks a limit of its costs
+                found.value = found.best = None
         ended = self._ended[found.stage]
         (ended.add if found.has_ended else ended.discard)(trial_id)
         return found

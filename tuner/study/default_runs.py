@@ -28,6 +28,8 @@ def default_configuration(study: Context) -> TrialRow | None:
         return None
     for row in study.rows("search").values():
         if row.params == sample.params:
+            if row.breaks:
+                study.terminal.say(f"default configuration: left out: {row.breaks}")
             return row if row.value(study.metric) is not None else None
     made = as_proposal(sample, 0)
     config = sample.experiment.model_dump(mode="json")

@@ -31,8 +31,13 @@ def known_costs(trial: Folder, spec: TrialSpec) -> dict[str, float]:
         return {}  # not measured yet, or damaged
 
 
-def measure_once(trial: Folder, spec: TrialSpec, parts: TrialParts, workers: Workers) -> bool:
+def measure_once(
+    trial: Folder, spec: TrialSpec, parts: TrialParts, workers: Workers, *, is_fitted: bool
+) -> bool:
     """Measure the costs of a trial's model unless they are known; all workers get the same.
+
+    It does nothing before a model that fits at once is fitted, whose size follows from what it has
+    learned, nor later for any other.
 
     Returns:
         False if the trial breaks a limit that it must keep, so that it ends untrained.
@@ -40,8 +45,8 @@ def measure_once(trial: Folder, spec: TrialSpec, parts: TrialParts, workers: Wor
     Raises:
         StorageFullError: No room to keep them; names the path.
     """
-    search = spec.experiment.search
-    if not search.costs or spec.stage not in ("search", "confirm"):
+    search, is_its_time = spec.experiment.search, spec.experiment.model.fits_at_once is is_fitted
+    if not (search.costs and is_its_time and spec.stage in ("search", "confirm")):
         return True
     costs = known_costs(trial, spec)
     if not costs:
@@ -51,7 +56,7 @@ def measure_once(trial: Folder, spec: TrialSpec, parts: TrialParts, workers: Wor
         # The time differs between workers, but all of them must train, or none.
         shared = torch.tensor(values, dtype=torch.float64, device=workers.device)
         workers.sum([shared])
-        costs = dict(zip(search.costs, shared.tolist(), strict=True))
+        costs = {name: value for name, value in zip(search.costs, shared.tolist(), strict=True)}
         if workers.rank == 0:
             trial.write_json(COSTS_FILE, costs)
     is_bound = keeps_limits(spec.trial_id, spec.stage)

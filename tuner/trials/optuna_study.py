@@ -205,9 +205,10 @@ class _Study:
 
     def __init__(self, space: Space, sampler: optuna.samplers.BaseSampler, mode: str = "max"):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        one = "maximize" if mode == "max" else "minimize"
+        maximize = optuna.study.StudyDirection.MAXIMIZE
+        one = maximize if mode == "max" else optuna.study.StudyDirection.MINIMIZE
         # What two objectives are told are ranks, whatever the direction of the metric.
-        directions = ["maximize", "maximize"] if space.template.search.cost else [one]
+        directions = [maximize, maximize] if space.template.search.cost else [one]
         self.study = optuna.create_study(directions=directions, sampler=sampler)
         self._ranges = space.ranges
         self._distributions = {name: distribution(leaf) for name, leaf in self._ranges.items()}

@@ -36,7 +36,7 @@ def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search, began: 
     for row in sorted(trials, key=lambda row: row.ordinal):
         if row.is_unfinished or count >= search.patience:
             break
-        if row.is_left_out:
+        if row.is_left_out or row.breaks:  # which shows nothing
             continue
         value = None if row.is_partial else row.value(search.score)
         if value is not None and _is_clearly_better(value, best, ranking):

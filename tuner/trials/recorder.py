@@ -150,7 +150,7 @@ class Recorder:
         """Record the end of a trial that completed, was stopped, or diverged."""
         row = self._rows[trial_id]
         cut = State.INTERRUPTED if self.fatal else State.STOPPED_EARLY
-        whole = State.COMPLETED if _is_whole(row) else cut
+        whole = State.COMPLETED if _is_whole(row) and not row.breaks else cut
         # The record of a trial that found the disk full may not have been written either.
         self._end(row, State.FAILED if row.error and not self.fatal else whole)
 
@@ -187,7 +187,8 @@ class Recorder:
         self._running.discard(row.trial_id)
         keep, best = row.experiment.keep, None
         note = "; ".join(filter(None, (row.note, row.breaks))) or None
-        for epoch, found in row.history:
+        # One that breaks a limit has no result, even if it had to be trained to be measured.
+        for epoch, found in () if row.breaks else row.history:
             if best is None or is_better(found, best[1], self._metric, self._maximise, keep):
                 best = (epoch, found)
         self._record(

@@ -181,7 +181,7 @@ def _epochs(
         recipe = replace(recipe, train=train)
         feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
     at_once = spec.experiment.model.fits_at_once
-    if not at_once and not measure_once(folder, spec, parts, workers):
+    if not measure_once(folder, spec, parts, workers, is_fitted=False):
         yield {"epoch": 0}
         return
     if not at_once and recipe.optim.lr == "find":
@@ -191,8 +191,7 @@ def _epochs(
     learn = fit_at_once if at_once else partial(epochs, validate_last_only=is_fold)
     saved = time.monotonic()
     for checkpoint in learn(parts.classifier, feed, recipe, workers, resume):
-        # Only now if it fits at once: its size follows from what it has learned.
-        measure_once(folder, spec, parts, workers)
+        measure_once(folder, spec, parts, workers, is_fitted=True)
         is_due = checkpoint.epoch == last or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
         if workers.rank == 0 and (is_due or not is_fold):
             save_checkpoint(checkpoints, replace(checkpoint, earlier=reports))
