@@ -56,8 +56,7 @@ def measure_once(
         # The time differs between workers, but all of them must train, or none.
         shared = torch.tensor(values, dtype=torch.float64, device=workers.device)
         workers.sum([shared])
-        names: tuple[str, ...] = search.costs
-        costs = dict(zip(names, shared.tolist(), strict=True))
+        costs.update(zip(search.costs, shared.tolist(), strict=True))
         if workers.rank == 0:
             trial.write_json(COSTS_FILE, costs)
     is_bound = keeps_limits(spec.trial_id, spec.stage)
