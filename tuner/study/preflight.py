@@ -233,14 +233,15 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
 def _search_lines(space: Space, records: Sequence[Record]) -> Iterator[str]:
     """Describe the search, as the newest extension has it if there is one."""
     search, number = space.template.search, str(space.template.search.trials)
-    if extended := newest_of(records).get(EXTENDED):
+    extended = newest_of(records).get(EXTENDED)
+    if extended:
         yield from _wrapped(f"extended     {extension_in_words(extended)}")
         number = str(extended["trials"] or "as many as the time holds")
     yield f"trials       {number} by {search.algorithm}, {space.template.scheduler.name}"
-    if search.start:
+    if search.start and not extended:
         num_first = min(len(search.start), search.trials)
         yield f"             the first {num_first} are those of search.start"
-    elif space.start:
+    elif space.start and not extended:
         yield "             the first has the default of each range that names one"
     if search.patience is not None:
         yield f"             ends once {search.patience} in a row bring nothing clearly better"
