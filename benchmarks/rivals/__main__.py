@@ -39,7 +39,7 @@ class Rival:
         written: Files that a user had to write, in this folder.
         requirements: What its environment holds; none for ours.
         python: Version of its Python.
-        trials: Pattern of a file that each finished trial leaves in OUT.
+        trials: Pattern of a file that a trial leaves in OUT at its end (Ray: at its first report).
     """
 
     command: str
@@ -68,20 +68,20 @@ RIVALS = {
     ),
     "raytune": Rival(
         '"$PYTHON" "$HERE/ray_search.py" "$MANIFEST" "$OUT" "$SECONDS_LEFT"',
-        "search/*/result.json",
+        "search/*/checkpoint_000000/model.pt",
         ("torch_cnn.py", "ray_search.py"),
         "ray.txt",
     ),
     "ludwig": Rival(
         'PATH="$BIN:$PATH" bash "$HERE/ludwig.sh"',
-        "hyperopt/*/result.json",
+        "hyperopt/*/checkpoint_000000",
         ("ludwig.yaml", "ludwig.sh"),
         "ludwig.txt",
         "3.12",
     ),
     "autrainer": Rival(
         'PATH="$BIN:$PATH" bash "$HERE/autrainer.sh"',
-        "results/*/training/*/_test/*.yaml",
+        "results/*/training/*/metrics.csv",
         ("autrainer.yaml", "autrainer_data.yaml", "autrainer.sh"),
         "autrainer.txt",
     ),
@@ -133,10 +133,11 @@ def environment(name: str, rival: Rival, out: Path) -> Path:
     venv = out / "venv"
     python = venv / "bin" / "python"
     if not (venv / "installed").exists():
+        told: Any = {"check": True, "stderr": subprocess.PIPE, "text": True}
         uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "uv"
-        subprocess.run([uv, "venv", "-q", "--clear", "--python", rival.python, venv], check=True)
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", rival.python, venv], **told)
         install = [uv, "pip", "install", "-q", "--python", python, "-r", HERE / rival.requirements]
-        subprocess.run(install, check=True)
+        subprocess.run(install, **told)
         (venv / "installed").touch()
     return python
 
@@ -301,7 +302,11 @@ def main(data: Path, minutes: float, only: tuple[str, ...], is_killed: bool, out
     out.mkdir(parents=True, exist_ok=True)
     inputs = write_manifest(data, out)
     for name in only or RIVALS:
-        row = run(name, inputs, out, minutes, is_killed) | {"data": data.name}
+        try:
+            row = run(name, inputs, out, minutes, is_killed)
+        except subprocess.CalledProcessError as problem:
+            row = {"rival": name, "not_run": (problem.stderr or str(problem)).strip()}
+        row["data"] = data.name
         with (out / "rows.jsonl").open("a") as file:
             print(json.dumps(row | {"machine": machine(("torch", "ray"))}), file=file)
         print(json.dumps(row, indent=1), flush=True)

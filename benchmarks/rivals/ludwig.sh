@@ -1,6 +1,7 @@
 # Searches and predicts the test split with the best trial; Ludwig itself names neither of them at its end.
 set -e
 cd "$OUT"
+export RAY_ADDRESS=local # otherwise it joins any Ray that it finds on the machine
 # Its audio is read by torchcodec, which needs a shared FFmpeg; without one on the system, PyAV's is taken.
 libraries=$(python -c "import av; print(av.__path__[0] + '.libs')")
 for file in "$libraries"/lib{av,sw}*; do
