@@ -5,10 +5,13 @@
 #   make lock    lock.txt and constraints.txt anew, from pyproject.toml
 #   make sbom    a CycloneDX list of what is installed, with licences, in results/sbom.json
 #   make audit   known vulnerabilities of the locked packages; its codes are in .ci/audit
+#   make rivals  Optuna, Ray Tune, Ludwig, autrainer and this program on DATA=FOLDER (default: the demo), MINUTES=10 each
 #   make bench   comparisons with peers and limits, JSON in results/bench; about 55 minutes on an idle machine
 PYTHON ?= python3.11
 BIN := .venv/bin
 STORAGE ?= results
+MINUTES ?= 10
+DATA ?= $(STORAGE)/demo-data
 # The model of the demo, as its last lines name it: a weak one has a version and no alias.
 MODEL = $$(sed -n 's/^predict .*tuner.predict \([^ ]*\) FILE.*/\1/p' $(STORAGE)/demo.txt)
 
@@ -16,7 +19,7 @@ MODEL = $$(sed -n 's/^predict .*tuner.predict \([^ ]*\) FILE.*/\1/p' $(STORAGE)/
 # and the default tests took 14:50 instead of 8 minutes on two cores.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env lock sbom audit demo test test-all check bench clean
+.PHONY: env lock sbom audit demo test test-all check bench rivals clean
 .DEFAULT_GOAL := demo
 
 env: .venv/installed
@@ -90,6 +93,11 @@ bench: env
 	$(BIN)/python -m benchmarks.loader > $(BENCH)/loader.json
 	$(BIN)/python -m benchmarks.workers > $(BENCH)/workers.json
 	$(BIN)/python -m benchmarks.embedding > $(BENCH)/embedding.json
+
+RIVALS = benchmarks.rivals --minutes $(MINUTES) --out $(STORAGE)/rivals
+rivals: env
+	$(BIN)/python -m $(RIVALS) --data $(DATA)
+	$(BIN)/python -m $(RIVALS) --data $(DATA) --kill
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Programs that people would take instead of this one, on the same recordings."""
