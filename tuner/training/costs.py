@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # torch is imported where it is used: the driver reads the limits only.
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def measure(
 
 def size_mb(classifier: Classifier) -> float:
     """Return the size of all weights and buffers, as they are exported, in units of 10^6 bytes."""
-    state = classifier.state_dict().values()
-    return sum(one.numel() * one.element_size() for one in state) / BYTES_PER_MB
+    tensors: Iterable[torch.Tensor] = classifier.state_dict().values()
+    return sum(one.numel() * one.element_size() for one in tensors) / BYTES_PER_MB
 
 
 def latency_ms(classifier: Classifier, clip: torch.Tensor, crops: Crops) -> float:
@@ -74,7 +74,7 @@ def excess(costs: Mapping[str, float], at_most: Mapping[str, float]) -> float:
     return sum(max(0.0, costs[name] / most - 1) for name, most in at_most.items() if name in costs)
 
 
-def broken_limits(costs: Mapping[str, float], at_most: Mapping[str, float]) -> str:
+def broken_limits(costs: Mapping[str, float], at_most: Mapping[Any, float]) -> str:
     """Return which limits costs break, in words; empty if they keep all of them."""
     return "; ".join(
         f"{name} {costs[name]:.4g} is above search.at_most, {most:.4g}"
