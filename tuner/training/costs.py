@@ -41,8 +41,8 @@ def measure(
 
 def size_mb(classifier: Classifier) -> float:
     """Return the size of all weights and buffers, as they are exported, in units of 10^6 bytes."""
-    state = classifier.state_dict().values()
-    return float(sum(one.numel() * one.element_size() for one in state)) / BYTES_PER_MB
+    tensors: Iterable[torch.Tensor] = classifier.state_dict().values()
+    return sum(one.numel() * one.element_size() for one in tensors) / BYTES_PER_MB
 
 
 def latency_ms(classifier: Classifier, clip: torch.Tensor, crops: Crops) -> float:

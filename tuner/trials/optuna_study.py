@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from statistics import NormalDist, median
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import optuna
@@ -205,11 +205,12 @@ class _Study:
 
     def __init__(self, space: Space, sampler: optuna.samplers.BaseSampler, mode: str = "max"):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        maximize = optuna.study.StudyDirection.MAXIMIZE
-        one = maximize if mode == "max" else optuna.study.StudyDirection.MINIMIZE
+        best: Literal["maximize", "minimize"] = "maximize" if mode == "max" else "minimize"
         # What two objectives are told are ranks, whatever the direction of the metric.
-        directions = [maximize, maximize] if space.template.search.cost else [one]
-        self.study = optuna.create_study(directions=directions, sampler=sampler)
+        self.study = optuna.create_study(
+            directions=["maximize", "maximize"] if space.template.search.cost else [best],
+            sampler=sampler,
+        )
         self._ranges = space.ranges
         self._distributions = {name: distribution(leaf) for name, leaf in self._ranges.items()}
 
