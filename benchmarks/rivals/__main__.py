@@ -104,8 +104,8 @@ def write_manifest(data: Path, out: Path) -> dict[str, str]:
     if "fold" in rows[0]:
         splits = {row["path"]: {"4": "val", "5": "test"}.get(row["fold"], "train") for row in rows}
     else:
-        build = [sys.executable, "-m", "pipelines.build", data / "manifest.csv"]
-        subprocess.run([*build, "--storage", out / "build"], cwd=ROOT, check=True)
+        build = [sys.executable, "-m", "pipelines.build", str(data / "manifest.csv")]
+        subprocess.run([*build, "--storage", str(out / "build")], cwd=ROOT, check=True)
         (tracks,) = (out / "build").glob("features/*/tracks.parquet")
         splits = {row["path"]: row["split"] for row in pq.read_table(tracks).to_pylist()}
         ours = {"DATA": str(data / "split.csv"), "SPLIT": "{column: split}"}
@@ -136,7 +136,8 @@ def environment(name: str, rival: Rival, out: Path) -> Path:
         told: Any = {"check": True, "stderr": subprocess.PIPE, "text": True}
         uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "uv"
         subprocess.run([uv, "venv", "-q", "--clear", "--python", rival.python, venv], **told)
-        install = [uv, "pip", "install", "-q", "--python", python, "-r", HERE / rival.requirements]
+        requirements = str(HERE / rival.requirements)
+        install = [uv, "pip", "install", "-q", "--python", str(python), "-r", requirements]
         subprocess.run(install, **told)
         (venv / "installed").touch()
     return python
@@ -266,6 +267,7 @@ def run(
             # else Ray's workers, and no others, give way to whatever else the machine does
             "RAY_worker_niceness": "0",
         }
+        before: dict[str, int] = {}
         if is_killed:
             first = watch(rival.command, variables, log, 20 * minutes)
             before = finished(rival, out)

@@ -45,7 +45,7 @@ def best_so_far(study: Summary) -> list[Step]:
 
 
 def rungs(config: Mapping[str, Any]) -> list[int]:
-    """Return the epochs at which the scheduler stopped weak trials; with folds, after each."""
+    """Return the epochs at which the scheduler compared the trials; with folds, after each."""
     scheduler = Scheduler.model_validate(config.get("scheduler", {"name": "none"}))
     if scheduler.name in ("none", "median"):
         return []

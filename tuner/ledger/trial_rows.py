@@ -53,6 +53,7 @@ class TrialRow:
         start_seconds: When it started, on a clock that stands still between runs of the study.
         end_seconds: When it ended, on the same clock; None while it runs.
         waited_seconds: How long it waited at rungs, on the same clock.
+        was_promoted: True if it has gone on from a rung.
         alternatives: How the alternatives of the study's choices differ.
         is_left_out: True if it does not fit the space that an extension has changed: it is in the
             record, but neither learned from nor ranked.
@@ -75,6 +76,7 @@ class TrialRow:
     start_seconds: float = 0.0
     end_seconds: float | None = None
     waited_seconds: float = 0.0
+    was_promoted: bool = False
     alternatives: Alternatives = field(default_factory=dict)
     is_left_out: bool = False
     costs: dict[str, float] = field(default_factory=dict)
@@ -231,6 +233,7 @@ class TrialRows(dict[str, TrialRow]):
             row.status, row.error, row.must_stop = State.RUNNING, None, record.get("stop", False)
         elif kind == "promoted":
             row = self[record["trial_id"]]
+            row.was_promoted = True
             row.waited_seconds += seconds - (row.end_seconds or seconds)
             row.status, row.must_stop, row.best, row.end_seconds = State.RUNNING, False, None, None
         elif kind == "trial_end":

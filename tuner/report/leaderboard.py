@@ -31,7 +31,8 @@ class Place(NamedTuple):
 def leaderboard(summary: Summary) -> list[Place]:
     """Return the search trials, best first, then those without a value, then the other stages."""
     ranked = [(n, row) for n, row in enumerate(summary.ranked, start=1)]
-    others = [row for row in summary.trials if row.value(summary.metric) is None]
+    shown = {row.trial_id for row in summary.ranked}
+    others = [row for row in summary.trials if row.trial_id not in shown]
     places = [*ranked, *((None, row) for row in (*others, *summary.repeats))]
     return [
         Place(rank, row, None if row.has_learned_val else row.value(summary.metric))

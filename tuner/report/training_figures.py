@@ -46,7 +46,7 @@ def learning_curves(
     metric, winner = marks.metric, marks.winner
     axes = axes_of(3.0, unit, metric)
     for number, rung in enumerate(rungs):
-        label = None if number else "weak trials are stopped here"
+        label = None if number else "trials are compared here"
         axes.axvline(rung, color=WARM, linewidth=1, linestyle=":", zorder=1, label=label)
     drawn = [(row, [(at, m[metric]) for at, m in row.history if metric in m]) for row in rows]
     drawn = sorted((one for one in drawn if one[1]), key=lambda one: one[0].trial_id == winner)

@@ -28,8 +28,9 @@ def missing_runs(
             head = head if head == "default" else f"c{row.ordinal:03d}"
             trial_id = f"{head}-s{seed}-{digest}"
             known = rows.get(trial_id)
-            # Nothing but a full disk stopped a confirmation run early in earlier versions.
-            if known is None or known.is_unfinished or known.status is State.STOPPED_EARLY:
+            # In earlier versions a full disk stopped a confirmation run early; a limit does today.
+            stopped = known and known.status is State.STOPPED_EARLY and not known.breaks
+            if known is None or known.is_unfinished or stopped:
                 yield Proposal(
                     trial_id, "confirm", seed, row.experiment, ordinal, row.params,
                     parent_trial=row.trial_id,
@@ -94,7 +95,7 @@ def fitting(
         )
     is_beside = default is not None and default not in top[: chosen[0]]
     without = ""
-    if default and is_beside:
+    if default and is_beside and [*missing_runs([default], chosen[1], rows)]:
         cost = reserve.cost_of(runs(*chosen, fits, [default]), final)
         if (short := limits.too_dear(cost)) is not None:
             without = (

@@ -27,7 +27,7 @@ def default_configuration(study: Context) -> TrialRow | None:
         study.terminal.say(f"default configuration: left out: {error.problems[0].message}")
         return None
     for row in study.rows("search").values():
-        if row.params == sample.params:
+        if row.params == sample.params and not row.is_left_out:
             if row.breaks:
                 study.terminal.say(f"default configuration: left out: {row.breaks}")
             return row if row.value(study.metric) is not None else None

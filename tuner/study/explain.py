@@ -121,9 +121,10 @@ def _comparison(study: Context) -> dict[str, Any]:
 
 def _told_apart(study: Context) -> dict[str, Any]:
     """Compare the best trial with others whose predictions of the validation tracks were kept."""
-    first, *others = whole_trials(summarise(list(study.ledger.records())))
-    if study.space.template.search.reshuffle:  # each has tracks of its own
+    whole = whole_trials(summarise(list(study.ledger.records())))
+    if not whole or study.space.template.search.reshuffle:  # each has tracks of its own
         return {}
+    first, *others = whole
     folder, apart = study.paths.folder, {}
     best = Predictions.read(folder, first.trial_id, "val")
     for row in others if best else ():

@@ -54,6 +54,7 @@ def search_space(study: Context) -> None:
         )
     again = [row for row in rows if row.is_unfinished and not row.is_left_out]
     again = again or _failed(study, rows)
+    again += _cut_off(rows) if extended else []
     others = [row for row in rows if row.ordinal < changed_at(study.ledger.records())]
     source = Proposals(study.space, wanted, earlier_trials(study.space, study.ledger), others)
 
@@ -116,7 +117,18 @@ def _failed(study: Context, rows: list[TrialRow]) -> list[TrialRow]:
     has_failed = ended is not None and ended["status"] == State.FAILED
     if not has_failed or selection.leaderboard(rows, study.ranking):
         return []
-    return [row for row in rows if not row.breaks]
+    return [row for row in rows if not (row.breaks or row.is_left_out)]
+
+
+def _cut_off(rows: list[TrialRow]) -> list[TrialRow]:
+    """Return the trials that the end of a budget has cut off, which an extension goes on with."""
+    return [
+        row
+        for row in rows
+        if row.status is State.STOPPED_EARLY
+        and not (row.must_stop or row.breaks or row.is_left_out)
+        and len(row.history) < row.experiment.num_reports
+    ]
 
 
 # -- confirmation

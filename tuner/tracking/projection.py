@@ -229,7 +229,7 @@ class Projection:
             self._measure_baselines(parent)
 
     def _improve(self, value: float, time_ms: int, parent: Run) -> None:
-        """Record the best value so far against the number of ended trials."""
+        """Record the best value so far against the number of times that a trial ended."""
         self._best = self._better(self._best, value)
         parent.measure({f"best_so_far_{self.metric}": self._best}, time_ms, self._num_ended)
 

@@ -34,7 +34,8 @@ def is_out(trials: Iterable[TrialRow], ranking: Ranking, search: Search, began: 
         return False
     best, count = None, 0
     for row in sorted(trials, key=lambda row: row.ordinal):
-        if row.is_unfinished or count >= search.patience:
+        # One that goes on from a rung has counted before; the search does not wait for it.
+        if (row.is_unfinished and not row.was_promoted) or count >= search.patience:
             break
         if row.is_left_out or row.breaks:  # which shows nothing
             continue

@@ -48,10 +48,10 @@ class Recorder:
             if plan.early_stopping
             else Scheduler()
         )
-        self._rows = TrialRows()
+        self._rows = TrialRows(plan.records)
         for record in plan.records:
-            self._rows.take(record)
-            if record["kind"] == "epoch":
+            # What does not fit the space any more is not compared with what does.
+            if record["kind"] == "epoch" and not self._rows[record["trial_id"]].is_left_out:
                 self._judge(record)
             elif record["kind"] == "promoted":
                 self._scheduler.promoted(record["trial_id"])

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tuner.ledger.selection import Ranking
     from tuner.ledger.trial_rows import TrialRow
 
-FEWEST_FOR_MEDIAN = 3
+FEWEST_OTHERS = 3
 
 
 class Scheduler:
-    """Judge of the trials of a stage, who knows them from the ledger alone; ends none.
+    """Decides after each report whether a trial goes on, from the ledger alone; ends none itself.
 
     Attributes:
         promotes: True if a trial that it ended may go on later.
@@ -25,7 +25,7 @@ class Scheduler:
     promotes = False
 
     def take(self, trial_id: str, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Take in a report, each once, in the order of the ledger; return True to end the trial.
+        """Take in a report, in the order of the ledger; return True to end the trial.
 
         Args:
             trial_id: The trial.
@@ -114,7 +114,7 @@ class MedianStopping(Scheduler):
         means = self._means.setdefault(epoch, {})
         others = [*means.values()]
         means[trial_id] = sum(values) / len(values)
-        is_due = self._grace <= epoch and len(others) >= FEWEST_FOR_MEDIAN
+        is_due = self._grace <= epoch and len(others) >= FEWEST_OTHERS
         return is_due and max(values) < median(others)
 
 
