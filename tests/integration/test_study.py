@@ -223,7 +223,7 @@ def test_the_json_has_the_promised_keys(study) -> None:
     assert (found["study"], found["experiment"]) == ("small", "small")
     keys = "status study reference study_dir tracking_uri experiment parent_run_id features "
     keys += "trials best baselines confirm test ensembles leakage registered leaky_twin seconds "
-    keys += "choices noise"
+    keys += "choices noise front"
     assert set(found) == set(keys.split())
     assert len(found["features"]) == 2  # one for each number of mel bands
     assert set(found["features"][0]) == {"fingerprint", "path", "tracks", "clips"}
@@ -415,7 +415,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
     assert records[: len(cut.killed.ledger)] == cut.killed.ledger
     assert sum(r["kind"] == "features" for r in records) == 1
     started, ended = trials(cut.finished, "trial"), trials(cut.finished, "trial_end")
-    assert started == ended
+    assert started + trials(cut.finished, "promoted") == ended
     assert set(started.values()) == {1}
     assert len(started) == 3 + 3 + len(finals(cut)) + 1
     for trial_id in started:
@@ -442,7 +442,7 @@ def test_a_budget_is_compared_with_the_time_of_an_epoch_once(study) -> None:
     assert (pace["budget_seconds"], pace["trials"], pace["epochs"]) == (1800.0, 3, 6)
     # Tones of half a second and a tiny network: an epoch takes far less than a second.
     assert 0 < pace["seconds_per_epoch"]["cnn"] < 5
-    assert "budget of 30m holds about" in cut.interrupted.said
+    assert "the budget of 30m leaves about" in cut.interrupted.said
 
 
 def trials(ended: Ended, kind: str) -> Counter[str]:
