@@ -61,7 +61,7 @@ def said(wanted: Space, source: Path, out: Path) -> tuple[str, list[dict[str, An
         space=wanted,
         paths=SimpleNamespace(data=source, features=Folder(out), name="x"),
         terminal=SimpleNamespace(files=lambda progress: None, say=said.append),
-        ledger=SimpleNamespace(last=lambda kind: None),
+        ledger=SimpleNamespace(last=lambda kind: None, records=lambda *kinds: iter(())),
         feature_paths={},
         cluster=SimpleNamespace(num_cpus=1, num_nodes=2),  # no embedding is built for a baseline
     )
