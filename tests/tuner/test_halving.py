@@ -96,6 +96,26 @@ def test_enough_trials_run_to_their_end_though_others_still_run() -> None:
     assert asha.choose(search.rows, (), is_last=False) is None
 
 
+def test_models_that_are_fitted_at_once_are_not_the_ones_that_run_to_their_end() -> None:
+    asha = scheduler("asha", finishers=1)
+    search = Search(asha, rising(0.5, 0.2))
+    search.run("0")
+    search.run("1")
+    for forest in ("f0", "f1"):  # whole after one report, which no rung has seen
+        search.rows[forest] = Row()
+        search.rows[forest].status = State.COMPLETED
+    assert asha.choose(search.rows, (), is_last=True) == "0"
+
+
+def test_what_an_extension_left_out_never_goes_on() -> None:
+    asha = scheduler("asha")
+    search = Search(asha, rising(0.5, 0.2))
+    search.run("0")
+    search.run("1")
+    search.rows["0"].is_left_out = True
+    assert asha.choose(search.rows, (), is_last=True) == "1"
+
+
 def test_a_trial_that_failed_counts_at_its_rung_and_never_goes_on() -> None:
     asha = scheduler("asha")
     search = Search(asha, rising(0.9, 0.2, 0.3))

@@ -284,6 +284,16 @@ def test_patience_awaits_the_given_configurations() -> None:
     assert not is_out(rows, RANKING, made.template.search)
 
 
+def test_patience_that_is_out_does_not_wait_for_a_trial_that_goes_on_from_a_rung() -> None:
+    made, rows = patient([0.7] * 6)
+    assert is_out(rows, RANKING, made.template.search)
+    rows[1].status, rows[1].best, rows[1].was_promoted = State.RUNNING, None, True
+    assert is_out(rows, RANKING, made.template.search)
+    rows[1].status = State.COMPLETED
+    rows[1].best = {"epoch": 1, "metrics": {"val_f1_macro": 0.95}}
+    assert is_out(rows, RANKING, made.template.search), "four after it brought nothing"
+
+
 def test_a_mean_over_some_folds_neither_improves_nor_blocks_what_is_whole() -> None:
     # The first fold alone is the easiest; the improvement of the fourth trial is no tie.
     made, rows = patient([0.95, 0.6, 0.95, 0.8, 0.95, 0.95, 0.95])
