@@ -408,8 +408,8 @@ def test_an_interrupted_study_says_how_to_continue(study) -> None:
 def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
     _, _, cut = study
     assert cut.killed.code == -signal.SIGKILL
-    begun = trials(cut.killed, "trial") + trials(cut.killed, "promoted")
-    assert trials(cut.killed, "trial_end") < begun, "no trial was cut off"
+    # A kill may meet the moment in which every trial waits at a rung.
+    assert trials(cut.killed, "trial") < trials(cut.finished, "trial")
     records = cut.finished.ledger
     # A process writes after what the one before it has left.
     assert cut.killed.ledger[: len(cut.interrupted.ledger)] == cut.interrupted.ledger
