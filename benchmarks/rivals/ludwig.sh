@@ -1,4 +1,4 @@
-# Searches and predicts the test split with the best trial; Ludwig itself names neither of them at its end.
+# Searches, and prints the best trial, which Ludwig itself does not name at its end. Not scored on test.
 set -e
 cd "$OUT"
 export RAY_ADDRESS=local # otherwise it joins any Ray that it finds on the machine
@@ -23,10 +23,7 @@ sed "s/\$SECONDS_LEFT/$SECONDS_LEFT/" "$HERE/ludwig.yaml" > config.yaml
 ludwig hyperopt --config config.yaml --dataset data.csv --output_directory . --experiment_name hyperopt
 python - <<'END'
 import json
-import os
 from pathlib import Path
-
-from ludwig.api import LudwigModel
 
 best = json.loads(Path("hyperopt/hyperopt_statistics.json").read_text())["hyperopt_results"][0]
 print(json.dumps(best)[:2000])

@@ -23,7 +23,7 @@ NEAR_COPY = "W_NEAR_DUP"
 def reshuffled(
     tracks: Sequence[Mapping[str, str]], spec: SplitSpec, seed: int
 ) -> NDArray[np.bool_]:
-    """Choose validation tracks anew among those of train and val: whole groups, the same shares.
+    """Choose other validation tracks among those of train and val: whole groups, the same shares.
 
     Copies of one recording stay where the audit found them: if the rule of the groups does not
     join them, the groups of tracks with a copy keep their split. So do all tracks if a draw would

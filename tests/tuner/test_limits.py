@@ -82,6 +82,35 @@ def kept(space: Space, asked: Search, script: Script, now: list[float]) -> Limit
     return Limits(in_force(asked, {}), script.records, 1, Reserve(space), lambda: now[0])
 
 
+def test_the_time_before_an_interruption_is_of_the_devices_and_that_of_a_test_is_not() -> None:
+    script = Script()
+    script.study()
+    script.trial("t0", 0)
+    script.records[-1]["config"] |= TRAIN
+    script.epochs("t0", 0.5, range(1, 3))
+    script.add("study_end", status="interrupted")  # 3 s after the trial began
+    script.add("test", trial_id="t0", metrics={})
+    script.add("study_end", status="completed")
+    found = limits(Search(device_hours=1.0), script.records, [100.0], devices=2)
+    assert found.left("search.device_hours") == pytest.approx(1 - 2 * 3 / 3600)
+
+
+def test_the_runs_of_what_an_extension_left_out_confirm_nothing_that_is_left() -> None:
+    space = loads(
+        SPACE.replace("{name: cnn}", "{name: cnn, blocks: {integer: [2, 4]}}").replace(
+            "seeds: 3", "seeds: 3, default: false"
+        )
+    )
+    script = search()
+    for seed in range(3):
+        script.trial(f"t1-s{seed}", seed, "confirm", "t1")
+        script.records[-1]["config"] |= TRAIN
+        script.end(f"t1-s{seed}", "completed", 0.6, 5)
+    assert Reserve(space, script.records).cost().epochs == 3 * 5  # of the second best
+    script.add("extended", left_out=[{"trial_id": "t1"}])
+    assert Reserve(space, script.records).cost().epochs == 2 * 3 * 5
+
+
 def test_the_confirmation_of_the_best_trials_is_kept_but_at_most_half() -> None:
     space, now = loads(SPACE), [0.0]
     reserve = Reserve(space, search().records)

@@ -1,4 +1,4 @@
-"""Validation tracks drawn anew for each trial: whole groups, no leak, the test untouched."""
+"""Each trial draws its own validation tracks: whole groups, no leak, the test untouched."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_sampler_is_a_pure_function_of_the_trials_and_proposes_two_that_differ
     assert second is not None
     assert second.ordinal == first.ordinal + 1
     assert second.params != first.params
-    # Another process, after a kill, with rows that were read anew.
+    # Another process, after a kill, with rows that were read again.
     again = space(form, algorithm)
     resumed = [*copy.deepcopy(rows), row(first, None, "interrupted")]
     assert propose(again, resumed[:-1]) == first

@@ -27,6 +27,10 @@ class Cost(NamedTuple):
     device_seconds: float = 0.0
 
 
+OF_RUNNING = ("trial", "epoch", "costs", "promoted", "trial_end")
+"""Records of a trial that runs; others name a trial that has ended, such as the tested one."""
+
+
 class Meter:
     """The cost of a study, taken in record by record.
 
@@ -58,8 +62,9 @@ class Meter:
         if kind == "trial" and is_trained(record):
             self._courses[name] = course_of(record["config"], record["stage"])
         if kind == "study_end":
+            self._device_seconds += sum(now - one for one in self._since.values()) * self._devices
             self._since.clear()
-        elif name in self._courses:
+        elif name in self._courses and kind in OF_RUNNING:
             if name in self._since:
                 self._device_seconds += (now - self._since[name]) * self._devices
             self._since[name] = now

@@ -39,9 +39,7 @@ def front(found: Sequence[Point], best: Sequence[Point], cost: str, marks: Marks
     placed = [(one.cost, one.score, one.trial) for one in found]
     marks.draw(axes, placed)
     marks.tell(axes, placed)
-    if len(marks.looks) > 1:
-        for model, (colour, shape) in marks.looks.items():
-            axes.plot([], [], shape, color=colour, label=model)
+    marks.name_models(axes)
     axes.margins(x=0.06, y=0.1)
     legend(axes)
     return figure_of(axes)

@@ -91,6 +91,12 @@ class Marks(NamedTuple):
         for x, y, row in points[:MAX_TIPS]:
             axes.plot(x, y, "o", markersize=10, alpha=0.01, gid=tip(about(row, self.metric)))
 
+    def name_models(self, axes: Axes) -> None:
+        """Name the models in the legend, if there are several."""
+        if len(self.looks) > 1:
+            for model, (colour, shape) in self.looks.items():
+                axes.plot([], [], shape, color=colour, label=model)
+
 
 @styled
 def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float]) -> Figure:
@@ -110,9 +116,7 @@ def best_so_far(steps: Sequence[Step], marks: Marks, lines: Mapping[str, float])
     points = [(x, one.value, one.trial) for x, one in zip(ended, steps, strict=True)]
     marks.draw(axes, points)
     marks.tell(axes, points)
-    if len(marks.looks) > 1:
-        for model, (colour, shape) in marks.looks.items():
-            axes.plot([], [], shape, color=colour, label=model)
+    marks.name_models(axes)
     axes.margins(x=0.04, y=0.1)
     legend(axes)
     return figure_of(axes)

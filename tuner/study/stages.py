@@ -212,9 +212,8 @@ def _distinct(ranked: list[TrialRow]) -> Iterator[TrialRow]:
 def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> list[TrialRow]:
     """Return the best trials of other models that cannot be fused as they are.
 
-    They were stopped before their last fold, and predict too few tracks, or validated on tracks of
-    their own. Those that are behind by more than two standard errors would hardly be given a
-    weight.
+    They were stopped before their last fold or epoch, or validated on tracks of their own. Those
+    that are behind by more than two standard errors would hardly be given a weight.
     """
     best = {row.model: row for row in reversed(ranked)}
     models = {row.model for row in top}
@@ -224,7 +223,7 @@ def _for_fusion(study: Context, ranked: list[TrialRow], top: list[TrialRow]) -> 
     return [
         row
         for row in others
-        if (row.is_partial or template.search.reshuffle)
+        if (row.status is State.STOPPED_EARLY or template.search.reshuffle)
         and row.reached(study.metric)
         >= study.ranking.bar(
             highest, len(row.history) / folds if folds else 1.0, TWO_STANDARD_ERRORS

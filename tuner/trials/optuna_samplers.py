@@ -1,4 +1,4 @@
-"""Samplers of Optuna, made anew for each draw."""
+"""Samplers of Optuna, one object for each draw."""
 
 from __future__ import annotations
 

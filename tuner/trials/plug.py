@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Plug(Protocol):
     """A sampler of one's own: a function, or a class that makes one when called without arguments.
 
-    It is a pure function of what it is given. A class is made anew for every trial, so nothing can
-    be kept in it, and a study that was interrupted goes on as if it had not been.
+    It is a pure function of what it is given. A class is called for every trial, so nothing can be
+    kept in it, and a study that was interrupted goes on as if it had not been.
     """
 
     def __call__(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuner.errors import ConfigError
 from tuner.ledger.cost import Cost
+from tuner.ledger.extension import EXTENDED
 from tuner.ledger.states import State
 from tuner.ledger.timing import Timing, course_of, end_of
 
@@ -67,6 +68,9 @@ class Reserve:
                 self._default_name = parent
         elif kind == "trial_end" and name in self._parents:
             self._confirmed[self._parents[name]] += record["status"] == State.COMPLETED
+        elif kind == EXTENDED:
+            gone = {one["trial_id"] for one in record["left_out"]}
+            self._best = [one for one in self._best if one[1] not in gone]
         elif kind == "trial_end" and name in self._configs:
             self._take_end(name, record)
 
