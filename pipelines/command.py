@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import logging
 import sys
@@ -30,6 +32,7 @@ class Command(click.Command):
         for stream in (sys.stdout, sys.stderr):  # a name may have what a terminal's encoding lacks
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+        atexit.register(gc.freeze)  # a last look for garbage takes a second and is of no use
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except click.ClickException as error:

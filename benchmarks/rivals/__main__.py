@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
@@ -25,6 +25,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.paired import machine
 from pipelines.demo import write_demo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -229,7 +232,10 @@ def score(out: Path, log: Path) -> dict[str, Any]:
         return dict(json.loads((out / "test.json").read_text()))
     lines = [line for line in log.read_text(errors="replace").splitlines() if line[:1] == "{"]
     found = json.loads(lines[-1]) if lines else {}
-    return {"ours": found}
+    if not found.get("test"):
+        return {}
+    test, val = found["test"], found["best"]["val"]
+    return {"f1": test["f1_macro"], "accuracy": test["accuracy"], "val_f1": val["f1_macro"]}
 
 
 def code_lines(rival: Rival) -> int:
@@ -291,6 +297,30 @@ def size_mb(folder: Path) -> float:
     return round(sum(path.stat().st_size for path in files) / 1e6, 1)
 
 
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows that were written as lines of a Markdown table."""
+    lines = [
+        "| program | F1 on test (validation) | time, s (processor) | trials | disk, MB (written) "
+        "| log, lines | after `kill -9` | lines to write |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "not_run" in row:
+            lines.append(f"| {row['rival']} | not run |||||||")
+            continue
+        ran, killed = row["run"], row.get("killed")
+        scored = f"{row['f1']:.3f} ({row['val_f1']:.3f})" if "f1" in row else "none"
+        after = "not killed"
+        if killed:
+            after = f"{killed['trials_kept']} of {killed['trials']} trials kept"
+        cells = [
+            row["rival"], scored, f"{ran['seconds']} ({ran['processor_s']})", row["trials"],
+            f"{row['disk_mb']:.0f} ({ran['written_mb']})", row["log_lines"], after, row["lines"],
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="ESC-10 or the demo.")
 @click.option("--minutes", default=10.0, show_default=True, help="Time that each is given.")
@@ -298,11 +328,12 @@ def size_mb(folder: Path) -> float:
 @click.option("--kill", "is_killed", is_flag=True, help="Kill it after a third, and start again.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/rivals"))
 def main(data: Path, minutes: float, only: tuple[str, ...], is_killed: bool, out: Path) -> None:
-    """Run the rivals one after the other and print a JSON object for each."""
+    """Run the rivals one after the other; print a JSON object for each, and a table of all."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     data, out = data.resolve(), out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     inputs = write_manifest(data, out)
+    rows = []
     for name in only or RIVALS:
         try:
             row = run(name, inputs, out, minutes, is_killed)
@@ -312,6 +343,8 @@ def main(data: Path, minutes: float, only: tuple[str, ...], is_killed: bool, out
         with (out / "rows.jsonl").open("a") as file:
             print(json.dumps(row | {"machine": machine(("torch", "ray"))}), file=file)
         print(json.dumps(row, indent=1), flush=True)
+        rows.append(row)
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -204,19 +204,20 @@ def test_a_default_configuration_that_the_search_has_tried_is_that_trial(tmp_pat
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_without_time_or_wish_the_default_configuration_is_left_out(
+def test_without_time_the_default_configuration_and_the_final_fit_are_left_out(
     tmp_path: Path, asked: bool
 ) -> None:
-    text = SPACE.replace("seeds: 2", f"seeds: 2, default: {str(asked).lower()}")
+    text = SPACE.replace("seeds: 2", f"seeds: 2, refit: true, default: {str(asked).lower()}")
     study = Confirming(tmp_path, {"t000": 0.9}, text)
     ledger = study.ledger
     ledger.append("searching", again=[], time_ms=ledger.opened_ms)
     ledger.append("searched", trials=2, time_ms=ledger.opened_ms + 700_000)
     stages.confirm_best(study)
     assert len(study.ran) == 1  # is always made
-    said = [
-        one for one in study.silent.said if one.startswith("the default configuration is left")
-    ]
-    assert len(said) == asked
-    assert all("and 0 s of search.budget are left" in one for one in said)
+    assert study.required("confirming")["final"] is False
+    said = next(one for one in study.silent.said if " runs instead of " in one)
+    without = "the default configuration and the final fit" if asked else "the final fit"
+    less = f"confirmation: 1 x 1 runs instead of 1 x 2, without {without}: with all of it the rest"
+    assert said.startswith(less)
+    assert said.endswith("and 0 s of search.budget are left")
     assert study.required("confirmed")["default"] is None

@@ -78,6 +78,14 @@ def test_without_refit_nothing_is_trained(tmp_path: Path) -> None:
     assert final.final_model(study).trial_id == "c0-1"
 
 
+def test_a_final_fit_that_the_limits_do_not_hold_is_left_out(tmp_path: Path) -> None:
+    study = Fitting(tmp_path)
+    study.record("confirming", final=False)
+    final.fit_finally(study)
+    assert not study.trained
+    assert final.final_model(study).trial_id == "c0-1"
+
+
 def test_a_final_fit_that_fails_leaves_the_confirmed_winner(tmp_path: Path) -> None:
     study = Fitting(tmp_path, error="the loss is not finite")
     final.fit_finally(study)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner.ledger.states import State
-from tuner.ledger.timing import Course, course_of
+from tuner.ledger.timing import course_of
 from tuner.trials.plan import Proposal
-from tuner.trials.reserve import Reserve, smaller
+from tuner.trials.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from tuner.ledger.cost import Cost
     from tuner.ledger.trial_rows import TrialRow
     from tuner.study.context import Context
     from tuner.trials.limits import Limits
+    from tuner.trials.reserve import Extent
 
 
 def missing_runs(
@@ -54,57 +56,55 @@ def fitting(
         others: Trials that would run again for a fusion alone.
         default: The default configuration, the first that is left out; None without one.
     """
-    plan, rows = study.space.template.confirm, study.rows()
-    reserve = Reserve(study.space, study.ledger.records())
+    rows, reserve = study.rows(), Reserve(study.space, study.ledger.records())
+    fit = course_of(top[0].experiment.model_dump(mode="json"), "final")
 
-    def runs(
-        num_top: int,
-        num_seeds: int,
-        more: Sequence[TrialRow] = (),
-        beside: Sequence[TrialRow] = (),
-    ) -> list[Course]:
-        repeated = [*top[:num_top], *beside]
-        wanted = [*missing_runs(repeated, num_seeds, rows), *missing_runs(more, 1, rows)]
-        return [course_of(one.experiment.model_dump(mode="json"), "confirm") for one in wanted]
+    def missing(extent: Extent) -> list[Proposal]:
+        chosen = top[: extent.top]
+        beside = [default] if extent.default and default and default not in chosen else []
+        return [*missing_runs([*chosen, *beside], extent.seeds, rows)]
 
-    final = course_of(top[0].experiment.model_dump(mode="json"), "final")
-    first = (len(top), plan.seeds)
-    sizes = smaller(*first)
-    fit = (one for one in sizes if not limits.too_dear(reserve.cost_of(runs(*one), final)))
-    chosen = next(fit, (1, 1))
+    def cost(extent: Extent, more: Sequence[TrialRow] = ()) -> Cost:
+        wanted = [*missing(extent), *missing_runs(more, 1, rows)]
+        runs = [course_of(one.experiment.model_dump(mode="json"), "confirm") for one in wanted]
+        return reserve.cost_of(runs, fit if extent.final else None)
+
+    tried = reserve.extents(len(top), default=default is not None)
+    full = tried[0]
+    chosen = next((one for one in tried if not limits.too_dear(cost(one))), tried[-1])
+    if missing(chosen._replace(default=full.default)) == missing(chosen):
+        chosen = chosen._replace(default=full.default)
     less = []
-    if chosen != first:
-        full, cost = (reserve.cost_of(runs(*one), final) for one in (first, chosen))
-        lacks = limits.too_dear(full) or ""
-        less.append(
-            f"{chosen[0]} x {chosen[1]} runs instead of {first[0]} x {first[1]}, with which the "
-            f"rest would take {limits.compared(full, lacks)}"
-        )
-        if short := limits.too_dear(cost):
-            less.append(f"even this takes {limits.compared(cost, short)}; one run is always made")
+    if chosen != full and (lacks := limits.too_dear(cost(full))):
+        compared = limits.compared(cost(full), lacks)
+        less.append(f"{_in_words(chosen, full)}: with all of it the rest would take {compared}")
+    if short := limits.too_dear(cost(chosen)):
+        compared = limits.compared(cost(chosen), short)
+        less.append(f"{'even this' if less else 'it'} takes {compared}; one run is always made")
     fits: list[TrialRow] = []
     left_out: list[str] = []
     for row in others:
-        cost = reserve.cost_of(runs(*chosen, [*fits, row]), final)
-        if (short := limits.too_dear(cost)) is None:
+        needed = cost(chosen, [*fits, row])
+        if (short := limits.too_dear(needed)) is None:
             fits.append(row)
             continue
         left_out.append(
             f"{row.trial_id} ({row.model}) is left out of the fusion: with its run over all folds "
-            f"the rest would take {limits.compared(cost, short)}"
+            f"the rest would take {limits.compared(needed, short)}"
         )
-    is_beside = default is not None and default not in top[: chosen[0]]
-    without = ""
-    if default and is_beside and [*missing_runs([default], chosen[1], rows)]:
-        cost = reserve.cost_of(runs(*chosen, fits, [default]), final)
-        if (short := limits.too_dear(cost)) is not None:
-            without = (
-                "the default configuration is left out: with its runs the rest would take "
-                f"{limits.compared(cost, short)}"
-            )
     return {
-        "top": chosen[0], "seeds": chosen[1], "less": less,
+        "top": chosen.top, "seeds": chosen.seeds, "final": chosen.final, "less": less,
         "for_fusion": [row.trial_id for row in fits], "left_out": left_out,
-        "default": default.trial_id if default and not without else None,
-        "default_left_out": without,
+        "default": default.trial_id if default and chosen.default else None,
     }  # fmt: skip
+
+
+def _in_words(chosen: Extent, full: Extent) -> str:
+    """Say what is left out of a confirmation."""
+    parts = []
+    if (chosen.top, chosen.seeds) != (full.top, full.seeds):
+        parts.append(f"{chosen.top} x {chosen.seeds} runs instead of {full.top} x {full.seeds}")
+    left_out = ["the default configuration"] * (chosen.default < full.default)
+    left_out += ["the final fit"] * (chosen.final < full.final)
+    parts += [f"without {' and '.join(left_out)}"] if left_out else []
+    return ", ".join(parts)

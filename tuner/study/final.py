@@ -92,18 +92,19 @@ def _succeeded(study: Context, fitted: TrialRow, row: TrialRow) -> bool:
 def fit_finally(study: Context) -> None:
     """Train what was chosen again on training and validation tracks together.
 
-    Done if the space asks for it, and always after a cross-validation. Nothing is selected after
-    this, so the validation tracks may be used for training; the weights of the last epoch are
-    kept. Without folds, if the run fails or predicts the tracks that it was trained on worse than
-    the winner did, the confirmed winner stays. A run that failed before the test is tried again
-    when the study resumes, for example after a full disk.
+    Done if the space asks for it and its limits hold it, and always after a cross-validation.
+    Nothing is selected after this, so the validation tracks may be used for training; the weights
+    of the last epoch are kept. Without folds, if the run fails or predicts the tracks that it was
+    trained on worse than the winner did, the confirmed winner stays. A run that failed before the
+    test is tried again when the study resumes, for example after a full disk.
 
     Raises:
         StudyError: A final fit of a cross-validation failed.
         UserError: A disk is full.
     """
-    template = study.space.template
-    if not (template.confirm.refit or template.data.num_folds) or study.ledger.last("test"):
+    template, planned = study.space.template, study.ledger.last("confirming") or {}
+    is_wanted = template.confirm.refit and planned.get("final", True)
+    if not (is_wanted or template.data.num_folds) or study.ledger.last("test"):
         return
     rows, _ = chosen(study)
     if missing := list(_missing_fits(study, rows)):

@@ -254,8 +254,6 @@ def _within_limits(
         )
     for sentence in (*decided.get("less", ()), *decided["left_out"]):
         study.terminal.say(f"confirmation: {sentence}")
-    if reason := decided.get("default_left_out"):
-        study.terminal.say(reason)
     if default and default.trial_id != decided.get("default"):
         default = None
     plan = study.space.template.confirm  # earlier versions always kept to it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuner.errors import ConfigError
 from tuner.ledger.cost import Cost
@@ -25,12 +25,31 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 3.0
 
 
+class Extent(NamedTuple):
+    """How much follows a search.
+
+    Attributes:
+        top: Number of configurations that are trained again.
+        seeds: Number of seeds of each.
+        default: True if the default configuration is trained beside them.
+        final: True if a final fit follows.
+    """
+
+    top: int
+    seeds: int
+    default: bool
+    final: bool
+
+
 class Reserve:
     """The expected cost of what follows a search, from the trials so far.
 
     Args:
         space: The space that is searched.
         records: The ledger of the study so far.
+
+    Attributes:
+        fits_finally: True if a final fit is asked for, or needed.
     """
 
     def __init__(self, space: Space, records: Iterable[Record] = ()) -> None:
@@ -38,7 +57,8 @@ class Reserve:
         search, self._confirm = template.search, template.confirm
         self._metric, self._sign = search.score, 1 if search.mode == "max" else -1
         self._num_top = min(self._confirm.top, space.num_trials)
-        self._fits_finally = self._confirm.refit or bool(template.data.num_folds)
+        self._needs_final = bool(template.data.num_folds)
+        self.fits_finally = self._confirm.refit or self._needs_final
         self._devices = template.resources.devices
         usual, self._default, self._default_name = template, None, "default"
         if self._confirm.default and space.ranges:
@@ -98,29 +118,45 @@ class Reserve:
         usual = course_of(self._usual, "confirm")
         wanted = [(name, course_of(self._configs[name], "confirm")) for name in names]
         wanted += [("", usual)] * (self._num_top - len(wanted))
-        beside = [(self._default_name, usual)]
-        if self._default is None or self._default_name in names:
-            beside = []
+        is_beside = self._default is not None and self._default_name not in names
         final = course_of(self._configs[names[0]] if names else self._usual, "final")
-        first, *others = smaller(len(wanted), self._confirm.seeds)
-        plans = [(*first, beside), (*first, []), *((*size, []) for size in others)]
         found = Cost()
-        for top, seeds, default in plans:
+        for extent in self.extents(len(wanted), default=is_beside):
+            beside = [(self._default_name, usual)] if extent.default else []
             runs = [
                 course
-                for name, course in [*wanted[:top], *default]
-                for _ in range(seeds - self._confirmed[name])
+                for name, course in [*wanted[: extent.top], *beside]
+                for _ in range(extent.seeds - self._confirmed[name])
             ]
-            if is_held(found := self.cost_of(runs, final)):
+            if is_held(found := self.cost_of(runs, final if extent.final else None)):
                 break
         return found
+
+    def extents(self, top: int, *, default: bool) -> list[Extent]:
+        """Return what to try, from all that the space file asks for down.
+
+        The default configuration goes first; then seeds, down to two, the fewest that show a
+        spread; then configurations; last the final fit, unless nothing else can be tested.
+
+        Args:
+            top: Number of configurations.
+            default: True if the default configuration is not among them.
+        """
+        seeds = self._confirm.seeds
+        fewest = min(seeds, 2)
+        full = Extent(top, seeds, default, self.fits_finally)
+        less = full._replace(default=False)
+        found = [full, *(less._replace(seeds=n) for n in range(seeds, fewest, -1))]
+        found += [less._replace(seeds=fewest, top=n) for n in range(top, 0, -1)]
+        one = less._replace(top=1, seeds=1)
+        return list(dict.fromkeys([*found, one, one._replace(final=self._needs_final)]))
 
     def cost_of(self, runs: Sequence[Course], final: Course | None) -> Cost:
         """Return the cost of confirmation runs, of a final fit if one follows, and of the rest.
 
         Args:
             runs: What each confirmation run runs through.
-            final: What the final fit would run through.
+            final: What the final fit runs through; None without one.
         """
         timing = self.timing
         seconds = [timing.expected(run) or 0.0 for run in runs]
@@ -128,19 +164,8 @@ class Reserve:
         wall = end_of(seconds, timing.at_once) + (start if runs else 0.0)
         epochs = float(sum(run.reports * run.epochs for run in runs))
         busy = sum(seconds) + start * min(timing.at_once, len(runs))
-        if final and self._fits_finally:
+        if final:
             fit = timing.expected(final) or 0.0
             wall, busy = wall + fit + start, busy + fit + start
             epochs += final.reports * final.epochs
         return Cost(wall + ANSWER_SECONDS, epochs, busy * self._devices)
-
-
-def smaller(top: int, seeds: int) -> list[tuple[int, int]]:
-    """Return numbers of configurations and seeds to try, from the most runs down.
-
-    Seeds go first, down to two, the fewest that show a spread; then configurations.
-    """
-    fewest = min(seeds, 2)
-    found = [(top, n) for n in range(seeds, fewest, -1)]
-    found += [(n, fewest) for n in range(top, 0, -1)]
-    return list(dict.fromkeys([*found, (1, 1)]))
