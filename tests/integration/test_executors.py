@@ -32,7 +32,7 @@ optim: {{name: sgd, lr: 0.05, schedule: one_cycle}}
 augment: {{time_mask: 4, freq_mask: 4, mixup: 0.3}}
 train: {{epochs: {EPOCHS}, batch_size: 16, precision: fp32}}
 search: {{metric: val_loss, mode: min}}
-scheduler: {{name: asha, grace_epochs: 1, reduction_factor: 2}}
+scheduler: {{name: asha, grace_epochs: 1, reduction_factor: 3}}
 confirm: {{top: 1}}
 """
 # Without norms, a decay of 10 at a rate of 100 multiplies each weight by -999 a step.
@@ -132,9 +132,9 @@ def test_two_workers_compute_what_one_process_computes(on_workers: Ran, in_proce
 
 def test_a_trial_that_waits_frees_its_workers_and_goes_on_where_it_was(on_workers: Ran) -> None:
     assert on_workers.names == {"learns", "slow"}
-    # It waits at both rungs; at the end of the search one trial runs to its end.
-    assert [one["epochs"] for one in on_workers.of("learns", "trial_end")] == [1, 2, 3]
-    assert len(on_workers.of("learns", "promoted")) == 2
+    # It waits at the rung; at the end of the search one trial runs to its end.
+    assert [one["epochs"] for one in on_workers.of("learns", "trial_end")] == [1, 3]
+    assert len(on_workers.of("learns", "promoted")) == 1
     assert on_workers.of("slow", "promoted") == []
     assert on_workers.end("learns")["status"] == "completed"
     assert on_workers.end("slow")["status"] == "stopped early"

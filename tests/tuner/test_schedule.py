@@ -11,6 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from pipelines.storage import Folder
 from tuner.config import Experiment, Search, loads
+from tuner.config.searching import PROMOTING
 from tuner.errors import StudyError
 from tuner.ledger.selection import Ranking
 from tuner.ledger.trial_rows import TrialRows
@@ -75,6 +76,8 @@ def test_with_folds_a_loss_is_compared_with_the_median() -> None:
 def test_every_scheduler_of_a_space_file_has_a_builder() -> None:
     field = Experiment.model_json_schema()["$defs"]["Scheduler"]["properties"]["name"]
     assert set(SCHEDULERS) == set(field["enum"])
+    built = {name: build(Ranking("m", True), [1], 3, 1) for name, build in SCHEDULERS.items()}
+    assert {name for name, one in built.items() if one.promotes} == set(PROMOTING)
 
 
 @pytest.mark.parametrize("maximise", [True, False])

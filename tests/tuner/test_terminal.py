@@ -55,6 +55,21 @@ def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
         assert word in lines[1]
 
 
+@pytest.mark.parametrize(("name", "word"), [("asha", "waits"), ("asha_stopping", "stopped early")])
+def test_a_trial_that_may_go_on_waits(name: str, word: str) -> None:
+    terminal, text, _ = watch(is_terminal=False, width=400)
+    study = {"kind": "study", "config": {"scheduler": {"name": name}}}
+    found = [study, *records(), {"kind": "promoted", "trial_id": "t000-abc"}]
+    found[-3]["stop"] = True
+    with terminal:
+        terminal.stage("search", 3)
+        for record in found:
+            terminal.record(record)
+    ended, goes_on = text.getvalue().splitlines()[1:]
+    assert f" 1/3  t000-abc  {word:<13} epoch 2/8 " in ended
+    assert " 0/3  t000-abc  goes on       epoch 2/8 " in goes_on
+
+
 def test_a_log_is_not_flooded_by_a_line_for_each_file() -> None:
     terminal, text, clock = watch(is_terminal=False)
     with terminal:

@@ -131,6 +131,10 @@ class Search(Block):
         return float(self.budget[:-1]) * SECONDS_PER_UNIT[self.budget[-1]]
 
 
+PROMOTING = ("asha", "pasha", "hyperband")
+"""Schedulers whose trials wait at a rung and may go on."""
+
+
 class Scheduler(Block):
     """How far each trial runs."""
 

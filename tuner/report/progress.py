@@ -12,6 +12,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from pipelines.build.console import duration
+from tuner.config.searching import PROMOTING
 from tuner.ledger.leaky_twin import LEAKY
 from tuner.ledger.shown_settings import alternatives, in_short
 from tuner.ledger.states import State
@@ -36,6 +37,7 @@ class TrialProgress:
         value: The metric in the newest report, and at the end that of the trial.
         best: The best value so far.
         state: Its state.
+        may_go_on: True if it may be promoted where the scheduler has ended it.
     """
 
     stage: str
@@ -45,6 +47,12 @@ class TrialProgress:
     value: float | None = None
     best: float | None = None
     state: State = State.RUNNING
+    may_go_on: bool = False
+
+    @property
+    def word(self) -> str:
+        """Its state, as a person reads it while the search runs."""
+        return "waits" if self.may_go_on and self.state is State.STOPPED_EARLY else self.state
 
     @property
     def progress(self) -> str:
@@ -99,6 +107,7 @@ class Progress:
         self._stage, self._timing = _Stage(), Timing()
         self._line = ""
         self._alternatives: Alternatives = {}
+        self._promotes = False
 
     def begin(self, line: str) -> None:
         """Begin something that runs no trials."""
@@ -137,6 +146,8 @@ class Progress:
         kind, trial_id = record["kind"], record.get("trial_id", "")
         if kind == "study":
             self._alternatives = alternatives(record.get("settings", {}))
+            scheduler = record.get("config", {}).get("scheduler", {})
+            self._promotes = scheduler.get("name") in PROMOTING
         if kind == "study_end":
             for trial in self._trials.values():
                 trial.state = trial.state if trial.has_ended else State.INTERRUPTED
@@ -150,6 +161,8 @@ class Progress:
             return None
         if kind == "epoch":
             found.state, found.done = State.RUNNING, record["epoch"]
+            is_stopped = record.get("stop", False)
+            found.may_go_on = is_stopped and self._promotes and found.course.unit == "epoch"
             self._score(trial_id, found, record["metrics"])
         elif kind == "promoted":
             found.state = State.RUNNING
@@ -159,6 +172,7 @@ class Progress:
                 self._score(trial_id, found, record["best"]["metrics"])
             else:  # also of one that breaks a limit of its costs
                 found.value = found.best = None
+                found.may_go_on = False
         ended = self._ended[found.stage]
         (ended.add if found.has_ended else ended.discard)(trial_id)
         return found

@@ -149,7 +149,7 @@ class Terminal:
         """Show a ledger record."""
         row = self._progress.take(record)
         if row and record["kind"] == "trial_end":
-            self._print_end(record, row, row.state)
+            self._print_end(record, row, row.word)
         elif row and record["kind"] == "promoted":
             self._print_end(record, row, "goes on")
 
