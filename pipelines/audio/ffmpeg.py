@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.audio.reading import block_frames, clean_tags
+from pipelines.audio.reading import Walked, block_frames, clean_tags
 from pipelines.audio.truncation import unopened_shortfall
 from pipelines.errors import AudioRejected
 
@@ -56,6 +56,7 @@ class FfmpegSource:
 
     timed = True
     trailing = False
+    walked = Walked()
     log = ""
 
     def __init__(self, fd: int, kind: str) -> None:

@@ -8,12 +8,16 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import soundfile
-
+from pipelines.audio import ogg
+from pipelines.audio.chunks import mended
+from pipelines.audio.content import Content
 from pipelines.audio.ffmpeg import FfmpegSource, demuxer
-from pipelines.audio.mpeg import hidden_start, tag_end
-from pipelines.audio.signatures import HEAD_BYTES, refusal, refused_format
-from pipelines.audio.sndfile import SndfileSource
+from pipelines.audio.joined import JoinedSource
+from pipelines.audio.mpeg import tags_end, walk
+from pipelines.audio.mpeg_source import open_mpeg
+from pipelines.audio.reading import Walked
+from pipelines.audio.signatures import HEAD_BYTES, is_container, refusal, refused_format
+from pipelines.audio.sndfile import FAILURES, SndfileSource
 from pipelines.audio.truncation import unopened_shortfall
 from pipelines.errors import AudioRejected
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipelines.audio.chunks import Mended
     from pipelines.audio.reading import AudioSource
 
 _MAX_HOLES = 1000  # stretches to look at
@@ -29,9 +34,6 @@ _MAX_HOLES = 1000  # stretches to look at
 # Containers of plain samples may have them: silence that a file system does not store.
 _HOLE_BYTES = 2**20
 _PLAIN = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff")
-
-# Errors of libsndfile, and those of soundfile for results that it does not know.
-_FAILURES = (soundfile.LibsndfileError, TypeError, ValueError)
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def opened(fd: int) -> Iterator[AudioSource]:
         yield source
 
 
-def _source(fd: int) -> SndfileSource | FfmpegSource:
+def _source(fd: int) -> SndfileSource | FfmpegSource | JoinedSource:
     head = os.pread(fd, HEAD_BYTES, 0)
     if not head.startswith(_PLAIN) and (gap := hole(fd, _HOLE_BYTES)):
         raise AudioRejected(
@@ -63,15 +65,42 @@ def _source(fd: int) -> SndfileSource | FfmpegSource:
             return FfmpegSource(fd, kind)
         except AudioRejected as error:
             raise _rejected(fd, error.code, error.detail) from error
+    content = Content(fd)
     try:
-        return SndfileSource(fd)
-    except _FAILURES as error:
-        if start := hidden_start(fd):
-            with suppress(*_FAILURES):
-                return SndfileSource(fd, start)
-        if found := refused_format(fd):
-            raise AudioRejected(*found) from error
+        return _opened(content, head, mended(content))
+    except FAILURES as error:
+        if (found := mended(content, anyway=True)) and not found.mpeg:
+            with suppress(*FAILURES):
+                return SndfileSource(found.content, Walked(mended=found))
+        if refused := refused_format(fd):
+            raise AudioRejected(*refused) from error
         raise _rejected(fd, *refusal(head)) from error
+
+
+def _opened(content: Content, head: bytes, found: Mended | None) -> SndfileSource | JoinedSource:
+    if found and found.mpeg and (stream := walk(found.mpeg)):
+        source = open_mpeg(found.mpeg, stream, found)
+        source.container = "WAV"
+        return source
+    if found and not found.mpeg:
+        return SndfileSource(found.content, Walked(mended=found))
+    if head.startswith(b"OggS"):
+        return _open_ogg(content)
+    if not is_container(head) and (stream := walk(content)):
+        return open_mpeg(content, stream)
+    return SndfileSource(content)
+
+
+def _open_ogg(content: Content) -> SndfileSource | JoinedSource:
+    """Open a stream, or all streams of a chain, as a radio's recording is."""
+    walked = Walked(pages=(pages := ogg.walk(content)))
+    if len(pages.links) == 1:
+        return SndfileSource(content, walked)
+    parts = []
+    for link in pages.links:
+        with SndfileSource(content.of([link])) as one:
+            parts.append((one.rate, one.num_channels, one.claimed_frames / one.rate))
+    return JoinedSource((SndfileSource(content.of([one])) for one in pages.links), parts, walked)
 
 
 def _rejected(fd: int, code: str, detail: str) -> AudioRejected:
@@ -79,7 +108,7 @@ def _rejected(fd: int, code: str, detail: str) -> AudioRejected:
     if code in ("E_HEADER", "E_DECODE"):
         if cut := unopened_shortfall(fd):
             code, detail = cut
-        elif (end := tag_end(fd)) > size:
+        elif (end := tags_end(Content(fd))) > size:
             detail = f"the ID3 tag claims to be {end} bytes long"
     return AudioRejected(code, f"{detail} (the file has {size} bytes)")
 

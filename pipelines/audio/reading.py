@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import soxr
@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from pipelines.audio.levels import Levels
 from pipelines.errors import AudioRejected
+
+if TYPE_CHECKING:
+    from pipelines.audio.chunks import Mended
+    from pipelines.audio.mpeg import Stream
+    from pipelines.audio.ogg import Pages
 
 MAX_SECONDS = 600.0
 
@@ -30,6 +35,21 @@ _TAGS = ("artist", "album", "title")
 _MAX_TAG = 500  # characters; longer fields are not names, for example cover pictures
 
 
+@dataclass(frozen=True)
+class Walked:
+    """What walks over a file have found, independent of its decoder.
+
+    Attributes:
+        stream: Its MPEG frames; None for other files.
+        pages: Its Ogg pages; None for other files.
+        mended: What is wrong with the sizes in its header; None for nothing.
+    """
+
+    stream: Stream | None = None
+    pages: Pages | None = None
+    mended: Mended | None = None
+
+
 class AudioSource(Protocol):
     """An open audio file: the claims of its header, and its samples from front to end.
 
@@ -43,6 +63,7 @@ class AudioSource(Protocol):
         log: Messages of the decoder about the header.
         tags: Artist, album and title, if the file has them.
         trailing: True if something other than sound follows the last claimed frame.
+        walked: What a walk over the file has found.
     """
 
     container: str
@@ -54,6 +75,7 @@ class AudioSource(Protocol):
     log: str
     tags: dict[str, str]
     trailing: bool
+    walked: Walked
 
     def skip(self, frames: int) -> int:
         """Move forward from the start of the file and return the position reached."""

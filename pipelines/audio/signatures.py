@@ -76,6 +76,11 @@ _KNOWN = {
 _NOT_READ = {0x50: "MPEG layer II", 0x55: "MP3", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA"}
 
 
+def is_container(head: bytes) -> bool:
+    """Return True if a file begins as a container does that libsndfile reads, and not as MPEG."""
+    return head.startswith((*_READABLE, _W64))
+
+
 def refusal(head: bytes) -> tuple[str, str]:
     """Explain why a file with these first bytes could not be opened.
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pipelines.audio.reading import block_frames, clean_tags
+from pipelines.audio.reading import Walked, block_frames, clean_tags
 from pipelines.errors import AudioRejected
+
+if TYPE_CHECKING:
+    from pipelines.audio.content import Content
 
 # libsndfile converts these to float32 one sample at a time; numpy does it eight times faster, with
 # the same values. For the other codings, libsndfile is fast enough.
@@ -32,6 +35,10 @@ _TAIL_BYTES = 65536
 _UNKNOWN = 2**62
 
 
+# Errors of libsndfile, and those of soundfile for results that it does not know.
+FAILURES = (soundfile.LibsndfileError, TypeError, ValueError)
+
+
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no annotations
     """A file that is read from front to end.
 
@@ -44,46 +51,24 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no a
         return False
 
 
-class _Behind:
-    """A file without its first bytes, for libsndfile's virtual files."""
-
-    def __init__(self, fd: int, offset: int) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._size = max(0, os.fstat(fd).st_size - offset)
-        self._position = 0
-
-    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + position)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        content = os.pread(self._fd, size, self._offset + self._position)
-        self._position += len(content)
-        return content
-
-
 class SndfileSource:
     """An ``AudioSource`` over libsndfile; a context manager that leaves the descriptor open."""
 
-    def __init__(self, fd: int, offset: int = 0) -> None:
+    def __init__(self, content: Content, walked: Walked = Walked()) -> None:  # noqa: B008
         """Open the file.
 
         Args:
-            fd: Regular file, open for reading.
-            offset: Start of the sound file in it.
+            content: Regular file, open for reading, or what of it is read.
+            walked: Walk over the file.
 
         Raises:
             soundfile.LibsndfileError: libsndfile cannot read the file.
             AudioRejected: E_SUBTYPE, for codings without a trustworthy decoder.
         """
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._fd = fd
-        self._sound = _Forward(_Behind(fd, offset)) if offset else _Forward(fd, closefd=False)
+        self._fd = content.fd
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._sound = _Forward(content.fd if content.is_whole else content, closefd=False)
+        self.walked = walked
         self.container = str(self._sound.format)
         self._subtype = str(self._sound.subtype)
         self.lossy = self._subtype in _LOSSY
@@ -108,6 +93,10 @@ class SndfileSource:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the decoder; the descriptor stays open."""
         self._sound.close()
 
     def skip(self, frames: int) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pipelines.audio.mpeg import leading_garbage, length_tag, more_audio
+from pipelines.audio.chunks import is_streamed
+from pipelines.audio.content import Content
+from pipelines.audio.ogg import walk
 
 if TYPE_CHECKING:
+    from pipelines.audio.mpeg import Stream
+    from pipelines.audio.ogg import Pages
     from pipelines.audio.reading import AudioSource
 
 # Lines of libsndfile's log: bytes claimed by a chunk, and bytes present.
@@ -25,20 +29,13 @@ _ABSURD = 100
 
 _MAX_CHUNKS = 10_000  # chunks to look at in a file that does not open
 
-_MP3_FRAME = 1152
-# Share of frames that a decoder may skip in a file with all its bytes.
+# Share of the sound that a decoder may skip in a file with all its bytes.
 _DAMAGED_SHARE = 0.1
-_MP3_MAX_FRAME_BYTES = 2881  # layer II at 384 kbit/s and 32 kHz, padded, rounded up
+# MPEG frames by which two counts may differ: one of a tag that counts itself, one of a decoder.
+_MPEG_SLACK = 2
 
 # Possible error of a length that a container gives in seconds.
 _CLOCK_SLACK_SECONDS = 0.25
-
-OggEnd = Literal["whole", "cut", "damaged", "trailing"]
-
-_FIRST_PAGE = 2  # flags of an Ogg page (RFC 3533)
-_LAST_PAGE = 4
-_MAX_PAGES = 500_000  # more than a day
-_MAX_PAGE_BYTES = 27 + 255 + 255 * 255
 
 
 def shortfall(
@@ -56,20 +53,20 @@ def shortfall(
         Reason code (E_TRUNCATED, E_CLAIM or E_DECODE) and text, or None for a whole file. An MP3
         without a length tag that was cut between frames looks whole.
     """
-    # WAV and CAF, AIFF, AU; RF64 and W64 log only the outer size
-    names = {"data", "SSND", "Data Size"}
-    if source.container in ("RF64", "W64"):
-        names |= {"Riff size", "riff"}
-    for match in _CLAIM.finditer(source.log):
-        name, claimed, present = match[1], int(match[2]), int(match[3])
-        if name in names and present < claimed and claimed not in _STREAMED:
-            return _verdict(
-                claimed, present, f"{name}: {claimed} bytes claimed, {present} present"
-            )
-    if source.container == "OGG":
-        return _ogg_shortfall(fd, source, position, at_end=at_end)
-    if source.container == "MP3":
-        return _mp3_shortfall(fd, source, position, at_end=at_end)
+    if source.walked.mended and source.walked.mended.lacks:
+        claimed, present = source.walked.mended.lacks
+        return _verdict(claimed, present, f"{claimed} bytes claimed, {present} present")
+    if source.container in ("RF64", "W64"):  # of which libsndfile logs only the outer size
+        for match in _CLAIM.finditer(source.log):
+            name, claimed, present = match[1], int(match[2]), int(match[3])
+            is_outer = name in ("data", "Riff size", "riff")
+            if is_outer and present < claimed and not is_streamed(claimed):
+                text = f"{name}: {claimed} bytes claimed, {present} present"
+                return _verdict(claimed, present, text)
+    if source.walked.pages:
+        return _ogg_shortfall(source.walked.pages, source, position, at_end=at_end)
+    if source.walked.stream or source.container == "MP3":
+        return _mpeg_shortfall(source, position, at_end=at_end)
     slack = int(_CLOCK_SLACK_SECONDS * source.rate) if source.timed else 0
     if not at_end or source.claimed_frames in _STREAMED:
         return None
@@ -89,29 +86,45 @@ def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set
         at_end: True if that is the end of the file.
     """
     flags = {"W_STREAMED"} if source.claimed_frames in _STREAMED else set()
+    if mended := source.walked.mended:
+        flags |= mended.flags
+        flags |= {"W_HEADER"} if mended.lacks else set()
     for match in _CLAIM.finditer(source.log):
-        flags.add("W_STREAMED" if int(match[2]) in _STREAMED else "W_HEADER")
+        flags.add("W_STREAMED" if is_streamed(int(match[2])) else "W_HEADER")
     odd_bits = any(int(bits) % 8 for bits in _BITS.findall(source.log))
     if odd_bits or _CONTRADICTION.search(source.log):
         flags.add("W_HEADER")
-    ogg = source.container == "OGG" and at_end
-    if source.trailing or (ogg and _ogg_end(fd) == "trailing"):
+    pages = source.walked.pages
+    if source.trailing or (pages and (pages.end == "trailing" or len(pages.links) > 1)):
         flags.add("W_TRAILING")
-    if source.container == "MP3":
-        flags |= _mp3_remarks(fd, source, position, at_end=at_end)
+    if source.walked.stream:
+        flags |= _mpeg_remarks(source.walked.stream, source, position, at_end=at_end)
     return flags
 
 
-def _mp3_remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
+def _mpeg_remarks(stream: Stream, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
+    claimed, slack = _claimed_by_tag(stream), _MPEG_SLACK * stream.frame_seconds
     flags = set()
-    if leading_garbage(fd):
+    if stream.leading or (stream.tag and stream.tag.frames == 0):
         flags.add("W_HEADER")
-    if more_audio(fd):
+    if len(stream.kinds) > 1 or 0 < claimed < stream.seconds - slack:
         flags.add("W_TRAILING")
-    lost = source.claimed_frames - position
-    if at_end and lost > _MP3_FRAME and length_tag(fd) is not None:
+    if stream.lost or (at_end and _lost_seconds(stream, source, position) > slack):
         flags.add("W_DECODE_NOISE")
     return flags
+
+
+def _lost_seconds(stream: Stream, source: AudioSource, position: int) -> float:
+    """Return how much of the sound was not decoded, or is not there though a tag counts it."""
+    # A decoder that knows the delay of the encoder claims, and reads, a little less.
+    readable = min(source.claimed_frames / source.rate, stream.seconds)
+    return readable - position / source.rate + max(0.0, _claimed_by_tag(stream) - stream.seconds)
+
+
+def _claimed_by_tag(stream: Stream) -> float:
+    """Return the seconds that the length tags of a stream claim; 0 without one."""
+    tags = [(one.tag.frames or 0, one.kind) for one in stream.stretches if one.tag]
+    return sum(frames * kind.samples / kind.rate_hz for frames, kind in tags)
 
 
 def unopened_shortfall(fd: int) -> tuple[str, str] | None:
@@ -121,7 +134,7 @@ def unopened_shortfall(fd: int) -> tuple[str, str] | None:
         return _caf_shortfall(fd)
     if head[4:8] == b"ftyp":
         return _mp4_shortfall(fd)
-    if head[:4] == b"OggS" and _ogg_end(fd) == "cut":
+    if head[:4] == b"OggS" and walk(Content(fd)).end == "cut":
         return "E_TRUNCATED", "the file ends without an end-of-stream page"
     return None
 
@@ -165,91 +178,42 @@ def _mp4_shortfall(fd: int) -> tuple[str, str] | None:
 
 
 def _ogg_shortfall(
-    fd: int, source: AudioSource, position: int, *, at_end: bool
+    pages: Pages, source: AudioSource, position: int, *, at_end: bool
 ) -> tuple[str, str] | None:
-    end = _ogg_end(fd)
-    if end == "cut":
+    if pages.end == "cut":
         return "E_TRUNCATED", "the file ends without an end-of-stream page"
+    if pages.damaged:
+        return "E_DECODE", f"damaged pages: {pages.damage_in_words()}"
     if at_end and position < source.claimed_frames and source.claimed_frames not in _STREAMED:
         lost = source.claimed_frames - position
         return "E_DECODE", f"damaged pages: {lost} of {source.claimed_frames} frames are lost"
-    if end == "damaged":
-        return "E_DECODE", "damaged pages in the middle of the file"
     return None
 
 
-def _mp3_shortfall(
-    fd: int, source: AudioSource, position: int, *, at_end: bool
-) -> tuple[str, str] | None:
-    tag = length_tag(fd)
-    if tag is None:  # the claimed length is a guess from bit rate and size
+def _mpeg_shortfall(source: AudioSource, position: int, *, at_end: bool) -> tuple[str, str] | None:
+    """Compare what was decoded with the frames in the file, and both with its length tag."""
+    if (stream := source.walked.stream) is None:  # frames that do not give their lengths
         return None
-    size = os.fstat(fd).st_size
-    cut = tag.end is None or tag.end > size
+    size = stream.num_bytes_in_all
+    claimed, slack = _claimed_by_tag(stream), _MPEG_SLACK * stream.frame_seconds
+    end = stream.tag.end if stream.tag else None
+    is_cut = claimed > stream.seconds + (0 if end else slack) and (end or size + 1) > size
+    if is_cut and end and not at_end:
+        return _verdict(end, size, f"{end} bytes claimed, {size} present")
     if not at_end:
-        if cut and tag.end is not None and tag.end > size + _MP3_MAX_FRAME_BYTES:
-            return _verdict(tag.end, size, f"{tag.end} bytes claimed, {size} present")
         return None
-    lost = source.claimed_frames - position
-    text = f"{source.claimed_frames} frames claimed, {position} decoded"
-    if cut and lost > _MP3_FRAME:
-        return _verdict(source.claimed_frames, position, text)
-    if lost > _DAMAGED_SHARE * source.claimed_frames:
+    seconds = position / source.rate
+    text = f"{max(claimed, stream.seconds):.2f} s claimed, {seconds:.2f} s decoded"
+    if is_cut:
+        return _verdict(claimed, seconds, text)
+    lost_s = _lost_seconds(stream, source, position)
+    lost_s += stream.seconds * stream.lost / stream.num_bytes
+    if lost_s > _DAMAGED_SHARE * max(claimed, stream.seconds):
         return "E_DECODE", f"{text}, and no byte is missing: damaged frames"
     return None
 
 
-def _verdict(claimed: int, present: int, text: str) -> tuple[str, str]:
+def _verdict(claimed: float, present: float, text: str) -> tuple[str, str]:
     # A cut file keeps a part of its audio. If nothing is present, it may be either.
     lie = present > 0 and claimed > _ABSURD * present
     return ("E_CLAIM" if lie else "E_TRUNCATED"), text
-
-
-def _ogg_end(fd: int) -> OggEnd:
-    """Find out how an Ogg file ends by walking over its pages without reading their content.
-
-    Args:
-        fd: Open file; its position is not moved.
-
-    Returns:
-        "whole" if the last page has the end-of-stream flag; "cut" if no page has it; "damaged"
-        if the pages are interrupted but continue to an end; "trailing" if something follows the
-        end, a second stream or bytes outside any page.
-    """
-    size = os.fstat(fd).st_size
-    position, ended, began = 0, False, False
-    for _ in range(_MAX_PAGES):
-        if position >= size:
-            return "whole" if ended else "cut"
-        head = os.pread(fd, 27 + 255, position)
-        length = _page_length(head)
-        if head[:4] != b"OggS" and (ended or position):
-            return "trailing" if ended else _interrupted(fd, size)
-        if length is None or position + length > size:
-            return "trailing" if ended else "cut"
-        if head[5] & _FIRST_PAGE and began:  # a chain: the previous stream is over
-            return "trailing" if ended else "cut"
-        began = began or not head[5] & _FIRST_PAGE
-        ended = bool(head[5] & _LAST_PAGE)
-        position += length
-    # Too long to walk over: the last page decides.
-    return "whole" if _interrupted(fd, size) == "damaged" else "cut"
-
-
-def _page_length(head: bytes) -> int | None:
-    if len(head) < 27 or len(head) < 27 + head[26]:
-        return None
-    return 27 + head[26] + sum(head[27 : 27 + head[26]])
-
-
-def _interrupted(fd: int, size: int) -> OggEnd:
-    """Check for a complete last page at the end, after bytes outside any page."""
-    start = max(0, size - _MAX_PAGE_BYTES)
-    tail = os.pread(fd, _MAX_PAGE_BYTES, start)
-    at = tail.rfind(b"OggS")
-    while at >= 0:
-        length = _page_length(tail[at : at + 27 + 255])
-        if length == len(tail) - at:
-            return "damaged" if tail[at + 5] & _LAST_PAGE else "cut"
-        at = tail.rfind(b"OggS", 0, at)
-    return "cut"

@@ -1,0 +1,220 @@
+"""Containers of chunks, and the sizes in their headers, compared with the bytes that are there.
+
+A WAV, AIFF, CAF or AU file says how long its samples are in one number. Programs that stream, or
+that were killed, leave there what they began with. Here the chunks are walked over, and a file
+whose numbers are wrong is given to the decoder behind a header that is right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipelines.audio.content import Content, Part
+
+_MAX_CHUNKS = 10_000
+_KEPT_BYTES = 2**20  # of chunks other than the samples; longer ones hold no names
+_PROBED_BYTES = 4096
+_FEWEST_BYTES = 64  # behind the samples, of more samples
+_NAME = re.compile(rb"[\w ()\xa9.-]{3}[\w ().-]")
+# A size that near to a power of two was not measured: FFmpeg, SoX and recorders write these into
+# headers that they cannot come back to.
+_NEAR = 2**16
+_PLACES = (2**31, 2**32, 2**63, 2**64)
+# What may follow the samples without being a chunk: tags, and other files.
+_TAGS = (b"TAG", b"ID3", b"APETAGEX")
+_FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
+_MPEG_CODINGS = (0x50, 0x55)  # of the format chunk of a WAV file
+
+
+class _Layout(NamedTuple):
+    """How a container writes its chunks.
+
+    Attributes:
+        head: Bytes before the first chunk.
+        size_bytes: Length of a chunk's size.
+        order: Byte order of the size.
+        pads: True if chunks begin at even positions.
+        samples: Name of the chunk of samples.
+        needed: Name of the chunk that describes them.
+        before: Bytes of the chunk of samples before the first one.
+    """
+
+    head: int
+    size_bytes: int
+    order: Literal["little", "big"]
+    pads: bool
+    samples: bytes
+    needed: bytes
+    before: int
+
+
+_LAYOUTS = {
+    b"RIFF": _Layout(12, 4, "little", True, b"data", b"fmt ", 0),
+    b"FORM": _Layout(12, 4, "big", True, b"SSND", b"COMM", 8),
+    b"caff": _Layout(8, 8, "big", False, b"data", b"desc", 4),
+}
+
+
+class Chunk(NamedTuple):
+    """A chunk, by its own size.
+
+    Attributes:
+        name: Four letters.
+        start: Start of its content.
+        claimed: Length of its content, as it says.
+        end: End of its content in the file.
+    """
+
+    name: bytes
+    start: int
+    claimed: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A file whose sizes are wrong.
+
+    Attributes:
+        content: What the decoder is given.
+        flags: Remarks on what was wrong.
+        lacks: Bytes of samples that the file claims, and those that it has, if some are missing.
+        mpeg: The samples, if they are an MPEG stream.
+    """
+
+    content: Content
+    flags: frozenset[str] = frozenset()
+    lacks: tuple[int, int] | None = None
+    mpeg: Content | None = None
+
+
+def is_streamed(size: int) -> bool:
+    """Return True for a size that stands for one that was not known."""
+    return any(abs(size - place) <= _NEAR for place in _PLACES)
+
+
+def mended(content: Content, *, anyway: bool = False) -> Mended | None:
+    """Return a file with the right sizes; None if they are right, or if it is no such file.
+
+    Args:
+        content: The file.
+        anyway: True to write its header anew even if the sizes are right.
+    """
+    head = content.at(0, 32)
+    if head[:4] == b".snd" and len(head) == 32:
+        return _mended_au(content, head)
+    if (layout := _LAYOUTS.get(head[:4])) is None:
+        return None
+    chunks, rest = _walk(content, layout)
+    samples = [one for one in chunks if one.name == layout.samples]
+    needed = next((one for one in chunks if one.name == layout.needed), None)
+    if needed is None or not samples or (layout.before and len(samples) > 1):
+        return None
+    found = _compared(content, layout, chunks, rest)
+    parts = [*(range(one.start, one.end) for one in samples[:-1]), found.samples]
+    is_wav = head[:4] == b"RIFF"
+    if is_wav and int.from_bytes(content.at(needed.start, 2), "little") in _MPEG_CODINGS:
+        return Mended(content, found.flags, found.lacks, content.of(parts))
+    if not (anyway or len(samples) > 1 or found.flags or found.lacks):
+        return None
+    flags = found.flags | ({"W_HEADER"} if anyway or len(samples) > 1 else set())
+    kept = [one for one in chunks if one.name != layout.samples and _is_small(one)]
+    return Mended(_rebuilt(content, layout, kept, parts), flags, found.lacks)
+
+
+class _Compared(NamedTuple):
+    """The last samples of a file, and how their size compares with what is there."""
+
+    samples: range
+    flags: frozenset[str] = frozenset()
+    lacks: tuple[int, int] | None = None
+
+
+def _compared(content: Content, layout: _Layout, chunks: Sequence[Chunk], rest: int) -> _Compared:
+    last = [one for one in chunks if one.name == layout.samples][-1]
+    samples = range(last.start, last.end)
+    if last.claimed > len(samples):
+        if is_streamed(last.claimed):
+            return _Compared(samples, frozenset({"W_STREAMED"}))
+        return _Compared(samples, lacks=(last.claimed, len(samples)))
+    if content.at(rest, 4) in _FILES:
+        return _Compared(samples, frozenset({"W_TRAILING"}))
+    is_long = chunks[-1] is last and rest + _FEWEST_BYTES <= len(content)
+    if is_long and not _is_other(content, rest):
+        flag = "W_STREAMED" if last.claimed <= layout.before else "W_HEADER"
+        return _Compared(range(last.start, len(content)), frozenset({flag}))
+    return _Compared(samples)
+
+
+def _rebuilt(
+    content: Content, layout: _Layout, kept: Sequence[Chunk], samples: Sequence[range]
+) -> Content:
+    """Return a file of some chunks, and then of one of samples."""
+    head = content.at(0, layout.head)
+    pieces: list[Part] = [head]
+    for one in kept:
+        pieces += [_header(layout, one.name, one.claimed), range(one.start, one.end)]
+        pieces += [b"\0"] * (layout.pads and one.claimed % 2)
+    pieces += [_header(layout, layout.samples, sum(map(len, samples))), *samples]
+    if layout.head == 12:  # with the size of all
+        whole = min(sum(map(len, pieces)) - 8, 2**32 - 1)
+        pieces[0] = head[:4] + whole.to_bytes(4, layout.order) + head[8:12]
+    return content.of(pieces)
+
+
+def _is_small(chunk: Chunk) -> bool:
+    return chunk.end - chunk.start == chunk.claimed <= _KEPT_BYTES
+
+
+def _header(layout: _Layout, name: bytes, size: int) -> bytes:
+    most = 2 ** (8 * layout.size_bytes) - 1
+    size_bytes: bytes = min(size, most).to_bytes(layout.size_bytes, layout.order)
+    return name + size_bytes
+
+
+def _walk(content: Content, layout: _Layout) -> tuple[list[Chunk], int]:
+    """Return the chunks of a file, and where they end."""
+    found: list[Chunk] = []
+    position, size, length = layout.head, len(content), 4 + layout.size_bytes
+    while len(found) < _MAX_CHUNKS:
+        head = content.at(position, length)
+        is_name = _NAME.fullmatch(head[:4]) and not head.startswith((*_TAGS[::2], *_FILES))
+        if len(head) < length or not is_name:
+            break
+        claimed = int.from_bytes(head[4:], layout.order)
+        start = position + length
+        position = start + claimed
+        found.append(Chunk(head[:4], start, claimed, min(position, size)))
+        # Some programs do not pad.
+        if layout.pads and claimed % 2 and not _NAME.fullmatch(content.at(position, 4)):
+            position += 1
+    return found, min(position, size)
+
+
+def _is_other(content: Content, position: int) -> bool:
+    """Return True for tags, another file, or padding."""
+    head = content.at(position, _PROBED_BYTES)
+    tail = content.at(max(position, len(content) - _PROBED_BYTES), _PROBED_BYTES)
+    return head.startswith((*_TAGS, *_FILES)) or not (any(head) or any(tail))
+
+
+def _mended_au(content: Content, head: bytes) -> Mended | None:
+    offset, claimed = (int.from_bytes(head[at : at + 4], "big") for at in (4, 8))
+    present = len(content) - offset
+    is_whole = claimed == present or (claimed < present and _is_other(content, offset + claimed))
+    if not 24 <= offset < len(content) or is_whole:
+        return None
+    flags, lacks = set(), None
+    if claimed < present:
+        flags.add("W_HEADER" if claimed else "W_STREAMED")
+    elif is_streamed(claimed):
+        flags.add("W_STREAMED")
+    else:
+        lacks = (claimed, present)
+    parts: list[Part] = [head[:8] + present.to_bytes(4, "big"), range(12, len(content))]
+    return Mended(content.of(parts), frozenset(flags), lacks)
