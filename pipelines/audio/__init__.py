@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipelines.audio.levels import mostly_silent
 from pipelines.audio.opening import check_unchanged, open_regular, opened, stat_regular
 from pipelines.audio.reading import AudioSource, Reading, Window, read_span, span_of
-from pipelines.audio.signatures import extension_fits
 from pipelines.audio.truncation import remarks, shortfall
+from pipelines.containers.signatures import extension_fits
 from pipelines.errors import AudioRejected
 from pipelines.features import MAX_RATE_HZ, MIN_RATE_HZ
 

@@ -22,10 +22,9 @@ import numpy as np
 
 from pipelines.audio import decode_fd
 from pipelines.audio.confinement import confine
-from pipelines.audio.ffmpeg import demuxer
 from pipelines.audio.opening import opened
 from pipelines.audio.reading import MAX_SAMPLES, Window
-from pipelines.audio.signatures import HEAD_BYTES
+from pipelines.containers.signatures import HEAD_BYTES, demuxer
 from pipelines.errors import AudioRejected
 
 MAX_MESSAGE = 65536

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,9 @@ from pipelines.audio.reading import Walked, block_frames, clean_tags
 from pipelines.audio.truncation import unopened_shortfall
 from pipelines.errors import AudioRejected
 
-# Offset, first bytes, FFmpeg's demuxer, name. The demuxer is always given, so that no content can
-# make FFmpeg treat a file as a playlist that leads to other files.
-_DEMUXERS = (
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", "Windows Media (WMA or WMV)"),
-    (0, b"\x1a\x45\xdf\xa3", "matroska", "Matroska or WebM"),
-    (0, b"\xff\xf1", "aac", "AAC"),
-    (0, b"\xff\xf9", "aac", "AAC"),
-    (0, b"wvpk", "wv", "WavPack"),
-    (0, b"TTA1", "tta", "True Audio"),
-    (4, b"ftyp", "mov", "MP4 (M4A, AAC or video)"),
-)
-_NAMES = {kind: name for _, _, kind, name in _DEMUXERS}
+if TYPE_CHECKING:
+    from pipelines.containers.signatures import Demuxer
+
 
 # Demuxers that guess the length from the bit rate.
 _GUESSED_LENGTH = frozenset({"aac"})
@@ -38,17 +29,11 @@ _SCALES = {
     "flt": (1.0, 0.0), "dbl": (1.0, 0.0),
 }  # fmt: skip
 
+_CLOSED = {"protocol_whitelist": "", "enable_drefs": "0"}  # a file cannot lead to others
+
 _SEEK_FROM_SECONDS = 10.0  # closer positions are reached by decoding, which is exact
 _LEAD_IN_SECONDS = 1.0
 _ABSURD_SECONDS = 1e8
-
-
-def demuxer(head: bytes) -> str | None:
-    """Return FFmpeg's demuxer for a file with these first bytes; None if it is not for FFmpeg."""
-    for offset, magic, kind, _ in _DEMUXERS:
-        if head[offset : offset + len(magic)] == magic:
-            return kind
-    return None
 
 
 class FfmpegSource:
@@ -59,12 +44,12 @@ class FfmpegSource:
     walked = Walked()
     log = ""
 
-    def __init__(self, fd: int, kind: str) -> None:
+    def __init__(self, fd: int, demuxer: Demuxer) -> None:
         """Open the first audio stream of the file.
 
         Args:
             fd: Regular file, open for reading.
-            kind: Result of ``demuxer``.
+            demuxer: Its format.
 
         Raises:
             AudioRejected: E_UNSUPPORTED without PyAV or without an audio stream, E_SUBTYPE,
@@ -75,7 +60,7 @@ class FfmpegSource:
         except ImportError as error:
             raise AudioRejected(
                 "E_UNSUPPORTED",
-                f"{_NAMES[kind]} needs an extra package: pip install 'audio-tuner[m4a]'; "
+                f"{demuxer.name} needs an extra package: pip install 'audio-tuner[m4a]'; "
                 "or convert the file to WAV, FLAC, OGG, Opus, MP3 or AIFF",
             ) from error
         self._fd = fd
@@ -86,13 +71,13 @@ class FfmpegSource:
         os.lseek(fd, 0, os.SEEK_SET)
         self._file = os.fdopen(os.dup(fd), "rb", buffering=0)
         try:
-            self._open(av, kind)
+            self._open(av, demuxer)
         except AudioRejected:
             self._file.close()
             raise
         except self._failures as error:
             self._file.close()
-            raise AudioRejected("E_HEADER", f"{_NAMES[kind]}: {_text(error)}") from error
+            raise AudioRejected("E_HEADER", f"{demuxer.name}: {_text(error)}") from error
 
     def __enter__(self) -> FfmpegSource:
         return self
@@ -101,24 +86,24 @@ class FfmpegSource:
         self._container.close()
         self._file.close()
 
-    def _open(self, av: Any, kind: str) -> None:
+    def _open(self, av: Any, demuxer: Demuxer) -> None:
         self._container = av.open(
-            self._file, mode="r", format=kind, metadata_errors="replace",
-            options={"protocol_whitelist": "", "enable_drefs": "0"} if kind == "mov" else {},
+            self._file, mode="r", format=demuxer.kind, metadata_errors="replace",
+            options=_CLOSED if demuxer.kind == "mov" else {},
         )  # fmt: skip
         streams = self._container.streams.audio
         if not streams:
-            raise AudioRejected("E_UNSUPPORTED", f"{_NAMES[kind]} without an audio stream")
+            raise AudioRejected("E_UNSUPPORTED", f"{demuxer.name} without an audio stream")
         self._stream = streams[0]
         codec = self._stream.codec_context
         if codec.name not in _LOSSLESS | _LOSSY and not codec.name.startswith("pcm_"):
-            raise AudioRejected("E_SUBTYPE", f"{codec.name} coding in {_NAMES[kind]} is not read")
+            raise AudioRejected("E_SUBTYPE", f"{codec.name} coding in {demuxer.name} is not read")
         codec.thread_count = 1
-        self.container = kind.upper()
+        self.container = demuxer.kind.upper()
         self.lossy = codec.name in _LOSSY
         self.rate = int(codec.sample_rate or 0)
         self.num_channels = int(codec.channels or 0)
-        self.claimed_frames = 0 if kind in _GUESSED_LENGTH else self._claim()
+        self.claimed_frames = 0 if demuxer.kind in _GUESSED_LENGTH else self._claim()
         self.tags = clean_tags({**self._container.metadata, **self._stream.metadata})
         self._blocks = self._decoded()
         self._held = np.zeros((0, self.num_channels), np.float32)

@@ -6,16 +6,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipelines.audio.joined import JoinedSource
-from pipelines.audio.mpeg import counting_frame
 from pipelines.audio.reading import Walked
 from pipelines.audio.sndfile import SndfileSource
+from pipelines.containers.mpeg import counting_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipelines.audio.chunks import Mended
-    from pipelines.audio.content import Content, Part
-    from pipelines.audio.mpeg import Stream, Stretch
+    from pipelines.containers.chunks import Mended
+    from pipelines.containers.content import Content, Part
+    from pipelines.containers.mpeg import Stream, Stretch
 
 _RESYNC_BYTES = 1000  # libmpg123 gives up if the next frame is 1024 bytes away
 

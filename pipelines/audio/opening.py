@@ -8,25 +8,31 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pipelines.audio import ogg
-from pipelines.audio.chunks import mended
-from pipelines.audio.content import Content
-from pipelines.audio.ffmpeg import FfmpegSource, demuxer
+from pipelines.audio.ffmpeg import FfmpegSource
 from pipelines.audio.joined import JoinedSource
-from pipelines.audio.mpeg import tags_end, walk
 from pipelines.audio.mpeg_source import open_mpeg
 from pipelines.audio.reading import Walked
-from pipelines.audio.signatures import HEAD_BYTES, is_container, refusal, refused_format
 from pipelines.audio.sndfile import FAILURES, SndfileSource
 from pipelines.audio.truncation import unopened_shortfall
+from pipelines.containers import ogg
+from pipelines.containers.chunks import mended
+from pipelines.containers.content import Content
+from pipelines.containers.mpeg import tags_end, walk
+from pipelines.containers.signatures import (
+    HEAD_BYTES,
+    demuxer,
+    is_container,
+    refusal,
+    refused_format,
+)
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipelines.audio.chunks import Mended
     from pipelines.audio.reading import AudioSource
+    from pipelines.containers.chunks import Mended
 
 _MAX_HOLES = 1000  # stretches to look at
 
@@ -59,13 +65,13 @@ def _source(fd: int) -> SndfileSource | FfmpegSource | JoinedSource:
         raise AudioRejected(
             "E_TRUNCATED", f"bytes {gap[0]} to {gap[1]} were never written: a broken download?"
         )
-    if kind := demuxer(head):
+    content = Content(fd)
+    if kind := demuxer(head) or demuxer(content.at(tags_end(content), HEAD_BYTES)):
         # Not tried with libsndfile, which mistakes some AAC for damaged MPEG layer III.
         try:
             return FfmpegSource(fd, kind)
         except AudioRejected as error:
             raise _rejected(fd, error.code, error.detail) from error
-    content = Content(fd)
     try:
         return _opened(content, head, mended(content))
     except FAILURES as error:

@@ -15,9 +15,9 @@ from pipelines.audio.levels import Levels
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
-    from pipelines.audio.chunks import Mended
-    from pipelines.audio.mpeg import Stream
-    from pipelines.audio.ogg import Pages
+    from pipelines.containers.chunks import Mended
+    from pipelines.containers.mpeg import Stream
+    from pipelines.containers.ogg import Pages
 
 MAX_SECONDS = 600.0
 

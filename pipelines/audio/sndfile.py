@@ -13,7 +13,7 @@ from pipelines.audio.reading import Walked, block_frames, clean_tags
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
-    from pipelines.audio.content import Content
+    from pipelines.containers.content import Content
 
 # libsndfile converts these to float32 one sample at a time; numpy does it eight times faster, with
 # the same values. For the other codings, libsndfile is fast enough.

@@ -6,14 +6,14 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from pipelines.audio.chunks import is_streamed
-from pipelines.audio.content import Content
-from pipelines.audio.ogg import walk
+from pipelines.containers.chunks import is_streamed
+from pipelines.containers.content import Content
+from pipelines.containers.ogg import walk
 
 if TYPE_CHECKING:
-    from pipelines.audio.mpeg import Stream
-    from pipelines.audio.ogg import Pages
     from pipelines.audio.reading import AudioSource
+    from pipelines.containers.mpeg import Stream
+    from pipelines.containers.ogg import Pages
 
 # Lines of libsndfile's log: bytes claimed by a chunk, and bytes present.
 _CLAIM = re.compile(r"^\s*([A-Za-z][\w ]*?)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)

@@ -19,6 +19,7 @@ from pipelines.permissions import private_umask
 from pipelines.plain_text import echo, printable
 from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
+from pipelines.sources.files.kinds import counted
 from pipelines.sources.listing import shown_few
 
 if TYPE_CHECKING:
@@ -112,13 +113,15 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         )
         result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     found = result.feature_set
-    notes = [*catalog.notes, *_reuse_notes(result, verify=options["verify"])]
+    notes = [f"  they are: {counted(catalog.others)}"] if catalog.others else []
+    notes += [*catalog.notes, *catalog.lost, *_reuse_notes(result, verify=options["verify"])]
     if catalog.unlisted:
         notes.append(f"not listed: {shown_few([*map(printable, catalog.unlisted)])}")
     echo(summary(found, notes), err=as_json)
     if as_json:
         echo(json.dumps(as_data(found, time.monotonic() - started, result.resumed_tracks)))
-    sys.exit(EXIT_SOME_REJECTED if found.manifest.tracks.quarantined else 0)
+    is_whole = not (found.manifest.tracks.quarantined or catalog.lost)
+    sys.exit(0 if is_whole else EXIT_SOME_REJECTED)
 
 
 def _fetch_weights(feature: FeatureSpec) -> None:

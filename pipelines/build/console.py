@@ -96,7 +96,7 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
     if manifest.tracks.quarantined:
         lines.append(f"  all of them: {feature_set.path / 'rejects.csv'}")
     if manifest.ignored:
-        lines.append(f"{manifest.ignored} other files ignored (no audio file extension)")
+        lines.append(f"{manifest.ignored} other files ignored")
     if manifest.unlisted:
         where = "are in no class folder" if manifest.layout == "folders" else "have no row"
         lines.append(f"{manifest.unlisted} audio files {where} and were skipped (W_UNLISTED)")

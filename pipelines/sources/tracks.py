@@ -71,11 +71,13 @@ class Catalog:
         tracks: Every listed row once; the usable ones have at least two classes.
         layout: Layout of the data set.
         columns: Columns of the listing besides path, label and segment.
-        ignored: Number of files not considered: hidden, pipes, devices, no audio extension.
+        ignored: Number of files not considered: hidden, pipes, devices, not audio.
+        others: These files by what they are, if they have been looked at.
         unlisted: Audio files that the listing does not name, or that are in no class folder.
         rejected: track_id -> (code, detail): verdicts from the listing alone.
         remarks: track_id -> flags from the listing alone.
         notes: Further lines about the listing, shown to the user.
+        lost: A line for each folder that could have been a class and holds no audio.
     """
 
     root: str = field(repr=False)
@@ -87,6 +89,8 @@ class Catalog:
     rejected: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def track_id(path: str, start_s: float = 0.0, end_s: float | None = None) -> str:

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from pipelines.audio import decode
-from pipelines.audio.content import Content
-from pipelines.audio.mpeg import walk
+from pipelines.containers.content import Content
+from pipelines.containers.mpeg import walk
 from pipelines.errors import AudioRejected
 
 RATE_HZ = 44100

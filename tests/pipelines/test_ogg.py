@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from pipelines.audio import decode
-from pipelines.audio.ogg import checksum
+from pipelines.containers.ogg import checksum
 from pipelines.errors import AudioRejected
 
 RATE_HZ = 48000

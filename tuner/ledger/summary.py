@@ -194,10 +194,12 @@ class Summary:
 
     @property
     def is_complete(self) -> bool:
-        """True if every file was used and every trial succeeded."""
+        """True if every file and folder was used and every trial succeeded."""
         # Tracks that were dropped because data.leaks asks for it do not count.
         dropped = self.leakage.dropped if self.leakage else 0
-        skipped = any(one["tracks"]["quarantined"] > dropped for one in self.features)
+        skipped = any(
+            one["tracks"]["quarantined"] > dropped or one.get("lost") for one in self.features
+        )
         return not skipped and not self.counts["failed"]
 
     @property

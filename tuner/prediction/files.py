@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.sources.files import (
     printable_root,
     split_uri,
 )
+from pipelines.sources.files.kinds import counted, what_else
 
 
 class AudioFile(NamedTuple):
@@ -79,7 +81,7 @@ def audio_files(
     """Yield the files that a user names, those of a folder sorted, with the rules of a build.
 
     A file that is named is taken whatever it is called. In a folder, hidden files and files
-    without an audio extension are skipped, and links to folders are not followed.
+    that are not audio are skipped, and links to folders are not followed.
 
     Args:
         words: Files, folders or URIs of either; ``-`` for the lines of a list.
@@ -111,21 +113,16 @@ def _is_folder(word: str) -> bool:
 
 def _below(word: str, note: Callable[[str], None]) -> Iterator[AudioFile]:
     root = (local_path(word) if is_uri(word) else None) or word
-    found, num_links, num_others = [], 0, 0
-    for entry in files_at(root).scan():
+    found, others, files = [], Counter[str](), files_at(root)
+    for entry in files.scan():
         if entry.kind == "closed":
             raise CatalogError(f"no permission to list {printable_file(root, entry.path)}")
-        if entry.kind == "file" and is_audio_name(entry.path):
-            found.append(entry.path)
-        elif entry.kind == "linked":
-            num_links += 1
+        if entry.kind == "linked":
+            others["links to folders"] += 1
+        elif kind := what_else(files, entry):
+            others[kind] += 1
         else:
-            num_others += 1
-    if num_others or num_links:
-        skipped = (
-            (num_others, "files that are hidden or have no audio extension"),
-            (num_links, "links to folders"),
-        )
-        told = ", and ".join(f"{number} {what}" for number, what in skipped if number)
-        note(f"{printable(printable_root(root))}: skipped {told}")
+            found.append(entry.path)
+    if others:
+        note(f"{printable(printable_root(root))}: skipped {counted(others)}")
     yield from (AudioFile(path, root) for path in sorted(found))

@@ -103,7 +103,9 @@ def build_features(study: Context) -> None:
     study.baseline_sources = sources
     own = [built[key] for key in variants]
     _refuse_different_splits([result.feature_set for result in own])
-    described = [describe(result) for result in own]
+    described = [describe(result) | {"lost": list(catalog.lost)} for result in own]
+    for line in (*catalog.notes, *catalog.lost):
+        study.terminal.say(f"data: {line}")
     _compare(study.paths.name, study.ledger.last("features"), [
         one["fingerprint"] for one in described
     ])  # fmt: skip

@@ -63,6 +63,9 @@ class Files(Protocol):
             OSError: This process is out of descriptors or memory, which says nothing either.
         """
 
+    def head(self, path: str, size: int) -> bytes:
+        """Return the first bytes of a regular file; errors as ``open``."""
+
     def stamp(self, path: str) -> Stamp | None:
         """Return size and modification time; None if there is no regular file."""
 

@@ -53,6 +53,14 @@ class LocalFiles:
             raise AudioRejected("E_NOT_AUDIO", _NOT_REGULAR)
         return fd
 
+    def head(self, path: str, size: int) -> bytes:
+        """See ``Files.head``."""
+        fd = self.open(path)
+        try:
+            return os.pread(fd, size, 0)
+        finally:
+            os.close(fd)
+
     def stamp(self, path: str) -> Stamp | None:
         """See ``Files.stamp``; follows links and reads nothing."""
         if leads_out(path):

@@ -81,6 +81,13 @@ class RemoteFiles:
             raise
         return fd
 
+    def head(self, path: str, size: int) -> bytes:
+        """See ``Files.head``; one request."""
+        if leads_out(path):
+            raise AudioRejected("E_PATH_ESCAPE", f"{path!r} leads out of the data folder")
+        with self._storage_errors(), self._fs.open_input_file(self._full(path)) as source:
+            return bytes(source.read(size))
+
     def stamp(self, path: str) -> Stamp | None:
         """See ``Files.stamp``; one request."""
         if leads_out(path):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter, defaultdict
 
 from pipelines.errors import AudioRejected, CatalogError
+from pipelines.plain_text import printable
 from pipelines.sources.files import (
     EXTENSIONS,
     Files,
     FoundFile,
     as_stream,
     files_at,
-    is_audio_name,
     printable_file,
     printable_root,
 )
+from pipelines.sources.files.kinds import counted, what_else
 from pipelines.sources.files.local import is_below
 from pipelines.sources.tracks import Catalog, Track
 
@@ -26,9 +28,10 @@ _POINTER_BYTES = range(100, 1024)  # a git-LFS pointer is smaller than 1024 byte
 def read_folders(files: Files, under: str = "") -> Catalog:
     """List the audio below a folder; the name of a folder, in NFC, is the class.
 
-    These are counted but not listed: hidden files, pipes, sockets and devices, names that are
-    not audio, git-LFS pointers, links to folders that hold no audio or lead back into the data.
-    Audio outside the class folders has no class and is reported as unlisted.
+    These are counted by kind but not listed: hidden files, pipes, sockets and devices, files that
+    are not audio, git-LFS pointers, links to folders that hold no audio or lead back into the
+    data. A folder in which only such files are is reported as lost. Audio outside the class
+    folders has no class and is reported as unlisted.
 
     Args:
         files: Data set.
@@ -41,7 +44,8 @@ def read_folders(files: Files, under: str = "") -> Catalog:
     prefix = f"{under}/" if under else ""
     tracks: list[Track] = []
     loose: list[str] = []
-    ignored = num_pointers = num_links = 0
+    num_pointers = num_links = 0
+    others: dict[str, Counter[str]] = defaultdict(Counter)  # by class folder, "" outside
     labels: dict[str, str] = {}
     for entry in files.scan():
         if entry.kind == "closed":
@@ -49,8 +53,8 @@ def read_folders(files: Files, under: str = "") -> Catalog:
         if entry.kind == "linked":
             _refuse_linked_audio(files, entry.path)
             num_links += 1
-        elif entry.kind == "other" or not is_audio_name(entry.path):
-            ignored += 1
+        elif kind := what_else(files, entry):
+            others[_class_folder(entry.path, prefix) or ""][kind] += 1
         elif entry.size in _POINTER_BYTES and _is_pointer(files, entry):
             num_pointers += 1
         elif (folder := _class_folder(entry.path, prefix)) is None:
@@ -59,12 +63,22 @@ def read_folders(files: Files, under: str = "") -> Catalog:
             label = labels.setdefault(folder, unicodedata.normalize("NFC", folder))
             tracks.append(Track.listed(entry.path, label))
     notes = _notes(num_pointers, num_links)
+    kinds = sum(others.values(), Counter[str]())
     if not tracks:
-        raise _nothing(files, under, len(loose), ignored, notes)
-    ignored += num_pointers + num_links
-    return Catalog(
-        files.root, tuple(tracks), "folders", (), ignored, tuple(sorted(loose)), notes=notes
+        raise _nothing(files, under, len(loose), kinds, notes)
+    lost = tuple(
+        f"the folder {printable(folder)!r} has no audio and is no class: {counted(found)}"
+        for folder, found in sorted(others.items())
+        if folder and folder not in labels and not folder.startswith(".")
     )
+    if num_links:
+        kinds["links to folders"] = num_links
+    if num_pointers:
+        kinds["git-LFS pointers"] = num_pointers
+    return Catalog(
+        files.root, tuple(tracks), "folders", (), kinds.total(), tuple(sorted(loose)),
+        notes=notes, lost=lost, others=kinds,
+    )  # fmt: skip
 
 
 def _class_folder(path: str, prefix: str) -> str | None:
@@ -88,7 +102,8 @@ def _refuse_linked_audio(files: Files, path: str) -> None:
     target = os.path.realpath(f"{files.root}/{path}")
     if is_below(target, files.root):
         return  # its files are listed anyway
-    if any(e.kind == "file" and is_audio_name(e.path) for e in files_at(target).scan()):
+    behind = files_at(target)
+    if any(entry.kind == "file" and not what_else(behind, entry) for entry in behind.scan()):
         raise CatalogError(
             f"{printable_file(files.root, path)} is a link to a folder with audio, and links to "
             "folders are not followed; put the folder itself there, or list its files in a "
@@ -115,7 +130,7 @@ def _closed(files: Files, path: str) -> CatalogError:
 
 
 def _nothing(
-    files: Files, under: str, num_loose: int, ignored: int, notes: tuple[str, ...]
+    files: Files, under: str, num_loose: int, others: Counter[str], notes: tuple[str, ...]
 ) -> CatalogError:
     place = printable_file(files.root, under) if under else printable_root(files.root)
     if num_loose:
@@ -124,6 +139,6 @@ def _nothing(
             "into a folder of its own, or write a manifest.csv with the columns path,label"
         )
     return CatalogError(
-        f"no audio below {place} ({ignored} other files); looked for "
-        f"{' '.join(sorted(EXTENSIONS))}" + "".join(f"; {note}" for note in notes)
+        f"no audio below {place} ({counted(others) or 'it is empty'}), neither by name "
+        f"({' '.join(sorted(EXTENSIONS))}) nor by content" + "".join(f"; {note}" for note in notes)
     )

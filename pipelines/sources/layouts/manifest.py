@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipelines.errors import CatalogError
-from pipelines.sources.files import Files, is_audio_name, printable_root
+from pipelines.sources.files import Files, printable_root
+from pipelines.sources.files.kinds import what_else
 from pipelines.sources.listing import Table, read_table, shown_few
 from pipelines.sources.tracks import Catalog, Track, normal_form
 
@@ -66,7 +67,8 @@ def finish_listing(files: Files, catalog: Catalog) -> Catalog:
         return catalog
     names = {track.path for track in catalog.tracks}
     found = list(itertools.islice(files.scan(), _MAX_SEARCHED))
-    unlisted = {e.path for e in found if e.kind == "file" and is_audio_name(e.path)} - names
+    unlisted = {one.path for one in found if one.kind == "file" and one.path not in names}
+    unlisted -= {one.path for one in found if one.path in unlisted and what_else(files, one)}
     notes = catalog.notes
     if len(found) == _MAX_SEARCHED:
         notes += (f"only {_MAX_SEARCHED} files were searched for audio without a row",)

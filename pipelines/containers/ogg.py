@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipelines.audio.content import Content
+    from pipelines.containers.content import Content
 
 _HEAD_BYTES = 27
 _MAX_PAGE_BYTES = _HEAD_BYTES + 255 + 255 * 255

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipelines.audio.content import Content, Part
+    from pipelines.containers.content import Content, Part
 
 _MAX_CHUNKS = 10_000
 _KEPT_BYTES = 2**20  # of chunks other than the samples; longer ones hold no names

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipelines.audio.content import Content
+    from pipelines.containers.content import Content
 
 _BLOCK_BYTES = 2**20
 _MAX_FRAME_BYTES = 2881  # layer II at 384 kbit/s and 32 kHz, padded, rounded up
@@ -273,6 +273,11 @@ def _next_frames(content: Content, position: int) -> int | None:
             return None
         position += most
     return None
+
+
+def starts_stream(head: bytes) -> bool:
+    """Return True if a file with these first bytes begins with frames that follow each other."""
+    return _is_frame(head, 0, is_last=True)
 
 
 def _is_frame(block: bytes, at: int, *, is_last: bool) -> bool:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import PurePath
+from typing import NamedTuple
+
+from pipelines.containers.mpeg import starts_stream
 
 # First bytes of containers that libsndfile reads: such a file that does not open has a broken
 # header.
-_READABLE = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"dns.", b"caff")
+_READABLE = (
+    *(b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"dns.", b"caff"),
+    b"NIST_1A",
+)
 _W64 = b"riff\x2e\x91\xcf\x11"
 _ID3 = b"ID3"
 
@@ -23,12 +29,12 @@ _UNSUPPORTED = (
     (b"MPCK", "Musepack"),
     (b"DSD ", "DSD"),
     (b"FRM8", "DSD"),
-    (b"MThd", "MIDI, which holds notes and no sound"),
     (b"ADIF", "AAC"),
     (b".RMF", "RealMedia"),
 )
 
 _OTHER = (
+    (b"MThd", "MIDI, which holds notes and no sound"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
@@ -43,6 +49,42 @@ _OTHER = (
     (b"\xd0\xcf\x11\xe0", "a Thumbs.db or old Office file"),
     (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to fetch the audio"),
 )
+
+
+class Demuxer(NamedTuple):
+    """A format that FFmpeg reads.
+
+    Attributes:
+        offset: Where its first bytes are.
+        magic: These bytes.
+        kind: FFmpeg's name of its demuxer, which is always given, so that no content can make
+            FFmpeg treat a file as a playlist that leads to other files.
+        name: The format in words.
+    """
+
+    offset: int
+    magic: bytes
+    kind: str
+    name: str
+
+
+_DEMUXERS = (
+    Demuxer(0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf", "Windows Media (WMA or WMV)"),
+    Demuxer(0, b"\x1a\x45\xdf\xa3", "matroska", "Matroska or WebM"),
+    Demuxer(0, b"\xff\xf1", "aac", "AAC"),
+    Demuxer(0, b"\xff\xf9", "aac", "AAC"),
+    Demuxer(0, b"wvpk", "wv", "WavPack"),
+    Demuxer(0, b"TTA1", "tta", "True Audio"),
+    Demuxer(4, b"ftyp", "mov", "MP4 (M4A, AAC or video)"),
+    Demuxer(28, b"\x7fFLAC", "ogg", "FLAC in Ogg"),
+    Demuxer(28, b"Speex   ", "ogg", "Speex in Ogg"),
+)
+
+
+def demuxer(head: bytes) -> Demuxer | None:
+    """Return FFmpeg's demuxer for a file with these first bytes; None if it is not for FFmpeg."""
+    return next((one for one in _DEMUXERS if head.startswith(one.magic, one.offset)), None)
+
 
 # Extensions by the container that the decoder reports; others get W_EXT.
 _EXTENSIONS = {
@@ -74,6 +116,20 @@ _KNOWN = {
     0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0xFFFE: "extensible",
 }  # fmt: skip
 _NOT_READ = {0x50: "MPEG layer II", 0x55: "MP3", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA"}
+
+
+def is_audio(head: bytes) -> bool:
+    """Return True if a file with these first bytes holds sound, readable here or not."""
+    is_known = head.startswith((*_READABLE, _W64, _ID3, *(magic for magic, _ in _UNSUPPORTED)))
+    return is_known or demuxer(head) is not None or starts_stream(head)
+
+
+def other_kind(head: bytes) -> str:
+    """Return in words what a file is that is not audio, by its first bytes."""
+    if not head:
+        return "empty"
+    named = (name for magic, name in _OTHER if head.startswith(magic))
+    return next(named, None) or _describe(head).removeprefix("looks like ").partition(";")[0]
 
 
 def is_container(head: bytes) -> bool:

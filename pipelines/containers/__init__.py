@@ -1,0 +1,1 @@
+"""What files are and hold by their bytes alone: walks over containers, without a decoder."""
