@@ -127,6 +127,7 @@ def build_sets(
     """
     for clip, feature in specs:
         check_front_end(clip, feature)
+    split = catalog.as_given(split)
     check(SPLIT_RULES, split)
     folder = Folder.at(out).resolved()
     try:

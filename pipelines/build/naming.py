@@ -34,7 +34,7 @@ def fingerprints(
     """
     known = digests(catalog, Folder.at(out) / DIGESTS, keep=False)
     content = content_of(catalog, known)
-    return [fingerprint(content, *spec, split) for spec in specs]
+    return [fingerprint(content, *spec, catalog.as_given(split)) for spec in specs]
 
 
 def content_of(catalog: Catalog, known: Mapping[str, str]) -> str:

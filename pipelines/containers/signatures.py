@@ -18,6 +18,8 @@ _READABLE = (
 _W64 = b"riff\x2e\x91\xcf\x11"
 _ID3 = b"ID3"
 
+_UNKNOWN = "unknown audio format"
+
 # Number of bytes that identify a file.
 HEAD_BYTES = 4096
 
@@ -129,7 +131,8 @@ def other_kind(head: bytes) -> str:
     if not head:
         return "empty"
     named = (name for magic, name in _OTHER if head.startswith(magic))
-    return next(named, None) or _describe(head).removeprefix("looks like ").partition(";")[0]
+    found = next(named, None) or _describe(head).removeprefix("looks like ").partition(";")[0]
+    return "of an unknown format" if found == _UNKNOWN else found
 
 
 def is_container(head: bytes) -> bool:
@@ -184,7 +187,7 @@ def _describe(head: bytes) -> str:
         return "looks like HTML or XML; a download may have saved an error page"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "looks like text"
-    return "unknown audio format"
+    return _UNKNOWN
 
 
 def refused_format(fd: int) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from pipelines.plain_text import printable
 from pipelines.sources.files import Files, files_at, is_uri, local_path, printable_root, split_uri
 from pipelines.sources.layouts import published
 from pipelines.sources.layouts.folders import read_folders
+from pipelines.sources.layouts.given import given_folders, read_given
 from pipelines.sources.layouts.manifest import find_manifest, read_manifest
 from pipelines.sources.listing import SUFFIXES
 from pipelines.sources.tracks import Catalog, colliding, name_tracks
@@ -39,6 +40,7 @@ LAYOUTS = {
     "esc10": Layout(lambda files: False, partial(published.read_esc50, subset="esc10")),
     "fma": Layout(published.is_fma, published.read_fma),
     "gtzan": Layout(lambda files: published.gtzan_base(files) is not None, published.read_gtzan),
+    "given": Layout(lambda files: given_folders(files) is not None, read_given),
     "folders": Layout(lambda files: True, read_folders),
 }
 
@@ -118,12 +120,13 @@ def _too_few(catalog: Catalog, labels: set[str]) -> CatalogError:
 
 
 def _alike(labels: Iterable[str]) -> list[str]:
-    """Write a line for each set of classes whose names differ only in case."""
+    """Write a line for each set of classes whose names differ only in case or blanks."""
     alike: dict[str, set[str]] = defaultdict(set)
     for label in set(labels):
-        alike[label.casefold()].add(label)
+        alike[" ".join(label.casefold().split())].add(label)
     return [
-        f"the classes {' and '.join(repr(name) for name in sorted(names))} differ only in case"
+        f"the classes {' and '.join(repr(name) for name in sorted(names))} differ only in "
+        f"{'case' if len({name.casefold() for name in names}) == 1 else 'case or blanks'}"
         for _, names in sorted(alike.items())
         if len(names) > 1
     ]

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Self
+from typing import NamedTuple, Self
 
 from pipelines.plain_text import printable
+from pipelines.settings import SplitSpec
 
 # Cells without a value, as table programs write them. Not ``no``, ``none`` or ``null``: these are
 # words, and words can be classes.
@@ -61,6 +62,22 @@ class Track:
         return self.start_s == 0 and self.end_s is None
 
 
+class GivenSplit(NamedTuple):
+    """A split that a data set brings.
+
+    Attributes:
+        column: Column of the tracks that holds it.
+        val_values: Values for validation; none if the column holds train, val and test.
+        test_values: Values for the test.
+        words: Where it comes from.
+    """
+
+    column: str
+    val_values: tuple[str, ...]
+    test_values: tuple[str, ...]
+    words: str
+
+
 @dataclass(frozen=True)
 class Catalog:
     """All tracks of a data set, ordered by path and segment.
@@ -78,6 +95,7 @@ class Catalog:
         remarks: track_id -> flags from the listing alone.
         notes: Further lines about the listing, shown to the user.
         lost: A line for each folder that could have been a class and holds no audio.
+        given: The split that the data set brings, which is used unless another is asked for.
     """
 
     root: str = field(repr=False)
@@ -91,6 +109,15 @@ class Catalog:
     notes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
+    given: GivenSplit | None = None
+
+    def as_given(self, split: SplitSpec) -> SplitSpec:
+        """Return the split that the data set brings, if settings leave everything open."""
+        is_open = split == SplitSpec(seed=split.seed, leaks=split.leaks, group=split.group)
+        if self.given is None or not is_open:
+            return split
+        given = {"column": self.given.column, "val_values": self.given.val_values}
+        return split.model_copy(update={**given, "test_values": self.given.test_values})
 
 
 def track_id(path: str, start_s: float = 0.0, end_s: float | None = None) -> str:

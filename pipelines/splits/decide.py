@@ -71,6 +71,7 @@ def check_splits(catalog: Catalog, spec: SplitSpec) -> None:
     Raises:
         SplitError: The split fails even if every file is good.
     """
+    spec = catalog.as_given(spec)
     listed = [track for track in catalog.tracks if track.track_id not in catalog.rejected]
     outside = outside_split(listed, spec)
     require_values(listed, spec)

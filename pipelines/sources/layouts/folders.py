@@ -25,7 +25,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = range(100, 1024)  # a git-LFS pointer is smaller than 1024 bytes
 
 
-def read_folders(files: Files, under: str = "") -> Catalog:
+def read_folders(files: Files, under: str = "", depth: int = 0) -> Catalog:
     """List the audio below a folder; the name of a folder, in NFC, is the class.
 
     These are counted by kind but not listed: hidden files, pipes, sockets and devices, files that
@@ -36,6 +36,7 @@ def read_folders(files: Files, under: str = "") -> Catalog:
     Args:
         files: Data set.
         under: Folder below its root that holds the class folders; empty for the root.
+        depth: Number of folders between that one and those of the classes.
 
     Raises:
         CatalogError: A folder cannot be listed, a link to a folder holds audio, or no class
@@ -54,10 +55,10 @@ def read_folders(files: Files, under: str = "") -> Catalog:
             _refuse_linked_audio(files, entry.path)
             num_links += 1
         elif kind := what_else(files, entry):
-            others[_class_folder(entry.path, prefix) or ""][kind] += 1
+            others[_class_folder(entry.path, prefix, depth) or ""][kind] += 1
         elif entry.size in _POINTER_BYTES and _is_pointer(files, entry):
             num_pointers += 1
-        elif (folder := _class_folder(entry.path, prefix)) is None:
+        elif (folder := _class_folder(entry.path, prefix, depth)) is None:
             loose.append(entry.path)
         else:
             label = labels.setdefault(folder, unicodedata.normalize("NFC", folder))
@@ -81,12 +82,12 @@ def read_folders(files: Files, under: str = "") -> Catalog:
     )  # fmt: skip
 
 
-def _class_folder(path: str, prefix: str) -> str | None:
+def _class_folder(path: str, prefix: str, depth: int) -> str | None:
     """Return the class folder of a file; None if it is in none."""
     if not path.startswith(prefix):
         return None
-    folder, mark, _ = path[len(prefix) :].partition("/")
-    return folder if mark else None
+    folders = path[len(prefix) :].split("/", depth + 1)[:-1]
+    return folders[depth] if depth < len(folders) else None
 
 
 def _is_pointer(files: Files, entry: FoundFile) -> bool:
