@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.audio.joined import JoinedSource
 from pipelines.audio.reading import Walked
 from pipelines.audio.sndfile import SndfileSource
-from pipelines.containers.mpeg import counting_frame
+from pipelines.containers.mpeg_frames import counting_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,5 +64,6 @@ def _of_kind(content: Content, walked: Walked, stretches: Sequence[Stretch]) -> 
     assert walked.stream is not None
     parts: list[Part] = [range(one.start, one.end) for one in stretches]
     if stretches[0].kind.layer == 3:
-        parts[:0] = [counting_frame(stretches, content.at(stretches[0].start, 4))]
+        head, number = content.at(stretches[0].start, 4), sum(one.num_frames for one in stretches)
+        parts[:0] = [counting_frame(stretches[0].kind, number, head)]
     return SndfileSource(content.of([range(walked.stream.tags_end), *parts]), walked)

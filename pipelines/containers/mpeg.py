@@ -1,19 +1,13 @@
-"""Walk over the frames of an MPEG audio stream, layers I to III, without a decoder.
-
-ISO/IEC 11172-3 and 13818-3 define the frame headers; the Xing, Info and VBRI tags are conventions
-of encoders.
-"""
+"""Walk over the frames of an MPEG audio stream, layers I to III, without a decoder."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from pipelines.containers.mpeg_frames import LENGTHS, MONO, Kind, LengthTag, kind_at, length_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipelines.containers.content import Content
 
 _BLOCK_BYTES = 2**20
@@ -22,87 +16,6 @@ _MAX_STRETCHES = 1000
 _IN_A_ROW = 3  # frames that follow each other by their own lengths
 _SEARCHED_BYTES = 2**22  # for the next frame after something else
 _MAX_TAGS = 16
-
-# Kilobits by the bits of a header from 1 to 14; 0 is a free and 15 a forbidden rate.
-_KILOBITS = {
-    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES_HZ = (44100, 48000, 32000)
-_HALVINGS = {3: 0, 2: 1, 0: 2}  # of the rate, by the version's bits: MPEG 1, 2, 2.5
-_MONO = 0xC0  # from this fourth byte on
-
-
-class Kind(NamedTuple):
-    """What all frames of a stream that a decoder reads at once have in common.
-
-    Attributes:
-        version: Its bits in a header: 3 for MPEG 1, 2 for MPEG 2, 0 for MPEG 2.5.
-        layer: 1 to 3.
-        rate_hz: Sample rate.
-        is_mono: True for one channel.
-    """
-
-    version: int
-    layer: int
-    rate_hz: int
-    is_mono: bool
-
-    @property
-    def samples(self) -> int:
-        """Samples of each channel in a frame."""
-        if self.layer == 1:
-            return 384
-        return 576 if self.layer == 3 and self.version != 3 else 1152
-
-    @property
-    def num_channels(self) -> int:
-        """Number of channels."""
-        return 1 if self.is_mono else 2
-
-    @property
-    def side_bytes(self) -> int:
-        """Bytes of side information behind the header of a layer III frame."""
-        if self.version == 3:
-            return 17 if self.is_mono else 32
-        return 9 if self.is_mono else 17
-
-
-def _lengths() -> dict[tuple[int, int, int], dict[int, int]]:
-    """Return the lengths of frames by version, layer and rate, then by bytes two and three."""
-    found: dict[tuple[int, int, int], dict[int, int]] = defaultdict(dict)
-    for version, layer, rate_at in product(_HALVINGS, (1, 2, 3), range(3)):
-        rate_hz = _RATES_HZ[rate_at] >> _HALVINGS[version]
-        known = found[version, layer, rate_hz]
-        for i, kilobits in enumerate(_KILOBITS[version == 3, layer], start=1):
-            slot = 4 if layer == 1 else 1
-            coded = 72 if layer == 3 and version != 3 else 12 if layer == 1 else 144
-            slots = coded * 1000 * kilobits // rate_hz
-            for unprotected, padded, private in product((0, 1), (0, 1), (0, 1)):
-                second = 0xE0 | version << 3 | (4 - layer) << 1 | unprotected
-                third = i << 4 | rate_at << 2 | padded << 1 | private
-                known[second << 8 | third] = (slots + padded) * slot
-    return dict(found)
-
-
-_LENGTHS = _lengths()
-_KINDS = {key: of for of, known in _LENGTHS.items() for key in known}
-
-
-class LengthTag(NamedTuple):
-    """The Xing, Info or VBRI tag in the first frame of a stream.
-
-    Attributes:
-        frames: Number of MPEG frames; None if it does not say.
-        end: End of the last frame in the file; None if it does not say.
-    """
-
-    frames: int | None
-    end: int | None
 
 
 @dataclass
@@ -225,18 +138,18 @@ def walk(content: Content) -> Stream | None:
 def _follow(content: Content, position: int) -> Stretch:
     """Walk over the frames of one kind that begin at a position."""
     head = content.at(position, 200)
-    kind = _kind(head, 0)
+    kind = kind_at(head, 0)
     assert kind is not None, "the caller has seen a frame here"
-    known = _LENGTHS[kind[:3]]
+    known = LENGTHS[kind[:3]]
     stretch = Stretch(kind, position, position)
-    if kind.layer == 3 and (tag := _length_tag(head, kind, position)):
+    if kind.layer == 3 and (tag := length_tag(head, kind, position)):
         stretch.tag = tag
         stretch.start = stretch.end = position + known[head[1] << 8 | head[2]]
     is_mono, size, at = kind.is_mono, len(content), stretch.start
     while True:
         block = content.at(at, _BLOCK_BYTES)
         here, num, last = 0, 0, len(block) - 4
-        while here <= last and block[here] == 0xFF and (block[here + 3] >= _MONO) is is_mono:
+        while here <= last and block[here] == 0xFF and (block[here + 3] >= MONO) is is_mono:
             length = known.get(block[here + 1] << 8 | block[here + 2])
             if length is None or at + here + length > size:
                 break
@@ -247,14 +160,6 @@ def _follow(content: Content, position: int) -> Stretch:
         stretch.end = at
         if not num:
             return stretch
-
-
-def _kind(block: bytes, at: int) -> Kind | None:
-    """Return the kind of the frame at a position of a block; None if there is no frame."""
-    if at + 4 > len(block) or block[at] != 0xFF:
-        return None
-    found = _KINDS.get(block[at + 1] << 8 | block[at + 2])
-    return None if found is None else Kind(*found, block[at + 3] >= _MONO)
 
 
 def _next_frames(content: Content, position: int) -> int | None:
@@ -281,29 +186,16 @@ def starts_stream(head: bytes) -> bool:
 
 
 def _is_frame(block: bytes, at: int, *, is_last: bool) -> bool:
-    kind = _kind(block, at)
+    kind = kind_at(block, at)
     if kind is None:
         return False
     for number in range(_IN_A_ROW):
         if is_last and number > 1 and at == len(block):
             return True
-        if _kind(block, at) != kind:
+        if kind_at(block, at) != kind:
             return False
-        at += _LENGTHS[kind[:3]][block[at + 1] << 8 | block[at + 2]]
+        at += LENGTHS[kind[:3]][block[at + 1] << 8 | block[at + 2]]
     return at <= len(block)
-
-
-def _length_tag(head: bytes, kind: Kind, position: int) -> LengthTag | None:
-    """Read the tag of a frame whose first bytes are given; None if it holds sound."""
-    for at in {4 + kind.side_bytes, 6 + kind.side_bytes}:  # behind a checksum
-        if head[at : at + 4] in (b"Xing", b"Info"):
-            flags = _number(head, at + 4)
-            frames = _number(head, at + 8) if flags & 1 else None
-            length = _number(head, at + (12 if flags & 1 else 8)) if flags & 2 else None
-            return LengthTag(frames, position + length if length else None)
-    if head[36:40] == b"VBRI":
-        return LengthTag(_number(head, 50), position + _number(head, 46))
-    return None
 
 
 def _skip_tags(content: Content, position: int) -> int:
@@ -328,25 +220,3 @@ def _skip_tags(content: Content, position: int) -> int:
             break
         position = after
     return position
-
-
-def counting_frame(stretches: Sequence[Stretch], head: bytes) -> bytes:
-    """Return a frame without sound that says how many follow, for decoders that guess it.
-
-    Args:
-        stretches: Frames of one kind of layer III.
-        head: Header of one of them, 4 bytes.
-    """
-    kind = stretches[0].kind
-    # At the highest rate, where the tag has room, and without a checksum.
-    second, third = head[1] | 1, 14 << 4 | head[2] & 0x0C
-    frame = bytearray(_LENGTHS[kind[:3]][second << 8 | third])
-    number = sum(one.num_frames for one in stretches)
-    frame[:4] = bytes((0xFF, second, third, head[3]))
-    at = 4 + kind.side_bytes
-    frame[at : at + 12] = b"Xing" + (1).to_bytes(4, "big") + number.to_bytes(4, "big")
-    return bytes(frame)
-
-
-def _number(content: bytes, at: int) -> int:
-    return int.from_bytes(content[at : at + 4].ljust(4, b"\0"), "big")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pipelines.errors import CatalogError
 from pipelines.plain_text import printable
 from pipelines.sources.files import Files, files_at, is_uri, local_path, printable_root, split_uri
-from pipelines.sources.layouts import published
+from pipelines.sources.layouts import published, spoken
 from pipelines.sources.layouts.folders import read_folders
 from pipelines.sources.layouts.given import given_folders, read_given
 from pipelines.sources.layouts.manifest import find_manifest, read_manifest
@@ -38,6 +38,9 @@ LAYOUTS = {
     "manifest": Layout(lambda files: find_manifest(files) is not None, read_manifest),
     "esc50": Layout(published.is_esc50, published.read_esc50),
     "esc10": Layout(lambda files: False, partial(published.read_esc50, subset="esc10")),
+    "urbansound8k": Layout(published.is_urbansound, published.read_urbansound),
+    "speech_commands": Layout(spoken.is_speech_commands, spoken.read_speech_commands),
+    "fsdd": Layout(spoken.is_spoken_digits, spoken.read_spoken_digits),
     "fma": Layout(published.is_fma, published.read_fma),
     "gtzan": Layout(lambda files: published.gtzan_base(files) is not None, published.read_gtzan),
     "given": Layout(lambda files: given_folders(files) is not None, read_given),

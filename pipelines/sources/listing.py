@@ -37,17 +37,25 @@ class Table:
     lines: list[int]
 
 
-def read_table(files: Files, name: str, wanted: Sequence[str], hint: str = "") -> Table:
+def read_table(
+    files: Files,
+    name: str,
+    wanted: Sequence[str],
+    hint: str = "",
+    meant: Sequence[str] = (),
+) -> Table:
     """Read a table.
 
     CSV is UTF-8 with or without a byte order mark; the delimiter is the comma, semicolon or tab,
-    whichever the header line has most of.
+    whichever the header line has most of, or what a first line ``sep=;`` says, as spreadsheets
+    write it.
 
     Args:
         files: Files with the table.
         name: Path of the table there; .csv, .tsv or .parquet.
         wanted: Required columns.
         hint: Remedy for a missing column.
+        meant: Names that are proposed for the last wanted column if it is missing.
 
     Raises:
         CatalogError: The file is missing or unreadable, a wanted column is missing, it has no
@@ -61,7 +69,7 @@ def read_table(files: Files, name: str, wanted: Sequence[str], hint: str = "") -
         raise CatalogError(
             f"cannot read {shown}: {error.detail}; write the path of a CSV or Parquet file"
         ) from error
-    _check_columns(table, wanted, hint)
+    _check_columns(table, wanted, hint, meant)
     if not table.rows:
         raise CatalogError(f"{shown} has a header and no rows; list one audio file per row")
     return table
@@ -83,12 +91,18 @@ def _read_csv(files: Files, name: str, shown: str) -> Table:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise CatalogError(f"{shown}, line {line}: a zero byte; save it as CSV UTF-8")
+    stream = io.StringIO(text, newline="")
     header = re.split("[\r\n]", text, maxsplit=1)[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True
-    )
+    delimiter = max(",;\t", key=header.count)
+    if said := re.fullmatch(r'"?sep=(.)"?[,;\t]*', header):
+        delimiter = said[1]
+        stream.readline()
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    first = 2 if said else 1
     try:
-        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+        lines = [
+            (reader.line_num + first - 1, cells) for cells in reader if any(map(str.strip, cells))
+        ]
     except csv.Error as error:
         raise CatalogError(f"{shown}, line {reader.line_num}: {error}") from error
     if not lines:
@@ -129,7 +143,7 @@ def _text(cell: Any) -> str:
     return str(cell).strip()
 
 
-def _check_columns(table: Table, wanted: Sequence[str], hint: str) -> None:
+def _check_columns(table: Table, wanted: Sequence[str], hint: str, others: Sequence[str]) -> None:
     if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
         raise CatalogError(f"{table.shown} has duplicate columns: {', '.join(twice)}")
     missing = [name for name in wanted if name not in table.columns]
@@ -137,6 +151,9 @@ def _check_columns(table: Table, wanted: Sequence[str], hint: str) -> None:
         return
     lowered = {name.lower(): name for name in table.columns}
     close = {name: difflib.get_close_matches(name, lowered, 1) for name in missing}
+    if wanted[-1] in missing and (known := [name for name in others if name in lowered]):
+        close[wanted[-1]] = known
+        hint = f"write --label {lowered[known[0]]}, or {hint}"
     meant = "".join(
         f"; is {lowered[hits[0]]!r} the column {name}?" for name, hits in close.items() if hits
     )

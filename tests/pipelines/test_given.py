@@ -131,3 +131,94 @@ def test_classes_that_a_person_takes_for_one_are_told(
 ) -> None:
     catalog = read_catalog(folders(tmp_path, f"{one}/1.wav", f"{other}/1.wav"))
     assert any("differ only in" in line and repr(one) in line for line in catalog.notes)
+
+
+def table(root: Path, name: str, *lines: str) -> Path:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join(lines))
+    return root
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "metadata.csv", "Manifest.csv"])
+def test_a_manifest_of_another_name_beside_a_folder_of_audio(tmp_path: Path, name: str) -> None:
+    folders(tmp_path, "audio/1.wav", "audio/2.wav")
+    catalog = read_catalog(table(tmp_path, name, "path,label", "1.wav,a", "2.wav,b"))
+    assert catalog.layout == "manifest"
+    assert [(t.path, t.label) for t in catalog.tracks] == [
+        ("audio/1.wav", "a"),
+        ("audio/2.wav", "b"),
+    ]
+    assert catalog.notes == ("the paths are below the folder audio",)
+
+
+def test_a_table_of_classes_beside_their_folders_changes_nothing(tmp_path: Path) -> None:
+    folders(tmp_path, "a/1.wav", "b/2.wav")
+    catalog = read_catalog(table(tmp_path, "metadata.csv", "path,genre,year", "a/1.wav,x,1990"))
+    assert catalog.layout == "folders"
+
+
+@pytest.mark.parametrize("column", ["genre", "class", "category", "target"])
+def test_the_column_of_classes_is_proposed(tmp_path: Path, column: str) -> None:
+    folders(tmp_path, "audio/1.wav", "audio/2.wav")
+    table(tmp_path, "metadata.csv", f"path,{column}", "1.wav,a", "2.wav,b")
+    with pytest.raises(CatalogError, match=f"write --label {column}"):
+        read_catalog(tmp_path)
+    catalog = read_catalog(tmp_path / "metadata.csv", label=column)
+    assert [track.label for track in catalog.tracks] == ["a", "b"]
+
+
+def test_paths_that_are_absolute_and_inside_are_inside(tmp_path: Path) -> None:
+    folders(tmp_path, "1.wav", "2.wav")
+    rows = [f"{tmp_path}/1.wav;a", f"{tmp_path}/2.wav;b"]
+    catalog = read_catalog(table(tmp_path, "manifest.csv", "sep=;", "path;label", *rows))
+    assert [(t.path, t.label) for t in catalog.tracks] == [("1.wav", "a"), ("2.wav", "b")]
+
+
+def test_faulty_lines_below_a_separator_keep_their_numbers(tmp_path: Path) -> None:
+    table(tmp_path, "manifest.csv", "sep=;", "path;label", "1.wav;a", "2.wav;b;c")
+    with pytest.raises(CatalogError, match="lines with other than 2 cells: 4;"):
+        read_catalog(tmp_path)
+
+
+def test_urbansound8k_as_published(tmp_path: Path) -> None:
+    header = "slice_file_name,fsID,start,end,salience,fold,classID,class"
+    rows = [
+        f"{n}-{one}-0-0.wav,{n},0,4,1,{1 + n % 10},{one},{name}"
+        for n in range(30)
+        for one, name in enumerate(("dog_bark", "siren"))
+    ]
+    table(tmp_path, "metadata/UrbanSound8K.csv", header, *rows)
+    folders(tmp_path, *(f"audio/fold{r.split(',')[5]}/{r.split(',')[0]}" for r in rows))
+    catalog = read_catalog(tmp_path)
+    assert (catalog.layout, len(catalog.tracks), catalog.unlisted) == ("urbansound8k", 60, ())
+    assert {track.label for track in catalog.tracks} == {"dog_bark", "siren"}
+    splits = given_splits(catalog.tracks, catalog.as_given(SplitSpec()))
+    by_fold = {track.columns["fold"]: splits[track.track_id] for track in catalog.tracks}
+    assert (by_fold["9"], by_fold["10"], by_fold["1"]) == ("val", "test", "train")
+
+
+def test_speech_commands_as_published(tmp_path: Path) -> None:
+    words = [f"{word}/{n:08x}_nohash_0.wav" for word in ("yes", "no") for n in range(9)]
+    folders(tmp_path, *words, "_background_noise_/doing_the_dishes.wav")
+    table(tmp_path, "validation_list.txt", *words[6:8], *words[15:17])
+    table(tmp_path, "testing_list.txt", words[8], words[17])
+    catalog = read_catalog(tmp_path)
+    assert catalog.layout == "speech_commands"
+    assert {track.label for track in catalog.tracks} == {"yes", "no"}
+    splits = given_splits(catalog.tracks, catalog.as_given(SplitSpec()))
+    by_path = {track.path: splits[track.track_id] for track in catalog.tracks}
+    assert [by_path[path] for path in words[5:9]] == ["train", "val", "val", "test"]
+    assert catalog.tracks[0].columns["group"] == "00000000"
+    assert any("1 files of _background_noise_ are no words" in line for line in catalog.notes)
+
+
+@pytest.mark.parametrize("base", ["recordings/", ""])
+def test_spoken_digits_as_published(tmp_path: Path, base: str) -> None:
+    people = ("jackson", "theo")
+    names = [f"{base}{d}_{one}_{n}.wav" for d in range(10) for one in people for n in range(12)]
+    catalog = read_catalog(folders(tmp_path, *names))
+    assert (catalog.layout, len(catalog.tracks)) == ("fsdd", 240)
+    assert {track.label for track in catalog.tracks} == set("0123456789")
+    splits = given_splits(catalog.tracks, catalog.as_given(SplitSpec()))
+    assert sorted(splits.values()).count("test") == 100
+    assert sorted(splits.values()).count("val") == 100

@@ -78,6 +78,9 @@ class Files(Protocol):
     def scan(self) -> Iterator[FoundFile]:
         """Find all files below the root lazily, in no particular order."""
 
+    def names(self) -> set[str]:
+        """Return the names of the visible files directly below the root."""
+
     def folders(self, under: str = "") -> set[str]:
         """Return the names of the folders directly below the root, or below a folder in it."""
 

@@ -111,11 +111,18 @@ class LocalFiles:
                     else:
                         yield _entry(path, entry)
 
+    def names(self) -> set[str]:
+        """See ``Files.names``."""
+        return {entry.name for entry in self._entries() if not entry.is_dir()}
+
     def folders(self, under: str = "") -> set[str]:
         """See ``Files.folders``."""
+        return {entry.name for entry in self._entries(under) if entry.is_dir()}
+
+    def _entries(self, under: str = "") -> list[os.DirEntry[str]]:
         try:
             with os.scandir(f"{self.root}/{under}") as entries:
-                return {entry.name for entry in entries if entry.is_dir()}
+                return [*entries]
         except PermissionError as error:
             raise CatalogError(f"no permission to list {printable(self.root)}") from error
 

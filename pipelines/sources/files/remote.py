@@ -118,6 +118,11 @@ class RemoteFiles:
             hidden = any(part.startswith(".") for part in path.split("/"))
             yield FoundFile(path, "other" if hidden else "file", stamp[0])
 
+    def names(self) -> set[str]:
+        """See ``Files.names``."""
+        infos = self._list(recursive=False)
+        return {info.base_name for info in infos if info.type == pyarrow.fs.FileType.File}
+
     def folders(self, under: str = "") -> set[str]:
         """See ``Files.folders``."""
         infos = self._list(under, recursive=False)

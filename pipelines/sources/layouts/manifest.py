@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -16,14 +17,42 @@ from pipelines.sources.listing import Table, read_table, shown_few
 from pipelines.sources.tracks import Catalog, Track, normal_form
 
 NAMES = ("manifest.csv", "manifest.tsv", "manifest.parquet")
+# Other names of manifests, which count if they have the columns that are needed.
+_OTHER_NAMES = re.compile(
+    r"(manifest|metadata|meta|labels?|annotations?)\.(csv|tsv|parquet)", re.I
+)
+# Names of a column of classes that are proposed if there is none called label.
+_LABELS = ("genre", "class", "category", "target", "class_name", "classname", "top_genre")
 SEGMENT = ("start_s", "end_s")
+_AUDIO, _PROBED = "audio", 20  # a folder that tables leave out, and rows to tell this from
 # Stop looking for unlisted files after this many: the manifest's folder may be a whole disk.
 _MAX_SEARCHED = 200_000
 
 
 def find_manifest(files: Files) -> str | None:
-    """Return the name of the manifest of a data set; None if it has none."""
-    return next((name for name in NAMES if files.stamp(name) is not None), None)
+    """Return the name of the manifest of a data set; None if it has none.
+
+    That is one of NAMES; or else the only table called labels.csv, metadata.csv or the like that
+    has the columns of a manifest.
+    """
+    if (
+        found := next((name for name in NAMES if files.stamp(name) is not None), None)
+    ) is not None:
+        return found
+    tables = [name for name in files.names() if _OTHER_NAMES.fullmatch(name)]
+    usable = [name for name in tables if _is_manifest(files, name)]
+    return usable[0] if len(usable) == 1 else None
+
+
+def _is_manifest(files: Files, name: str) -> bool:
+    try:
+        table = read_table(files, name, ("path",))
+    except CatalogError:
+        return False
+    columns = {column.lower() for column in table.columns}
+    # A table of classes beside their folders says nothing that the folders do not say.
+    is_needed = len(files.folders()) < 2 and not columns.isdisjoint(_LABELS)
+    return "label" in columns or is_needed
 
 
 def read_manifest(files: Files, name: str | None = None, label: str = "label") -> Catalog:
@@ -46,15 +75,25 @@ def read_manifest(files: Files, name: str | None = None, label: str = "label") -
     name = name or find_manifest(files)
     if name is None:
         raise CatalogError(f"{printable_root(files.root)} has none of {', '.join(NAMES)}")
-    table = read_table(files, name, ("path", label), hint)
+    table = read_table(files, name, ("path", label), hint, _LABELS)
     others = tuple(c for c in table.columns if c not in ("path", label, *SEGMENT))
     segments = _segments(table)
-    paths = _paths(files, table)
+    paths, note = _below_audio(files, _paths(files, table))
     tracks = tuple(
         Track.listed(path, row[label], {column: row[column] for column in others}, *segment)
         for path, row, segment in zip(paths, table.rows, segments, strict=True)
     )
-    return finish_listing(files, Catalog(files.root, tracks, "manifest", others))
+    return finish_listing(files, Catalog(files.root, tracks, "manifest", others, notes=note))
+
+
+def _below_audio(files: Files, paths: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return paths below the folder ``audio`` if the files are there and not beside the table."""
+    first = paths[:_PROBED]
+    if any(files.stamp(path) for path in first) or not any(
+        files.stamp(f"{_AUDIO}/{path}") for path in first
+    ):
+        return paths, ()
+    return [f"{_AUDIO}/{path}" for path in paths], (f"the paths are below the folder {_AUDIO}",)
 
 
 def finish_listing(files: Files, catalog: Catalog) -> Catalog:
@@ -101,7 +140,9 @@ def _paths(files: Files, table: Table) -> list[str]:
 
 
 def _normal_path(files: Files, path: str) -> str:
-    """Normalise a path: forward slashes, no empty parts."""
+    """Normalise a path: forward slashes, no empty parts, relative if it is inside the data."""
+    if path.startswith(f"{files.root}/"):
+        path = path.removeprefix(f"{files.root}/")
     if "\\" in path and (files.remote or not os.path.lexists(f"{files.root}/{path}")):
         path = path.replace("\\", "/")  # written on Windows
     if "//" in path or "./" in path or path.endswith(("/", ".")):

@@ -23,7 +23,7 @@ from pipelines.sources.files import (
 from pipelines.sources.layouts.folders import read_folders
 from pipelines.sources.layouts.manifest import finish_listing
 from pipelines.sources.listing import read_table
-from pipelines.sources.tracks import Catalog, Track
+from pipelines.sources.tracks import Catalog, GivenSplit, Track
 
 _ESC50_TABLE = "meta/esc50.csv"
 _ESC50_COLUMNS = ("filename", "fold", "category", "esc10", "src_file")
@@ -59,6 +59,44 @@ def read_esc50(files: Files, subset: Literal["esc50", "esc10"] = "esc50") -> Cat
     catalog = Catalog(files.root, tuple(tracks), subset, ("group", "fold"), ignored)
     # ESC-10 leaves out the other forty classes on purpose, so they are not reported.
     return finish_listing(files, catalog) if subset == "esc50" else catalog
+
+
+_URBAN_TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
+_URBAN_COLUMNS = ("slice_file_name", "fsID", "fold", "class")
+
+
+def is_urbansound(files: Files) -> bool:
+    """Return True if a data set is UrbanSound8K."""
+    return any(files.stamp(name) is not None for name in _URBAN_TABLES)
+
+
+def read_urbansound(files: Files) -> Catalog:
+    """List the rows of metadata/UrbanSound8K.csv, whose files are in audio/fold1 to fold10.
+
+    The class is the class; fsID, the recording on Freesound that a slice was cut from, is the
+    group; fold 9 validates and fold 10 tests, unless another split is asked for.
+
+    Raises:
+        CatalogError: The table is missing or faulty.
+    """
+    name = next(
+        (name for name in _URBAN_TABLES if files.stamp(name) is not None), _URBAN_TABLES[0]
+    )
+    table = read_table(files, name, _URBAN_COLUMNS)
+    base = "audio/" if "audio" in files.folders() else ""
+    tracks = tuple(
+        Track.listed(
+            f"{base}fold{row['fold']}/{row['slice_file_name']}", row["class"],
+            {"group": row["fsID"], "fold": row["fold"]},
+        )
+        for row in table.rows
+    )  # fmt: skip
+    given = GivenSplit("fold", ("9",), ("10",), "the official folds")
+    note = "the official folds are read: 9 validates, 10 tests"
+    catalog = Catalog(
+        files.root, tracks, "urbansound8k", ("group", "fold"), notes=(note,), given=given
+    )
+    return finish_listing(files, catalog)
 
 
 # The author's archive, the copy that most people have, and the genre folders themselves.
