@@ -139,7 +139,8 @@ Group = Annotated[
         min_length=1,
         description="What must stay within one split: `auto` (the column `group`, else `artist`, "
         "else the artist in the tags, else the track; near-duplicates joined), `track`, "
-        "`tag:artist`, `tag:album`, `path:` and a regular expression, or a column.",
+        "`tag:artist`, `tag:album`, `path:` and a regular expression, or a column, whose names "
+        "are compared without case, blanks and guests (`exact:` and a column: letter by letter).",
     ),
 ]
 Leaks = Annotated[

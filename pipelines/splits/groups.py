@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import SplitError
+from pipelines.plain_text import first_few
 from pipelines.settings import SplitSpec
 from pipelines.sources.tracks import Track, track_id
 
@@ -19,7 +20,7 @@ MIN_GROUPS = 3  # one for each split
 # would be single tracks anyway, and the few large ones would only look like a rule.
 MIN_TAGGED_SHARE = 0.8
 
-# Tags that programs write for an unknown name.
+# What programs write for an unknown name; docs/your-own-audio.md lists them.
 _PLACEHOLDERS = frozenset(
     {
         *("", "-", "?", "none", "n/a", "na", "null", "unknown", "<unknown>", "[unknown]"),
@@ -34,6 +35,10 @@ _LAST = "\U0010ffff"
 
 Pair = tuple[str, str]
 _Names = dict[str, str]  # track_id -> group
+
+# Another artist, who does not make a song one of another group.
+_GUEST = re.compile(r"\s[(\[]?(?:feat|ft|featuring)\b\.?\s.*")
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,9 @@ def assign_groups(
     artist in the files' tags (if at least 80 % of the tracks have one and each class has at
     least three), the file. With ``auto`` and ``track``, groups that share a recording or a file
     are joined. With an explicit rule (a column, ``tag:``, ``path:``), the rule decides, and the
-    audit reports what two splits share.
+    audit reports what two splits share. Names that differ in Unicode form, case, blanks or a
+    guest (``feat.``) are one; placeholders such as ``Various Artists`` are none. ``exact:COLUMN``
+    takes the values of a column letter by letter.
 
     Args:
         tracks: Tracks.
@@ -82,15 +89,19 @@ def assign_groups(
     elif spec.group == "track":
         names, source = _joined(tracks, {}, copies, "the file")
     elif kind == "tag":
-        names = _from_tags(tracks, tags or {}, rule)
-        source = f"the tag {rule} of the files{_alone(tracks, names)}"
+        names, joined = _from_tags(tracks, tags or {}, rule)
+        source = f"the tag {rule} of the files{_alone(tracks, names)}{joined}"
     elif kind == "path":
         names = _from_paths(tracks, rule)
         source = f"the path, by {rule!r}{_alone(tracks, names)}"
+    elif kind == "exact":
+        _require_column(tracks, rule)
+        names = _cells(tracks, rule)
+        source = f"the column {rule!r}, letter by letter{_alone(tracks, names)}"
     else:
         _require_column(tracks, spec.group)
-        names = _from_column(tracks, spec.group)
-        source = f"the column {spec.group!r}{_alone(tracks, names)}"
+        names, joined = _from_column(tracks, spec.group)
+        source = f"the column {spec.group!r}{_alone(tracks, names)}{joined}"
     return Groups({**{t.track_id: _own(t) for t in tracks}, **names}, source)
 
 
@@ -147,16 +158,18 @@ def _automatic(
     tracks: Sequence[Track], copies: list[Pair], tags: Mapping[str, Mapping[str, str]]
 ) -> tuple[_Names, str]:
     for column in AUTO_COLUMNS:
-        if names := _from_column(tracks, column):
-            return _joined(tracks, names, copies, f"the column {column!r}{_alone(tracks, names)}")
-    tagged = _from_tags(tracks, tags, "artist")
+        names, joined = _from_column(tracks, column)
+        if names:
+            source = f"the column {column!r}{_alone(tracks, names)}{joined}"
+            return _joined(tracks, names, copies, source)
+    tagged, joined = _from_tags(tracks, tags, "artist")
     if not tagged:
         return _joined(tracks, {}, copies, "the file")
     if len(tagged) < MIN_TAGGED_SHARE * len(tracks):
         share = f"only {len(tagged)} of {len(tracks)} have a tag artist"
         return _joined(tracks, {}, copies, f"the file ({share})")
     names, source = _joined(
-        tracks, tagged, copies, f"the tag artist of the files{_alone(tracks, tagged)}"
+        tracks, tagged, copies, f"the tag artist of the files{_alone(tracks, tagged)}{joined}"
     )
     counts = count_groups(tracks, names)
     if few := [label for label, count in counts.items() if count < MIN_GROUPS]:
@@ -186,8 +199,12 @@ def _joined(
     return {track: ends[name] for track, name in full.items()}, source
 
 
-def _from_column(tracks: Sequence[Track], column: str) -> _Names:
+def _cells(tracks: Sequence[Track], column: str) -> _Names:
     return {t.track_id: value for t in tracks if (value := t.columns.get(column, ""))}
+
+
+def _from_column(tracks: Sequence[Track], column: str) -> tuple[_Names, str]:
+    return _by_name(_cells(tracks, column))
 
 
 def _require_column(tracks: Sequence[Track], column: str) -> None:
@@ -200,15 +217,34 @@ def _require_column(tracks: Sequence[Track], column: str) -> None:
         )
 
 
-def _from_tags(tracks: Sequence[Track], tags: Mapping[str, Mapping[str, str]], tag: str) -> _Names:
-    found = {t.track_id: _normal(tags.get(t.track_id, {}).get(tag, "")) for t in tracks}
-    return {track: f"{tag}:{name}" for track, name in found.items() if name}
+def _from_tags(
+    tracks: Sequence[Track], tags: Mapping[str, Mapping[str, str]], tag: str
+) -> tuple[_Names, str]:
+    names, joined = _by_name({t.track_id: tags.get(t.track_id, {}).get(tag, "") for t in tracks})
+    return {track: f"{tag}:{_normal(name)}" for track, name in names.items()}, joined
+
+
+def _by_name(spelled: Mapping[str, str]) -> tuple[_Names, str]:
+    """Return one of the spellings of each name for all of them, and say which were joined."""
+    spellings: dict[str, set[str]] = {}
+    for text in spelled.values():
+        spellings.setdefault(_normal(text), set()).add(text)
+    chosen = {name: min(texts) for name, texts in spellings.items() if name}
+    names = {
+        track: chosen[name] for track, text in spelled.items() if (name := _normal(text)) in chosen
+    }
+    several = [sorted(spellings[name]) for name in chosen if len(spellings[name]) > 1]
+    if not several:
+        return names, ""
+    shown = first_few([" = ".join(map(repr, texts[:_SHOWN])) for texts in sorted(several)])
+    were = "1 name has" if len(several) == 1 else f"{len(several)} names have"
+    return names, f"; {were} several spellings: {shown}"
 
 
 def _normal(name: str) -> str:
-    """Normalise the spelling of a tag; return an empty text for placeholders."""
+    """Normalise the spelling of a name; return an empty text for placeholders."""
     name = " ".join(unicodedata.normalize("NFC", name).casefold().split())
-    return "" if name in _PLACEHOLDERS else name
+    return "" if name in _PLACEHOLDERS else _GUEST.sub("", name)
 
 
 def _from_paths(tracks: Sequence[Track], rule: str) -> _Names:

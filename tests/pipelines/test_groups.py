@@ -179,3 +179,39 @@ def test_the_order_of_tracks_and_copies_does_not_matter(
     shuffle.shuffle(mixed)
     shuffle.shuffle(turned)
     assert assign_groups(mixed, SplitSpec(), turned) == found
+
+
+SPELLINGS = (
+    ["Amber Quay", "amber  quay", "AMBER QUAY feat. Ada", "Amber Quay (ft. Ada)"],
+    ["Beyonce\u0301", "Beyonc\u00e9"],
+)
+UNKNOWN = ["Various Artists", "unknown artist", "[Unknown]", "N/A"]
+
+
+@pytest.mark.parametrize("source", ["auto", "artist", "tag:artist"])
+def test_an_artist_is_one_however_it_is_spelled_and_wherever_it_comes_from(source: str) -> None:
+    first, second = SPELLINGS
+    artists = [*first, *second, *UNKNOWN]
+    listed = [Track(f"t{n}", f"{n}.wav", "x", {}) for n in range(len(artists))]
+    tags: dict[str, dict[str, str]] = {}
+    if source == "tag:artist":
+        tags = tagged(listed, artists)
+    else:
+        pairs = zip(listed, artists, strict=True)
+        listed = [replace(track, columns={"artist": artist}) for track, artist in pairs]
+    found = assign_groups(listed, SplitSpec(group=source), tags=tags)
+    names = [found.names[track.track_id] for track in listed]
+    assert len(set(names[: len(first)])) == 1
+    assert len({*names[len(first) : -len(UNKNOWN)]}) == 1
+    assert names[-len(UNKNOWN) :] == [f"track:t{n}" for n in range(6, 10)]
+    assert "; 2 names have several spellings: 'AMBER QUAY feat. Ada' = " in found.source
+
+
+def test_letter_by_letter_on_request() -> None:
+    listed = [
+        Track(f"t{n}", f"{n}.wav", "x", {"artist": name})
+        for n, name in enumerate(["Amber Quay", "amber quay", "Various Artists"])
+    ]
+    found = assign_groups(listed, SplitSpec(group="exact:artist"))
+    assert found.names == {"t0": "Amber Quay", "t1": "amber quay", "t2": "Various Artists"}
+    assert found.source == "the column 'artist', letter by letter"
