@@ -179,7 +179,8 @@ def _mp3_frame(head: bytes) -> bool:
 
 def _describe(head: bytes) -> str:
     if not any(head):
-        return "holds only zero bytes"
+        is_all = len(head) < HEAD_BYTES
+        return "holds only zero bytes" if is_all else f"begins with {HEAD_BYTES} zero bytes"
     if head[257:262] == b"ustar":
         return "looks like a tar archive"
     start = head[:512].lstrip().lower()

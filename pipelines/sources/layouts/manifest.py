@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -140,11 +141,14 @@ def _paths(files: Files, table: Table) -> list[str]:
 
 
 def _normal_path(files: Files, path: str) -> str:
-    """Normalise a path: forward slashes, no empty parts, relative if it is inside the data."""
+    """Normalise a path: forward slashes, no empty parts, relative and direct if it is inside."""
     if path.startswith(f"{files.root}/"):
         path = path.removeprefix(f"{files.root}/")
     if "\\" in path and (files.remote or not os.path.lexists(f"{files.root}/{path}")):
         path = path.replace("\\", "/")  # written on Windows
+    if ".." in path and not path.startswith("/"):
+        direct = posixpath.normpath(path)
+        path = path if direct.startswith("..") else direct
     if "//" in path or "./" in path or path.endswith(("/", ".")):
         return PurePosixPath(path).as_posix()
     return path
