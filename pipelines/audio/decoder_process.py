@@ -24,7 +24,8 @@ from pipelines.audio import decode_fd
 from pipelines.audio.confinement import confine
 from pipelines.audio.opening import opened
 from pipelines.audio.reading import MAX_SAMPLES, Window
-from pipelines.containers.signatures import HEAD_BYTES, demuxer
+from pipelines.containers.content import Content
+from pipelines.containers.signatures import demuxer_of
 from pipelines.errors import AudioRejected
 
 MAX_MESSAGE = 65536
@@ -125,7 +126,7 @@ def _take_noise() -> bool:
 
 def _load_ffmpeg(fd: int, num_bytes: int, statm: int) -> None:
     """Load PyAV for the first file that needs it, without counting its memory for that file."""
-    if "av" in sys.modules or demuxer(os.pread(fd, HEAD_BYTES, 0)) is None:
+    if "av" in sys.modules or demuxer_of(Content(fd)) is None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

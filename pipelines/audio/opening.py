@@ -14,13 +14,13 @@ from pipelines.audio.mpeg_source import open_mpeg
 from pipelines.audio.reading import Walked
 from pipelines.audio.sndfile import FAILURES, SndfileSource
 from pipelines.audio.truncation import unopened_shortfall
-from pipelines.containers import ogg
-from pipelines.containers.chunks import mended
+from pipelines.containers import flac, ogg
+from pipelines.containers.chunks import Mended, mended
 from pipelines.containers.content import Content
 from pipelines.containers.mpeg import tags_end, walk
 from pipelines.containers.signatures import (
     HEAD_BYTES,
-    demuxer,
+    demuxer_of,
     is_container,
     refusal,
     refused_format,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipelines.audio.reading import AudioSource
-    from pipelines.containers.chunks import Mended
 
 _MAX_HOLES = 1000  # stretches to look at
 
@@ -66,7 +65,7 @@ def _source(fd: int) -> SndfileSource | FfmpegSource | JoinedSource:
             "E_TRUNCATED", f"bytes {gap[0]} to {gap[1]} were never written: a broken download?"
         )
     content = Content(fd)
-    if kind := demuxer(head) or demuxer(content.at(tags_end(content), HEAD_BYTES)):
+    if kind := demuxer_of(content):
         # Not tried with libsndfile, which mistakes some AAC for damaged MPEG layer III.
         try:
             return FfmpegSource(fd, kind)
@@ -92,6 +91,8 @@ def _opened(content: Content, head: bytes, found: Mended | None) -> SndfileSourc
         return SndfileSource(found.content, Walked(mended=found))
     if head.startswith(b"OggS"):
         return _open_ogg(content)
+    if longer := flac.with_right_length(content):
+        return SndfileSource(longer, Walked(mended=Mended(longer, frozenset({"W_HEADER"}))))
     if not is_container(head) and (stream := walk(content)):
         return open_mpeg(content, stream)
     return SndfileSource(content)

@@ -65,7 +65,7 @@ class SndfileSource:
             soundfile.LibsndfileError: libsndfile cannot read the file.
             AudioRejected: E_SUBTYPE, for codings without a trustworthy decoder.
         """
-        self._fd = content.fd
+        self._fd, self._is_whole = content.fd, content.is_whole
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._sound = _Forward(content.fd if content.is_whole else content, closefd=False)
         self.walked = walked
@@ -122,7 +122,7 @@ class SndfileSource:
             got = self._sound.read(out=raw[:wanted])
         except soundfile.LibsndfileError as error:
             raise self._rejected(error) from error
-        if len(got) == 0 and self.container == "FLAC":
+        if len(got) == 0 and self.container == "FLAC" and self._is_whole:
             left = os.fstat(self._fd).st_size - os.lseek(self._fd, 0, os.SEEK_CUR)
             self.trailing = left > _TAIL_BYTES
         self._position += len(got)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.containers.mpeg import starts_stream
+from pipelines.containers.mpeg import starts_stream, tags_end
+
+if TYPE_CHECKING:
+    from pipelines.containers.content import Content
 
 # First bytes of containers that libsndfile reads: such a file that does not open has a broken
 # header.
@@ -83,9 +86,21 @@ _DEMUXERS = (
 )
 
 
+_FLAC = Demuxer(0, b"fLaC", "flac", "FLAC of an uncommon number of bits")
+_FLAC_BITS = (8, 16, 24)  # which libsndfile reads
+
+
 def demuxer(head: bytes) -> Demuxer | None:
     """Return FFmpeg's demuxer for a file with these first bytes; None if it is not for FFmpeg."""
+    if head[:4] == b"fLaC" and len(head) > 22 and not head[4] & 0x7F:
+        bits = ((head[20] & 1) << 4 | head[21] >> 4) + 1
+        return None if bits in _FLAC_BITS else _FLAC
     return next((one for one in _DEMUXERS if head.startswith(one.magic, one.offset)), None)
+
+
+def demuxer_of(content: Content) -> Demuxer | None:
+    """Return FFmpeg's demuxer for a file, looking behind its ID3 tags."""
+    return demuxer(content.at(0, HEAD_BYTES)) or demuxer(content.at(tags_end(content), HEAD_BYTES))
 
 
 # Extensions by the container that the decoder reports; others get W_EXT.

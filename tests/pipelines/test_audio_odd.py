@@ -49,6 +49,17 @@ def expected_of_sound(row: dict[str, str]) -> set[str]:
     return {"E_TRUNCATED", "W_HEADER", ""} if cut or read < int(row["frames"]) else {""}
 
 
+# Seconds that FFmpeg 7 decodes where libsndfile stops early: at a frame of another rate or number
+# of channels, at the length that the bit rate of the first frame suggests, or that the header has.
+LONGER_S = {
+    "l3-he_mode.bit": 3.344,
+    "l3-nonstandard-he_44_48khz.bit": 14.312,
+    "l3-test45.bit": 21.473,
+    "05 - wrong total number of samples.flac": 4.562,
+}
+A_FRAME_OR_TWO_S = 0.053
+
+
 def test_verdicts_agree_with_what_libsndfile_says(shared_data: Path) -> None:
     root = shared_data / "oddaudio"
     with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
@@ -64,7 +75,12 @@ def test_verdicts_agree_with_what_libsndfile_says(shared_data: Path) -> None:
                 assert "crash" not in error.detail  # noqa: PT017
             else:
                 code = "W_HEADER" if row["info_error"] and "W_HEADER" in sound.flags else ""
-                if row["read"] and sound.seconds != int(row["read"]) / int(row["sr"]):
+                read_s = int(row["read"]) / int(row["sr"]) if row["read"] else sound.seconds
+                longer_s = LONGER_S.get(row["path"].rpartition("/")[2])
+                is_right = sound.seconds == read_s
+                if longer_s is not None:
+                    is_right = abs(sound.seconds - longer_s) < A_FRAME_OR_TWO_S
+                if not is_right:
                     wrong.append((row["path"], f"{sound.seconds} s", row["read"]))
             found[code] += 1
             if code not in expected(row):

@@ -60,6 +60,13 @@ def caf(size: int) -> bytes:
     return content[:at] + struct.pack(">q", size) + content[at + 8 :]
 
 
+def flac(samples: int) -> bytes:
+    """Whose header says so many samples."""
+    content = written("FLAC")
+    total = int.from_bytes(content[21:26], "big") & ~(2**36 - 1) | samples
+    return content[:21] + total.to_bytes(5, "big") + content[26:]
+
+
 def mp3(seconds: float, mode: str = "CONSTANT") -> bytes:
     found = io.BytesIO()
     soundfile.write(
@@ -110,6 +117,9 @@ WHOLE: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "AU of nothing": ("a.au", lambda: au(0), STREAMED),
     "AIFF of 2 GB": ("a.aiff", lambda: aiff(0x7FFFFFFF), STREAMED),
     "AIFF of 100 bytes": ("a.aiff", lambda: aiff(100), HEADER),
+    "FLAC of half": ("a.flac", lambda: flac(len(MUSIC) // 2), HEADER | STREAMED),
+    "FLAC of a sample": ("a.flac", lambda: flac(1), HEADER | STREAMED),
+    "FLAC of an unknown length": ("a.flac", lambda: flac(0), STREAMED),
     "CAF of half": ("a.caf", lambda: caf(400_004), HEADER),
 }  # fmt: skip
 
