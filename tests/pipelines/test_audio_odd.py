@@ -58,6 +58,13 @@ LONGER_S = {
     "05 - wrong total number of samples.flac": 4.562,
 }
 A_FRAME_OR_TWO_S = 0.053
+# Verdicts that FFmpeg 7 confirms: it decodes 5.2 s where libsndfile ends after 0.6 without a word,
+# and FLAC of 12 and 20 bits, which libsndfile refuses.
+JUDGED = {
+    "l3-nonstandard-compl-sideinfo-size.bit": "E_DECODE",
+    "22 - 12 bit per sample.flac": "",
+    "62 - predictor overflow check, 20-bit.flac": "",
+}
 
 
 def test_verdicts_agree_with_what_libsndfile_says(shared_data: Path) -> None:
@@ -83,7 +90,8 @@ def test_verdicts_agree_with_what_libsndfile_says(shared_data: Path) -> None:
                 if not is_right:
                     wrong.append((row["path"], f"{sound.seconds} s", row["read"]))
             found[code] += 1
-            if code not in expected(row):
+            judged = JUDGED.get(row["path"].rpartition("/")[2])
+            if code not in (expected(row) if judged is None else {judged}):
                 wrong.append((row["path"], code, str(expected(row))))
     assert wrong == []
     assert found[""] > len(rows) / 3
