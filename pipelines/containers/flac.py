@@ -17,6 +17,8 @@ _BLOCKS = {
     **{i: 256 << (i - 8) for i in range(8, 16)},
 }
 
+_BITS = {8: 1, 12: 2, 16: 4, 20: 5, 24: 6}
+
 
 def _table() -> bytes:
     found = []
@@ -40,24 +42,34 @@ def with_right_length(content: Content) -> Content | None:
         return None
     total = int.from_bytes(head[_TOTAL], "big") & (2**36 - 1)
     least, most = (int.from_bytes(head[at : at + 2], "big") for at in (8, 10))
-    last = _last_sample(content, least if least == most else None)
+    channels, bits = (head[20] >> 1 & 7) + 1, ((head[20] & 1) << 4 | head[21] >> 4) + 1
+    last = _last_sample(content, least if least == most else None, _fourth(channels, bits))
     if not 0 < total < last or _has_another(content):
         return None
     unknown = bytes((head[_TOTAL.start] & 0xF0,)) + bytes(4)
     return content.of([head[: _TOTAL.start] + unknown, range(_TOTAL.stop, len(content))])
 
 
-def _last_sample(content: Content, block: int | None) -> int:
+def _fourth(channels: int, bits: int) -> frozenset[int]:
+    """Return what the fourth byte of a frame may be: channels, how they are coded, and bits."""
+    coded = (1, 8, 9, 10) if channels == 2 else (channels - 1,)
+    return frozenset(way << 4 | size << 1 for way in coded for size in (0, _BITS.get(bits, 0)))
+
+
+def _last_sample(content: Content, block: int | None, fourth: frozenset[int]) -> int:
     """Return the end of the last frame whose header is whole, in samples; 0 without one.
 
     Args:
         content: The file.
         block: Samples of each frame, if all have the same number.
+        fourth: Fourth bytes of its frames.
     """
     start = max(_STREAMINFO.stop, len(content) - _TAIL_BYTES)
     tail = content.at(start, _TAIL_BYTES)
     at = len(tail)
     while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        if tail[at + 3 : at + 4] and tail[at + 3] not in fourth:
+            continue
         if end := _end_of_frame(tail[at : at + 16], block):
             return end
     return 0
@@ -65,7 +77,7 @@ def _last_sample(content: Content, block: int | None) -> int:
 
 def _end_of_frame(head: bytes, block: int | None) -> int:
     """Return the end of a frame in samples by its header; 0 if this is none."""
-    if len(head) < 16 or head[1] & 0xFE != 0xF8 or head[3] & 1:
+    if len(head) < 16 or head[1] & 0xFE != 0xF8:
         return 0
     number, at = _coded_number(head, 4)
     code, rate_code = head[2] >> 4, head[2] & 0x0F
