@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.features import fingerprint
 from pipelines.sources.content import content_digest, digests
-from pipelines.sources.files import EXTRA_EXTENSIONS
+from pipelines.sources.files import EXTENSIONS, EXTRA_EXTENSIONS
 from pipelines.storage import Folder
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pipelines.sources.tracks import Catalog
 
 DIGESTS = ".digests"
+# Files that early versions did not always hear to their end: sets of these are others.
+_PLAIN = EXTENSIONS - EXTRA_EXTENSIONS  # which need no extra package
+WALKED = frozenset({".mp1", ".mp2", ".mp3", ".oga", ".ogg", ".opus"})
 
 
 def fingerprints(
@@ -44,13 +47,10 @@ def content_of(catalog: Catalog, known: Mapping[str, str]) -> str:
         catalog: Tracks.
         known: path -> digest of the file.
     """
-    content = content_digest(catalog, known)
-    return f"{content}+ffmpeg" if _needs_ffmpeg(catalog) else content
-
-
-def _needs_ffmpeg(catalog: Catalog) -> bool:
-    """Return True if the extra ``m4a`` is installed and the data has files that need it."""
-    if not importlib.util.find_spec("av"):
-        return False
     suffixes = {f".{track.path.rpartition('.')[2].lower()}" for track in catalog.tracks}
-    return not suffixes.isdisjoint(EXTRA_EXTENSIONS)
+    needs_ffmpeg = suffixes - _PLAIN and importlib.util.find_spec("av")
+    return (
+        content_digest(catalog, known)
+        + "+ffmpeg" * bool(needs_ffmpeg)
+        + "+walked" * (not suffixes.isdisjoint(WALKED))
+    )

@@ -13,6 +13,7 @@ from typing import Self
 import pyarrow.parquet
 
 from pipelines.build.decode import BATCH_DIGESTS, BATCH_ROWS, BATCH_VERDICTS, batch_digests
+from pipelines.build.naming import WALKED
 from pipelines.errors import StoreError
 from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
@@ -64,7 +65,8 @@ def _key(track: Track, content: str) -> str:
     # Part of the key because it decides W_EXT.
     suffix = name.rpartition(".")[2].lower() if "." in name else ""
     checksums = [track.columns.get(column, "") for column in CHECKSUMS]
-    parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums])
+    walked = ["walked"] if f".{suffix}" in WALKED else []
+    parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums, *walked])
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
