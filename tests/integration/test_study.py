@@ -427,6 +427,7 @@ def test_a_study_that_was_cut_off_goes_on_where_it_was(study) -> None:
     assert cut.finished.run_states == ["FINISHED"] * (1 + len(started))
 
 
+@pytest.mark.slow
 def test_a_study_that_was_cut_off_has_the_result_of_one_that_was_not(study, tmp_path) -> None:
     ran, _, _ = study
     undisturbed = ran.fresh(tmp_path)

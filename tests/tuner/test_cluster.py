@@ -187,7 +187,7 @@ def test_joins_a_running_cluster(two_nodes: Loopback) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("token", ["not-the-token", ""])
+@pytest.mark.parametrize("token", [pytest.param("not-the-token", marks=pytest.mark.slow), ""])
 def test_wrong_token_is_refused_in_words(two_nodes: Loopback, tmp_path: Path, token: str) -> None:
     # Ray tries 20 times, a second apart.
     wrong = {**two_nodes.environment, "HOME": str(tmp_path), "RAY_NUM_REDIS_GET_RETRIES": "3"}

@@ -100,6 +100,7 @@ def test_no_text_of_a_search_lies_on_another(
     assert_apart(drawn)
 
 
+@pytest.mark.slow
 def test_thousands_of_trials_take_no_more_room_than_a_thousand(tmp_path: Path) -> None:
     sizes = []
     for number in (1500, 3000):
