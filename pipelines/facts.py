@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipelines.audio.sandbox import Decoder
     from pipelines.sources.files import Files
-    from pipelines.sources.tracks import Catalog, Track
+    from pipelines.sources.tracks import Catalog, GivenSplit, Track
 
 MAX_OPENED = 200
 """Files whose headers are read, spread over the classes."""
@@ -52,6 +52,7 @@ class DataFacts:
         rates_hz: Sample rates of their files, ascending.
         bandwidths_hz: Frequencies up to which some of them hold sound, ascending.
         unreadable: Path and reason of each track that was looked at and cannot be read.
+        given: The split that the data set brings.
     """
 
     tracks: tuple[Track, ...] = field(repr=False)
@@ -59,6 +60,7 @@ class DataFacts:
     rates_hz: tuple[int, ...]
     bandwidths_hz: tuple[float, ...]
     unreadable: tuple[str, ...] = ()
+    given: GivenSplit | None = None
 
     @property
     def num_looked_at(self) -> int:
@@ -156,6 +158,7 @@ def look(catalog: Catalog) -> DataFacts:
         tuple(sorted(rate for _, rate in found)),
         tuple(sorted(bandwidths)),
         tuple(unreadable),
+        catalog.given,
     )
 
 

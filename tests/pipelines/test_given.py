@@ -11,8 +11,11 @@ from pipelines.settings import SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.splits.assign import given_splits
 from pipelines.splits.decide import check_splits
+from pipelines.storage import Folder
 from tests.pipelines.test_chunks import WAV, mp3
+from tuner.config import loads
 from tuner.prediction.files import audio_files
+from tuner.study.surroundings import AtHand
 
 MATROSKA = b"\x1a\x45\xdf\xa3" + bytes(100)
 
@@ -222,3 +225,13 @@ def test_spoken_digits_as_published(tmp_path: Path, base: str) -> None:
     splits = given_splits(catalog.tracks, catalog.as_given(SplitSpec()))
     assert sorted(splits.values()).count("test") == 100
     assert sorted(splits.values()).count("val") == 100
+
+
+def test_settings_that_fit_the_data_keep_its_split(tmp_path: Path) -> None:
+    """A file of ours would rather have folds for so few tracks."""
+    folders(tmp_path, *everywhere("train", "valid", "test"), content=WAV)
+    text = f"name: s\ndata: {{root: {tmp_path}, split: auto}}\nmodel: {{name: cnn}}\n"
+    space = loads(text, around=AtHand(Folder.at(tmp_path / ".results")))
+    assert space.template.data.num_folds == 0
+    (choice,) = space.choices
+    assert "are the split instead of shares" in choice.reason

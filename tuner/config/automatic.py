@@ -94,6 +94,8 @@ def _short(s: Situation) -> Chosen:
 
 
 def _split(s: Situation) -> Chosen:
+    if s.facts.given:  # which the builder uses in place of the default shares
+        return ONE_SPLIT, f"{s.facts.given.words} are the split instead of shares"
     num, folds, reason = len(s.facts.tracks), *_folds(s)
     split = f"{{folds: {folds}, test: 0.15}}" if folds else ONE_SPLIT
     val = round((0.85 if folds else 0.15) * num)
