@@ -230,8 +230,8 @@ def score(out: Path, log: Path) -> dict[str, Any]:
     """Return macro F1 and accuracy on test: of test.json, or of the last line of ours."""
     if (out / "test.json").exists():
         return dict(json.loads((out / "test.json").read_text()))
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line[:1] == "{"]
-    found = json.loads(lines[-1]) if lines else {}
+    last = log.read_text(errors="replace").splitlines()[-1:]
+    found = json.loads(last[0]) if last and last[0].startswith('{"status"') else {}
     if not found.get("test"):
         return {}
     test, val = found["test"], found["best"]["val"]

@@ -49,7 +49,8 @@ def open_mpeg(
         and len({one.tag for one in stream.stretches[1:]} - {None}) == 0
     ):
         begin = stream.tags_end + stream.leading
-        sound = content.of([range(begin, len(content))]) if stream.leading else content
+        tags = range(stream.tags_end)
+        sound = content.of([tags, range(begin, len(content))]) if stream.leading else content
         source = SndfileSource(sound, walked)
         # A tag that counts all frames may say how much of them is the encoder's delay.
         is_said = stream.tag is not None and (stream.tag.frames or 0) >= stream.num_frames

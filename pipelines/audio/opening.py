@@ -22,6 +22,7 @@ from pipelines.containers.signatures import (
     HEAD_BYTES,
     demuxer_of,
     is_container,
+    is_other,
     refusal,
     refused_format,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from pipelines.audio.reading import AudioSource
 
+_MOST_LEADING = 65536  # bytes before the first frame, of whatever a recorder wrote there
 _MAX_HOLES = 1000  # stretches to look at
 
 # Compressed sound has no long stretches of zeros, and decoders would take minutes over them.
@@ -93,7 +95,8 @@ def _opened(content: Content, head: bytes, found: Mended | None) -> SndfileSourc
         return _open_ogg(content)
     if longer := flac.with_right_length(content):
         return SndfileSource(longer, Walked(mended=Mended(longer, frozenset({"W_HEADER"}))))
-    if not is_container(head) and (stream := walk(content)):
+    stream = None if is_container(head) or is_other(head) else walk(content)
+    if stream and stream.leading <= _MOST_LEADING:
         return open_mpeg(content, stream)
     return SndfileSource(content)
 
@@ -105,9 +108,12 @@ def _open_ogg(content: Content) -> SndfileSource | JoinedSource:
         return SndfileSource(content, walked)
     parts = []
     for link in pages.links:
-        with SndfileSource(content.of([link])) as one:
-            parts.append((one.rate, one.num_channels, one.claimed_frames / one.rate))
-    return JoinedSource((SndfileSource(content.of([one])) for one in pages.links), parts, walked)
+        with SndfileSource(content.of([link.place])) as one:
+            # A stream that is cut claims nothing; its pages say how long it was.
+            seconds = max(one.claimed_frames / one.rate, link.samples * (not link.has_end) / 48000)
+            parts.append((one.rate, one.num_channels, seconds))
+    sources = (SndfileSource(content.of([one.place])) for one in pages.links)
+    return JoinedSource(sources, parts, walked)
 
 
 def _rejected(fd: int, code: str, detail: str) -> AudioRejected:

@@ -65,7 +65,7 @@ class SndfileSource:
             soundfile.LibsndfileError: libsndfile cannot read the file.
             AudioRejected: E_SUBTYPE, for codings without a trustworthy decoder.
         """
-        self._fd, self._is_whole = content.fd, content.is_whole
+        self._content, self._fd, self._is_whole = content, content.fd, content.is_whole
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._sound = _Forward(content.fd if content.is_whole else content, closefd=False)
         self.walked = walked
@@ -143,6 +143,7 @@ class SndfileSource:
         text = f"decoder error after {self._position} frames: {error}"
         # A FLAC frame with a wrong checksum is an 'unknown error'. Other errors at the end of the
         # file mean that the rest is missing.
-        at_end = os.lseek(self._fd, 0, os.SEEK_CUR) >= os.fstat(self._fd).st_size
+        read = os.lseek(self._fd, 0, os.SEEK_CUR) if self._is_whole else self._content.tell()
+        at_end = read >= len(self._content)
         cut = self.container == "FLAC" and at_end and "unknown error" not in str(error)
         return AudioRejected("E_TRUNCATED" if cut else "E_DECODE", text)

@@ -33,6 +33,7 @@ _MAX_CHUNKS = 10_000  # chunks to look at in a file that does not open
 _DAMAGED_SHARE = 0.1
 # MPEG frames by which two counts may differ: one of a tag that counts itself, one of a decoder.
 _MPEG_SLACK = 2
+_FEW_BYTES = 4096  # behind the last frame, such as padding
 
 # Possible error of a length that a container gives in seconds.
 _CLOCK_SLACK_SECONDS = 0.25
@@ -56,13 +57,8 @@ def shortfall(
     if source.walked.mended and source.walked.mended.lacks:
         claimed, present = source.walked.mended.lacks
         return _verdict(claimed, present, f"{claimed} bytes claimed, {present} present")
-    if source.container in ("RF64", "W64"):  # of which libsndfile logs only the outer size
-        for match in _CLAIM.finditer(source.log):
-            name, claimed, present = match[1], int(match[2]), int(match[3])
-            is_outer = name in ("data", "Riff size", "riff")
-            if is_outer and present < claimed and not is_streamed(claimed):
-                text = f"{name}: {claimed} bytes claimed, {present} present"
-                return _verdict(claimed, present, text)
+    if source.walked.mended is None and (cut := _cut_by_log(source)):
+        return cut
     if source.walked.pages:
         return _ogg_shortfall(source.walked.pages, source, position, at_end=at_end)
     if source.walked.stream or source.container == "MP3":
@@ -74,6 +70,20 @@ def shortfall(
         return None
     text = f"{source.claimed_frames} frames claimed, {position} decoded"
     return _verdict(source.claimed_frames, position, text)
+
+
+def _cut_by_log(source: AudioSource) -> tuple[str, str] | None:
+    """Compare sizes that libsndfile has logged, of containers that are not walked over."""
+    names = {"data", "SSND", "Data Size"}
+    if source.container in ("RF64", "W64"):  # of which it logs only the outer size
+        names |= {"Riff size", "riff"}
+    for match in _CLAIM.finditer(source.log):
+        name, claimed, present = match[1], int(match[2]), int(match[3])
+        if name in names and present < claimed and not is_streamed(claimed):
+            return _verdict(
+                claimed, present, f"{name}: {claimed} bytes claimed, {present} present"
+            )
+    return None
 
 
 def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
@@ -97,27 +107,37 @@ def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set
     pages = source.walked.pages
     if source.trailing or (pages and (pages.end == "trailing" or len(pages.links) > 1)):
         flags.add("W_TRAILING")
+    if pages and not all(link.has_end for link in pages.links[:-1]):
+        flags.add("W_DECODE_NOISE")
     if source.walked.stream:
         flags |= _mpeg_remarks(source.walked.stream, source, position, at_end=at_end)
     return flags
 
 
 def _mpeg_remarks(stream: Stream, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
-    claimed, slack = _claimed_by_tag(stream), _MPEG_SLACK * stream.frame_seconds
-    flags = set()
+    claimed, slack = _claimed_by_tag(stream), _slack(stream)
+    flags = {"W_TRAILING"} if stream.lost_at_end > _FEW_BYTES else set()
     if stream.leading or (stream.tag and stream.tag.frames == 0):
         flags.add("W_HEADER")
-    if len(stream.kinds) > 1 or 0 < claimed < stream.seconds - slack:
+    is_joined = len(stream.kinds) > 1 or any(one.tag for one in stream.stretches[1:])
+    if is_joined or 0 < claimed < stream.seconds - slack:
         flags.add("W_TRAILING")
     if stream.lost or (at_end and _lost_seconds(stream, source, position) > slack):
         flags.add("W_DECODE_NOISE")
     return flags
 
 
+def _slack(stream: Stream) -> float:
+    """Return the seconds by which counts may differ; each part that is opened has a delay."""
+    return (_MPEG_SLACK + len(stream.kinds) - 1) * stream.frame_seconds
+
+
 def _lost_seconds(stream: Stream, source: AudioSource, position: int) -> float:
     """Return how much of the sound was not decoded, or is not there though a tag counts it."""
-    # A decoder that knows the delay of the encoder claims, and reads, a little less.
-    readable = min(source.claimed_frames / source.rate, stream.seconds)
+    readable = stream.seconds
+    if stream.tag and (stream.tag.frames or 0) >= stream.num_frames:
+        # The tag may say how much is the encoder's delay, which the decoder takes off.
+        readable = min(source.claimed_frames / source.rate, readable)
     return readable - position / source.rate + max(0.0, _claimed_by_tag(stream) - stream.seconds)
 
 
@@ -195,8 +215,8 @@ def _mpeg_shortfall(source: AudioSource, position: int, *, at_end: bool) -> tupl
     if (stream := source.walked.stream) is None:  # frames that do not give their lengths
         return None
     size = stream.num_bytes_in_all
-    claimed, slack = _claimed_by_tag(stream), _MPEG_SLACK * stream.frame_seconds
-    end = stream.tag.end if stream.tag else None
+    claimed, slack = _claimed_by_tag(stream), _slack(stream)
+    end = next((one.tag.end for one in reversed(stream.stretches) if one.tag), None)
     is_cut = claimed > stream.seconds + (0 if end else slack) and (end or size + 1) > size
     if is_cut and end and not at_end:
         return _verdict(end, size, f"{end} bytes claimed, {size} present")

@@ -20,7 +20,10 @@ _MAX_CHUNKS = 10_000
 _KEPT_BYTES = 2**20  # of chunks other than the samples; longer ones hold no names
 _PROBED_BYTES = 4096
 _FEWEST_BYTES = 64  # behind the samples, of more samples
-_NAME = re.compile(rb"[\w ()\xa9.-]{3}[\w ().-]")
+_SOUND_SHARE = 0.05  # of the claimed samples, from which what follows them is more of them
+_NEAR_BYTES = 64  # by which a size may miss the next chunk
+_NAME = re.compile(rb"[ -~\xa9]{4}")
+_WORD = re.compile(rb"[\w ]{4}")  # of a chunk that may be cut short
 # A size that near to a power of two was not measured: FFmpeg, SoX and recorders write these into
 # headers that they cannot come back to.
 _NEAR = 2**16
@@ -144,11 +147,15 @@ def _compared(content: Content, layout: _Layout, chunks: Sequence[Chunk], rest: 
         return _Compared(samples, lacks=(last.claimed, len(samples)))
     if content.at(rest, 4) in _FILES:
         return _Compared(samples, frozenset({"W_TRAILING"}))
-    is_long = chunks[-1] is last and rest + _FEWEST_BYTES <= len(content)
-    if is_long and not _is_other(content, rest):
-        flag = "W_STREAMED" if last.claimed <= layout.before else "W_HEADER"
-        return _Compared(range(last.start, len(content)), frozenset({flag}))
-    return _Compared(samples)
+    unheard = len(content) - rest
+    if chunks[-1] is not last or unheard < _FEWEST_BYTES or _is_other(content, rest, layout):
+        return _Compared(samples)
+    if last.claimed <= layout.before:
+        return _Compared(range(last.start, len(content)), frozenset({"W_STREAMED"}))
+    # A little of something unknown is rather a trailer than the end of the sound.
+    is_sound = unheard >= _SOUND_SHARE * last.claimed
+    end = len(content) if is_sound else last.end
+    return _Compared(range(last.start, end), frozenset({"W_HEADER" if is_sound else "W_TRAILING"}))
 
 
 def _rebuilt(
@@ -188,6 +195,8 @@ def _walk(content: Content, layout: _Layout) -> tuple[list[Chunk], int]:
             break
         claimed = int.from_bytes(head[4:], layout.order)
         start = position + length
+        if start + claimed > size and not _WORD.fullmatch(head[:4]):
+            break
         position = start + claimed
         found.append(Chunk(head[:4], start, claimed, min(position, size)))
         # Some programs do not pad.
@@ -196,17 +205,39 @@ def _walk(content: Content, layout: _Layout) -> tuple[list[Chunk], int]:
     return found, min(position, size)
 
 
-def _is_other(content: Content, position: int) -> bool:
-    """Return True for tags, another file, or padding."""
+def _is_other(content: Content, position: int, layout: _Layout | None = None) -> bool:
+    """Return True for tags, another file, text, padding, or chunks near by to the end."""
     head = content.at(position, _PROBED_BYTES)
-    tail = content.at(max(position, len(content) - _PROBED_BYTES), _PROBED_BYTES)
-    return head.startswith((*_TAGS, *_FILES)) or not (any(head) or any(tail))
+    is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    if is_text or head.startswith((*_TAGS, *_FILES)) or _is_zero(content, position):
+        return True
+    near = range(max(0, position - _NEAR_BYTES), position + _NEAR_BYTES) if layout else ()
+    return any(_is_chain(content, layout, at) for at in near if layout)
+
+
+def _is_zero(content: Content, position: int) -> bool:
+    while block := content.at(position, 2**20):
+        if any(block):
+            return False
+        position += len(block)
+    return True
+
+
+def _is_chain(content: Content, layout: _Layout, position: int) -> bool:
+    """Return True if chunks begin at a position and end with the file."""
+    if not _NAME.fullmatch(content.at(position, 4)):
+        return False
+    found, rest = _walk(content, layout._replace(head=position))
+    is_whole = bool(found) and found[-1].start + found[-1].claimed <= len(content)
+    return is_whole and rest >= len(content) - 1
 
 
 def _mended_au(content: Content, head: bytes) -> Mended | None:
     offset, claimed = (int.from_bytes(head[at : at + 4], "big") for at in (4, 8))
     present = len(content) - offset
-    is_whole = claimed == present or (claimed < present and _is_other(content, offset + claimed))
+    is_more = claimed < present and not _is_other(content, offset + claimed)
+    is_more &= not claimed or present - claimed >= _SOUND_SHARE * claimed
+    is_whole = claimed == present or (claimed < present and not is_more)
     if not 24 <= offset < len(content) or is_whole:
         return None
     flags, lacks = set(), None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.containers.mpeg_frames import LENGTHS, MONO, Kind, LengthTag, kind_at, length_tag
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pipelines.containers.content import Content
 
 _BLOCK_BYTES = 2**20
-_MAX_FRAME_BYTES = 2881  # layer II at 384 kbit/s and 32 kHz, padded, rounded up
-_MAX_STRETCHES = 1000
+_MAX_FRAME_BYTES = 2881  # MPEG 2.5 layer II at 160 kbit/s and 8 kHz, padded, rounded up
+_MAX_STRETCHES = 100_000
 _IN_A_ROW = 3  # frames that follow each other by their own lengths
-_SEARCHED_BYTES = 2**22  # for the next frame after something else
+_HEADER = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]")  # what a frame may begin with
+_TAG = re.compile(rb"Xing|Info")
 _MAX_TAGS = 16
 
 
@@ -136,7 +140,7 @@ def walk(content: Content) -> Stream | None:
 
 
 def _follow(content: Content, position: int) -> Stretch:
-    """Walk over the frames of one kind that begin at a position."""
+    """Walk over the frames of one kind that begin at a position, up to one that holds a tag."""
     head = content.at(position, 200)
     kind = kind_at(head, 0)
     assert kind is not None, "the caller has seen a frame here"
@@ -145,39 +149,58 @@ def _follow(content: Content, position: int) -> Stretch:
     if kind.layer == 3 and (tag := length_tag(head, kind, position)):
         stretch.tag = tag
         stretch.start = stretch.end = position + known[head[1] << 8 | head[2]]
-    is_mono, size, at = kind.is_mono, len(content), stretch.start
+    at = stretch.start
     while True:
         block = content.at(at, _BLOCK_BYTES)
-        here, num, last = 0, 0, len(block) - 4
-        while here <= last and block[here] == 0xFF and (block[here + 3] >= MONO) is is_mono:
-            length = known.get(block[here + 1] << 8 | block[here + 2])
-            if length is None or at + here + length > size:
-                break
-            here += length
-            num += 1
-        at += here
+        # A frame with a tag begins another stretch: files that were joined have one in the middle.
+        tags = [found.start() - 4 - kind.side_bytes for found in _TAG.finditer(block)]
+        stops = {one - more for one in tags for more in (0, 2)} if kind.layer == 3 else set()
+        room = len(content) - at
+        num, length = _count(block, known, kind.is_mono, room, sorted(stops - {0}))
+        at += length
         stretch.num_frames += num
         stretch.end = at
-        if not num:
+        if not num or length in stops:
             return stretch
+
+
+def _count(
+    block: bytes, known: Mapping[int, int], is_mono: bool, room: int, stops: Sequence[int]
+) -> tuple[int, int]:
+    """Count frames that follow each other from the start of a block, and their bytes.
+
+    Args:
+        block: Bytes of the file.
+        known: Lengths of frames of their kind by bytes two and three.
+        is_mono: True for one channel.
+        room: Bytes until the end of the file.
+        stops: Positions at which a frame would be none of them.
+    """
+    here, num, last = 0, 0, len(block) - 4
+    for stop in (*stops, room):
+        while here <= last and here < stop and block[here] == 0xFF:
+            length = known.get(block[here + 1] << 8 | block[here + 2])
+            if length is None or (block[here + 3] >= MONO) is not is_mono or here + length > room:
+                return num, here
+            here += length
+            num += 1
+        if here <= stop:  # there, or at something else
+            return num, here
+    return num, here
 
 
 def _next_frames(content: Content, position: int) -> int | None:
     """Return the next position from which frames of one kind follow each other."""
-    size, end = len(content), position + _SEARCHED_BYTES
-    while position < min(size, end):
+    while True:
         block = content.at(position, _BLOCK_BYTES)
-        is_last = position + len(block) >= size
+        is_last = len(block) < _BLOCK_BYTES
         most = len(block) if is_last else len(block) - _IN_A_ROW * _MAX_FRAME_BYTES
-        at = block.find(0xFF)
-        while 0 <= at < most:
-            if _is_frame(block, at, is_last=is_last):
-                return position + at
-            at = block.find(0xFF, at + 1)
+        for found in _HEADER.finditer(block, 0, most):
+            if _is_frame(block, found.start(), is_last=is_last):
+                return position + found.start()
         if is_last:
             return None
         position += most
-    return None
 
 
 def starts_stream(head: bytes) -> bool:

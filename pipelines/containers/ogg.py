@@ -15,6 +15,7 @@ _HEAD_BYTES = 27
 _MAX_PAGE_BYTES = _HEAD_BYTES + 255 + 255 * 255
 _BLOCK_BYTES = 2**20
 _FIRST, _LAST = 2, 4  # flags of a page
+_MOST = 10_000  # streams of a chain, and damaged places, that are told apart
 
 End = Literal["whole", "cut", "trailing"]
 
@@ -32,6 +33,7 @@ class Page(NamedTuple):
         flags: By RFC 3533.
         granule: Samples until its end, by the codec; -1 if no packet ends in it.
         serial: Number of its stream.
+        number: Its number in the stream, from 0.
         is_sound: True if its checksum is right.
     """
 
@@ -40,7 +42,22 @@ class Page(NamedTuple):
     flags: int
     granule: int
     serial: int
+    number: int
     is_sound: bool
+
+
+class Link(NamedTuple):
+    """A stream of a chain.
+
+    Attributes:
+        place: Its pages.
+        samples: Its length by its pages, as they count.
+        has_end: True if its last page says so.
+    """
+
+    place: range
+    samples: int
+    has_end: bool
 
 
 @dataclass(frozen=True)
@@ -50,13 +67,13 @@ class Pages:
     Attributes:
         end: How it ends: with the page that ends its stream, without it, or with something else
             behind that page.
-        links: Where each stream of a chain begins and ends; one unless it is a chain.
+        links: The streams of a chain; one unless it is a chain.
         damaged: Samples before and behind each place where pages are damaged or missing.
         rate_hz: Samples of a second, as pages count them.
     """
 
     end: End
-    links: tuple[range, ...]
+    links: tuple[Link, ...]
     damaged: tuple[tuple[int, int], ...]
     rate_hz: int
 
@@ -82,13 +99,14 @@ def pages(content: Content) -> Iterator[Page]:
             position, at = position + at, 0
             block = content.at(position, _BLOCK_BYTES)
         at = block.find(b"OggS", at)
+        is_last = len(block) < _BLOCK_BYTES
         if at < 0:
-            if position + len(block) >= len(content):
+            if is_last:
                 return
             at = len(block) - 3
             continue
         page = _page(block, at, position)
-        if page is None and position + len(block) >= len(content):
+        if page is None and is_last:
             at += 1  # a page that is cut, or no page
         elif page is None:
             position, block, at = position + at, content.at(position + at, _BLOCK_BYTES), 0
@@ -109,40 +127,48 @@ def _page(block: bytes, at: int, position: int) -> Page | None:
     return Page(
         position + at, position + at + length, page[5],
         int.from_bytes(page[6:14], "little", signed=True),
-        int.from_bytes(page[14:18], "little"),
+        int.from_bytes(page[14:18], "little"), int.from_bytes(page[18:22], "little"),
         checksum(page[:22] + bytes(4) + page[26:]) == claimed,
     )  # fmt: skip
 
 
 def walk(content: Content) -> Pages:
     """Walk over all pages of a file."""
-    links: list[range] = []
+    links: list[Link] = []
     damaged: list[tuple[int, int]] = []
-    begin = expected = granule = 0
+    begin = expected = granule = before = 0
     ended = began = is_open = False
+    numbers: dict[int, int] = {}
     for page in pages(content):
         if page.flags & _FIRST and began and page.is_sound:  # a chain: another stream begins
-            links.append(range(begin, expected))
+            links.append(Link(range(begin, expected), granule - before, ended))
             begin = expected = page.start
-            began, granule = False, 0
-        gap = page.start != expected or not page.is_sound
-        if gap and not is_open:
+            before, began, ended = granule, False, False
+            if len(links) > _MOST:
+                break
+        is_next = page.number == numbers.get(page.serial, page.number)
+        # A stream that was joined late lacks pages before its first sound; nothing here is lost.
+        gap = page.start != expected or not page.is_sound or (not is_next and granule > before)
+        if gap and not is_open and len(damaged) < _MOST:
             damaged.append((granule, granule))
         is_open |= gap
-        if page.is_sound and page.granule > 0:
-            granule = page.granule
-            if is_open:
-                damaged[-1] = (damaged[-1][0], granule)
-                is_open = False
+        if page.is_sound:
+            numbers[page.serial] = page.number + 1
+            if page.granule > 0:
+                granule = before + page.granule
+                if is_open:
+                    damaged[-1] = (damaged[-1][0], granule)
+                    is_open = False
         began |= not page.flags & _FIRST
         ended = bool(page.flags & _LAST)
         expected = page.end
-    links.append(range(begin, expected))
+    links.append(Link(range(begin, expected), granule - before, ended))
     end: End = "cut" if not ended else "trailing" if expected < len(content) else "whole"
-    return Pages(end, tuple(links), tuple(damaged), _rate_hz(content.at(0, 200)))
+    return Pages(end, tuple(links), tuple(damaged), _rate_hz(content.at(0, 4096)))
 
 
 def _rate_hz(head: bytes) -> int:
     """Return the rate of Vorbis; Opus counts at 48 kHz whatever the rate of its input was."""
     at = head.find(b"\1vorbis")
-    return int.from_bytes(head[at + 12 : at + 16], "little") if at >= 0 else 48000
+    rate_hz = int.from_bytes(head[at + 12 : at + 16], "little") if at >= 0 else 0
+    return rate_hz or 48000

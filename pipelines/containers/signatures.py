@@ -21,10 +21,15 @@ _READABLE = (
 _W64 = b"riff\x2e\x91\xcf\x11"
 _ID3 = b"ID3"
 
+# Kinds of ISO media that hold no sound.
+_PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
+
 _UNKNOWN = "unknown audio format"
 
 # Number of bytes that identify a file.
 HEAD_BYTES = 4096
+
+_MIDI = "MIDI, which holds notes and no sound"
 
 # Audio or media without a decoder here.
 _UNSUPPORTED = (
@@ -34,12 +39,12 @@ _UNSUPPORTED = (
     (b"MPCK", "Musepack"),
     (b"DSD ", "DSD"),
     (b"FRM8", "DSD"),
+    (b"MThd", _MIDI),
     (b"ADIF", "AAC"),
     (b".RMF", "RealMedia"),
 )
 
 _OTHER = (
-    (b"MThd", "MIDI, which holds notes and no sound"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
@@ -136,16 +141,34 @@ _NOT_READ = {0x50: "MPEG layer II", 0x55: "MP3", 0xFF: "AAC", 0x160: "WMA", 0x16
 
 
 def is_audio(head: bytes) -> bool:
-    """Return True if a file with these first bytes holds sound, readable here or not."""
-    is_known = head.startswith((*_READABLE, _W64, _ID3, *(magic for magic, _ in _UNSUPPORTED)))
-    return is_known or demuxer(head) is not None or starts_stream(head)
+    """Return True if a file with these first bytes holds sound, readable here or not.
+
+    Words of a text may begin as containers do, and containers may hold pictures.
+    """
+    kind = head[8:12]
+    if head.startswith((b"RIFF", b"RIFX", b"RF64")):
+        return kind == b"WAVE"
+    if head.startswith(b"FORM"):
+        return kind in (b"AIFF", b"AIFC", b"8SVX")
+    if head.startswith(_ID3):
+        return len(head) > 9 and max(head[3:5]) < 0xFF and max(head[6:10]) < 0x80
+    if (found := demuxer(head)) and found.kind == "mov":
+        return kind not in _PICTURES
+    known = (*_READABLE, _W64, *(magic for magic, name in _UNSUPPORTED if name != _MIDI))
+    is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head[:64])
+    return found is not None or (head.startswith(known) and not is_text) or starts_stream(head)
+
+
+def is_other(head: bytes) -> bool:
+    """Return True if a file begins as one of a known kind does that is not audio."""
+    return head.startswith(tuple(magic for magic, _ in _OTHER))
 
 
 def other_kind(head: bytes) -> str:
     """Return in words what a file is that is not audio, by its first bytes."""
     if not head:
         return "empty"
-    named = (name for magic, name in _OTHER if head.startswith(magic))
+    named = (name for magic, name in (*_OTHER, *_UNSUPPORTED) if head.startswith(magic))
     found = next(named, None) or _describe(head).removeprefix("looks like ").partition(";")[0]
     return "of an unknown format" if found == _UNKNOWN else found
 

@@ -37,7 +37,7 @@ Pair = tuple[str, str]
 _Names = dict[str, str]  # track_id -> group
 
 # Another artist, who does not make a song one of another group.
-_GUEST = re.compile(r"\s[(\[]?(?:feat|ft|featuring)\b\.?\s.*")
+_GUEST = re.compile(r"\s(?:[(\[](?:feat|ft|featuring)\b\.?|(?:feat|featuring)\b\.?|ft\.)\s.*")
 _SHOWN = 3
 
 
@@ -243,8 +243,8 @@ def _by_name(spelled: Mapping[str, str]) -> tuple[_Names, str]:
 
 def _normal(name: str) -> str:
     """Normalise the spelling of a name; return an empty text for placeholders."""
-    name = " ".join(unicodedata.normalize("NFC", name).casefold().split())
-    return "" if name in _PLACEHOLDERS else _GUEST.sub("", name)
+    name = _GUEST.sub("", " ".join(unicodedata.normalize("NFC", name).casefold().split()))
+    return "" if name in _PLACEHOLDERS else name
 
 
 def _from_paths(tracks: Sequence[Track], rule: str) -> _Names:

@@ -13,6 +13,7 @@ import soundfile
 from pipelines.audio import decode
 from pipelines.containers.content import Content
 from pipelines.containers.mpeg import walk
+from pipelines.containers.mpeg_frames import LENGTHS
 from pipelines.errors import AudioRejected
 
 RATE_HZ = 44100
@@ -58,6 +59,22 @@ def amid(content: bytes, other: bytes) -> bytes:
     return content[:middle] + other + content[middle:]
 
 
+ID3 = b"ID3\4\0\0" + bytes((0, 0, 0, 63)) + bytes(63)
+
+
+def parts(content: bytes) -> list[bytes]:
+    """Each frame of an MP3, three at a time."""
+    found, at = [], 0
+    while at < len(content):
+        begin = at
+        for _ in range(3):
+            if at < len(content):
+                key = content[at + 1] << 8 | content[at + 2]
+                at += LENGTHS[3, 3, RATE_HZ][key]
+        found.append(content[begin:at])
+    return found
+
+
 WHOLE: dict[str, tuple[Callable[[], bytes], float, set[str]]] = {
     "variable rate": (lambda: encoded(20), 20, set()),
     "no tag": (lambda: untagged(20), 20, set()),
@@ -74,6 +91,9 @@ WHOLE: dict[str, tuple[Callable[[], bytes], float, set[str]]] = {
     ),
     "5,000 bytes of noise": (lambda: amid(untagged(20), NOISE[:5000]), 20, {"W_DECODE_NOISE"}),
     "noise under a tag": (lambda: amid(encoded(20), NOISE[:5000]), 20, {"W_DECODE_NOISE"}),
+    "1,200 parts with a tag before each": (
+        lambda: b"".join(ID3 + part for part in parts(untagged(20))), 20, set(),
+    ),
     "zeros first": (lambda: bytes(3000) + encoded(20), 20, {"W_HEADER"}),
     "tags behind it": (lambda: encoded(20) + b"TAG" + bytes(125), 20, set()),
 }  # fmt: skip
@@ -99,6 +119,7 @@ def test_every_second_is_heard(case: str, tmp_path: Path) -> None:
     ("make", "code"),
     [
         (lambda: encoded(20)[:50_000], "E_TRUNCATED"),
+        (lambda: encoded(20) + encoded(20)[:50_000], "E_TRUNCATED"),
         (lambda: amid(untagged(20, mode="CONSTANT"), NOISE[:200_000]), "E_DECODE"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,25 @@ def test_every_stream_of_a_chain_is_heard(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         sound.samples[3 * RATE_HZ : 7 * RATE_HZ], alone[: 4 * RATE_HZ], atol=1e-5
     )
+
+
+def whole_pages(content: bytes) -> list[bytes]:
+    starts = [at for at in range(len(content)) if content[at : at + 4] == b"OggS"]
+    return [content[a:b] for a, b in itertools.pairwise([*starts, len(content)])]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_page_that_is_missing_whole_is_found(subtype: str, tmp_path: Path) -> None:
+    found = whole_pages(written(subtype))
+    middle = len(found) // 2
+    (tmp_path / "a.ogg").write_bytes(b"".join(found[:middle] + found[middle + 1 :]))
+    with pytest.raises(AudioRejected, match="E_DECODE: damaged pages"):
+        decode(tmp_path / "a.ogg", RATE_HZ)
+
+
+def test_a_stream_of_a_chain_that_is_cut_is_told(tmp_path: Path) -> None:
+    first = b"".join(whole_pages(written("VORBIS", 5))[:-2])
+    (tmp_path / "a.ogg").write_bytes(first + written("VORBIS", 4))
+    sound = decode(tmp_path / "a.ogg", RATE_HZ)
+    assert sound.flags == ("W_DECODE_NOISE", "W_TRAILING")
+    assert 8 < sound.seconds < 9

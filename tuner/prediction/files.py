@@ -107,7 +107,7 @@ def _is_folder(word: str) -> bool:
     if not is_uri(file.root):
         return Path(file.path).is_dir()
     # A storage has no folders, only names with slashes.
-    is_file = is_audio_name(file.path) or files_at(file.root).stamp(file.path) is not None
+    is_file = files_at(file.root).stamp(file.path) is not None or is_audio_name(file.path)
     return not (file.path and is_file)
 
 

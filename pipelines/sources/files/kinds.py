@@ -39,8 +39,9 @@ def what_else(files: Files, entry: FoundFile) -> str:
 
     try:
         head = files.head(entry.path, HEAD_BYTES)
-    except AudioRejected as error:
-        return f"not readable ({error.detail})"
+    except (AudioRejected, OSError) as error:
+        reason = error.detail if isinstance(error, AudioRejected) else error.strerror
+        return f"not readable ({reason})"
     return "" if is_audio(head) else other_kind(head)
 
 

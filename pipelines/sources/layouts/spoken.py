@@ -6,14 +6,15 @@ import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from pipelines.errors import CatalogError
-from pipelines.sources.files import Files, printable_root, read_all
+from pipelines.errors import AudioRejected, CatalogError
+from pipelines.sources.files import Files, printable_file, printable_root, read_all
+from pipelines.sources.files.kinds import what_else
 from pipelines.sources.layouts.folders import read_folders
 from pipelines.sources.tracks import Catalog, GivenSplit, Track
 
 _LISTS = {"validation_list.txt": "val", "testing_list.txt": "test"}
 _NOISE = "_background_noise_"
-_DIGIT = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
+_DIGIT = re.compile(r"([0-9])_([^_/]+)_([0-9]+)\.wav")
 _FSDD_FOLDER = "recordings"
 _TESTED, _VALIDATED = 5, 10  # FSDD tests each speaker's recordings 0 to 4; we validate 5 to 9
 
@@ -32,11 +33,7 @@ def read_speech_commands(files: Files) -> Catalog:
     Raises:
         CatalogError: See ``read_folders``.
     """
-    listed = {
-        path: split
-        for name, split in _LISTS.items()
-        for path in read_all(files, name).decode().split()
-    }
+    listed = {path: split for name, split in _LISTS.items() for path in _lines(files, name)}
     catalog = read_folders(files)
     tracks = tuple(
         replace(
@@ -53,6 +50,13 @@ def read_speech_commands(files: Files) -> Catalog:
         catalog, layout="speech_commands", tracks=tracks, columns=("split", "group"), notes=notes,
         ignored=catalog.ignored + num_noise, given=GivenSplit("split", (), (), "its lists"),
     )  # fmt: skip
+
+
+def _lines(files: Files, name: str) -> list[str]:
+    try:
+        return read_all(files, name).decode().split()
+    except (AudioRejected, UnicodeDecodeError) as error:
+        raise CatalogError(f"cannot read {printable_file(files.root, name)}: {error}") from error
 
 
 def _speaker(track: Track) -> str:
@@ -87,10 +91,12 @@ def read_spoken_digits(files: Files) -> Catalog:
             f"{printable_root(files.root)} is not the Free Spoken Digit Dataset, which has files "
             "such as recordings/0_jackson_0.wav"
         )
-    tracks = []
+    tracks, unlisted = [], []
     for entry in files.scan():
         found = _DIGIT.fullmatch(entry.path.removeprefix(base))
-        if found and entry.kind == "file":
+        if not (found and entry.kind == "file"):
+            unlisted += [] if what_else(files, entry) else [entry.path]
+        else:
             number = int(found[3])
             split = "test" if number < _TESTED else "val" if number < _VALIDATED else "train"
             columns = {"speaker": found[2], "split": split}
@@ -98,5 +104,6 @@ def read_spoken_digits(files: Files) -> Catalog:
     note = "the split is the official one: recordings 0 to 4 of a speaker are the test"
     given = GivenSplit("split", (), (), "the numbers in the names")
     return Catalog(
-        files.root, tuple(tracks), "fsdd", ("speaker", "split"), notes=(note,), given=given
-    )
+        files.root, tuple(tracks), "fsdd", ("speaker", "split"), unlisted=tuple(sorted(unlisted)),
+        notes=(note,), given=given,
+    )  # fmt: skip
