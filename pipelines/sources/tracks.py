@@ -77,6 +77,13 @@ class GivenSplit(NamedTuple):
     test_values: tuple[str, ...]
     words: str
 
+    def instead_of(self, split: SplitSpec) -> SplitSpec:
+        """Return this split if settings have the default shares, else theirs."""
+        if split != SplitSpec(seed=split.seed, leaks=split.leaks, group=split.group):
+            return split
+        update = {"column": self.column, "val_values": self.val_values}
+        return split.model_copy(update={**update, "test_values": self.test_values})
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -113,11 +120,7 @@ class Catalog:
 
     def as_given(self, split: SplitSpec) -> SplitSpec:
         """Return the split that the data set brings, if settings leave everything open."""
-        is_open = split == SplitSpec(seed=split.seed, leaks=split.leaks, group=split.group)
-        if self.given is None or not is_open:
-            return split
-        given = {"column": self.given.column, "val_values": self.given.val_values}
-        return split.model_copy(update={**given, "test_values": self.given.test_values})
+        return self.given.instead_of(split) if self.given else split
 
 
 def track_id(path: str, start_s: float = 0.0, end_s: float | None = None) -> str:

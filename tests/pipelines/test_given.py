@@ -51,6 +51,13 @@ def test_folders_of_a_split_are_the_split(tmp_path: Path, tops: tuple[str, ...])
     check_splits(catalog, SplitSpec(group="track"))
 
 
+def test_folders_that_no_person_made_do_not_hide_a_split(tmp_path: Path) -> None:
+    folders(tmp_path, *everywhere("training", "valid", "test"), "__MACOSX/._a", ".cache/x/1.wav")
+    catalog = read_catalog(tmp_path)
+    assert {track.columns["split"] for track in catalog.tracks} == {"train", "val", "test"}
+    assert catalog.lost == ()
+
+
 def test_a_split_that_is_asked_for_replaces_that_of_the_folders(tmp_path: Path) -> None:
     catalog = read_catalog(folders(tmp_path, *everywhere("train", "valid", "test")))
     asked = SplitSpec(train=0.5, val=0.25, test=0.25)
@@ -115,8 +122,10 @@ def test_a_folder_without_audio_is_lost_and_its_files_are_named(tmp_path: Path) 
     folders(tmp_path, "c/cover.jpg", content=b"\xff\xd8\xff\xe0")
     folders(tmp_path, "c/empty", content=b"")
     (tmp_path / "c/empty").write_bytes(b"")
+    (tmp_path / "d").mkdir()
     catalog = read_catalog(tmp_path)
-    (line,) = catalog.lost
+    line, empty = catalog.lost
+    assert empty == "the folder 'd' has no audio and is no class: it is empty"
     assert line.startswith("the folder 'c' has no audio and is no class: ")
     for kind in ("2 text", "1 a JPEG picture", "1 empty"):
         assert kind in line

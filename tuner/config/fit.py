@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.settings import Rule
-from tuner.config.data import ColumnSplit, ShareSplit
+from tuner.config.data import ShareSplit
 from tuner.config.schema import KIND
 from tuner.config.situation import MOST
 from tuner.config.validate import first_faults
@@ -84,10 +84,13 @@ def _validation_tracks(facts: DataFacts, e: Experiment) -> int | None:
     split = e.data.split
     if e.data.num_folds:
         return round((1 - e.data.split_spec.test) * len(facts.tracks))
-    if isinstance(split, ColumnSplit):
+    spec = e.data.split_spec
+    if facts.given:
+        spec = facts.given.instead_of(spec)
+    if spec.column is not None:
         from pipelines.splits.assign import given_splits
 
-        return Counter(given_splits(facts.tracks, e.data.split_spec).values())["val"]
+        return Counter(given_splits(facts.tracks, spec).values())["val"]
     if isinstance(split, ShareSplit) and split.by == "group":
         return round(split.val * len(facts.tracks))
     return None

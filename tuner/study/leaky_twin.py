@@ -48,7 +48,8 @@ def run_leaky_twin(study: Context) -> None:
         found = LeakyTwin(LEAKY + row.trial_id, row.trial_id, _of(study, row), None, reason)
         _record(study, found, fingerprint=None)
         return
-    experiment = by_clip(row.experiment, honest_set.manifest.clips)
+    is_given = honest_set.manifest.split.column is not None
+    experiment = by_clip(row.experiment, honest_set.manifest.clips, is_given=is_given)
     key = experiment.feature_set_key
     leaky_set = _build(study, experiment, honest_set)
     twin = replace(study, feature_paths={key: str(leaky_set.path.resolve())})
@@ -72,16 +73,19 @@ def _record(study: Context, found: LeakyTwin, fingerprint: str | None) -> None:
         study.terminal.say(f"leaky twin: {line}")
 
 
-def by_clip(experiment: Experiment, clips: Mapping[Split, int]) -> Experiment:
+def by_clip(
+    experiment: Experiment, clips: Mapping[Split, int], *, is_given: bool = False
+) -> Experiment:
     """Return the experiment with its tracks split clip by clip.
 
     Args:
         experiment: The experiment.
-        clips: Number of clips in each split, for the shares of a split by column.
+        clips: Number of clips in each split, for the shares of a split that is given.
+        is_given: True if the data set brings it; settings that name a column do so in any case.
     """
     data = experiment.data
     train, val, test = data.split_spec.shares
-    if isinstance(data.split, ColumnSplit):
+    if is_given or isinstance(data.split, ColumnSplit):
         val, test = (clips[name] / sum(clips.values()) for name in SPLITS[1:])
         train = 1 - val - test
     split = ShareSplit(train=train, val=val, test=test, by="clip")

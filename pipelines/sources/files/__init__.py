@@ -21,6 +21,10 @@ EXTENSIONS: Final = EXTRA_EXTENSIONS | {
 # Options of a URI that address the storage and hold no secret.
 _SAFE_OPTIONS = frozenset({"endpoint_override", "scheme", "region", "allow_bucket_creation"})
 
+_SYSTEM_FOLDERS = frozenset(
+    {"lost+found", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"}
+)
+
 Stamp = tuple[int, int]  # size in bytes, modification time in ns
 
 
@@ -124,6 +128,11 @@ def as_stream(files: Files, path: str) -> BinaryIO:
 def is_audio_name(path: str) -> bool:
     """Return True if a file name has an audio extension."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS  # noqa: PTH122  # on the hot path
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for a file or folder that no person put among the recordings."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
 def leads_out(path: str) -> bool:

@@ -13,12 +13,9 @@ import xxhash
 
 from pipelines.errors import AudioRejected, CatalogError
 from pipelines.plain_text import printable
-from pipelines.sources.files import FoundFile, Stamp, leads_out
+from pipelines.sources.files import FoundFile, Stamp, is_hidden, leads_out
 
 # Folders that operating systems leave on disks and in archives, without data of the user.
-_SYSTEM_FOLDERS = frozenset(
-    {"lost+found", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"}
-)
 # Errors of this process, not of the file.
 _OUR_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _NOT_REGULAR = "a folder, pipe, socket or device, not a regular file"
@@ -106,7 +103,7 @@ class LocalFiles:
             with entries:
                 for entry in entries:
                     path = under + entry.name
-                    if entry.is_dir(follow_symlinks=False) and not _is_hidden(entry.name):
+                    if entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name):
                         pending.append(f"{path}/")
                     else:
                         yield _entry(path, entry)
@@ -156,12 +153,8 @@ def is_below(real: str, root: str) -> bool:
     return real == root or real.startswith(root if root.endswith("/") else f"{root}/")
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _SYSTEM_FOLDERS
-
-
 def _entry(path: str, entry: os.DirEntry[str]) -> FoundFile:
-    if _is_hidden(entry.name):
+    if is_hidden(entry.name):
         return FoundFile(path, "other")
     try:
         status = entry.stat()

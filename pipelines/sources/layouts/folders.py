@@ -14,6 +14,7 @@ from pipelines.sources.files import (
     FoundFile,
     as_stream,
     files_at,
+    is_hidden,
     printable_file,
     printable_root,
 )
@@ -58,6 +59,7 @@ def read_folders(files: Files, under: str = "", depth: int = 0) -> Catalog:
             others[_class_folder(entry.path, prefix, depth) or ""][kind] += 1
         elif entry.size in _POINTER_BYTES and _is_pointer(files, entry):
             num_pointers += 1
+            others[_class_folder(entry.path, prefix, depth) or ""]["git-LFS pointers"] += 1
         elif (folder := _class_folder(entry.path, prefix, depth)) is None:
             loose.append(entry.path)
         else:
@@ -67,19 +69,30 @@ def read_folders(files: Files, under: str = "", depth: int = 0) -> Catalog:
     kinds = sum(others.values(), Counter[str]())
     if not tracks:
         raise _nothing(files, under, len(loose), kinds, notes)
+    candidates = {name for name in others if name} | set(visible_folders(files, under, depth))
     lost = tuple(
-        f"the folder {printable(folder)!r} has no audio and is no class: {counted(found)}"
-        for folder, found in sorted(others.items())
-        if folder and folder not in labels and not folder.startswith(".")
+        f"the folder {printable(name)!r} has no audio and is no class: "
+        f"{counted(others[name]) or 'it is empty'}"
+        for name in sorted(candidates)
+        if name not in labels and not is_hidden(name)
     )
     if num_links:
         kinds["links to folders"] = num_links
-    if num_pointers:
-        kinds["git-LFS pointers"] = num_pointers
     return Catalog(
         files.root, tuple(tracks), "folders", (), kinds.total(), tuple(sorted(loose)),
         notes=notes, lost=lost, others=kinds,
     )  # fmt: skip
+
+
+def visible_folders(files: Files, under: str = "", depth: int = 0) -> list[str]:
+    """Return the names of the folders that a scan enters, so many below another one, sorted."""
+    names = sorted(name for name in files.folders(under) if not is_hidden(name))
+    if not depth:
+        return names
+    prefix = f"{under}/" if under else ""
+    return sorted(
+        {one for name in names for one in visible_folders(files, prefix + name, depth - 1)}
+    )
 
 
 def _class_folder(path: str, prefix: str, depth: int) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.errors import CatalogError
 from pipelines.plain_text import first_few, printable
 from pipelines.sources.files import printable_root
-from pipelines.sources.layouts.folders import read_folders
+from pipelines.sources.layouts.folders import read_folders, visible_folders
 from pipelines.sources.tracks import GivenSplit
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def given_folders(files: Files) -> GivenSplit | None:
     Raises:
         CatalogError: They look like a split that lacks a part.
     """
-    names = sorted(name for name in files.folders() if not name.startswith("."))
+    names = visible_folders(files)
     splits, folds = _splits(names), _folds(names)
     if not (splits or folds) or not _have_same_classes(files, names):
         return None
@@ -91,7 +91,7 @@ def read_given(files: Files) -> Catalog:
             f"{printable_root(files.root)} has no folders train, val and test (or fold1, fold2 "
             "and so on) with the same classes below each"
         )
-    values = _splits(sorted(files.folders())) if given.column == "split" else None
+    values = _splits(visible_folders(files)) if given.column == "split" else None
     return with_split(read_folders(files, depth=1), given, values)
 
 
