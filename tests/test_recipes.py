@@ -157,6 +157,7 @@ def touched(copy: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_model(tmp_path: Path) -> None:
     copy = copied(tmp_path)

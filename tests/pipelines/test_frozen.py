@@ -62,7 +62,9 @@ def test_it_stays_frozen_in_a_module_that_trains() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("num_samples", [100, 16_000, 120_000])
+@pytest.mark.parametrize(
+    "num_samples", [100, 16_000, pytest.param(120_000, marks=pytest.mark.slow)]
+)
 def test_it_is_exported_with_any_number_of_clips(num_samples: int) -> None:
     frozen = build_frozen(["musicnn_mtt", "vgg_mtt:tags"], with_weights=False)
     clips = torch.export.Dim("clips", min=1, max=64)

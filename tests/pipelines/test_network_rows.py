@@ -39,7 +39,7 @@ def as_safetensors() -> bytes:
 FORMS = {"pth": (as_pth, read_state_dict), "safetensors": (as_safetensors, read_weights)}
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=["safetensors", pytest.param("pth", marks=pytest.mark.slow)])
 def server(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:

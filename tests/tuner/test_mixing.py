@@ -55,6 +55,7 @@ def test_the_paired_bootstrap_by_hand() -> None:
     assert same.share_better == 0
 
 
+@pytest.mark.slow
 def test_noise_is_rarely_chosen() -> None:
     """Four models that guess, 200 times: no fusion of them is better than one.
 

@@ -121,7 +121,10 @@ def cut(study: Study, folder: Path, num_records: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "asha_stopping"])
+SCHEDULERS = ["asha", pytest.param("asha_stopping", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_search_cut_off_at_any_record_ends_like_one_that_was_not(
     scheduler: str, tmp_path: Path
 ) -> None:
@@ -174,7 +177,7 @@ def extend(study: Training, asked: str) -> None:
     conclude(study)
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "asha_stopping"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_an_extension_cut_off_at_any_record_ends_like_one_that_was_not(
     scheduler: str, tmp_path: Path
 ) -> None:
