@@ -225,3 +225,16 @@ def test_clips_of_a_cross_validation_have_no_fixed_train_split() -> None:
     clips = {"train": 42, "val": 18, "test": 15}
     assert clips_in_words(clips, 0) == "42 train, 18 val, 15 test"
     assert clips_in_words(clips, 5) == "60 in 5 folds, 15 test"
+
+
+def test_a_folder_that_is_no_class_makes_a_study_incomplete_and_is_told(tmp_path: Path) -> None:
+    records = finished_study()
+    assert summarise(records).is_complete
+    line = "the folder 'c' has no audio and is no class: 3 text"
+    for record in records:
+        if record["kind"] == "features":
+            record["features"][0]["lost"] = [line]
+    found = summarise(records)
+    assert not found.is_complete
+    paths = StudyPaths(Folder(tmp_path), "s", "data")
+    assert f"files       {line}" in list(result_lines(found, paths, None))

@@ -82,7 +82,7 @@ def _facts(
 
 
 def _skipped(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Name the files that no feature set holds."""
+    """Name the files and folders that no feature set holds."""
     lost: dict[tuple[int, int], str] = {}  # feature sets that lost the same are named once
     for one in summary.features:
         counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
@@ -93,6 +93,8 @@ def _skipped(summary: Summary) -> Iterator[tuple[str, str]]:
     for (skipped, listed), text in lost.items():
         if skipped:
             yield "files", f"{skipped} of {listed} files were skipped: {text}"
+    for line in dict.fromkeys(line for one in summary.features for line in one.get("lost", ())):
+        yield "files", line
 
 
 def _scores(summary: Summary) -> Iterator[tuple[str, str]]:
