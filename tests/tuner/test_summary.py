@@ -229,12 +229,11 @@ def test_clips_of_a_cross_validation_have_no_fixed_train_split() -> None:
 
 def test_a_folder_that_is_no_class_makes_a_study_incomplete_and_is_told(tmp_path: Path) -> None:
     records = finished_study()
-    assert summarise(records).is_complete
+    (features,) = (record for record in records if record["kind"] == "features")
+    features["features"][0]["tracks"]["quarantined"] = 0
+    assert summary_of([STUDY[0], features]).is_complete
     line = "the folder 'c' has no audio and is no class: 3 text"
-    for record in records:
-        if record["kind"] == "features":
-            record["features"][0]["lost"] = [line]
-    found = summarise(records)
-    assert not found.is_complete
+    features["features"][0]["lost"] = [line]
+    assert not summary_of([STUDY[0], features]).is_complete
     paths = StudyPaths(Folder(tmp_path), "s", "data")
-    assert f"files       {line}" in list(result_lines(found, paths, None))
+    assert f"files       {line}" in list(result_lines(summarise(records), paths, None))
