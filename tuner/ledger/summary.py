@@ -98,6 +98,7 @@ class Summary:
         explanation: What the study recorded besides its scores.
         seconds: Time spent in all runs of the study, by stage and in total.
         looks: Number of models that have been scored on the test split.
+        lost: A line for each folder of the data that is no class, because it has no audio.
         notes: What was asked or done besides: extensions, warm start, how the search ended.
     """
 
@@ -131,6 +132,7 @@ class Summary:
     seconds: dict[str, float]
     looks: int = 1
     notes: tuple[tuple[str, str], ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def counts_in_words(self) -> str:
@@ -197,10 +199,8 @@ class Summary:
         """True if every file and folder was used and every trial succeeded."""
         # Tracks that were dropped because data.leaks asks for it do not count.
         dropped = self.leakage.dropped if self.leakage else 0
-        skipped = any(
-            one["tracks"]["quarantined"] > dropped or one.get("lost") for one in self.features
-        )
-        return not skipped and not self.counts["failed"]
+        skipped = any(one["tracks"]["quarantined"] > dropped for one in self.features)
+        return not skipped and not self.lost and not self.counts["failed"]
 
     @property
     def model_address(self) -> str | None:
@@ -276,6 +276,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         status=state_of(records),
         time_ms=records[-1]["time_ms"],
         features=[{key: one[key] for key in FEATURE_SET_KEYS} for one in sets],
+        lost=tuple(dict.fromkeys(line for one in sets for line in one.get("lost", ()))),
         leakage=worst_leakage(sets) if sets else None,
         pace=Pace.of(newest["pace"]) if "pace" in newest else None,
         counts=selection.counts(rows.values()),

@@ -93,7 +93,7 @@ def _skipped(summary: Summary) -> Iterator[tuple[str, str]]:
     for (skipped, listed), text in lost.items():
         if skipped:
             yield "files", f"{skipped} of {listed} files were skipped: {text}"
-    for line in dict.fromkeys(line for one in summary.features for line in one.get("lost", ())):
+    for line in summary.lost:
         yield "files", line
 
 
