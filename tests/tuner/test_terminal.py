@@ -58,8 +58,8 @@ def test_a_log_gets_one_line_for_each_trial_that_ended() -> None:
 @pytest.mark.parametrize(("name", "word"), [("asha", "waits"), ("asha_stopping", "stopped early")])
 def test_a_trial_that_may_go_on_waits(name: str, word: str) -> None:
     terminal, text, _ = watch(is_terminal=False, width=400)
-    study = {"kind": "study", "config": {"scheduler": {"name": name}}}
-    found = [study, *records(), {"kind": "promoted", "trial_id": "t000-abc"}]
+    found = [*records(), {"kind": "promoted", "trial_id": "t000-abc"}]
+    found[0]["config"]["scheduler"] = {"name": name}
     found[-3]["stop"] = True
     with terminal:
         terminal.stage("search", 3)

@@ -37,7 +37,8 @@ class TrialProgress:
         value: The metric in the newest report, and at the end that of the trial.
         best: The best value so far.
         state: Its state.
-        may_go_on: True if it may be promoted where the scheduler has ended it.
+        promotes: True if its scheduler lets trials go on that it has ended.
+        may_go_on: True if this one may.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class TrialProgress:
     value: float | None = None
     best: float | None = None
     state: State = State.RUNNING
+    promotes: bool = False
     may_go_on: bool = False
 
     @property
@@ -107,7 +109,6 @@ class Progress:
         self._stage, self._timing = _Stage(), Timing()
         self._line = ""
         self._alternatives: Alternatives = {}
-        self._promotes = False
 
     def begin(self, line: str) -> None:
         """Begin something that runs no trials."""
@@ -146,8 +147,6 @@ class Progress:
         kind, trial_id = record["kind"], record.get("trial_id", "")
         if kind == "study":
             self._alternatives = alternatives(record.get("settings", {}))
-            scheduler = record.get("config", {}).get("scheduler", {})
-            self._promotes = scheduler.get("name") in PROMOTING
         if kind == "study_end":
             for trial in self._trials.values():
                 trial.state = trial.state if trial.has_ended else State.INTERRUPTED
@@ -156,13 +155,15 @@ class Progress:
         if kind == "trial" and (not is_final or trial_id.startswith(REFIT)):
             course = course_of(record["config"], record["stage"])
             params = one_line(in_short(record["params"], record["config"], self._alternatives))
-            self._trials[trial_id] = TrialProgress(record["stage"], course, params)
+            promotes = record["config"].get("scheduler", {}).get("name") in PROMOTING
+            self._trials[trial_id] = TrialProgress(
+                record["stage"], course, params, promotes=promotes and course.unit == "epoch"
+            )
         if (found := self._trials.get(trial_id)) is None:
             return None
         if kind == "epoch":
             found.state, found.done = State.RUNNING, record["epoch"]
-            is_stopped = record.get("stop", False)
-            found.may_go_on = is_stopped and self._promotes and found.course.unit == "epoch"
+            found.may_go_on = found.promotes and record.get("stop", False)
             self._score(trial_id, found, record["metrics"])
         elif kind == "promoted":
             found.state = State.RUNNING
