@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from pipelines.audio.ffmpeg import FfmpegSource
 from pipelines.audio.joined import JoinedSource
@@ -29,10 +29,16 @@ from pipelines.containers.signatures import (
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pipelines.audio.reading import AudioSource
+
+_TAGGED = (b"OggS", b"RIFF", b"FORM")
+_LONG_BYTES = 2**24
+_MOST_KEPT = 4
+_found: dict[tuple[object, ...], object] = {}
+T = TypeVar("T")
 
 _MOST_LEADING = 65536  # bytes before the first frame, of whatever a recorder wrote there
 _MAX_HOLES = 1000  # stretches to look at
@@ -73,6 +79,10 @@ def _source(fd: int) -> SndfileSource | FfmpegSource | JoinedSource:
             return FfmpegSource(fd, kind)
         except AudioRejected as error:
             raise _rejected(fd, error.code, error.detail) from error
+    begin = tags_end(content)
+    if begin and content.at(begin, 4) in _TAGGED:  # which libsndfile reads without the tag alone
+        content = content.of([range(begin, len(content))])
+        head = content.at(0, HEAD_BYTES)
     try:
         return _opened(content, head, mended(content))
     except FAILURES as error:
@@ -95,15 +105,31 @@ def _opened(content: Content, head: bytes, found: Mended | None) -> SndfileSourc
         return _open_ogg(content)
     if longer := flac.with_right_length(content):
         return SndfileSource(longer, Walked(mended=Mended(longer, frozenset({"W_HEADER"}))))
-    stream = None if is_container(head) or is_other(head) else walk(content)
+    stream = None if is_container(head) or is_other(head) else _once(walk, content)
     if stream and stream.leading <= _MOST_LEADING:
         return open_mpeg(content, stream)
     return SndfileSource(content)
 
 
+def _once(look: Callable[[Content], T], content: Content) -> T:
+    """Return what a walk over a file finds, of a long one from memory.
+
+    Each segment of a manifest opens its file again; a walk over ten hours takes a second.
+    """
+    status = os.fstat(content.fd)
+    if status.st_size < _LONG_BYTES:
+        return look(content)
+    key = (look, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _found:
+        while len(_found) >= _MOST_KEPT:
+            del _found[next(iter(_found))]
+        _found[key] = look(content)
+    return cast("T", _found[key])
+
+
 def _open_ogg(content: Content) -> SndfileSource | JoinedSource:
     """Open a stream, or all streams of a chain, as a radio's recording is."""
-    walked = Walked(pages=(pages := ogg.walk(content)))
+    walked = Walked(pages=(pages := _once(ogg.walk, content)))
     if len(pages.links) == 1:
         return SndfileSource(content, walked)
     parts = []

@@ -98,3 +98,13 @@ def test_a_stream_of_a_chain_that_is_cut_is_told(tmp_path: Path) -> None:
     sound = decode(tmp_path / "a.ogg", RATE_HZ)
     assert sound.flags == ("W_DECODE_NOISE", "W_TRAILING")
     assert 8 < sound.seconds < 9
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_tag_of_another_kind_before_it_changes_nothing(subtype: str, tmp_path: Path) -> None:
+    content = written(subtype, 2)
+    (tmp_path / "a.ogg").write_bytes(b"ID3\4\0\0" + bytes((0, 0, 1, 0)) + bytes(128) + content)
+    (tmp_path / "b.ogg").write_bytes(content)
+    tagged, plain = (decode(tmp_path / name, RATE_HZ) for name in ("a.ogg", "b.ogg"))
+    assert tagged.flags == plain.flags == ()
+    np.testing.assert_array_equal(tagged.samples, plain.samples)
