@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.errors import CatalogError
 from pipelines.plain_text import first_few, printable
 from pipelines.sources.files import printable_root
+from pipelines.sources.files.kinds import what_else
 from pipelines.sources.layouts.folders import read_folders, visible_folders
 from pipelines.sources.tracks import GivenSplit
 
@@ -32,43 +33,56 @@ _FEWEST_FOLDS = 3
 def given_folders(files: Files) -> GivenSplit | None:
     """Return the split that the folders of a data set are; None if they are classes.
 
-    They are one if all of them are named for splits or folds, and hold folders of the same names.
+    They are one if they are named for splits or folds and hold folders of the same names. Others
+    beside them must hold no audio.
 
     Raises:
-        CatalogError: They look like a split that lacks a part.
+        CatalogError: They look like a split that lacks a part, or has classes beside it.
     """
-    names = visible_folders(files)
-    splits, folds = _splits(names), _folds(names)
-    if not (splits or folds) or not _have_same_classes(files, names):
+    splits, folds = _splits(visible_folders(files)), _folds(visible_folders(files))
+    names = sorted(folds.values() if folds else splits)
+    if not names or not _have_same_classes(files, names):
         return None
+    shown = first_few([*map(printable, names)])
+    looks = f"{printable_root(files.root)}: the folders {shown} hold folders of the same names"
+    otherwise = "if all are classes, list the files in a manifest.csv with the columns path,label"
+    if beside := _with_audio(files, set(visible_folders(files)) - set(names)):
+        raise CatalogError(
+            f"{looks}, so they look like a split, but {first_few(beside)} beside them holds audio "
+            f"too; move it out of there or into them, or, {otherwise}"
+        )
     if folds:
         *_, val, test = folds.values()
-        return GivenSplit("fold", (val,), (test,), f"the folders {names[0]} to {names[-1]}")
+        return GivenSplit("fold", (val,), (test,), f"the folders {shown}")
     if lacks := {"train", "val", "test"} - set(splits.values()):
         raise CatalogError(
-            f"{printable_root(files.root)}: the folders {first_few([*map(printable, names)])} "
-            f"hold folders of the same names, so they look like a split without "
-            f"{' and '.join(sorted(lacks))}; move some of it there, or, if they are classes, "
-            "list the files in a manifest.csv with the columns path,label"
+            f"{looks}, so they look like a split without {' and '.join(sorted(lacks))}; move some "
+            f"of it there, or, {otherwise}"
         )
     return GivenSplit("split", (), (), f"the folders {', '.join(map(printable, names))}")
 
 
 def _splits(names: list[str]) -> dict[str, str]:
-    """Return the part of the split of each folder; empty if one is named for something else."""
+    """Return the part of the split of each folder that is named for one; empty without train."""
     found = {name: _SPLIT.fullmatch(name.strip().lower()) for name in names}
     words = {name: _WORDS.get(match[1]) for name, match in found.items() if match}
     known = {name: word for name, word in words.items() if word}
-    return known if len(known) == len(names) and "train" in known.values() else {}
+    return known if len(known) > 1 and "train" in known.values() else {}
 
 
 def _folds(names: list[str]) -> dict[str, str]:
-    """Return the folder of each fold by number; empty if one is named for something else."""
+    """Return the folder of each fold by its number, in order; empty if there are few."""
     found = {name: _FOLD.fullmatch(name.strip().lower()) for name in names}
     numbers = sorted((int(match[1]), name) for name, match in found.items() if match)
-    if len(numbers) < max(len(names), _FEWEST_FOLDS):
-        return {}
-    return {str(number): name for number, name in numbers}
+    return {str(number): name for number, name in numbers} if len(numbers) >= _FEWEST_FOLDS else {}
+
+
+def _with_audio(files: Files, names: set[str]) -> list[str]:
+    """Return those of some folders that hold audio."""
+    if not names:
+        return []
+    tops = ((one.path.partition("/")[0], one) for one in files.scan())
+    return sorted({top for top, one in tops if top in names and not what_else(files, one)})
 
 
 def _have_same_classes(files: Files, names: list[str]) -> bool:
@@ -92,7 +106,11 @@ def read_given(files: Files) -> Catalog:
             "and so on) with the same classes below each"
         )
     values = _splits(visible_folders(files)) if given.column == "split" else None
-    return with_split(read_folders(files, depth=1), given, values)
+    catalog = with_split(read_folders(files, depth=1), given, values)
+    tops = {track.path.partition("/")[0] for track in catalog.tracks}
+    empty = [name for name in visible_folders(files) if name not in tops]
+    lost = [f"the folder {printable(name)!r} has no audio and is no part of it" for name in empty]
+    return replace(catalog, lost=(*lost, *catalog.lost))
 
 
 def with_split(catalog: Catalog, given: GivenSplit, values: Mapping[str, str] | None) -> Catalog:
