@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.containers.mpeg_frames import LENGTHS, MONO, Kind, LengthTag, kind_at, length_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pipelines.containers.content import Content
 
@@ -18,7 +18,7 @@ _MAX_FRAME_BYTES = 2881  # MPEG 2.5 layer II at 160 kbit/s and 8 kHz, padded, ro
 _MAX_STRETCHES = 100_000
 _IN_A_ROW = 3  # frames that follow each other by their own lengths
 _HEADER = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]")  # what a frame may begin with
-_TAG = re.compile(rb"Xing|Info")
+_TAGS = (b"Xing", b"Info")
 _MAX_TAGS = 16
 
 
@@ -153,7 +153,7 @@ def _follow(content: Content, position: int) -> Stretch:
     while True:
         block = content.at(at, _BLOCK_BYTES)
         # A frame with a tag begins another stretch: files that were joined have one in the middle.
-        tags = [found.start() - 4 - kind.side_bytes for found in _TAG.finditer(block)]
+        tags = [found - 4 - kind.side_bytes for name in _TAGS for found in _places(block, name)]
         stops = {one - more for one in tags for more in (0, 2)} if kind.layer == 3 else set()
         room = len(content) - at
         num, length = _count(block, known, kind.is_mono, room, sorted(stops - {0}))
@@ -162,6 +162,13 @@ def _follow(content: Content, position: int) -> Stretch:
         stretch.end = at
         if not num or length in stops:
             return stretch
+
+
+def _places(block: bytes, name: bytes) -> Iterator[int]:
+    at = block.find(name)
+    while at >= 0:
+        yield at
+        at = block.find(name, at + 1)
 
 
 def _count(
