@@ -99,8 +99,8 @@ def _decode(
         read = read_span(source, weights, span, sample_rate, out)
         fault = None
         if window.end_s is None or read.at_end:
-            fault = shortfall(fd, source, read.position, at_end=read.at_end)
-        flags = remarks(fd, source, read.position, at_end=read.at_end)
+            fault = shortfall(source, read.position, at_end=read.at_end)
+        flags = remarks(source, read.position, at_end=read.at_end)
         _check_length(read, source, window, fault)
     strongest = read.levels.cancelled()
     if strongest is not None:

@@ -44,10 +44,8 @@ def open_mpeg(
             (one.kind.rate_hz, one.kind.num_channels, one.seconds) for one in stream.stretches
         ]
         return JoinedSource(sources, parts, walked)
-    if (
-        stream.lost < _RESYNC_BYTES
-        and len({one.tag for one in stream.stretches[1:]} - {None}) == 0
-    ):
+    is_joined = any(one.tag for one in stream.stretches[1:])
+    if stream.lost < _RESYNC_BYTES and not is_joined:
         begin = stream.tags_end + stream.leading
         tags = range(stream.tags_end)
         sound = content.of([tags, range(begin, len(content))]) if stream.leading else content

@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 
     from pipelines.audio.reading import AudioSource
 
-_TAGGED = (b"OggS", b"RIFF", b"FORM")
+T = TypeVar("T")
+
+_TAGGED = (b"OggS", b"RIFF", b"FORM")  # containers that programs write ID3 tags before
+
+# What walks over the newest long files have found, for the next segment of the same file.
 _LONG_BYTES = 2**24
 _MOST_KEPT = 4
 _found: dict[tuple[object, ...], object] = {}
-T = TypeVar("T")
 
 _MOST_LEADING = 65536  # bytes before the first frame, of whatever a recorder wrote there
 _MAX_HOLES = 1000  # stretches to look at

@@ -39,13 +39,10 @@ _FEW_BYTES = 4096  # behind the last frame, such as padding
 _CLOCK_SLACK_SECONDS = 0.25
 
 
-def shortfall(
-    fd: int, source: AudioSource, position: int, *, at_end: bool
-) -> tuple[str, str] | None:
+def shortfall(source: AudioSource, position: int, *, at_end: bool) -> tuple[str, str] | None:
     """Detect a file that was cut, or that claims far more than it has.
 
     Args:
-        fd: Open file; its position is not moved.
         source: Decoder of the file.
         position: Frame that the decoder has reached.
         at_end: True if that is the end of the file.
@@ -86,11 +83,10 @@ def _cut_by_log(source: AudioSource) -> tuple[str, str] | None:
     return None
 
 
-def remarks(fd: int, source: AudioSource, position: int, *, at_end: bool) -> set[str]:
+def remarks(source: AudioSource, position: int, *, at_end: bool) -> set[str]:
     """Return flags for a file with an odd header or end but complete audio.
 
     Args:
-        fd: Open file; its position is not moved.
         source: Decoder of the file.
         position: Frame that the decoder has reached.
         at_end: True if that is the end of the file.
@@ -214,7 +210,7 @@ def _mpeg_shortfall(source: AudioSource, position: int, *, at_end: bool) -> tupl
     """Compare what was decoded with the frames in the file, and both with its length tag."""
     if (stream := source.walked.stream) is None:  # frames that do not give their lengths
         return None
-    size = stream.num_bytes_in_all
+    size = stream.file_bytes
     claimed, slack = _claimed_by_tag(stream), _slack(stream)
     end = next((one.tag.end for one in reversed(stream.stretches) if one.tag), None)
     is_cut = claimed > stream.seconds + (0 if end else slack) and (end or size + 1) > size

@@ -31,6 +31,7 @@ _PLACES = (2**31, 2**32, 2**63, 2**64)
 # What may follow the samples without being a chunk: tags, and other files.
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
+_NO_CHUNKS = (b"TAG", b"APETAGEX", *_FILES)  # "ID3 " is the name of one
 _MPEG_CODINGS = (0x50, 0x55)  # of the format chunk of a WAV file
 
 
@@ -97,7 +98,7 @@ class Mended:
 
 
 def is_streamed(size: int) -> bool:
-    """Return True for a size that stands for one that was not known."""
+    """Return True for a placeholder, written before the length was known."""
     return any(abs(size - place) <= _NEAR for place in _PLACES)
 
 
@@ -106,7 +107,7 @@ def mended(content: Content, *, anyway: bool = False) -> Mended | None:
 
     Args:
         content: The file.
-        anyway: True to write its header anew even if the sizes are right.
+        anyway: True to rewrite the header even if the sizes are right.
     """
     head = content.at(0, 32)
     if head[:4] == b".snd" and len(head) == 32:
@@ -131,7 +132,7 @@ def mended(content: Content, *, anyway: bool = False) -> Mended | None:
 
 
 class _Compared(NamedTuple):
-    """The last samples of a file, and how their size compares with what is there."""
+    """Where the last samples of a file are, and whether their size is right."""
 
     samples: range
     flags: frozenset[str] = frozenset()
@@ -190,7 +191,7 @@ def _walk(content: Content, layout: _Layout) -> tuple[list[Chunk], int]:
     position, size, length = layout.head, len(content), 4 + layout.size_bytes
     while len(found) < _MAX_CHUNKS:
         head = content.at(position, length)
-        is_name = _NAME.fullmatch(head[:4]) and not head.startswith((*_TAGS[::2], *_FILES))
+        is_name = _NAME.fullmatch(head[:4]) and not head.startswith(_NO_CHUNKS)
         if len(head) < length or not is_name:
             break
         claimed = int.from_bytes(head[4:], layout.order)
@@ -235,13 +236,15 @@ def _is_chain(content: Content, layout: _Layout, position: int) -> bool:
 def _mended_au(content: Content, head: bytes) -> Mended | None:
     offset, claimed = (int.from_bytes(head[at : at + 4], "big") for at in (4, 8))
     present = len(content) - offset
-    is_more = claimed < present and not _is_other(content, offset + claimed)
-    is_more &= not claimed or present - claimed >= _SOUND_SHARE * claimed
-    is_whole = claimed == present or (claimed < present and not is_more)
-    if not 24 <= offset < len(content) or is_whole:
+    if not 24 <= offset < len(content) or claimed == present:
         return None
     flags, lacks = set(), None
     if claimed < present:
+        unheard = present - claimed
+        if unheard < _FEWEST_BYTES or _is_other(content, offset + claimed):
+            return None
+        if unheard < _SOUND_SHARE * claimed:
+            return Mended(content, frozenset({"W_TRAILING"}))
         flags.add("W_HEADER" if claimed else "W_STREAMED")
     elif is_streamed(claimed):
         flags.add("W_STREAMED")

@@ -61,7 +61,7 @@ class Stream:
         stretches: All frames.
         lost: Bytes between frames that are no tag.
         lost_at_end: Bytes behind the last frame that are no tag.
-        num_bytes_in_all: Length of the file.
+        file_bytes: Length of the file.
     """
 
     tags_end: int
@@ -69,7 +69,7 @@ class Stream:
     stretches: tuple[Stretch, ...]
     lost: int
     lost_at_end: int
-    num_bytes_in_all: int
+    file_bytes: int
 
     @property
     def tag(self) -> LengthTag | None:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from pipelines.audio import decode
+from pipelines.audio.reading import Window
 from pipelines.errors import AudioRejected
 
 RATE_HZ = 44100
@@ -126,6 +127,7 @@ WHOLE: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "AU of 2 GB": ("a.au", lambda: au(0x7FFFFFFF), STREAMED),
     "AU of more": ("a.au", lambda: au(0x80000000), STREAMED),
     "AU of 100 bytes": ("a.au", lambda: au(100), HEADER),
+    "AU with a little behind it": ("a.au", lambda: written("AU") + NOISE, {"W_TRAILING"}),
     "AU of nothing": ("a.au", lambda: au(0), STREAMED),
     "AIFF of 2 GB": ("a.aiff", lambda: aiff(0x7FFFFFFF), STREAMED),
     "AIFF of 100 bytes": ("a.aiff", lambda: aiff(100), HEADER),
@@ -194,3 +196,11 @@ def test_silence_at_both_ends_is_part_of_what_was_never_counted(tmp_path: Path) 
     sound = decode(tmp_path / "a.wav", RATE_HZ)
     assert sound.seconds == 10 + 8000 / RATE_HZ
     assert sound.flags == ("W_STREAMED",)
+
+
+@pytest.mark.parametrize("case", ["half of it", "two chunks of samples", "AU of 2 GB"])
+def test_a_segment_of_a_file_with_a_new_header_is_where_it_was(case: str, tmp_path: Path) -> None:
+    name, make, _ = WHOLE[case]
+    (tmp_path / name).write_bytes(make())
+    sound = decode(tmp_path / name, RATE_HZ, Window(6.0, 8.0))
+    np.testing.assert_allclose(sound.samples, MUSIC[6 * RATE_HZ : 8 * RATE_HZ], atol=1e-4)

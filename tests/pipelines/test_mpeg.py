@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from pipelines.audio import decode
+from pipelines.audio.reading import Window
 from pipelines.containers.content import Content
 from pipelines.containers.mpeg import walk
 from pipelines.containers.mpeg_frames import LENGTHS
@@ -113,6 +114,15 @@ def test_every_second_is_heard(case: str, tmp_path: Path) -> None:
     lags = np.correlate(heard, end, "valid")
     at = int(lags.argmax())
     assert np.corrcoef(heard[at : at + len(end)], end)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("case", ["no tag", "mono, then stereo", "noise under a tag"])
+def test_a_segment_is_that_part_of_the_whole(case: str, tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(WHOLE[case][0]())
+    whole = decode(tmp_path / "a.mp3", RATE_HZ)
+    part = decode(tmp_path / "a.mp3", RATE_HZ, Window(14.0, 16.0))
+    expected = whole.samples[14 * RATE_HZ : 16 * RATE_HZ]
+    assert np.corrcoef(part.samples, expected)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(

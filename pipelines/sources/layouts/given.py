@@ -39,14 +39,15 @@ def given_folders(files: Files) -> GivenSplit | None:
     Raises:
         CatalogError: They look like a split that lacks a part, or has classes beside it.
     """
-    splits, folds = _splits(visible_folders(files)), _folds(visible_folders(files))
+    folders = visible_folders(files)
+    splits, folds = _splits(folders), _folds(folders)
     names = sorted(folds.values() if folds else splits)
     if not names or not _have_same_classes(files, names):
         return None
     shown = first_few([*map(printable, names)])
     looks = f"{printable_root(files.root)}: the folders {shown} hold folders of the same names"
     otherwise = "if all are classes, list the files in a manifest.csv with the columns path,label"
-    if beside := _with_audio(files, set(visible_folders(files)) - set(names)):
+    if beside := _with_audio(files, set(folders) - set(names)):
         raise CatalogError(
             f"{looks}, so they look like a split, but {first_few(beside)} beside them holds audio "
             f"too; move it out of there or into them, or, {otherwise}"
@@ -105,10 +106,11 @@ def read_given(files: Files) -> Catalog:
             f"{printable_root(files.root)} has no folders train, val and test (or fold1, fold2 "
             "and so on) with the same classes below each"
         )
-    values = _splits(visible_folders(files)) if given.column == "split" else None
+    folders = visible_folders(files)
+    values = _splits(folders) if given.column == "split" else None
     catalog = with_split(read_folders(files, depth=1), given, values)
     tops = {track.path.partition("/")[0] for track in catalog.tracks}
-    empty = [name for name in visible_folders(files) if name not in tops]
+    empty = [name for name in folders if name not in tops]
     lost = [f"the folder {printable(name)!r} has no audio and is no part of it" for name in empty]
     return replace(catalog, lost=(*lost, *catalog.lost))
 
