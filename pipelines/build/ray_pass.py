@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Items queued at a worker. Ray Data's driver polls every 0.1 to 0.2 s; a worker without a queue
 # would be idle for as long after each item (docs/decisions.md).
 _QUEUE = 4
-# Workers die for reasons outside this program (memory, a lost node). If they die three times in
-# a row, they would die again.
+# Workers die for reasons outside this program (memory, a lost node). Ray replaces one and hands
+# its items out again; an item that is at a dying worker three times would be so again.
 _TRIES = 3
 
 
@@ -48,7 +48,7 @@ def run_all(
 ) -> Iterator[tuple[int, Any]]:
     """Call ``work(item, shared)`` for each item on the cluster, one item per processor at a time.
 
-    Other workers take over the items of a worker that dies.
+    A worker that dies is replaced, and its items are handed out again at once.
 
     Args:
         work: Function of an importable module.
@@ -62,28 +62,8 @@ def run_all(
         UserError: ``work`` raised it; BuildError if workers die again and again,
             StorageFullError if a disk is full.
     """
-    import ray
-
-    left = dict(enumerate(items))
-    tries = 0
-    while left:
-        num_left = len(left)
-        try:
-            for number, result in _run_once(work, dict(left), shared):
-                del left[number]
-                yield number, result
-        except ray.exceptions.RayActorError as error:
-            tries = 1 if len(left) < num_left else tries + 1
-            if tries == _TRIES:
-                raise BuildError(
-                    f"the processes that read the audio died {_TRIES} times in a row: "
-                    f"{str(error).splitlines()[0]} Is there enough memory? Finished work is kept."
-                ) from error
-
-
-def _run_once(
-    work: Callable[[Any, Any], Any], items: dict[int, Any], shared: object
-) -> Iterator[tuple[int, Any]]:
+    if not items:
+        return
     import ray.data
 
     # Set here and not at import, so that the caller's own use of Ray Data keeps its settings.
@@ -94,7 +74,7 @@ def _run_once(
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    rows = [{"number": number, "item": pickle.dumps(item)} for number, item in items.items()]
+    rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
     num_workers = min(len(rows), max(1, int(ray.cluster_resources().get("CPU", 1))))
     pool = ray.data.ActorPoolStrategy(
         min_size=num_workers, max_size=len(rows), max_tasks_in_flight_per_actor=_QUEUE
@@ -109,15 +89,21 @@ def _run_once(
                 compute=pool,
                 num_cpus=1,
                 fn_constructor_args=(work, shared),
-                # Ray warns on the terminal about actors that it would restart.
-                max_restarts=0,
+                max_restarts=-1,
+                max_task_retries=_TRIES - 1,
             )
-        for row in data.iter_rows():
-            # Our own workers pickled it a moment ago, out of reach of any user.
-            result = pickle.loads(row["result"])
-            if isinstance(result, UserError):
-                raise result
-            yield int(row["number"]), result
+        try:
+            for row in data.iter_rows():
+                # Our own workers pickled it a moment ago, out of reach of any user.
+                result = pickle.loads(row["result"])
+                if isinstance(result, UserError):
+                    raise result
+                yield int(row["number"]), result
+        except ray.exceptions.RayActorError as error:
+            raise BuildError(
+                f"the processes that read the audio died {_TRIES} times in a row: "
+                f"{str(error).splitlines()[0]} Is there enough memory? Finished work is kept."
+            ) from error
 
 
 class _Worker:

@@ -37,6 +37,21 @@ def test_every_item_is_worked_on_once_though_a_worker_dies(tmp_path: Path) -> No
     assert (tmp_path / "died").exists()
 
 
+def test_the_items_of_a_worker_that_dies_are_handed_out_at_once(tmp_path: Path) -> None:
+    def die_once(item: int, folder: Path) -> int:
+        if item == 1 and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3)
+        return os.getpid()
+
+    found = list(run_all(die_once, range(24), tmp_path))
+    numbers = [number for number, _ in found]
+    assert sorted(numbers) == list(range(24))
+    assert numbers.index(1) < 20  # not in a second pass, after all the others
+    assert len({pid for _, pid in found[-6:]}) > 1  # and no processor is idle until then
+
+
 def test_workers_that_always_die_end_the_build_with_a_word_on_memory() -> None:
     def die(item: int, shared: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

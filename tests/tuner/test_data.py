@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pipelines.build.decode import decode_here
 from pipelines.features import FeatureSpec
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
+from pipelines.storage import Folder
 from tests.conftest import write_tones
 from tests.tuner.training_inputs import make_arrays, make_recipe
 from tuner.training.array_feed import ArrayFeed, cache_budget
@@ -199,6 +202,42 @@ def test_mapped_arrays_hold_the_rows_of_the_feature_set(tiny_features, tmp_path:
     whole = mapped.x[:].copy()
     written.write_bytes(written.read_bytes()[:5000])
     np.testing.assert_array_equal(open_arrays(source.path, tmp_path / "cache").x, whole)
+
+
+# In a mount of its own: a cache with room for a part of the clips.
+SMALL_CACHE = """
+import sys
+from pathlib import Path
+from pipelines.errors import StorageFullError
+from tuner.training.arrays import open_arrays
+try:
+    open_arrays(Path(sys.argv[1]), Path(sys.argv[2]))
+except StorageFullError as error:
+    print(error, *Path(sys.argv[2]).glob(".building-*"))
+"""
+
+
+def test_a_full_cache_is_named_and_ends_no_process(tiny_features, tmp_path: Path) -> None:
+    mount = 'mount -t tmpfs -o size=64k tmpfs "$3" || exit 77; exec "$0" -c "$1" "$2" "$3"'
+    command = ["unshare", "-Urm", "sh", "-c", mount, sys.executable, SMALL_CACHE]
+    done = subprocess.run(
+        [*command, str(tiny_features.feature_set.path), str(tmp_path)],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip(f"no mounts of its own here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    fingerprint = tiny_features.feature_set.manifest.fingerprint
+    assert done.stdout.startswith(f"no room left at {tmp_path}/{fingerprint}")
+    assert ".building-" not in done.stdout
+
+
+def test_what_a_killed_process_left_in_the_cache_is_swept(tiny_features, tmp_path: Path) -> None:
+    for name in ("dead", "alive"):
+        (tmp_path / f".building-{name}").mkdir()
+    with Folder(tmp_path).lock("alive.lock"):
+        open_arrays(tiny_features.feature_set.path, tmp_path)
+    assert [path.name for path in tmp_path.glob(".building-*")] == [".building-alive"]
 
 
 def test_a_track_with_clips_in_several_splits_has_a_number_in_each(tmp_path: Path) -> None:

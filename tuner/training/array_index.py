@@ -1,16 +1,43 @@
-"""The index of a feature set's arrays on a node: what they hold, and digests that show damage."""
+"""The files of a set's arrays on a node: clips, and an index with digests that show damage."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from pipelines import checked_json
-from pipelines.storage import Folder
+from pipelines.storage import BUILDING, Folder
 from pipelines.store import file_digest
 
 FILE = "index.json"
+
+
+def sweep(cache: Folder) -> None:
+    """Remove the half of a set that a killed process left, unless a living one works on it."""
+    for path in cache.local().glob(f"{BUILDING}*"):
+        name = path.name.removeprefix(BUILDING)
+        with suppress(TimeoutError), cache.lock(f"{name}.lock", 0.0):
+            cache.remove(path.name)
+
+
+@contextmanager
+def clips_file(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """Open a ``.npy`` file for float16 values in order.
+
+    All room is taken first, so that a full disk is told at once. Values are written, not mapped:
+    where a mapped page has no room, the kernel kills the process with SIGBUS.
+    """
+    form = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, form)
+        os.posix_fallocate(file.fileno(), 0, file.tell() + 2 * int(np.prod(shape)))
+        yield file
 
 
 def write_index(folder: Path, **content: Any) -> None:

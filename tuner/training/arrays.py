@@ -11,21 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
-from pipelines.permissions import make_folder
 from pipelines.plain_text import echo
 from pipelines.settings import SPLITS
 from pipelines.splits.assign import fold_numbers
 from pipelines.splits.reshuffle import reshuffled
 from pipelines.storage import Folder
 from pipelines.store import FeatureSet, open_feature_set
-from tuner.training.array_index import is_whole, read_index, write_index
+from tuner.training.array_index import clips_file, is_whole, read_index, sweep, write_index
 
 # Samples that pass through a front end at once, in whole clips; this bounds its memory.
 SAMPLES_AT_ONCE = 2**22
@@ -169,6 +167,7 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
 
     Raises:
         pipelines.errors.StoreError: The feature set is incomplete.
+        pipelines.errors.StorageFullError: No room left in the cache folder.
         OSError: The cache folder cannot be written.
     """
     source = open_feature_set(Folder(feature_set))
@@ -177,13 +176,13 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
         name += f"-{feature_key(source.manifest.clip, front_end.feature)}"
     folder = cache / f"{name}-v{ARRAYS_VERSION}"
     if not is_whole(folder):
-        make_folder(cache)
-        lock = filelock.FileLock(cache / f"{folder.name}.lock", timeout=LOCK_TIMEOUT_SECONDS)
-        with lock:
+        node = Folder(cache)
+        with node.lock(f"{folder.name}.lock", LOCK_TIMEOUT_SECONDS):
             if not is_whole(folder):
                 if folder.exists():
                     echo(f"{folder} is damaged or of an earlier version: made again", err=True)
-                with Folder(cache).building(folder.name) as scratch:
+                sweep(node)
+                with node.building(folder.name) as scratch:
                     _fill(source, scratch, front_end)
     index = read_index(folder)
     return Arrays(
@@ -202,7 +201,6 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     num_clips = sum(manifest.clips[name] for name in SPLITS)
     feature = manifest.feature if front_end is None else front_end.feature
     f, m = feature.shape(manifest.clip)
-    x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float16, (num_clips, f, m))
     class_of = {label: i for i, label in enumerate(manifest.labels)}
     y: list[int] = []
     track: list[int] = []
@@ -211,30 +209,31 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
     sound: list[NDArray[np.int64]] = []
     spread = _Spread(f)
     splits: dict[str, Any] = {}
-    for name in SPLITS:
-        start, first_track = len(y), len(track_ids)
-        ids: list[str] = []
-        labels: list[str] = []
-        for batch in source.batches(name):
-            features = batch.column("features").to_numpy_ndarray()
-            if front_end is not None:
-                features = front_end(features)
-            at = start + len(ids)
-            x[at : at + len(features)] = features
-            levels = torch.from_numpy(features.astype(np.float32))
-            sound.append(sounding(levels, feature.kind).numpy())
-            if name == "train":
-                spread.add(features)
-            ids += batch.column("track_id").to_pylist()
-            labels += batch.column("label").to_pylist()
-        label_of = dict(zip(ids, labels, strict=True))  # in the order of each track's first clip
-        number_of = {track_id: first_track + i for i, track_id in enumerate(label_of)}
-        y += [class_of[label] for label in labels]
-        track += [number_of[track_id] for track_id in ids]
-        track_ids += label_of
-        track_label += [class_of[label] for label in label_of.values()]
-        splits[name] = start, len(y), first_track, len(track_ids)
-    x.flush()
+    with clips_file(folder / "x.npy", (num_clips, f, m)) as file:
+        for name in SPLITS:
+            start, first_track = len(y), len(track_ids)
+            ids: list[str] = []
+            labels: list[str] = []
+            for batch in source.batches(name):
+                features = batch.column("features").to_numpy_ndarray()
+                if front_end is not None:
+                    features = front_end(features)
+                file.write(np.ascontiguousarray(features).data)
+                levels = torch.from_numpy(features.astype(np.float32))
+                sound.append(sounding(levels, feature.kind).numpy())
+                if name == "train":
+                    spread.add(features)
+                ids += batch.column("track_id").to_pylist()
+                labels += batch.column("label").to_pylist()
+            label_of = dict(
+                zip(ids, labels, strict=True)
+            )  # in the order of each track's first clip
+            number_of = {track_id: first_track + i for i, track_id in enumerate(label_of)}
+            y += [class_of[label] for label in labels]
+            track += [number_of[track_id] for track_id in ids]
+            track_ids += label_of
+            track_label += [class_of[label] for label in label_of.values()]
+            splits[name] = start, len(y), first_track, len(track_ids)
     shared = *spread.result(), np.concatenate(sound), _folds(source, track_ids)
     for field, array in zip(IN_MEMORY, (y, track, track_label, *shared), strict=True):
         np.save(folder / f"{field}.npy", np.asarray(array))
