@@ -6,6 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow
 
 # Largest file that is read whole. The longest description, a profile with 200,000 digests, has 8
 # MB; the largest published network 1.3 GB, and the state of its optimizer twice that.
@@ -53,6 +59,21 @@ def read_regular(folder: Path, name: str) -> bytes:
             reason = f"{found.st_size} bytes are more than the {limit} that are read"
             raise OSError(errno.EFBIG, reason, str(path))
         return file.read(limit)
+
+
+def parquet_table(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
+    """Read a Parquet file, or some of its columns.
+
+    ``pyarrow.parquet.read_table`` is slower by 0.2 s in a process that has no other use for
+    pyarrow's data sets.
+
+    Raises:
+        OSError, pyarrow.ArrowInvalid: It is missing or damaged.
+    """
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        return file.read(columns=columns)
 
 
 def _check(found: os.stat_result, path: Path) -> os.stat_result:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from pipelines.errors import StoreError
 from pipelines.features import FORMAT_VERSION, FeatureSpec
-from pipelines.regular_files import regular_file
+from pipelines.regular_files import parquet_table, regular_file
 from pipelines.settings import SPLITS, ClipSpec, Split, SplitSpec, in_words
 from pipelines.splits.leakage import Leakage
 
@@ -85,6 +85,8 @@ class Manifest(BaseModel, frozen=True, defer_build=True):
         created: Time of writing, ISO 8601 in UTC.
         key: ``feature_key`` when it was built, for reusing its rows: a file of weights that the
             settings name may have changed since. Empty in sets of older versions.
+        near_copies: Pairs of tracks that are one recording with other samples, so that a later
+            build compares only what is new; None in sets of older versions.
     """
 
     version: int
@@ -109,6 +111,7 @@ class Manifest(BaseModel, frozen=True, defer_build=True):
     layout: str
     created: str
     key: str = ""
+    near_copies: tuple[tuple[str, str], ...] | None = None
 
 
 def read_manifest(folder: Folder) -> Manifest:
@@ -169,10 +172,8 @@ class FeatureSet:
         Raises:
             StoreError: It is damaged.
         """
-        import pyarrow.parquet
-
         self.check(TRACKS)
-        return pyarrow.parquet.read_table(regular_file(self.path, TRACKS))
+        return parquet_table(regular_file(self.path, TRACKS))
 
     def parts(self, split: Split) -> list[PartFile]:
         """List the Parquet files of one split in order."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pipelines.regular_files import regular_file
+from pipelines.regular_files import parquet_table, regular_file
 from pipelines.storage import Folder
 
 _SCHEMA = pyarrow.schema(
@@ -30,6 +31,13 @@ _SCHEMA = pyarrow.schema(
         ("bandwidth_hz", pyarrow.float64()),
     ]
 )
+
+# Acoustic fingerprints look like noise: compressing them costs time and saves nothing.
+_COMPRESSION = {
+    **dict.fromkeys(_SCHEMA.names, "zstd"),
+    "flags.list.element": "zstd",
+    "signature.list.element": "none",
+}
 
 Kind = Literal["ok", "flagged", "quarantined"]
 
@@ -93,14 +101,15 @@ class Verdict:
 
 def save_verdicts(folder: Folder, name: str, verdicts: Iterable[Verdict]) -> None:
     """Write a table of verdicts atomically."""
-    rows = [
-        {column: getattr(verdict, column) for column in _SCHEMA.names}
-        | {"tags": json.dumps(dict(verdict.tags), ensure_ascii=True)}
-        for verdict in verdicts
-    ]
+    rows = list(verdicts)
+    columns = {column: [getattr(row, column) for row in rows] for column in _SCHEMA.names}
+    columns["tags"] = [json.dumps(dict(row.tags), ensure_ascii=True) for row in rows]
+    words = np.concatenate([_no_signature(), *columns["signature"]])
+    ends = np.cumsum([0, *map(len, columns["signature"])])
+    signatures = pyarrow.ListArray.from_arrays(pyarrow.array(ends, pyarrow.int32()), words)
     with folder.writing(name) as path:
-        table = pyarrow.Table.from_pylist(rows, schema=_SCHEMA)
-        pyarrow.parquet.write_table(table, path, compression="zstd")
+        table = pyarrow.table({**columns, "signature": signatures}, schema=_SCHEMA)
+        pyarrow.parquet.write_table(table, path, compression=_COMPRESSION, use_dictionary=False)
 
 
 def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
@@ -109,13 +118,10 @@ def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
     Raises:
         OSError, pyarrow.ArrowInvalid: The table is missing or unreadable.
     """
-    table = pyarrow.parquet.read_table(
-        regular_file(folder.local(), name), schema=_SCHEMA
-    ).combine_chunks()
-    signatures = [
-        cell.values.to_numpy() if cell.is_valid else _no_signature()
-        for cell in table.column("signature")
-    ]
+    table = parquet_table(regular_file(folder.local(), name))
+    column = table.column("signature").combine_chunks()
+    words = column.values.to_numpy()
+    signatures = [words[start:end] for start, end in pairwise(column.offsets.to_pylist())]
     rows = table.drop_columns(["signature"]).to_pylist()
     return [
         Verdict(

@@ -152,8 +152,12 @@ def _decode_on_ray(
     on_loss: OnLoss, job: DecodeJob, batches: Sequence[DecodeBatch]
 ) -> Iterator[tuple[DecodeBatch, Verdicts]]:
     """Decode on Ray, which is started or joined only if there is audio to decode."""
+    from pipelines.build.decode import decode_here
     from pipelines.build.ray_pass import decode_on_cluster, local_ray
 
+    if job.belongs_here:
+        yield from decode_here(job, batches)
+        return
     with local_ray(on_loss):
         yield from decode_on_cluster(job, batches)
 

@@ -93,6 +93,7 @@ def assemble(
             layout=catalog.layout,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             key=feature_key(output.clip, output.feature),
+            near_copies=decision.copies.near,
         )
         folder.write_json(MANIFEST, manifest.model_dump(mode="json"))
     return open_feature_set(target)

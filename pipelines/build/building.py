@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.build.assemble import assemble
 from pipelines.build.decode import (
@@ -18,10 +19,12 @@ from pipelines.build.decode import (
     decode_tasks,
 )
 from pipelines.build.naming import DIGESTS, content_of
+from pipelines.build.progress import BuildProgress
 from pipelines.build.ray_pass import decode_on_cluster
 from pipelines.build.reuse import (
     DecodedTrack,
     batch_tracks,
+    compared_before,
     staged_tracks,
     stored_tracks,
     track_keys,
@@ -37,29 +40,15 @@ from pipelines.splits.decide import check_splits, decide, with_listing
 from pipelines.storage import Folder
 from pipelines.store import FeatureSet, find_feature_set
 
+if TYPE_CHECKING:
+    from pipelines.duplicates import Compared
+
 # Yields each batch with the verdicts on its tracks, in any order.
 DecodePass = Callable[[DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]]
 Specs = tuple[ClipSpec, FeatureSpec]
 STAGING = ".staging"
-
-
-@dataclass(frozen=True)
-class BuildProgress:
-    """Counts at one moment of a build.
-
-    Attributes:
-        files: Files with a verdict, including those of earlier builds.
-        listed: All files.
-        rejected: Rejected files.
-        clips: Rows made so far, over all feature sets of the build.
-        resumed: Files of earlier builds, which are not decoded again.
-    """
-
-    files: int
-    listed: int
-    rejected: int
-    clips: int
-    resumed: int
+# Changed files that are decoded in this process: workers would only begin after 1.5 s.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -201,7 +190,7 @@ class _Build:
     def _build(self, outputs: Mapping[Folder, Output]) -> dict[Folder, BuildResult]:
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
         keys = track_keys(self.catalog, self.digests)
-        decoded = self._reusable(job, keys)
+        decoded, before = self._reusable(job, keys)
         num_resumed = [len(tracks) for tracks in decoded]
         self._decode_rest(job, keys, decoded)
         built, copies = {}, None
@@ -211,7 +200,7 @@ class _Build:
             verdicts = {name: track.verdict for name, track in tracks.items()}
             try:
                 decision = decide(
-                    self.catalog, verdicts, self.split, self.options.tolerance, copies
+                    self.catalog, verdicts, self.split, self.options.tolerance, copies, before
                 )
             except (BuildError, SplitError) as error:
                 # List the bad files next to where the feature set would have been.
@@ -227,12 +216,19 @@ class _Build:
             built[target] = BuildResult(found, count)
         return built
 
-    def _reusable(self, job: DecodeJob, keys: Mapping[str, str]) -> list[dict[str, DecodedTrack]]:
-        """Find the tracks that need not be decoded again: track_id -> track, for each output."""
-        reusable = []
+    def _reusable(
+        self, job: DecodeJob, keys: Mapping[str, str]
+    ) -> tuple[list[dict[str, DecodedTrack]], Compared]:
+        """Find the tracks that need not be decoded again: track_id -> track, for each output.
+
+        Also returns what one of the sets that have them knows of near copies.
+        """
+        reusable, compared = [], []
         for output in job.outputs:
             output.staging.create()
-            stored = stored_tracks(self.out, feature_key(output.clip, output.feature))
+            key = feature_key(output.clip, output.feature)
+            stored, known = stored_tracks(self.out, key, keys.values())
+            compared += known
             found = stored | staged_tracks(output.staging)
             reusable.append(
                 {
@@ -241,7 +237,7 @@ class _Build:
                     if (track := found.get(key)) and name not in self.catalog.rejected
                 }
             )
-        return reusable
+        return reusable, compared_before(keys, compared)
 
     def _decode_rest(
         self, job: DecodeJob, keys: Mapping[str, str], decoded: Sequence[dict[str, DecodedTrack]]
@@ -249,42 +245,14 @@ class _Build:
         """Decode what is missing and add it to ``decoded``."""
         tasks = decode_tasks(self.catalog, keys, self.digests, decoded)
         report = self.options.progress or (lambda progress: None)
-        done = self._start(len(tasks), decoded)
+        reused = [[track.verdict for track in tracks.values()] for tracks in decoded]
+        done = BuildProgress.begun(self.catalog, len(tasks), reused)
         report(done)
+        job = replace(job, is_little=len(tasks) <= min(_FEW, done.resumed))
         for batch, found in self.options.decode(job, decode_batches(tasks)) if tasks else ():
             for number, verdicts in found.items():
                 staging = job.outputs[number].staging
                 tracks = batch_tracks(staging, batch_name(batch), verdicts)
                 decoded[number].update({track.verdict.track_id: track for track in tracks})
-            done = replace(
-                done,
-                files=done.files + len(batch),
-                rejected=done.rejected + _most_rejected(found),
-                clips=done.clips + _num_clips(found),
-            )
+            done = done.after(len(batch), found)
             report(done)
-
-    def _start(
-        self, num_tasks: int, decoded: Sequence[Mapping[str, DecodedTrack]]
-    ) -> BuildProgress:
-        listed, num_rejected = len(self.catalog.tracks), len(self.catalog.rejected)
-        verdicts = {
-            number: [track.verdict for track in tracks.values()]
-            for number, tracks in enumerate(decoded)
-        }
-        return BuildProgress(
-            files=listed - num_tasks,
-            listed=listed,
-            rejected=num_rejected + _most_rejected(verdicts),
-            clips=_num_clips(verdicts),
-            resumed=listed - num_rejected - num_tasks,
-        )
-
-
-def _most_rejected(verdicts: Verdicts) -> int:
-    """Count the rejected tracks of the output that rejected most."""
-    return max(sum(not verdict.used for verdict in found) for found in verdicts.values())
-
-
-def _num_clips(verdicts: Verdicts) -> int:
-    return sum(verdict.num_clips for found in verdicts.values() for verdict in found)

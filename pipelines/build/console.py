@@ -13,7 +13,7 @@ from pipelines.settings import SPLITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pipelines.build.building import BuildProgress
+    from pipelines.build.progress import BuildProgress
     from pipelines.store import FeatureSet, Manifest
 
 _EXAMPLES = 3

@@ -89,10 +89,19 @@ class DecodeJob:
     Attributes:
         root: Folder or URI of the data set.
         outputs: Feature sets; a track is decoded once for all that share a sample rate.
+        is_little: True for a few changed tracks among many, which are done here before workers
+            have started.
     """
 
     root: str
     outputs: tuple[Output, ...]
+    is_little: bool = False
+
+    @property
+    def belongs_here(self) -> bool:
+        """True if the driver decodes it: it is little, and there are no networks to load."""
+        networks = any(one.feature.kind == "embedding" for one in self.outputs)
+        return self.is_little and not networks
 
 
 def decode_tasks(
@@ -137,8 +146,11 @@ def decode_here(
     job: DecodeJob, batches: Sequence[DecodeBatch]
 ) -> Iterator[tuple[DecodeBatch, Verdicts]]:
     """Decode batches one after the other in this process, without Ray."""
-    for batch in batches:
-        yield batch, decode_batch(batch, job)
+    try:
+        for batch in batches:
+            yield batch, decode_batch(batch, job)
+    finally:
+        _decoder().close()
 
 
 def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:

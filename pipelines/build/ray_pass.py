@@ -28,7 +28,7 @@ _TRIES = 3
 def decode_on_cluster(
     job: DecodeJob, batches: Sequence[DecodeBatch]
 ) -> Iterator[tuple[DecodeBatch, Verdicts]]:
-    """Decode batches with Ray Data on the connected cluster; rows stay in staging.
+    """Decode batches with Ray Data on the connected cluster, or here; rows stay in staging.
 
     Yields:
         A batch and its verdicts for each output, in the order in which batches finish.
@@ -37,8 +37,11 @@ def decode_on_cluster(
         BuildError: The workers die again and again.
         StorageFullError: No room is left in a staging folder.
     """
-    from pipelines.build.decode import decode_batch
+    from pipelines.build.decode import decode_batch, decode_here
 
+    if job.belongs_here:
+        yield from decode_here(job, batches)
+        return
     for number, verdicts in run_all(decode_batch, batches, job):
         yield batches[number], verdicts
 

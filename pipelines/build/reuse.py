@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, count
 from pathlib import Path
@@ -14,7 +15,9 @@ import pyarrow.parquet
 
 from pipelines.build.decode import BATCH_DIGESTS, BATCH_ROWS, BATCH_VERDICTS, batch_digests
 from pipelines.build.naming import WALKED
+from pipelines.duplicates import Compared
 from pipelines.errors import StoreError
+from pipelines.regular_files import parquet_table
 from pipelines.settings import SPLITS
 from pipelines.sources.content import CHECKSUMS
 from pipelines.sources.tracks import Catalog, Track
@@ -97,25 +100,75 @@ def batch_tracks(staging: Folder, name: str, verdicts: Iterable[Verdict]) -> lis
     ]
 
 
-def stored_tracks(out: Folder, key: str) -> dict[str, DecodedTrack]:
-    """Find the tracks of all finished feature sets with a given feature key, by track key.
+def stored_tracks(
+    out: Folder, key: str, wanted: Iterable[str]
+) -> tuple[dict[str, DecodedTrack], list[Compared]]:
+    """Find tracks in the finished feature sets with a given feature key, the newest set first.
 
-    Every byte of such a set is compared with its digest first. Damage must not be copied into a
-    new set, because the digests of that set would confirm it.
+    Every byte of a set that has some of them is compared with its digest. Damage must not be
+    copied into a new set, because the digests of that set would confirm it.
+
+    Args:
+        out: Folder of feature sets.
+        key: Feature key.
+        wanted: Keys of the tracks.
+
+    Returns:
+        The tracks by key, and for each set which keys were compared with each other.
     """
     found: dict[str, DecodedTrack] = {}
-    for folder in (out / entry for entry in out.names() if "." not in entry):  # no *.rejects.csv
-        try:
-            feature_set = open_feature_set(folder)
-            manifest = feature_set.manifest
-            # a split of single clips scatters the rows of a track
-            if manifest.key != key or manifest.split.unit == "clip":
+    compared: list[Compared] = []
+    missing = set(wanted)
+    for feature_set in _sets(out, key):
+        with suppress(StoreError, OSError, ValueError):  # skip damaged ones
+            keys = parquet_table(feature_set.folder.local(DECODED), ["key"])
+            if missing.isdisjoint(keys.column(0).to_pylist()):
                 continue
             feature_set.verify(digests=True)
-            found |= _tracks_of(feature_set)
-        except (StoreError, OSError, ValueError):
-            continue  # skip unfinished or damaged sets and those of other versions
-    return found
+            tracks = _tracks_of(feature_set)
+            found = tracks | found
+            missing -= tracks.keys()
+            compared.append(_compared(tracks, feature_set.manifest.near_copies))
+    return found, compared
+
+
+def _sets(out: Folder, key: str) -> list[FeatureSet]:
+    """List the sets whose rows can be used, the newest first."""
+    sets = []
+    for folder in (out / entry for entry in out.names() if "." not in entry):  # no *.rejects.csv
+        with suppress(StoreError):  # skip unfinished ones and those of other versions
+            sets.append(open_feature_set(folder))
+    # A split of single clips scatters the rows of a track.
+    same = (s for s in sets if s.manifest.key == key and s.manifest.split.unit != "clip")
+    return sorted(same, key=lambda one: one.manifest.created, reverse=True)
+
+
+def _compared(
+    tracks: Mapping[str, DecodedTrack], pairs: Iterable[tuple[str, str]] | None
+) -> Compared:
+    """Return which of a set's tracks, by key, were compared: those that have rows."""
+    if pairs is None:
+        return Compared()
+    key_of = {track.verdict.track_id: key for key, track in tracks.items() if track.file}
+    found = ((key_of.get(a, ""), key_of.get(b, "")) for a, b in pairs)
+    return Compared(frozenset(key_of.values()), tuple(pair for pair in found if all(pair)))
+
+
+def compared_before(keys: Mapping[str, str], sets: Sequence[Compared]) -> Compared:
+    """Return what one earlier set, the one with most of the tracks, knows of near copies.
+
+    Args:
+        keys: track_id -> key of the track; several tracks may have the same bytes.
+        sets: What each set knows, by key.
+    """
+    names: dict[str, str] = {}
+    for name, key in keys.items():
+        names[key] = "" if key in names else name
+    names = {key: name for key, name in names.items() if name}
+    best = max(sets, key=lambda one: len(one.tracks & names.keys()), default=Compared())
+    pairs = ((names.get(a, ""), names.get(b, "")) for a, b in best.pairs)
+    tracks = frozenset(names[key] for key in best.tracks & names.keys())
+    return Compared(tracks, tuple(pair for pair in pairs if all(pair)))
 
 
 def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
@@ -123,7 +176,7 @@ def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
     for split in SPLITS:
         for part in feature_set.parts(split):
             path = feature_set.folder.local(part.path)
-            column = pyarrow.parquet.read_table(path, columns=["track_id"]).column(0)
+            column = parquet_table(path, ["track_id"]).column(0)
             for row, track in enumerate(column.to_pylist()):
                 places.setdefault(track, (path, row))
     # A usable track without rows was dropped as a copy; it is decoded again if a build needs it.

@@ -5,21 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import os
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 
-from pipelines.build.decode import rows_schema
+from pipelines.build.decode import BATCH_ROWS, rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.permissions import make_folder
 from pipelines.plain_text import for_cell
+from pipelines.regular_files import parquet_table
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import Track, shown
 from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from pipelines.storage import Folder
     from pipelines.store import FeatureSet
@@ -114,6 +118,9 @@ def write_part(
     group = max(1, _GROUP_BYTES // (2 * shape[0] * shape[1]))
     target = folder.local(path)
     make_folder(target.parent)
+    num_rows = sum(track.num_rows for track in tracks)
+    if (same := _same_file(tracks, num_rows)) and _linked(same, target):
+        return PartFile(path, num_rows, target.stat().st_size, file_digest(target))
     waiting: list[pyarrow.Table] = []
     num_waiting = 0
     with (
@@ -137,8 +144,29 @@ def write_part(
                 waiting, num_waiting = [table.slice(whole)], num_waiting - whole
         if num_waiting:
             file.write_table(pyarrow.concat_tables(waiting), row_group_size=group)
-    num_rows = sum(track.num_rows for track in tracks)
     return PartFile(path, num_rows, target.stat().st_size, file_digest(target))
+
+
+def _same_file(tracks: Sequence[SplitTrack], num_rows: int) -> Path | None:
+    """Return the file of an earlier set that holds exactly these rows; None if there is none."""
+    path, firsts = tracks[0].decoded.file, accumulate((t.num_rows for t in tracks), initial=0)
+    if path is None or path.suffix == BATCH_ROWS:
+        return None
+    places = ((track.decoded.file, track.decoded.first) for track in tracks)
+    if any(track.clips for track in tracks) or [*places] != [(path, n) for n in firsts][:-1]:
+        return None
+    stored = parquet_table(path, ["track_id", "label"]).to_pydict()
+    wanted = [(t.decoded.verdict.track_id, t.label) for t in tracks for _ in range(t.num_rows)]
+    return path if [*zip(stored["track_id"], stored["label"], strict=True)] == wanted else None
+
+
+def _linked(file: Path, target: Path) -> bool:
+    """Give a file that never changes a second name; return False where the disk cannot."""
+    try:
+        os.link(file, target)
+    except OSError:
+        return False
+    return True
 
 
 def clips_schema(shape: tuple[int, int]) -> pyarrow.Schema:

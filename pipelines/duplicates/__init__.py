@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from pipelines.duplicates.acoustic_fingerprint import (
 )
 from pipelines.duplicates.agreement import same_recording
 
-__all__ = ["acoustic_fingerprint", "exact_pairs", "near_pairs"]
+__all__ = ["Compared", "acoustic_fingerprint", "exact_pairs", "near_pairs"]
 
 # Finds copies that start up to 2 s earlier or later; coders add a little silence of their own.
 MAX_OFFSET = round(2.4 * RATE_HZ / HOP)  # frames
@@ -34,13 +35,31 @@ _SHORT_FRAMES = 200
 _AROUND = np.arange(-24, 25, 2)  # frames
 _MIN_AROUND_COSINE = 0.45
 _CHUNK = 40_000
+_TRACKS_AT_ONCE = 256  # so that what is worked out for each frame stays small
 
 # A table entry is one number for sorting: key, time, track, from the highest bit down.
 _KEY_AT, _TIME_AT = np.uint64(32), np.uint64(21)
 _MAX_TRACKS = 2**21
+_NO_ENTRIES = np.zeros(0, np.uint64)
 
 
-def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Compared:
+    """What an earlier search found.
+
+    Attributes:
+        tracks: Tracks that it has compared with each other.
+        pairs: Pairs of them that are one recording.
+    """
+
+    tracks: frozenset[str] = frozenset()
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+def near_pairs(
+    signatures: Mapping[str, NDArray[np.uint32]],
+    before: Compared = Compared(),
+) -> list[tuple[str, str]]:
     """Find pairs of tracks that are one recording: coded with loss, louder, shifted, resampled.
 
     Two tracks are candidates if frames at nearly the same time agree on a subset of their bits.
@@ -49,6 +68,7 @@ def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, 
 
     Args:
         signatures: track -> its acoustic fingerprint.
+        before: What need not be searched again, because it is known.
 
     Returns:
         Pairs (a, b) with a < b, in order; the same for every order of the tracks.
@@ -63,15 +83,17 @@ def near_pairs(signatures: Mapping[str, NDArray[np.uint32]]) -> list[tuple[str, 
             "divide the data set"
         )
     words = [signatures[track] for track in tracks]
-    candidates = _Frames(words).candidates()
-    found = []
+    is_new = np.array([track not in before.tracks for track in tracks], np.bool_)
+    candidates = _Frames(words).candidates(is_new)
+    known = ((min(pair), max(pair)) for pair in before.pairs)
+    found = [(a, b) for a, b in known if a in signatures and b in signatures]
     cuts = np.flatnonzero(np.diff(candidates[:, :2], axis=0).any(axis=1)) + 1
     for group in np.split(candidates, cuts) if len(candidates) else []:
         a, b = (int(number) for number in group[0, :2])
         offsets = sorted({int(o) + d for o in group[:, 2] for d in (-1, 0, 1)})
         if same_recording(unpack(words[a]), unpack(words[b]), offsets):
             found.append((tracks[a], tracks[b]))
-    return found
+    return sorted(found)
 
 
 def exact_pairs(digests: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -98,8 +120,12 @@ class _Frames:
         self.signs, self.clear = np.concatenate([none, *parts], axis=1)
         self.starts = np.cumsum([0, *(part.shape[1] for part in parts)])
 
-    def candidates(self) -> NDArray[np.int64]:
-        """Return int64[C, 3]: tracks a < b and the offset of b's frames, sorted and unique."""
+    def candidates(self, is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return int64[C, 3]: tracks a < b and the offset of b's frames, sorted and unique.
+
+        Args:
+            is_new: bool[tracks]; one of each pair is new.
+        """
         lengths = np.diff(self.starts)
         every = np.arange(len(lengths))
         short = every[lengths <= _SHORT_FRAMES]
@@ -107,8 +133,10 @@ class _Frames:
         codes = [np.zeros(0, np.int64)]
         for tracks in groups:
             for table in range(_NUM_TABLES):
-                entries = self._entries(tracks, table)
-                codes.extend(self._agreeing(links) for links in _links(entries))
+                entries = self._entries(tracks, table) if is_new[tracks].any() else _NO_ENTRIES
+                for links in _links(entries):
+                    wanted = is_new[links[0]] | is_new[links[1]]
+                    codes.append(self._agreeing(links[:, wanted]))
         code = np.unique(np.concatenate(codes))
         pair, offset = np.divmod(code, 2 * MAX_OFFSET + 1)
         a, b = np.divmod(pair, max(1, len(lengths)))
@@ -119,21 +147,29 @@ class _Frames:
         num_frames = int(np.diff(self.starts)[tracks].sum())
         mask = _mask(table, num_frames)
         sample = max(1, -(-num_frames // _MAX_ENTRIES))
-        parts = [np.zeros(0, np.uint64)]
-        for track in tracks.tolist():
-            part = slice(self.starts[track], self.starts[track + 1])
-            key = self.signs[part] & mask
-            keep = np.bitwise_count(self.clear[part]) >= _MIN_CLEAR
-            keep[1:] &= key[1:] != key[:-1]
+        parts = [_NO_ENTRIES]
+        for some in np.array_split(tracks, 1 + len(tracks) // _TRACKS_AT_ONCE):
+            track, time, at = self._frames_of(some)
+            key = self.signs[at] & mask
+            keep = np.bitwise_count(self.clear[at]) >= _MIN_CLEAR
+            keep[1:] &= (key[1:] != key[:-1]) | (time[1:] == 0)
             if sample > 1:
                 # Chosen by content, so that copies keep the same frames; 2^32 / golden ratio.
                 keep &= (key * np.uint32(2654435769) >> np.uint32(12)) % sample == 0
-            time = np.flatnonzero(keep).astype(np.uint64)
-            keys = key[keep].astype(np.uint64)
-            parts.append(keys << _KEY_AT | time << _TIME_AT | np.uint64(track))
+            keys, times, numbers = (each[keep].astype(np.uint64) for each in (key, time, track))
+            parts.append(keys << _KEY_AT | times << _TIME_AT | numbers)
         entries = np.concatenate(parts)
         entries.sort()
         return entries
+
+    def _frames_of(
+        self, tracks: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return each frame of some tracks: its track, its number there, its position here."""
+        lengths = self.starts[tracks + 1] - self.starts[tracks]
+        before = np.cumsum(lengths) - lengths
+        time = np.arange(lengths.sum()) - np.repeat(before, lengths)
+        return np.repeat(tracks, lengths), time, time + np.repeat(self.starts[tracks], lengths)
 
     def _agreeing(self, links: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the codes of the links whose surroundings agree too."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.duplicates import exact_pairs, near_pairs
+from pipelines.duplicates import Compared, exact_pairs, near_pairs
 from pipelines.errors import BuildError
 from pipelines.plain_text import printable
 from pipelines.settings import Split, SplitSpec, Tolerance
@@ -87,6 +87,7 @@ def decide(
     spec: SplitSpec,
     tolerance: Tolerance,
     copies: Copies | None = None,
+    before: Compared = Compared(),  # noqa: B008  # frozen
 ) -> Decision:
     """Decide on every listed track.
 
@@ -96,6 +97,7 @@ def decide(
         spec: Split settings.
         tolerance: Amount of data that may be lost.
         copies: Pairs found for another feature set of the same tracks; None to search for them.
+        before: Near copies that an earlier build has found.
 
     Raises:
         BuildError: Too many files are bad, or a class lost all of its files.
@@ -111,7 +113,7 @@ def decide(
     used = _used(catalog, verdicts)
     if copies is None:
         signatures = {track.track_id: verdicts[track.track_id].signature for track in used}
-        copies = Copies(exact, tuple(near_pairs(signatures)))
+        copies = Copies(exact, tuple(near_pairs(signatures, before)))
     if not tolerance.drop_lost_classes:
         _require_classes(catalog.tracks, verdicts)
     for pair in copies.near:

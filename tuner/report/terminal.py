@@ -19,7 +19,7 @@ from tuner.errors import decorating
 from tuner.report.progress import Progress, TrialProgress
 
 if TYPE_CHECKING:
-    from pipelines.build.building import BuildProgress
+    from pipelines.build.progress import BuildProgress
     from tuner.ledger.journal import Record
     from tuner.ledger.timing import Course
 

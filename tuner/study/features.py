@@ -20,7 +20,8 @@ from tuner.trials.likeness import space_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipelines.build.building import BuildProgress, BuildResult
+    from pipelines.build.building import BuildResult
+    from pipelines.build.progress import BuildProgress
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from pipelines.sources.tracks import Catalog

@@ -1,0 +1,142 @@
+"""A few changed files among many: what is not new is neither decoded, compared nor written again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.decode import decode_here
+from pipelines.duplicates import Compared, acoustic_fingerprint, near_pairs
+from pipelines.settings import SplitSpec
+from pipelines.sources.catalog import read_catalog
+from pipelines.store import FeatureSet
+from tests.pipelines.test_building import CLIP, FEATURE, contents
+from tests.pipelines.test_duplicates import COPIES, RATE, recording
+
+SPLIT = SplitSpec(seed=3)
+
+
+def built(root: Path, out: Path, **options) -> FeatureSet:
+    """Build with the default pass, which without a cluster decodes only what belongs here."""
+    return build_sets(
+        read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options)
+    )[0].feature_set
+
+
+def change(file: Path, gain: float = 0.3) -> None:
+    samples, rate = soundfile.read(file)
+    soundfile.write(file, gain * samples[::-1], rate)
+    os.utime(file, (1e9, 1e9))  # as a file that was copied from elsewhere
+
+
+def judged(found: FeatureSet) -> list[dict]:
+    return sorted(found.tracks().to_pylist(), key=lambda row: row["path"])
+
+
+def copies_of(found: FeatureSet) -> list[set[str]]:
+    """The paths of each pair of near copies."""
+    path_of = {row["track_id"]: row["path"] for row in judged(found)}
+    return [{path_of[a], path_of[b]} for a, b in found.manifest.near_copies or ()]
+
+
+def files_of(found: FeatureSet) -> dict[str, int]:
+    """Path -> inode of each Parquet file with clips."""
+    return {part.path: (found.path / part.path).stat().st_ino for part in found.manifest.parts}
+
+
+@pytest.fixture
+def folder(make_folder: Callable[..., Path]) -> Path:
+    """Twelve files, one of which is there twice: as a copy that is half as loud, too."""
+    root = make_folder(per_class=6, seconds=4.0)
+    samples, rate = soundfile.read(root / "hum/take 2.wav")
+    soundfile.write(root / "hum/take 9.wav", 0.5 * samples, rate)
+    return root
+
+
+def test_one_changed_file_gives_what_a_new_build_gives(folder: Path, tmp_path: Path) -> None:
+    first = built(folder, tmp_path / "out", decode=decode_here)
+    change(folder / "hiss/take 4.wav")
+    # Ray is not connected: the default pass would fail if it asked for workers.
+    changed = built(folder, tmp_path / "out")
+    fresh = built(folder, tmp_path / "fresh", decode=decode_here)
+    assert contents(changed) == contents(fresh) != contents(first)
+    assert judged(changed) == judged(fresh)
+    assert changed.manifest.near_copies == fresh.manifest.near_copies
+    assert copies_of(fresh) == [{"hum/take 2.wav", "hum/take 9.wav"}]
+
+
+def test_files_of_clips_without_a_change_are_the_same_files(folder: Path, tmp_path: Path) -> None:
+    first = built(folder, tmp_path / "out", decode=decode_here)
+    split_of = {row["path"]: row["split"] for row in judged(first)}
+    change(folder / "hiss/take 4.wav")
+    changed = built(folder, tmp_path / "out")
+    before, after = files_of(first), files_of(changed)
+    rewritten = {path for path in after if after[path] != before[path]}
+    assert rewritten == {f"clips/split={split_of['hiss/take 4.wav']}/part-00000.parquet"}
+    shutil.rmtree(first.path)
+    changed.verify(digests=True)
+
+
+def test_another_label_is_written_though_the_sound_is_the_same(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(per_class=6)
+    built(root, tmp_path / "out", decode=decode_here)
+    (root / "hum").rename(root / "hymn")
+    renamed = built(root, tmp_path / "out")
+    assert {label for _, label, _ in contents(renamed).values()} == {"hymn", "hiss"}
+    assert {path.partition("/")[0] for path, _ in contents(renamed)} == {"hymn", "hiss"}
+
+
+def test_a_new_copy_of_a_known_recording_is_found(folder: Path, tmp_path: Path) -> None:
+    built(folder, tmp_path / "out", decode=decode_here)
+    samples, rate = soundfile.read(folder / "hiss/take 1.wav")
+    soundfile.write(folder / "hiss/take 7.wav", 0.25 * samples, rate)
+    found = built(folder, tmp_path / "out")
+    flagged = {row["path"] for row in judged(found) if "W_NEAR_DUP" in row["reason"]}
+    assert flagged == {
+        *("hum/take 2.wav", "hum/take 9.wav", "hiss/take 1.wav", "hiss/take 7.wav")
+    }
+
+
+def test_two_sets_whose_tracks_were_never_compared_are_compared(
+    folder: Path, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The copies lie in one data set each; a third one holds both."""
+    make_folder(("", ".", "hum", "hiss"), per_class=5, name="other", seconds=4.0)
+    other = tmp_path / "other"
+    for file in other.glob("*.wav"):
+        file.unlink()
+    samples, rate = soundfile.read(folder / "hiss/take 1.wav")
+    soundfile.write(other / "hiss/take 8.wav", 0.25 * samples, rate)
+    for root in (folder, other):
+        built(root, tmp_path / "out", decode=decode_here)
+    both = tmp_path / "both"
+    shutil.copytree(folder, both)
+    for file in other.rglob("*.wav"):
+        shutil.copy(file, both / file.relative_to(other).with_stem(f"other {file.stem}"))
+    found = built(both, tmp_path / "out", decode=decode_here)
+    assert {"hiss/take 1.wav", "hiss/other take 8.wav"} in copies_of(found)
+    assert len(copies_of(found)) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_that_goes_on_finds_what_a_whole_one_finds(seed: int) -> None:
+    sounds = [recording(kind, n) for kind in ("hiss", "melody", "knocks") for n in range(4)]
+    sounds += [COPIES[copy](sounds[n]) for n, copy in enumerate(("mp3", "louder", "resampled"))]
+    words = {f"{n:02d}": acoustic_fingerprint(sound, RATE) for n, sound in enumerate(sounds)}
+    whole = near_pairs(words)
+    assert len(whole) == 3
+    names = np.random.default_rng(seed).permutation([*words])
+    known = frozenset(names[: 3 + 3 * seed].tolist())
+    pairs = near_pairs({name: words[name] for name in known})
+    assert near_pairs(words, Compared(known, tuple(pairs))) == whole
+    # What is known is not searched again.
+    assert near_pairs(words, Compared(frozenset(words), ())) == []
