@@ -1,4 +1,4 @@
-"""A few changed files among many: what is not new is neither decoded, compared nor written again."""
+"""A few changed files among many: only what is new is decoded, compared and written."""
 
 from __future__ import annotations
 
