@@ -25,9 +25,9 @@ SPLIT = SplitSpec(seed=3)
 
 def built(root: Path, out: Path, **options) -> FeatureSet:
     """Build with the default pass, which without a cluster decodes only what belongs here."""
-    return build_sets(
-        read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options)
-    )[0].feature_set
+    return build_sets(read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options))[
+        0
+    ].feature_set
 
 
 def change(file: Path, gain: float = 0.3) -> None:
@@ -101,9 +101,7 @@ def test_a_new_copy_of_a_known_recording_is_found(folder: Path, tmp_path: Path) 
     soundfile.write(folder / "hiss/take 7.wav", 0.25 * samples, rate)
     found = built(folder, tmp_path / "out")
     flagged = {row["path"] for row in judged(found) if "W_NEAR_DUP" in row["reason"]}
-    assert flagged == {
-        *("hum/take 2.wav", "hum/take 9.wav", "hiss/take 1.wav", "hiss/take 7.wav")
-    }
+    assert flagged == {*("hum/take 2.wav", "hum/take 9.wav", "hiss/take 1.wav", "hiss/take 7.wav")}
 
 
 def test_two_sets_whose_tracks_were_never_compared_are_compared(
