@@ -23,8 +23,9 @@ import pyarrow.parquet
 
 from benchmarks.paired import compare, machine, pin_threads, summary
 from benchmarks.recordings import write_recordings
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_batch
+from pipelines.build.options import BuildOptions
 from pipelines.build.ray_pass import local_ray
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec

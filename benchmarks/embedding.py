@@ -22,8 +22,9 @@ PACKAGES = ("numpy", "torch", "soundfile", "soxr")
 
 def built(folder: Path, feature: FeatureSpec, clip_seconds: float) -> float:
     """Build a feature set in this process and return the tracks per minute."""
-    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.building import build_sets
     from pipelines.build.decode import decode_here
+    from pipelines.build.options import BuildOptions
     from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog
 

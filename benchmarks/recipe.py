@@ -90,8 +90,9 @@ def measure(
 
 def demo_arrays(folder: Path, num_tracks: int) -> Arrays:
     """Build the features of a demo dataset in this process."""
-    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.building import build_sets
     from pipelines.build.decode import decode_here
+    from pipelines.build.options import BuildOptions
     from pipelines.demo import write_demo
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec, SplitSpec

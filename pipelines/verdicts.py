@@ -66,6 +66,7 @@ class Verdict:
         level_db: Root mean square of the samples at the rate of the features, in dB from full
             scale; None in tables of earlier versions.
         bandwidth_hz: Frequency up to which they hold sound; None where that is not known.
+        content: Stamp and digest of the file, if it was hashed to be decoded; not in tables.
     """
 
     track_id: str
@@ -80,6 +81,7 @@ class Verdict:
     tags: Mapping[str, str] = field(default_factory=dict)
     level_db: float | None = None
     bandwidth_hz: float | None = None
+    content: tuple[tuple[int, int], str] | None = None
 
     @property
     def used(self) -> bool:

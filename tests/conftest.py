@@ -77,8 +77,9 @@ def build_here(
     manifest: Path, out: Path, clips_per_track: int, n_mels: int, folds: int | None = None
 ):
     """Build a feature set of clips of half a second, without Ray."""
-    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.building import build_sets
     from pipelines.build.decode import decode_here
+    from pipelines.build.options import BuildOptions
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec, SplitSpec
     from pipelines.sources.catalog import read_catalog

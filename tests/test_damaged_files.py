@@ -22,8 +22,9 @@ import safetensors.torch
 import torch
 
 from pipelines import demo
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts, decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.build.reuse import RowReader, staged_tracks
 from pipelines.errors import UserError
 from pipelines.features.networks import store

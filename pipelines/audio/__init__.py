@@ -15,7 +15,7 @@ from pipelines.audio.reading import AudioSource, Reading, Window, read_span, spa
 from pipelines.audio.truncation import remarks, shortfall
 from pipelines.containers.signatures import extension_fits
 from pipelines.errors import AudioRejected
-from pipelines.features import MAX_RATE_HZ, MIN_RATE_HZ
+from pipelines.rates import MAX_RATE_HZ, MIN_RATE_HZ
 
 MAX_CHANNELS = 32
 MIN_SECONDS = 0.05

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,8 @@ class Decoder:
         name: str,
         sample_rate: int,
         window: Window = Window(),  # noqa: B008  # frozen
+        *,
+        copied: bool = True,
     ) -> Decoded:
         """Decode an open file like ``pipelines.audio.decode_fd``.
 
@@ -106,6 +108,7 @@ class Decoder:
             name: Name of the file, whose extension is compared with the content.
             sample_rate: Hz of the result.
             window: Wanted part.
+            copied: False for samples in the child's memory, valid until the next file.
 
         Raises:
             AudioRejected: The file is rejected; E_DECODE also if the decoder crashed, hung or
@@ -114,7 +117,8 @@ class Decoder:
         """
         given = [window.start_s, window.end_s, window.max_seconds]
         child, answer = self._ask({"name": name, "rate": sample_rate, "window": given}, fd)
-        return child.decoded(answer)
+        sound = child.decoded(answer)
+        return replace(sound, samples=sound.samples.copy()) if copied else sound
 
     def header(self, fd: int) -> tuple[float, int]:
         """Return the length in seconds and the sample rate in Hz that a file's header claims.
@@ -164,6 +168,7 @@ class _Child:
 
     def __init__(self, limits: Limits) -> None:
         self.num_files = 0
+        self._used_bytes = 0
         self._limits = limits
         self._memory_fd = os.memfd_create("samples", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._memory_fd, 4 * MAX_SAMPLES)  # memory is used only as it is filled
@@ -225,6 +230,8 @@ class _Child:
             OSError: The child could not read the file.
             _Lost: There is no answer.
         """
+        if self._used_bytes > _KEPT_BYTES:  # by the file before
+            self._memory.madvise(mmap.MADV_REMOVE)
         try:
             socket.send_fds(self._link, [message], [fd])
             received = self._wait(self._limits.wall_seconds, self._limits.cpu_seconds)
@@ -243,16 +250,10 @@ class _Child:
     def decoded(self, answer: dict[str, Any]) -> Decoded:
         """Return what an answer says of a sound, with its samples from the shared memory."""
         num_samples = min(int(answer["num_samples"]), MAX_SAMPLES)
-        samples = np.frombuffer(self._memory, np.float32, num_samples).copy()
-        if samples.nbytes > _KEPT_BYTES:
-            self._memory.madvise(mmap.MADV_REMOVE)
-        return Decoded(
-            samples,
-            tuple(answer["flags"]),
-            answer["pcm_digest"],
-            answer["seconds"],
-            answer["tags"],
-        )
+        samples = np.frombuffer(self._memory, np.float32, num_samples)
+        self._used_bytes = samples.nbytes
+        flags, digest = tuple(answer["flags"]), answer["pcm_digest"]
+        return Decoded(samples, flags, digest, answer["seconds"], answer["tags"])
 
     def _wait(self, wall_seconds: float, cpu_seconds: float) -> bytes:
         """Receive the next message; kill a child that takes too long."""

@@ -25,8 +25,8 @@ from pipelines.sources.listing import shown_few
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pipelines.build.building import BuildResult
     from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.options import BuildResult
     from pipelines.build.ray_watch import OnLoss
 
 EXIT_SOME_REJECTED = 3
@@ -93,8 +93,9 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
 def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options: Any) -> None:
     """Build the feature set of DATA: a folder, a manifest file, or a URI of either."""
     # Here, because --help must not wait for NumPy and Arrow.
-    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.building import build_sets
     from pipelines.build.console import as_data, progress_lines, summary
+    from pipelines.build.options import BuildOptions
     from pipelines.build.ray_start import end_at_once
 
     started = time.monotonic()

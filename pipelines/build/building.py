@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.build.assemble import assemble
 from pipelines.build.decode import (
-    DecodeBatch,
     DecodeJob,
+    DecodeTask,
     Output,
-    Verdicts,
     batch_name,
     decode_batches,
     decode_tasks,
+    first_tasks,
 )
 from pipelines.build.naming import DIGESTS, content_of
+from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.build.progress import BuildProgress
-from pipelines.build.ray_pass import decode_on_cluster
 from pipelines.build.reuse import (
     DecodedTrack,
+    FirstPass,
     batch_tracks,
     compared_before,
     staged_tracks,
@@ -33,55 +34,21 @@ from pipelines.build.writer import write_rejects
 from pipelines.errors import BuildError, SplitError, StoreError, full_disk_named
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
-from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, Tolerance, check
-from pipelines.sources.content import digests, root_key
+from pipelines.settings import SPLIT_RULES, ClipSpec, SplitSpec, check
+from pipelines.sources.content import digests, is_hashed, root_key
 from pipelines.sources.tracks import Catalog
 from pipelines.splits.decide import check_splits, decide, with_listing
 from pipelines.storage import Folder
-from pipelines.store import FeatureSet, find_feature_set
+from pipelines.store import find_feature_set
 
 if TYPE_CHECKING:
     from pipelines.duplicates import Compared
 
-# Yields each batch with the verdicts on its tracks, in any order.
-DecodePass = Callable[[DecodeJob, Sequence[DecodeBatch]], Iterator[tuple[DecodeBatch, Verdicts]]]
 Specs = tuple[ClipSpec, FeatureSpec]
 STAGING = ".staging"
 # Changed files that are decoded in this process: workers would only begin after 1.5 s.
 _FEW = 16
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Options of a build that do not change the resulting feature sets.
-
-    Attributes:
-        tolerance: Amount of data that may be lost.
-        verify: True to read all source files and all finished rows again and to rebuild
-            whatever is damaged.
-        decode: Decode pass; Ray Data on the connected cluster by default.
-        progress: Callback for progress.
-    """
-
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    verify: bool = False
-    decode: DecodePass = decode_on_cluster
-    progress: Callable[[BuildProgress], None] | None = None
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """A finished feature set and the work it took.
-
-    Attributes:
-        feature_set: Finished set.
-        resumed_tracks: Number of tracks whose rows earlier builds had made.
-        reused: True if the set already existed and nothing was built.
-    """
-
-    feature_set: FeatureSet
-    resumed_tracks: int = 0
-    reused: bool = False
+_CANNOT = "feature sets cannot be written to {}: {}"
 
 
 def build_sets(
@@ -89,7 +56,7 @@ def build_sets(
     out: Path,
     specs: Sequence[Specs],
     split: SplitSpec,
-    options: BuildOptions = BuildOptions(),
+    options: BuildOptions = BuildOptions(),  # noqa: B008  # frozen
 ) -> list[BuildResult]:
     """Build several feature sets of one catalog, or return those that exist.
 
@@ -122,19 +89,9 @@ def build_sets(
     try:
         with full_disk_named(folder.path):
             folder.create()
-            known = digests(catalog, folder / DIGESTS, trust_cache=not options.verify)
     except OSError as error:
-        raise StoreError(
-            f"feature sets cannot be written to {folder}: {error.strerror}"
-        ) from error
-    content = content_of(catalog, known)
-    targets = [folder / fingerprint(content, *spec, split) for spec in specs]
-    built, build = _finished(targets, options), _Build(catalog, folder, split, options, known)
-    missing = {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}
-    for spec in set(specs) - set(missing.values()):
-        build.remove_staging(spec)
-    built |= build.run(missing) if missing else {}
-    return [built[target] for target in targets]
+        raise StoreError(_CANNOT.format(folder, error.strerror)) from error
+    return _Build(catalog, folder, split, options).sets(specs)
 
 
 def _finished(targets: Iterable[Folder], options: BuildOptions) -> dict[Folder, BuildResult]:
@@ -151,34 +108,95 @@ class _Build:
         out: Folder of feature sets.
         split: Split settings.
         options: Options of the build.
-        digests: path -> digest of the file's bytes.
     """
 
     catalog: Catalog
     out: Folder
     split: SplitSpec
     options: BuildOptions
-    digests: Mapping[str, str]
 
-    def run(self, missing: Mapping[Folder, Specs]) -> dict[Folder, BuildResult]:
+    def sets(self, specs: Sequence[Specs]) -> list[BuildResult]:
+        """Build the sets that do not exist, or wait for another process that builds them."""
+        with full_disk_named(self.out.path), ExitStack() as locks:
+            first = self._first_pass(specs, locks)
+            known = self._digests(first)
+            content = content_of(self.catalog, known)
+            targets = [self.out / fingerprint(content, *spec, self.split) for spec in specs]
+            built = _finished(targets, self.options)
+            missing = {t: spec for t, spec in zip(targets, specs, strict=True) if t not in built}
+            if first is None:
+                for spec in set(specs) - set(missing.values()):
+                    self._remove_staging(spec)
+            built |= self._run(missing, known, first, locks) if missing else {}
+            if first is not None:
+                for spec in specs:
+                    self._staging(spec).remove()
+        return [built[target] for target in targets]
+
+    def _digests(self, first: FirstPass | None) -> dict[str, str]:
+        read = first.contents(self.catalog) if first else {}
+        cache, trust = self.out / DIGESTS, not self.options.verify
+        try:
+            known = digests(self.catalog, cache, trust_cache=trust, read=read)
+        except OSError as error:
+            raise StoreError(_CANNOT.format(self.out, error.strerror)) from error
+        return known if first is None else first.without_changed(self.catalog, known)
+
+    def _first_pass(self, specs: Sequence[Specs], locks: ExitStack) -> FirstPass | None:
+        """Decode everything if no earlier build has read any of it, and else nothing.
+
+        Otherwise each file would be read twice: for its digest, by which earlier rows are found,
+        and for its sound.
+        """
+        if not self._is_first(specs):
+            return None
+        check_splits(self.catalog, self.split)
+        self._lock((self._staging(spec).name for spec in specs), locks)
+        if not self._is_first(specs):  # another process has built it meanwhile
+            locks.close()
+            return None
+        specs = list(dict.fromkeys(specs))
+        outputs = [Output(*spec, self._staging(spec)) for spec in specs]
+        for output in outputs:
+            output.staging.create()
+        decoded: list[dict[str, DecodedTrack]] = [{} for _ in specs]
+        job = DecodeJob(self.catalog.root, tuple(outputs))
+        self._decode(job, first_tasks(self.catalog, len(specs)), decoded)
+        return FirstPass(dict(zip(specs, decoded, strict=True)))
+
+    def _is_first(self, specs: Iterable[Specs]) -> bool:
+        sets = [name for name in self.out.names() if "." not in name]
+        staged = any(self._staging(spec).exists() for spec in specs)
+        return not (sets or staged or is_hashed(self.catalog, self.out / DIGESTS))
+
+    def _lock(self, names: Iterable[str], locks: ExitStack) -> None:
+        """Take locks, in sorted order so that builds cannot deadlock."""
+        for name in sorted(set(names)):
+            locks.enter_context((self.out / STAGING).lock(f"{name}.lock"))
+
+    def _run(
+        self,
+        missing: Mapping[Folder, Specs],
+        known: Mapping[str, str],
+        first: FirstPass | None,
+        locks: ExitStack,
+    ) -> dict[Folder, BuildResult]:
         """Build each missing set, or wait for another process that builds it."""
         check_splits(self.catalog, self.split)
         outputs = {target: Output(*spec, self._staging(spec)) for target, spec in missing.items()}
-        with full_disk_named(self.out.path), ExitStack() as locks:
-            # Take the locks in sorted order, so that builds cannot deadlock. The set has a lock
-            # of its own, because another copy of the data may produce the same set.
-            names = sorted({output.staging.name for output in outputs.values()})
-            for name in (*names, *sorted(target.name for target in outputs)):
-                locks.enter_context((self.out / STAGING).lock(f"{name}.lock"))
-            # The process that held the locks may have built the same sets.
-            built = _finished(outputs, self.options)
-            if left := {t: output for t, output in outputs.items() if t not in built}:
-                built |= self._build(left)
-            for output in outputs.values():
-                output.staging.remove()
+        if first is None:
+            self._lock((output.staging.name for output in outputs.values()), locks)
+        # The set has a lock of its own, because another copy of the data may produce the same.
+        self._lock((target.name for target in outputs), locks)
+        # The process that held the locks may have built the same sets.
+        built = _finished(outputs, self.options)
+        if left := {t: output for t, output in outputs.items() if t not in built}:
+            built |= self._build(left, known, first)
+        for output in outputs.values():
+            output.staging.remove()
         return built
 
-    def remove_staging(self, spec: Specs) -> None:
+    def _remove_staging(self, spec: Specs) -> None:
         """Remove what a process left that was killed when its set was whole; not while in use."""
         if (staging := self._staging(spec)).exists():
             with suppress(OSError), staging.parent.lock(f"{staging.name}.lock", 0.0):
@@ -187,12 +205,14 @@ class _Build:
     def _staging(self, spec: Specs) -> Folder:
         return self.out / STAGING / f"{root_key(self.catalog)}-{feature_key(*spec)}"
 
-    def _build(self, outputs: Mapping[Folder, Output]) -> dict[Folder, BuildResult]:
+    def _build(
+        self, outputs: Mapping[Folder, Output], known: Mapping[str, str], first: FirstPass | None
+    ) -> dict[Folder, BuildResult]:
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
-        keys = track_keys(self.catalog, self.digests)
-        decoded, before = self._reusable(job, keys)
-        num_resumed = [len(tracks) for tracks in decoded]
-        self._decode_rest(job, keys, decoded)
+        keys = track_keys(self.catalog, known)
+        decoded, before = self._reusable(job, keys) if first is None else first.tracks(job, keys)
+        num_resumed = [0 if first else len(tracks) for tracks in decoded]
+        self._decode(job, decode_tasks(self.catalog, keys, known, decoded), decoded, first)
         built, copies = {}, None
         for (target, output), tracks, count in zip(
             outputs.items(), decoded, num_resumed, strict=True
@@ -239,11 +259,16 @@ class _Build:
             )
         return reusable, compared_before(keys, compared)
 
-    def _decode_rest(
-        self, job: DecodeJob, keys: Mapping[str, str], decoded: Sequence[dict[str, DecodedTrack]]
+    def _decode(
+        self,
+        job: DecodeJob,
+        tasks: Sequence[DecodeTask],
+        decoded: Sequence[dict[str, DecodedTrack]],
+        first: FirstPass | None = None,
     ) -> None:
         """Decode what is missing and add it to ``decoded``."""
-        tasks = decode_tasks(self.catalog, keys, self.digests, decoded)
+        if first and not tasks:
+            return
         report = self.options.progress or (lambda progress: None)
         reused = [[track.verdict for track in tracks.values()] for tracks in decoded]
         done = BuildProgress.begun(self.catalog, len(tasks), reused)

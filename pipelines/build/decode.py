@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow
 
-from pipelines.errors import AudioRejected
-from pipelines.plain_text import printable
-from pipelines.sources.content import check_listed
-from pipelines.sources.files import files_at
+from pipelines.build.decode_track import close_decoder, decode_track
+from pipelines.sources.files import Stamp, files_at
 from pipelines.sources.tracks import Catalog, Track
 from pipelines.store import file_digest
 from pipelines.verdicts import Verdict, save_verdicts
@@ -23,10 +19,6 @@ from pipelines.verdicts import Verdict, save_verdicts
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from pipelines.audio import Decoded
-    from pipelines.audio.sandbox import Decoder
     from pipelines.features import FeatureSpec
     from pipelines.features.extract import Extracted
     from pipelines.settings import ClipSpec
@@ -40,9 +32,6 @@ BATCH_DIGESTS = ".json"
 # Large enough that starting a batch costs little, small enough that losing one costs little.
 _MAX_TRACKS = 48
 _MIN_BATCHES = 24
-
-# Another try may end differently, so these verdicts are never reused.
-_TRANSIENT = frozenset({"E_MISSING", "E_PERM", "E_CHANGED", "E_UNSUPPORTED"})
 
 
 @dataclass(frozen=True)
@@ -69,12 +58,14 @@ class DecodeTask:
         key: Hash of its bytes and everything else its verdict depends on.
         outputs: Indices of the outputs that need it.
         digest: Digest of the file's bytes when the key was made; empty if unreadable.
+        stamp: Stamp of a file that nobody has read yet: whoever decodes it makes the key.
     """
 
     track: Track
     key: str
     outputs: tuple[int, ...]
     digest: str = ""
+    stamp: Stamp | None = None
 
 
 # Tracks that one process decodes together, and the verdicts on them for each output.
@@ -128,6 +119,16 @@ def decode_tasks(
     return tasks
 
 
+def first_tasks(catalog: Catalog, num_outputs: int) -> list[DecodeTask]:
+    """List all tracks, of which nothing is known yet."""
+    stamps = files_at(catalog.root).stamps(dict.fromkeys(track.path for track in catalog.tracks))
+    return [
+        DecodeTask(track, "", tuple(range(num_outputs)), stamp=stamps.get(track.path))
+        for track in catalog.tracks
+        if track.track_id not in catalog.rejected
+    ]
+
+
 def decode_batches(tasks: Sequence[DecodeTask]) -> list[DecodeBatch]:
     """Cut the tasks into batches, in order and the same in every run."""
     size = max(1, min(_MAX_TRACKS, len(tasks) // _MIN_BATCHES))
@@ -150,7 +151,7 @@ def decode_here(
         for batch in batches:
             yield batch, decode_batch(batch, job)
     finally:
-        _decoder().close()
+        close_decoder()
 
 
 def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
@@ -172,7 +173,7 @@ def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
     with ExitStack() as stack:
         files = {number: _rows_file(stack, job.outputs[number], name) for number in numbers}
         for task in batch:
-            for number, verdict, rows in _decode_task(job, task):
+            for number, verdict, rows in decode_track(job, task):
                 verdicts[number].append(verdict)
                 if rows is not None:
                     _write_rows(*files[number], rows)
@@ -221,78 +222,3 @@ def _write_rows(schema: pyarrow.Schema, file: Any, rows: Extracted) -> None:
         pyarrow.ExtensionArray.from_storage(schema.field("features").type, storage),
     ]
     file.write_batch(pyarrow.record_batch(columns, schema=schema))
-
-
-def _decode_task(
-    job: DecodeJob, task: DecodeTask
-) -> Iterator[tuple[int, Verdict, Extracted | None]]:
-    """Yield the verdict, and the rows if the track is used, for each output that needs it."""
-    from pipelines.duplicates import acoustic_fingerprint
-
-    by_rate: dict[int, list[int]] = {}
-    for number in task.outputs:
-        by_rate.setdefault(job.outputs[number].feature.sample_rate, []).append(number)
-    base = Verdict(task.track.track_id, task.key)
-    signature: NDArray[np.uint32] | None = None
-    for rate, numbers in by_rate.items():
-        try:
-            sound = _decode(job.root, task, rate)
-        except AudioRejected as error:
-            key = "" if error.transient or error.code in _TRANSIENT else task.key
-            rejected = replace(base, key=key, code=error.code, detail=printable(error.detail))
-            yield from ((number, rejected, None) for number in numbers)
-            continue
-        if signature is None:
-            signature = acoustic_fingerprint(sound.samples, rate)
-        for number in numbers:
-            yield number, *_extract(base, sound, signature, job.outputs[number])
-
-
-def _decode(root: str, task: DecodeTask, rate: int) -> Decoded:
-    from pipelines.audio.reading import Window
-
-    files, track = _files(root), task.track
-    fd = files.open(track.path)
-    try:
-        check_listed(fd, track.columns)
-        sound = _decoder().decode(fd, track.path, rate, Window(track.start_s, track.end_s))
-    finally:
-        os.close(fd)
-    # Rows must not be kept under the key of other bytes. The file is in memory by now.
-    if task.digest and files.digest(track.path) != task.digest:
-        raise AudioRejected("E_CHANGED", "the file changed during the build; build again")
-    return sound
-
-
-def _extract(
-    base: Verdict, sound: Decoded, signature: NDArray[np.uint32], output: Output
-) -> tuple[Verdict, Extracted]:
-    from pipelines.facts import measure
-    from pipelines.features.extract import extract
-
-    level_db, band_hz = measure(sound.samples, output.feature.sample_rate)
-    rows = extract(sound.samples, output.clip, output.feature)
-    flags = {*sound.flags, *(["W_PADDED"] if rows.padded else [])}
-    verdict = replace(
-        base,
-        flags=tuple(sorted(flags)),
-        seconds=sound.seconds,
-        num_clips=len(rows.features),
-        pcm_digest=sound.pcm_digest,
-        signature=signature,
-        tags={name: printable(text) for name, text in sound.tags.items()},
-        level_db=level_db,
-        bandwidth_hz=band_hz,
-    )
-    return verdict, rows
-
-
-_files = cache(files_at)
-
-
-@cache
-def _decoder() -> Decoder:
-    """Return the decoder of this process, which serves many batches."""
-    from pipelines.audio.sandbox import Decoder
-
-    return Decoder()

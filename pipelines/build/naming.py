@@ -1,12 +1,14 @@
-"""The names of feature sets, which depend on their audio and settings alone."""
+"""The names of feature sets and of tracks' rows, which depend on audio and settings alone."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 from typing import TYPE_CHECKING
 
 from pipelines.features import fingerprint
-from pipelines.sources.content import content_digest, digests
+from pipelines.sources.content import CHECKSUMS, content_digest, digests
 from pipelines.sources.files import EXTENSIONS, EXTRA_EXTENSIONS
 from pipelines.storage import Folder
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec, SplitSpec
-    from pipelines.sources.tracks import Catalog
+    from pipelines.sources.tracks import Catalog, Track
 
 DIGESTS = ".digests"
 # Files that early versions did not always hear to their end: sets of these are others.
@@ -54,3 +56,14 @@ def content_of(catalog: Catalog, known: Mapping[str, str]) -> str:
         + "+ffmpeg" * bool(needs_ffmpeg)
         + "+walked" * (not suffixes.isdisjoint(WALKED))
     )
+
+
+def track_key(track: Track, content: str) -> str:
+    """Return the key of one track, given the digest of its file."""
+    name = track.path.rpartition("/")[2]
+    # Part of the key because it decides W_EXT.
+    suffix = name.rpartition(".")[2].lower() if "." in name else ""
+    checksums = [track.columns.get(column, "") for column in CHECKSUMS]
+    walked = ["walked"] if f".{suffix}" in WALKED else []
+    parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums, *walked])
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, count
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow.parquet
 
 from pipelines.build.decode import BATCH_DIGESTS, BATCH_ROWS, BATCH_VERDICTS, batch_digests
-from pipelines.build.naming import WALKED
+from pipelines.build.naming import track_key
 from pipelines.duplicates import Compared
 from pipelines.errors import StoreError
 from pipelines.regular_files import parquet_table
 from pipelines.settings import SPLITS
-from pipelines.sources.content import CHECKSUMS
-from pipelines.sources.tracks import Catalog, Track
 from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Verdict, load_verdicts
+
+if TYPE_CHECKING:
+    from pipelines.build.decode import DecodeJob
+    from pipelines.features import FeatureSpec
+    from pipelines.settings import ClipSpec
+    from pipelines.sources.content import Content
+    from pipelines.sources.tracks import Catalog
 
 COLUMNS = ["clip", "start_s", "features"]
 _MAX_OPEN = 8
@@ -57,20 +60,10 @@ def track_keys(catalog: Catalog, digests: Mapping[str, str]) -> dict[str, str]:
         track_id -> 32 hex digits, for each track that can be read.
     """
     return {
-        track.track_id: _key(track, content)
+        track.track_id: track_key(track, content)
         for track in catalog.tracks
         if (content := digests.get(track.path))
     }
-
-
-def _key(track: Track, content: str) -> str:
-    name = track.path.rpartition("/")[2]
-    # Part of the key because it decides W_EXT.
-    suffix = name.rpartition(".")[2].lower() if "." in name else ""
-    checksums = [track.columns.get(column, "") for column in CHECKSUMS]
-    walked = ["walked"] if f".{suffix}" in WALKED else []
-    parts = json.dumps([content, track.start_s, track.end_s, suffix, checksums, *walked])
-    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
 def staged_tracks(staging: Folder) -> dict[str, DecodedTrack]:
@@ -189,6 +182,46 @@ def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
 
 def _by_key(tracks: Iterable[DecodedTrack]) -> dict[str, DecodedTrack]:
     return {track.verdict.key: track for track in tracks if track.verdict.key}
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """What was decoded before anything was known of the files.
+
+    Attributes:
+        decoded: For the settings of each set, track_id -> track.
+    """
+
+    decoded: Mapping[tuple[ClipSpec, FeatureSpec], Mapping[str, DecodedTrack]]
+
+    def contents(self, catalog: Catalog) -> dict[str, Content]:
+        """Return the content of each file that was read: path -> stamp and digest."""
+        path_of = {track.track_id: track.path for track in catalog.tracks}
+        return {path_of[v.track_id]: v.content for v in self._verdicts() if v.content}
+
+    def without_changed(self, catalog: Catalog, known: Mapping[str, str]) -> dict[str, str]:
+        """Leave out the digests of files that changed meanwhile, of which no row was made.
+
+        Then the name of the set is not the one that it has once they rest.
+        """
+        changed = {v.track_id for v in self._verdicts() if v.code == "E_CHANGED"}
+        paths = {track.path for track in catalog.tracks if track.track_id in changed}
+        return {path: digest for path, digest in known.items() if path not in paths}
+
+    def tracks(
+        self, job: DecodeJob, keys: Mapping[str, str]
+    ) -> tuple[list[dict[str, DecodedTrack]], Compared]:
+        """Return what is decoded for each output, as long as the file is what it was."""
+        every = (self.decoded[one.clip, one.feature] for one in job.outputs)
+        tracks = [
+            {name: t for name, t in found.items() if t.verdict.key in ("", keys.get(name))}
+            for found in every
+        ]
+        return tracks, Compared()
+
+    def _verdicts(self) -> Iterator[Verdict]:
+        for tracks in self.decoded.values():
+            yield from (track.verdict for track in tracks.values())
 
 
 class RowReader:

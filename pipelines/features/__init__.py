@@ -15,15 +15,13 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pipelines.features.mel_scale import MelScale
 from pipelines.features.networks import selection
+from pipelines.rates import MAX_RATE_HZ, MIN_RATE_HZ
 from pipelines.settings import Block, ClipSpec, Framing, SplitSpec
 
 if TYPE_CHECKING:
     import torch
 
 Kind = Literal["logmel", "stft", "mfcc", "tempogram", "waveform", "song", "embedding"]
-
-MIN_RATE_HZ = 4_000
-MAX_RATE_HZ = 384_000
 
 
 Networks = Annotated[

@@ -9,10 +9,11 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from pipelines import checked_json
 from pipelines.errors import AudioRejected
-from pipelines.sources.files import files_at, printable_root
+from pipelines.sources.files import Stamp, files_at, printable_root
 from pipelines.sources.tracks import Catalog, Track
 from pipelines.storage import Folder
 
@@ -29,6 +30,8 @@ _THREADS = 4  # hashing releases the GIL; more threads would only queue at the d
 # written file once more. File systems tick every 2 s at the slowest.
 _SETTLED_NS = 2_000_000_000
 
+# Size and modification time of a file, and the digest of its bytes.
+Content = tuple[Stamp, str]
 # path -> [size, mtime_ns, digest]
 _Hashes = dict[str, list[int | str]]
 
@@ -39,6 +42,7 @@ def digests(
     *,
     trust_cache: bool = True,
     keep: bool = True,
+    read: Mapping[str, Content] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return the digest of each file of a data set.
 
@@ -51,6 +55,7 @@ def digests(
             time is not read again.
         trust_cache: True to use the cache; False to read every file.
         keep: False to leave the cache as it is.
+        read: path -> content of files that have just been read.
 
     Returns:
         path -> 32 hex digits. Files that cannot be read are left out.
@@ -69,27 +74,35 @@ def digests(
     cache_name = f"{root_key(catalog)}.json"
     known = _load(cache, cache_name)
     found: dict[str, str] = {}
-    fresh: _Hashes = {}
     pending = []
     for path, stamp in stamps.items():
         entry = known.get(path)
-        if trust_cache and entry and entry[0] == stamp[0] and entry[1] == stamp[1]:
+        if path in read and read[path][0] == stamp:
+            found[path] = read[path][1]
+        elif trust_cache and entry and entry[0] == stamp[0] and entry[1] == stamp[1]:
             found[path] = str(entry[2])
-            fresh[path] = entry
         else:
             pending.append(path)
     now_ns = time.time_ns()
     with ThreadPoolExecutor(_THREADS) as pool:
         for path, digest in zip(pending, pool.map(files.digest, pending), strict=True):
-            if digest is None:
-                continue
-            found[path] = digest
-            if abs(now_ns - stamps[path][1]) > _SETTLED_NS:
-                fresh[path] = [*stamps[path], digest]
+            if digest is not None:
+                found[path] = digest
+    fresh: _Hashes = {
+        path: [*stamps[path], digest]
+        for path, digest in found.items()
+        if known.get(path) == [*stamps[path], digest]
+        or abs(now_ns - stamps[path][1]) > _SETTLED_NS
+    }
     if keep and cache is not None and fresh != known:
         data = {"version": _CACHE_VERSION, "hashes": fresh}
         cache.write_text(cache_name, checked_json.as_text(data, indent=None))
     return found
+
+
+def is_hashed(catalog: Catalog, cache: Folder) -> bool:
+    """Return True if ``digests`` would not have to read any file for the first time."""
+    return files_at(catalog.root).remote or bool(_load(cache, f"{root_key(catalog)}.json"))
 
 
 def root_key(catalog: Catalog) -> str:

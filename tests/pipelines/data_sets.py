@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.build.building import BuildOptions, BuildResult, build_sets
+from pipelines.build.building import build_sets
+from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec, Tolerance
 from pipelines.sources.tracks import Catalog

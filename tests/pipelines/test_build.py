@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.build.__main__ import main
-from pipelines.build.building import BuildProgress, BuildResult
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildResult
+from pipelines.build.progress import BuildProgress
 from pipelines.errors import SpecError, SplitError
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec

@@ -17,9 +17,11 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from pipelines.build.building import BuildOptions, BuildProgress, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.console import summary
 from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts, decode_here
+from pipelines.build.options import BuildOptions
+from pipelines.build.progress import BuildProgress
 from pipelines.build.reuse import track_keys
 from pipelines.errors import BuildError, StoreError
 from pipelines.features import FeatureSpec

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from pipelines.build.building import BuildOptions, build_sets
-from pipelines.build.decode import decode_here
+from pipelines.build import decode_track
+from pipelines.build.building import build_sets
+from pipelines.build.decode import DecodeBatch, DecodeJob, decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.duplicates import Compared, acoustic_fingerprint, near_pairs
+from pipelines.features import fingerprint
 from pipelines.settings import SplitSpec
 from pipelines.sources.catalog import read_catalog
+from pipelines.sources.content import content_digest, digests
+from pipelines.sources.files.local import LocalFiles, digest_of
 from pipelines.store import FeatureSet
-from tests.pipelines.test_building import CLIP, FEATURE, contents
+from tests.pipelines.test_building import CLIP, FEATURE, Pass, contents
 from tests.pipelines.test_duplicates import COPIES, RATE, recording
 
 SPLIT = SplitSpec(seed=3)
 
 
-def built(root: Path, out: Path, **options) -> FeatureSet:
+def built(root: Path, out: Path, **options: Any) -> FeatureSet:
     """Build with the default pass, which without a cluster decodes only what belongs here."""
     return build_sets(read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options))[
         0
@@ -36,7 +42,7 @@ def change(file: Path, gain: float = 0.3) -> None:
     os.utime(file, (1e9, 1e9))  # as a file that was copied from elsewhere
 
 
-def judged(found: FeatureSet) -> list[dict]:
+def judged(found: FeatureSet) -> list[dict[str, Any]]:
     return sorted(found.tracks().to_pylist(), key=lambda row: row["path"])
 
 
@@ -138,3 +144,71 @@ def test_a_search_that_goes_on_finds_what_a_whole_one_finds(seed: int) -> None:
     assert near_pairs(words, Compared(known, tuple(pairs))) == whole
     # What is known is not searched again.
     assert near_pairs(words, Compared(frozenset(words), ())) == []
+
+
+def settled(root: Path) -> Path:
+    for file in root.rglob("*.wav"):
+        os.utime(file, (1e9, 1e9))
+    return root
+
+
+def test_a_first_build_reads_each_file_once(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is hashed where it is decoded; what later builds need is known all the same."""
+    root = settled(make_folder(per_class=6))
+
+    def never(files: LocalFiles, path: str) -> str:
+        raise AssertionError(f"{path} was read for its digest alone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "digest", never)
+        first = built(root, tmp_path / "out", decode=decode_here)
+        again = build_sets(read_catalog(root), tmp_path / "out", [(CLIP, FEATURE)], SPLIT)[0]
+    assert again.reused
+    # The name is that of a build that hashed all files first.
+    assert again.feature_set.manifest.fingerprint == first.manifest.fingerprint
+    known = digests(read_catalog(root))
+    assert fingerprint(content_digest(read_catalog(root), known), CLIP, FEATURE, SPLIT) == (
+        first.manifest.fingerprint
+    )
+
+
+def test_a_file_that_changed_during_a_first_build_is_used_by_the_next(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = settled(make_folder(per_class=6))
+
+    def growing(job: DecodeJob, batches: Sequence[DecodeBatch]) -> Pass:
+        change(root / "hum/take 0.wav")
+        os.utime(root / "hum/take 0.wav", (1.1e9, 1.1e9))
+        yield from decode_here(job, batches)
+
+    first = built(root, tmp_path / "out", decode=growing)
+    reasons = {row["path"]: row["reason"] for row in judged(first) if row["reason"]}
+    assert reasons == {"hum/take 0.wav": "E_CHANGED"}
+    second = built(root, tmp_path / "out")
+    assert second.manifest.fingerprint != first.manifest.fingerprint
+    assert second.manifest.tracks.quarantined == 0
+
+
+def test_segments_of_a_file_hash_it_once(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = settled(make_folder(per_class=4, seconds=4.0))
+    lines = [
+        f"{file.relative_to(root)},{file.parent.name},{start},{start + 1}"
+        for file in sorted(root.rglob("*.wav"))
+        for start in range(4)
+    ]
+    (root / "manifest.csv").write_text("\n".join(["path,label,start_s,end_s", *lines]))
+    hashed: list[int] = []
+
+    def counted(fd: int) -> str | None:
+        hashed.append(fd)
+        return digest_of(fd)
+
+    monkeypatch.setattr(decode_track, "digest_of", counted)
+    found = built(root, tmp_path / "out", decode=decode_here)
+    assert found.manifest.tracks.listed == 32
+    assert len(hashed) == 8

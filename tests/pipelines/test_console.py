@@ -5,7 +5,7 @@ import io
 import pytest
 
 from pipelines.build import console
-from pipelines.build.building import BuildProgress
+from pipelines.build.progress import BuildProgress
 
 
 def test_the_rate_leaves_out_the_start_and_reused_files() -> None:

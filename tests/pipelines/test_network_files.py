@@ -9,8 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines.build.building import BuildOptions, BuildResult, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
 from pipelines.features.networks import NETWORKS

@@ -12,8 +12,9 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.errors import WeightsError
 from pipelines.features.networks import NETWORKS, store
 from pipelines.features.networks.fetch import Download

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.features import FeatureSpec
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog

@@ -11,8 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.errors import WeightsError
 from pipelines.features import FeatureSpec
 from pipelines.features.extract import transform

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from pipelines.build.building import BuildProgress
+from pipelines.build.progress import BuildProgress
 from pipelines.errors import SplitError
 from pipelines.features import FeatureSpec
 from pipelines.plain_text import printable

@@ -13,8 +13,9 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog

@@ -13,8 +13,9 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from pipelines.store import open_feature_set

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.build.building import BuildOptions, BuildResult, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tests.conftest import write_tones

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
+from pipelines.build.options import BuildOptions
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from tuner.config import Space, loads

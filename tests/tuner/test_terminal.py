@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from pipelines.build.building import BuildProgress
+from pipelines.build.progress import BuildProgress
 from tests.hostile_names import HOSTILE
 from tests.tuner.test_selection import trial
 from tuner.report.progress import Progress

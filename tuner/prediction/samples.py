@@ -13,7 +13,7 @@ import soundfile
 
 from pipelines.audio.reading import MAX_SAMPLES
 from pipelines.errors import AudioRejected
-from pipelines.features import MAX_RATE_HZ, MIN_RATE_HZ
+from pipelines.rates import MAX_RATE_HZ, MIN_RATE_HZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,7 @@ from tuner.trials.likeness import space_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipelines.build.building import BuildResult
+    from pipelines.build.options import BuildResult
     from pipelines.build.progress import BuildProgress
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
@@ -171,7 +171,8 @@ def build_all(
     Raises:
         UserError: The data cannot be used, or the disk is full.
     """
-    from pipelines.build.building import BuildOptions, build_sets
+    from pipelines.build.building import build_sets
+    from pipelines.build.options import BuildOptions
     from pipelines.settings import Tolerance
 
     # Neither the split nor the share of bad files can be a range, so all sets have the same.

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.building import BuildOptions, build_sets
+from pipelines.build.building import build_sets
+from pipelines.build.options import BuildOptions
 from pipelines.settings import SPLITS, Tolerance
 from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder

@@ -79,14 +79,11 @@ class LocalFiles:
         except AudioRejected:
             return None
         try:
-            with os.fdopen(fd, "rb", buffering=0) as file:
-                before = os.fstat(fd)
-                digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
-                after = os.fstat(fd)
+            return digest_of(fd)
         except OSError:
             return None
-        same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-        return digest if same else None
+        finally:
+            os.close(fd)
 
     def scan(self) -> Iterator[FoundFile]:
         """See ``Files.scan``; holds one name at a time, however large a folder is."""
@@ -122,6 +119,28 @@ class LocalFiles:
                 return [*entries]
         except PermissionError as error:
             raise CatalogError(f"no permission to list {printable(self.root)}") from error
+
+
+def digest_of(fd: int) -> str | None:
+    """Return the XXH3 of an open file from its start, 128 bits; None if it changed meanwhile.
+
+    The file stays open, at its start.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    before = stamp_of(fd)
+    with open(fd, "rb", buffering=0, closefd=False) as file:  # a descriptor
+        file.seek(0)
+        digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+        file.seek(0)
+    return digest if stamp_of(fd) == before else None
+
+
+def stamp_of(fd: int) -> Stamp:
+    """Return size and modification time of an open file."""
+    status = os.fstat(fd)
+    return status.st_size, status.st_mtime_ns
 
 
 def locate(root: str | Path, path: str) -> Path:
