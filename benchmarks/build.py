@@ -34,7 +34,8 @@ from pipelines.sources.catalog import read_catalog
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.decode import DecodeBatch, Verdicts
+    from pipelines.build.tasks import DecodeJob
     from pipelines.sources.tracks import Catalog
 
 CLIP, FEATURE, SPLIT = ClipSpec(clips_per_track=10), FeatureSpec(), SplitSpec()

@@ -2,7 +2,7 @@
 
 Proportional set size (shared pages are divided among those who map them) of this process and all
 its descendants, Ray's servers and workers and the decoders among them, above the same sum with
-Ray idle.
+Ray idle; and the anonymous memory of this process, the driver, above what it had then.
 """
 
 from __future__ import annotations
@@ -41,11 +41,19 @@ def total_mib() -> float:
     return total / 2**20
 
 
+def driver_mib() -> float:
+    """Anonymous memory of this process, MiB; what is mapped from files can be given back."""
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+    )
+    return int(fields["RssAnon"].split()[0]) / 1024
+
+
 class Sampler:
-    """Sampler that keeps the largest total while it runs."""
+    """Sampler that keeps the largest totals while it runs."""
 
     def __init__(self) -> None:
-        self.peak_mib = 0.0
+        self.peak_mib = self.driver_peak_mib = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -60,10 +68,11 @@ class Sampler:
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_SECONDS):
             self.peak_mib = max(self.peak_mib, total_mib())
+            self.driver_peak_mib = max(self.driver_peak_mib, driver_mib())
 
 
 @click.command()
-@click.option("--files", default="1000,10000", show_default=True, help="Numbers of recordings.")
+@click.option("--files", default="1000,20000", show_default=True, help="Numbers of recordings.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of each.")
 def main(files: str, seconds: float) -> None:
     """Print the peak for each number of files as JSON."""
@@ -76,7 +85,7 @@ def main(files: str, seconds: float) -> None:
             catalog = read_catalog(folder)
             with local_ray():
                 time.sleep(5)  # Ray's own processes have started by then, and count as idle
-                idle_mib = total_mib()
+                idle_mib, driver_idle_mib = total_mib(), driver_mib()
                 started = time.monotonic()
                 with Sampler() as sampler:
                     specs = [(ClipSpec(), FeatureSpec())]
@@ -87,6 +96,7 @@ def main(files: str, seconds: float) -> None:
                 "files": count,
                 "idle_mib": round(idle_mib),
                 "above_idle_mib": round(sampler.peak_mib - idle_mib),
+                "driver_above_idle_mib": round(sampler.driver_peak_mib - driver_idle_mib),
                 "seconds": round(took, 1),
             }
         )

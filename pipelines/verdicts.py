@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pipelines.regular_files import parquet_table, regular_file
+from pipelines.regular_files import regular_file
 from pipelines.storage import Folder
 
 _SCHEMA = pyarrow.schema(
@@ -39,7 +39,10 @@ _COMPRESSION = {
     "signature.list.element": "none",
 }
 
+_ROWS_AT_ONCE = 1024
+
 Kind = Literal["ok", "flagged", "quarantined"]
+Keep = Callable[[NDArray[np.uint32]], NDArray[np.uint32]]
 
 
 def _no_signature() -> NDArray[np.uint32]:
@@ -102,33 +105,49 @@ class Verdict:
 
 
 def save_verdicts(folder: Folder, name: str, verdicts: Iterable[Verdict]) -> None:
-    """Write a table of verdicts atomically."""
-    rows = list(verdicts)
+    """Write a table of verdicts atomically, some at a time."""
+    left = iter(verdicts)
+    with (
+        folder.writing(name) as path,
+        pyarrow.parquet.ParquetWriter(
+            path, _SCHEMA, compression=_COMPRESSION, use_dictionary=False
+        ) as file,
+    ):
+        while rows := list(islice(left, _ROWS_AT_ONCE)):
+            file.write_table(_table(rows))
+
+
+def _table(rows: list[Verdict]) -> pyarrow.Table:
     columns = {column: [getattr(row, column) for row in rows] for column in _SCHEMA.names}
     columns["tags"] = [json.dumps(dict(row.tags), ensure_ascii=True) for row in rows]
     words = np.concatenate([_no_signature(), *columns["signature"]])
     ends = np.cumsum([0, *map(len, columns["signature"])])
     signatures = pyarrow.ListArray.from_arrays(pyarrow.array(ends, pyarrow.int32()), words)
-    with folder.writing(name) as path:
-        table = pyarrow.table({**columns, "signature": signatures}, schema=_SCHEMA)
-        pyarrow.parquet.write_table(table, path, compression=_COMPRESSION, use_dictionary=False)
+    return pyarrow.table({**columns, "signature": signatures}, schema=_SCHEMA)
 
 
-def load_verdicts(folder: Folder, name: str) -> list[Verdict]:
+def load_verdicts(folder: Folder, name: str, keep: Keep | None = None) -> list[Verdict]:
     """Read a table of verdicts in its order.
+
+    Args:
+        folder: Folder of the table.
+        name: Name of the table.
+        keep: Function that moves a fingerprint out of memory, and returns a view of it.
 
     Raises:
         OSError, pyarrow.ArrowInvalid: The table is missing or unreadable.
     """
-    table = parquet_table(regular_file(folder.local(), name))
+    with pyarrow.parquet.ParquetFile(regular_file(folder.local(), name)) as file:
+        groups = (file.read_row_group(number) for number in range(file.num_row_groups))
+        return [verdict for table in groups for verdict in _verdicts(table, keep)]
+
+
+def _verdicts(table: pyarrow.Table, keep: Keep | None) -> Iterator[Verdict]:
     column = table.column("signature").combine_chunks()
     words = column.values.to_numpy()
-    signatures = [words[start:end] for start, end in pairwise(column.offsets.to_pylist())]
+    ends = pairwise(column.offsets.to_pylist())
     rows = table.drop_columns(["signature"]).to_pylist()
-    return [
-        Verdict(
-            **row | {"flags": tuple(row["flags"]), "tags": json.loads(row["tags"])},
-            signature=signature,
-        )
-        for row, signature in zip(rows, signatures, strict=True)
-    ]
+    for row, (start, end) in zip(rows, ends, strict=True):
+        signature = words[start:end] if keep is None else keep(words[start:end])
+        texts = {"flags": tuple(row["flags"]), "tags": json.loads(row["tags"])}
+        yield Verdict(**row | texts, signature=signature)

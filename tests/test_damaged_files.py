@@ -23,9 +23,10 @@ import torch
 
 from pipelines import demo
 from pipelines.build.building import build_sets
-from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts, decode_here
+from pipelines.build.decode import DecodeBatch, Verdicts, decode_here
 from pipelines.build.options import BuildOptions
 from pipelines.build.reuse import RowReader, staged_tracks
+from pipelines.build.tasks import DecodeJob
 from pipelines.errors import UserError
 from pipelines.features.networks import store
 from pipelines.settings import SplitSpec

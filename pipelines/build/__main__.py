@@ -25,9 +25,10 @@ from pipelines.sources.listing import shown_few
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.decode import DecodeBatch, Verdicts
     from pipelines.build.options import BuildResult
     from pipelines.build.ray_watch import OnLoss
+    from pipelines.build.tasks import DecodeJob
 
 EXIT_SOME_REJECTED = 3
 AGAIN = "interrupted; to continue, run the same command: finished work is kept"

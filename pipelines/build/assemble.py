@@ -32,8 +32,8 @@ from pipelines.verdicts import Verdict, save_verdicts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pipelines.build.decode import Output
     from pipelines.build.reuse import DecodedTrack
+    from pipelines.build.tasks import Output
     from pipelines.splits.decide import Decision
 
 _MAX_EXAMPLES = 5

@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.build.assemble import assemble
-from pipelines.build.decode import (
-    DecodeJob,
-    DecodeTask,
-    Output,
-    batch_name,
-    decode_batches,
-    decode_tasks,
-    first_tasks,
-)
+from pipelines.build.decode import batch_name, decode_batches
 from pipelines.build.naming import DIGESTS, content_of
 from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.build.progress import BuildProgress
@@ -30,7 +23,9 @@ from pipelines.build.reuse import (
     stored_tracks,
     track_keys,
 )
+from pipelines.build.tasks import DecodeJob, DecodeTask, Output, decode_tasks, first_tasks
 from pipelines.build.writer import write_rejects
+from pipelines.duplicates import WordStore, near_pairs
 from pipelines.errors import BuildError, SplitError, StoreError, full_disk_named
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
@@ -202,6 +197,10 @@ class _Build:
             with suppress(OSError), staging.parent.lock(f"{staging.name}.lock", 0.0):
                 staging.remove()
 
+    def _word_store(self) -> WordStore:
+        """Return where the acoustic fingerprints wait until all tracks are compared."""
+        return WordStore(self.out.local(STAGING))
+
     def _staging(self, spec: Specs) -> Folder:
         return self.out / STAGING / f"{root_key(self.catalog)}-{feature_key(*spec)}"
 
@@ -214,13 +213,14 @@ class _Build:
         num_resumed = [0 if first else len(tracks) for tracks in decoded]
         self._decode(job, decode_tasks(self.catalog, keys, known, decoded), decoded, first)
         built, copies = {}, None
+        search = partial(near_pairs, before=before, scratch=self.out.local(STAGING))
         for (target, output), tracks, count in zip(
             outputs.items(), decoded, num_resumed, strict=True
         ):
             verdicts = {name: track.verdict for name, track in tracks.items()}
             try:
                 decision = decide(
-                    self.catalog, verdicts, self.split, self.options.tolerance, copies, before
+                    self.catalog, verdicts, self.split, self.options.tolerance, copies, search
                 )
             except (BuildError, SplitError) as error:
                 # List the bad files next to where the feature set would have been.
@@ -243,13 +243,13 @@ class _Build:
 
         Also returns what one of the sets that have them knows of near copies.
         """
-        reusable, compared = [], []
+        reusable, compared, store = [], [], self._word_store()
         for output in job.outputs:
             output.staging.create()
             key = feature_key(output.clip, output.feature)
-            stored, known = stored_tracks(self.out, key, keys.values())
+            stored, known = stored_tracks(self.out, key, keys.values(), store.add)
             compared += known
-            found = stored | staged_tracks(output.staging)
+            found = stored | staged_tracks(output.staging, store.add)
             reusable.append(
                 {
                     name: replace(track, verdict=replace(track.verdict, track_id=name))
@@ -271,13 +271,15 @@ class _Build:
             return
         report = self.options.progress or (lambda progress: None)
         reused = [[track.verdict for track in tracks.values()] for tracks in decoded]
+        store = self._word_store()
         done = BuildProgress.begun(self.catalog, len(tasks), reused)
         report(done)
         job = replace(job, is_little=len(tasks) <= min(_FEW, done.resumed))
         for batch, found in self.options.decode(job, decode_batches(tasks)) if tasks else ():
             for number, verdicts in found.items():
                 staging = job.outputs[number].staging
-                tracks = batch_tracks(staging, batch_name(batch), verdicts)
+                kept = (replace(one, signature=store.add(one.signature)) for one in verdicts)
+                tracks = batch_tracks(staging, batch_name(batch), kept)
                 decoded[number].update({track.verdict.track_id: track for track in tracks})
             done = done.after(len(batch), found)
             report(done)

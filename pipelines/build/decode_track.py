@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipelines.audio import Decoded
     from pipelines.audio.sandbox import Decoder
-    from pipelines.build.decode import DecodeJob, DecodeTask, Output
+    from pipelines.build.tasks import DecodeJob, DecodeTask, Output
     from pipelines.features.extract import Extracted
     from pipelines.sources.content import Content
 

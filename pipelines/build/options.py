@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+from pipelines.build.decode import DecodeBatch, Verdicts
 from pipelines.build.ray_pass import decode_on_cluster
+from pipelines.build.tasks import DecodeJob
 from pipelines.settings import Tolerance
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from pipelines.errors import BuildError, StorageFullError, UserError, is_storage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts
+    from pipelines.build.decode import DecodeBatch, Verdicts
     from pipelines.build.ray_watch import OnLoss
+    from pipelines.build.tasks import DecodeJob
 
 # Items queued at a worker. Ray Data's driver polls every 0.1 to 0.2 s; a worker without a queue
 # would be idle for as long after each item (docs/decisions.md).

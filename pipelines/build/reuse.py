@@ -19,10 +19,10 @@ from pipelines.regular_files import parquet_table
 from pipelines.settings import SPLITS
 from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet, open_feature_set
-from pipelines.verdicts import Verdict, load_verdicts
+from pipelines.verdicts import Keep, Verdict, load_verdicts
 
 if TYPE_CHECKING:
-    from pipelines.build.decode import DecodeJob
+    from pipelines.build.tasks import DecodeJob
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
     from pipelines.sources.content import Content
@@ -66,7 +66,7 @@ def track_keys(catalog: Catalog, digests: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def staged_tracks(staging: Folder) -> dict[str, DecodedTrack]:
+def staged_tracks(staging: Folder, keep: Keep | None = None) -> dict[str, DecodedTrack]:
     """Find the tracks of finished decode batches in a staging folder, by key.
 
     The digests of a batch are written last; one that differs from them is decoded again.
@@ -77,7 +77,7 @@ def staged_tracks(staging: Folder) -> dict[str, DecodedTrack]:
         try:
             if staging.read_json(file) != batch_digests(staging, name):
                 continue
-            verdicts = load_verdicts(staging, name + BATCH_VERDICTS)
+            verdicts = load_verdicts(staging, name + BATCH_VERDICTS, keep)
         except (OSError, ValueError):
             continue
         found |= _by_key(batch_tracks(staging, name, verdicts))
@@ -94,7 +94,7 @@ def batch_tracks(staging: Folder, name: str, verdicts: Iterable[Verdict]) -> lis
 
 
 def stored_tracks(
-    out: Folder, key: str, wanted: Iterable[str]
+    out: Folder, key: str, wanted: Iterable[str], keep: Keep | None = None
 ) -> tuple[dict[str, DecodedTrack], list[Compared]]:
     """Find tracks in the finished feature sets with a given feature key, the newest set first.
 
@@ -105,6 +105,7 @@ def stored_tracks(
         out: Folder of feature sets.
         key: Feature key.
         wanted: Keys of the tracks.
+        keep: As for ``load_verdicts``.
 
     Returns:
         The tracks by key, and for each set which keys were compared with each other.
@@ -118,7 +119,7 @@ def stored_tracks(
             if missing.isdisjoint(keys.column(0).to_pylist()):
                 continue
             feature_set.verify(digests=True)
-            tracks = _tracks_of(feature_set)
+            tracks = _tracks_of(feature_set, keep)
             found = tracks | found
             missing -= tracks.keys()
             compared.append(_compared(tracks, feature_set.manifest.near_copies))
@@ -164,7 +165,7 @@ def compared_before(keys: Mapping[str, str], sets: Sequence[Compared]) -> Compar
     return Compared(tracks, tuple(pair for pair in pairs if all(pair)))
 
 
-def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
+def _tracks_of(feature_set: FeatureSet, keep: Keep | None) -> dict[str, DecodedTrack]:
     places: dict[str, tuple[Path, int]] = {}
     for split in SPLITS:
         for part in feature_set.parts(split):
@@ -175,7 +176,7 @@ def _tracks_of(feature_set: FeatureSet) -> dict[str, DecodedTrack]:
     # A usable track without rows was dropped as a copy; it is decoded again if a build needs it.
     return _by_key(
         DecodedTrack(verdict, *places.get(verdict.track_id, ()))
-        for verdict in load_verdicts(feature_set.folder, DECODED)
+        for verdict in load_verdicts(feature_set.folder, DECODED, keep)
         if verdict.track_id in places or not verdict.used
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,12 @@ from pipelines.duplicates.acoustic_fingerprint import (
     unpack,
 )
 from pipelines.duplicates.agreement import same_recording
+from pipelines.duplicates.word_store import WordStore
 
-__all__ = ["Compared", "acoustic_fingerprint", "exact_pairs", "near_pairs"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Compared", "WordStore", "acoustic_fingerprint", "exact_pairs", "near_pairs"]
 
 # Finds copies that start up to 2 s earlier or later; coders add a little silence of their own.
 MAX_OFFSET = round(2.4 * RATE_HZ / HOP)  # frames
@@ -35,7 +40,9 @@ _SHORT_FRAMES = 200
 _AROUND = np.arange(-24, 25, 2)  # frames
 _MIN_AROUND_COSINE = 0.45
 _CHUNK = 40_000
-_TRACKS_AT_ONCE = 256  # so that what is worked out for each frame stays small
+# So that what is worked out for each frame and each entry stays small.
+_TRACKS_AT_ONCE = 256
+_ENTRIES_AT_ONCE = 200_000
 
 # A table entry is one number for sorting: key, time, track, from the highest bit down.
 _KEY_AT, _TIME_AT = np.uint64(32), np.uint64(21)
@@ -59,6 +66,7 @@ class Compared:
 def near_pairs(
     signatures: Mapping[str, NDArray[np.uint32]],
     before: Compared = Compared(),
+    scratch: Path | None = None,
 ) -> list[tuple[str, str]]:
     """Find pairs of tracks that are one recording: coded with loss, louder, shifted, resampled.
 
@@ -69,6 +77,7 @@ def near_pairs(
     Args:
         signatures: track -> its acoustic fingerprint.
         before: What need not be searched again, because it is known.
+        scratch: Folder for a temporary file; None to hold all frames in memory.
 
     Returns:
         Pairs (a, b) with a < b, in order; the same for every order of the tracks.
@@ -82,17 +91,18 @@ def near_pairs(
             f"{len(tracks)} tracks, more than the {_MAX_TRACKS} that can be searched for copies; "
             "divide the data set"
         )
-    words = [signatures[track] for track in tracks]
     is_new = np.array([track not in before.tracks for track in tracks], np.bool_)
-    candidates = _Frames(words).candidates(is_new)
+    candidates = _Frames((signatures[track] for track in tracks), scratch).candidates(is_new)
     known = ((min(pair), max(pair)) for pair in before.pairs)
     found = [(a, b) for a, b in known if a in signatures and b in signatures]
     cuts = np.flatnonzero(np.diff(candidates[:, :2], axis=0).any(axis=1)) + 1
     for group in np.split(candidates, cuts) if len(candidates) else []:
         a, b = (int(number) for number in group[0, :2])
         offsets = sorted({int(o) + d for o in group[:, 2] for d in (-1, 0, 1)})
-        if same_recording(unpack(words[a]), unpack(words[b]), offsets):
-            found.append((tracks[a], tracks[b]))
+        pair = tracks[a], tracks[b]
+        first, other = (unpack(signatures[track]) for track in pair)
+        if same_recording(first, other, offsets):
+            found.append(pair)
     return sorted(found)
 
 
@@ -112,13 +122,16 @@ def exact_pairs(digests: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 class _Frames:
-    """The frames of all tracks, one track after the other."""
+    """The frames of all tracks: for one after the other its signs, then its clear bits."""
 
-    def __init__(self, signatures: Sequence[NDArray[np.uint32]]) -> None:
-        parts = [frames_of(words) for words in signatures]
-        none = np.zeros((2, 0), np.uint32)
-        self.signs, self.clear = np.concatenate([none, *parts], axis=1)
-        self.starts = np.cumsum([0, *(part.shape[1] for part in parts)])
+    def __init__(self, signatures: Iterable[NDArray[np.uint32]], scratch: Path | None) -> None:
+        frames = [frames_of(words) for words in signatures]
+        self.lengths = np.array([part.shape[1] for part in frames], np.int64)
+        self.starts = 2 * (np.cumsum(self.lengths) - self.lengths)
+        store = WordStore(scratch, 2 * int(self.lengths.sum()))
+        for part in frames:
+            store.add(part)
+        self.words = store.words
 
     def candidates(self, is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return int64[C, 3]: tracks a < b and the offset of b's frames, sorted and unique.
@@ -126,9 +139,8 @@ class _Frames:
         Args:
             is_new: bool[tracks]; one of each pair is new.
         """
-        lengths = np.diff(self.starts)
-        every = np.arange(len(lengths))
-        short = every[lengths <= _SHORT_FRAMES]
+        every = np.arange(len(self.lengths))
+        short = every[self.lengths <= _SHORT_FRAMES]
         groups = [every, short] if 0 < len(short) < len(every) else [every]
         codes = [np.zeros(0, np.int64)]
         for tracks in groups:
@@ -139,19 +151,19 @@ class _Frames:
                     codes.append(self._agreeing(links[:, wanted]))
         code = np.unique(np.concatenate(codes))
         pair, offset = np.divmod(code, 2 * MAX_OFFSET + 1)
-        a, b = np.divmod(pair, max(1, len(lengths)))
+        a, b = np.divmod(pair, max(1, len(self.lengths)))
         return np.stack([a, b, offset - MAX_OFFSET], axis=1)
 
     def _entries(self, tracks: NDArray[np.int64], table: int) -> NDArray[np.uint64]:
         """Return sorted entries (key, time, track in one number) of the distinctive frames."""
-        num_frames = int(np.diff(self.starts)[tracks].sum())
+        num_frames = int(self.lengths[tracks].sum())
         mask = _mask(table, num_frames)
         sample = max(1, -(-num_frames // _MAX_ENTRIES))
         parts = [_NO_ENTRIES]
         for some in np.array_split(tracks, 1 + len(tracks) // _TRACKS_AT_ONCE):
             track, time, at = self._frames_of(some)
-            key = self.signs[at] & mask
-            keep = np.bitwise_count(self.clear[at]) >= _MIN_CLEAR
+            key = self.words[at] & mask
+            keep = np.bitwise_count(self.words[at + self.lengths[track]]) >= _MIN_CLEAR
             keep[1:] &= (key[1:] != key[:-1]) | (time[1:] == 0)
             if sample > 1:
                 # Chosen by content, so that copies keep the same frames; 2^32 / golden ratio.
@@ -165,8 +177,8 @@ class _Frames:
     def _frames_of(
         self, tracks: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return each frame of some tracks: its track, its number there, its position here."""
-        lengths = self.starts[tracks + 1] - self.starts[tracks]
+        """Return each frame of some tracks: its track, its number, the place of its signs."""
+        lengths = self.lengths[tracks]
         before = np.cumsum(lengths) - lengths
         time = np.arange(lengths.sum()) - np.repeat(before, lengths)
         return np.repeat(tracks, lengths), time, time + np.repeat(self.starts[tracks], lengths)
@@ -175,7 +187,7 @@ class _Frames:
         """Return the codes of the links whose surroundings agree too."""
         a, b, time_a, time_b = links
         offset = time_b - time_a
-        code = (a * (len(self.starts) - 1) + b) * (2 * MAX_OFFSET + 1) + offset + MAX_OFFSET
+        code = (a * len(self.lengths) + b) * (2 * MAX_OFFSET + 1) + offset + MAX_OFFSET
         code, first = np.unique(code, return_index=True)
         starts = range(0, len(first), _CHUNK)
         good = [self._surroundings_match(links[:, first[i : i + _CHUNK]]) for i in starts]
@@ -187,10 +199,10 @@ class _Frames:
         at_a, inside_a = self._places(track_a, time_a + _AROUND)
         at_b, inside_b = self._places(track_b, time_b + _AROUND)
         inside, nothing = inside_a & inside_b, np.uint32(0)
-        clear_a = np.where(inside, self.clear[at_a], nothing)
-        clear_b = np.where(inside, self.clear[at_b], nothing)
+        clear_a = np.where(inside, self.words[at_a + self.lengths[track_a]], nothing)
+        clear_b = np.where(inside, self.words[at_b + self.lengths[track_b]], nothing)
         both = clear_a & clear_b
-        differ = both & (self.signs[at_a] ^ self.signs[at_b])
+        differ = both & (self.words[at_a] ^ self.words[at_b])
         counts = np.bitwise_count(np.stack([clear_a, clear_b, both, differ]))
         num_a, num_b, num_both, num_differ = counts.sum(axis=2, dtype=np.float32)
         least = _MIN_AROUND_COSINE * np.sqrt(num_a * num_b)
@@ -200,9 +212,9 @@ class _Frames:
     def _places(
         self, track: NDArray[np.int64], time: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return positions of frames, and which ones the track has; the others get position 0."""
-        inside = (time >= 0) & (time < self.starts[track + 1] - self.starts[track])
-        return np.where(inside, self.starts[track] + time, 0), inside
+        """Return places of signs, and which frames the track has; the others get its first."""
+        inside = (time >= 0) & (time < self.lengths[track])
+        return self.starts[track] + np.where(inside, time, 0), inside
 
 
 def _mask(table: int, num_frames: int) -> np.uint32:
@@ -215,17 +227,20 @@ def _mask(table: int, num_frames: int) -> np.uint32:
 
 def _links(entries: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
     """Yield int64[4, L]: tracks a < b and times of two entries with one key and close times."""
-    key = (entries >> _KEY_AT).astype(np.uint32)
-    time = (entries >> _TIME_AT).astype(np.int64) & (2**11 - 1)
-    track = entries.astype(np.int64) & (_MAX_TRACKS - 1)
-    at = np.arange(len(entries))
-    for step in range(1, _MAX_LINKS + 1):
-        at = at[at < len(entries) - step]
-        at = at[(key[at] == key[at + step]) & (time[at + step] - time[at] <= MAX_OFFSET)]
-        if not len(at):
-            return
-        other = at + step
-        swap = track[at] > track[other]
-        a, b = np.where(swap, other, at), np.where(swap, at, other)
-        links = np.stack([track[a], track[b], time[a], time[b]])
-        yield links[:, links[0] != links[1]]
+    for first in range(0, len(entries), _ENTRIES_AT_ONCE):
+        # The last entries of a piece are compared with the first ones of the next.
+        some = entries[first : first + _ENTRIES_AT_ONCE + _MAX_LINKS]
+        key = (some >> _KEY_AT).astype(np.uint32)
+        time = (some >> _TIME_AT).astype(np.int64) & (2**11 - 1)
+        track = some.astype(np.int64) & (_MAX_TRACKS - 1)
+        at = np.arange(min(_ENTRIES_AT_ONCE, len(some)))
+        for step in range(1, _MAX_LINKS + 1):
+            at = at[at < len(some) - step]
+            at = at[(key[at] == key[at + step]) & (time[at + step] - time[at] <= MAX_OFFSET)]
+            if not len(at):
+                break
+            other = at + step
+            swap = track[at] > track[other]
+            a, b = np.where(swap, other, at), np.where(swap, at, other)
+            links = np.stack([track[a], track[b], time[a], time[b]])
+            yield links[:, links[0] != links[1]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from pipelines.duplicates import Compared, exact_pairs, near_pairs
+from pipelines.duplicates import exact_pairs, near_pairs
 from pipelines.errors import BuildError
 from pipelines.plain_text import printable
 from pipelines.settings import Split, SplitSpec, Tolerance
@@ -22,6 +23,12 @@ from pipelines.splits.assign import (
 from pipelines.splits.groups import Pair, assign_groups
 from pipelines.splits.leakage import Leakage, audit, judge_copies, leaking
 from pipelines.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Skipped files that are not bad: the data set loses nothing with them.
 _HARMLESS = frozenset({"E_DUP", "E_DUP_ROW", "E_LEAK", "E_SPLIT"})
@@ -87,7 +94,7 @@ def decide(
     spec: SplitSpec,
     tolerance: Tolerance,
     copies: Copies | None = None,
-    before: Compared = Compared(),  # noqa: B008  # frozen
+    search: Callable[[Mapping[str, NDArray[np.uint32]]], Iterable[Pair]] = near_pairs,
 ) -> Decision:
     """Decide on every listed track.
 
@@ -97,7 +104,7 @@ def decide(
         spec: Split settings.
         tolerance: Amount of data that may be lost.
         copies: Pairs found for another feature set of the same tracks; None to search for them.
-        before: Near copies that an earlier build has found.
+        search: Finds near copies from the acoustic fingerprint of each track.
 
     Raises:
         BuildError: Too many files are bad, or a class lost all of its files.
@@ -113,7 +120,7 @@ def decide(
     used = _used(catalog, verdicts)
     if copies is None:
         signatures = {track.track_id: verdicts[track.track_id].signature for track in used}
-        copies = Copies(exact, tuple(near_pairs(signatures, before)))
+        copies = Copies(exact, tuple(search(signatures)))
     if not tolerance.drop_lost_classes:
         _require_classes(catalog.tracks, verdicts)
     for pair in copies.near:

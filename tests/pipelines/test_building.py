@@ -19,10 +19,11 @@ import soundfile
 
 from pipelines.build.building import build_sets
 from pipelines.build.console import summary
-from pipelines.build.decode import DecodeBatch, DecodeJob, Verdicts, decode_here
+from pipelines.build.decode import DecodeBatch, Verdicts, decode_here
 from pipelines.build.options import BuildOptions
 from pipelines.build.progress import BuildProgress
 from pipelines.build.reuse import track_keys
+from pipelines.build.tasks import DecodeJob
 from pipelines.errors import BuildError, StoreError
 from pipelines.features import FeatureSpec
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec

@@ -14,8 +14,9 @@ import soundfile
 
 from pipelines.build import decode_track
 from pipelines.build.building import build_sets
-from pipelines.build.decode import DecodeBatch, DecodeJob, decode_here
+from pipelines.build.decode import DecodeBatch, decode_here
 from pipelines.build.options import BuildOptions
+from pipelines.build.tasks import DecodeJob
 from pipelines.duplicates import Compared, acoustic_fingerprint, near_pairs
 from pipelines.features import fingerprint
 from pipelines.settings import SplitSpec

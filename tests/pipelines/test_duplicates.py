@@ -4,6 +4,7 @@ import functools
 import io
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.duplicates import acoustic_fingerprint, exact_pairs, near_pairs
+from pipelines.duplicates import WordStore, acoustic_fingerprint, exact_pairs, near_pairs
 from pipelines.duplicates.acoustic_fingerprint import unpack
 from pipelines.duplicates.agreement import agreement, wave_agreement
 
@@ -268,8 +269,21 @@ def test_thirty_seconds_take_eight_kilobytes_at_most() -> None:
     assert acoustic_fingerprint(np.resize(recording("hiss", 0), 30 * RATE), RATE).nbytes <= 8000
 
 
-def test_nothing_has_no_pairs() -> None:
+def test_nothing_has_no_pairs(tmp_path: Path) -> None:
     assert near_pairs({}) == []
+    assert near_pairs({}, scratch=tmp_path) == []
+
+
+def test_frames_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    sounds = [recording("hiss", n) for n in range(5)] + [COPIES["mp3"](recording("hiss", 2))]
+    store = WordStore(tmp_path, piece_words=1000)
+    words = [acoustic_fingerprint(sound, RATE) for sound in sounds]
+    kept = {str(n): store.add(one) for n, one in enumerate(words)}
+    assert sum(map(len, words)) > 2 * 1000  # in several pieces
+    for n, one in enumerate(words):
+        np.testing.assert_array_equal(kept[str(n)], one)
+    assert near_pairs(kept, scratch=tmp_path) == [("2", "5")]
+    assert list(tmp_path.iterdir()) == []  # nothing stays if the process is killed
 
 
 def test_exact_copies_are_chained() -> None:
