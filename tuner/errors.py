@@ -49,7 +49,7 @@ class UsageError(UserError):
 
 FLAGS = {
     "--name": "name", "--trials": "search.trials", "--budget": "search.budget",
-    "--data": "data.root",
+    "--data": "data.root", "--label": "data.label", "--audio-root": "data.audio_root",
 }  # fmt: skip
 """Options of ``tuner.run`` that set a setting, which messages call by the word of the user."""
 

@@ -74,6 +74,7 @@ def starter_of(data: str, name: str, storage: str, file: Path) -> str:
     from pipelines.sources.files import is_uri, printable_root
     from pipelines.storage import Folder
     from tuner.config import as_override, load
+    from tuner.config.data import Place
     from tuner.config.starter import starter
     from tuner.errors import UsageError
     from tuner.study.features import check_source
@@ -92,7 +93,7 @@ def starter_of(data: str, name: str, storage: str, file: Path) -> str:
     asked = [as_override("name", name), as_override("data.root", root)]
     space = load(Path("auto"), asked, around)
     check_source(space, root)
-    if unread := around.facts(root).unreadable_in_words():
+    if unread := around.facts(Place(root)).unreadable_in_words():
         echo(f"warning: {unread}", err=True)
     return starter(space, around, shlex.quote(str(file)))
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder of class folders, a manifest, or a URI of either; default: the space file's.",
 )
+@click.option("--label", metavar="COLUMN", help="Column of a manifest that holds the class.")
+@click.option("--audio-root", metavar="DIR", help="Folder that a manifest's paths start at.")
 @click.option("--name", metavar="N", help="Name of the study; default: the space file's.")
 @click.option(
     "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."
@@ -91,10 +93,11 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
     if options["print_config"]:
         echo(space.to_yaml().rstrip("\n"))
         return 0
+    place = space.template.data.place._replace(root=root)
     source = features.data_source(root, storage)
     paths = StudyPaths(storage, space.name, source)
     if options["dry_run"]:
-        _show_plan(space, paths, lambda: around.facts(root).unreadable_in_words(), asked)
+        _show_plan(space, paths, lambda: around.facts(place).unreadable_in_words(), asked)
         return 0
     stop.tries_again = True
     before = len(journal.recorded(paths.folder))
@@ -162,7 +165,7 @@ def load_space(path: Path, options: dict[str, Any], around: AtHand) -> tuple[Spa
     from tuner.config import as_override, load
     from tuner.errors import FLAGS, UsageError
 
-    flags = {flag: options[flag.removeprefix("--")] for flag in FLAGS}
+    flags = {flag: options.get(flag.removeprefix("--").replace("-", "_")) for flag in FLAGS}
     asked = [as_override(flag, value) for flag, value in flags.items() if value is not None]
     space = load(path, [*options["overrides"], *asked], around)
     data = space.template.data

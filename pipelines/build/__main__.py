@@ -81,6 +81,7 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
     help="Layout of DATA.",
 )
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
+@click.option("--audio-root", metavar="DIR", help="Folder that a manifest's paths start at.")
 @_add_options(ClipSpec, FeatureSpec, SplitSpec)
 @click.option(
     "--max-bad-share",
@@ -106,7 +107,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)
         feature = feature.at_rate_of_networks()
         split = _block_from(SplitSpec, options)
-        catalog = read_catalog(data, layout, label)
+        catalog = read_catalog(data, layout, label, audio_root=options["audio_root"])
         if feature.kind == "embedding":
             _fetch_weights(feature)
         tolerance = Tolerance(options["max_bad_share"], options["drop_lost_classes"])

@@ -49,7 +49,11 @@ LAYOUTS = {
 
 
 def read_catalog(
-    source: str | Path, layout: str = "auto", label: str = "label", least_classes: int = 2
+    source: str | Path,
+    layout: str = "auto",
+    label: str = "label",
+    least_classes: int = 2,
+    audio_root: str | Path | None = None,
 ) -> Catalog:
     """Read a data set.
 
@@ -59,6 +63,7 @@ def read_catalog(
         layout: Layout of the data set. ``auto`` uses the first of ``LAYOUTS`` that fits.
         label: Manifest column with the class.
         least_classes: Number of classes that are needed; training needs two.
+        audio_root: Folder or URI below which a manifest's paths lie; None for its own folder.
 
     Raises:
         CatalogError: There is no data, no audio, too few classes or another layout, or the
@@ -71,15 +76,17 @@ def read_catalog(
     if layout == "auto":
         fitting = (name for name, row in LAYOUTS.items() if row.fits(files))
         layout = "manifest" if manifest else next(fitting)
-    if label != "label" and layout != "manifest":
+    given = f"label {label!r}" if label != "label" else "a folder of audio beside it"
+    if (label != "label" or audio_root is not None) and layout != "manifest":
         raise CatalogError(
-            f"label {label!r} must be a column of a manifest, but "
-            f"{printable_root(files.root)} is read as {layout}; name the manifest file"
+            f"{given} needs a manifest, but {printable_root(files.root)} is read as {layout}; "
+            "name the manifest file"
         )
     if manifest and layout != "manifest":
         raise CatalogError(f"{manifest} is a file; the layout {layout} needs its folder")
     if layout == "manifest":
-        catalog = read_manifest(files, manifest, label)
+        audio = None if audio_root is None else _audio_at(audio_root)
+        catalog = read_manifest(files, manifest, label, audio)
     else:
         catalog = LAYOUTS[layout].read(files)
     tracks, rejected = name_tracks(catalog.tracks)
@@ -112,6 +119,14 @@ def _place(source: str | Path) -> tuple[Files, str | None]:
             f"{printable(text)} is not a manifest, expected one of {', '.join(SUFFIXES)}"
         )
     return files_at(str(path.parent)), path.name
+
+
+def _audio_at(audio_root: str | Path) -> Files:
+    """Return the files below a folder of audio whose manifest lies elsewhere."""
+    files, manifest = _place(audio_root)
+    if manifest:
+        raise CatalogError(f"{printable(os.fspath(audio_root))} is a file; name a folder of audio")
+    return files
 
 
 def _too_few(catalog: Catalog, labels: set[str]) -> CatalogError:

@@ -40,7 +40,7 @@ class Around:
     ) -> None:
         self._facts, self._missing, self._recorded = facts, missing, recorded
 
-    def facts(self, root: str) -> DataFacts:
+    def facts(self, place: object) -> DataFacts:
         return self._facts
 
     def missing_networks(self) -> Mapping[str, str]:

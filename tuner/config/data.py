@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
@@ -71,6 +71,14 @@ Split = Annotated[
 ]
 
 
+class Place(NamedTuple):
+    """Where the recordings and their classes are: see the settings of these names."""
+
+    root: str
+    label: str = "label"
+    audio_root: str | None = None
+
+
 class Data(ClipSpec):
     """Data settings: location of the audio, split and clips."""
 
@@ -79,6 +87,18 @@ class Data(ClipSpec):
         min_length=1,
         max_length=4096,
         description="A folder, a manifest, a URI of either, or `demo`.",
+    )
+    label: str = Field(
+        "label",
+        min_length=1,
+        max_length=200,
+        description="Column of a manifest that holds the class.",
+    )
+    audio_root: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Folder or URI that a manifest's paths start at; by default its own folder.",
     )
     group: Group = "auto"
     split: Split = Field(ShareSplit(), description="Shares, a column of the manifest, or `clip`.")
@@ -94,6 +114,11 @@ class Data(ClipSpec):
         if isinstance(values, dict) and values.get("hop_seconds") is not None:
             return {"clips_per_track": None, **values}
         return values
+
+    @property
+    def place(self) -> Place:
+        """Where the data is."""
+        return Place(self.root, self.label, self.audio_root)
 
     @property
     def clip(self) -> ClipSpec:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import yaml
 
 from tuner.config.automatic import TABLE
+from tuner.config.data import Place
 from tuner.config.look_up import arguments_of, node_at, value_at
 from tuner.config.overrides import replaced
 from tuner.config.situation import Situation
@@ -41,8 +42,8 @@ class Surroundings(Protocol):
     They are asked only if a file needs it, perhaps several times.
     """
 
-    def facts(self, root: str) -> DataFacts:
-        """Return facts about the data at a root; raise ``UserError`` if there are none."""
+    def facts(self, place: Place) -> DataFacts:
+        """Return facts about the data at a place; raise ``UserError`` if there are none."""
 
     def missing_networks(self) -> Mapping[str, str]:
         """Return the pretrained networks whose weights cannot be had, each with the reason."""
@@ -57,7 +58,7 @@ class Surroundings(Protocol):
 class Anywhere:
     """Surroundings of a file that is read without its data: the demo, and all networks."""
 
-    def facts(self, root: str) -> DataFacts:
+    def facts(self, place: Place) -> DataFacts:
         """Return the facts about the demo."""
         from pipelines.demo import demo_facts
 
@@ -75,9 +76,11 @@ class Anywhere:
         """Return None."""
 
 
-def root_of(document: yaml.Node) -> str:
-    """Return the address of the data in a document."""
-    return str(value_at(document, "data.root") or DEMO_ROOT)
+def place_of(document: yaml.Node) -> Place:
+    """Return where the data of a document is."""
+    root, label, audio_root = (value_at(document, f"data.{name}") for name in Place._fields)
+    audio = None if audio_root in (None, "null") else str(audio_root)
+    return Place(str(root or DEMO_ROOT), str(label or "label"), audio)
 
 
 def fill_in(
@@ -112,7 +115,7 @@ def fill_in(
     missing = {} if made.keys() >= set(wanted) else around.missing_networks()
     for setting in wanted:
         if setting not in made:
-            facts = around.facts(root_of(document))
+            facts = around.facts(place_of(document))
             facts.require_readable()
             situation = Situation(facts, missing, document, around.has_bf16())
             made[setting] = Choice(setting, *TABLE[setting](situation))

@@ -13,7 +13,7 @@ from typing import Final
 import yaml
 
 from pipelines.errors import UserError
-from tuner.config.fill_in import Anywhere, Surroundings, fill_in, root_of
+from tuner.config.fill_in import Anywhere, Surroundings, fill_in, place_of
 from tuner.config.fit import unfit
 from tuner.config.messages import nearest
 from tuner.config.overrides import apply
@@ -77,7 +77,7 @@ def loads(
     if around is None or around.recorded(space.name) is not None:
         return space
     try:
-        found = unfit(space.tree, around.facts(root_of(document)))
+        found = unfit(space.tree, around.facts(place_of(document)))
         return replace(space, remarks=tuple(one for one in found if one.path not in chosen))
     except UserError:  # no such data, or no split of it: an error only for those who need it
         return space

@@ -245,7 +245,7 @@ def _without_secrets(tree: Tree, name: str = "") -> Tree:
         shown = {key: _without_secrets(entry, key) for key, entry in tree.entries.items()}
         return replace(tree, entries=shown)
     if isinstance(tree, Leaf) and isinstance(tree.value, str):
-        show = printable_root if name == "root" else redact
+        show = printable_root if name in ("root", "audio_root") else redact
         return replace(tree, value=show(tree.value))
     return tree
 

@@ -50,7 +50,7 @@ def starter(space: Space, around: Surroundings, file: str) -> str:
         around: Where it was loaded.
         file: Name of the new file, for the commands in its head.
     """
-    facts = around.facts(space.template.data.root)
+    facts = around.facts(space.template.data.place)
     chosen = {one.setting for one in space.choices}
     edits = _Edits({one.setting for one in space.choices if one.reason.startswith("not used")})
     while True:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Settings that may change when a study resumes, because they do not affect its results.
 FREE_TO_CHANGE = (
     "resources.", "search.budget", "search.max_epochs", "search.device_hours", "search.patience",
-    "data.root", "reference",
+    "data.root", "data.audio_root", "reference",
 )  # fmt: skip
 INSTEAD = {"search.trials": " (--extend N adds N trials to those that it has)"}
 BLOCKS = tuple(name for name in Experiment.model_fields if name not in ("name", "model"))

@@ -15,6 +15,7 @@ from tuner.ledger.noise import whole_trials
 from tuner.ledger.summary import summarise
 from tuner.study import mixing
 from tuner.study.calibrate import temperature
+from tuner.study.features import catalog_of
 from tuner.study.final import FinalModel, chosen, final_model
 from tuner.study.fuse import predict
 from tuner.study.mistakes import Listening, listen
@@ -149,12 +150,12 @@ def _over_default(study: Context, confirm: Confirmation) -> dict[str, Any]:
 
 
 def _mistakes(study: Context) -> dict[str, Any]:
-    from pipelines.sources.catalog import read_catalog
-
     found = _tested(study)
     wrong = int((found.predicted != found.truth).sum())
     if not wrong:
         return {"num_mistakes": 0}
-    listening = Listening.to(read_catalog(study.paths.data), study.paths.folder)
+    listening = Listening.to(
+        catalog_of(study.space.template.data.place, study.paths.data), study.paths.folder
+    )
     mistakes = listen(found, study.labels(), listening)
     return {"num_mistakes": wrong, "mistakes": [one._asdict() for one in mistakes]}

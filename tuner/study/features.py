@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.sources.tracks import Catalog
     from pipelines.store import FeatureSet
     from tuner.config import Space
+    from tuner.config.data import Place
     from tuner.ledger.journal import Record, StudyPaths
     from tuner.study.context import Context
 
@@ -45,6 +46,21 @@ def data_source(root: str, storage: Folder) -> str | Path:
     return root if is_uri(root) else Path(root).expanduser()
 
 
+def catalog_of(place: Place, source: str | Path) -> Catalog:
+    """Read the data of a study.
+
+    Args:
+        place: What its settings say.
+        source: Where ``place.root`` is; see ``data_source``.
+
+    Raises:
+        UserError: No audio, a single class, or an invalid manifest.
+    """
+    from pipelines.sources.catalog import read_catalog
+
+    return read_catalog(source, label=place.label, audio_root=place.audio_root)
+
+
 def ensure_demo(folder: Path, progress: Callable[[str], None]) -> None:
     """Write the demo dataset unless it exists; ``progress`` gets a line now and then."""
     from pipelines.demo import write_demo
@@ -60,10 +76,10 @@ def check_source(space: Space, source: str | Path) -> None:
     Raises:
         UserError: No audio, a single class, too few groups, or an invalid manifest.
     """
-    from pipelines.sources.catalog import read_catalog
     from pipelines.splits.decide import check_splits
 
-    check_splits(read_catalog(source), space.template.data.split_spec)
+    data = space.template.data
+    check_splits(catalog_of(data.place, source), data.split_spec)
 
 
 def check_settings(space: Space) -> None:
@@ -90,9 +106,7 @@ def build_features(study: Context) -> None:
         StudyError: The feature sets disagree on the split.
         StudyExistsError: The data has changed since the study began.
     """
-    from pipelines.sources.catalog import read_catalog
-
-    catalog = read_catalog(study.paths.data)
+    catalog = catalog_of(study.space.template.data.place, study.paths.data)
     sources = baseline_sources(study.space, study.cluster, len(catalog.tracks))
     more = [source.key for source in sources if source.key]
     variants = variants_of(study.space, list(study.ledger.records()))
@@ -122,14 +136,13 @@ def refuse_other_audio(space: Space, paths: StudyPaths, records: Sequence[Record
         UserError: It cannot be read.
     """
     from pipelines.build.naming import fingerprints
-    from pipelines.sources.catalog import read_catalog
 
     known = newest_of(records).get("features")
     is_demo = space.template.data.root == DEMO_ROOT  # which is written again if it is missing
     if known is None or (is_demo and not Path(paths.data).exists()):
         return
     variants, split = variants_of(space, records), space.template.data.split_spec
-    catalog = read_catalog(paths.data)
+    catalog = catalog_of(space.template.data.place, paths.data)
     _compare(paths.name, known, fingerprints(catalog, paths.features.local(), variants, split))
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pipelines.build.building import build_sets
 from pipelines.build.options import BuildOptions
 from pipelines.settings import SPLITS, Tolerance
-from pipelines.sources.catalog import read_catalog
 from pipelines.storage import Folder
 from pipelines.store import open_feature_set
 from tuner.config.data import ColumnSplit, ShareSplit
 from tuner.ledger.leaky_twin import LEAKY, SCORES, LeakyTwin
+from tuner.study.features import catalog_of
 from tuner.study.final import final_model
 from tuner.training import uncertainty
 from tuner.trials.plan import Proposal, queue
@@ -99,7 +99,7 @@ def _build(study: Context, experiment: Experiment, honest: FeatureSet) -> Featur
     """Build the leaky set of exactly the tracks of the honest one, whose rows are reused."""
     table = honest.tracks().select(["track_id", "split"]).to_pylist()
     used = {track["track_id"] for track in table if track["split"]}
-    catalog = read_catalog(study.paths.data)
+    catalog = catalog_of(experiment.data.place, study.paths.data)
     same = replace(catalog, tracks=tuple(t for t in catalog.tracks if t.track_id in used))
     data = experiment.data
     options = BuildOptions(Tolerance(data.max_bad_share), progress=study.terminal.files)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from tuner.config.fill_in import DEMO_ROOT, Choice
 from tuner.config.searching import SLUG
 from tuner.ledger.journal import StudyPaths, first_record
-from tuner.study.features import data_source
+from tuner.study.features import catalog_of, data_source
 
 if TYPE_CHECKING:
     from pipelines.facts import DataFacts
     from pipelines.storage import Folder
+    from tuner.config.data import Place
 
 
 class AtHand:
@@ -26,23 +27,22 @@ class AtHand:
 
     def __init__(self, storage: Folder) -> None:
         self._storage = storage
-        self._facts: dict[str, DataFacts] = {}
+        self._facts: dict[Place, DataFacts] = {}
 
-    def facts(self, root: str) -> DataFacts:
+    def facts(self, place: Place) -> DataFacts:
         """See ``Surroundings.facts``."""
-        if root not in self._facts:
-            self._facts[root] = self._look(root)
-        return self._facts[root]
+        if place not in self._facts:
+            self._facts[place] = self._look(place)
+        return self._facts[place]
 
-    def _look(self, root: str) -> DataFacts:
-        if root == DEMO_ROOT:
+    def _look(self, place: Place) -> DataFacts:
+        if place.root == DEMO_ROOT:
             from pipelines.demo import demo_facts
 
             return demo_facts()
         from pipelines.facts import look
-        from pipelines.sources.catalog import read_catalog
 
-        return look(read_catalog(data_source(root, self._storage)))
+        return look(catalog_of(place, data_source(place.root, self._storage)))
 
     def missing_networks(self) -> Mapping[str, str]:
         """See ``Surroundings.missing_networks``."""

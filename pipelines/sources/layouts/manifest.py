@@ -56,13 +56,16 @@ def _is_manifest(files: Files, name: str) -> bool:
     return "label" in columns or is_needed
 
 
-def read_manifest(files: Files, name: str | None = None, label: str = "label") -> Catalog:
+def read_manifest(
+    files: Files, name: str | None = None, label: str = "label", audio: Files | None = None
+) -> Catalog:
     """List the rows of a manifest.
 
     Args:
-        files: Folder of the manifest; its paths are relative to it.
+        files: Folder of the manifest.
         name: Name of the manifest there; None to find it.
         label: Column with the class.
+        audio: Folder that its paths are relative to; None for that of the manifest.
 
     Raises:
         CatalogError: See ``read_table``; also for a row without a path, or an invalid segment
@@ -70,8 +73,8 @@ def read_manifest(files: Files, name: str | None = None, label: str = "label") -
             without a class is not an error here; it becomes E_LABEL.
     """
     hint = (
-        "name the column of the classes (--label COLUMN), or use the folders as classes "
-        "(--layout folders)"
+        "name the column of the classes (--label COLUMN, in a space file data.label), or use the "
+        "folders as classes (--layout folders)"
     )
     name = name or find_manifest(files)
     if name is None:
@@ -79,12 +82,13 @@ def read_manifest(files: Files, name: str | None = None, label: str = "label") -
     table = read_table(files, name, ("path", label), hint, _LABELS)
     others = tuple(c for c in table.columns if c not in ("path", label, *SEGMENT))
     segments = _segments(table)
-    paths, note = _below_audio(files, _paths(files, table))
+    audio = audio or files
+    paths, note = _below_audio(audio, _paths(audio, table))
     tracks = tuple(
         Track.listed(path, row[label], {column: row[column] for column in others}, *segment)
         for path, row, segment in zip(paths, table.rows, segments, strict=True)
     )
-    return finish_listing(files, Catalog(files.root, tracks, "manifest", others, notes=note))
+    return finish_listing(audio, Catalog(audio.root, tracks, "manifest", others, notes=note))
 
 
 def _below_audio(files: Files, paths: list[str]) -> tuple[list[str], tuple[str, ...]]:
