@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from pipelines.audio.reading import Walked, block_frames, clean_tags
 from pipelines.audio.truncation import unopened_shortfall
+from pipelines.containers import boxes
+from pipelines.containers.content import Content
 from pipelines.errors import AudioRejected
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ class FfmpegSource:
     """An ``AudioSource`` over PyAV; a context manager that leaves the descriptor open."""
 
     timed = True
-    trailing = False
     walked = Walked()
     log = ""
 
@@ -64,6 +65,7 @@ class FfmpegSource:
                 "or convert the file to WAV, FLAC, OGG, Opus, MP3 or AIFF",
             ) from error
         self._fd = fd
+        self.trailing = demuxer.kind == "mov" and boxes.is_followed(Content(fd))
         # PyAV raises its own errors, and some of Python's for unexpected content.
         self._failures: tuple[type[Exception], ...] = (
             av.FFmpegError, ValueError, EOFError, KeyError, OverflowError, OSError,

@@ -103,7 +103,9 @@ def _opened(content: Content, head: bytes, found: Mended | None) -> SndfileSourc
         source.container = "WAV"
         return source
     if found and not found.mpeg:
-        return SndfileSource(found.content, Walked(mended=found))
+        mended_source = SndfileSource(found.content, Walked(mended=found))
+        mended_source.container = found.container or mended_source.container
+        return mended_source
     if head.startswith(b"OggS"):
         return _open_ogg(content)
     if longer := flac.with_right_length(content):

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from pipelines.containers import boxes
 from pipelines.containers.chunks import is_streamed
 from pipelines.containers.content import Content
 from pipelines.containers.ogg import walk
@@ -70,7 +71,7 @@ def shortfall(source: AudioSource, position: int, *, at_end: bool) -> tuple[str,
 
 
 def _cut_by_log(source: AudioSource) -> tuple[str, str] | None:
-    """Compare sizes that libsndfile has logged, of containers that are not walked over."""
+    """Compare sizes that libsndfile has logged, of files whose walk found nothing wrong."""
     names = {"data", "SSND", "Data Size"}
     if source.container in ("RF64", "W64"):  # of which it logs only the outer size
         names |= {"Riff size", "riff"}
@@ -149,7 +150,12 @@ def unopened_shortfall(fd: int) -> tuple[str, str] | None:
     if head[:4] == b"caff":
         return _caf_shortfall(fd)
     if head[4:8] == b"ftyp":
-        return _mp4_shortfall(fd)
+        if cut := boxes.walk(Content(fd)).cut:
+            name, claimed, present = cut
+            return _verdict(
+                claimed, present, f"{name!r}: {claimed} bytes claimed, {present} present"
+            )
+        return None
     if head[:4] == b"OggS" and walk(Content(fd)).end == "cut":
         return "E_TRUNCATED", "the file ends without an end-of-stream page"
     return None
@@ -170,26 +176,6 @@ def _caf_shortfall(fd: int) -> tuple[str, str] | None:
         if length < 0:
             return None
         position += 12 + length
-    return None
-
-
-def _mp4_shortfall(fd: int) -> tuple[str, str] | None:
-    """Walk over boxes: a uint32 size that includes its own 8 bytes, and a four-letter type."""
-    size = os.fstat(fd).st_size
-    position = 0
-    for _ in range(_MAX_CHUNKS):
-        head = os.pread(fd, 16, position)
-        if len(head) < 8:
-            return None
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:  # the size follows the type, in 64 bits
-            length = int.from_bytes(head[8:16], "big")
-        if length > size - position:
-            text = f"{head[4:8]!r}: {length} bytes claimed, {size - position} present"
-            return _verdict(length, size - position, text)
-        if length < 8:
-            return None
-        position += length
     return None
 
 

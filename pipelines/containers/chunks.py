@@ -1,8 +1,8 @@
 """Containers of chunks, and the sizes in their headers, compared with the bytes that are there.
 
-A WAV, AIFF, CAF or AU file says how long its samples are in one number. Programs that stream, or
-that were killed, leave there what they began with. Here the chunks are walked over, and a file
-whose numbers are wrong is given to the decoder behind a header that is right.
+A WAV, RF64, W64, AIFF, CAF or AU file says how long its samples are in one number. Programs that
+stream, or were killed, leave there what they began with. Here the chunks are walked over, and a
+file whose numbers are wrong is given to the decoder behind a header that is right.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SOUND_SHARE = 0.05  # of the claimed samples, from which what follows them is m
 _NEAR_BYTES = 64  # by which a size may miss the next chunk
 _NAME = re.compile(rb"[ -~\xa9]{4}")
 _WORD = re.compile(rb"[\w ]{4}")  # of a chunk that may be cut short
-# A size that near to a power of two was not measured: FFmpeg, SoX and recorders write these into
-# headers that they cannot come back to.
+# A size that near to a power of two was not measured: programs write these into headers that they
+# cannot come back to.
 _NEAR = 2**16
 _PLACES = (2**31, 2**32, 2**63, 2**64)
 # What may follow the samples without being a chunk: tags, and other files.
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")
-_FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
+_FILES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
 _NO_CHUNKS = (b"TAG", b"APETAGEX", *_FILES)  # "ID3 " is the name of one
 _MPEG_CODINGS = (0x50, 0x55)  # of the format chunk of a WAV file
 
@@ -40,28 +40,43 @@ class _Layout(NamedTuple):
 
     Attributes:
         head: Bytes before the first chunk.
+        name_bytes: Length of a chunk's name, of which the first four are letters.
         size_bytes: Length of a chunk's size.
         order: Byte order of the size.
-        pads: True if chunks begin at even positions.
+        step: Chunks begin at multiples of so many bytes.
         samples: Name of the chunk of samples.
         needed: Name of the chunk that describes them.
         before: Bytes of the chunk of samples before the first one.
+        counted: Bytes of the chunk's own head that its size counts.
+        is_wide: True if sizes of 64 bits stand for those of a WAV file.
     """
 
     head: int
+    name_bytes: int
     size_bytes: int
     order: Literal["little", "big"]
-    pads: bool
+    step: int
     samples: bytes
     needed: bytes
     before: int
+    counted: int = 0
+    is_wide: bool = False
 
 
 _LAYOUTS = {
-    b"RIFF": _Layout(12, 4, "little", True, b"data", b"fmt ", 0),
-    b"FORM": _Layout(12, 4, "big", True, b"SSND", b"COMM", 8),
-    b"caff": _Layout(8, 8, "big", False, b"data", b"desc", 4),
+    b"RIFF": _Layout(12, 4, 4, "little", 2, b"data", b"fmt ", 0),
+    b"RF64": _Layout(12, 4, 4, "little", 2, b"data", b"fmt ", 0, is_wide=True),
+    b"riff": _Layout(40, 16, 8, "little", 8, b"data", b"fmt ", 0, counted=24, is_wide=True),
+    b"FORM": _Layout(12, 4, 4, "big", 2, b"SSND", b"COMM", 8),
+    b"caff": _Layout(8, 4, 8, "big", 1, b"data", b"desc", 4),
 }
+_W64 = _LAYOUTS[b"riff"]
+# Ends of W64's names: of the first one, and of those of its chunks.
+_FIRST_GUID, _GUID = (
+    bytes.fromhex(text) for text in ("2e91cf11a5d628db04c10000", "f3acd3118cd100c04f8edb8a")
+)
+_ABSURD = 100  # times the samples that are there, of a size of 64 bits
+_IN_DS64 = 0xFFFFFFFF  # a size of RF64 that its chunk ds64 holds instead
 
 
 class Chunk(NamedTuple):
@@ -89,12 +104,14 @@ class Mended:
         flags: Remarks on what was wrong.
         lacks: Bytes of samples that the file claims, and those that it has, if some are missing.
         mpeg: The samples, if they are an MPEG stream.
+        container: What the file is, by libsndfile's name, if the decoder is given another one.
     """
 
     content: Content
     flags: frozenset[str] = frozenset()
     lacks: tuple[int, int] | None = None
     mpeg: Content | None = None
+    container: str = ""
 
 
 def is_streamed(size: int) -> bool:
@@ -121,13 +138,19 @@ def mended(content: Content, *, anyway: bool = False) -> Mended | None:
         return None
     found = _compared(content, layout, chunks, rest)
     parts = [*(range(one.start, one.end) for one in samples[:-1]), found.samples]
-    is_wav = head[:4] == b"RIFF"
+    is_wav = layout.needed == b"fmt "
     if is_wav and int.from_bytes(content.at(needed.start, 2), "little") in _MPEG_CODINGS:
         return Mended(content, found.flags, found.lacks, content.of(parts))
-    if not (anyway or len(samples) > 1 or found.flags or found.lacks):
+    # libsndfile reads a W64 file to its end, whatever the size of its samples.
+    is_odd = anyway or len(samples) > 1 or (layout is _W64 and rest < len(content))
+    if not (is_odd or found.flags or found.lacks):
         return None
-    flags = found.flags | ({"W_HEADER"} if anyway or len(samples) > 1 else set())
+    flags = found.flags | ({"W_HEADER"} if is_odd and not found.flags else set())
     kept = [one for one in chunks if one.name != layout.samples and _is_small(one)]
+    if layout.is_wide:
+        kept = [one for one in kept if one.name in (b"fmt ", b"fact")]
+        whole = _rebuilt_as_w64(content, kept, parts)
+        return Mended(whole, flags, found.lacks, None, "W64" if layout is _W64 else "RF64")
     return Mended(_rebuilt(content, layout, kept, parts), flags, found.lacks)
 
 
@@ -145,6 +168,8 @@ def _compared(content: Content, layout: _Layout, chunks: Sequence[Chunk], rest: 
     if last.claimed > len(samples):
         if is_streamed(last.claimed):
             return _Compared(samples, frozenset({"W_STREAMED"}))
+        if layout.is_wide and last.claimed > _ABSURD * len(samples):  # nobody measured that
+            return _Compared(samples, frozenset({"W_HEADER"}))
         return _Compared(samples, lacks=(last.claimed, len(samples)))
     if content.at(rest, 4) in _FILES:
         return _Compared(samples, frozenset({"W_TRAILING"}))
@@ -167,12 +192,25 @@ def _rebuilt(
     pieces: list[Part] = [head]
     for one in kept:
         pieces += [_header(layout, one.name, one.claimed), range(one.start, one.end)]
-        pieces += [b"\0"] * (layout.pads and one.claimed % 2)
+        pieces += [b"\0"] * (-one.claimed % layout.step)
     pieces += [_header(layout, layout.samples, sum(map(len, samples))), *samples]
     if layout.head == 12:  # with the size of all
         whole = min(sum(map(len, pieces)) - 8, 2**32 - 1)
         pieces[0] = head[:4] + whole.to_bytes(4, layout.order) + head[8:12]
     return content.of(pieces)
+
+
+def _rebuilt_as_w64(content: Content, kept: Sequence[Chunk], samples: Sequence[range]) -> Content:
+    """Return an RF64 or W64 file of some chunks and one of samples, as W64."""
+    pieces: list[Part] = []
+    for name, parts in [
+        *((one.name, [range(one.start, one.end)]) for one in kept), (b"data", samples)
+    ]:  # fmt: skip
+        size = sum(map(len, parts))
+        pieces += [name + _GUID + (size + 24).to_bytes(8, "little"), *parts, bytes(-size % 8)]
+    whole = _W64.head + sum(map(len, pieces))
+    head = b"riff" + _FIRST_GUID + whole.to_bytes(8, "little") + b"wave" + _GUID
+    return content.of([head, *pieces])
 
 
 def _is_small(chunk: Chunk) -> bool:
@@ -188,21 +226,28 @@ def _header(layout: _Layout, name: bytes, size: int) -> bytes:
 def _walk(content: Content, layout: _Layout) -> tuple[list[Chunk], int]:
     """Return the chunks of a file, and where they end."""
     found: list[Chunk] = []
-    position, size, length = layout.head, len(content), 4 + layout.size_bytes
+    position, size, long_size = layout.head, len(content), -1
+    length = layout.name_bytes + layout.size_bytes
     while len(found) < _MAX_CHUNKS:
         head = content.at(position, length)
         is_name = _NAME.fullmatch(head[:4]) and not head.startswith(_NO_CHUNKS)
         if len(head) < length or not is_name:
             break
-        claimed = int.from_bytes(head[4:], layout.order)
+        claimed = int.from_bytes(head[layout.name_bytes :], layout.order) - layout.counted
         start = position + length
+        if claimed < 0:
+            break
+        if head[:4] == b"ds64":
+            long_size = int.from_bytes(content.at(start + 8, 8), "little")
+        elif head[:4] == b"data" and claimed == _IN_DS64 and long_size >= 0:
+            claimed = long_size
         if start + claimed > size and not _WORD.fullmatch(head[:4]):
             break
         position = start + claimed
         found.append(Chunk(head[:4], start, claimed, min(position, size)))
         # Some programs do not pad.
-        if layout.pads and claimed % 2 and not _NAME.fullmatch(content.at(position, 4)):
-            position += 1
+        if claimed % layout.step and not _NAME.fullmatch(content.at(position, 4)):
+            position += -claimed % layout.step
     return found, min(position, size)
 
 
@@ -229,8 +274,8 @@ def _is_chain(content: Content, layout: _Layout, position: int) -> bool:
     if not _NAME.fullmatch(content.at(position, 4)):
         return False
     found, rest = _walk(content, layout._replace(head=position))
-    is_whole = bool(found) and found[-1].start + found[-1].claimed <= len(content)
-    return is_whole and rest >= len(content) - 1
+    size = len(content)
+    return bool(found) and found[-1].start + found[-1].claimed <= size and rest >= size - 1
 
 
 def _mended_au(content: Content, head: bytes) -> Mended | None:
