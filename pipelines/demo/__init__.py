@@ -207,15 +207,15 @@ def _write_tracks(
     if workers == 1 or len(tracks) < 2:
         yield from map(write, tracks)
         return
+    # After a signal it cleans up behind this process, and would print that it did.
+    os.environ.setdefault("PYTHONWARNINGS", TRACKER_IS_QUIET)
+    resource_tracker.ensure_running()  # it would unblock the signals when it starts
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(tracks)),
         mp_context=get_context("spawn"),  # a fork of a process with threads may hang
         initializer=_start_worker,
     )
     try:
-        # After a signal it cleans up behind this process, and would print that it did.
-        os.environ.setdefault("PYTHONWARNINGS", TRACKER_IS_QUIET)
-        resource_tracker.ensure_running()  # it would unblock the signals when it starts
         # The processes inherit the mask; Ctrl-C while they start would print their tracebacks.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:

@@ -76,11 +76,14 @@ def read_catalog(
     if layout == "auto":
         fitting = (name for name, row in LAYOUTS.items() if row.fits(files))
         layout = "manifest" if manifest else next(fitting)
-    given = f"label {label!r}" if label != "label" else "a folder of audio beside it"
     if (label != "label" or audio_root is not None) and layout != "manifest":
+        what = (
+            f"label {label!r} must be a column of a manifest"
+            if label != "label"
+            else "a root of the audio is for the paths of a manifest"
+        )
         raise CatalogError(
-            f"{given} needs a manifest, but {printable_root(files.root)} is read as {layout}; "
-            "name the manifest file"
+            f"{what}, but {printable_root(files.root)} is read as {layout}; name the manifest file"
         )
     if manifest and layout != "manifest":
         raise CatalogError(f"{manifest} is a file; the layout {layout} needs its folder")

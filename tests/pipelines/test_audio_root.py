@@ -69,7 +69,9 @@ def test_a_root_that_is_none_is_named(apart: Apart, root: str, message: str) -> 
 
 def test_class_folders_have_no_other_root(apart: Apart) -> None:
     _, audio = apart
-    with pytest.raises(CatalogError, match=r"audio beside it needs a manifest.*read as folders"):
+    with pytest.raises(
+        CatalogError, match=r"for the paths of a manifest, but .* is read as folders"
+    ):
         read_catalog(audio, audio_root=audio)
 
 
