@@ -162,6 +162,7 @@ def check(space: Space, source: str | Path) -> None:
 
 def load_space(path: Path, options: dict[str, Any], around: AtHand) -> tuple[Space, str]:
     """Load the space file with the options; return the space, without secrets, and its data."""
+    from pipelines.sources.files import printable_root
     from tuner.config import as_override, load
     from tuner.errors import FLAGS, UsageError
 
@@ -172,6 +173,11 @@ def load_space(path: Path, options: dict[str, Any], around: AtHand) -> tuple[Spa
     for flag in ("trials", "budget") if options.get("extend") is not None else ():
         if options[flag] is not None:
             raise UsageError(f"--extend says what is added to a study; leave --{flag} out")
+    if data.audio_root and printable_root(data.audio_root) != data.audio_root:
+        raise UsageError(
+            f"--audio-root {printable_root(data.audio_root)}: keys of a storage come from the "
+            "environment here, not from its address"
+        )
     if options["leaky_twin"] and data.split_spec.unit == "clip":
         raise UsageError("--leaky-twin: this study splits by clip itself; leave the option out")
     return space.without_secrets(), data.root  # only `paths` may know the secrets of a URI

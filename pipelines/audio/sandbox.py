@@ -218,7 +218,8 @@ class _Child:
         self._link.close()
         self._process.kill()
         self._process.wait()
-        self._memory.close()
+        with suppress(BufferError):  # samples are still in use: the last view frees it
+            self._memory.close()
         os.close(self._memory_fd)
         os.close(self._stderr)
 
@@ -292,9 +293,8 @@ class _Child:
             self._process.kill()
         code = self._process.wait()
         if code == -signal.SIGXCPU:
-            return (
-                f"the decoder hung: no end after {self._limits.cpu_seconds:g} s of processor time"
-            )
+            spent = f"{self._limits.cpu_seconds:g} s of processor time"
+            return f"the decoder hung: no end after {spent}"
         if code < 0:
             return f"the decoder crashed with signal {-code} ({signal.strsignal(-code)})"
         return f"the decoder process exited on its own with status {code}"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipelines.splits.decide import Decision
 
 _MAX_EXAMPLES = 5
+_MAX_COPIES = 100_000  # pairs in a manifest, which is read whole
 
 
 def assemble(
@@ -93,10 +94,17 @@ def assemble(
             layout=catalog.layout,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             key=feature_key(output.clip, output.feature),
-            near_copies=decision.copies.near,
+            near_copies=_known_copies(decision),
         )
         folder.write_json(MANIFEST, manifest.model_dump(mode="json"))
     return open_feature_set(target)
+
+
+def _known_copies(decision: Decision) -> tuple[tuple[str, str], ...] | None:
+    """Return the near copies if a later build can rely on them, and has room for them."""
+    near, searched = decision.copies.near, decision.copies.searched
+    is_whole = all(track.track_id in searched for track in decision.used)
+    return near if is_whole and len(near) <= _MAX_COPIES else None
 
 
 def _split_tracks(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.build.assemble import assemble
 from pipelines.build.decode import batch_name, decode_batches
+from pipelines.build.first_pass import FirstPass
 from pipelines.build.naming import DIGESTS, content_of
 from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.build.progress import BuildProgress
 from pipelines.build.reuse import (
     DecodedTrack,
-    FirstPass,
     batch_tracks,
     compared_before,
     staged_tracks,
@@ -166,8 +166,11 @@ class _Build:
 
     def _lock(self, names: Iterable[str], locks: ExitStack) -> None:
         """Take locks, in sorted order so that builds cannot deadlock."""
-        for name in sorted(set(names)):
-            locks.enter_context((self.out / STAGING).lock(f"{name}.lock"))
+        try:
+            for name in sorted(set(names)):
+                locks.enter_context((self.out / STAGING).lock(f"{name}.lock"))
+        except OSError as error:
+            raise StoreError(_CANNOT.format(self.out, error.strerror)) from error
 
     def _run(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipelines.build.naming import track_key
 from pipelines.errors import AudioRejected
 from pipelines.plain_text import printable
-from pipelines.sources.content import check_listed
+from pipelines.sources.content import SETTLED_NS, check_listed
 from pipelines.sources.files import Stamp, files_at
 from pipelines.sources.files.local import digest_of, stamp_of
 from pipelines.verdicts import Verdict
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pipelines.audio.sandbox import Decoder
     from pipelines.build.tasks import DecodeJob, DecodeTask, Output
     from pipelines.features.extract import Extracted
-    from pipelines.sources.content import Content
 
 # Another try may end differently, so these verdicts are never reused.
 _TRANSIENT = frozenset({"E_MISSING", "E_PERM", "E_CHANGED", "E_UNSUPPORTED"})
@@ -70,9 +70,10 @@ def _decode(root: str, task: DecodeTask, rate: int) -> tuple[Verdict, Decoded | 
     try:
         fd = files.open(track.path)
         try:
-            if task.stamp:
-                content = _hashed(fd, task.stamp)
-                base = replace(base, key=track_key(track, content[1]), content=content)
+            if task.stamp and (digest := _hashed(fd, task.stamp)):
+                is_settled = abs(time.time_ns() - task.stamp[1]) > SETTLED_NS
+                content = (task.stamp, digest) if is_settled else None
+                base = replace(base, key=track_key(track, digest), content=content)
             check_listed(fd, track.columns)
             window = Window(track.start_s, track.end_s)
             sound = _decoder().decode(fd, track.path, rate, window, copied=False)
@@ -90,8 +91,11 @@ def _decode(root: str, task: DecodeTask, rate: int) -> tuple[Verdict, Decoded | 
     return base, sound
 
 
-def _hashed(fd: int, stamp: Stamp) -> Content:
+def _hashed(fd: int, stamp: Stamp) -> str | None:
     """Hash an open file, once for all segments of it that come one after the other.
+
+    Returns:
+        The digest of its bytes; None if they cannot be read.
 
     Raises:
         AudioRejected: E_CHANGED if it is not the file of that stamp.
@@ -99,12 +103,16 @@ def _hashed(fd: int, stamp: Stamp) -> Content:
     status = os.fstat(fd)
     identity = (status.st_dev, status.st_ino, status.st_ctime_ns, *stamp_of(fd))
     if identity not in _last_hashed:
+        try:
+            digest = digest_of(fd)
+        except OSError:
+            return None
         _last_hashed.clear()
-        if (digest := digest_of(fd)) is not None:
+        if digest is not None:
             _last_hashed[identity] = digest
     if stamp_of(fd) != stamp or identity not in _last_hashed:
         raise AudioRejected("E_CHANGED", _CHANGED)
-    return stamp, _last_hashed[identity]
+    return _last_hashed[identity]
 
 
 def _extract(

@@ -24,6 +24,7 @@ _QUEUE = 4
 # Workers die for reasons outside this program (memory, a lost node). Ray replaces one and hands
 # its items out again; an item that is at a dying worker three times would be so again.
 _TRIES = 3
+_MAX_RESTARTS = 100  # of one worker, which may die while it starts, with no item to blame
 
 
 def decode_on_cluster(
@@ -93,7 +94,7 @@ def run_all(
                 compute=pool,
                 num_cpus=1,
                 fn_constructor_args=(work, shared),
-                max_restarts=-1,
+                max_restarts=_MAX_RESTARTS,
                 max_task_retries=_TRIES - 1,
             )
         try:

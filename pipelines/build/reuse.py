@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, count
@@ -15,17 +15,13 @@ from pipelines.build.decode import BATCH_DIGESTS, BATCH_ROWS, BATCH_VERDICTS, ba
 from pipelines.build.naming import track_key
 from pipelines.duplicates import Compared
 from pipelines.errors import StoreError
-from pipelines.regular_files import parquet_table
+from pipelines.regular_files import parquet_table, regular_file
 from pipelines.settings import SPLITS
 from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet, open_feature_set
 from pipelines.verdicts import Keep, Verdict, load_verdicts
 
 if TYPE_CHECKING:
-    from pipelines.build.tasks import DecodeJob
-    from pipelines.features import FeatureSpec
-    from pipelines.settings import ClipSpec
-    from pipelines.sources.content import Content
     from pipelines.sources.tracks import Catalog
 
 COLUMNS = ["clip", "start_s", "features"]
@@ -115,7 +111,8 @@ def stored_tracks(
     missing = set(wanted)
     for feature_set in _sets(out, key):
         with suppress(StoreError, OSError, ValueError):  # skip damaged ones
-            keys = parquet_table(feature_set.folder.local(DECODED), ["key"])
+            feature_set.check(DECODED)
+            keys = parquet_table(regular_file(feature_set.path, DECODED), ["key"])
             if missing.isdisjoint(keys.column(0).to_pylist()):
                 continue
             feature_set.verify(digests=True)
@@ -183,46 +180,6 @@ def _tracks_of(feature_set: FeatureSet, keep: Keep | None) -> dict[str, DecodedT
 
 def _by_key(tracks: Iterable[DecodedTrack]) -> dict[str, DecodedTrack]:
     return {track.verdict.key: track for track in tracks if track.verdict.key}
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """What was decoded before anything was known of the files.
-
-    Attributes:
-        decoded: For the settings of each set, track_id -> track.
-    """
-
-    decoded: Mapping[tuple[ClipSpec, FeatureSpec], Mapping[str, DecodedTrack]]
-
-    def contents(self, catalog: Catalog) -> dict[str, Content]:
-        """Return the content of each file that was read: path -> stamp and digest."""
-        path_of = {track.track_id: track.path for track in catalog.tracks}
-        return {path_of[v.track_id]: v.content for v in self._verdicts() if v.content}
-
-    def without_changed(self, catalog: Catalog, known: Mapping[str, str]) -> dict[str, str]:
-        """Leave out the digests of files that changed meanwhile, of which no row was made.
-
-        Then the name of the set is not the one that it has once they rest.
-        """
-        changed = {v.track_id for v in self._verdicts() if v.code == "E_CHANGED"}
-        paths = {track.path for track in catalog.tracks if track.track_id in changed}
-        return {path: digest for path, digest in known.items() if path not in paths}
-
-    def tracks(
-        self, job: DecodeJob, keys: Mapping[str, str]
-    ) -> tuple[list[dict[str, DecodedTrack]], Compared]:
-        """Return what is decoded for each output, as long as the file is what it was."""
-        every = (self.decoded[one.clip, one.feature] for one in job.outputs)
-        tracks = [
-            {name: t for name, t in found.items() if t.verdict.key in ("", keys.get(name))}
-            for found in every
-        ]
-        return tracks, Compared()
-
-    def _verdicts(self) -> Iterator[Verdict]:
-        for tracks in self.decoded.values():
-            yield from (track.verdict for track in tracks.values())
 
 
 class RowReader:

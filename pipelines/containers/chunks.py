@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pipelines.containers import w64
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -66,15 +68,11 @@ class _Layout(NamedTuple):
 _LAYOUTS = {
     b"RIFF": _Layout(12, 4, 4, "little", 2, b"data", b"fmt ", 0),
     b"RF64": _Layout(12, 4, 4, "little", 2, b"data", b"fmt ", 0, is_wide=True),
-    b"riff": _Layout(40, 16, 8, "little", 8, b"data", b"fmt ", 0, counted=24, is_wide=True),
+    b"riff": _Layout(w64.HEAD, 16, 8, "little", 8, b"data", b"fmt ", 0, w64.COUNTED, is_wide=True),
     b"FORM": _Layout(12, 4, 4, "big", 2, b"SSND", b"COMM", 8),
     b"caff": _Layout(8, 4, 8, "big", 1, b"data", b"desc", 4),
 }
 _W64 = _LAYOUTS[b"riff"]
-# Ends of W64's names: of the first one, and of those of its chunks.
-_FIRST_GUID, _GUID = (
-    bytes.fromhex(text) for text in ("2e91cf11a5d628db04c10000", "f3acd3118cd100c04f8edb8a")
-)
 _ABSURD = 100  # times the samples that are there, of a size of 64 bits
 _IN_DS64 = 0xFFFFFFFF  # a size of RF64 that its chunk ds64 holds instead
 
@@ -141,15 +139,19 @@ def mended(content: Content, *, anyway: bool = False) -> Mended | None:
     is_wav = layout.needed == b"fmt "
     if is_wav and int.from_bytes(content.at(needed.start, 2), "little") in _MPEG_CODINGS:
         return Mended(content, found.flags, found.lacks, content.of(parts))
-    # libsndfile reads a W64 file to its end, whatever the size of its samples.
-    is_odd = anyway or len(samples) > 1 or (layout is _W64 and rest < len(content))
-    if not (is_odd or found.flags or found.lacks):
+    # libsndfile reads a W64 file to its end, whatever the size of its samples, and takes those of
+    # an extensible format for integers.
+    is_misread = layout is _W64 and content.at(needed.start, 2) == w64.EXTENSIBLE
+    is_odd = (
+        anyway or len(samples) > 1 or (layout is _W64 and found.samples and rest < len(content))
+    )
+    if not (is_odd or is_misread or found.flags or found.lacks):
         return None
     flags = found.flags | ({"W_HEADER"} if is_odd and not found.flags else set())
     kept = [one for one in chunks if one.name != layout.samples and _is_small(one)]
     if layout.is_wide:
-        kept = [one for one in kept if one.name in (b"fmt ", b"fact")]
-        whole = _rebuilt_as_w64(content, kept, parts)
+        needed_parts = {one.name: range(one.start, one.end) for one in kept}
+        whole = w64.rebuilt(content, needed_parts, parts)
         return Mended(whole, flags, found.lacks, None, "W64" if layout is _W64 else "RF64")
     return Mended(_rebuilt(content, layout, kept, parts), flags, found.lacks)
 
@@ -198,19 +200,6 @@ def _rebuilt(
         whole = min(sum(map(len, pieces)) - 8, 2**32 - 1)
         pieces[0] = head[:4] + whole.to_bytes(4, layout.order) + head[8:12]
     return content.of(pieces)
-
-
-def _rebuilt_as_w64(content: Content, kept: Sequence[Chunk], samples: Sequence[range]) -> Content:
-    """Return an RF64 or W64 file of some chunks and one of samples, as W64."""
-    pieces: list[Part] = []
-    for name, parts in [
-        *((one.name, [range(one.start, one.end)]) for one in kept), (b"data", samples)
-    ]:  # fmt: skip
-        size = sum(map(len, parts))
-        pieces += [name + _GUID + (size + 24).to_bytes(8, "little"), *parts, bytes(-size % 8)]
-    whole = _W64.head + sum(map(len, pieces))
-    head = b"riff" + _FIRST_GUID + whole.to_bytes(8, "little") + b"wave" + _GUID
-    return content.of([head, *pieces])
 
 
 def _is_small(chunk: Chunk) -> bool:

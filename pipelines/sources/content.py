@@ -28,7 +28,7 @@ _THREADS = 4  # hashing releases the GIL; more threads would only queue at the d
 
 # A file can change again within one tick of its time stamp, so the next call hashes a recently
 # written file once more. File systems tick every 2 s at the slowest.
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 
 # Size and modification time of a file, and the digest of its bytes.
 Content = tuple[Stamp, str]
@@ -91,8 +91,7 @@ def digests(
     fresh: _Hashes = {
         path: [*stamps[path], digest]
         for path, digest in found.items()
-        if known.get(path) == [*stamps[path], digest]
-        or abs(now_ns - stamps[path][1]) > _SETTLED_NS
+        if known.get(path) == [*stamps[path], digest] or abs(now_ns - stamps[path][1]) > SETTLED_NS
     }
     if keep and cache is not None and fresh != known:
         data = {"version": _CACHE_VERSION, "hashes": fresh}

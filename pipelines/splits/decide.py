@@ -41,10 +41,12 @@ class Copies:
     Attributes:
         exact: Pairs with equal samples.
         near: Pairs with different samples of one recording.
+        searched: Tracks among which ``near`` are all pairs.
     """
 
     exact: tuple[Pair, ...]
     near: tuple[Pair, ...]
+    searched: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def decide(
     used = _used(catalog, verdicts)
     if copies is None:
         signatures = {track.track_id: verdicts[track.track_id].signature for track in used}
-        copies = Copies(exact, tuple(search(signatures)))
+        copies = Copies(exact, tuple(search(signatures)), frozenset(signatures))
     if not tolerance.drop_lost_classes:
         _require_classes(catalog.tracks, verdicts)
     for pair in copies.near:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipelines.audio.sandbox import Decoder, Limits
 from pipelines.build import decode_track
 from pipelines.build.building import build_sets
 from pipelines.build.decode import DecodeBatch, decode_here
 from pipelines.build.options import BuildOptions
+from pipelines.build.reuse import stored_tracks
 from pipelines.build.tasks import DecodeJob
 from pipelines.duplicates import Compared, acoustic_fingerprint, near_pairs
 from pipelines.features import fingerprint
@@ -23,7 +27,9 @@ from pipelines.settings import SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.content import content_digest, digests
 from pipelines.sources.files.local import LocalFiles, digest_of
-from pipelines.store import FeatureSet
+from pipelines.storage import Folder
+from pipelines.store import DECODED, FeatureSet
+from pipelines.verdicts import Verdict, load_verdicts
 from tests.pipelines.test_building import CLIP, FEATURE, Pass, contents
 from tests.pipelines.test_duplicates import COPIES, RATE, recording
 
@@ -45,6 +51,10 @@ def change(file: Path, gain: float = 0.3) -> None:
 
 def judged(found: FeatureSet) -> list[dict[str, Any]]:
     return sorted(found.tracks().to_pylist(), key=lambda row: row["path"])
+
+
+def verdicts(found: FeatureSet) -> list[Verdict]:
+    return load_verdicts(found.folder, DECODED)
 
 
 def copies_of(found: FeatureSet) -> list[set[str]]:
@@ -213,3 +223,65 @@ def test_segments_of_a_file_hash_it_once(
     found = built(root, tmp_path / "out", decode=decode_here)
     assert found.manifest.tracks.listed == 32
     assert len(hashed) == 8
+
+
+def test_files_that_arrive_during_a_first_build_are_in_the_next(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A manifest whose audio is still being copied: one file comes after its turn."""
+    root = settled(make_folder(per_class=6))
+    paths = sorted(str(file.relative_to(root)) for file in root.rglob("*.wav"))
+    (root / "manifest.csv").write_text(
+        "\n".join(["path,label", *(f"{path},{path.partition('/')[0]}" for path in paths)])
+    )
+    late, aside = root / paths[0], tmp_path / "late.wav"
+    late.rename(aside)
+
+    def copying(job: DecodeJob, batches: Sequence[DecodeBatch]) -> Pass:
+        yield from decode_here(job, batches)
+        aside.rename(late)
+
+    first = built(root, tmp_path / "out", decode=copying)
+    assert first.manifest.reasons["E_MISSING"].count == 1
+    second = built(root, tmp_path / "out")
+    assert second.manifest.tracks.quarantined == 0
+    assert second.manifest.fingerprint != first.manifest.fingerprint
+
+
+def test_a_block_that_cannot_be_hashed_costs_no_build(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = settled(make_folder(per_class=6))
+
+    def broken(fd: int) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_track, "digest_of", broken)
+        assert built(root, tmp_path / "out", decode=decode_here).manifest.tracks.ok == 12
+
+
+def test_a_damaged_table_of_an_earlier_set_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    first = built(folder, tmp_path / "out", decode=decode_here)
+    table = first.path / "decoded.parquet"
+    content, keys = table.read_bytes(), [verdict.key for verdict in verdicts(first)]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[-int(rng.integers(1, 1500))] ^= int(rng.integers(1, 256))
+        table.write_bytes(damaged)
+        found, compared = stored_tracks(Folder(tmp_path / "out"), first.manifest.key, keys)
+        assert (found, compared) == ({}, [])
+
+
+def test_three_rates_outlive_the_change_of_the_decoder(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples of one rate are still in use when the decoder is replaced before the next."""
+    root = make_folder(per_class=6)
+    monkeypatch.setattr(decode_track, "_decoder", cache(lambda: Decoder(Limits(num_files=10))))
+    rates = (8000, 6000, 4000)
+    specs = [(CLIP, FEATURE.model_copy(update={"sample_rate": rate})) for rate in rates]
+    options = BuildOptions(decode=decode_here)
+    sets = build_sets(read_catalog(root), tmp_path / "out", specs, SPLIT, options)
+    assert [one.feature_set.manifest.tracks.ok for one in sets] == [12, 12, 12]

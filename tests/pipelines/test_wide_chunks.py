@@ -104,6 +104,41 @@ def test_a_file_is_called_what_it_is(form: str, sound: np.ndarray, tmp_path: Pat
     assert decode(other, RATE).flags == ("W_EXT", "W_HEADER")
 
 
+@pytest.mark.parametrize("coding", ["PCM_U8", "PCM_24", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
+@pytest.mark.parametrize("form", PLACES)
+def test_every_coding_is_heard_to_the_sample(
+    form: str, coding: str, sound: np.ndarray, tmp_path: Path
+) -> None:
+    """Of a length that is no multiple of eight bytes."""
+    path = tmp_path / f"a.{form.lower()}"
+    soundfile.write(path, sound[:40_001], RATE, format=form, subtype=coding)
+    whole, content = soundfile.read(path, dtype="float32")[0], path.read_bytes()
+    for change in ("none", "tail", "size"):
+        path.write_bytes(content + content * (change == "tail"))
+        if change == "size":
+            with_size(path, form, 2**63 - 1)
+        samples = decode(path, RATE).samples
+        # Where the size is not known, a byte of padding cannot be told from a sample.
+        assert len(samples) - len(whole) in ((0, 1) if change == "size" else (0,))
+        np.testing.assert_allclose(samples[: len(whole)], whole, atol=1e-6)
+
+
+def test_a_w64_file_of_an_extensible_format_is_no_noise(sound: np.ndarray, tmp_path: Path) -> None:
+    """As programs write float samples: libsndfile's reader would take them for integers."""
+    path = tmp_path / "a.w64"
+    soundfile.write(path, sound, RATE, format="W64", subtype="FLOAT")
+    content = path.read_bytes()
+    at = content.find(b"fmt ") + 24
+    plain = content[at : at + 16]
+    subformat = plain[:2] + bytes.fromhex("000000001000800000aa00389b71")
+    wide = b"\xfe\xff" + plain[2:16] + struct.pack("<HHI", 22, 32, 4) + subformat
+    head = content[at - 24 : at - 8] + struct.pack("<Q", 24 + len(wide))
+    samples = content[content.find(b"data") :]
+    body = content[: at - 24] + head + wide + samples
+    path.write_bytes(body[:16] + struct.pack("<Q", len(body)) + body[24:])
+    assert heard(path, sound) == (3.0, ())
+
+
 def aac(path: Path, sound: np.ndarray) -> bytes:
     av = pytest.importorskip("av")
     with av.open(str(path), "w", format="ipod") as container:

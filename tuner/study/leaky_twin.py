@@ -99,7 +99,7 @@ def _build(study: Context, experiment: Experiment, honest: FeatureSet) -> Featur
     """Build the leaky set of exactly the tracks of the honest one, whose rows are reused."""
     table = honest.tracks().select(["track_id", "split"]).to_pylist()
     used = {track["track_id"] for track in table if track["split"]}
-    catalog = catalog_of(experiment.data.place, study.paths.data)
+    catalog = catalog_of(study.space.template.data.place, study.paths.data)
     same = replace(catalog, tracks=tuple(t for t in catalog.tracks if t.track_id in used))
     data = experiment.data
     options = BuildOptions(Tolerance(data.max_bad_share), progress=study.terminal.files)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.errors import StoreError
 from pipelines.features import KINDS, FeatureSpec, Kind, feature_key
 from pipelines.features.extract import front_end as front_end_module
 from pipelines.plain_text import echo
@@ -218,7 +219,9 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
                 features = batch.column("features").to_numpy_ndarray()
                 if front_end is not None:
                     features = front_end(features)
-                file.write(np.ascontiguousarray(features).data)
+                if features.shape[1:] != (f, m):
+                    raise StoreError(f"{source.folder}: clips of {features.shape[1:]}, not {f, m}")
+                file.write(np.ascontiguousarray(features, np.float16).data)
                 levels = torch.from_numpy(features.astype(np.float32))
                 sound.append(sounding(levels, feature.kind).numpy())
                 if name == "train":
