@@ -29,7 +29,9 @@ LINE_SECONDS = 10.0  # between lines of progress
     help="Layout of DATA.",
 )  # fmt: skip
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
-@click.option("--audio-root", metavar="DIR", help="Folder that a manifest's paths start at.")
+@click.option(
+    "--audio-root", metavar="DIR", help="Folder that the paths of a manifest start from."
+)
 @click.option(
     "--map", "renamed", multiple=True, metavar="THEIRS=OURS",
     help="Take the class THEIRS of DATA for the class OURS of the model; may be repeated.",
@@ -57,7 +59,13 @@ def _evaluate(reference: str, data: str, options: dict[str, Any]) -> int:
     from tuner.tracking.store import address_of
 
     names = dict(map(_renaming, options["renamed"]))
-    catalog = read_catalog(data, options["layout"], options["label"], 1, options["audio_root"])
+    catalog = read_catalog(
+        data,
+        options["layout"],
+        options["label"],
+        least_classes=1,
+        audio_root=options["audio_root"],
+    )
     model = load_model(reference, address_of(options["storage"], options["tracking_uri"]))
     result = evaluate(model, catalog, names, _progress())
     address = printable_root(data)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     help="Folder of class folders, a manifest, or a URI of either; default: the space file's.",
 )
 @click.option("--label", metavar="COLUMN", help="Column of a manifest that holds the class.")
-@click.option("--audio-root", metavar="DIR", help="Folder that a manifest's paths start at.")
+@click.option(
+    "--audio-root", metavar="DIR", help="Folder that the paths of a manifest start from."
+)
 @click.option("--name", metavar="N", help="Name of the study; default: the space file's.")
 @click.option(
     "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."

@@ -81,7 +81,9 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
     help="Layout of DATA.",
 )
 @click.option("--label", default="label", show_default=True, help="Manifest column of the class.")
-@click.option("--audio-root", metavar="DIR", help="Folder that a manifest's paths start at.")
+@click.option(
+    "--audio-root", metavar="DIR", help="Folder that the paths of a manifest start from."
+)
 @_add_options(ClipSpec, FeatureSpec, SplitSpec)
 @click.option(
     "--max-bad-share",
@@ -116,11 +118,11 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
         )
         result = build_sets(catalog, out, [(clip, feature)], split, how)[0]
     found = result.feature_set
-    notes = [f"  they are: {counted(catalog.others)}"] if catalog.others else []
-    notes += [*catalog.notes, *catalog.lost, *_reuse_notes(result, verify=options["verify"])]
+    notes = [*catalog.told(split), *catalog.lost]
+    notes += _reuse_notes(result, verify=options["verify"])
     if catalog.unlisted:
         notes.append(f"not listed: {shown_few([*map(printable, catalog.unlisted)])}")
-    echo(summary(found, notes), err=as_json)
+    echo(summary(found, notes, counted(catalog.others)), err=as_json)
     if as_json:
         echo(json.dumps(as_data(found, time.monotonic() - started, result.resumed_tracks)))
     is_whole = not (found.manifest.tracks.quarantined or catalog.lost)

@@ -7,7 +7,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.build.assemble import assemble
 from pipelines.build.decode import batch_name, decode_batches
@@ -25,7 +24,7 @@ from pipelines.build.reuse import (
 )
 from pipelines.build.tasks import DecodeJob, DecodeTask, Output, decode_tasks, first_tasks
 from pipelines.build.writer import write_rejects
-from pipelines.duplicates import WordStore, near_pairs
+from pipelines.duplicates import Compared, WordStore, near_pairs
 from pipelines.errors import BuildError, SplitError, StoreError, full_disk_named
 from pipelines.features import FeatureSpec, feature_key, fingerprint
 from pipelines.features.rules import check_front_end
@@ -35,9 +34,6 @@ from pipelines.sources.tracks import Catalog
 from pipelines.splits.decide import check_splits, decide, with_listing
 from pipelines.storage import Folder
 from pipelines.store import find_feature_set
-
-if TYPE_CHECKING:
-    from pipelines.duplicates import Compared
 
 Specs = tuple[ClipSpec, FeatureSpec]
 STAGING = ".staging"
@@ -160,6 +156,7 @@ class _Build:
         return FirstPass(dict(zip(specs, decoded, strict=True)))
 
     def _is_first(self, specs: Iterable[Specs]) -> bool:
+        """Return True if ``out`` has no set of any data, and nothing of a build of this one."""
         sets = [name for name in self.out.names() if "." not in name]
         staged = any(self._staging(spec).exists() for spec in specs)
         return not (sets or staged or is_hashed(self.catalog, self.out / DIGESTS))
@@ -212,7 +209,10 @@ class _Build:
     ) -> dict[Folder, BuildResult]:
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
         keys = track_keys(self.catalog, known)
-        decoded, before = self._reusable(job, keys) if first is None else first.tracks(job, keys)
+        if first is None:
+            decoded, before = self._reusable(job, keys)
+        else:
+            decoded, before = first.tracks(job, keys), Compared()
         num_resumed = [0 if first else len(tracks) for tracks in decoded]
         self._decode(job, decode_tasks(self.catalog, keys, known, decoded), decoded, first)
         built, copies = {}, None

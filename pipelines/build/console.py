@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _EXAMPLES = 3
 
 
+# Why audio is not listed, in layouts that are no table.
+_UNLISTED = {
+    **dict.fromkeys(("folders", "given", "gtzan", "speech_commands"), "are in no class folder"),
+    "fsdd": "do not have its names",
+}
+
+
 def progress_lines(
     stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[BuildProgress], None]:
@@ -78,12 +85,13 @@ def as_data(feature_set: FeatureSet, seconds: float, resumed_tracks: int) -> dic
     }
 
 
-def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
+def summary(feature_set: FeatureSet, notes: Iterable[str] = (), others: str = "") -> str:
     """Describe the result of a build: classes by split and verdict, reasons, leakage audit.
 
     Args:
         feature_set: Finished set.
         notes: Further lines.
+        others: What the files are that are not audio.
     """
     manifest = feature_set.manifest
     tracks = manifest.tracks
@@ -96,9 +104,9 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = ()) -> str:
     if manifest.tracks.quarantined:
         lines.append(f"  all of them: {feature_set.path / 'rejects.csv'}")
     if manifest.ignored:
-        lines.append(f"{manifest.ignored} other files ignored")
+        lines.append(f"{manifest.ignored} other files ignored{others and f': {others}'}")
     if manifest.unlisted:
-        where = "are in no class folder" if manifest.layout == "folders" else "have no row"
+        where = _UNLISTED.get(manifest.layout, "have no row")
         lines.append(f"{manifest.unlisted} audio files {where} and were skipped (W_UNLISTED)")
     lines += notes
     lines.append(f"groups: {manifest.group_source}")

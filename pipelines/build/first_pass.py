@@ -1,11 +1,9 @@
-"""What was decoded before anything was known of the files, so that each is read once."""
+"""Tracks of a first build, decoded before their files were hashed, so that each is read once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from pipelines.duplicates import Compared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What was decoded before anything was known of the files.
+    """Tracks of a first build, decoded before their files were hashed.
 
     Attributes:
         decoded: For the settings of each set, track_id -> track.
@@ -37,7 +35,7 @@ class FirstPass:
     def without_changed(self, catalog: Catalog, known: Mapping[str, str]) -> dict[str, str]:
         """Leave out the digests of files that were not there, or others, when it was their turn.
 
-        Then the name of the set is not the one that it has once they rest.
+        The set gets a name of its own, so that the next build looks at these files again.
         """
         unsettled = ("E_CHANGED", "E_MISSING", "E_PERM")
         changed = {
@@ -48,16 +46,13 @@ class FirstPass:
         paths = {track.path for track in catalog.tracks if track.track_id in changed}
         return {path: digest for path, digest in known.items() if path not in paths}
 
-    def tracks(
-        self, job: DecodeJob, keys: Mapping[str, str]
-    ) -> tuple[list[dict[str, DecodedTrack]], Compared]:
+    def tracks(self, job: DecodeJob, keys: Mapping[str, str]) -> list[dict[str, DecodedTrack]]:
         """Return what is decoded for each output, as long as the file is what it was."""
         every = (self.decoded[one.clip, one.feature] for one in job.outputs)
-        tracks = [
+        return [
             {name: t for name, t in found.items() if t.verdict.key in ("", keys.get(name))}
             for found in every
         ]
-        return tracks, Compared()
 
     def _verdicts(self) -> Iterator[Verdict]:
         for tracks in self.decoded.values():

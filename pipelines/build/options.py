@@ -1,4 +1,4 @@
-"""What a build is asked for besides its settings, and what it gives back."""
+"""Options and results of a build."""
 
 from __future__ import annotations
 

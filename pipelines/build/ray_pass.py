@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # would be idle for as long after each item (docs/decisions.md).
 _QUEUE = 4
 # Workers die for reasons outside this program (memory, a lost node). Ray replaces one and hands
-# its items out again; an item that is at a dying worker three times would be so again.
+# its items out again; an item whose worker has died three times would kill the next one too.
 _TRIES = 3
 _MAX_RESTARTS = 100  # of one worker, which may die while it starts, with no item to blame
 

@@ -1,4 +1,4 @@
-"""What is to be decoded: tracks, for which feature sets, and where their rows are kept."""
+"""Decode jobs: tracks, the feature sets that need them, and the folders of their rows."""
 
 from __future__ import annotations
 

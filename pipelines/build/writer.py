@@ -100,7 +100,7 @@ def plan_parts(
 def write_part(
     folder: Folder, path: str, tracks: Sequence[SplitTrack], shape: tuple[int, int]
 ) -> PartFile:
-    """Write one Parquet file with the rows of some tracks.
+    """Write one Parquet file with the rows of some tracks, or link one that has exactly these.
 
     Args:
         folder: Feature set that is being written.

@@ -53,7 +53,7 @@ _NO_ENTRIES = np.zeros(0, np.uint64)
 
 @dataclass(frozen=True)
 class Compared:
-    """What an earlier search found.
+    """Result of an earlier search.
 
     Attributes:
         tracks: Tracks that it has compared with each other.

@@ -27,6 +27,10 @@ class WordStore:
     Args:
         folder: Folder of the files; None to keep the words in memory.
         piece_words: Words that lie together in one array.
+
+    Attributes:
+        words: uint32[at least piece_words], the array that is filled now.
+        used: Number of its words that are filled.
     """
 
     def __init__(self, folder: Path | None, piece_words: int = _PIECE_WORDS) -> None:

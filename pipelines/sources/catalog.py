@@ -80,7 +80,7 @@ def read_catalog(
         what = (
             f"label {label!r} must be a column of a manifest"
             if label != "label"
-            else "a root of the audio is for the paths of a manifest"
+            else "an audio root is only for a manifest"
         )
         raise CatalogError(
             f"{what}, but {printable_root(files.root)} is read as {layout}; name the manifest file"
@@ -95,7 +95,7 @@ def read_catalog(
     tracks, rejected = name_tracks(catalog.tracks)
     usable = {t.label for t in tracks if t.track_id not in rejected}
     if len(usable) < least_classes:
-        raise _too_few(catalog, usable)
+        raise _too_few(catalog, usable, manifest)
     remarks = dict.fromkeys(colliding(tracks), ("W_NAME_COLLISION",))
     notes = (*catalog.notes, *_alike(track.label for track in tracks))
     return replace(catalog, tracks=tracks, rejected=rejected, remarks=remarks, notes=notes)
@@ -126,18 +126,20 @@ def _place(source: str | Path) -> tuple[Files, str | None]:
 
 def _audio_at(audio_root: str | Path) -> Files:
     """Return the files below a folder of audio whose manifest lies elsewhere."""
-    files, manifest = _place(audio_root)
-    if manifest:
-        raise CatalogError(f"{printable(os.fspath(audio_root))} is a file; name a folder of audio")
-    return files
+    text = os.fspath(audio_root)
+    if not is_uri(text) and not Path(text).expanduser().is_dir():
+        raise CatalogError(
+            f"audio root: {printable(text)} is no folder; name the one that the paths of the "
+            "manifest are relative to (--audio-root)"
+        )
+    return _place(audio_root)[0]
 
 
-def _too_few(catalog: Catalog, labels: set[str]) -> CatalogError:
+def _too_few(catalog: Catalog, labels: set[str], manifest: str | None) -> CatalogError:
     need = "one folder per class" if catalog.layout == "folders" else "two values of the label"
     has = f"a single class ({labels.pop()!r})" if labels else "no usable row"
-    return CatalogError(
-        f"{printable_root(catalog.root)} has {has}; at least two classes are needed: {need}"
-    )
+    what = printable(manifest) if manifest else printable_root(catalog.root)
+    return CatalogError(f"{what} has {has}; at least two classes are needed: {need}")
 
 
 def _alike(labels: Iterable[str]) -> list[str]:

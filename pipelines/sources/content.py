@@ -100,7 +100,7 @@ def digests(
 
 
 def is_hashed(catalog: Catalog, cache: Folder) -> bool:
-    """Return True if ``digests`` would not have to read any file for the first time."""
+    """Return True if digests of a data set are cached, or if it is remote and needs none."""
     return files_at(catalog.root).remote or bool(_load(cache, f"{root_key(catalog)}.json"))
 
 

@@ -70,12 +70,14 @@ class GivenSplit(NamedTuple):
         val_values: Values for validation; none if the column holds train, val and test.
         test_values: Values for the test.
         words: Where it comes from.
+        note: The line of the summary that says so.
     """
 
     column: str
     val_values: tuple[str, ...]
     test_values: tuple[str, ...]
     words: str
+    note: str = ""
 
     def instead_of(self, split: SplitSpec) -> SplitSpec:
         """Return this split if settings have the default shares, else theirs."""
@@ -117,6 +119,12 @@ class Catalog:
     lost: tuple[str, ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     given: GivenSplit | None = None
+
+    def told(self, split: SplitSpec) -> tuple[str, ...]:
+        """Return the notes, without that on the given split if settings ask for another one."""
+        if self.given is None or self.given.instead_of(split) != split:
+            return self.notes
+        return tuple(note for note in self.notes if note != self.given.note)
 
     def as_given(self, split: SplitSpec) -> SplitSpec:
         """Return the split that the data set brings, if settings leave everything open."""

@@ -11,6 +11,7 @@ from pipelines.duplicates import exact_pairs, near_pairs
 from pipelines.errors import BuildError
 from pipelines.plain_text import printable
 from pipelines.settings import Split, SplitSpec, Tolerance
+from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import Catalog, Track, shown
 from pipelines.splits.assign import (
     assign_clip_splits,
@@ -113,7 +114,7 @@ def decide(
         SplitError: A class has too few groups left for a train, validation and test split.
     """
     verdicts = with_listing(catalog, decoded)
-    _require_enough(catalog.tracks, verdicts, tolerance.max_bad_share)
+    _require_enough(catalog, verdicts, tolerance.max_bad_share)
     _reject(verdicts, outside_split(_used(catalog, verdicts), spec))
     used = _used(catalog, verdicts)
     digests = {track.track_id: verdicts[track.track_id].pcm_digest for track in used}
@@ -214,14 +215,21 @@ def _leaks(
 
 
 def _require_enough(
-    tracks: Sequence[Track], verdicts: Mapping[str, Verdict], max_bad_share: float
+    catalog: Catalog, verdicts: Mapping[str, Verdict], max_bad_share: float
 ) -> None:
+    tracks = catalog.tracks
     bad = sum(not verdict.used and verdict.code not in _HARMLESS for verdict in verdicts.values())
     if bad > max_bad_share * len(tracks):
+        remedy = "Repair or remove these files, or allow more: max_bad_share (--max-bad-share)."
+        if {verdict.code for verdict in verdicts.values() if not verdict.used} == {"E_MISSING"}:
+            remedy = (
+                f"Paths are looked up below {printable_root(catalog.root)}; if the audio lies "
+                f"elsewhere, name its folder (--audio-root). {remedy}"
+            )
         raise BuildError(
             f"{bad} of {len(tracks)} files cannot be used, more than the {max_bad_share:.0%} "
             f"allowed:\n{reasons_table(tracks, verdicts)}\n"
-            "Repair or remove these files, or allow more: max_bad_share (--max-bad-share)."
+            f"{remedy}"
         )
 
 

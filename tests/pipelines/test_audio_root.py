@@ -14,13 +14,14 @@ from pipelines.build.__main__ import main as build
 from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
 from pipelines.build.options import BuildOptions
-from pipelines.errors import CatalogError
+from pipelines.errors import BuildError, CatalogError
 from pipelines.settings import SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.pipelines.test_building import CLIP, FEATURE
 from tuner.run import main as run
 
 Apart = tuple[Path, Path]
+SPACE = Path(__file__).resolve().parents[2] / "search_spaces/quickstart.yaml"
 
 
 @pytest.fixture
@@ -57,8 +58,8 @@ def test_absolute_paths_below_the_root_and_audio_without_a_row(apart: Apart) -> 
 @pytest.mark.parametrize(
     ("root", "message"),
     [
-        ("nowhere", "nothing at .*nowhere"),
-        ("tables/songs.csv", "is a file; name a folder of audio"),
+        ("nowhere", "nowhere is no folder; name the one that the paths"),
+        ("tables/songs.csv", "songs.csv is no folder; name the one that the paths"),
     ],
 )
 def test_a_root_that_is_none_is_named(apart: Apart, root: str, message: str) -> None:
@@ -69,9 +70,7 @@ def test_a_root_that_is_none_is_named(apart: Apart, root: str, message: str) -> 
 
 def test_class_folders_have_no_other_root(apart: Apart) -> None:
     _, audio = apart
-    with pytest.raises(
-        CatalogError, match=r"for the paths of a manifest, but .* is read as folders"
-    ):
+    with pytest.raises(CatalogError, match=r"only for a manifest, but .* is read as folders"):
         read_catalog(audio, audio_root=audio)
 
 
@@ -84,12 +83,11 @@ def test_a_build_and_a_study_take_both(
     refused = CliRunner().invoke(build, [str(table), "--out", "out"])
     assert refused.exit_code == 2
     assert "--label genre" in refused.output
-    space = Path(__file__).resolve().parents[2] / "search_spaces/quickstart.yaml"
     shown = CliRunner().invoke(
-        run, [str(space), "--data", str(table), *where, "--name", "apart", "--dry-run"]
+        run, [str(SPACE), "--data", str(table), *where, "--name", "apart", "--dry-run"]
     )
     assert shown.exit_code == 0, shown.output
-    printed = CliRunner().invoke(run, [str(space), "--data", str(table), *where, "--print-config"])
+    printed = CliRunner().invoke(run, [str(SPACE), "--data", str(table), *where, "--print-config"])
     data = yaml.safe_load(printed.stdout)["data"]
     assert (data["label"], data["audio_root"]) == ("genre", audio.name)
 
@@ -102,3 +100,35 @@ def test_rows_of_a_table_elsewhere_are_built(apart: Apart, tmp_path: Path) -> No
     found = built[0].feature_set
     assert found.manifest.tracks.ok == 10
     assert json.loads((found.path / "manifest.json").read_text())["source"] == str(audio)
+
+
+def test_absolute_paths_through_a_link_are_inside(apart: Apart, tmp_path: Path) -> None:
+    table, audio = apart
+    link = tmp_path / "link"
+    link.symlink_to(audio)
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(f"{link}/{row}" for row in rows[1:])]))
+    catalog = read_catalog(table, label="genre", audio_root=link)
+    assert catalog.unlisted == ()
+    assert not any(track.path.startswith("/") for track in catalog.tracks)
+
+
+def test_a_root_without_the_audio_is_said_to_be_one(apart: Apart, tmp_path: Path) -> None:
+    table, _ = apart
+    (tmp_path / "empty").mkdir()
+    catalog = read_catalog(table, label="genre", audio_root=tmp_path / "empty")
+    options = BuildOptions(decode=decode_here)
+    with pytest.raises(BuildError, match=rf"looked up below {tmp_path}/empty.*--audio-root"):
+        build_sets(catalog, tmp_path / "out", [(CLIP, FEATURE)], SplitSpec(), options)
+
+
+def test_keys_in_the_address_of_a_root_are_refused_by_a_study(apart: Apart) -> None:
+    table, _ = apart
+    root = "s3://KEY:SECRET@bucket/music"
+    found = CliRunner().invoke(
+        run,
+        [str(SPACE), "--data", str(table), "--audio-root", root, "--label", "genre", "--dry-run"],
+    )
+    assert found.exit_code == 2
+    assert "come from the environment" in found.output
+    assert "SECRET" not in found.output

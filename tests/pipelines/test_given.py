@@ -256,3 +256,19 @@ def test_settings_that_fit_the_data_keep_its_split(tmp_path: Path) -> None:
     assert space.template.data.num_folds == 0
     (choice,) = space.choices
     assert "are the split instead of shares" in choice.reason
+
+
+def test_another_split_is_not_called_the_given_one(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        for label in ("a", "b"):
+            (tmp_path / f"fold{number}" / label).mkdir(parents=True)
+            (tmp_path / f"fold{number}" / label / "x.wav").write_bytes(b"RIFF")
+    catalog = read_catalog(tmp_path)
+    told = [line for line in catalog.told(SplitSpec()) if "read as a split" in line]
+    assert len(told) == 1
+    assert told[0].endswith("classes: fold3 validates, fold4 tests")
+    for other in (
+        SplitSpec(train=0.8, val=0.1, test=0.1),
+        SplitSpec(column="fold", val_values=("fold1",), test_values=("fold2",)),
+    ):
+        assert not any("read as a split" in line for line in catalog.told(other))

@@ -72,7 +72,7 @@ Split = Annotated[
 
 
 class Place(NamedTuple):
-    """Where the recordings and their classes are: see the settings of these names."""
+    """Location of recordings and their classes: the settings of these names."""
 
     root: str
     label: str = "label"
@@ -98,7 +98,7 @@ class Data(ClipSpec):
         None,
         min_length=1,
         max_length=4096,
-        description="Folder or URI that a manifest's paths start at; by default its own folder.",
+        description="Folder or URI that a manifest's paths are relative to; by default its own.",
     )
     group: Group = "auto"
     split: Split = Field(ShareSplit(), description="Shares, a column of the manifest, or `clip`.")

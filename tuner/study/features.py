@@ -119,7 +119,8 @@ def build_features(study: Context) -> None:
     own = [built[key] for key in variants]
     _refuse_different_splits([result.feature_set for result in own])
     described = [describe(result) | {"lost": list(catalog.lost)} for result in own]
-    for line in (*catalog.notes, *catalog.lost):
+    told = catalog.told(study.space.template.data.split_spec)
+    for line in (*told, *catalog.lost):
         study.terminal.say(f"data: {line}")
     _compare(study.paths.name, study.ledger.last("features"), [
         one["fingerprint"] for one in described

@@ -28,10 +28,13 @@ def sweep(cache: Folder) -> None:
 
 @contextmanager
 def clips_file(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
-    """Open a ``.npy`` file for float16 values in order.
+    """Open a ``.npy`` file for the values of an array float16[shape], in C order.
 
-    All room is taken first, so that a full disk is told at once. Values are written, not mapped:
+    All space is reserved first, so that a full disk fails at once. Values are written, not mapped:
     where a mapped page has no room, the kernel kills the process with SIGBUS.
+
+    Raises:
+        OSError: There is no room for all of it.
     """
     form = {"descr": "<f2", "fortran_order": False, "shape": shape}
     with path.open("wb") as file:

@@ -228,9 +228,8 @@ def _fill(source: FeatureSet, folder: Path, front_end: DeviceFrontEnd | None) ->
                     spread.add(features)
                 ids += batch.column("track_id").to_pylist()
                 labels += batch.column("label").to_pylist()
-            label_of = dict(
-                zip(ids, labels, strict=True)
-            )  # in the order of each track's first clip
+            # In the order of each track's first clip.
+            label_of = dict(zip(ids, labels, strict=True))
             number_of = {track_id: first_track + i for i, track_id in enumerate(label_of)}
             y += [class_of[label] for label in labels]
             track += [number_of[track_id] for track_id in ids]

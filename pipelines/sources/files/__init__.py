@@ -21,6 +21,7 @@ EXTENSIONS: Final = EXTRA_EXTENSIONS | {
 # Options of a URI that address the storage and hold no secret.
 _SAFE_OPTIONS = frozenset({"endpoint_override", "scheme", "region", "allow_bucket_creation"})
 
+# Folders that operating systems leave on disks and in archives, without data of the user.
 _SYSTEM_FOLDERS = frozenset(
     {"lost+found", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"}
 )

@@ -15,7 +15,6 @@ from pipelines.errors import AudioRejected, CatalogError
 from pipelines.plain_text import printable
 from pipelines.sources.files import FoundFile, Stamp, is_hidden, leads_out
 
-# Folders that operating systems leave on disks and in archives, without data of the user.
 # Errors of this process, not of the file.
 _OUR_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _NOT_REGULAR = "a folder, pipe, socket or device, not a regular file"

@@ -46,7 +46,10 @@ def given_folders(files: Files) -> GivenSplit | None:
         return None
     shown = first_few([*map(printable, names)])
     looks = f"{printable_root(files.root)}: the folders {shown} hold folders of the same names"
-    otherwise = "if all are classes, list the files in a manifest.csv with the columns path,label"
+    otherwise = (
+        "if all are classes, use --layout folders of pipelines.build, or list the files in a "
+        "manifest.csv with the columns path,label"
+    )
     if beside := _with_audio(files, set(folders) - set(names)):
         raise CatalogError(
             f"{looks}, so they look like a split, but {first_few(beside)} beside them holds audio "
@@ -129,6 +132,10 @@ def with_split(catalog: Catalog, given: GivenSplit, values: Mapping[str, str] | 
         value = values[folder] if values else folder
         tracks.append(replace(track, columns={given.column: value}))
     note = f"{given.words} are read as a split, and the folders below as classes"
+    if given.val_values:
+        val, test = map(printable, (*given.val_values, *given.test_values))
+        note += f": {val} validates, {test} tests"
+    given = given._replace(note=note)
     return replace(
         catalog, layout="given", tracks=tuple(tracks), columns=(given.column,), given=given,
         notes=(*catalog.notes, note),

@@ -74,7 +74,7 @@ def read_manifest(
     """
     hint = (
         "name the column of the classes (--label COLUMN, in a space file data.label), or use the "
-        "folders as classes (--layout folders)"
+        "folders as classes (pipelines.build --layout folders)"
     )
     name = name or find_manifest(files)
     if name is None:
@@ -146,6 +146,9 @@ def _paths(files: Files, table: Table) -> list[str]:
 
 def _normal_path(files: Files, path: str) -> str:
     """Normalise a path: forward slashes, no empty parts, relative and direct if it is inside."""
+    if path.startswith("/") and not files.remote and not path.startswith(f"{files.root}/"):
+        folder, _, name = path.rpartition("/")
+        path = f"{os.path.realpath(folder)}/{name}" if os.path.isdir(folder) else path  # noqa: PTH112
     if path.startswith(f"{files.root}/"):
         path = path.removeprefix(f"{files.root}/")
     if "\\" in path and (files.remote or not os.path.lexists(f"{files.root}/{path}")):

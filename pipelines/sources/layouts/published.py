@@ -91,8 +91,8 @@ def read_urbansound(files: Files) -> Catalog:
         )
         for row in table.rows
     )  # fmt: skip
-    given = GivenSplit("fold", ("9",), ("10",), "the official folds")
     note = "the official folds are read: 9 validates, 10 tests"
+    given = GivenSplit("fold", ("9",), ("10",), "the official folds", note)
     catalog = Catalog(
         files.root, tracks, "urbansound8k", ("group", "fold"), notes=(note,), given=given
     )

@@ -43,12 +43,13 @@ def read_speech_commands(files: Files) -> Catalog:
         if track.label != _NOISE
     )
     num_noise = len(catalog.tracks) - len(tracks)
-    notes = (*catalog.notes, "the split is that of validation_list.txt and testing_list.txt")
+    note = "the split is that of validation_list.txt and testing_list.txt"
+    notes = (*catalog.notes, note)
     if num_noise:
         notes += (f"{num_noise} files of {_NOISE} are no words and are not listed",)
     return replace(
         catalog, layout="speech_commands", tracks=tracks, columns=("split", "group"), notes=notes,
-        ignored=catalog.ignored + num_noise, given=GivenSplit("split", (), (), "its lists"),
+        ignored=catalog.ignored + num_noise, given=GivenSplit("split", (), (), "its lists", note),
     )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def read_spoken_digits(files: Files) -> Catalog:
             columns = {"speaker": found[2], "split": split}
             tracks.append(Track.listed(entry.path, found[1], columns))
     note = "the split is the official one: recordings 0 to 4 of a speaker are the test"
-    given = GivenSplit("split", (), (), "the numbers in the names")
+    given = GivenSplit("split", (), (), "the numbers in the names", note)
     return Catalog(
         files.root, tuple(tracks), "fsdd", ("speaker", "split"), unlisted=tuple(sorted(unlisted)),
         notes=(note,), given=given,
