@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -145,12 +146,18 @@ def test_a_killed_command_goes_on_without_a_row_lost_or_doubled(
     killed.wait(timeout=30)
     assert not list(out.glob("*/manifest.json"))
 
+    # The first command of a user: a build that starts Ray, which makes its token.
     done = subprocess.run(
-        [*command, "--json"], env=alone, capture_output=True, text=True, timeout=110
+        [*command, "--json"],
+        env={**alone, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        umask=0o022,
     )
-    assert done.returncode == 3, done.stderr
-    assert "E_EMPTY" in done.stderr
-    assert "Traceback" not in done.stderr
+    mode = stat.S_IMODE((tmp_path / ".ray/auth_token").stat().st_mode)
+    assert (done.returncode, mode) == (3, 0o600), done.stderr
+    assert ("E_EMPTY" in done.stderr, "Traceback" in done.stderr) == (True, False)
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result) == [
         *("path", "fingerprint", "labels", "tracks", "clips", "seconds", "resumed_tracks")
