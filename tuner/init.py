@@ -23,7 +23,18 @@ from pipelines.plain_text import echo
 @click.option(
     "--storage", default="results", show_default=True, metavar="DIR", help="Folder of results."
 )
-def main(data: str, output: Path | None, name: str | None, storage: str) -> None:
+@click.option("--label", metavar="COLUMN", help="Column of a manifest that holds the class.")
+@click.option(
+    "--audio-root", metavar="DIR", help="Folder that the paths of a manifest start from."
+)
+def main(
+    data: str,
+    output: Path | None,
+    name: str | None,
+    storage: str,
+    label: str | None,
+    audio_root: str | None,
+) -> None:
     """Look at FOLDER (or a manifest, or a URI) and write a space file for it, with reasons.
 
     \b
@@ -34,7 +45,7 @@ def main(data: str, output: Path | None, name: str | None, storage: str) -> None
         name = name or name_of(data)
         is_shown = output == Path("-")
         file = Path(f"{name}.yaml") if output is None or is_shown else output
-        text = starter_of(data, name, storage, file)
+        text = starter_of(data, name, storage, file, label, audio_root)
         if is_shown:
             echo(text.rstrip("\n"))
             return
@@ -59,7 +70,14 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib keeps `..`
 
 
-def starter_of(data: str, name: str, storage: str, file: Path) -> str:
+def starter_of(
+    data: str,
+    name: str,
+    storage: str,
+    file: Path,
+    label: str | None = None,
+    audio_root: str | None = None,
+) -> str:
     """Look at a data set and write a space file for it.
 
     Args:
@@ -67,6 +85,8 @@ def starter_of(data: str, name: str, storage: str, file: Path) -> str:
         name: Name of the study, which has not begun.
         storage: Folder of the studies.
         file: File that the text is for.
+        label: Column of a manifest that holds the class; None for ``label``.
+        audio_root: Folder or URI that its paths start from; None for its own folder.
 
     Raises:
         UserError: There is no data that a study could use, or the name is invalid or taken.
@@ -80,20 +100,25 @@ def starter_of(data: str, name: str, storage: str, file: Path) -> str:
     from tuner.study.features import check_source
     from tuner.study.surroundings import AtHand
 
-    root = data if is_uri(data) else _absolute(data)
-    if printable_root(root) != root:
-        raise UsageError(
-            f"a space file cannot hold the address {printable_root(root)!r}: it has a secret or "
-            "characters that cannot be shown; rename the folder, or run "
-            "search_spaces/auto.yaml with --data"
-        )
+    places = {"root": data} | ({} if audio_root is None else {"audio_root": audio_root})
+    places = {key: one if is_uri(one) else _absolute(one) for key, one in places.items()}
+    for address in places.values():
+        if printable_root(address) != address:
+            raise UsageError(
+                f"a space file cannot hold the address {printable_root(address)!r}: it has a "
+                "secret or characters that cannot be shown; rename the folder, or run "
+                "search_spaces/auto.yaml with --data"
+            )
+    place = Place(**places, **({} if label is None else {"label": label}))
     around = AtHand(Folder.at(storage))
     if around.recorded(name) is not None:
         raise UsageError(f"there is a study {name!r} under {storage}; write --name OTHER")
-    asked = [as_override("name", name), as_override("data.root", root)]
+    given = {key: value for key, value in place._asdict().items() if value is not None}
+    asked = [as_override("name", name)]
+    asked += [as_override(f"data.{key}", value) for key, value in given.items()]
     space = load(Path("auto"), asked, around)
-    check_source(space, root)
-    if unread := around.facts(Place(root)).unreadable_in_words():
+    check_source(space, place.root)
+    if unread := around.facts(place).unreadable_in_words():
         echo(f"warning: {unread}", err=True)
     return starter(space, around, shlex.quote(str(file)))
 

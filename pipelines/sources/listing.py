@@ -153,7 +153,7 @@ def _check_columns(table: Table, wanted: Sequence[str], hint: str, others: Seque
     close = {name: difflib.get_close_matches(name, lowered, 1) for name in missing}
     if wanted[-1] in missing and (known := [name for name in others if name in lowered]):
         close[wanted[-1]] = known
-        hint = f"write --label {lowered[known[0]]}, or {hint}"
+        hint = f"write --label {lowered[known[0]]} (in a space file data.label)"
     meant = "".join(
         f"; is {lowered[hits[0]]!r} the column {name}?" for name, hits in close.items() if hits
     )

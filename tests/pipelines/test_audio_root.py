@@ -18,6 +18,7 @@ from pipelines.errors import BuildError, CatalogError
 from pipelines.settings import SplitSpec
 from pipelines.sources.catalog import read_catalog
 from tests.pipelines.test_building import CLIP, FEATURE
+from tuner.init import main as init
 from tuner.run import main as run
 
 Apart = tuple[Path, Path]
@@ -132,3 +133,20 @@ def test_keys_in_the_address_of_a_root_are_refused_by_a_study(apart: Apart) -> N
     assert found.exit_code == 2
     assert "come from the environment" in found.output
     assert "SECRET" not in found.output
+
+
+def test_a_space_file_is_written_for_both(
+    apart: Apart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, audio = apart
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(init, [str(table)])
+    assert refused.exit_code == 2
+    assert "--label genre" in refused.output
+    words = [str(table), "--label", "genre", "--audio-root", audio.name, "-o", "mine.yaml"]
+    done = CliRunner().invoke(init, words)
+    assert done.exit_code == 0, done.output
+    data = yaml.safe_load(Path("mine.yaml").read_text())["data"]
+    assert (data["root"], data["label"]) == (str(table), "genre")
+    assert data["audio_root"] == str(audio)
+    assert CliRunner().invoke(run, ["mine.yaml", "--dry-run"]).exit_code == 0

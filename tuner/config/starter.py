@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from tuner.config.data import Place
 from tuner.config.fill_in import AUTO
 from tuner.config.load import loads
 from tuner.config.look_up import arguments_of
@@ -90,7 +91,12 @@ def _settings(space: Space, edits: _Edits) -> Iterator[str]:
     top = compose(space.source, space.file)
     assert isinstance(top, yaml.MappingNode)
     choices = {one.setting: one for one in space.choices}
-    given = {"name": space.name, "data.root": space.template.data.root}
+    place, usual = space.template.data.place, Place("")
+    given = {"name": space.name} | {
+        f"data.{name}": value
+        for name, value in place._asdict().items()
+        if value is not None and value != usual._asdict()[name]
+    }
     for key, node in top.value:
         if not isinstance(node, yaml.MappingNode) or arguments_of(node):
             yield from _setting("", key.value, _text(space.source, node), choices, given, edits)
@@ -99,6 +105,8 @@ def _settings(space: Space, edits: _Edits) -> Iterator[str]:
         for name, value in node.value:
             path, text = f"{key.value}.{name.value}", _text(space.source, value)
             yield from _setting("  ", path, text, choices, given, edits)
+            for more in sorted(given.keys() - {"name", path}) if path == "data.root" else ():
+                yield from _setting("  ", more, "", choices, given, edits)
 
 
 def _setting(
