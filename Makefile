@@ -87,6 +87,7 @@ bench: env
 	$(BIN)/python -m benchmarks.build --suffix wav > $(BENCH)/build-wav.json
 	$(BIN)/python -m benchmarks.build --suffix mp3 --files 200 > $(BENCH)/build-mp3.json
 	$(BIN)/python -m benchmarks.memory > $(BENCH)/memory.json
+	$(BIN)/python -m benchmarks.changed > $(BENCH)/changed.json
 	$(BIN)/python -m benchmarks.train_step > $(BENCH)/train_step.json
 	$(BIN)/python -m benchmarks.recipe > $(BENCH)/recipe.json
 	$(BIN)/python -m benchmarks.recipe --accuracy > $(BENCH)/accuracy.json
