@@ -38,9 +38,8 @@ SPLIT = SplitSpec(seed=3)
 
 def built(root: Path, out: Path, **options: Any) -> FeatureSet:
     """Build with the default pass, which without a cluster decodes only what belongs here."""
-    return build_sets(read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options))[
-        0
-    ].feature_set
+    found = build_sets(read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options))
+    return found[0].feature_set
 
 
 def change(file: Path, gain: float = 0.3) -> None:
