@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pipelines.containers import boxes
-from pipelines.containers.chunks import is_streamed
+from pipelines.containers.chunks import ABSURD, is_streamed
 from pipelines.containers.content import Content
 from pipelines.containers.ogg import walk
 
@@ -24,9 +24,6 @@ _CONTRADICTION = re.compile(r"past end error|Exiting parser|not equal to frame c
 
 # Lengths written by programs that stream and cannot go back to fill them in.
 _STREAMED = frozenset({0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF})
-
-# Ratio of claimed to present above which a length is false rather than a tail lost.
-_ABSURD = 100
 
 _MAX_CHUNKS = 10_000  # chunks to look at in a file that does not open
 
@@ -217,5 +214,5 @@ def _mpeg_shortfall(source: AudioSource, position: int, *, at_end: bool) -> tupl
 
 def _verdict(claimed: float, present: float, text: str) -> tuple[str, str]:
     # A cut file keeps a part of its audio. If nothing is present, it may be either.
-    lie = present > 0 and claimed > _ABSURD * present
+    lie = present > 0 and claimed > ABSURD * present
     return ("E_CLAIM" if lie else "E_TRUNCATED"), text

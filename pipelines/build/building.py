@@ -214,7 +214,9 @@ class _Build:
         else:
             decoded, before = first.tracks(job, keys), Compared()
         num_resumed = [0 if first else len(tracks) for tracks in decoded]
-        self._decode(job, decode_tasks(self.catalog, keys, known, decoded), decoded, first)
+        tasks = decode_tasks(self.catalog, keys, known, decoded)
+        if tasks or first is None:  # a first pass has reported what it did
+            self._decode(job, tasks, decoded)
         built, copies = {}, None
         search = partial(near_pairs, before=before, scratch=self.out.local(STAGING))
         for (target, output), tracks, count in zip(
@@ -267,11 +269,8 @@ class _Build:
         job: DecodeJob,
         tasks: Sequence[DecodeTask],
         decoded: Sequence[dict[str, DecodedTrack]],
-        first: FirstPass | None = None,
     ) -> None:
         """Decode what is missing and add it to ``decoded``."""
-        if first and not tasks:
-            return
         report = self.options.progress or (lambda progress: None)
         reused = [[track.verdict for track in tracks.values()] for tracks in decoded]
         store = self._word_store()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipelines.build.tasks import DecodeJob
     from pipelines.features import FeatureSpec
     from pipelines.settings import ClipSpec
-    from pipelines.sources.content import Content
+    from pipelines.sources.content import Hashed
     from pipelines.sources.tracks import Catalog
     from pipelines.verdicts import Verdict
 
@@ -27,7 +27,7 @@ class FirstPass:
 
     decoded: Mapping[tuple[ClipSpec, FeatureSpec], Mapping[str, DecodedTrack]]
 
-    def contents(self, catalog: Catalog) -> dict[str, Content]:
+    def contents(self, catalog: Catalog) -> dict[str, Hashed]:
         """Return the content of each file that was read: path -> stamp and digest."""
         path_of = {track.track_id: track.path for track in catalog.tracks}
         return {path_of[v.track_id]: v.content for v in self._verdicts() if v.content}

@@ -73,7 +73,8 @@ _LAYOUTS = {
     b"caff": _Layout(8, 4, 8, "big", 1, b"data", b"desc", 4),
 }
 _W64 = _LAYOUTS[b"riff"]
-_ABSURD = 100  # times the samples that are there, of a size of 64 bits
+# Ratio of claimed to present above which a length is false rather than a tail lost.
+ABSURD = 100
 _IN_DS64 = 0xFFFFFFFF  # a size of RF64 that its chunk ds64 holds instead
 
 
@@ -170,7 +171,7 @@ def _compared(content: Content, layout: _Layout, chunks: Sequence[Chunk], rest: 
     if last.claimed > len(samples):
         if is_streamed(last.claimed):
             return _Compared(samples, frozenset({"W_STREAMED"}))
-        if layout.is_wide and last.claimed > _ABSURD * len(samples):  # nobody measured that
+        if layout.is_wide and last.claimed > ABSURD * len(samples):  # nobody measured that
             return _Compared(samples, frozenset({"W_HEADER"}))
         return _Compared(samples, lacks=(last.claimed, len(samples)))
     if content.at(rest, 4) in _FILES:

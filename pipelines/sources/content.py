@@ -31,7 +31,7 @@ _THREADS = 4  # hashing releases the GIL; more threads would only queue at the d
 SETTLED_NS = 2_000_000_000
 
 # Size and modification time of a file, and the digest of its bytes.
-Content = tuple[Stamp, str]
+Hashed = tuple[Stamp, str]
 # path -> [size, mtime_ns, digest]
 _Hashes = dict[str, list[int | str]]
 
@@ -42,7 +42,7 @@ def digests(
     *,
     trust_cache: bool = True,
     keep: bool = True,
-    read: Mapping[str, Content] = MappingProxyType({}),
+    read: Mapping[str, Hashed] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return the digest of each file of a data set.
 

@@ -39,7 +39,7 @@ def with_size(path: Path, form: str, size: int) -> None:
 
 
 def heard(path: Path, sound: np.ndarray) -> tuple[float, tuple[str, ...]]:
-    """Seconds and flags of a file whose sound is that of the array, as far as it goes."""
+    """Return a file's seconds and flags, once its sound is found to be that of the array."""
     found = decode(path, RATE)
     same = np.corrcoef(found.samples, np.resize(sound, len(found.samples)))[0, 1]
     assert same > 0.999
