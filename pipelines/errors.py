@@ -11,7 +11,9 @@ UserError                     exit 1
 ├── BuildError                exit 1   too many files were rejected, or a class lost all of them
 ├── ClusterError              exit 1   Ray cannot be joined or started, or cannot do its work
 │   └── ClusterLostError               Ray has died, or no longer answers
-├── UnsupportedStorageError   exit 2   the storage is at an address that is not supported yet
+├── UnsupportedStorageError   exit 2   the storage is at an address that cannot be used
+├── StorageAwayError          exit 1   an object store does not answer, or refuses
+├── StorageTakenError         exit 1   another process has taken over what this one was writing
 ├── StorageFullError          exit 1   no room left at a path
 └── ...                                the errors of a study, in ``tuner.errors``
 ```
@@ -93,16 +95,49 @@ class ClusterLostError(ClusterError):
 
 
 class UnsupportedStorageError(UserError):
-    """The storage is at an address that is not supported yet."""
+    """The storage is at an address that cannot be used."""
 
     exit_code = 2
+
+    def __init__(self, address: str, reason: str = "") -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        reason = self.reason or "write a folder, or s3://, gs:// or abfs:// with a bucket"
+        return f"{self.address}: {reason}"
+
+
+class StorageAwayError(UserError):
+    """An object store does not answer, refuses the keys, or has no such bucket.
+
+    Attributes:
+        address: Address of the bucket.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.address}: {self.reason}; run the same command again when it can be reached: "
+            "finished work is kept"
+        )
+
+
+class StorageTakenError(UserError):
+    """Another process has taken over what this one was writing."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self.address = address
 
     def __str__(self) -> str:
-        return f"{self.address}: storage must be a folder; file-system URIs are not supported yet"
+        return (
+            f"{self.address}: another process has taken it over, because this one was silent for "
+            "too long; nothing more is written here, and nothing is lost"
+        )
 
 
 class StorageFullError(UserError):

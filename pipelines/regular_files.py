@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import xxhash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +57,7 @@ def read_regular(folder: Path, name: str) -> bytes:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags), "rb") as file:
         found = _check(os.fstat(file.fileno()), path)
-        limit = MAX_BYTES.get(name, MAX_OTHER_BYTES)
+        limit = max_bytes(name)
         if found.st_size > limit:
             reason = f"{found.st_size} bytes are more than the {limit} that are read"
             raise OSError(errno.EFBIG, reason, str(path))
@@ -74,6 +77,17 @@ def parquet_table(path: Path, columns: Sequence[str] | None = None) -> pyarrow.T
 
     with pyarrow.parquet.ParquetFile(path) as file:
         return file.read(columns=columns)
+
+
+def file_digest(path: Path) -> str:
+    """Return the XXH3 digest of a file, 32 hex digits: against damage, not against forgery."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+
+
+def max_bytes(name: str) -> int:
+    """Return the size of the largest file of a name that is read whole."""
+    return MAX_BYTES.get(name, MAX_OTHER_BYTES)
 
 
 def _check(found: os.stat_result, path: Path) -> os.stat_result:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import xxhash
 from pydantic import BaseModel
 
 from pipelines.errors import StoreError
 from pipelines.features import FORMAT_VERSION, FeatureSpec
-from pipelines.regular_files import parquet_table, regular_file
+from pipelines.regular_files import file_digest, parquet_table
 from pipelines.settings import SPLITS, ClipSpec, Split, SplitSpec, in_words
 from pipelines.splits.leakage import Leakage
 
@@ -163,7 +161,7 @@ class FeatureSet:
 
     @property
     def path(self) -> Path:
-        """Path of the folder."""
+        """Path of the folder, or of a copy of it."""
         return self.folder.local()
 
     def tracks(self) -> pyarrow.Table:
@@ -173,7 +171,7 @@ class FeatureSet:
             StoreError: It is damaged.
         """
         self.check(TRACKS)
-        return parquet_table(regular_file(self.path, TRACKS))
+        return parquet_table(self.folder.file(TRACKS))
 
     def parts(self, split: Split) -> list[PartFile]:
         """List the Parquet files of one split in order."""
@@ -189,7 +187,7 @@ class FeatureSet:
         import pyarrow.parquet
 
         for part in self.parts(split):
-            with pyarrow.parquet.ParquetFile(regular_file(self.path, part.path)) as file:
+            with pyarrow.parquet.ParquetFile(self.folder.file(part.path)) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group).combine_chunks().to_batches()
 
@@ -237,7 +235,7 @@ class FeatureSet:
         import pyarrow.parquet
 
         try:
-            path = regular_file(self.path, name)
+            path = self.folder.file(name)
             found_size = path.stat().st_size
             found_rows = pyarrow.parquet.read_metadata(path).num_rows
         except (OSError, pyarrow.ArrowException) as error:
@@ -279,12 +277,6 @@ def find_feature_set(folder: Folder, *, digests: bool = False) -> FeatureSet | N
     except StoreError:
         return None
     return found
-
-
-def file_digest(path: Path) -> str:
-    """Return the XXH3 digest of a file, 32 hex digits: against damage, not against forgery."""
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def part_prefix(split: Split) -> str:

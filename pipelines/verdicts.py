@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pipelines.regular_files import regular_file
 from pipelines.storage import Folder
 
 _SCHEMA = pyarrow.schema(
@@ -137,7 +136,7 @@ def load_verdicts(folder: Folder, name: str, keep: Keep | None = None) -> list[V
     Raises:
         OSError, pyarrow.ArrowInvalid: The table is missing or unreadable.
     """
-    with pyarrow.parquet.ParquetFile(regular_file(folder.local(), name)) as file:
+    with pyarrow.parquet.ParquetFile(folder.file(name)) as file:
         groups = (file.read_row_group(number) for number in range(file.num_row_groups))
         return [verdict for table in groups for verdict in _verdicts(table, keep)]
 

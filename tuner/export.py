@@ -16,7 +16,7 @@ from tuner.prediction.loading import load_model, takes_model
 @takes_model
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
-def main(model: str, folder: Path, tracking_uri: str | None, storage: Path, as_json: bool) -> None:
+def main(model: str, folder: Path, tracking_uri: str | None, storage: str, as_json: bool) -> None:
     """Export MODEL to the new folder DIR, for programs without Ray, MLflow or audio-tuner."""
     from tuner.evaluation.exporting import check_target, export
     from tuner.tracking.store import address_of

@@ -52,7 +52,7 @@ AGAIN = "interrupted; not all files were predicted: run the same command again"
 @click.option("--ray", is_flag=True, help="Predict on a Ray cluster, in any order.")
 @click.option("--address", metavar="A", help="Ray cluster; default: RAY_ADDRESS, else local.")
 def main(
-    model: str, files: tuple[str, ...], tracking_uri: str | None, storage: Path, **options: Any
+    model: str, files: tuple[str, ...], tracking_uri: str | None, storage: str, **options: Any
 ) -> None:
     """Classify each FILE: a file, a folder or a URI of either; - reads a list from stdin."""
     from tuner.tracking.store import address_of

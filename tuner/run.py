@@ -88,6 +88,7 @@ def _run(path: Path, options: dict[str, Any], stop: Interruption) -> int:
 
     asked = None if options["extend"] is None else Request.read(options["extend"])
     storage = Folder.at(options["storage"])
+    storage.check(writes=not options["dry_run"])
     around = AtHand(storage)
     space, root = load_space(path, options, around)
     for warning in (*space.warnings, *space.remarks):

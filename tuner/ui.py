@@ -32,8 +32,8 @@ LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETR
 @click.command(cls=Command)
 @click.argument("study", required=False)
 @click.option(
-    "--storage", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
-    metavar="DIR", help="Folder of the studies.",
+    "--storage", default="results", show_default=True, metavar="DIR",
+    help="Folder of the studies.",
 )  # fmt: skip
 @click.option(
     "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
@@ -44,7 +44,7 @@ LIGHT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETR
 )  # fmt: skip
 @click.option("--no-browser", is_flag=True, help="Print the address, and open nothing.")
 def main(
-    study: str | None, storage: Path, tracking_uri: str | None, port: int | None, no_browser: bool
+    study: str | None, storage: str, tracking_uri: str | None, port: int | None, no_browser: bool
 ) -> None:
     """Open STUDY in MLflow, or the newest study; Ctrl-C ends the server.
 
@@ -55,13 +55,13 @@ def main(
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        study, storage = placed(study, storage)
-        uri = address_of(storage, tracking_uri)
+        study, place = placed(study, storage)
+        uri = address_of(place, tracking_uri)
         if is_server(uri):
-            _show(page_of(uri, study, uri, storage), no_browser)
+            _show(page_of(uri, study, uri, place), no_browser)
             return
         port = free_port(port)
-        page = page_of(uri, study, f"http://{LOOPBACK}:{port}", storage)
+        page = page_of(uri, study, f"http://{LOOPBACK}:{port}", place)
         with serving(uri, port) as server:
             _show(page, no_browser)
             echo("MLflow answers there until you press Ctrl-C", err=True)
@@ -77,7 +77,7 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(143)
 
 
-def placed(study: str | None, storage: Path) -> tuple[str | None, Path]:
+def placed(study: str | None, storage: str | Path) -> tuple[str | None, str | Path]:
     """Return the name and the storage of a study that is given by its name or its folder.
 
     Raises:
@@ -94,10 +94,10 @@ def placed(study: str | None, storage: Path) -> tuple[str | None, Path]:
         if Path(study).name != study:
             raise
         return study, storage  # a tracking server has studies of other machines
-    return folder.name, folder.parent.parent.local()
+    return folder.name, folder.parent.parent.address
 
 
-def page_of(uri: str, study: str | None, server: str, storage: Path) -> str:
+def page_of(uri: str, study: str | None, server: str, storage: str | Path) -> str:
     """Return the address of a study's page on a server that shows a store.
 
     Args:
@@ -132,7 +132,7 @@ def page_of(uri: str, study: str | None, server: str, storage: Path) -> str:
     if name not in found:
         has = f"it has {', '.join(sorted(found))}" if found else "it has none"
         raise UsageError(f"no study {name!r} in {redact(uri)}; {has}")
-    began = journal.first_record(StudyPaths(Folder(storage), name, "").folder)
+    began = journal.first_record(StudyPaths(Folder.at(storage), name, "").folder)
     view = view_key(study_id(began)) if began else ""
     return store.how_to_open(server, found[name].experiment_id, view)
 

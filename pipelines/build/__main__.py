@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
@@ -21,6 +20,7 @@ from pipelines.settings import Block, ClipSpec, SplitSpec, Tolerance, in_words
 from pipelines.sources.catalog import LAYOUTS, read_catalog
 from pipelines.sources.files.kinds import counted
 from pipelines.sources.listing import shown_few
+from pipelines.storage import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +72,9 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
 
 @click.command(cls=Command, context_settings={"max_content_width": 100})
 @click.argument("data")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the sets.")
+@click.option(
+    "--out", required=True, metavar="DIR", help="Folder for the sets, or s3://bucket/features."
+)
 @click.option(
     "--layout",
     default="auto",
@@ -94,7 +96,7 @@ def _block_from(block: type[_Settings], options: Mapping[str, Any]) -> _Settings
 @click.option("--drop-lost-classes", is_flag=True, help="Drop classes without usable files.")
 @click.option("--verify", is_flag=True, help="Re-read all files; rebuild what is damaged.")
 @click.option("--json", "as_json", is_flag=True, help="Last line on stdout is a JSON object.")
-def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options: Any) -> None:
+def main(data: str, out: str, layout: Any, label: str, as_json: bool, **options: Any) -> None:
     """Build the feature set of DATA: a folder, a manifest file, or a URI of either."""
     # Here, because --help must not wait for NumPy and Arrow.
     from pipelines.build.building import build_sets
@@ -103,7 +105,7 @@ def main(data: str, out: Path, layout: Any, label: str, as_json: bool, **options
     from pipelines.build.ray_start import end_at_once
 
     started = time.monotonic()
-    with ending(lambda: AGAIN) as stop, private_umask(out):
+    with ending(lambda: AGAIN) as stop, private_umask(Folder.at(out).here()):
         stop.last_acts.append(end_at_once)
         stop.tries_again = True
         clip, feature = _block_from(ClipSpec, options), _block_from(FeatureSpec, options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rejects, write_tracks
 from pipelines.features import FORMAT_VERSION, feature_key
 from pipelines.plain_text import escaped, printable
+from pipelines.regular_files import file_digest
 from pipelines.settings import SPLITS, Split, SplitSpec
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import Catalog, Track, shown
@@ -24,7 +25,6 @@ from pipelines.store import (
     Manifest,
     PartFile,
     Reason,
-    file_digest,
     open_feature_set,
 )
 from pipelines.verdicts import Verdict, save_verdicts

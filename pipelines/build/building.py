@@ -44,7 +44,7 @@ _CANNOT = "feature sets cannot be written to {}: {}"
 
 def build_sets(
     catalog: Catalog,
-    out: Path,
+    out: str | Path | Folder,
     specs: Sequence[Specs],
     split: SplitSpec,
     options: BuildOptions = BuildOptions(),  # noqa: B008  # frozen
@@ -79,6 +79,7 @@ def build_sets(
     folder = Folder.at(out).resolved()
     try:
         with full_disk_named(folder.path):
+            folder.check()
             folder.create()
     except OSError as error:
         raise StoreError(_CANNOT.format(folder, error.strerror)) from error
@@ -199,7 +200,7 @@ class _Build:
 
     def _word_store(self) -> WordStore:
         """Return where the acoustic fingerprints wait until all tracks are compared."""
-        return WordStore(self.out.local(STAGING))
+        return WordStore((self.out / STAGING).here())
 
     def _staging(self, spec: Specs) -> Folder:
         return self.out / STAGING / f"{root_key(self.catalog)}-{feature_key(*spec)}"
@@ -218,7 +219,7 @@ class _Build:
         if tasks or first is None:  # a first pass has reported what it did
             self._decode(job, tasks, decoded)
         built, copies = {}, None
-        search = partial(near_pairs, before=before, scratch=self.out.local(STAGING))
+        search = partial(near_pairs, before=before, scratch=(self.out / STAGING).here())
         for (target, output), tracks, count in zip(
             outputs.items(), decoded, num_resumed, strict=True
         ):
@@ -233,8 +234,7 @@ class _Build:
                 listed = ((track, judged[track.track_id]) for track in self.catalog.tracks)
                 count = write_rejects(self.out, listed, name)
                 raise type(error)(
-                    f"{error}\nThe {count} files that cannot be read or used: "
-                    f"{self.out.local(name)}"
+                    f"{error}\nThe {count} files that cannot be read or used: {self.out / name}"
                 ) from error
             copies = decision.copies  # the same for all sets, so that their splits are equal
             found = assemble(self.catalog, output, self.split, decision, tracks, target)

@@ -75,7 +75,7 @@ def as_data(feature_set: FeatureSet, seconds: float, resumed_tracks: int) -> dic
     """Return the result of a build as JSON data for other programs."""
     manifest = feature_set.manifest
     return {
-        "path": str(feature_set.path),
+        "path": str(feature_set.folder),
         "fingerprint": manifest.fingerprint,
         "labels": list(manifest.labels),
         "tracks": asdict(manifest.tracks),
@@ -102,7 +102,7 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = (), others: str = ""
     )
     lines += _reasons(manifest, "W_") + _reasons(manifest, "E_")
     if manifest.tracks.quarantined:
-        lines.append(f"  all of them: {feature_set.path / 'rejects.csv'}")
+        lines.append(f"  all of them: {feature_set.folder / 'rejects.csv'}")
     if manifest.ignored:
         lines.append(f"{manifest.ignored} other files ignored{others and f': {others}'}")
     if manifest.unlisted:
@@ -111,7 +111,7 @@ def summary(feature_set: FeatureSet, notes: Iterable[str] = (), others: str = ""
     lines += notes
     lines.append(f"groups: {manifest.group_source}")
     lines += _audit(manifest)
-    lines.append(f"feature set: {feature_set.path}")
+    lines.append(f"feature set: {feature_set.folder}")
     return "\n".join(map(printable, lines))
 
 

@@ -11,7 +11,6 @@ import pyarrow
 
 from pipelines.build.decode_track import close_decoder, decode_track
 from pipelines.build.tasks import DecodeJob, DecodeTask, Output
-from pipelines.store import file_digest
 from pipelines.verdicts import Verdict, save_verdicts
 
 if TYPE_CHECKING:
@@ -92,13 +91,13 @@ def decode_batch(batch: DecodeBatch, job: DecodeJob) -> Verdicts:
 
 
 def batch_digests(staging: Folder, name: str) -> dict[str, str]:
-    """Return the digests of the rows and verdicts of a batch, by suffix.
+    """Return the versions of the rows and verdicts of a batch, by suffix.
 
     Raises:
         OSError: One is missing.
     """
     suffixes = BATCH_ROWS, BATCH_VERDICTS
-    return {suffix: file_digest(staging.local(name + suffix)) for suffix in suffixes}
+    return {suffix: staging.version(name + suffix) for suffix in suffixes}
 
 
 def rows_schema(shape: tuple[int, int]) -> pyarrow.Schema:

@@ -27,7 +27,10 @@ WALKED = frozenset({".mp1", ".mp2", ".mp3", ".oga", ".ogg", ".opus"})
 
 
 def fingerprints(
-    catalog: Catalog, out: Path, specs: Sequence[tuple[ClipSpec, FeatureSpec]], split: SplitSpec
+    catalog: Catalog,
+    out: Path | Folder,
+    specs: Sequence[tuple[ClipSpec, FeatureSpec]],
+    split: SplitSpec,
 ) -> list[str]:
     """Return the names that feature sets have or would have; reads the files, writes nothing.
 

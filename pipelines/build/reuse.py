@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import accumulate, count
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipelines.build.decode import BATCH_DIGESTS, BATCH_ROWS, BATCH_VERDICTS, ba
 from pipelines.build.naming import track_key
 from pipelines.duplicates import Compared
 from pipelines.errors import StoreError
-from pipelines.regular_files import parquet_table, regular_file
+from pipelines.regular_files import parquet_table
 from pipelines.settings import SPLITS
 from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet, open_feature_set
@@ -41,7 +41,7 @@ class DecodedTrack:
     """
 
     verdict: Verdict
-    file: Path | None = None
+    file: Folder | Path | None = None
     first: int = 0
 
 
@@ -82,7 +82,7 @@ def staged_tracks(staging: Folder, keep: Keep | None = None) -> dict[str, Decode
 
 def batch_tracks(staging: Folder, name: str, verdicts: Iterable[Verdict]) -> list[DecodedTrack]:
     """Locate the tracks of a decode batch, whose Arrow file has a record batch per used track."""
-    file, numbers = staging.local(name + BATCH_ROWS), count()
+    file, numbers = staging / (name + BATCH_ROWS), count()
     return [
         DecodedTrack(verdict, file, next(numbers)) if verdict.used else DecodedTrack(verdict)
         for verdict in verdicts
@@ -112,7 +112,7 @@ def stored_tracks(
     for feature_set in _sets(out, key):
         with suppress(StoreError, OSError, ValueError):  # skip damaged ones
             feature_set.check(DECODED)
-            keys = parquet_table(regular_file(feature_set.path, DECODED), ["key"])
+            keys = parquet_table(feature_set.folder.file(DECODED), ["key"])
             if missing.isdisjoint(keys.column(0).to_pylist()):
                 continue
             feature_set.verify(digests=True)
@@ -163,13 +163,12 @@ def compared_before(keys: Mapping[str, str], sets: Sequence[Compared]) -> Compar
 
 
 def _tracks_of(feature_set: FeatureSet, keep: Keep | None) -> dict[str, DecodedTrack]:
-    places: dict[str, tuple[Path, int]] = {}
+    places: dict[str, tuple[Folder, int]] = {}
     for split in SPLITS:
         for part in feature_set.parts(split):
-            path = feature_set.folder.local(part.path)
-            column = parquet_table(path, ["track_id"]).column(0)
+            column = parquet_table(feature_set.folder.file(part.path), ["track_id"]).column(0)
             for row, track in enumerate(column.to_pylist()):
-                places.setdefault(track, (path, row))
+                places.setdefault(track, (feature_set.folder / part.path, row))
     # A usable track without rows was dropped as a copy; it is decoded again if a build needs it.
     return _by_key(
         DecodedTrack(verdict, *places.get(verdict.track_id, ()))
@@ -190,27 +189,33 @@ class RowReader:
     """
 
     def __init__(self) -> None:
-        self._open: dict[Path, _BatchFile | _PartFile] = {}
+        self._open: dict[Folder | Path, _BatchFile | _PartFile] = {}
+        self._held: dict[Folder | Path, ExitStack] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for file in self._open.values():
-            file.close()
+        for place in list(self._open):
+            self._close(place)
+
+    def _close(self, place: Folder | Path) -> None:
+        self._open.pop(place).close()
+        self._held.pop(place).close()
 
     def read(self, track: DecodedTrack) -> pyarrow.Table:
         """Read the columns clip, start_s and features of a used track."""
-        path = track.file
-        if path is None:
+        place = track.file
+        if place is None:
             raise ValueError(f"the track {track.verdict.track_id} has no rows")
-        file = self._open.pop(path, None)
+        file = self._open.pop(place, None)
         if file is None:
             if len(self._open) == _MAX_OPEN:
-                oldest = next(iter(self._open))
-                self._open.pop(oldest).close()
-            file = (_BatchFile if path.suffix == BATCH_ROWS else _PartFile)(path)
-        self._open[path] = file  # at the end: used last
+                self._close(next(iter(self._open)))
+            self._held[place] = ExitStack()
+            path = self._held[place].enter_context(Folder.at(place).opened())
+            file = (_BatchFile if place.name.endswith(BATCH_ROWS) else _PartFile)(path)
+        self._open[place] = file  # at the end: used last
         return file.read(track.first, track.verdict.num_clips)
 
 

@@ -16,16 +16,16 @@ from pipelines.build.decode import BATCH_ROWS, rows_schema
 from pipelines.build.reuse import DecodedTrack, RowReader
 from pipelines.permissions import make_folder
 from pipelines.plain_text import for_cell
-from pipelines.regular_files import parquet_table
+from pipelines.regular_files import file_digest, parquet_table
 from pipelines.settings import SPLITS, Split
 from pipelines.sources.tracks import Track, shown
-from pipelines.store import REJECTS, TRACKS, PartFile, file_digest, part_prefix
+from pipelines.storage import Folder
+from pipelines.store import REJECTS, TRACKS, PartFile, part_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from pipelines.storage import Folder
     from pipelines.store import FeatureSet
     from pipelines.verdicts import Verdict
 
@@ -149,12 +149,13 @@ def write_part(
 
 def _same_file(tracks: Sequence[SplitTrack], num_rows: int) -> Path | None:
     """Return the file of an earlier set that holds exactly these rows; None if there is none."""
-    path, firsts = tracks[0].decoded.file, accumulate((t.num_rows for t in tracks), initial=0)
-    if path is None or path.suffix == BATCH_ROWS:
+    file, firsts = tracks[0].decoded.file, accumulate((t.num_rows for t in tracks), initial=0)
+    if file is None or file.name.endswith(BATCH_ROWS):
         return None
     places = ((track.decoded.file, track.decoded.first) for track in tracks)
-    if any(track.clips for track in tracks) or [*places] != [(path, n) for n in firsts][:-1]:
+    if any(track.clips for track in tracks) or [*places] != [(file, n) for n in firsts][:-1]:
         return None
+    path = Folder.at(file).local()
     stored = parquet_table(path, ["track_id", "label"]).to_pydict()
     wanted = [(t.decoded.verdict.track_id, t.label) for t in tracks for _ in range(t.num_rows)]
     return path if [*zip(stored["track_id"], stored["label"], strict=True)] == wanted else None
@@ -204,7 +205,7 @@ def write_tracks(folder: Folder, rows: Sequence[dict[str, Any]]) -> None:
 
 def first_rejects(feature_set: FeatureSet, number: int = 3) -> list[str]:
     """Return the first rejected tracks of a feature set, each with the reason in words."""
-    text = (feature_set.path / REJECTS).read_text(encoding="utf-8")
+    text = feature_set.folder.read_text(REJECTS)
     rows = csv.DictReader(io.StringIO(text, newline=""))
     return [f"{row['path']}: {row['detail']}" for row in itertools.islice(rows, number)]
 

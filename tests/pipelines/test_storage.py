@@ -31,9 +31,31 @@ def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert listed(tmp_path / "a" / "b") == ["x.json", "y.txt"]
 
 
-def test_only_folders_are_supported() -> None:
-    with pytest.raises(UnsupportedStorageError, match="s3://bucket/results"):
-        Folder.at("s3://bucket/results")
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("ftp://host/results", "write a folder, or s3://"),
+        ("http://host/results", "write a folder, or s3://"),
+        ("file://host/results", "write a folder, or s3://"),
+        ("s3:///results", "write a folder, or s3://"),
+        ("s3://key:s3cr3t@bucket/results", "keys come from the environment"),
+        ("gs://key:s3cr3t@bucket/results", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("s3://bucket/results?session_token=s3cr3t", "options may be endpoint_override"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_named_without_its_secrets(
+    address: str, reason: str
+) -> None:
+    with pytest.raises(UnsupportedStorageError) as caught:
+        Folder.at(address)
+    assert reason in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+    assert "results" in str(caught.value)
+
+
+def test_a_file_address_is_a_folder_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "my results").mkdir()
+    assert Folder.at(f"file://{tmp_path}/my%20results") == Folder(tmp_path / "my results")
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -134,7 +156,7 @@ def test_a_log_grows_and_can_lose_its_torn_end(tmp_path: Path) -> None:
     log.append(b"tw")
     log.truncate(4)
     log.append(b"two\n")
-    assert log.path.read_bytes() == b"one\ntwo\n"
+    assert Folder.at(tmp_path).log_bytes("ledger") == b"one\ntwo\n"
     log.close()
 
 

@@ -147,7 +147,10 @@ def test_the_plan_names_the_class_with_too_few_groups(tmp_path: Path, wav: Path)
         ([QUICKSTART, "--trials", "0"], "--trials"),
         ([QUICKSTART, "--name", "../x"], "name"),
         ([QUICKSTART, "--leaky-twin", "--set", "data.split=clip"], "this study splits by clip"),
-        ([QUICKSTART, "--storage", "s3://bucket/x"], "file-system URIs are not supported"),
+        (
+            [QUICKSTART, "--storage", "ftp://bucket/x"],
+            "write a folder, or s3://, gs:// or abfs://",
+        ),
         ([QUICKSTART, "--resume", "--storage", "/nowhere"], "there is no study 'quickstart'"),
     ],
 )

@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.plain_text import redact
+from pipelines.storage import Folder
 from tests.loopback import free_ports
 from tests.tuner.studies import VOTES, Script, finished_study, vote
 from tuner.errors import TrackingError
@@ -52,7 +53,7 @@ class MemoryTracker:
     def run_id(self, trial_id: str) -> str | None:
         return trial_id if trial_id in self.projection.trials else None
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Folder) -> None:
         pass
 
     def flush(self) -> bool:

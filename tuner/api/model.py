@@ -126,4 +126,4 @@ def load_model(
     Raises:
         UserError: There is no such model, or it is damaged.
     """
-    return Model(loading.load_model(str(reference), address_of(Path(storage), tracking_uri)))
+    return Model(loading.load_model(str(reference), address_of(storage, tracking_uri)))

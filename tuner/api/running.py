@@ -52,7 +52,8 @@ def run_study(  # noqa: PLR0913 - what a command line names, by name here too
     from tuner.study.extend import Request
     from tuner.study.surroundings import AtHand
 
-    folder = Folder.at(str(storage))
+    folder = Folder.at(storage)
+    folder.check(writes=True)
     options = {
         "data": None if data is None else str(data), "name": name, "trials": None,
         "budget": budget, "overrides": _overrides(settings), "leaky_twin": False, "extend": extend,

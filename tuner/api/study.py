@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,4 +243,4 @@ def open_study(study: str | Path, storage: str | Path = "results") -> Study:
     Raises:
         UsageError: There is no such study.
     """
-    return Study(study_folder(Path(study).expanduser(), Path(storage).expanduser()))
+    return Study(study_folder(os.path.expanduser(study), os.path.expanduser(storage)))  # noqa: PTH111  # or an address

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.option(
     "--storage",
-    type=click.Path(path_type=Path),
     default="results",
     show_default=True,
     metavar="DIR",
     help="Folder for the results.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def main(storage: Path, as_json: bool) -> None:
+def main(storage: str, as_json: bool) -> None:
     """Check that this machine can run a study; exit with 1 if something does not work.
 
     \b
@@ -48,7 +47,7 @@ def main(storage: Path, as_json: bool) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def all_checks(storage: Path, variables: Mapping[str, str]) -> Iterator[Check]:
+def all_checks(storage: str | Path, variables: Mapping[str, str]) -> Iterator[Check]:
     """Run the checks one by one."""
     from pipelines.storage import cache_folder
     from tuner.doctor import environment, software
@@ -65,7 +64,7 @@ def all_checks(storage: Path, variables: Mapping[str, str]) -> Iterator[Check]:
     yield environment.check_ray(variables)
     yield environment.check_token(variables)
     yield environment.check_tracking(variables.get("MLFLOW_TRACKING_URI"), storage)
-    yield environment.check_room("storage", storage)
+    yield environment.check_storage(storage)
     yield environment.check_room("array cache", cache_folder())
     yield environment.check_shared_memory()
     remedy = "nothing to do: Ray takes the next free port, and studies do not need this one"

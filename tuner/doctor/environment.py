@@ -9,7 +9,9 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.errors import UserError
 from pipelines.plain_text import redact
+from pipelines.storage import Folder
 from tuner.doctor import Check
 
 ANSWER_TIMEOUT_SECONDS = 3.0
@@ -37,6 +39,19 @@ def check_room(
     wanted = f"{wanted_bytes / GIB:.0f} GiB are recommended"
     remedy = f"{wanted}; free some space, or choose another folder"
     return _check_free(name, folder, wanted_bytes, needed_bytes, remedy)
+
+
+def check_storage(storage: str | Path) -> Check:
+    """Check that a folder of results has room, or that its object store takes what is written."""
+    try:
+        folder = Folder.at(storage)
+        if "://" not in str(folder):
+            return check_room("storage", folder.path)
+        folder.check(writes=True)
+    except UserError as error:
+        remedy = "correct the address, its bucket, or the keys in the environment"
+        return Check("storage", "FAIL", str(error), remedy)
+    return Check("storage", "ok", f"{folder} can be read and written")
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm"), wanted_bytes: int = 2 * GIB) -> Check:
@@ -106,7 +121,7 @@ def check_token(environment: Mapping[str, str]) -> Check:
     return Check("ray token", "ok", str(path))
 
 
-def check_tracking(uri: str | None, storage: Path) -> Check:
+def check_tracking(uri: str | None, storage: str | Path) -> Check:
     """Check that the MLflow server answers, or that its database can be written."""
     from tuner.tracking.store import address_of, database_file
 

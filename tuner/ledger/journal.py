@@ -25,7 +25,8 @@ from tuner.ledger import extension
 from tuner.ledger.states import OLD_WORDS, State
 
 if TYPE_CHECKING:
-    from pipelines.storage import Folder, Log
+    from pipelines.storage import Folder
+    from pipelines.storage.logs import Log
 
 FILE = "ledger.jsonl"
 LOCK = "study.lock"  # held by the process that runs the study
@@ -104,9 +105,8 @@ def _decode(line: bytes) -> Record | None:
 
 def first_record(study: Folder) -> Record | None:
     """Read how a study began, without opening its ledger; None if it has not begun."""
-    if not study.exists(FILE):
-        return None
-    return _decode(next(iter(study.read_bytes(FILE).splitlines(keepends=True)), b""))
+    content = study.log_bytes(FILE, first=True)
+    return (content and _decode(next(iter(content.splitlines(keepends=True)), b""))) or None
 
 
 def begun_and_extended(study: Folder, before: int) -> tuple[bool, bool]:
@@ -128,7 +128,7 @@ def _read(study: Folder) -> tuple[list[Record], int]:
     """Return all whole records of a study and the bytes that they take; the rest is torn."""
     records: list[Record] = []
     good_bytes = 0
-    lines = study.read_bytes(FILE).splitlines(keepends=True) if study.exists(FILE) else []
+    lines = (study.log_bytes(FILE) or b"").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         record = _decode(line)
         if record is None or record["seq"] != number - 1:

@@ -28,7 +28,9 @@ def study_folder(study: str | Path, storage: str | Path) -> Folder:
         StudyError: Its ledger is damaged.
     """
     studies = Folder.at(storage) / "studies"
-    for folder in (Folder.at(study), studies / str(study)):
+    places = [Folder.at(study), *([] if "://" in str(study) else [studies / str(study)])]
+    for folder in places:
+        folder.check()
         if recorded(folder):
             return folder.resolved()
     known = [name for name in studies.names() if first_record(studies / name) is not None]

@@ -19,7 +19,7 @@ FORMS = """
       models:/NAME@champion   the champion of a data set
       models:/NAME/3          a version of a registered model
       runs:/ID or ID          an MLflow run
-      DIR                     the folder model/ of a study
+      DIR                     the folder model/ of a study, or its address: s3://...
 """
 
 
@@ -28,8 +28,8 @@ def takes_model(main: Callable[..., Any]) -> Callable[..., Any]:
     main.__doc__ = f"{main.__doc__}{FORMS}"
     for parameter in (
         click.option(
-            "--storage", type=click.Path(path_type=Path), default=Path("results"),
-            show_default=True, metavar="DIR", help="Folder of the studies.",
+            "--storage", default="results", show_default=True, metavar="DIR",
+            help="Folder of the studies, or an address such as s3://bucket/studies.",
         ),
         click.option(
             "--tracking-uri", metavar="U", help="MLflow; default: MLFLOW_TRACKING_URI, else DIR."
@@ -53,20 +53,23 @@ def load_model(reference: str, tracking_uri: str) -> TrainedModel:
         TrackingError: The store cannot be used.
         CheckpointError: The model is damaged.
     """
+    from pipelines.storage import Folder
     from tuner.errors import UsageError
     from tuner.training.bundle import BUNDLE
     from tuner.training.exported import load_exported
 
-    if (folder := Path(reference)).is_dir():
-        if not (folder / BUNDLE).exists():
-            here = f"; write {folder / 'model'}" if (folder / "model" / BUNDLE).exists() else ""
-            raise UsageError(f"{folder} is not the folder of a model: it has no {BUNDLE}{here}")
-        return load_exported(folder)
+    folder = Folder.at(reference)
+    folder.check()
+    if folder.exists() and folder.exists(BUNDLE):
+        return load_exported(folder.local())
+    if "://" in reference or Path(reference).is_dir():
+        here = f"; write {folder / 'model'}" if (folder / "model").exists(BUNDLE) else ""
+        raise UsageError(f"{folder} is not the folder of a model: it has no {BUNDLE}{here}")
     is_run = len(reference) == 32 and set(reference) <= set("0123456789abcdef")
     if not (is_run or reference.startswith(("models:/", "runs:/"))):
         raise UsageError(
             f"{reference}: no such folder; MODEL is models:/NAME@champion, models:/NAME/3, "
-            "runs:/ID, a run's id, or the folder model/ of a study"
+            "runs:/ID, a run's id, or the folder or address model/ of a study"
         )
     from tuner.tracking.fetching import fetch_bundle
 

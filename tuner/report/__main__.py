@@ -44,13 +44,13 @@ def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
 
     folder = study_folder(study, storage)
     records = recorded(folder)
-    address = address_of(folder.parent.parent.local(), uri)
+    address = address_of(folder.parent.parent.here(), uri)
     write = functools.partial(write_report, summarise(records), folder)
     with ExitStack() as stack:
         if is_replay:
             stack.enter_context(locked(folder))
             folder.remove_scratch()
-            stack.enter_context(private_umask(folder.local()))
+            stack.enter_context(private_umask(folder.here()))
             from tuner.tracking.replay import replay
 
             said = replay(records, folder, address, write)

@@ -53,7 +53,7 @@ def refuse(space: Space, paths: StudyPaths, asked: Request | None = None) -> dic
     Raises:
         UserError: It cannot; says why.
     """
-    if paths.storage.local().is_file():
+    if paths.storage.here().is_file():
         raise UserError(f"--storage: {paths.storage} is a file; name a folder")
     records = recorded(paths.folder)
     refuse_changes(space, records, asked is not None)

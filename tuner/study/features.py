@@ -42,7 +42,7 @@ def data_source(root: str, storage: Folder) -> str | Path:
         The given folder or manifest, its URI as given, or the built-in demo in the storage.
     """
     if root == DEMO_ROOT:
-        return storage.local("demo-data")
+        return storage.here() / "demo-data"
     return root if is_uri(root) else Path(root).expanduser()
 
 
@@ -111,10 +111,8 @@ def build_features(study: Context) -> None:
     more = [source.key for source in sources if source.key]
     variants = variants_of(study.space, list(study.ledger.records()))
     wanted = [*variants, *more]
-    built = build_all(
-        study.space, catalog, study.paths.features.local(), study.terminal.files, wanted
-    )
-    study.feature_paths = {key: str(r.feature_set.path.resolve()) for key, r in built.items()}
+    built = build_all(study.space, catalog, study.paths.features, study.terminal.files, wanted)
+    study.feature_paths = {k: str(one.feature_set.folder.resolved()) for k, one in built.items()}
     study.baseline_sources = sources
     own = [built[key] for key in variants]
     _refuse_different_splits([result.feature_set for result in own])
@@ -144,7 +142,7 @@ def refuse_other_audio(space: Space, paths: StudyPaths, records: Sequence[Record
         return
     variants, split = variants_of(space, records), space.template.data.split_spec
     catalog = catalog_of(space.template.data.place, paths.data)
-    _compare(paths.name, known, fingerprints(catalog, paths.features.local(), variants, split))
+    _compare(paths.name, known, fingerprints(catalog, paths.features, variants, split))
 
 
 def _compare(study: str, before: Record | None, has: list[str]) -> None:
@@ -176,7 +174,7 @@ def variants_of(space: Space, records: Sequence[Record]) -> list[tuple[ClipSpec,
 def build_all(
     space: Space,
     catalog: Catalog,
-    folder: Path,
+    folder: Folder | Path,
     progress: Callable[[BuildProgress], None],
     wanted: Sequence[tuple[ClipSpec, FeatureSpec]] = (),
 ) -> dict[tuple[ClipSpec, FeatureSpec], BuildResult]:
@@ -204,7 +202,7 @@ def describe(result: BuildResult) -> dict[str, Any]:
     manifest = result.feature_set.manifest
     return {
         "fingerprint": manifest.fingerprint,
-        "path": str(result.feature_set.path),
+        "path": str(result.feature_set.folder),
         "layout": manifest.layout,
         "labels": list(manifest.labels),
         "tracks": asdict(manifest.tracks),

@@ -7,7 +7,6 @@ a split. Nothing is selected by it and it is never registered.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.building import build_sets
@@ -42,7 +41,7 @@ def run_leaky_twin(study: Context) -> None:
     if not study.asks_for_twin or study.ledger.last("leaky_twin"):
         return
     row = final_model(study).rows[0]
-    honest_set = open_feature_set(Folder(Path(study.spec(row).feature_set)))
+    honest_set = open_feature_set(Folder.at(study.spec(row).feature_set))
     clips, tracks = honest_set.manifest.clips, honest_set.manifest.tracks
     if sum(clips.values()) <= tracks.ok + tracks.flagged:
         reason = "each track has a single clip, so nothing would leak"
@@ -103,7 +102,7 @@ def _build(study: Context, experiment: Experiment, honest: FeatureSet) -> Featur
     same = replace(catalog, tracks=tuple(t for t in catalog.tracks if t.track_id in used))
     data = experiment.data
     options = BuildOptions(Tolerance(data.max_bad_share), progress=study.terminal.files)
-    folder = study.paths.features.local()
+    folder = study.paths.features
     (built,) = build_sets(same, folder, [experiment.feature_set_key], data.split_spec, options)
     return built.feature_set
 

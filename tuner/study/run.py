@@ -115,7 +115,7 @@ def carry_out(
     search, last_acts = space.template.search, stop.last_acts if stop else []
     # Others may run the study once the tracker has stored all and Ray has ended.
     with ExitStack() as lock, ExitStack() as held:
-        lock.enter_context(private_umask(paths.storage.local()))
+        lock.enter_context(private_umask(paths.storage.here()))
         refuse_changes(space, recorded(paths.folder), asked is not None)  # the lock leaves traces
         if first_record(paths.folder) is not None:
             lock.enter_context(locked(paths.folder))
@@ -133,7 +133,7 @@ def carry_out(
         ledger.end_lost_run()
         terminal.status("opening the tracking store")
         try:
-            tracker = open_tracker(None, paths.storage.local(), paths.name)
+            tracker = open_tracker(None, paths.storage.here(), paths.name)
         except TrackingError as error:
             if not is_shown:
                 raise
@@ -204,7 +204,7 @@ def _outcome(paths: StudyPaths, ledger: Ledger, tracker: Tracker | None) -> Outc
     found = {
         "status": summary.status,
         "study_dir": str(paths.folder.resolved()),
-        "tracking_uri": redact(tracker.uri if tracker else address_of(paths.storage.local())),
+        "tracking_uri": redact(tracker.uri if tracker else address_of(paths.storage.here())),
         "experiment": paths.name,
         "parent_run_id": parent_run_id,
         **summary.to_json(),
@@ -224,7 +224,7 @@ def _as_registered(
     if not summary.registered.name:
         return summary
     try:
-        found = restore_model(records, paths.folder.local("model"), tracker)
+        found = restore_model(records, paths.folder / "model", tracker)
     except UserError as error:
         reason = f"{summary.registered.reason}, as the study recorded it; now: {error}"
         return replace(summary, registered=replace(summary.registered, reason=reason))
@@ -294,4 +294,4 @@ def publish(paths: StudyPaths, summary: Summary, tracker: Tracker) -> None:
     """Write the report and upload it to the tracker; safe to repeat at any time."""
     with decorating("the report"):
         write_report(summary, paths.folder, tracker.how_to_open)
-    tracker.publish(paths.folder.local())
+    tracker.publish(paths.folder)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from pipelines.storage import Folder
     from tuner.ledger.journal import Record
 
 
@@ -35,7 +34,7 @@ class Tracker(Protocol):
     def record(self, record: Record) -> None:
         """Show one record; records come in ledger order and never wait for the store."""
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Folder) -> None:
         """Show the files of a study's folder, and those of its ``figures``, on the parent run."""
 
     def flush(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 
 import soundfile
 
@@ -28,7 +27,7 @@ def example_clip(feature_set: str) -> bytes:
     """
     file = io.BytesIO()
     with decorating("the example of the model's input"):
-        found = open_feature_set(Folder(Path(feature_set)))
+        found = open_feature_set(Folder.at(feature_set))
         rate = found.manifest.feature.sample_rate
         seconds = min(found.manifest.clip.clip_seconds, MOST_SECONDS)
         tracks = [one for one in found.tracks().to_pylist() if one["split"]]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.plain_text import redact
+from pipelines.storage import Folder
 from tuner.errors import TrackingError, decorating
 from tuner.tracking import store
 from tuner.tracking.projection import Projection
@@ -78,17 +79,13 @@ def find_study(uri: str, began: Record) -> str | None:
     return store.how_to_open(uri, found.experiment_id, view) if found else None
 
 
-def published_files(folder: Path) -> list[tuple[Path, str | None]]:
+def published_files(folder: Folder) -> list[tuple[Path, str | None]]:
     """List a study's files for its run, with their folder there; no checkpoints, no locks."""
     return [
-        (path, into)
+        (source.file(name), into)
         for source, into in ((folder, None), (folder / "figures", "figures"))
-        if source.is_dir()
-        for path in sorted(source.iterdir())
-        if path.is_file()
-        and not path.is_symlink()
-        and path.suffix != ".lock"
-        and not path.name.startswith(".")
+        for name in source.files()
+        if not name.endswith(".lock")
     ]
 
 
@@ -114,7 +111,7 @@ class MlflowTracker:
         self._is_warned = False
         self._view = ""
         # Records, folders to publish, flushes that wait for an answer; None ends the sender.
-        self._inbox: queue.SimpleQueue[Record | Path | Future[bool] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Record | Folder | Future[bool] | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._sender.start()
 
@@ -140,9 +137,9 @@ class MlflowTracker:
             self._view = view_key(study_id(record))
         self._inbox.put(record)
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Folder | Path) -> None:
         """Copy the files of a folder to the parent run."""
-        self._inbox.put(folder)
+        self._inbox.put(Folder(folder) if isinstance(folder, Path) else folder)
 
     def flush(self) -> bool:
         """Wait until everything is stored; return False if that failed or took too long."""
@@ -173,7 +170,7 @@ class MlflowTracker:
     def _work(self) -> None:
         """Send what is new, a batch at a time, until the tracker closes."""
         projection = Projection()
-        folder: Path | None = None
+        folder: Folder | None = None
         # Not at once: a replayed ledger would first show its runs as they began.
         is_new, due = False, time.monotonic() + self._waits.batch_seconds
         while True:
@@ -184,7 +181,7 @@ class MlflowTracker:
                         return
                     case Future() as flush:
                         pass
-                    case Path() as folder:
+                    case Folder() as folder:
                         is_new = True
                     case record:
                         with decorating(f"the record {record['kind']} in MLflow"):
@@ -198,7 +195,7 @@ class MlflowTracker:
             if flush:
                 flush.set_result(not is_new)
 
-    def _attempt(self, projection: Projection, folder: Path | None) -> bool:
+    def _attempt(self, projection: Projection, folder: Folder | None) -> bool:
         """Bring the store up to date; return False if that failed."""
         try:
             self._runs.send(projection)

@@ -50,49 +50,53 @@ def replay(
         CheckpointError: The exported model is damaged.
     """
     name = str(records[0]["study"])
-    with contextlib.closing(open_tracker(uri, folder.parent.parent.local(), name)) as tracker:
+    with contextlib.closing(open_tracker(uri, folder.parent.parent.here(), name)) as tracker:
         for record in records:
             tracker.record(record)
         if records[-1]["kind"] != "study_end":  # the study was killed, so nothing runs
             end: dict[str, Any] = {"kind": "study_end", "status": State.INTERRUPTED}
             tracker.record({**end, "time_ms": records[-1]["time_ms"]})
         write_report(tracker.how_to_open)
-        tracker.publish(folder.local())
+        tracker.publish(folder)
         if not tracker.flush():
             raise TrackingError("the store does not take the record; see the warning above")
         num_trials = len({one["trial_id"] for one in records if one["kind"] == "trial"})
         said = [f"runs: the study and {num_trials} trials"]
         if "registered" in newest_of(records):
-            said.append(f"model: {restore_model(records, folder.local('model'), tracker).reason}")
+            said.append(f"model: {restore_model(records, folder / 'model', tracker).reason}")
         else:
             said.append("model: the study has registered none")
         said.append(f"mlflow: {tracker.how_to_open}")
         return said
 
 
-def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> Registration:
+def restore_model(
+    records: Sequence[Record], model: Folder | Path, tracker: Tracker
+) -> Registration:
     """Bring the registered model of a study into the store, or read how it is registered there.
 
     Args:
         records: The study's ledger, with its test and the run that shows the tested model.
-        bundle: The exported model.
+        model: The exported model, in the folder of its study.
         tracker: Tracker that was given the records.
 
     Raises:
         TrackingError: The store cannot be used.
         CheckpointError: The exported model is damaged.
     """
-    if not bundle.exists():
-        _copy_back(bundle, tracker)
+    model = Folder.at(model)
+    if not model.exists():
+        _copy_back(model, tracker)
+    bundle = model.local()
     tested = newest_of(records)["test"]["trial_id"]
     trials = {one["trial_id"] for one in records if one["kind"] == "trial"}
     own = [f"final-{tested}", tested]
     final = next((trial_id for trial_id in own if trial_id in trials), tested)
     fingerprint = registry.fingerprint_of(bundle) if (bundle / BUNDLE).is_file() else ""
-    source = bundle.parents[2] / "features" / fingerprint.partition(" ")[0]
+    source = model.parent.parent.parent / "features" / fingerprint.partition(" ")[0]
 
     def example() -> bytes:
-        return example_clip(str(source)) if fingerprint and source.is_dir() else b""
+        return example_clip(str(source)) if fingerprint and source.exists() else b""
 
     facts = version_facts.facts_of(records, fingerprint)
     run_id = None if facts.leak else tracker.run_id(final)
@@ -100,9 +104,9 @@ def restore_model(records: Sequence[Record], bundle: Path, tracker: Tracker) -> 
     return registry.register(tracker.uri, run_id, bundle, name, facts, example)
 
 
-def _copy_back(bundle: Path, tracker: Tracker) -> None:
+def _copy_back(model: Folder, tracker: Tracker) -> None:
     """Copy the exported model of a study from the store, if that has it, to its lost folder."""
     with contextlib.suppress(UserError, OSError), TemporaryDirectory() as fetched:
         found = fetch_bundle(tracker.uri, f"runs:/{tracker.parent_run_id}", Path(fetched))
-        with Folder(bundle.parent).building(bundle.name) as target:
+        with model.parent.building(model.name) as target:
             shutil.copytree(found, target, dirs_exist_ok=True)

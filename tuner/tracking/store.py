@@ -18,6 +18,7 @@ import filelock
 from pipelines.errors import StorageFullError
 from pipelines.plain_text import reason as reason_of
 from pipelines.plain_text import redact
+from pipelines.storage import Folder
 from tuner.errors import StoreAwayError, TrackingError
 from tuner.tracking import schema
 
@@ -42,10 +43,14 @@ ENVIRONMENT = {
 }
 
 
-def address_of(storage: Path, given: str | None = None) -> str:
-    """Return the store of a folder of studies: as given, MLFLOW_TRACKING_URI, or a file in it."""
+def address_of(storage: str | Path, given: str | None = None) -> str:
+    """Return the store of a storage: as given, MLFLOW_TRACKING_URI, or a file on this machine.
+
+    The file is in the storage, or stands for one in a bucket: it shows what the ledgers hold, and
+    is drawn again from them.
+    """
     uri = given or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"{SQLITE}{storage.resolve() / 'mlflow.db'}"
+    return uri or f"{SQLITE}{Folder.at(storage).here().resolve() / 'mlflow.db'}"
 
 
 def is_server(uri: str) -> bool:

@@ -12,15 +12,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipelines import checked_json
+from pipelines.regular_files import file_digest
 from pipelines.storage import BUILDING, Folder
-from pipelines.store import file_digest
 
 FILE = "index.json"
 
 
 def sweep(cache: Folder) -> None:
     """Remove the half of a set that a killed process left, unless a living one works on it."""
-    for path in cache.local().glob(f"{BUILDING}*"):
+    for path in cache.path.glob(f"{BUILDING}*"):
         name = path.name.removeprefix(BUILDING)
         with suppress(TimeoutError), cache.lock(f"{name}.lock", 0.0):
             cache.remove(path.name)

@@ -158,7 +158,9 @@ class DeviceFrontEnd:
         return np.concatenate(parts)
 
 
-def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None = None) -> Arrays:
+def open_arrays(
+    feature_set: Folder | Path, cache: Path, front_end: DeviceFrontEnd | None = None
+) -> Arrays:
     """Map a feature set, writing its arrays first if this node does not have them.
 
     Args:
@@ -171,7 +173,7 @@ def open_arrays(feature_set: Path, cache: Path, front_end: DeviceFrontEnd | None
         pipelines.errors.StorageFullError: No room left in the cache folder.
         OSError: The cache folder cannot be written.
     """
-    source = open_feature_set(Folder(feature_set))
+    source = open_feature_set(Folder.at(feature_set))
     name = source.manifest.fingerprint
     if front_end is not None:
         name += f"-{feature_key(source.manifest.clip, front_end.feature)}"

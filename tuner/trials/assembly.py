@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,7 +55,7 @@ class TrialSpec:
             validation tracks.
         seed: Seed for weight initialisation, shuffling, augmentation and dropout.
         experiment: Resolved experiment, without ranges.
-        feature_set: Folder of the feature set.
+        feature_set: Address of the feature set.
         recorded: Number of its reports that the ledger has.
         split_seed: Seed of the trial's own validation tracks; None for those of the feature set.
     """
@@ -94,8 +93,8 @@ class TrialSpec:
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(
                 f"{folder / TRIAL_FILE}: cannot read the trial ({in_words(error)}); the same "
-                "command writes it again; with several nodes, --storage must be a folder that all "
-                "of them share"
+                "command writes it again; with several nodes, --storage must be a bucket, or a "
+                "folder that all of them share"
             ) from error
 
     def assemble(
@@ -113,7 +112,7 @@ class TrialSpec:
             WeightsError: The pretrained weights cannot be loaded, or do not fit the model.
             StudyError: There are too few training clips for a batch.
         """
-        experiment, folder = self.experiment, Path(self.feature_set)
+        experiment, folder = self.experiment, Folder.at(self.feature_set)
         feature, model = experiment.front_end, experiment.model
         on_device = experiment.from_stored_samples
         arrays = open_arrays(
@@ -124,7 +123,7 @@ class TrialSpec:
             arrays = arrays.learning_from_validation()
         if fold is not None:
             arrays = arrays.of_fold(fold)
-        source = open_feature_set(Folder(folder))
+        source = open_feature_set(folder)
         if self.split_seed is not None:
             arrays = arrays.reshuffled(source, self.split_seed)
         recipe = _recipe(experiment, arrays.x.shape[2], self.seed)

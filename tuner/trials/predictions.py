@@ -225,7 +225,7 @@ def training_profile(spec: TrialSpec) -> Profile:
     """
     parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
     learned = ("train", "val") if spec.stage == "final" else ("train",)
-    source = open_feature_set(Folder(Path(spec.feature_set)))
+    source = open_feature_set(Folder.at(spec.feature_set))
     return profile_of(parts.arrays, source, parts.bundle.feature, learned)
 
 

@@ -13,6 +13,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from pipelines.storage import Folder
 from tuner.trials.cluster import trials_at_once
 from tuner.trials.recorder import Recorder
 from tuner.trials.trial import run_in_process
@@ -164,7 +165,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
             ),
             run_config=tune.RunConfig(
                 name=f"stage-{os.getpid()}",
-                storage_path=str(plan.study / TUNE_SCRATCH),
+                storage_path=str(plan.study.here() / TUNE_SCRATCH),
                 callbacks=[events],
                 stop=events,
                 failure_config=tune.FailureConfig(max_failures=1),
@@ -179,7 +180,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
     finally:
         free_leftover_groups()
         for leftovers in (TUNE_SCRATCH, TRAIN_SCRATCH):
-            plan.study.remove(leftovers)
+            Folder(plan.study.here()).remove(leftovers)
     recorder.end_cut_off()
     if recorder.fatal is not None:
         raise recorder.fatal

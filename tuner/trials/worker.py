@@ -102,7 +102,7 @@ def run_on_workers(config: dict[str, str]) -> None:
         ),
         run_config=ray.train.RunConfig(
             name=spec.trial_id,
-            storage_path=str(study / TRAIN_SCRATCH),
+            storage_path=str(study.here() / TRAIN_SCRATCH),
             failure_config=ray.train.FailureConfig(
                 # Ray Train must not retry; Tune retries the trial once, from its newest
                 # checkpoint. The controller of a stopped trial sees its workers disappear before

@@ -1,9 +1,9 @@
 """The storage seam: every file that a study or a feature set keeps is read and written here.
 
-Today a folder is on a disk of this machine or on one that all nodes mount. Code that reads and
-writes state uses only operations that an object store could offer too: whole files, folders that
-appear complete or not at all, a log that grows at its end. What is written is closed to other
-users. Node-local scratch and caches do not belong to the storage and use ``Path``.
+A folder is on a disk, or in a bucket of an object store (`pipelines.storage.bucket`). Both offer
+whole files, folders that appear complete or not at all, a log that grows at its end, and locks.
+What is written is closed to other users. Node-local scratch and caches do not belong to the
+storage and use ``Path``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 from pipelines import checked_json
-from pipelines.errors import UnsupportedStorageError, full_disk_named
+from pipelines.errors import full_disk_named
 from pipelines.permissions import close_to_others, make_folder
-from pipelines.regular_files import read_regular
+from pipelines.regular_files import file_digest, read_regular, regular_file
+from pipelines.storage.logs import FileLog, Log, sync
 
 WRITING, BUILDING, OLD = ".writing-", ".building-", ".old-"  # prefixes of what is not whole yet
 RENAME_EXCHANGE = 2  # <linux/fs.h>
@@ -33,16 +35,23 @@ class Folder:
 
     path: Path
 
-    @classmethod
-    def at(cls, address: str | Path) -> Self:
-        """Return the folder at an address.
+    @staticmethod
+    def at(address: str | Path | Folder) -> Folder:
+        """Return the folder at an address: a path, or a URI of a folder or a bucket.
 
         Raises:
-            UnsupportedStorageError: The address is a URI; only folders are supported.
+            UnsupportedStorageError: It is neither, or it holds a secret.
         """
-        if "://" in str(address):
-            raise UnsupportedStorageError(str(address))
-        return cls(Path(address))
+        text = str(address)
+        if isinstance(address, Folder):
+            return address
+        if "://" not in text:
+            return Folder(Path(address))
+        if text.startswith("file:///"):
+            return Folder(Path(unquote(urlsplit(text).path)))
+        from pipelines.storage.bucket import Bucket
+
+        return Bucket.from_uri(text)
 
     def __truediv__(self, name: str) -> Self:
         return type(self)(self.path / name)
@@ -54,6 +63,11 @@ class Folder:
     def name(self) -> str:
         """Last part of the address."""
         return self.path.name
+
+    @property
+    def address(self) -> str | Path:
+        """What ``at`` makes this folder from."""
+        return self.path
 
     @property
     def parent(self) -> Self:
@@ -72,9 +86,43 @@ class Folder:
         """List the files and folders that match a pattern, sorted and without hidden ones."""
         return sorted(p.name for p in self.path.glob(pattern) if not p.name.startswith("."))
 
+    def files(self) -> list[str]:
+        """List the regular files directly in the folder, sorted and without hidden ones."""
+        if not self.path.is_dir():
+            return []
+        return sorted(
+            path.name
+            for path in self.path.iterdir()
+            if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+        )
+
     def local(self, name: str = "") -> Path:
-        """Return a path on this machine for code that maps or streams a file."""
+        """Return a path on this machine to a file or folder, or to a copy for reading alone."""
         return self.path / name
+
+    def file(self, name: str) -> Path:
+        """Return a path on this machine to a file, or to a copy, for code that maps or streams it.
+
+        Raises:
+            OSError: It is missing, no regular file, or a link that leads out of this folder.
+        """
+        return regular_file(self.path, name)
+
+    @contextmanager
+    def opened(self, name: str = "") -> Iterator[Path]:
+        """Return a path on this machine to a file, or to a copy that is gone after the block."""
+        yield self.path / name
+
+    def version(self, name: str) -> str:
+        """Return a text that changes with the content of a file; raise ``OSError`` without one."""
+        return file_digest(self.path / name)
+
+    def here(self) -> Path:
+        """Return the folder of this machine for what a bucket cannot hold: databases, scratch."""
+        return self.path
+
+    def check(self, *, writes: bool = False) -> None:
+        """Check that the storage can be reached, and written if asked; a folder always can."""
 
     # -- whole files
 
@@ -115,7 +163,7 @@ class Folder:
             try:
                 yield scratch
                 close_to_others(scratch)
-                _sync(scratch)
+                sync(scratch)
                 scratch.replace(target)
             finally:
                 scratch.unlink(missing_ok=True)
@@ -184,7 +232,7 @@ class Folder:
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
                     close_to_others(path)
-                    _sync(path)
+                    sync(path)
                 if not (target.exists() and replaces):
                     scratch.rename(target)
                 elif not _exchange(scratch, target):
@@ -192,15 +240,23 @@ class Folder:
                     target.rename(old)
                     scratch.rename(target)
                     shutil.rmtree(old, ignore_errors=True)
-                _sync(target.parent)
+                sync(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     # -- logs and locks
 
+    def log_bytes(self, name: str, *, first: bool = False) -> bytes | None:
+        """Return the content of a log, or at least its first line; None if there is no log.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return self.read_bytes(name) if self.exists(name) else None
+
     def open_log(self, name: str) -> Log:
         """Open a log for appending, creating it if needed."""
-        return Log(self.path / name)
+        return FileLog(self.path / name)
 
     @contextmanager
     def lock(self, name: str, timeout_seconds: float = -1.0) -> Iterator[None]:
@@ -229,43 +285,6 @@ class Folder:
             held.release()
 
 
-class Log:
-    """A file that grows at its end; each append is durable when it returns."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        make_folder(path.parent)
-        # Unbuffered, because bytes that a full disk refused must not be written at close.
-        self._file = path.open("ab", buffering=0)
-        close_to_others(path)
-        _sync(path.parent)  # or a log that is new would go with the power
-
-    def truncate(self, num_bytes: int) -> None:
-        """Cut the log after ``num_bytes`` bytes, for example to remove a torn append."""
-        os.truncate(self.path, num_bytes)
-
-    def append(self, content: bytes) -> None:
-        """Append durably, all of the content or nothing.
-
-        Raises:
-            StorageFullError: The disk is full.
-        """
-        size = os.fstat(self._file.fileno()).st_size
-        with full_disk_named(self.path):
-            try:
-                rest = memoryview(content)
-                while rest:  # an unbuffered file may take only a part
-                    rest = rest[self._file.write(rest) :]
-                os.fsync(self._file.fileno())
-            except BaseException:  # or a signal
-                self.truncate(size)
-                raise
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
 def cache_folder() -> Path:
     """Return this node's folder for what can be made again: ``TUNER_CACHE``, or the user's."""
     if configured := os.environ.get("TUNER_CACHE"):
@@ -290,11 +309,3 @@ def _exchange(one: Path, other: Path) -> bool:
     rename = getattr(ctypes.CDLL(None), "renameat2", lambda *_: -1)  # Linux
     first, second = (os.fsencode(path.absolute()) for path in (one, other))
     return bool(rename(0, first, 0, second, RENAME_EXCHANGE) == 0)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

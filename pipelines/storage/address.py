@@ -1,0 +1,172 @@
+"""Addresses of object stores, and the clients that they lead to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from pipelines.errors import UnsupportedStorageError
+from pipelines.plain_text import printable
+
+SCHEMES = {"s3": "S3", "gs": "Google Cloud Storage", "abfs": "Azure", "abfss": "Azure"}
+# The options that pyarrow's addresses of S3 have and that hold no secret.
+_OPTIONS = frozenset({"endpoint_override", "scheme", "region"})
+_AZURE_HOST = ".dfs.core.windows.net"
+# A request that fails is repeated by `pipelines.storage.objects`, which says so.
+_RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+_CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s"}
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A bucket, and what is needed to reach it; never a secret.
+
+    Attributes:
+        scheme: One of ``SCHEMES``.
+        bucket: Name of the bucket; of a container in Azure.
+        host: Host of an Azure account, as the address names it; empty if the environment does.
+        options: Options of the address, sorted.
+    """
+
+    scheme: str
+    bucket: str
+    host: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    def address(self, key: str) -> str:
+        """Return the address of a key, which ``parse`` reads."""
+        login = f"{self.bucket}@{self.host}" if self.host else self.bucket
+        shown = f"{self.scheme}://{login}/{quote(key, safe=_PLAIN)}".rstrip("/")
+        return shown + "?" * bool(self.options) + urlencode(self.options, safe="/:")
+
+
+_PLAIN = "/!$&'()*+,;=:@-._~ "
+
+
+def parse(address: str) -> tuple[Place, str]:
+    """Split an address into a bucket and a key.
+
+    Raises:
+        UnsupportedStorageError: No object store has such an address, or it holds a secret, which
+            would be handed to every process of a cluster.
+    """
+    shown, parts = printable(address), urlsplit(address)
+    bucket, _, host = parts.netloc.rpartition("@")
+    if parts.scheme.startswith("abfs") and bucket and host.endswith(_AZURE_HOST):
+        place = Place(parts.scheme, bucket, host)
+    else:
+        if bucket:
+            raise UnsupportedStorageError(shown, _keys_of(parts.scheme))
+        place = Place(parts.scheme, host)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := sorted(options.keys() - _OPTIONS):
+        known = ", ".join(sorted(_OPTIONS))
+        raise UnsupportedStorageError(
+            shown, f"its options may be {known}, not {', '.join(unknown)}"
+        )
+    if place.scheme not in SCHEMES or not place.bucket:
+        raise UnsupportedStorageError(shown)
+    found = Place(place.scheme, place.bucket, place.host, tuple(sorted(options.items())))
+    return found, "/".join(part for part in unquote(parts.path).split("/") if part)
+
+
+def _keys_of(scheme: str) -> str:
+    names = {
+        "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
+        "gs": "GOOGLE_APPLICATION_CREDENTIALS or a role",
+    }
+    other = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or a role"
+    known = names.get(scheme, other)
+    return f"keys come from the environment ({known}), never from an address"
+
+
+def connect(place: Place) -> Any:
+    """Return a client of a bucket, with what the environment knows.
+
+    Raises:
+        UnsupportedStorageError: A package is missing that reads the credentials.
+    """
+    make = {"s3": _s3, "gs": _gs}.get(place.scheme, _azure)
+    return make(place, dict(place.options))
+
+
+def _s3(place: Place, options: dict[str, str]) -> Any:
+    from obstore.store import S3Store
+
+    env = os.environ
+    endpoint = options.get("endpoint_override") or env.get("AWS_ENDPOINT_URL_S3")
+    endpoint = endpoint or env.get("AWS_ENDPOINT_URL")
+    config: Any = {}
+    if endpoint:
+        if "://" not in endpoint:
+            endpoint = f"{options.get('scheme', 'https')}://{endpoint}"
+        config |= {"endpoint": endpoint.rstrip("/"), "virtual_hosted_style_request": False}
+    region = options.get("region") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    config["region"] = region or ("us-east-1" if endpoint else _region_of(place.bucket))
+    given = _profile(place) if _has_profile() else None
+    is_open = (endpoint or "").startswith("http://")
+    return S3Store(
+        place.bucket, config=config, credential_provider=given, retry_config=_RETRIES,
+        client_options=_CLIENT | {"allow_http": is_open},
+    )  # fmt: skip
+
+
+def _region_of(bucket: str) -> str:
+    import pyarrow.fs
+
+    try:
+        return str(pyarrow.fs.resolve_s3_region(bucket))
+    except OSError:  # the first request says what is wrong
+        return "us-east-1"
+
+
+def _has_profile() -> bool:
+    """Return True if a person's profile holds the keys, and not the environment or a role."""
+    env = os.environ
+    if env.get("AWS_ACCESS_KEY_ID") or env.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        return False
+    files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+    homes = (Path(env.get(name) or Path.home() / ".aws" / file) for name, file in files.items())
+    return bool(env.get("AWS_PROFILE")) or any(path.is_file() for path in homes)
+
+
+def _profile(place: Place) -> Any:
+    try:
+        import boto3  # type: ignore[import-untyped]
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ModuleNotFoundError:
+        raise UnsupportedStorageError(
+            place.address(""), "its keys are in a profile of AWS; pip install boto3"
+        ) from None
+    session = boto3.Session()
+    return Boto3CredentialProvider(session) if session.get_credentials() else None
+
+
+def _gs(place: Place, options: dict[str, str]) -> Any:
+    from obstore.store import GCSStore
+
+    is_open = options.get("scheme") == "http"
+    return GCSStore(
+        place.bucket, retry_config=_RETRIES, client_options=_CLIENT | {"allow_http": is_open}
+    )
+
+
+def _azure(place: Place, options: dict[str, str]) -> Any:
+    from obstore.store import AzureStore
+
+    config: Any = {}
+    if place.host:
+        config["account_name"] = place.host.removesuffix(_AZURE_HOST)
+    endpoint = options.get("endpoint_override")
+    if endpoint:
+        scheme = options.get("scheme", "https")
+        config["endpoint"] = endpoint if "://" in endpoint else f"{scheme}://{endpoint}"
+    is_open = str(config.get("endpoint", "")).startswith("http://")
+    return AzureStore(
+        place.bucket, config=config, retry_config=_RETRIES,
+        client_options=_CLIENT | {"allow_http": is_open},
+    )  # fmt: skip

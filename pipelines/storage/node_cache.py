@@ -1,0 +1,117 @@
+"""A node's copies of what lies in buckets, and room for what is written there next."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipelines.errors import full_disk_named
+from pipelines.permissions import make_folder
+from pipelines.storage import Folder, cache_folder
+from pipelines.storage.objects import Found, Objects
+
+COPIES, STAND_INS = "copies", "buckets"  # in the cache folder
+_MAX_SLUG = 60
+_SCRATCH = "scratch"
+_THREADS = 8
+
+
+def fetched_file(objects: Objects, key: str) -> Path:
+    """Return the path of a copy of an object; many processes of a node fetch it once.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        StorageFullError: No room left in the cache.
+    """
+    if (found := objects.find(key)) is None:
+        raise FileNotFoundError(2, os.strerror(2), objects.place.address(key))
+    copy = _copy_of(objects, [found])
+    name = key.rpartition("/")[2]
+    return _once(copy, lambda target: _fetch(objects, found, target / name)) / name
+
+
+def fetched(objects: Objects, key: str) -> Path:
+    """Return the path of a copy of an object, or of a folder with all that is below a key."""
+    if key and objects.find(key):
+        return fetched_file(objects, key)
+    below = objects.below(key)
+    copy, name = _copy_of(objects, below), key.rpartition("/")[2]
+
+    def fetch(target: Path) -> None:
+        skip = len(key) + bool(key)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            places = [target / name / one.key[skip:] for one in below]
+            list(threads.map(_fetch, [objects] * len(below), below, places))
+
+    return _once(copy, fetch) / name
+
+
+def kept(path: Path, content: bytes) -> Path:
+    """Write bytes that were read at a path of this machine, and return it."""
+    Folder(path.parent).write_bytes(path.name, content)
+    return path
+
+
+def _copy_of(objects: Objects, found: list[Found]) -> Path:
+    """Return where a copy belongs: a name that changes with the content."""
+    text = "\n".join(f"{objects.place.address(one.key)} {one.size} {one.version}" for one in found)
+    return cache_folder() / COPIES / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _once(copy: Path, fetch: object) -> Path:
+    node = Folder(copy.parent)
+    if not copy.exists():
+        with full_disk_named(copy), node.lock(f"{copy.name}.lock"):
+            if not copy.exists():
+                with node.building(copy.name) as target:
+                    fetch(target)  # type: ignore[operator]
+    return copy
+
+
+def _fetch(objects: Objects, found: Found, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    objects.fetch(found.key, target)
+
+
+def stand_in(objects: Objects, key: str) -> Path:
+    """Return this node's folder for what belongs to a key and cannot lie in a bucket."""
+    name = _slug(f"{objects.place.bucket}-{key}")
+    digest = hashlib.blake2b(objects.place.address(key).encode(), digest_size=4).hexdigest()
+    folder = cache_folder() / STAND_INS / f"{name}-{digest}"
+    make_folder(folder)
+    return folder
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text)[-_MAX_SLUG:].strip("-")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Make a folder of this process that is gone after the block.
+
+    What a killed process left is removed by the next that asks.
+
+    Raises:
+        StorageFullError: No room left in the block.
+    """
+    parent = cache_folder() / _SCRATCH
+    make_folder(parent)
+    for old in parent.glob("*-*"):
+        with suppress(OSError, ValueError):
+            pid = int(old.name.partition("-")[0])
+            if pid != os.getpid() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    try:
+        with full_disk_named(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,309 @@
+"""Requests to an object store, repeated with growing pauses while it is away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.errors import StorageAwayError, UserError
+from pipelines.plain_text import echo, shorten
+from pipelines.storage import address
+from pipelines.storage.address import Place
+
+PATIENCE_SECONDS = 900.0
+"""How long a store may be away before work that depends on it ends."""
+_MAX_PAUSE_SECONDS = 30.0
+_QUIET_SECONDS = 1.0  # of trouble that nobody has to hear about
+_MAX_DELETED = 1000  # in one request
+_PIECE_BYTES = 8 << 20
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object: key, bytes, and the version by which a later write can be conditional."""
+
+    key: str
+    size: int
+    version: Mapping[str, Any]
+
+
+class Objects:
+    """The objects of one bucket.
+
+    Each request succeeds or is repeated until the store has been away for a quarter of an hour.
+    With S3's strong consistency, which all stores have today, a request sees what earlier ones
+    wrote.
+
+    Args:
+        place: The bucket.
+        connect: Makes a client; again after each failure, because keys may have ended.
+        patience_seconds: How long a request is repeated.
+
+    Raises (each method):
+        FileNotFoundError: There is no such object.
+        StorageAwayError: The store does not answer, refuses the keys, or has no such bucket.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        connect: Callable[[Place], Any] = address.connect,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.place = place
+        self.patience_seconds = patience_seconds
+        self._connect = connect
+        self._client: Any = None
+
+    @staticmethod
+    @lru_cache(maxsize=32)  # a client keeps its connections
+    def at(place: Place) -> Objects:
+        """Return the objects of a bucket; each process connects once."""
+        return Objects(place)
+
+    def patient_for(self, seconds: float) -> Objects:
+        """Return the same objects, whose requests are repeated for another time."""
+        return Objects(self.place, self._connect, seconds)
+
+    # -- reading
+
+    def get(self, key: str, max_bytes: int | None = None) -> tuple[bytes, Found]:
+        """Read an object whole; raise ``OSError`` (EFBIG) if it is larger than ``max_bytes``."""
+
+        def ask(client: Any) -> tuple[bytes, Found]:
+            import obstore
+
+            answer = obstore.get(client, key)
+            found = _found(answer.meta)
+            if max_bytes is not None and found.size > max_bytes:
+                reason = f"{found.size} bytes are more than the {max_bytes} that are read"
+                raise OSError(errno.EFBIG, reason, self.place.address(key))
+            return bytes(answer.bytes()), found
+
+        return self._ask(key, ask)
+
+    def fetch(self, key: str, target: Path) -> Found:
+        """Copy an object to a file of this machine."""
+
+        def ask(client: Any) -> Found:
+            import obstore
+
+            answer = obstore.get(client, key)
+            found = _found(answer.meta)
+            with target.open("wb") as file:
+                for piece in answer.stream(min_chunk_size=_PIECE_BYTES):
+                    file.write(piece)
+            if (size := target.stat().st_size) != found.size:
+                raise ConnectionError(f"{size} of {found.size} bytes came")
+            return found
+
+        return self._ask(key, ask)
+
+    def find(self, key: str) -> Found | None:
+        """Return an object without its bytes; None if there is none."""
+
+        def ask(client: Any) -> Found:
+            import obstore
+
+            return _found(obstore.head(client, key))
+
+        try:
+            return self._ask(key, ask)
+        except FileNotFoundError:
+            return None
+
+    def has_any(self, prefix: str) -> bool:
+        """Return True if there is an object below a prefix."""
+
+        def ask(client: Any) -> bool:
+            import obstore
+
+            return bool(next(iter(obstore.list(client, prefix or None, chunk_size=1)), ()))
+
+        return self._ask(prefix, ask)
+
+    def below(self, prefix: str) -> list[Found]:
+        """List all objects below a prefix, sorted by key."""
+
+        def ask(client: Any) -> list[Found]:
+            import obstore
+
+            found = (one for page in obstore.list(client, prefix or None) for one in page)
+            return sorted(map(_found, found), key=lambda one: one.key)
+
+        return self._ask(prefix, ask)
+
+    def children(self, prefix: str) -> tuple[set[str], set[str]]:
+        """Return the names of the folders, and of the objects, directly below a prefix."""
+
+        def ask(client: Any) -> tuple[set[str], set[str]]:
+            import obstore
+
+            answer = obstore.list_with_delimiter(client, prefix or None)
+            files = [one["path"] for one in answer["objects"]]
+            return _names(answer["common_prefixes"]), _names(files)
+
+        return self._ask(prefix, ask)
+
+    # -- writing
+
+    def put(self, key: str, content: bytes | Path) -> None:
+        """Write an object, as bytes or from a file, in place of any that is there."""
+
+        def ask(client: Any) -> None:
+            import obstore
+
+            obstore.put(client, key, content)
+
+        self._ask(key, ask)
+
+    def put_if(self, key: str, content: bytes, expected: Found | None) -> Found | None:
+        """Write an object only if it is still as it was found, or still missing.
+
+        Args:
+            key: The object.
+            content: Its bytes, which no other process writes; by them a request is known that was
+                carried out though its answer was lost.
+            expected: The object as it was found; None if there must be none.
+
+        Returns:
+            The object as it is now; None if another process has written it.
+        """
+
+        def ask(client: Any) -> Found | None:
+            import obstore
+
+            mode: Any = "create" if expected is None else dict(expected.version)
+            try:
+                made = obstore.put(client, key, content, mode=mode, use_multipart=False)
+            except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+                return self._own(key, content)
+            except FileNotFoundError:  # a version of what is gone
+                return None
+            return Found(key, len(content), _version(made))
+
+        return self._ask(key, ask)
+
+    def _own(self, key: str, content: bytes) -> Found | None:
+        try:
+            there, found = self.get(key)
+        except FileNotFoundError:
+            return None
+        return found if there == content else None
+
+    def copy(self, key: str, target: str) -> None:
+        """Copy an object within the store."""
+
+        def ask(client: Any) -> None:
+            import obstore
+
+            obstore.copy(client, key, target)
+
+        self._ask(key, ask)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that are missing already do no harm."""
+        left = list(keys)
+        for start in range(0, len(left), _MAX_DELETED):
+
+            def ask(client: Any, some: list[str] = left[start : start + _MAX_DELETED]) -> None:
+                import obstore
+
+                obstore.delete(client, some)
+
+            try:
+                self._ask(left[start], ask)
+            except FileNotFoundError:
+                continue
+
+    # -- patience
+
+    def _ask(self, key: str, ask: Callable[[Any], _Result]) -> _Result:
+        import obstore
+
+        is_said, began = False, time.monotonic()
+        deadline = began + self.patience_seconds
+        for pause in _pauses():
+            try:
+                if self._client is None:
+                    self._client = self._connect(self.place)
+                return ask(self._client)
+            except FileNotFoundError as error:
+                if "NoSuchBucket" not in str(error):
+                    raise FileNotFoundError(
+                        errno.ENOENT, os.strerror(errno.ENOENT), self.place.address(key)
+                    ) from None
+                failure: Exception = error
+            except (UserError, OSError) as error:
+                if not isinstance(error, ConnectionError):
+                    raise
+                failure = error
+            except obstore.exceptions.BaseError as error:
+                failure = error
+            self._client = None  # its keys or its address may have changed
+            if time.monotonic() + pause > deadline:
+                raise StorageAwayError(self.place.address(""), _reason(failure)) from None
+            if not is_said and self.patience_seconds > _QUIET_SECONDS < time.monotonic() - began:
+                is_said = True
+                minutes = max(1, round((deadline - time.monotonic()) / 60))
+                echo(
+                    f"{self.place.address('')}: {_reason(failure)}; trying again, for at most "
+                    f"{minutes} minutes", err=True,
+                )  # fmt: skip
+            time.sleep(pause)
+        raise AssertionError  # the pauses never end
+
+
+def _pauses() -> Iterator[float]:
+    """Yield seconds to wait: doubled each time, and by chance, so that many do not ask at once."""
+    pause = 0.5
+    while True:
+        yield pause * random.uniform(0.75, 1.25)
+        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+
+
+def _names(keys: Iterable[str]) -> set[str]:
+    return {key.rstrip("/").rpartition("/")[2] for key in keys}
+
+
+def _found(meta: Mapping[str, Any]) -> Found:
+    return Found(str(meta["path"]), int(meta["size"]), _version(meta))
+
+
+def _version(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
+
+
+# Words of the stores and their client -> words for the user.
+_WORDS = {
+    "NoSuchBucket": "there is no such bucket",
+    "ContainerNotFound": "there is no such container",
+    "SlowDown": "it asks for fewer requests",
+    "ExpiredToken": "the keys have ended",
+    "InvalidAccessKeyId": "the key is unknown",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "AccessDenied": "access is denied",
+    "error sending request": "it does not answer",
+    "operation timed out": "it does not answer in time",
+}
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request failed in a few words."""
+    text = str(error)
+    for word, said in _WORDS.items():
+        if word in text:
+            return said
+    if found := re.search(r"non-2xx status code: (\d{3})", text):
+        return f"it answers with HTTP status {found[1]}"
+    return shorten(" ".join(text.partition("Debug source")[0].split()), 200)

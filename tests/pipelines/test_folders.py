@@ -1,0 +1,379 @@
+"""One contract for folders on a disk and in a bucket, and for what each does on its own."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import StorageAwayError, StorageTakenError
+from pipelines.storage import BUILDING, Folder, lease, segments
+from pipelines.storage.bucket import Bucket
+from tests.object_store import BUCKET, Proxy, s3_server, variables
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def proxy(server: str) -> Iterator[Proxy]:
+    found = Proxy(server)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def bucket(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> Folder:
+    for name, value in variables(proxy.address).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+    port = proxy.address.rpartition(":")[2]
+    # The address has the port, so that no two tests share a connection.
+    options = f"endpoint_override=127.0.0.1:{port}&scheme=http"
+    return Folder.at(f"s3://{BUCKET}/my tests/{request.node.name}?{options}")
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    if request.param == "disk":
+        return Folder.at(tmp_path / "folder")
+    found: Folder = request.getfixturevalue("bucket")
+    return found
+
+
+class TestContract:
+    def test_files_come_back_as_they_were_written(self, folder: Folder) -> None:
+        inner = folder / "a" / "b"
+        assert not inner.exists()
+        assert not folder.exists()
+        inner.write_json("x.json", {"genre": "Electrónica"})
+        inner.write_text("ü y.txt", "one\n")
+        inner.write_text("ü y.txt", "two\n")
+        assert inner.read_json("x.json") == {"genre": "Electrónica"}
+        assert inner.read_bytes("ü y.txt") == b"two\n"
+        assert inner.names() == inner.files() == ["x.json", "ü y.txt"]
+        assert inner.names("*.json") == ["x.json"]
+        assert folder.names() == (folder / "a").parent.names() == ["a"]
+        assert folder.files() == []
+        assert inner.exists()
+        assert inner.exists("x.json")
+        assert not inner.exists("x")
+
+    def test_a_missing_file_is_an_os_error(self, folder: Folder) -> None:
+        for read in (folder.read_bytes, folder.read_json, folder.file, folder.version):
+            with pytest.raises(FileNotFoundError):
+                read("none")
+        assert folder.log_bytes("none") is None
+        assert folder.names() == folder.files() == []
+        folder.remove("none")
+        folder.remove()
+
+    def test_a_file_that_is_too_large_is_not_read(self, folder: Folder, monkeypatch) -> None:
+        from pipelines import regular_files
+
+        monkeypatch.setitem(regular_files.MAX_BYTES, "trial.json", 10)
+        folder.write_bytes("trial.json", bytes(11))
+        with pytest.raises(OSError, match="11 bytes are more than the 10"):
+            folder.read_bytes("trial.json")
+
+    def test_a_file_is_written_at_a_path(self, folder: Folder) -> None:
+        with folder.writing("deep/x.bin") as path:
+            path.write_bytes(b"x" * 12_000_000)  # more than one part of an upload
+            assert not folder.exists("deep/x.bin")
+        assert folder.file("deep/x.bin").read_bytes() == b"x" * 12_000_000
+        with pytest.raises(ZeroDivisionError), folder.writing("deep/x.bin") as path:
+            path.write_bytes(b"half")
+            raise ZeroDivisionError
+        assert len(folder.read_bytes("deep/x.bin")) == 12_000_000
+
+    def test_a_version_changes_with_the_content(self, folder: Folder) -> None:
+        folder.write_text("x", "one")
+        first = folder.version("x")
+        folder.write_text("x", "two")
+        second = folder.version("x")
+        folder.write_text("x", "one")
+        assert second != first == folder.version("x")
+
+    def test_a_folder_appears_complete_or_not_at_all(self, folder: Folder) -> None:
+        with folder.building("set") as scratch:
+            (scratch / "deep").mkdir()
+            (scratch / "deep" / "a").write_text("1")
+            (scratch / "b").write_text("2")
+            assert not folder.exists("set")
+        assert (folder / "set" / "deep").read_text("a") == "1"
+        with folder.building("set") as scratch:
+            (scratch / "b").write_text("3")
+        assert (folder / "set").names() == ["b"]
+        with pytest.raises(ZeroDivisionError), folder.building("set") as scratch:
+            (scratch / "b").write_text("4")
+            raise ZeroDivisionError
+        with pytest.raises(OSError, match="not empty"), folder.building("set", False) as scratch:
+            (scratch / "b").write_text("5")
+        assert (folder / "set").read_text("b") == "3"
+        local = folder.local("set")
+        assert [path.read_text() for path in local.iterdir()] == ["3"]
+        assert local.name == "set"
+        assert folder.names() == ["set"]
+
+    def test_what_is_removed_is_gone(self, folder: Folder) -> None:
+        for name in ("one", "set/a", "set/deep/b", "set2/c"):
+            folder.write_text(name, name)
+        folder.remove("set")
+        folder.remove("one")
+        assert folder.names() == ["set2"]
+        folder.remove()
+        assert not folder.exists()
+
+    def test_a_log_grows_and_is_read_whole(self, folder: Folder) -> None:
+        log = folder.open_log("ledger.jsonl")
+        log.truncate(0)
+        lines = [b"%05d " % number + b"x" * number + b"\n" for number in range(150)]
+        for line in lines:
+            log.append(line)
+        log.close()
+        assert folder.log_bytes("ledger.jsonl") == b"".join(lines)
+        assert (folder.log_bytes("ledger.jsonl", first=True) or b"").startswith(lines[0])
+        assert folder.files() == ["ledger.jsonl"]
+        assert folder.file("ledger.jsonl").read_bytes() == b"".join(lines)
+        log = folder.open_log("ledger.jsonl")
+        log.truncate(len(b"".join(lines)))
+        log.append(b"last\n")
+        assert folder.log_bytes("ledger.jsonl") == b"".join([*lines, b"last\n"])
+
+    def test_a_log_loses_its_torn_end(self, folder: Folder) -> None:
+        log = folder.open_log("ledger.jsonl")
+        log.append(b"one\ntw")
+        log.close()
+        log = folder.open_log("ledger.jsonl")
+        log.truncate(4)
+        log.append(b"two\n")
+        assert folder.log_bytes("ledger.jsonl") == b"one\ntwo\n"
+
+    def test_a_lock_is_held_by_one(self, folder: Folder, monkeypatch) -> None:
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.3)
+        monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+        with folder.lock("x.lock"):
+            with pytest.raises(TimeoutError, match="held by"), folder.lock("x.lock", 0.0):
+                pass
+            waited = threading.Thread(target=self._lock_and_leave, args=(folder,))
+            waited.start()
+            waited.join(0.5)
+            assert waited.is_alive()
+        waited.join(5)
+        assert not waited.is_alive()
+        assert folder.read_text("done") == "yes"
+
+    @staticmethod
+    def _lock_and_leave(folder: Folder) -> None:
+        with folder.lock("x.lock"):
+            folder.write_text("done", "yes")
+
+    def test_a_folder_travels_to_other_processes(self, folder: Folder) -> None:
+        folder.write_text("x", "1")
+        assert pickle.loads(pickle.dumps(folder)).read_text("x") == "1"
+        again = Folder.at(folder.address)
+        assert again == folder.resolved()
+        assert again.read_text("x") == "1"
+        assert Folder.at(str(folder / "deep")).parent == again
+
+
+class TestBucket:
+    def test_an_address_comes_back(self) -> None:
+        for address in (
+            "s3://b/my studies/ü", "gs://b/x", "abfs://box@acc.dfs.core.windows.net/x", "s3://b",
+            "s3://b/x?endpoint_override=h:9000&region=eu-1&scheme=http",
+        ):  # fmt: skip
+            found = Folder.at(address)
+            assert isinstance(found, Bucket)
+            assert str(found).replace("%C3%BC", "ü") == address
+            assert Folder.at(str(found / "name")) == found / "name"
+        assert str(Folder.at("s3://b/x/?region=r") / "y") == "s3://b/x/y?region=r"
+
+    def test_what_a_killed_process_was_uploading_is_not_there(self, bucket: Folder) -> None:
+        (bucket / "t").write_text(f"{BUILDING}epoch-0002", "")
+        (bucket / "t").write_text("epoch-0002/weights", "half")
+        (bucket / "t").write_text("epoch-0001/weights", "whole")
+        assert (bucket / "t").names() == ["epoch-0001"]
+        assert not (bucket / "t").exists("epoch-0002")
+        bucket.remove_scratch()
+        assert not (bucket / "t" / "epoch-0002").exists("weights")
+        with (bucket / "t").building("epoch-0002") as scratch:
+            (scratch / "weights").write_text("whole")
+        assert (bucket / "t").names() == ["epoch-0001", "epoch-0002"]
+
+    def test_a_copy_is_fetched_once(self, bucket: Folder, proxy: Proxy) -> None:
+        bucket.write_bytes("part", bytes(1000))
+        first = bucket.file("part")
+        proxy.requests.clear()
+        assert bucket.file("part") == first
+        assert [method for method, _ in proxy.requests] == ["HEAD"]
+        bucket.write_bytes("part", bytes(1001))
+        assert bucket.file("part").stat().st_size == 1001
+
+    @pytest.mark.parametrize("trouble", [500, 503, 429, "reset", "cut", "lost"])
+    def test_trouble_that_passes_is_not_noticed(
+        self, bucket: Folder, proxy: Proxy, trouble: int | str
+    ) -> None:
+        """Every third request fails, each in its turn."""
+        proxy.trouble = lambda method, path, number: trouble if number % 3 == 1 else None
+        TestContract().test_a_log_loses_its_torn_end(bucket)
+        bucket.write_bytes("x", bytes(3_000_000))
+        assert bucket.file("x").read_bytes() == bytes(3_000_000)
+        assert bucket.read_bytes("x") == bytes(3_000_000)
+        bucket.remove("x")
+        assert bucket.names() == ["ledger.jsonl"]
+
+    def test_a_store_that_stays_away_is_named(self, bucket: Folder, proxy: Proxy, capsys) -> None:
+        assert isinstance(bucket, Bucket)
+        objects = bucket._objects.patient_for(4.0)
+        proxy.trouble = lambda *_: 503
+        with pytest.raises(StorageAwayError, match="it asks for fewer requests; run the same"):
+            objects.put("x", b"")
+        proxy.trouble = lambda *_: "reset"
+        with pytest.raises(StorageAwayError, match=f"s3://{BUCKET}.*it does not answer"):
+            objects.put("x", b"")
+        assert "trying again, for at most" in capsys.readouterr().err
+
+    def test_a_bucket_that_is_gone_is_no_missing_file(self, bucket: Folder) -> None:
+        assert isinstance(bucket, Bucket)
+        gone = Folder.at(str(bucket).replace(f"s3://{BUCKET}/", "s3://other/"))
+        assert isinstance(gone, Bucket)
+        with pytest.raises(StorageAwayError, match="there is no such bucket"):
+            gone._objects.patient_for(0.5).get("x")
+
+
+class TestLease:
+    @pytest.fixture(autouse=True)
+    def _fast(self, monkeypatch) -> None:
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
+        monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+        monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+
+    def test_that_of_a_dead_process_runs_out(self, bucket: Folder) -> None:
+        bucket.write_text("x.lock", '{"epoch": 7, "holder": "process 1 on gone", "renewals": 3}')
+        began = time.monotonic()
+        with bucket.lock("x.lock", 0.0):
+            assert 1.0 <= time.monotonic() - began < 5.0
+            assert bucket.read_json("x.lock")["epoch"] == 8
+
+    def test_a_living_holder_is_told_at_once(self, bucket: Folder) -> None:
+        with (
+            bucket.lock("x.lock"),
+            pytest.raises(TimeoutError, match=r"held by process \d+ on "),
+            bucket.lock("x.lock", 0.0),
+        ):
+            pass
+
+    def test_many_take_turns(self, bucket: Folder) -> None:
+        inside, most = [0], [0]
+
+        def work() -> None:
+            with bucket.lock("x.lock"):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.05)
+                inside[0] -= 1
+
+        threads = [threading.Thread(target=work) for _ in range(5)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join(30)
+        assert most == [1]
+        assert bucket.read_json("x.lock")["holder"] == ""
+
+
+class TestSegments:
+    def test_a_writer_that_was_thought_dead_is_told(self, bucket: Folder) -> None:
+        """Whatever the new writer has folded since."""
+        old = bucket.open_log("log.jsonl")
+        for number in range(5):
+            old.append(b"old %d\n" % number)
+        new = bucket.open_log("log.jsonl")
+        for number in range(3 * segments.FOLD_SEGMENTS):
+            new.append(b"new %d\n" % number)
+        for _ in range(2):
+            with pytest.raises(StorageTakenError, match="another process has taken it over"):
+                old.append(b"old too\n")
+        lines = (bucket.log_bytes("log.jsonl") or b"").splitlines()
+        assert lines[:5] == [b"old %d" % number for number in range(5)]
+        assert lines[5:] == [b"new %d" % number for number in range(3 * segments.FOLD_SEGMENTS)]
+
+    def test_records_of_another_writer_are_not_cut_off(self, bucket: Folder) -> None:
+        bucket.open_log("log.jsonl").append(b"one\n")
+        late = bucket.open_log("log.jsonl")
+        late.append(b"two\n")
+        with pytest.raises(StorageTakenError):
+            bucket.open_log("log.jsonl").truncate(4)
+        assert bucket.log_bytes("log.jsonl") == b"one\ntwo\n"
+
+    def test_a_missing_segment_is_an_error(self, bucket: Folder) -> None:
+        log = bucket.open_log("log.jsonl")
+        for number in range(3):
+            log.append(b"%d\n" % number)
+        bucket.remove("log.jsonl/000000000000002")
+        with pytest.raises(OSError, match="the segment before it, at byte 2, is missing"):
+            bucket.log_bytes("log.jsonl")
+
+    def test_a_reader_sees_whole_lines_while_segments_are_folded(self, bucket: Folder) -> None:
+        stop, read = threading.Event(), list[bytes]()
+
+        def look() -> None:
+            while not stop.is_set():
+                read.append(bucket.log_bytes("log.jsonl") or b"")
+
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        for one in threads:
+            one.start()
+        log = bucket.open_log("log.jsonl")
+        lines = [b"line %d\n" % number for number in range(200)]
+        for line in lines:
+            log.append(line)
+        stop.set()
+        for one in threads:
+            one.join(30)
+        whole = b"".join(lines)
+        assert len(read) > 5
+        assert all(whole.startswith(one) and one.endswith((b"\n", b"")) for one in read)
+        assert bucket.log_bytes("log.jsonl") == whole
+
+    def test_every_place_where_a_writer_can_die(self, bucket: Folder, proxy: Proxy) -> None:
+        """The log is whole after every prefix of a writer's requests, and goes on from there."""
+        num_lines = segments.FOLD_SEGMENTS + 2
+        whole = [b"line %d\n" % number for number in range(num_lines)]
+        deaths = 0
+        for last in sorted({*range(0, num_lines, 13), *range(num_lines - 4, num_lines + 4)}):
+            folder = bucket / str(last)
+
+            def die(method: str, path: str, number: int, last: int = last) -> str | None:
+                return "reset" if number > last else None
+
+            proxy.requests.clear()
+            proxy.trouble = die
+            assert isinstance(folder, Bucket)
+            log = segments.SegmentLog(folder._objects.patient_for(0.0), folder._key("log"))
+            done = []
+            try:
+                for line in whole:
+                    log.append(line)
+                    done.append(line)
+            except StorageAwayError:
+                deaths += 1
+            proxy.trouble = lambda *_: None
+            found = (folder.log_bytes("log") or b"").splitlines(keepends=True)
+            assert found[: len(done)] == done
+            assert found == whole[: len(found)]
+            again = folder.open_log("log")
+            for line in whole[len(found) :]:
+                again.append(line)
+            assert folder.log_bytes("log") == b"".join(whole)
+        assert deaths > 5
