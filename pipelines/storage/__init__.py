@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
 from pipelines import checked_json
@@ -34,6 +34,7 @@ class Folder:
     """A folder of the storage, created by the first write into it."""
 
     path: Path
+    is_remote: ClassVar[bool] = False  # each request crosses a network
 
     @staticmethod
     def at(address: str | Path | Folder) -> Folder:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 from pipelines.regular_files import max_bytes
 from pipelines.storage import BUILDING, Folder, lease, node_cache, segments
@@ -25,7 +25,7 @@ from pipelines.storage.objects import Objects
 
 LOG_SUFFIX = ".jsonl"  # a log is a folder of segments
 _THREADS = 8  # uploads and downloads at once
-_CHECK_SECONDS = 15.0
+_CHECK_SECONDS = 6.0
 
 
 @dataclass(frozen=True, order=True)
@@ -38,6 +38,7 @@ class Bucket(Folder):
     """
 
     place: Place
+    is_remote: ClassVar[bool] = True
 
     @staticmethod
     def from_uri(uri: str) -> Bucket:

@@ -21,7 +21,8 @@ from pipelines.storage.address import Place
 PATIENCE_SECONDS = 900.0
 """How long a store may be away before work that depends on it ends."""
 _MAX_PAUSE_SECONDS = 30.0
-_QUIET_SECONDS = 1.0  # of trouble that nobody has to hear about
+QUIET_SECONDS = 10.0
+"""How long trouble lasts before a person hears about it."""
 _MAX_DELETED = 1000  # in one request
 _PIECE_BYTES = 8 << 20
 
@@ -253,7 +254,7 @@ class Objects:
             self._client = None  # its keys or its address may have changed
             if time.monotonic() + pause > deadline:
                 raise StorageAwayError(self.place.address(""), _reason(failure)) from None
-            if not is_said and self.patience_seconds > _QUIET_SECONDS < time.monotonic() - began:
+            if not is_said and time.monotonic() - began > QUIET_SECONDS:
                 is_said = True
                 minutes = max(1, round((deadline - time.monotonic()) / 60))
                 echo(

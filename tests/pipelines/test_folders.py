@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.errors import StorageAwayError, StorageTakenError
 from pipelines.storage import BUILDING, Folder, lease, segments
+from pipelines.storage import objects as objects_module
 from pipelines.storage.bucket import Bucket
 from tests.object_store import BUCKET, Proxy, s3_server, variables
 
@@ -232,9 +233,12 @@ class TestBucket:
         bucket.remove("x")
         assert bucket.names() == ["ledger.jsonl"]
 
-    def test_a_store_that_stays_away_is_named(self, bucket: Folder, proxy: Proxy, capsys) -> None:
+    def test_a_store_that_stays_away_is_named(
+        self, bucket: Folder, proxy: Proxy, capsys, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(objects_module, "QUIET_SECONDS", 0.3)
         assert isinstance(bucket, Bucket)
-        objects = bucket._objects.patient_for(4.0)
+        objects = bucket._objects.patient_for(2.0)
         proxy.trouble = lambda *_: 503
         with pytest.raises(StorageAwayError, match="it asks for fewer requests; run the same"):
             objects.put("x", b"")

@@ -45,7 +45,7 @@ def check_storage(storage: str | Path) -> Check:
     """Check that a folder of results has room, or that its object store takes what is written."""
     try:
         folder = Folder.at(storage)
-        if "://" not in str(folder):
+        if not folder.is_remote:
             return check_room("storage", folder.path)
         folder.check(writes=True)
     except UserError as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.console import duration
 from pipelines.plain_text import first_few
+from pipelines.storage import Folder
 from tuner.ledger import course, objectives
 from tuner.ledger.baselines import baselines_in_words
 from tuner.ledger.doubts import doubts
@@ -86,7 +86,7 @@ def _skipped(summary: Summary) -> Iterator[tuple[str, str]]:
     lost: dict[tuple[int, int], str] = {}  # feature sets that lost the same are named once
     for one in summary.features:
         counts_of_set = one["tracks"]["quarantined"], one["tracks"]["listed"]
-        listed_in = f"listed in {Path(one['path']) / 'rejects.csv'}"
+        listed_in = f"listed in {Folder.at(one['path']) / 'rejects.csv'}"
         some = one.get("rejects", ())  # ledgers of early versions name none
         named = f"{first_few(some, counts_of_set[0])}; " if some else ""
         lost.setdefault(counts_of_set, named + listed_in)

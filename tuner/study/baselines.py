@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.storage import cache_folder
+from pipelines.storage import Folder, cache_folder
 from tuner.errors import StudyError
 from tuner.ledger.baselines import Baseline, baselines_in_words
 from tuner.ledger.extension import EXTENDED
@@ -97,7 +96,7 @@ def _opened(study: Context) -> Iterator[tuple[Baseline, Arrays | None]]:
         arrays, left_out = None, reason
         try:
             if key is not None:
-                found = open_arrays(Path(study.feature_paths[key]), cache_folder())
+                found = open_arrays(Folder.at(study.feature_paths[key]), cache_folder())
                 if list(found.labels) != study.labels():
                     raise StudyError("its feature set lacks classes of the study")
                 arrays = found

@@ -123,7 +123,7 @@ def _export(study: Context, model: FinalModel, origin: dict[str, Any]) -> Path:
     """Export the model; return its folder."""
     specs = [study.spec(row) for row in model.rows]
     # Not from the ledger: the storage may have moved since.
-    fingerprint = " ".join(dict.fromkeys(Path(spec.feature_set).name for spec in specs))
+    fingerprint = " ".join(dict.fromkeys(Folder.at(spec.feature_set).name for spec in specs))
     named = {
         "study": study.paths.name, "trial_id": model.trial_id, "fingerprint": fingerprint, **origin
     }  # fmt: skip

@@ -52,7 +52,7 @@ def run_leaky_twin(study: Context) -> None:
     experiment = by_clip(row.experiment, honest_set.manifest.clips, is_given=is_given)
     key = experiment.feature_set_key
     leaky_set = _build(study, experiment, honest_set)
-    twin = replace(study, feature_paths={key: str(leaky_set.path.resolve())})
+    twin = replace(study, feature_paths={key: str(leaky_set.folder.resolved())})
     trial_id = LEAKY + row.trial_id
     known = study.rows().get(trial_id)
     if known is None or known.is_unfinished:

@@ -115,7 +115,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
     """
     moments, groups = _split_optimizer(checkpoint.optimizer)
     tensors = {WEIGHTS: checkpoint.weights, OPTIMIZER: moments, AVERAGE: checkpoint.average}
-    name = _name(checkpoint.epoch)
+    name = name_of(checkpoint.epoch)
     with folder.building(name) as scratch:
         state = {
             "version": FORMAT_VERSION,
@@ -127,13 +127,24 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
             "sha256": {file: _write(scratch / file, tensors[file]) for file in tensors},
         }
         (scratch / STATE).write_text(checked_json.as_text(state), encoding="utf-8")
-    keep = {name, _name(checkpoint.best.get("epoch", checkpoint.epoch))}
+    drop_old(folder, name, name_of(checkpoint.best.get("epoch", checkpoint.epoch)))
+    return folder / name
+
+
+def drop_old(folder: Folder, newest: str, best: str | None = None) -> None:
+    """Remove the checkpoints that the newest one supersedes.
+
+    Args:
+        folder: Folder of the checkpoints.
+        newest: Name of the newest.
+        best: Name of the best epoch so far; None to read it from the newest.
+    """
+    keep = {newest, *([best] if best else _best_of(folder / newest))}
     older = [other for other in _in_order(folder) if other not in keep]
     if older:  # keep the checkpoint before, and its best epoch, to fall back on
         keep |= {older[-1], *_best_of(folder / older[-1])}
     for stale in set(older) - keep:
         folder.remove(stale)
-    return folder / name
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -146,7 +157,7 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
 def _best_of(checkpoint: Folder) -> Iterator[str]:
     """Yield the name of the best epoch that a checkpoint refers to, if it can be read."""
     try:
-        yield _name(checkpoint.read_json(STATE)["best"]["epoch"])
+        yield name_of(checkpoint.read_json(STATE)["best"]["epoch"])
     except DAMAGE:
         return
 
@@ -167,7 +178,7 @@ def load_checkpoint(folder: Folder) -> Checkpoint:
         for name, data in content.items():
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise CheckpointError(f"{folder / name}: damaged, its SHA-256 differs")
-        if type(state["epoch"]) is not int or folder.name != _name(state["epoch"]):
+        if type(state["epoch"]) is not int or folder.name != name_of(state["epoch"]):
             raise ValueError(f"invalid epoch {state['epoch']!r}")
         best = state["best"]
         if best != {} and type(best["epoch"]) is not int:
@@ -187,7 +198,8 @@ def load_checkpoint(folder: Folder) -> Checkpoint:
         raise CheckpointError(f"{folder}: unreadable checkpoint: {error}") from error
 
 
-def _name(epoch: int) -> str:
+def name_of(epoch: int) -> str:
+    """Return the name of the checkpoint of an epoch."""
     return f"epoch-{epoch:04d}"
 
 
@@ -195,6 +207,11 @@ def _in_order(folder: Folder) -> list[str]:
     """List the checkpoints of a trial, oldest first."""
     numbered = (name for name in folder.names("epoch-*") if name[6:].isdecimal())
     return sorted(numbered, key=lambda name: int(name[6:]))
+
+
+def newest_epoch(folder: Folder) -> int:
+    """Return the epoch of the newest checkpoint, damaged or not; 0 without any."""
+    return int((_in_order(folder) or [name_of(0)])[-1][6:])
 
 
 def newest_checkpoint(folder: Folder) -> Checkpoint | None:
@@ -216,7 +233,7 @@ def best_weights(folder: Folder) -> dict[str, torch.Tensor]:
     newest = folder / (_in_order(folder) or ["epoch-0001"])[-1]
     try:
         state = newest.read_json(STATE)
-        best = _name(state["best"].get("epoch", state["epoch"]))
+        best = name_of(state["best"].get("epoch", state["epoch"]))
         return load_checkpoint(folder / best).validated_weights
     except (CheckpointError, *DAMAGE) as error:
         raise CheckpointError(

@@ -23,6 +23,7 @@ from tuner.training.exported import member_folder, save_fusion
 from tuner.training.feed import Alone
 from tuner.training.profile import Profile, profile_of
 from tuner.trials.assembly import TrialSpec, checkpoint_folder, trial_folder
+from tuner.trials.trial import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,6 +150,7 @@ def predict_split(study: Folder, spec: TrialSpec, split: str) -> Predictions:
         CheckpointError: The trial has no intact checkpoint.
     """
     folds: Sequence[int | None] = spec.folds or [None]
+    catch_up(study, spec)
     parts = [_predict_part(study, spec, split, fold) for fold in folds]
     before = np.cumsum([0, *(len(names) for _, _, names in parts)])
     clips = Clips(
@@ -205,6 +207,7 @@ def export_bundle(
     Raises:
         CheckpointError: The trial has no intact checkpoint.
     """
+    catch_up(study, spec)
     parts = spec.assemble(Alone(torch.device("cpu")), from_weights=False)
     weights = _best_weights(study, spec)
     bundle = replace(parts.bundle, temperature=temperature, origin=origin)

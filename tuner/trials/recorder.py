@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from pipelines.storage import Folder
 from tuner.config.searching import Cost
 from tuner.errors import StudyError
 from tuner.ledger.selection import Ranking
@@ -93,7 +93,8 @@ class Recorder:
                     "trial", trial_id=trial_id, stage=spec.stage, ordinal=proposal.ordinal,
                     seed=spec.seed, params=dict(proposal.params),
                     config=spec.experiment.model_dump(mode="json"),
-                    parent_trial=proposal.parent_trial, fingerprint=Path(spec.feature_set).name,
+                    parent_trial=proposal.parent_trial,
+                    fingerprint=Folder.at(spec.feature_set).name,
                 )  # fmt: skip
                 self._trials.append(self._rows[trial_id])
             else:
@@ -163,10 +164,10 @@ class Recorder:
         """
         row = self._rows[trial_id]
         row.error = reason_of_failure(error_text)
-        is_full = "StorageFullError" in row.error
-        if is_full:
+        is_fatal = any(name in row.error for name in ("StorageFullError", "StorageAwayError"))
+        if is_fatal:
             self.fatal = StudyError(row.error.partition(": ")[2])
-        self._end(row, State.INTERRUPTED if is_full else State.FAILED)
+        self._end(row, State.INTERRUPTED if is_fatal else State.FAILED)
 
     def end_cut_off(self) -> None:
         """Record trials that Tune cut off without a callback: the budget ended, or a disk is full.

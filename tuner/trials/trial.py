@@ -13,8 +13,16 @@ import torch
 
 from pipelines.plain_text import shorten
 from pipelines.storage import Folder
+from pipelines.storage.mirror import Mirror
 from tuner.errors import DivergedError
-from tuner.training.checkpoint import newest_checkpoint, save_checkpoint
+from tuner.training.checkpoint import (
+    Checkpoint,
+    drop_old,
+    name_of,
+    newest_checkpoint,
+    newest_epoch,
+    save_checkpoint,
+)
 from tuner.training.feed import Alone, Workers
 from tuner.training.loop import epochs, find_rate, fit_at_once
 from tuner.training.lr_finder import RangeTest
@@ -63,11 +71,11 @@ class OutOfMemory:
     @classmethod
     def read(cls, trial: Folder) -> OutOfMemory | None:
         """Read the note of an earlier attempt; None if memory has been enough so far."""
-        if not trial.exists(OUT_OF_MEMORY_FILE):
-            return None
         try:
             found = trial.read_json(OUT_OF_MEMORY_FILE)
             return cls(int(found["epoch"]), str(found["reason"]), found.get("again") is True)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return cls(1, "the note cannot be read")  # its existence is what matters
 
@@ -90,8 +98,9 @@ def reason_of(error: BaseException) -> str:
 def train(study: Folder, spec: TrialSpec, workers: Workers) -> Iterator[dict[str, Any]]:
     """Train on this worker from the newest checkpoint on, and yield what to report.
 
-    Rank 0 writes a checkpoint before it yields, so every reported epoch can be resumed from. After
-    a resume, the epochs of the checkpoint that are not in the ledger are yielded first, and always
+    Rank 0 writes a checkpoint before it yields, so every reported epoch can be resumed from; an
+    epoch that was on its way to a bucket when the process died is trained again. After a resume,
+    the epochs of the checkpoint that are not in the ledger are yielded first, and always
     its own: workers train on while their reports are on the way.
 
     Yields:
@@ -164,6 +173,7 @@ def _epochs(
 ) -> Iterator[dict[str, Any]]:
     """Train the trial, or one of its folds, from its newest checkpoint; yield each epoch."""
     checkpoints = checkpoint_folder(folder, fold)
+    saves = _Saves(checkpoints)
     resume = newest_checkpoint(checkpoints)
     reports = [*resume.earlier, resume.metrics] if resume is not None else []
     if resume is not None:
@@ -194,10 +204,24 @@ def _epochs(
         measure_once(folder, spec, parts, workers, is_fitted=True)
         is_due = checkpoint.epoch == last or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
         if workers.rank == 0 and (is_due or not is_fold):
-            save_checkpoint(checkpoints, replace(checkpoint, earlier=reports))
+            saves.add(replace(checkpoint, earlier=reports), is_last=checkpoint.epoch == last)
             saved = time.monotonic()
         reports.append(checkpoint.metrics)
         yield {"epoch": checkpoint.epoch, **checkpoint.metrics}
+
+
+class _Saves:
+    """The checkpoints that a process writes, on a disk at once, to a bucket while it trains on."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._mirror = Mirror.of(folder, partial(drop_old, folder))
+        self._mirror.settle()  # this process may still be sending what it trained before
+
+    def add(self, checkpoint: Checkpoint, *, is_last: bool) -> None:
+        save_checkpoint(self._mirror.folder, checkpoint)
+        self._mirror.send(name_of(checkpoint.epoch))
+        if is_last:  # other processes read it
+            self._mirror.settle()
 
 
 def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
@@ -213,6 +237,20 @@ def _found_rate(folder: Folder, parts: TrialParts, workers: Workers) -> float:
     if workers.rank == 0:
         folder.write_json(RANGE_TEST_FILE, asdict(test))
     return test.suggestion
+
+
+def catch_up(study: Folder, spec: TrialSpec) -> None:
+    """Train epochs again that a trial has reported and whose checkpoints a bucket has not.
+
+    Its process died, or was ended, while the last of them were on their way.
+    """
+    checkpoints = checkpoint_folder(trial_folder(study, spec.trial_id))
+    if not study.is_remote or spec.folds or newest_epoch(checkpoints) >= spec.recorded:
+        return
+    for report in train(study, spec, Alone(torch.device("cpu"))):
+        if report["epoch"] >= spec.recorded:
+            break
+    _Saves(checkpoints)
 
 
 def pick_device(gpus: float) -> torch.device:
