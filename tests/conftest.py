@@ -17,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 from pipelines.errors import WeightsError
 from pipelines.features.networks.fetch import Source
 from tests.loopback import Loopback, cluster
+from tests.object_store import Proxy, s3_server, variables
 
 # One thread per process: the tests share two processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,9 +35,19 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """A foreign cluster: two nodes of one processor each, with access by token."""
-    with cluster(tmp_path_factory.mktemp("two nodes"), num_nodes=2) as running:
+def object_store() -> Iterator[Proxy]:
+    """An S3 server with an empty bucket, behind a proxy."""
+    with s3_server() as server:
+        proxy = Proxy(server)
+        yield proxy
+        proxy.close()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory, object_store: Proxy) -> Iterator[Loopback]:
+    """A foreign cluster: two nodes of one processor each, a token, and keys of an object store."""
+    keys = variables(object_store.address)
+    with cluster(tmp_path_factory.mktemp("two nodes"), 2, keys) as running:
         yield running
     assert running.processes() == []
 

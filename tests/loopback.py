@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -81,9 +81,22 @@ class Loopback:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
-    def processes(self) -> list[int]:
-        """Ids of the cluster's processes that live, jobs and workers included."""
-        return _marked(self.marker)
+    def processes(self, node: int | None = None) -> list[int]:
+        """Ids of the living processes of the cluster, or of a node, jobs and workers included."""
+        found = _marked(self.marker)
+        return found if node is None else [p for p in _marked(_of_node(node)) if p in found]
+
+    def kill_node(self, node: int) -> None:
+        """Kill a node as a power cut does; 0 is the head."""
+        while left := self.processes(node):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+
+
+def _of_node(number: int) -> str:
+    return f"NODE_OF_THE_TEST={number}"
 
 
 def _marked(marker: str) -> list[int]:
@@ -99,12 +112,15 @@ def _marked(marker: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
+def cluster(
+    folder: Path, num_nodes: int, more: Mapping[str, str] | None = None
+) -> Iterator[Loopback]:
     """A cluster with a token of its own and one CPU a node; ended with all its processes.
 
     Args:
-        folder: Folder for the token, caches and the nodes' output.
+        folder: Folder for the token, the nodes' caches and their output.
         num_nodes: Number of nodes, including the head.
+        more: Environment variables of all nodes.
     """
     token = secrets.token_hex(32)
     token_file = folder / "auth_token"
@@ -123,6 +139,7 @@ def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "TUNER_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
+        **(more or {}),
     }
     port, dashboard_port, *others = free_ports(2 + num_nodes * len(PORT_OPTIONS))
     # Sockets lie in it, and their path may have 107 characters.
@@ -145,7 +162,7 @@ def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
             options = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, ports, strict=False)]
             options += [f"--temp-dir={temporary / str(number)}"]
             with (folder / f"node-{number}.log").open("wb") as log:
-                nodes.append(_start_node(running, role + options, log))
+                nodes.append(_start_node(running, role + options, log, number))
             _wait_for_nodes(running, nodes, number + 1, folder)
         yield running
     finally:
@@ -153,12 +170,18 @@ def cluster(folder: Path, num_nodes: int) -> Iterator[Loopback]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _start_node(running: Loopback, options: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_node(
+    running: Loopback, options: list[str], log: IO[bytes], number: int
+) -> subprocess.Popen[bytes]:
     command = [str(BIN / "ray"), "start", *options, "--block", "--node-ip-address=127.0.0.1"]
     command += ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     return subprocess.Popen(
         command,
-        env=running.environment,
+        env={
+            **running.environment,
+            "TUNER_CACHE": f"{running.environment['TUNER_CACHE']}-{number}",  # nothing is shared
+            **dict([_of_node(number).split("=")]),
+        },
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -27,6 +27,12 @@ DEFAULTS = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 
+# Where buckets are. Their keys come from each node's own environment or role.
+OF_STORES = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+)  # fmt: skip
+
 
 def of_workers(address: str) -> dict[str, str]:
     """Return the environment variables of all workers.
@@ -42,7 +48,8 @@ def of_workers(address: str) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     wanted = {name: os.environ.get(name, value) for name, value in defaults.items()}
-    return {"RAY_ADDRESS": address, **wanted}
+    stores = {name: os.environ[name] for name in OF_STORES if name in os.environ}
+    return {"RAY_ADDRESS": address, **stores, **wanted}
 
 
 def prepare(starts: bool) -> None:

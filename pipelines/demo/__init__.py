@@ -64,7 +64,7 @@ class DemoTrack:
 
 
 def write_demo(
-    folder: Path,
+    folder: str | Path | Folder,
     num_tracks: int = NUM_TRACKS,
     seed: int = 0,
     workers: int | None = None,
@@ -94,7 +94,9 @@ def write_demo(
     tracks = plan_tracks(num_tracks)
     if seed < 0:
         raise SpecError(f"the seed must be 0 or more, got {seed}")
-    target = Folder(folder)
+    target = Folder.at(folder)
+    if target.is_remote and target.exists(MANIFEST_NAME):  # a request for each track, otherwise
+        return target.local(MANIFEST_NAME)
     try:
         _claim(target, {"version": DATASET_VERSION, "seed": seed, "tracks": num_tracks})
         missing = [track for track in tracks if not target.exists(track.path)]

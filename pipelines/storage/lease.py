@@ -20,11 +20,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pipelines.errors import StorageAwayError
-from pipelines.plain_text import printable
+from pipelines.plain_text import echo, printable
 from pipelines.storage.objects import Found, Objects
 
-RENEW_SECONDS = 8.0
-LEASE_SECONDS = 30.0
+RENEW_SECONDS = 5.0
+LEASE_SECONDS = 20.0
 """How long a lease stands without being renewed: some renewals may be late."""
 LOOK_SECONDS = 1.0
 _MAX_HOLDER = 200  # characters of a text that anybody with access may have written
@@ -77,7 +77,7 @@ def held(objects: Objects, key: str, timeout_seconds: float = -1.0) -> Iterator[
 def _taken(objects: Objects, key: str, timeout_seconds: float) -> tuple[_State, Found]:
     began = seen_at = time.monotonic()
     me = f"process {os.getpid()} on {socket.gethostname()}"
-    seen, changes = None, -1
+    seen, changes, is_said = None, -1, False
     while True:
         there, found = _read(objects, key)
         now = time.monotonic()
@@ -90,9 +90,18 @@ def _taken(objects: Objects, key: str, timeout_seconds: float) -> tuple[_State, 
             continue
         # Only a change shows that the holder lives.
         if changes > 0 and 0 <= timeout_seconds <= now - began:
-            holder = printable(there.holder[:_MAX_HOLDER])
-            raise TimeoutError(f"{objects.place.address(key)} is held by {holder}")
+            raise TimeoutError(f"{objects.place.address(key)} is held by {_named(there)}")
+        if not is_said and now - seen_at > LEASE_SECONDS / 3:
+            is_said = True
+            echo(
+                f"{objects.place.address(key)}: waiting for {_named(there)}, unless it is dead: "
+                f"at most {LEASE_SECONDS:.0f} s more", err=True,
+            )  # fmt: skip
         time.sleep(LOOK_SECONDS)
+
+
+def _named(state: _State) -> str:
+    return printable(state.holder[:_MAX_HOLDER])
 
 
 def _read(objects: Objects, key: str) -> tuple[_State, Found | None]:

@@ -1,70 +1,61 @@
-"""The README's `ray job submit` line against a cluster of two nodes with access by token."""
+"""The README's `ray job submit` line: a cluster of two nodes, a token, a bucket, a head that dies.
+
+The two clusters share nothing but the bucket, which holds the audio too; each node has a cache of
+its own.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
+from tests.bucket_world import Records, World, check, kinds
 from tests.loopback import Loopback
+from tests.object_store import Proxy, variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[2]
 JOB = "study"
-RATE = 22050  # that of the space file
-# README: ray job submit --address ADDRESS --working-dir . -- python -m tuner.run SPACE
-STUDY = ["python", "-m", "tuner.run", "search_spaces/quickstart.yaml"]
-TINY = [
-    "train.epochs=1", "scheduler.grace_epochs=1", "confirm.top=1", "confirm.seeds=1",
-    "confirm.default=false",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that has ended, on its cluster."""
+    """A job that has ended, on its cluster, after the head of another one died under it."""
 
     cluster: Loopback
-    output: str
-    storage: Path
-
-
-def write_noise(folder: Path) -> Path:
-    """Two classes of six recordings, each noise of a colour of its own."""
-    for number, label in enumerate(("hiss", "hum")):
-        (folder / label).mkdir(parents=True)
-        for take in range(6):
-            rng = np.random.default_rng([number, take])
-            kernel = rng.standard_normal(16) * np.hanning(16)
-            sound = np.convolve(rng.standard_normal(3 * RATE), kernel, "same")
-            soundfile.write(folder / label / f"{take}.wav", sound / np.abs(sound).max() / 2, RATE)
-    return folder
+    world: World
+    before: Records
+    found: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def job(two_nodes: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
-    folder = tmp_path_factory.mktemp("shared")
-    data = write_noise(folder / "data")
-    storage = folder / "results"
-    settings = [word for setting in TINY for word in ("--set", setting)]
-    command = ["ray", "job", "submit", "--submission-id", JOB, "--working-dir", ".", "--address"]
-    command += [two_nodes.dashboard, "--", *STUDY, "--data", str(data)]
-    command += ["--storage", str(storage), "--trials", "2", *settings, "--json"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=two_nodes.environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:]
-    return Submitted(two_nodes, done.stdout, storage)
+def job(
+    two_nodes: Loopback, object_store: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Submitted]:
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables(object_store.address).items():
+            patch.setenv(name, value)
+        patch.setenv("TUNER_CACHE", str(folder / "cache of the test"))
+        world = World.on(object_store, folder)
+        with world.new_cluster() as first:
+            world.submit(first)
+            world.wait(first, lambda records: "epoch" in kinds(records))
+            first.kill_node(0)
+            before = world.records()
+        assert "searched" not in kinds(before)
+        world.submit(two_nodes)
+        yield Submitted(two_nodes, world, before, world.result(two_nodes))
+
+
+def test_the_same_line_goes_on_under_a_new_head(job: Submitted) -> None:
+    check(job.world, job.before, job.found)
 
 
 def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:
@@ -99,13 +90,13 @@ def test_job_succeeds_and_its_last_line_is_the_contract(job: Submitted) -> None:
         assert names <= summary[key].keys(), key
     (feature_set,) = summary["features"]
     assert {"fingerprint", "path", "tracks", "clips"} <= feature_set.keys()
-    # two search trials and one confirmation; twelve files, all sound
-    assert summary["trials"] == {
-        "total": 3, "completed": 3, "stopped_early": 0, "failed": 0, "interrupted": 0,
-    }  # fmt: skip
+    # three search trials and one confirmation; twelve files, all sound
+    trials = summary["trials"]
+    assert (trials["total"], trials["failed"], trials["interrupted"]) == (4, 0, 0)
+    assert trials["completed"] + trials["stopped_early"] == 4
     assert feature_set["tracks"] == {"listed": 12, "ok": 12, "flagged": 0, "quarantined": 0}
     assert summary["status"] == "completed"
-    assert Path(summary["study_dir"]).is_relative_to(job.storage)
+    assert summary["study_dir"] == str(job.world.study)
 
 
 def test_trials_ran_on_both_nodes(job: Submitted) -> None:

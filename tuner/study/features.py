@@ -42,7 +42,7 @@ def data_source(root: str, storage: Folder) -> str | Path:
         The given folder or manifest, its URI as given, or the built-in demo in the storage.
     """
     if root == DEMO_ROOT:
-        return storage.here() / "demo-data"
+        return (storage / "demo-data").address
     return root if is_uri(root) else Path(root).expanduser()
 
 
@@ -61,7 +61,7 @@ def catalog_of(place: Place, source: str | Path) -> Catalog:
     return read_catalog(source, label=place.label, audio_root=place.audio_root)
 
 
-def ensure_demo(folder: Path, progress: Callable[[str], None]) -> None:
+def ensure_demo(folder: str | Path, progress: Callable[[str], None]) -> None:
     """Write the demo dataset unless it exists; ``progress`` gets a line now and then."""
     from pipelines.demo import write_demo
 
@@ -138,7 +138,7 @@ def refuse_other_audio(space: Space, paths: StudyPaths, records: Sequence[Record
 
     known = newest_of(records).get("features")
     is_demo = space.template.data.root == DEMO_ROOT  # which is written again if it is missing
-    if known is None or (is_demo and not Path(paths.data).exists()):
+    if known is None or (is_demo and not Folder.at(paths.data).exists()):
         return
     variants, split = variants_of(space, records), space.template.data.split_spec
     catalog = catalog_of(space.template.data.place, paths.data)

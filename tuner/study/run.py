@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.build import ray_start
@@ -128,7 +127,7 @@ def carry_out(
         join = nullcontext() if is_shown else _joined(space, address, terminal, stop)
         running = joined.enter_context(join)
         if space.template.data.root == DEMO_ROOT:
-            features.ensure_demo(Path(paths.data), terminal.status)
+            features.ensure_demo(paths.data, terminal.status)
         paths.folder.remove_scratch()
         ledger.end_lost_run()
         terminal.status("opening the tracking store")
