@@ -184,10 +184,21 @@ class FeatureSet:
             track_id, clip (number within its track), start_s, label, features (fixed-shape
             tensor float16[F, M]; ``column.to_numpy_ndarray()`` is float16[rows, F, M]).
         """
+        for part in self.parts(split):
+            yield from self.rows_of(part)
+
+    def rows_of(self, part: PartFile) -> Iterator[pyarrow.RecordBatch]:
+        """Read the clips of one file, as ``batches`` does.
+
+        Raises:
+            StoreError: It was read from a bucket and is damaged.
+        """
         import pyarrow.parquet
 
-        for part in self.parts(split):
-            with pyarrow.parquet.ParquetFile(self.folder.file(part.path)) as file:
+        with self.folder.opened(part.path) as path:
+            if self.folder.is_remote and file_digest(path) != part.digest:
+                self._refuse([_damaged(part.path)])
+            with pyarrow.parquet.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group).combine_chunks().to_batches()
 
@@ -244,8 +255,12 @@ class FeatureSet:
             wanted = f"{rows} rows" if size is None else f"{rows} rows in {size} bytes"
             return f"{name}: {found_rows} rows in {found_size} bytes, expected {wanted}"
         if digests and file_digest(path) != digest:
-            return f"{name}: its bytes are not those that were written"
+            return _damaged(name)
         return None
+
+
+def _damaged(name: str) -> str:
+    return f"{name}: its bytes are not those that were written"
 
 
 def open_feature_set(folder: Folder) -> FeatureSet:

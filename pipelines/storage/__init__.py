@@ -112,7 +112,7 @@ class Folder:
     @contextmanager
     def opened(self, name: str = "") -> Iterator[Path]:
         """Return a path on this machine to a file, or to a copy that is gone after the block."""
-        yield self.path / name
+        yield self.file(name) if name else self.path
 
     def version(self, name: str) -> str:
         """Return a text that changes with the content of a file; raise ``OSError`` without one."""

@@ -7,20 +7,24 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.errors import full_disk_named
 from pipelines.permissions import make_folder
-from pipelines.storage import Folder, cache_folder
+from pipelines.storage import Folder, cache_folder, room
 from pipelines.storage.objects import Found, Objects
 
 COPIES, STAND_INS = "copies", "buckets"  # in the cache folder
 _MAX_SLUG = 60
 _SCRATCH = "scratch"
 _THREADS = 8
+# Copies that this process was given last; it may be about to open them.
+_MOST_HELD = 64
+_held: deque[int] = deque()
 
 
 def fetched_file(objects: Objects, key: str) -> Path:
@@ -32,9 +36,8 @@ def fetched_file(objects: Objects, key: str) -> Path:
     """
     if (found := objects.find(key)) is None:
         raise FileNotFoundError(2, os.strerror(2), objects.place.address(key))
-    copy = _copy_of(objects, [found])
-    name = key.rpartition("/")[2]
-    return _once(copy, lambda target: _fetch(objects, found, target / name)) / name
+    copy, name = _copy_of(objects, [found]), key.rpartition("/")[2]
+    return _once(copy, found.size, lambda target: _fetch(objects, found, target / name)) / name
 
 
 def fetched(objects: Objects, key: str) -> Path:
@@ -50,7 +53,7 @@ def fetched(objects: Objects, key: str) -> Path:
             places = [target / name / one.key[skip:] for one in below]
             list(threads.map(_fetch, [objects] * len(below), below, places))
 
-    return _once(copy, fetch) / name
+    return _once(copy, sum(one.size for one in below), fetch) / name
 
 
 def kept(path: Path, content: bytes) -> Path:
@@ -65,13 +68,17 @@ def _copy_of(objects: Objects, found: list[Found]) -> Path:
     return cache_folder() / COPIES / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _once(copy: Path, fetch: object) -> Path:
+def _once(copy: Path, num_bytes: int, fetch: Callable[[Path], object]) -> Path:
     node = Folder(copy.parent)
-    if not copy.exists():
-        with full_disk_named(copy), node.lock(f"{copy.name}.lock"):
+    while (held := room.hold(copy)) is None:
+        with full_disk_named(copy), node.lock(f".{copy.name}.lock"):
             if not copy.exists():
+                room.make_room(copy.parent.parent, num_bytes)
                 with node.building(copy.name) as target:
-                    fetch(target)  # type: ignore[operator]
+                    fetch(target)
+    _held.append(held)
+    if len(_held) > _MOST_HELD:
+        os.close(_held.popleft())
     return copy
 
 

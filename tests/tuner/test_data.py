@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.build import writer
 from pipelines.build.building import build_sets
 from pipelines.build.decode import decode_here
 from pipelines.build.options import BuildOptions
+from pipelines.errors import SpecError
 from pipelines.features import FeatureSpec
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
-from pipelines.storage import Folder
+from pipelines.storage import Folder, room
+from pipelines.store import FeatureSet
 from tests.conftest import write_tones
 from tests.tuner.training_inputs import make_arrays, make_recipe
 from tuner.training.array_feed import ArrayFeed, cache_budget
@@ -269,3 +273,95 @@ def test_a_track_with_clips_in_several_splits_has_a_number_in_each(tmp_path: Pat
     batches = list(ArrayFeed(mapped, make_recipe(), Alone(CPU)).evaluation("test"))
     num_tracks = len(mapped.labels_of("test"))
     assert sorted({n for b in batches for n in b.track.tolist()}) == list(range(num_tracks))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
+    folder = tmp_path_factory.mktemp("pieces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_PART_BYTES", 5_000)  # one track
+        tracks = read_catalog(write_tones(folder / "data", per_class=20, seconds=0.9))
+        clip = ClipSpec(clip_seconds=0.3, clips_per_track=4)
+        feature = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=32)
+        options = BuildOptions(decode=decode_here)
+        [built] = build_sets(tracks, folder / "out", [(clip, feature)], SplitSpec(), options)
+    assert len(built.feature_set.manifest.parts) > 20
+    return built.feature_set
+
+
+class TestPieces:
+    """A set of many files, larger than the cache: whole arrays are the oracle."""
+
+    @staticmethod
+    def fed(arrays: Arrays, **settings: Any) -> ArrayFeed:
+        return ArrayFeed(arrays, make_recipe(batch_size=16, seed=3, **settings), Alone(CPU))
+
+    def test_any_rows_are_those_of_the_whole(self, source: FeatureSet, tmp_path: Path) -> None:
+        whole = open_arrays(source.folder, tmp_path / "whole")
+        streamed = open_arrays(source.folder, tmp_path / "cache", is_streamed=True)
+        rows = np.random.default_rng(0).permutation(len(whole.x))
+        np.testing.assert_array_equal(streamed.x[rows], whole.x[rows])
+        np.testing.assert_array_equal(streamed.x[:5], whole.x[:5])
+        np.testing.assert_array_equal(streamed.x[7, :, 2:5], whole.x[7, :, 2:5])
+        assert (len(streamed.x), streamed.x.shape) == (len(whole.x), whole.x.shape)
+        for field in ("y", "track", "mean", "std", "sound"):
+            np.testing.assert_array_equal(getattr(streamed, field), getattr(whole, field))
+
+    def test_batches_do_not_depend_on_what_the_cache_holds(
+        self, source: FeatureSet, tmp_path: Path, monkeypatch
+    ) -> None:
+        seen, cache = [], tmp_path
+        for limit in ("1", "0.0004"):  # GB: all, and a few pieces
+            monkeypatch.setenv("TUNER_CACHE_GB", limit)
+            cache = tmp_path / limit
+            feed = self.fed(open_arrays(source.folder, cache, is_streamed=True), mixup=0.4)
+            epochs = [[b.x for b in feed.train(epoch)] for epoch in (1, 2, 1)]
+            assert all(map(torch.equal, epochs[0], epochs[2]))
+            assert not all(map(torch.equal, epochs[0], epochs[1]))
+            seen.append(epochs[0])
+        assert all(map(torch.equal, *seen))
+        kept = [piece for piece in (cache / "pieces").iterdir() if piece.is_dir()]
+        assert len(kept) < len(source.manifest.parts)
+
+    def test_an_epoch_is_every_clip_once_in_windows_of_mixed_pieces(
+        self, source: FeatureSet, tmp_path: Path
+    ) -> None:
+        feed = self.fed(open_arrays(source.folder, tmp_path, is_streamed=True))
+        counts = [part.rows for part in source.parts("train")]
+        piece_of = np.repeat(np.arange(len(counts)), counts)
+        order = feed._shuffled_rows(1)
+        assert sorted(order) == list(range(sum(counts)))
+        assert list(order) != sorted(order)
+        first = piece_of[order[: sum(sorted(counts)[:8])]]
+        assert 2 < len(set(first)) <= 8
+        assert len(set(np.diff(np.flatnonzero(first == first[0])))) > 1  # mixed, not one by one
+
+    def test_what_is_mapped_stays_and_the_oldest_goes(
+        self, source: FeatureSet, tmp_path: Path, monkeypatch
+    ) -> None:
+        mapped = open_arrays(source.folder, tmp_path)
+        folder = tmp_path / f"{source.manifest.fingerprint}-v4"
+        other = tmp_path / "0123456789abcdef-v4"
+        for name in ("copies/old", "copies/new", other.name):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "x").write_bytes(bytes(100_000))
+        os.utime(tmp_path / "copies/new", (2e9, 2e9))
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        monkeypatch.setenv("TUNER_CACHE_GB", str((size + 150_000) / 1e9))
+        room.make_room(tmp_path, 0)
+        assert folder.exists()
+        assert (tmp_path / "copies/new").exists()
+        assert not (tmp_path / "copies/old").exists()
+        assert not other.exists()
+        room.make_room(tmp_path, 1e6)
+        assert folder.exists()
+        assert float(mapped.x[0, 0, 0]) == float(mapped.x[0, 0, 0])
+        del mapped
+        room.make_room(tmp_path, 1e6)
+        assert not folder.exists()
+
+    def test_a_limit_that_is_no_number_is_named(self, tmp_path: Path, monkeypatch) -> None:
+        for wrong in ("lots", "-1", "0", "nan"):
+            monkeypatch.setenv("TUNER_CACHE_GB", wrong)
+            with pytest.raises(SpecError, match=f"gigabytes above 0, got '{wrong}'"):
+                room.make_room(tmp_path, 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tuner.training.recipe import Recipe
 
 EVAL_BATCH = 64  # clips
+AHEAD = 16  # batches whose pieces are made while others are trained on
 # Share of a trial's GPU memory that cached clips may use.
 CACHE_SHARE = 0.4
 # Bytes of the memory map that are read into host memory at once on their way to the device.
@@ -44,7 +45,7 @@ class CachedClips:
     """Features of ``n`` clips, the first of which are cached on the device.
 
     Attributes:
-        mapped: All clips, ``float16[n, f, m]``.
+        mapped: All clips, ``float16[n, f, m]``, mapped or in pieces.
         device: Device of the batches.
         cached: First ``c`` clips, on the device, ``float16[c, f, m]``.
     """
@@ -164,6 +165,8 @@ class ArrayFeed:
             rng = np.random.default_rng((self.recipe.seed, epoch, step))
             crop_range = self._crop_range(whole)
             draws = augment.draw(self.recipe, rng, crop_range, num_rows, self._crop_frames)
+            if self.arrays.pieces:
+                self.arrays.pieces.expect(order[(step + 1) * batch_size :][: AHEAD * batch_size])
             yield self._part(whole, draws)
 
     @property
@@ -176,10 +179,12 @@ class ArrayFeed:
         rng = np.random.default_rng((self.recipe.seed, epoch))
         clips = self.arrays.splits["train"].clips
         if self.recipe.train.balance != "sampling":
-            return clips[rng.permutation(len(labels))]
-        counts = self.train_counts
-        share = 1.0 / (np.count_nonzero(counts) * counts[labels])
-        return clips[rng.choice(len(labels), size=len(labels), p=share)]
+            rows = clips[rng.permutation(len(labels))]
+        else:
+            counts = self.train_counts
+            share = 1.0 / (np.count_nonzero(counts) * counts[labels])
+            rows = clips[rng.choice(len(labels), size=len(labels), p=share)]
+        return self.arrays.pieces.in_windows(rows, rng) if self.arrays.pieces else rows
 
     def _crop_range(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first and last frame at which a crop of each row may start."""
