@@ -96,7 +96,10 @@ def _opened(study: Context) -> Iterator[tuple[Baseline, Arrays | None]]:
         arrays, left_out = None, reason
         try:
             if key is not None:
-                found = open_arrays(Folder.at(study.feature_paths[key]), cache_folder())
+                found = open_arrays(
+                    Folder.at(study.feature_paths[key]), cache_folder(),
+                    is_streamed=key in study.streamed,
+                )  # fmt: skip
                 if list(found.labels) != study.labels():
                     raise StudyError("its feature set lacks classes of the study")
                 arrays = found

@@ -46,6 +46,7 @@ class Context:
         tracker: Experiment tracker, which shows the records.
         terminal: Display for the user.
         feature_paths: Folder of each feature set; filled by the first stage.
+        streamed: Those that are larger than a node's cache; filled by the first stage.
         asks_for_twin: True to train the leaky twin at the end.
         baseline_sources: Feature set of each baseline; filled by the first stage.
         features: Feature sets as the ledger records them; filled by the first stage.
@@ -61,6 +62,7 @@ class Context:
     tracker: Tracker
     terminal: Terminal
     feature_paths: dict[tuple[ClipSpec, FeatureSpec], str] = field(default_factory=dict)
+    streamed: set[tuple[ClipSpec, FeatureSpec]] = field(default_factory=set)
     asks_for_twin: bool = False
     baseline_sources: list[Source] = field(default_factory=list)
     features: list[dict[str, Any]] = field(default_factory=list)
@@ -118,8 +120,9 @@ class Context:
         own = search.reshuffle and trial.stage == "search"
         seed = search.seed + SEEDS_APART * (trial.ordinal + 1) if own else None
         return TrialSpec(
-            trial.trial_id, trial.stage, trial.seed, experiment, path, trial.recorded, seed
-        )
+            trial.trial_id, trial.stage, trial.seed, experiment, path, trial.recorded, seed,
+            is_streamed=experiment.feature_set_key in self.streamed,
+        )  # fmt: skip
 
     def run_stage(
         self,

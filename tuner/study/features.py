@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import SpecError
 from pipelines.features.rules import check_front_end
 from pipelines.sources.files import is_uri
-from pipelines.storage import Folder
+from pipelines.storage import Folder, room
 from tuner.config.fill_in import DEMO_ROOT
 from tuner.errors import StudyError, StudyExistsError, UsageError
 from tuner.ledger.extension import newest_of
@@ -116,7 +116,13 @@ def build_features(study: Context) -> None:
     study.baseline_sources = sources
     own = [built[key] for key in variants]
     _refuse_different_splits([result.feature_set for result in own])
-    described = [describe(result) | {"lost": list(catalog.lost)} for result in own]
+    known = (study.ledger.last("features") or {}).get("features", [])
+    before = {one["fingerprint"]: one.get("streamed", False) for one in known}
+    study.streamed = {key for key, one in built.items() if is_streamed(one.feature_set, before)}
+    described = [
+        describe(built[key]) | {"lost": list(catalog.lost), "streamed": key in study.streamed}
+        for key in variants
+    ]
     told = catalog.told(study.space.template.data.split_spec)
     for line in (*told, *catalog.lost):
         study.terminal.say(f"data: {line}")
@@ -193,6 +199,21 @@ def build_all(
     options = BuildOptions(Tolerance(data.max_bad_share), progress=progress)
     built = build_sets(catalog, folder, wanted, data.split_spec, options)
     return dict(zip(wanted, built, strict=True))
+
+
+def is_streamed(found: FeatureSet, before: Mapping[str, bool]) -> bool:
+    """Return True if trials read a set in pieces, because it is larger than a node's cache.
+
+    It decides the order of the clips, so a study keeps to what it began with on any machine.
+
+    Args:
+        found: The set.
+        before: Fingerprint -> what the study has recorded.
+    """
+    manifest, limit = found.manifest, room.limit_bytes()
+    f, m = manifest.shape
+    is_large = limit is not None and 2 * f * m * sum(manifest.clips.values()) > limit
+    return before.get(manifest.fingerprint, is_large)
 
 
 def describe(result: BuildResult) -> dict[str, Any]:

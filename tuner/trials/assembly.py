@@ -58,6 +58,7 @@ class TrialSpec:
         feature_set: Address of the feature set.
         recorded: Number of its reports that the ledger has.
         split_seed: Seed of the trial's own validation tracks; None for those of the feature set.
+        is_streamed: True if the feature set is larger than a node's cache.
     """
 
     trial_id: str
@@ -67,6 +68,7 @@ class TrialSpec:
     feature_set: str
     recorded: int = 0
     split_seed: int | None = None
+    is_streamed: bool = False
 
     @property
     def folds(self) -> range:
@@ -115,9 +117,8 @@ class TrialSpec:
         experiment, folder = self.experiment, Folder.at(self.feature_set)
         feature, model = experiment.front_end, experiment.model
         on_device = experiment.from_stored_samples
-        arrays = open_arrays(
-            folder, cache_folder(), DeviceFrontEnd(feature, workers.device) if on_device else None
-        )
+        front_end = DeviceFrontEnd(feature, workers.device) if on_device else None
+        arrays = open_arrays(folder, cache_folder(), front_end, is_streamed=self.is_streamed)
         # The leaky twin of a final fit learns from as much as the fit did.
         if self.stage == "final" or self.trial_id.startswith(LEAKY + REFIT):
             arrays = arrays.learning_from_validation()
