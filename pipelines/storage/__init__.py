@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
 from pipelines import checked_json
-from pipelines.errors import full_disk_named
 from pipelines.permissions import close_to_others, make_folder
 from pipelines.regular_files import file_digest, read_regular, regular_file
-from pipelines.storage.logs import FileLog, Log, sync
+from pipelines.storage.disk import sync, told_as
+from pipelines.storage.logs import FileLog, Log
 
 WRITING, BUILDING, OLD = ".writing-", ".building-", ".old-"  # prefixes of what is not whole yet
 RENAME_EXCHANGE = 2  # <linux/fs.h>
@@ -159,7 +159,7 @@ class Folder:
         """
         target = self.path / name
         scratch = target.with_name(f"{WRITING}{uuid.uuid4().hex}-{target.name}")
-        with _told_as(target, scratch):
+        with told_as(target, scratch):
             make_folder(target.parent)
             try:
                 yield scratch
@@ -228,7 +228,7 @@ class Folder:
         if old.exists() and not target.exists():
             old.rename(target)
         try:
-            with _told_as(target, scratch):
+            with told_as(target, scratch):
                 make_folder(scratch)
                 yield scratch
                 for path in (*scratch.rglob("*"), scratch):
@@ -291,18 +291,6 @@ def cache_folder() -> Path:
     if configured := os.environ.get("TUNER_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
-
-
-@contextmanager
-def _told_as(target: Path, scratch: Path) -> Iterator[None]:
-    """Report errors of writing a scratch path under the name of its target."""
-    try:
-        with full_disk_named(target):
-            yield
-    except OSError as error:
-        if isinstance(error.filename, str):
-            error.filename = error.filename.replace(str(scratch), str(target))
-        raise
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipelines.errors import full_disk_named
 from pipelines.permissions import close_to_others, make_folder
+from pipelines.storage.disk import sync
 
 
 class Log(Protocol):
@@ -62,12 +63,3 @@ class FileLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def sync(path: Path) -> None:
-    """Write a file or a folder through to its disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

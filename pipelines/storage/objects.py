@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import StorageAwayError, UserError
-from pipelines.plain_text import echo, shorten
-from pipelines.storage import address
+from pipelines.plain_text import echo
+from pipelines.storage import address, patience
 from pipelines.storage.address import Place
 
-PATIENCE_SECONDS = 900.0
-"""How long a store may be away before work that depends on it ends."""
-_MAX_PAUSE_SECONDS = 30.0
-QUIET_SECONDS = 10.0
-"""How long trouble lasts before a person hears about it."""
 _MAX_DELETED = 1000  # in one request
 _PIECE_BYTES = 8 << 20
 
@@ -59,7 +52,7 @@ class Objects:
         self,
         place: Place,
         connect: Callable[[Place], Any] = address.connect,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float = patience.SECONDS,
     ) -> None:
         self.place = place
         self.patience_seconds = patience_seconds
@@ -234,7 +227,7 @@ class Objects:
 
         is_said, began = False, time.monotonic()
         deadline = began + self.patience_seconds
-        for pause in _pauses():
+        for pause in patience.pauses():
             try:
                 if self._client is None:
                     self._client = self._connect(self.place)
@@ -253,24 +246,16 @@ class Objects:
                 failure = error
             self._client = None  # its keys or its address may have changed
             if time.monotonic() + pause > deadline:
-                raise StorageAwayError(self.place.address(""), _reason(failure)) from None
-            if not is_said and time.monotonic() - began > QUIET_SECONDS:
+                raise StorageAwayError(self.place.address(""), patience.reason(failure)) from None
+            if not is_said and time.monotonic() - began > patience.QUIET_SECONDS:
                 is_said = True
                 minutes = max(1, round((deadline - time.monotonic()) / 60))
                 echo(
-                    f"{self.place.address('')}: {_reason(failure)}; trying again, for at most "
-                    f"{minutes} minutes", err=True,
+                    f"{self.place.address('')}: {patience.reason(failure)}; trying again, for at "
+                    f"most {minutes} minutes", err=True,
                 )  # fmt: skip
             time.sleep(pause)
         raise AssertionError  # the pauses never end
-
-
-def _pauses() -> Iterator[float]:
-    """Yield seconds to wait: doubled each time, and by chance, so that many do not ask at once."""
-    pause = 0.5
-    while True:
-        yield pause * random.uniform(0.75, 1.25)
-        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
 
 def _names(keys: Iterable[str]) -> set[str]:
@@ -283,28 +268,3 @@ def _found(meta: Mapping[str, Any]) -> Found:
 
 def _version(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
-
-
-# Words of the stores and their client -> words for the user.
-_WORDS = {
-    "NoSuchBucket": "there is no such bucket",
-    "ContainerNotFound": "there is no such container",
-    "SlowDown": "it asks for fewer requests",
-    "ExpiredToken": "the keys have ended",
-    "InvalidAccessKeyId": "the key is unknown",
-    "SignatureDoesNotMatch": "the secret key is wrong",
-    "AccessDenied": "access is denied",
-    "error sending request": "it does not answer",
-    "operation timed out": "it does not answer in time",
-}
-
-
-def _reason(error: Exception) -> str:
-    """Return why a request failed in a few words."""
-    text = str(error)
-    for word, said in _WORDS.items():
-        if word in text:
-            return said
-    if found := re.search(r"non-2xx status code: (\d{3})", text):
-        return f"it answers with HTTP status {found[1]}"
-    return shorten(" ".join(text.partition("Debug source")[0].split()), 200)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import StorageAwayError, StorageTakenError
-from pipelines.storage import BUILDING, Folder, lease, segments
-from pipelines.storage import objects as objects_module
+from pipelines.storage import BUILDING, Folder, lease, patience, segments
 from pipelines.storage.bucket import Bucket
 from tests.object_store import BUCKET, Proxy, s3_server, variables
 
@@ -237,7 +236,7 @@ class TestBucket:
     def test_a_store_that_stays_away_is_named(
         self, bucket: Folder, proxy: Proxy, capsys, monkeypatch
     ) -> None:
-        monkeypatch.setattr(objects_module, "QUIET_SECONDS", 0.3)
+        monkeypatch.setattr(patience, "QUIET_SECONDS", 0.3)
         assert isinstance(bucket, Bucket)
         objects = bucket._objects.patient_for(2.0)
         proxy.trouble = lambda *_: 503

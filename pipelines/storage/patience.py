@@ -1,0 +1,48 @@
+"""How long a store that is away is asked again, and why it is away, in words."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+from pipelines.plain_text import shorten
+
+SECONDS = 900.0
+"""How long a store may be away before work that depends on it ends."""
+_MAX_PAUSE_SECONDS = 30.0
+QUIET_SECONDS = 10.0
+"""How long trouble lasts before a person hears about it."""
+
+
+def pauses() -> Iterator[float]:
+    """Yield seconds to wait: doubled each time, and by chance, so that many do not ask at once."""
+    pause = 0.5
+    while True:
+        yield pause * random.uniform(0.75, 1.25)
+        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+
+
+# Words of the stores and their client -> words for the user.
+_WORDS = {
+    "NoSuchBucket": "there is no such bucket",
+    "ContainerNotFound": "there is no such container",
+    "SlowDown": "it asks for fewer requests",
+    "ExpiredToken": "the keys have ended",
+    "InvalidAccessKeyId": "the key is unknown",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "AccessDenied": "access is denied",
+    "error sending request": "it does not answer",
+    "operation timed out": "it does not answer in time",
+}
+
+
+def reason(error: Exception) -> str:
+    """Return why a request failed in a few words."""
+    text = str(error)
+    for word, said in _WORDS.items():
+        if word in text:
+            return said
+    if found := re.search(r"non-2xx status code: (\d{3})", text):
+        return f"it answers with HTTP status {found[1]}"
+    return shorten(" ".join(text.partition("Debug source")[0].split()), 200)
