@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 BUCKET = "music"
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+KEYS = {"AWS_ACCESS_KEY_ID": "canary-0f3c-id", "AWS_SECRET_ACCESS_KEY": "canary-0f3c-secret"}
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "expect"}
 
 

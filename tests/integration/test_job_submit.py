@@ -10,14 +10,16 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bucket_world import Records, World, check, kinds
 from tests.loopback import Loopback
-from tests.object_store import Proxy, variables
+from tests.object_store import KEYS, Proxy, variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -124,3 +126,18 @@ def test_the_code_was_sent_and_nothing_else(job: Submitted) -> None:
     assert not names & {".venv", ".git", "tests", "results", "demo-data"}
     size = sum(file.stat().st_size for file in package.rglob("*") if file.suffix != ".pyc")
     assert size < 10e6
+
+
+def test_the_keys_of_the_bucket_are_written_nowhere(job: Submitted) -> None:
+    """Neither into it, nor into MLflow or the logs of the cluster, nor on a process's title."""
+    canary = b"canary-0f3c"
+    assert all(one.startswith(canary.decode()) for one in KEYS.values())
+    storage = job.world.storage
+    files = [path for path in storage.local().rglob("*") if path.is_file()]
+    files += [path for path in job.cluster.session.resolve().rglob("*") if path.is_file()]
+    files.append(Path(job.found["tracking_uri"].removeprefix("sqlite:///")))
+    files += [Path(f"/proc/{pid}/cmdline") for pid in job.cluster.processes()]
+    assert len(files) > 100
+    for path in files:
+        with suppress(FileNotFoundError):
+            assert canary not in path.read_bytes(), path

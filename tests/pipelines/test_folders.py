@@ -5,14 +5,15 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import StorageAwayError, StorageTakenError
-from pipelines.storage import BUILDING, Folder, lease, patience, segments
+from pipelines.storage import BUILDING, Folder, address, lease, patience, segments
 from pipelines.storage.bucket import Bucket
 from tests.object_store import BUCKET, Proxy, s3_server, variables
 
@@ -49,6 +50,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
         return Folder.at(tmp_path / "folder")
     found: Folder = request.getfixturevalue("bucket")
     return found
+
+
+def _gone_after(last: int, _method: str, _path: str, number: int) -> str | None:
+    return "reset" if number >= last else None
 
 
 class TestContract:
@@ -137,7 +142,7 @@ class TestContract:
     def test_a_log_grows_and_is_read_whole(self, folder: Folder) -> None:
         log = folder.open_log("ledger.jsonl")
         log.truncate(0)
-        lines = [b"%05d " % number + b"x" * number + b"\n" for number in range(150)]
+        lines = [b"%05d " % number + b"x" * number + b"\n" for number in range(80)]
         for line in lines:
             log.append(line)
         log.close()
@@ -189,13 +194,13 @@ class TestContract:
 
 class TestBucket:
     def test_an_address_comes_back(self) -> None:
-        for address in (
+        for given in (
             "s3://b/my studies/ü", "gs://b/x", "abfs://box@acc.dfs.core.windows.net/x", "s3://b",
             "s3://b/x?endpoint_override=h:9000&region=eu-1&scheme=http",
         ):  # fmt: skip
-            found = Folder.at(address)
+            found = Folder.at(given)
             assert isinstance(found, Bucket)
-            assert str(found).replace("%C3%BC", "ü") == address
+            assert str(found).replace("%C3%BC", "ü") == given
             assert Folder.at(str(found / "name")) == found / "name"
         assert str(Folder.at("s3://b/x/?region=r") / "y") == "s3://b/x/y?region=r"
 
@@ -236,9 +241,9 @@ class TestBucket:
     def test_a_store_that_stays_away_is_named(
         self, bucket: Folder, proxy: Proxy, capsys, monkeypatch
     ) -> None:
-        monkeypatch.setattr(patience, "QUIET_SECONDS", 0.3)
+        monkeypatch.setattr(patience, "QUIET_SECONDS", 0.0)
         assert isinstance(bucket, Bucket)
-        objects = bucket._objects.patient_for(2.0)
+        objects = bucket._objects.patient_for(1.0)
         proxy.trouble = lambda *_: 503
         with pytest.raises(StorageAwayError, match="it asks for fewer requests; run the same"):
             objects.put("x", b"")
@@ -297,6 +302,11 @@ class TestLease:
 
 
 class TestSegments:
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch) -> None:
+        monkeypatch.setattr(segments, "FOLD_SEGMENTS", 4)
+        monkeypatch.setattr(segments, "SEALED_BYTES", 60)
+
     def test_a_writer_that_was_thought_dead_is_told(self, bucket: Folder) -> None:
         """Whatever the new writer has folded since."""
         old = bucket.open_log("log.jsonl")
@@ -339,7 +349,7 @@ class TestSegments:
         for one in threads:
             one.start()
         log = bucket.open_log("log.jsonl")
-        lines = [b"line %d\n" % number for number in range(200)]
+        lines = [b"line %d\n" % number for number in range(60)]
         for line in lines:
             log.append(line)
         stop.set()
@@ -350,34 +360,84 @@ class TestSegments:
         assert all(whole.startswith(one) and one.endswith((b"\n", b"")) for one in read)
         assert bucket.log_bytes("log.jsonl") == whole
 
-    def test_every_place_where_a_writer_can_die(self, bucket: Folder, proxy: Proxy) -> None:
+    def test_every_place_where_a_writer_can_die(
+        self, bucket: Folder, proxy: Proxy, quick: None
+    ) -> None:
         """The log is whole after every prefix of a writer's requests, and goes on from there."""
-        num_lines = segments.FOLD_SEGMENTS + 2
-        whole = [b"line %d\n" % number for number in range(num_lines)]
+        lines = [b"line %d\n" % number for number in range(11)]
+
+        def write(folder: Folder, done: list[bytes]) -> None:
+            log = folder.open_log("log")
+            log.truncate(len(b"".join(done)))
+            for line in lines[len(done) :]:
+                log.append(line)
+                done.append(line)
+
         deaths = 0
-        for last in sorted({*range(0, num_lines, 13), *range(num_lines - 4, num_lines + 4)}):
-            folder = bucket / str(last)
-
-            def die(method: str, path: str, number: int, last: int = last) -> str | None:
-                return "reset" if number > last else None
-
-            proxy.requests.clear()
-            proxy.trouble = die
-            assert isinstance(folder, Bucket)
-            log = segments.SegmentLog(folder._objects.patient_for(0.0), folder._key("log"))
-            done = []
-            try:
-                for line in whole:
-                    log.append(line)
-                    done.append(line)
-            except StorageAwayError:
-                deaths += 1
+        for folder in self._dying(bucket, proxy):
+            done: list[bytes] = []
+            with suppress(StorageAwayError):
+                write(folder, done)
+                break
+            deaths += 1
             proxy.trouble = lambda *_: None
             found = (folder.log_bytes("log") or b"").splitlines(keepends=True)
             assert found[: len(done)] == done
-            assert found == whole[: len(found)]
-            again = folder.open_log("log")
-            for line in whole[len(found) :]:
-                again.append(line)
-            assert folder.log_bytes("log") == b"".join(whole)
-        assert deaths > 5
+            assert found == lines[: len(found)]
+            write(folder, found)
+            assert folder.log_bytes("log") == b"".join(lines)
+        assert deaths > len(lines)
+
+    @pytest.fixture
+    def quick(self, monkeypatch) -> None:
+        """Let the client give up at once."""
+        monkeypatch.setattr(address, "_RETRIES", {**address._RETRIES, "max_retries": 0})
+
+    @pytest.mark.parametrize("is_new", [True, False])
+    def test_every_place_where_an_upload_can_die(
+        self, bucket: Folder, proxy: Proxy, is_new: bool, quick: None
+    ) -> None:
+        def build(folder: Folder, text: str) -> None:
+            with folder.building("set") as scratch:
+                for name in ("a", "b", "c"):
+                    (scratch / f"{text}-{name}").write_text(text)
+
+        deaths = 0
+        for folder in self._dying(bucket, proxy, before=None if is_new else build):
+            with suppress(StorageAwayError):
+                build(folder, "new")
+                break
+            deaths += 1
+            proxy.trouble = lambda *_: None
+            if folder.exists("set"):
+                assert (folder / "set").names() in (
+                    ["new-a", "new-b", "new-c"],
+                    ["old-a", "old-b", "old-c"],
+                )
+            assert folder.names() in (["set"], [])
+            folder.remove_scratch()
+            build(folder, "new")
+            assert (folder / "set").names() == ["new-a", "new-b", "new-c"]
+        assert deaths >= 5
+
+    @staticmethod
+    def _dying(
+        bucket: Folder,
+        proxy: Proxy,
+        before: Callable[[Folder, str], None] | None = None,
+    ) -> Iterator[Folder]:
+        """Yield a new folder each time, whose store is gone after one request more."""
+        assert isinstance(bucket, Bucket)
+        before_it, bucket._objects.patience_seconds = bucket._objects.patience_seconds, 0.0
+        try:
+            for last in range(200):
+                proxy.trouble = lambda *_: None
+                folder = bucket / str(last)
+                if before:
+                    before(folder, "old")
+                proxy.requests.clear()
+                proxy.trouble = partial(_gone_after, last)
+                yield folder
+        finally:
+            bucket._objects.patience_seconds = before_it
+            proxy.trouble = lambda *_: None
