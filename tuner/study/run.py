@@ -19,7 +19,7 @@ from pipelines.interruption import Interrupted, Interruption
 from pipelines.permissions import private_umask
 from pipelines.plain_text import redact
 from tuner.config.fill_in import DEMO_ROOT
-from tuner.errors import StudyExistsError, TrackingError, decorating
+from tuner.errors import StudyExistsError, TrackingError, UsageError, decorating
 from tuner.ledger import journal
 from tuner.ledger.journal import Ledger, StudyPaths, first_record, recorded
 from tuner.ledger.locate import locked
@@ -179,6 +179,8 @@ def _joined(
     found = cluster.connect(address, on_loss=stop.fail if stop else None)
     try:
         cluster.trials_at_once(found, space.template.resources)
+        if reason := cluster.why_not(space.template.resources):
+            raise UsageError(f"resources: {reason}")
         yield found
     finally:
         ray_start.disconnect()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+import math
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +15,15 @@ from pipelines.build import ray_start
 from tuner.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pipelines.build.ray_watch import OnLoss
     from tuner.config import Resources
 
 # `ray up` writes the cluster's configuration here on the head, where a job's driver runs.
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
+
+COUNT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,18 +59,82 @@ def connect(
 
     try:
         with ray_start.in_words():
-            total, nodes = ray.cluster_resources(), ray.nodes()
+            (cpus, gpus), nodes = _counted(limit=not is_started), ray.nodes()
     except BaseException:
         ray_start.disconnect()
         raise
-    limit = {} if is_started else _autoscaler_limit(BOOTSTRAP_CONFIG.expanduser())
     return Cluster(
         address=ray.get_runtime_context().gcs_address,
-        num_cpus=max(total.get("CPU", 0.0), limit.get("CPU", 0.0)),
-        num_gpus=max(total.get("GPU", 0.0), limit.get("GPU", 0.0)),
+        num_cpus=cpus,
+        num_gpus=gpus,
         num_nodes=sum(node["Alive"] for node in nodes),
         started_here=is_started,
     )
+
+
+class Room:
+    """Room for trials on a cluster whose nodes come and go.
+
+    Args:
+        cluster: The cluster as it was joined.
+        resources: What each trial asks for.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(
+        self, cluster: Cluster, resources: Resources, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._cluster, self._resources, self._clock = cluster, resources, clock
+        self._trials, self._due = trials_at_once(cluster, resources), -math.inf
+
+    def trials(self) -> int:
+        """Return how many trials fit now, at least 1; nodes are counted every few seconds."""
+        if not self._cluster.started_here and self._clock() >= self._due:
+            self._due = self._clock() + COUNT_SECONDS
+            cpus, gpus = _counted(limit=True)
+            now = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
+            with suppress(UsageError):  # nodes that are gone for now
+                self._trials = trials_at_once(now, self._resources)
+        return self._trials
+
+
+def _counted(limit: bool) -> tuple[float, float]:
+    """Count CPUs and GPUs; with ``limit``, those that the autoscaler may still start as well."""
+    import ray
+
+    total = ray.cluster_resources()
+    more = _autoscaler_limit(BOOTSTRAP_CONFIG.expanduser()) if limit else {}
+    cpus, gpus = (max(total.get(name, 0.0), more.get(name, 0.0)) for name in ("CPU", "GPU"))
+    return cpus, gpus
+
+
+def why_not(resources: Resources) -> str:
+    """Return why no node can hold a worker of a trial; empty if one can, or if one may start."""
+    import ray
+
+    wanted = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes += _node_types(BOOTSTRAP_CONFIG.expanduser())
+    if any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
+        return ""
+    largest: Mapping[str, float] = max(
+        nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={}
+    )
+    return (
+        f"a worker asks for {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one node, and no "
+        f"node has both; the largest has {largest.get('CPU', 0):g} CPUs and "
+        f"{largest.get('GPU', 0):g} GPUs; lower resources.cpus_per_worker or gpus_per_worker, or "
+        "add a node"
+    )
+
+
+def _node_types(bootstrap: Path) -> list[dict[str, float]]:
+    """Return the resources of the nodes that `ray up`'s autoscaler can start; none without one."""
+    try:
+        types = json.loads(bootstrap.read_text())["available_node_types"]
+        return [dict(one["resources"]) for one in types.values() if one.get("max_workers", 1)]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _autoscaler_limit(bootstrap: Path) -> dict[str, float]:

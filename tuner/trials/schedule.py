@@ -11,10 +11,10 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from pipelines.storage import Folder
-from tuner.trials.cluster import trials_at_once
+from tuner.trials.cluster import Room
 from tuner.trials.recorder import Recorder
 from tuner.trials.trial import run_in_process
 from tuner.trials.worker import (
@@ -71,16 +71,35 @@ class _Searcher(_NotSaved, Searcher):
         Path(checkpoint_path).touch()
 
 
+class _AsManyAsFit(_NotSaved, ConcurrencyLimiter):
+    """Limiter of the trials at once, which follows the cluster while it grows and shrinks."""
+
+    def __init__(self, searcher: Searcher, room: Room) -> None:
+        super().__init__(searcher, room.trials())
+        self._room = room
+
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+        """Return the next trial as a Tune configuration, if there is room for it."""
+        self.max_concurrent = self._room.trials()
+        found: dict[str, str] | str | None = super().suggest(trial_id)
+        return found
+
+
 class _Verdicts(_NotSaved, FIFOScheduler):
     """Adapter from recorded verdicts to Tune's interface."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
+        self._furthest: dict[str, int] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Pass on what a trial reports."""
         must_stop = self._recorder.report(_name_of(trial), result)
+        name, epoch = _name_of(trial), result.get("epoch", 0)
+        if epoch > self._furthest.get(name, 0):
+            self._furthest[name] = epoch
+            trial.run_metadata.num_failures = 0  # it may lose another node, as long as it gets on
         return str(TrialScheduler.STOP if must_stop else TrialScheduler.CONTINUE)
 
 
@@ -154,10 +173,11 @@ def run(plan: Plan, cluster: Cluster) -> None:
         tune.Tuner(
             _trainable(plan.experiment),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(recorder, str(plan.study)),
+                search_alg=_AsManyAsFit(
+                    _Searcher(recorder, str(plan.study)), Room(cluster, plan.experiment.resources)
+                ),
                 scheduler=_Verdicts(recorder),
                 num_samples=-1,  # a trial that is promoted is another one for Tune
-                max_concurrent_trials=trials_at_once(cluster, plan.experiment.resources),
                 # Starting a process and importing torch takes most of a short trial.
                 reuse_actors=plan.experiment.resources.workers == 1,
                 trial_dirname_creator=_name_of,
