@@ -7,12 +7,15 @@ specification, looking for checkpoints, and waiting for the last one to arrive.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
@@ -30,6 +33,9 @@ from tuner.training.feed import Alone
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.trial import train
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 DELAY_SECONDS, BYTES_PER_SECOND = 0.05, 5e6
 SPACE = """
 name: s
@@ -39,16 +45,40 @@ train: {{epochs: {epochs}, batch_size: 32}}
 """
 
 
+def serve(answer: Connection) -> None:
+    """Run the store, until the other side is gone."""
+    with s3_server() as server:
+        proxy = Proxy(server)
+        proxy.delay_seconds, proxy.bytes_per_second = DELAY_SECONDS, BYTES_PER_SECOND
+        answer.send(proxy.address)
+        with contextlib.suppress(EOFError):
+            answer.recv()
+
+
+@contextlib.contextmanager
+def slow_server() -> Iterator[str]:
+    """Start the store in a process of its own; yield its address."""
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
 @click.command()
 @click.option("--model", default="cnn", show_default=True)
 @click.option("--epochs", default=20, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 def main(model: str, epochs: int, rounds: int) -> None:
     """Compare training with a slow bucket and with a disk."""
-    torch.set_num_threads(2)
-    with tempfile.TemporaryDirectory() as name, s3_server() as server:
-        folder, proxy = Path(name), Proxy(server)
-        os.environ.update(variables(proxy.address), TUNER_CACHE=str(folder / "cache"))
+    torch.set_num_threads(1)  # the store has the other core
+    with tempfile.TemporaryDirectory() as name, slow_server() as address:
+        folder = Path(name)
+        os.environ.update(variables(address), TUNER_CACHE=str(folder / "cache"))
         space = loads(SPACE.format(model=model, epochs=epochs))
         catalog = read_catalog(write_demo(folder / "demo"))
         wanted, split = space.feature_variants(), space.template.data.split_spec
@@ -64,7 +94,6 @@ def main(model: str, epochs: int, rounds: int) -> None:
             reports = list(train(study, TrialSpec.read(study, "t0"), Alone(torch.device("cpu"))))
             assert len(reports) == epochs
 
-        proxy.delay_seconds, proxy.bytes_per_second = DELAY_SECONDS, BYTES_PER_SECOND
         bucket = Folder.at(f"s3://{BUCKET}/studies")
         rounds_of = compare(
             {"disk": lambda: run(Folder(folder / "disk")), "bucket": lambda: run(bucket)}, rounds

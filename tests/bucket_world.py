@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,13 +82,13 @@ class World:
         self.clusters[-1].mkdir()
         return cluster(self.clusters[-1], 2, variables(self.proxy.address))
 
-    def submit(self, running: Loopback) -> None:
-        """Send the one command."""
+    def submit(self, running: Loopback, more: Sequence[str] = ()) -> None:
+        """Send the one command, with more settings."""
         command = ["ray", "job", "submit", "--submission-id", "study", "--working-dir", "."]
         command += ["--no-wait", "--address", running.dashboard, "--", "python", "-m", "tuner.run"]
         command += ["search_spaces/quickstart.yaml", "--data", f"s3://{BUCKET}/noise", "--json"]
         command += ["--storage", str(self.storage)]
-        command += [word for setting in SETTINGS for word in ("--set", setting)]
+        command += [word for one in (*SETTINGS, *more) for word in ("--set", one)]
         done = subprocess.run(
             command, cwd=ROOT, env=running.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -64,6 +64,7 @@ class Loopback:
         environment: Environment for commands that talk to the cluster.
         marker: Word in the environment of each process of the cluster, and of no other.
         session: Folder of the head's files.
+        add_node: Starts one more node, waits until it is there, and returns its number.
     """
 
     address: str
@@ -72,6 +73,7 @@ class Loopback:
     environment: dict[str, str]
     marker: str
     session: Path
+    add_node: Callable[[], int] = lambda: -1
 
     def get(self, path: str) -> Any:
         """JSON from the dashboard."""
@@ -80,6 +82,11 @@ class Loopback:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def alive(self) -> int:
+        """Number of nodes that the head takes to be alive."""
+        summary = self.get("/nodes?view=summary")["data"]["summary"]
+        return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
 
     def processes(self, node: int | None = None) -> list[int]:
         """Ids of the living processes of the cluster, or of a node, jobs and workers included."""
@@ -141,7 +148,7 @@ def cluster(
         "OMP_NUM_THREADS": "1",
         **(more or {}),
     }
-    port, dashboard_port, *others = free_ports(2 + num_nodes * len(PORT_OPTIONS))
+    port, dashboard_port = free_ports(2)
     # Sockets lie in it, and their path may have 107 characters.
     temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     running = Loopback(
@@ -151,19 +158,25 @@ def cluster(
         environment=environment,
         marker=f"RAY_AUTH_TOKEN_PATH={token_file}",
         session=temporary / "0" / "session_latest",
+        add_node=lambda: add_node(),
     )
     head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1"]
     head += [f"--dashboard-port={dashboard_port}", "--include-dashboard=true"]
     nodes: list[subprocess.Popen[bytes]] = []
+
+    def add_node() -> int:
+        number, before = len(nodes), running.alive() if nodes else 0
+        role = [f"--address={running.address}"] if number else head
+        options = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, free_ports(7), strict=True)]
+        options += [f"--temp-dir={temporary / str(number)}"]
+        with (folder / f"node-{number}.log").open("wb") as log:
+            nodes.append(_start_node(running, role + options, log, number))
+        _wait_for_nodes(running, nodes[-1], before + 1, folder)
+        return number
+
     try:
-        for number in range(num_nodes):
-            role = [f"--address={running.address}"] if number else head
-            ports = others[number * len(PORT_OPTIONS) :]
-            options = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, ports, strict=False)]
-            options += [f"--temp-dir={temporary / str(number)}"]
-            with (folder / f"node-{number}.log").open("wb") as log:
-                nodes.append(_start_node(running, role + options, log, number))
-            _wait_for_nodes(running, nodes, number + 1, folder)
+        for _ in range(num_nodes):
+            add_node()
         yield running
     finally:
         _end(running, nodes)
@@ -190,14 +203,13 @@ def _start_node(
 
 
 def _wait_for_nodes(
-    running: Loopback, nodes: list[subprocess.Popen[bytes]], wanted: int, folder: Path
+    running: Loopback, newest: subprocess.Popen[bytes], wanted: int, folder: Path
 ) -> None:
     limit = time.monotonic() + START_TIMEOUT_SECONDS
     seen = 0
-    while time.monotonic() < limit and all(node.poll() is None for node in nodes):
+    while time.monotonic() < limit and newest.poll() is None:
         with contextlib.suppress(OSError, KeyError):
-            summary = running.get("/nodes?view=summary")["data"]["summary"]
-            seen = sum(node["raylet"].get("state") == "ALIVE" for node in summary)
+            seen = running.alive()
         # jobs are run by the head's agent, which is up a little later than its node
         if seen >= wanted and (wanted > 1 or _takes_jobs(running)):
             return

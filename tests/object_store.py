@@ -65,8 +65,7 @@ class Proxy:
         self._target = target.removeprefix("http://")
         self._line = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -77,7 +76,6 @@ class Proxy:
 
     def crawl(self, num_bytes: int) -> None:
         """Take the time of a body; all bodies share the line."""
-        time.sleep(self.delay_seconds)
         if self.bytes_per_second:
             with self._line:
                 time.sleep(num_bytes / self.bytes_per_second)
@@ -91,6 +89,13 @@ class Proxy:
         return answer, answer.read()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients hang up."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     proxy: Proxy
@@ -101,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         number = len(proxy.requests)
         proxy.requests.append((self.command, self.path))
         trouble = proxy.trouble(self.command, self.path, number)
+        time.sleep(proxy.delay_seconds)
         proxy.crawl(len(body))
         if trouble == "reset":
             self._hang_up()

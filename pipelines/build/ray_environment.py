@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipelines.build.ray_adapted import closed_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +31,7 @@ DEFAULTS = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 
+_MAX_SOCKET_BYTES = 107  # of a path, on Linux
 # Where buckets are. Their keys come from each node's own environment or role.
 OF_STORES = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
@@ -52,6 +57,45 @@ def of_workers(address: str) -> dict[str, str]:
     return {"RAY_ADDRESS": address, **stores, **wanted}
 
 
+def temporary_folder() -> Path:
+    """Return the folder for Ray's logs and sockets: ``RAY_TMPDIR``, ``TMPDIR`` or ``/tmp``.
+
+    Where ``TMPDIR`` is too long for sockets, it is ``/tmp``.
+
+    Raises:
+        OSError: ``RAY_TMPDIR`` is too long.
+    """
+    from ray._common.utils import get_default_system_temp_dir
+
+    folder = str(get_default_system_temp_dir())
+    session = f"session_2026-11-27_05-37-04_166510_{os.getpid()}"
+    socket = f"/ray-{os.getuid()}/ray/{session}/sockets/plasma_store"
+    size, most = len(os.fsencode(folder)), _MAX_SOCKET_BYTES - len(socket)
+    if size <= most:
+        return Path(folder)
+    if os.environ.get("RAY_TMPDIR"):
+        raise OSError(
+            f"RAY_TMPDIR has {size} bytes, and Ray's sockets leave room for {most}; name a "
+            "shorter folder"
+        )
+    return Path("/tmp")  # below it, a folder of this user alone
+
+
+def _own_token() -> None:
+    """Let a Ray that starts here keep its token in its own folder, if there is no home for it."""
+    if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return
+    home = Path.home()
+    places = (home / ".ray" / "auth_token", home / ".ray", home)
+    nearest = next((place for place in places if place.exists()), None)
+    if nearest is None or not os.access(nearest, os.R_OK if nearest.is_file() else os.W_OK):
+        file = closed_folder(temporary_folder()) / "auth_token"
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(file)
+
+
 def prepare(starts: bool) -> None:
     """Set the environment variables that Ray reads: token access, and no output of its own."""
     for name, value in DEFAULTS.items():
@@ -62,6 +106,8 @@ def prepare(starts: bool) -> None:
         os.environ.setdefault("TUNE_STATE_REFRESH_PERIOD", "inf")
     elif os.environ.get("TUNE_STATE_REFRESH_PERIOD") == "inf":  # from an earlier start
         del os.environ["TUNE_STATE_REFRESH_PERIOD"]
+    if starts:
+        _own_token()
     if "RAY_AUTH_MODE" in os.environ:
         return
     # Last, because these import Ray, which reads some of the variables when it is imported.

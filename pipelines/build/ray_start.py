@@ -10,11 +10,10 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
-from pipelines.build.ray_environment import of_workers, prepare, variables
+from pipelines.build.ray_environment import of_workers, prepare, temporary_folder, variables
 from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, is_on_loopback
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import reason, shorten
@@ -190,14 +189,13 @@ def end_at_once() -> None:
 
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
-    from ray._common.utils import get_default_system_temp_dir
     from ray._private.ray_constants import (
         DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
         ENABLE_RAY_CLUSTERS_ENV_VAR,
     )
 
-    folder = get_default_system_temp_dir()
-    room = shutil.disk_usage(folder).free if os.path.isdir(folder) else MIN_ROOM_BYTES  # noqa: PTH112
+    folder = temporary_folder()
+    room = shutil.disk_usage(folder).free if folder.is_dir() else MIN_ROOM_BYTES
     if room < MIN_ROOM_BYTES:  # Ray would hang for a minute, and then end this process
         raise OSError(
             f"{folder} has {room // 10**6} MB of room, Ray needs {MIN_ROOM_BYTES // 10**6}; free "
@@ -221,7 +219,7 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
                 num_cpus=num_cpus,
                 include_dashboard=include_dashboard,
                 dashboard_host="127.0.0.1",
-                _temp_dir=str(closed_folder(Path(folder)) / "ray"),
+                _temp_dir=str(closed_folder(folder) / "ray"),
                 **_QUIET,
             )
     finally:

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from pipelines import checked_json
 from pipelines.permissions import close_to_others, make_folder
 from pipelines.regular_files import file_digest, read_regular, regular_file
+from pipelines.storage.disk import cache_folder as cache_folder
 from pipelines.storage.disk import sync, told_as
 from pipelines.storage.logs import FileLog, Log
 
@@ -284,13 +285,6 @@ class Folder:
             yield
         finally:
             held.release()
-
-
-def cache_folder() -> Path:
-    """Return this node's folder for what can be made again: ``TUNER_CACHE``, or the user's."""
-    if configured := os.environ.get("TUNER_CACHE"):
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audio-tuner"
 
 
 def _exchange(one: Path, other: Path) -> bool:

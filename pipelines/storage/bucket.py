@@ -214,15 +214,16 @@ class Bucket(Folder):
                 where = self.place.address(self._key(name))
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), where)
             marker = f"{PurePosixPath(name).with_name(BUILDING + PurePosixPath(name).name)}"
-            self.write_bytes(marker, b"")
+            key = self._key(name)
             files = {
-                self._key(f"{name}/{path.relative_to(folder).as_posix()}"): path
+                f"{key}/{path.relative_to(folder).as_posix()}": path
                 for path in folder.rglob("*")
                 if path.is_file()
             }
-            stale = {one.key for one in self._objects.below(self._key(name))} - files.keys()
-            self._objects.delete(stale)
             with ThreadPoolExecutor(_THREADS) as threads:
+                before = threads.submit(self._objects.below, key)
+                self.write_bytes(marker, b"")
+                self._objects.delete({one.key for one in before.result()} - files.keys())
                 list(threads.map(self._objects.put, files, files.values()))
             self._objects.delete([self._key(marker)])
 

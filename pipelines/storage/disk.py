@@ -1,8 +1,9 @@
-"""What a disk needs to keep its promises: what is written is there, and errors name it."""
+"""What a disk needs to keep its promises, and the folder of what needs none: a node's cache."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +30,18 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """Return this node's folder for what can be made again: ``TUNER_CACHE``, or the user's.
+
+    A user without a home, as in many containers, has it among the temporary files.
+    """
+    if configured := os.environ.get("TUNER_CACHE"):
+        return Path(configured)
+    if parent := os.environ.get("XDG_CACHE_HOME"):
+        return Path(parent) / "audio-tuner"
+    home = Path.home()
+    if os.access(home, os.W_OK):
+        return home / ".cache" / "audio-tuner"
+    return Path(tempfile.gettempdir()) / f"audio-tuner-{os.getuid()}"

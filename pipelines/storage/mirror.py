@@ -24,10 +24,10 @@ class Mirror:
         folder: Where to write subfolders.
     """
 
-    def __init__(self, target: Folder, stored: Callable[[str], None]) -> None:
+    def __init__(self, target: Folder, stored: Callable[[Folder, str], None]) -> None:
         self._target, self._stored = target, stored
-        self._lock = threading.Lock()
-        self._sent: set[str] = set()
+        self._changed = threading.Condition()
+        self._waiting: set[str] = set()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._held = ExitStack()
@@ -36,12 +36,13 @@ class Mirror:
             self.folder = Folder(self._held.enter_context(node_cache.scratch()))
 
     @staticmethod
-    def of(target: Folder, stored: Callable[[str], None]) -> Mirror:
+    def of(target: Folder, stored: Callable[[Folder, str], None]) -> Mirror:
         """Return the mirror of a folder, the one that this process may have had before.
 
         Args:
             target: The folder.
-            stored: Called with the name of each subfolder when the bucket has it.
+            stored: Called with ``Mirror.folder`` and the newest name that the bucket has, when
+                nothing else waits.
         """
         for other, mirror in list(_of_process.items()):
             if other != target and mirror._thread is None:
@@ -55,8 +56,8 @@ class Mirror:
         """Begin to copy a subfolder, which is whole."""
         if self.folder is self._target:
             return
-        with self._lock:
-            self._sent.discard(name)
+        with self._changed:
+            self._waiting.add(name)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
                 self._thread.start()
@@ -67,34 +68,42 @@ class Mirror:
         Raises:
             StorageAwayError: The store has been away for too long.
         """
-        if thread := self._thread:
-            thread.join()
-        failure, self._failure = self._failure, None
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting or self._thread is None)
+            failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
     def _work(self) -> None:
+        name = ""
         try:
-            while name := self._next():
+            while name := self._next(name):
                 self._copy(name)
         except (UserError, OSError) as error:
-            self._failure, self._thread = error, None
+            with self._changed:
+                self._failure, self._thread = error, None
+                self._changed.notify_all()
 
-    def _next(self) -> str | None:
-        with self._lock:  # or what is new just now would wait for the next
-            new = [name for name in self.folder.names() if name not in self._sent]
-            if not new:
+    def _next(self, done: str) -> str:
+        """Return the oldest name that waits; with none, tidy up, and end if still none does."""
+        with self._changed:
+            self._waiting.discard(done)
+            self._changed.notify_all()
+            self._failure = None
+            if self._waiting:
+                return min(self._waiting)
+        if done:
+            self._stored(self.folder, done)
+        with self._changed:
+            if not self._waiting:
                 self._thread = None
-            return new[0] if new else None
+            return min(self._waiting, default="")
 
     def _copy(self, name: str) -> None:
-        self._sent.add(name)
         try:
             with self._target.building(name) as scratch:
                 source = self.folder.local(name)
                 shutil.copytree(source, scratch, dirs_exist_ok=True, copy_function=os.link)
-        except OSError:
+        except OSError:  # unless the writer has removed it meanwhile
             if self.folder.exists(name):
                 raise
-            return  # the writer has removed it meanwhile
-        self._stored(name)

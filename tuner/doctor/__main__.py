@@ -66,6 +66,7 @@ def all_checks(storage: str | Path, variables: Mapping[str, str]) -> Iterator[Ch
     yield environment.check_tracking(variables.get("MLFLOW_TRACKING_URI"), storage)
     yield environment.check_storage(storage)
     yield environment.check_room("array cache", cache_folder())
+    yield environment.check_ray_folder()
     yield environment.check_shared_memory()
     remedy = "nothing to do: Ray takes the next free port, and studies do not need this one"
     yield environment.check_port(8265, "Ray's dashboard", remedy)

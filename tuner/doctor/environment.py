@@ -54,6 +54,20 @@ def check_storage(storage: str | Path) -> Check:
     return Check("storage", "ok", f"{folder} can be read and written")
 
 
+def check_ray_folder() -> Check:
+    """Check the folder of Ray's logs and sockets, whose paths must be short."""
+    from pipelines.build.ray_environment import temporary_folder
+
+    try:
+        folder = temporary_folder()
+    except OSError as error:
+        return Check("ray folder", "FAIL", str(error), "unset RAY_TMPDIR, or shorten it")
+    wanted = os.environ.get("TMPDIR")
+    if wanted and not os.environ.get("RAY_TMPDIR") and Path(wanted) != folder:
+        return Check("ray folder", "ok", f"{folder}: TMPDIR is too long for Ray's sockets")
+    return check_room("ray folder", folder, GIB, 50 * 2**20)
+
+
 def check_shared_memory(folder: Path = Path("/dev/shm"), wanted_bytes: int = 2 * GIB) -> Check:
     """Check that Ray's object store fits into shared memory."""
     if not folder.exists():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,18 +131,18 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
     return folder / name
 
 
-def drop_old(folder: Folder, newest: str, best: str | None = None) -> None:
+def drop_old(folder: Folder, newest: str, best: str | None) -> None:
     """Remove the checkpoints that the newest one supersedes.
 
     Args:
         folder: Folder of the checkpoints.
         newest: Name of the newest.
-        best: Name of the best epoch so far; None to read it from the newest.
+        best: Name of the best epoch so far; None if it is not known.
     """
-    keep = {newest, *([best] if best else _best_of(folder / newest))}
+    keep = {newest, best}
     older = [other for other in _in_order(folder) if other not in keep]
     if older:  # keep the checkpoint before, and its best epoch, to fall back on
-        keep |= {older[-1], *_best_of(folder / older[-1])}
+        keep |= {older[-1], best_of(folder / older[-1])}
     for stale in set(older) - keep:
         folder.remove(stale)
 
@@ -154,12 +154,12 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _best_of(checkpoint: Folder) -> Iterator[str]:
-    """Yield the name of the best epoch that a checkpoint refers to, if it can be read."""
+def best_of(checkpoint: Folder) -> str | None:
+    """Return the name of the best epoch that a checkpoint refers to; None if it is unreadable."""
     try:
-        yield name_of(checkpoint.read_json(STATE)["best"]["epoch"])
+        return name_of(checkpoint.read_json(STATE)["best"]["epoch"])
     except DAMAGE:
-        return
+        return None
 
 
 def load_checkpoint(folder: Folder) -> Checkpoint:

@@ -17,6 +17,7 @@ from pipelines.storage.mirror import Mirror
 from tuner.errors import DivergedError
 from tuner.training.checkpoint import (
     Checkpoint,
+    best_of,
     drop_old,
     name_of,
     newest_checkpoint,
@@ -214,7 +215,10 @@ class _Saves:
     """The checkpoints that a process writes, on a disk at once, to a bucket while it trains on."""
 
     def __init__(self, folder: Folder) -> None:
-        self._mirror = Mirror.of(folder, partial(drop_old, folder))
+        def drop(own: Folder, newest: str) -> None:
+            drop_old(folder, newest, best_of(own / newest))
+
+        self._mirror = Mirror.of(folder, drop)
         self._mirror.settle()  # this process may still be sending what it trained before
 
     def add(self, checkpoint: Checkpoint, *, is_last: bool) -> None:
