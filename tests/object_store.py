@@ -52,6 +52,7 @@ class Proxy:
     Attributes:
         address: Its address.
         trouble: What happens to a request.
+        conditions: What the store does with conditions of writes: kept, ignored or refused.
         delay_seconds: Time that each request takes at least.
         bytes_per_second: Speed of bodies in each direction; None for any.
         requests: Method and path of each request.
@@ -59,6 +60,7 @@ class Proxy:
 
     def __init__(self, target: str) -> None:
         self.trouble: Trouble = lambda *_: None
+        self.conditions: str = "kept"  # or "ignored", or "refused"
         self.delay_seconds = 0.0
         self.bytes_per_second: float | None = None
         self.requests: list[tuple[str, str]] = []
@@ -106,6 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
         number = len(proxy.requests)
         proxy.requests.append((self.command, self.path))
         trouble = proxy.trouble(self.command, self.path, number)
+        for name in ("If-None-Match", "If-Match"):
+            if proxy.conditions != "kept" and name in self.headers:
+                del self.headers[name]
+                trouble = 501 if proxy.conditions == "refused" else trouble
         time.sleep(proxy.delay_seconds)
         proxy.crawl(len(body))
         if trouble == "reset":

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self, cast
 
+from pipelines.plain_text import echo
 from pipelines.regular_files import max_bytes
 from pipelines.storage import BUILDING, Folder, lease, node_cache, segments
 from pipelines.storage.address import Place, parse
@@ -83,7 +84,12 @@ class Bucket(Folder):
         objects.has_any(self._key())
         if writes:
             probe = self._key(f".probe-{uuid.uuid4().hex}")
-            objects.put(probe, b"")
+            objects.put(probe, b"1")
+            if objects.put_if(probe, b"2", None) is not None:
+                echo(
+                    f"{self}: this store ignores the conditions of writes, so two commands that "
+                    "run one study at a time would not notice each other", err=True,
+                )  # fmt: skip
             objects.delete([probe])
 
     def exists(self, name: str = "") -> bool:

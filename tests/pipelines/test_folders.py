@@ -259,6 +259,19 @@ class TestBucket:
         with pytest.raises(StorageAwayError, match="there is no such bucket"):
             gone._objects.patient_for(0.5).get("x")
 
+    @pytest.mark.parametrize("conditions", ["refused", "ignored"])
+    def test_a_store_without_conditions_is_used_and_named(
+        self, bucket: Folder, proxy: Proxy, conditions: str, capsys
+    ) -> None:
+        proxy.conditions = conditions
+        bucket.check(writes=True)
+        assert ("ignores the conditions" in capsys.readouterr().err) is (conditions == "ignored")
+        TestContract().test_a_log_loses_its_torn_end(bucket)
+        with bucket.lock("x.lock"):
+            assert bucket.read_json("x.lock")["epoch"] == 1
+        with bucket.lock("x.lock"):
+            assert bucket.read_json("x.lock")["epoch"] == 2
+
 
 class TestLease:
     @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import yaml
 from tests.loopback import Loopback, free_ports
 from tuner.config import Resources
 from tuner.errors import UsageError
-from tuner.trials.cluster import Cluster, trials_at_once
+from tuner.trials.cluster import Cluster, Room, trials_at_once, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -226,3 +226,61 @@ def test_a_job_keeps_its_environment_and_counts_what_the_autoscaler_may_start(
     assert found["worker"] == expected
     # By hand from cluster.yaml: a head of 8 CPUs, and up to 4 workers of 8 CPUs and 1 GPU.
     assert (found["num_cpus"], found["num_gpus"]) == (40, 4)
+
+
+class TestRoom:
+    """A cluster that somebody else has started, and whose nodes come and go."""
+
+    @pytest.fixture
+    def nodes(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+        import ray
+
+        nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 8.0}]
+
+        def total() -> dict[str, float]:
+            return {name: sum(one.get(name, 0) for one in nodes) for name in ("CPU", "GPU")}
+
+        alive = lambda: [{"Alive": True, "Resources": one} for one in nodes]  # noqa: E731
+        monkeypatch.setattr(ray, "nodes", alive)
+        monkeypatch.setattr(ray, "cluster_resources", total)
+        return nodes
+
+    def test_it_follows_the_cluster(self, nodes: list[dict[str, float]]) -> None:
+        now = [0.0]
+        joined = Cluster("a:1", 12, 1, 2, started_here=False)
+        room = Room(joined, per_worker(2, 0), clock=lambda: now[0])
+        assert room.trials() == 6
+        nodes.append({"CPU": 8.0})
+        assert room.trials() == 6
+        now[0] = 5.0
+        assert room.trials() == 10
+        del nodes[1:]
+        now[0] = 10.0
+        assert room.trials() == 2
+
+    def test_a_trial_that_fits_nowhere_any_more_ends_the_wait_within_a_minute(
+        self, nodes: list[dict[str, float]]
+    ) -> None:
+        now = [0.0]
+        joined = Cluster("a:1", 12, 1, 2, started_here=False)
+        room = Room(joined, per_worker(2, 1), clock=lambda: now[0])
+        assert room.lost() == ""
+        gone = nodes.pop(0)
+        for now[0] in range(5, 55, 5):
+            assert room.lost() == ""
+        nodes.insert(0, gone)
+        now[0] = 55
+        assert room.lost() == ""
+        nodes.pop(0)
+        said = ""
+        for now[0] in range(60, 121, 5):
+            said = room.lost()
+        assert said.startswith("one trial asks for 2 CPUs and 1 GPUs")
+        assert room.trials() == 1
+
+    def test_a_worker_that_no_node_can_hold_is_named(self, nodes: list[dict[str, float]]) -> None:
+        assert why_not(per_worker(4, 1)) == ""
+        assert why_not(per_worker(8, 0)) == ""
+        said = why_not(per_worker(6, 1))
+        assert said.startswith("a worker asks for 6 CPUs and 1 GPUs on one node, and no node has")
+        assert "the largest has 4 CPUs and 1 GPUs" in said

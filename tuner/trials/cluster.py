@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 
 COUNT_SECONDS = 5.0
+LOST_SECONDS = 50.0
+"""How long nodes may be gone, without which no trial fits, before a study ends."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,34 @@ class Room:
     ) -> None:
         self._cluster, self._resources, self._clock = cluster, resources, clock
         self._trials, self._due = trials_at_once(cluster, resources), -math.inf
+        self._lost: tuple[float, str] | None = None  # since when, and what
 
     def trials(self) -> int:
         """Return how many trials fit now, at least 1; nodes are counted every few seconds."""
-        if not self._cluster.started_here and self._clock() >= self._due:
-            self._due = self._clock() + COUNT_SECONDS
-            cpus, gpus = _counted(limit=True)
-            now = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
-            with suppress(UsageError):  # nodes that are gone for now
-                self._trials = trials_at_once(now, self._resources)
+        self._count()
         return self._trials
+
+    def lost(self) -> str:
+        """Return why the cluster has had no room for a single trial for a minute; or nothing."""
+        self._count()
+        since, reason = self._lost or (math.inf, "")
+        return reason if self._clock() - since >= LOST_SECONDS else ""
+
+    def _count(self) -> None:
+        if self._cluster.started_here or self._clock() < self._due:
+            return
+        self._due = self._clock() + COUNT_SECONDS
+        cpus, gpus = _counted(limit=True)
+        now = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
+        try:
+            self._trials, reason = trials_at_once(now, self._resources), why_not(self._resources)
+        except UsageError as error:
+            reason = str(error)
+        if reason:
+            since, _ = self._lost or (self._clock(), "")
+            self._lost = since, reason
+        else:
+            self._lost = None
 
 
 def _counted(limit: bool) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from pipelines.storage import Folder
+from tuner.errors import StudyError
 from tuner.trials.cluster import Room
 from tuner.trials.recorder import Recorder
 from tuner.trials.trial import run_in_process
@@ -106,8 +107,8 @@ class _Verdicts(_NotSaved, FIFOScheduler):
 class _Events(_NotSaved, tune.Callback, tune.Stopper):
     """Forwarder of Tune's events to the recorder, which ends the stage."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, room: Room) -> None:
+        self._recorder, self._room = recorder, room
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
@@ -128,7 +129,11 @@ class _Events(_NotSaved, tune.Callback, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Return True if the stage is over."""
+        """Return True if the stage is over, also because no node is left that could go on."""
+        if reason := self._room.lost():
+            self._recorder.fatal = StudyError(
+                f"resources: {reason}; the same command goes on when there is one"
+            )
         return self._recorder.is_over()
 
 
@@ -159,8 +164,8 @@ def run(plan: Plan, cluster: Cluster) -> None:
         StudyError: A trial found its disk full; names the path.
         UsageError: A trial asks for more than the cluster has.
     """
-    recorder = Recorder(plan)
-    events = _Events(recorder)
+    recorder, room = Recorder(plan), Room(cluster, plan.experiment.resources)
+    events = _Events(recorder, room)
     # The ledger names each failure in one line; Tune would print a traceback as well.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Tune would keep 25 KB of each trial for its own restoration, and write them again and again.
@@ -173,9 +178,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
         tune.Tuner(
             _trainable(plan.experiment),
             tune_config=tune.TuneConfig(
-                search_alg=_AsManyAsFit(
-                    _Searcher(recorder, str(plan.study)), Room(cluster, plan.experiment.resources)
-                ),
+                search_alg=_AsManyAsFit(_Searcher(recorder, str(plan.study)), room),
                 scheduler=_Verdicts(recorder),
                 num_samples=-1,  # a trial that is promoted is another one for Tune
                 # Starting a process and importing torch takes most of a short trial.
