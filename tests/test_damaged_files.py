@@ -49,8 +49,9 @@ from tuner.training.exported import load_exported, member_folder, save_fusion
 from tuner.training.feed import Alone
 from tuner.training.profile import save_profile
 from tuner.trials.assembly import TrialSpec
+from tuner.trials.out_of_memory import OutOfMemory
 from tuner.trials.predictions import Predictions, predict_split, training_profile
-from tuner.trials.trial import OutOfMemory, train
+from tuner.trials.trial import train
 
 CPU = Alone(torch.device("cpu"))
 SPACE = """

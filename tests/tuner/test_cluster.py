@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,11 @@ def test_a_local_cluster_listens_on_loopback_only(local_ray: Cluster) -> None:
     import ray
 
     ray.get(ray.remote(num_cpus=0)(lambda: None).remote(), timeout=60)
-    own = [  # other tests may have connected this process to another Ray, or started one
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.environ().get("RAY_ADDRESS") == local_ray.address
-    ]
+    own = []  # other tests may have connected this process to another Ray, or started one
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended
+            if process.environ().get("RAY_ADDRESS") == local_ray.address:
+                own.append(process)
     listening = {
         (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
         for process in own

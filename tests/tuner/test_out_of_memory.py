@@ -15,7 +15,8 @@ from tuner.training.array_feed import ArrayFeed
 from tuner.training.feed import Alone, Batch
 from tuner.training.learner import Learner
 from tuner.trials.assembly import TrialSpec
-from tuner.trials.trial import OutOfMemory, is_out_of_memory, reason_of, train
+from tuner.trials.out_of_memory import OutOfMemory, is_out_of_memory, reason_of
+from tuner.trials.trial import train
 
 CPU = Alone(torch.device("cpu"))
 GPU_WORDS = "CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"
