@@ -57,6 +57,8 @@ def main(
     try:
         study, place = placed(study, storage)
         uri = address_of(place, tracking_uri)
+        if study and not is_server(uri):
+            _draw(study, place)
         if is_server(uri):
             _show(page_of(uri, study, uri, place), no_browser)
             return
@@ -71,6 +73,20 @@ def main(
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         pass  # the way to end it
+
+
+def _draw(study: str, storage: str | Path) -> None:
+    """Draw a study of a bucket into the store of this machine, which may never have seen it."""
+    from pipelines.storage import Folder
+    from tuner.errors import UsageError
+    from tuner.report.__main__ import write
+
+    if not (place := Folder.at(storage)).is_remote:
+        return
+    try:
+        write(str(place / "studies" / study), str(place), is_replay=True)
+    except UsageError as error:  # it runs, perhaps on another machine
+        echo(f"{error}; what is shown may be behind", err=True)
 
 
 def _terminated(*_: object) -> NoReturn:

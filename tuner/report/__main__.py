@@ -31,10 +31,16 @@ def main(study: str, storage: str, is_replay: bool, tracking_uri: str | None) ->
     python -m tuner.report results/studies/first-try --replay --tracking-uri http://host:5000
     """  # noqa: D301 - click reads the control character
     with ending():
-        _write(study, storage, is_replay, tracking_uri)
+        write(study, storage, is_replay, tracking_uri)
 
 
-def _write(study: str, storage: str, is_replay: bool, uri: str | None) -> None:
+def write(study: str, storage: str, is_replay: bool, uri: str | None = None) -> None:
+    """Write the report of a study again, and its record in MLflow if asked.
+
+    Raises:
+        UsageError: There is no such study, or a process runs it.
+        TrackingError: The store cannot be used.
+    """
     from tuner.ledger.journal import recorded
     from tuner.ledger.locate import locked, study_folder
     from tuner.ledger.summary import summarise
