@@ -113,17 +113,21 @@ class StorageAwayError(UserError):
 
     Attributes:
         address: Address of the bucket.
+        reason: Why, in a few words.
+        has_answered: False if it was asked for the first time.
     """
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(address, reason)
-        self.address, self.reason = address, reason
+    def __init__(self, address: str, reason: str, has_answered: bool = True) -> None:
+        super().__init__(address, reason, has_answered)
+        self.address, self.reason, self.has_answered = address, reason, has_answered
 
     def __str__(self) -> str:
-        return (
-            f"{self.address}: {self.reason}; run the same command again when it can be reached: "
-            "finished work is kept"
+        advice = (
+            "run the same command again when it can be reached: finished work is kept"
+            if self.has_answered
+            else "correct the address, or the keys in the environment"
         )
+        return f"{self.address}: {self.reason}; {advice}"
 
 
 class StorageTakenError(UserError):

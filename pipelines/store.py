@@ -246,15 +246,16 @@ class FeatureSet:
         import pyarrow.parquet
 
         try:
-            path = self.folder.file(name)
-            found_size = path.stat().st_size
-            found_rows = pyarrow.parquet.read_metadata(path).num_rows
+            with self.folder.opened(name) as path:
+                found_size = path.stat().st_size
+                found_rows = pyarrow.parquet.read_metadata(path).num_rows
+                found_digest = file_digest(path) if digests else digest
         except (OSError, pyarrow.ArrowException) as error:
             return f"{name}: {error}"
         if found_rows != rows or size not in (None, found_size):
             wanted = f"{rows} rows" if size is None else f"{rows} rows in {size} bytes"
             return f"{name}: {found_rows} rows in {found_size} bytes, expected {wanted}"
-        if digests and file_digest(path) != digest:
+        if found_digest != digest:
             return _damaged(name)
         return None
 

@@ -35,7 +35,7 @@ _MAX_SOCKET_BYTES = 107  # of a path, on Linux
 # Where buckets are. Their keys come from each node's own environment or role.
 OF_STORES = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
-    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT",
 )  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from pipelines.plain_text import printable
 
 SCHEMES = {"s3": "S3", "gs": "Google Cloud Storage", "abfs": "Azure", "abfss": "Azure"}
 # The options that pyarrow's addresses of S3 have and that hold no secret.
-_OPTIONS = frozenset({"endpoint_override", "scheme", "region"})
+_OPTIONS = {"s3": {"endpoint_override", "scheme", "region"}, "gs": set[str]()}
+_OPTIONS_OF_AZURE = {"endpoint_override", "scheme"}
 _AZURE_HOST = ".dfs.core.windows.net"
 # A request that fails is repeated by `pipelines.storage.objects`, which says so.
 _RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
-_CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s"}
 
 
 @dataclass(frozen=True, order=True)
@@ -63,11 +63,14 @@ def parse(address: str) -> tuple[Place, str]:
             raise UnsupportedStorageError(shown, _keys_of(parts.scheme))
         place = Place(parts.scheme, host)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := sorted(options.keys() - _OPTIONS):
-        known = ", ".join(sorted(_OPTIONS))
+    allowed = _OPTIONS.get(place.scheme, _OPTIONS_OF_AZURE)
+    if unknown := sorted(options.keys() - allowed):
+        known = ", ".join(sorted(allowed)) or "none"
         raise UnsupportedStorageError(
             shown, f"its options may be {known}, not {', '.join(unknown)}"
         )
+    if parts.fragment or any("@" in value for value in options.values()):
+        raise UnsupportedStorageError(shown, "no # and no login may be in it")
     if place.scheme not in SCHEMES or not place.bucket:
         raise UnsupportedStorageError(shown)
     found = Place(place.scheme, place.bucket, place.host, tuple(sorted(options.items())))
@@ -84,17 +87,26 @@ def _keys_of(scheme: str) -> str:
     return f"keys come from the environment ({known}), never from an address"
 
 
-def connect(place: Place) -> Any:
+def connect(place: Place, request_seconds: float) -> Any:
     """Return a client of a bucket, with what the environment knows.
+
+    Args:
+        place: The bucket.
+        request_seconds: How long a request may take; short ones are not repeated.
 
     Raises:
         UnsupportedStorageError: A package is missing that reads the credentials.
     """
     make = {"s3": _s3, "gs": _gs}.get(place.scheme, _azure)
-    return make(place, dict(place.options))
+    client = {"connect_timeout": "5s", "timeout": f"{request_seconds:.1f}s"}
+    retries = _RETRIES if request_seconds > _SHORT_SECONDS else {**_RETRIES, "max_retries": 0}
+    return make(place, dict(place.options), client, retries)
 
 
-def _s3(place: Place, options: dict[str, str]) -> Any:
+_SHORT_SECONDS = 10.0
+
+
+def _s3(place: Place, options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import S3Store
 
     env = os.environ
@@ -110,8 +122,8 @@ def _s3(place: Place, options: dict[str, str]) -> Any:
     given = _profile(place) if _has_profile() else None
     is_open = (endpoint or "").startswith("http://")
     return S3Store(
-        place.bucket, config=config, credential_provider=given, retry_config=_RETRIES,
-        client_options=_CLIENT | {"allow_http": is_open},
+        place.bucket, config=config, credential_provider=given, retry_config=retries,
+        client_options=client | {"allow_http": is_open},
     )  # fmt: skip
 
 
@@ -146,27 +158,24 @@ def _profile(place: Place) -> Any:
     return Boto3CredentialProvider(session) if session.get_credentials() else None
 
 
-def _gs(place: Place, options: dict[str, str]) -> Any:
+def _gs(place: Place, _options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import GCSStore
 
-    is_open = options.get("scheme") == "http"
-    return GCSStore(
-        place.bucket, retry_config=_RETRIES, client_options=_CLIENT | {"allow_http": is_open}
-    )
+    return GCSStore(place.bucket, retry_config=retries, client_options=client)
 
 
-def _azure(place: Place, options: dict[str, str]) -> Any:
+def _azure(place: Place, options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import AzureStore
 
     config: Any = {}
     if place.host:
         config["account_name"] = place.host.removesuffix(_AZURE_HOST)
-    endpoint = options.get("endpoint_override")
+    endpoint = options.get("endpoint_override") or os.environ.get("AZURE_STORAGE_ENDPOINT")
     if endpoint:
         scheme = options.get("scheme", "https")
         config["endpoint"] = endpoint if "://" in endpoint else f"{scheme}://{endpoint}"
     is_open = str(config.get("endpoint", "")).startswith("http://")
     return AzureStore(
-        place.bucket, config=config, retry_config=_RETRIES,
-        client_options=_CLIENT | {"allow_http": is_open},
+        place.bucket, config=config, retry_config=retries,
+        client_options=client | {"allow_http": is_open},
     )  # fmt: skip

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self, cast
 
+from pipelines.errors import StorageAwayError
 from pipelines.plain_text import echo
 from pipelines.regular_files import max_bytes
 from pipelines.storage import BUILDING, Folder, lease, node_cache, segments
@@ -25,7 +26,7 @@ from pipelines.storage.logs import Log
 from pipelines.storage.objects import Objects
 
 LOG_SUFFIX = ".jsonl"  # a log is a folder of segments
-_THREADS = 8  # uploads and downloads at once
+_THREADS = 4  # uploads at once
 _CHECK_SECONDS = 6.0
 
 
@@ -81,7 +82,10 @@ class Bucket(Folder):
             StorageAwayError: It cannot; says why.
         """
         objects = self._objects.patient_for(_CHECK_SECONDS)
-        objects.has_any(self._key())
+        try:
+            objects.has_any(self._key())
+        except StorageAwayError as error:
+            raise StorageAwayError(error.address, error.reason, has_answered=False) from None
         if writes:
             probe = self._key(f".probe-{uuid.uuid4().hex}")
             objects.put(probe, b"1")
@@ -192,8 +196,9 @@ class Bucket(Folder):
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder with its content, if it exists."""
         key = self._key(name)
-        own = [key] if key else []
-        self._objects.delete([*own, *(one.key for one in self._objects.below(key))])
+        keys = [one.key for one in self._objects.below(key)]
+        own = [key] if key and self._objects.find(key) else []
+        self._objects.delete([*own, *keys])
 
     # -- whole folders
 

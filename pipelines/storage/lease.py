@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 
 from pipelines.errors import StorageAwayError
 from pipelines.plain_text import echo, printable
-from pipelines.storage.objects import Found, Objects
+from pipelines.storage.found import Found
+from pipelines.storage.objects import Objects
 
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 20.0
@@ -67,7 +68,7 @@ def held(objects: Objects, key: str, timeout_seconds: float = -1.0) -> Iterator[
     """
     state, found = _taken(objects, key, timeout_seconds)
     # One that is late is tried again; patience would only delay the next.
-    lease = _Lease(objects.patient_for(RENEW_SECONDS / 2), key, state, found)
+    lease = _Lease(objects.patient_for(RENEW_SECONDS - 1), key, state, found)
     try:
         yield
     finally:
@@ -75,12 +76,16 @@ def held(objects: Objects, key: str, timeout_seconds: float = -1.0) -> Iterator[
 
 
 def _taken(objects: Objects, key: str, timeout_seconds: float) -> tuple[_State, Found]:
-    began = seen_at = time.monotonic()
+    began = seen_at = read_at = time.monotonic()
+    objects = objects.patient_for(None, RENEW_SECONDS)  # which notices a silent store soon
     me = f"process {os.getpid()} on {socket.gethostname()}"
     seen, changes, is_said = None, -1, False
     while True:
         there, found = _read(objects, key)
         now = time.monotonic()
+        if now - read_at > RENEW_SECONDS:  # the store was away, and a living holder silent
+            seen_at = now
+        read_at = now
         if (version := found and dict(found.version)) != seen or changes < 0:
             seen, seen_at, changes = version, now, changes + 1
         if not there.holder or now - seen_at >= LEASE_SECONDS:
@@ -133,7 +138,12 @@ class _Lease:
         self._state = _State(last.epoch, holder, last.renewals + 1)
         # A store that stays away ends the work that writes to it.
         with suppress(StorageAwayError):
-            self._found = self._objects.put_if(self._key, bytes(self._state), self._found)
+            made = self._objects.put_if(self._key, bytes(self._state), self._found)
+            if made is None:  # lost, or an earlier renewal arrived whose answer did not
+                there, made = _read(self._objects, self._key)
+                if (there.epoch, there.holder) != (last.epoch, last.holder):
+                    made = None
+            self._found = made
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""

@@ -10,13 +10,14 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import full_disk_named
 from pipelines.permissions import make_folder
 from pipelines.storage import Folder, cache_folder, room
-from pipelines.storage.objects import Found, Objects
+from pipelines.storage.found import Found
+from pipelines.storage.objects import Objects
 
 COPIES, STAND_INS = "copies", "buckets"  # in the cache folder
 _MAX_SLUG = 60
@@ -111,14 +112,14 @@ def scratch() -> Iterator[Path]:
     """
     parent = cache_folder() / _SCRATCH
     make_folder(parent)
-    for old in parent.glob("*-*"):
-        with suppress(OSError, ValueError):
-            pid = int(old.name.partition("-")[0])
-            if pid != os.getpid() and not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    for old in parent.iterdir():
+        room.remove_unused(old)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    held = room.hold(folder)
     try:
         with full_disk_named(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.errors import StorageAwayError, UserError
+from pipelines.errors import StorageAwayError, UnsupportedStorageError
 from pipelines.plain_text import echo
 from pipelines.storage import address, patience
 from pipelines.storage.address import Place
+from pipelines.storage.found import (
+    PIECE_BYTES,
+    Found,
+    delete_all,
+    found_of,
+    names_of,
+    piece_of,
+    told_apart,
+    version_of,
+)
 
 _MAX_DELETED = 1000  # in one request
-_PIECE_BYTES = 8 << 20
+_PARTS_AT_ONCE = 2  # of 5 MB each, which share a line and have a time limit
+_BRIEF_SECONDS = 3.0
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Found:
-    """An object: key, bytes, and the version by which a later write can be conditional."""
-
-    key: str
-    size: int
-    version: Mapping[str, Any]
 
 
 class Objects:
@@ -42,6 +45,7 @@ class Objects:
         place: The bucket.
         connect: Makes a client; again after each failure, because keys may have ended.
         patience_seconds: How long a request is repeated.
+        request_seconds: How long one may take.
 
     Raises (each method):
         FileNotFoundError: There is no such object.
@@ -51,10 +55,13 @@ class Objects:
     def __init__(
         self,
         place: Place,
-        connect: Callable[[Place], Any] = address.connect,
+        connect: Callable[[Place, float], Any] = address.connect,
         patience_seconds: float = patience.SECONDS,
+        request_seconds: float = patience.REQUEST_SECONDS,
     ) -> None:
         self.place = place
+        self._request_seconds = request_seconds
+        self._is_away = False
         self.patience_seconds = patience_seconds
         self._connect = connect
         self._client: Any = None
@@ -65,9 +72,16 @@ class Objects:
         """Return the objects of a bucket; each process connects once."""
         return Objects(place)
 
-    def patient_for(self, seconds: float) -> Objects:
-        """Return the same objects, whose requests are repeated for another time."""
-        return Objects(self.place, self._connect, seconds)
+    def patient_for(self, seconds: float | None, request_seconds: float | None = None) -> Objects:
+        """Return the same objects, whose requests are repeated, and last, for another time.
+
+        Args:
+            seconds: How long a request is repeated; None for as long as here.
+            request_seconds: How long one may take; None for as long as it is repeated.
+        """
+        patient = self.patience_seconds if seconds is None else seconds
+        limit = max(1.0, patient) if request_seconds is None else request_seconds
+        return Objects(self.place, self._connect, patient, min(self._request_seconds, limit))
 
     # -- reading
 
@@ -78,7 +92,7 @@ class Objects:
             import obstore
 
             answer = obstore.get(client, key)
-            found = _found(answer.meta)
+            found = found_of(answer.meta)
             if max_bytes is not None and found.size > max_bytes:
                 reason = f"{found.size} bytes are more than the {max_bytes} that are read"
                 raise OSError(errno.EFBIG, reason, self.place.address(key))
@@ -87,21 +101,13 @@ class Objects:
         return self._ask(key, ask)
 
     def fetch(self, key: str, target: Path) -> Found:
-        """Copy an object to a file of this machine."""
-
-        def ask(client: Any) -> Found:
-            import obstore
-
-            answer = obstore.get(client, key)
-            found = _found(answer.meta)
-            with target.open("wb") as file:
-                for piece in answer.stream(min_chunk_size=_PIECE_BYTES):
-                    file.write(piece)
-            if (size := target.stat().st_size) != found.size:
-                raise ConnectionError(f"{size} of {found.size} bytes came")
-            return found
-
-        return self._ask(key, ask)
+        """Copy an object to a file of this machine, in pieces: a request has a time limit."""
+        if (found := self.find(key)) is None:
+            raise self._missing(key)
+        with target.open("wb") as file:
+            for start in range(0, found.size, PIECE_BYTES):
+                file.write(self._ask(key, partial(piece_of, found, start)))
+        return found
 
     def find(self, key: str) -> Found | None:
         """Return an object without its bytes; None if there is none."""
@@ -109,7 +115,7 @@ class Objects:
         def ask(client: Any) -> Found:
             import obstore
 
-            return _found(obstore.head(client, key))
+            return found_of(obstore.head(client, key))
 
         try:
             return self._ask(key, ask)
@@ -132,8 +138,9 @@ class Objects:
         def ask(client: Any) -> list[Found]:
             import obstore
 
-            found = (one for page in obstore.list(client, prefix or None) for one in page)
-            return sorted(map(_found, found), key=lambda one: one.key)
+            pages = obstore.list(client, prefix or None)
+            found = [found_of(one) for page in pages for one in page if one["path"] != prefix]
+            return sorted(found, key=lambda one: one.key)
 
         return self._ask(prefix, ask)
 
@@ -144,8 +151,9 @@ class Objects:
             import obstore
 
             answer = obstore.list_with_delimiter(client, prefix or None)
-            files = [one["path"] for one in answer["objects"]]
-            return _names(answer["common_prefixes"]), _names(files)
+            # Consoles of stores make an empty object for a folder.
+            files = [one["path"] for one in answer["objects"] if one["path"] != prefix]
+            return names_of(answer["common_prefixes"]), names_of(files)
 
         return self._ask(prefix, ask)
 
@@ -157,7 +165,8 @@ class Objects:
         def ask(client: Any) -> None:
             import obstore
 
-            obstore.put(client, key, content)
+            with told_apart():
+                obstore.put(client, key, content, max_concurrency=_PARTS_AT_ONCE)
 
         self._ask(key, ask)
 
@@ -182,7 +191,9 @@ class Objects:
                 made = obstore.put(client, key, content, mode=mode, use_multipart=False)
             except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
                 return self._own(key, content)
-            except FileNotFoundError:  # a version of what is gone
+            except FileNotFoundError as error:  # a version of what is gone
+                if patience.is_bucket_gone(error):
+                    raise
                 return None
             except obstore.exceptions.BaseError as error:
                 if "501 Not Implemented" not in str(error):
@@ -190,7 +201,7 @@ class Objects:
                 made = self._put_unless_changed(client, key, content, expected)
                 if made is None:
                     return None
-            return Found(key, len(content), _version(made))
+            return Found(key, len(content), version_of(made))
 
         return self._ask(key, ask)
 
@@ -225,16 +236,13 @@ class Objects:
         """Delete objects; those that are missing already do no harm."""
         left = list(keys)
         for start in range(0, len(left), _MAX_DELETED):
-
-            def ask(client: Any, some: list[str] = left[start : start + _MAX_DELETED]) -> None:
-                import obstore
-
-                obstore.delete(client, some)
-
+            some = left[start : start + _MAX_DELETED]
             try:
-                self._ask(left[start], ask)
-            except FileNotFoundError:
-                continue
+                self._ask(some[0], partial(delete_all, some))
+            except FileNotFoundError:  # of one, and the client leaves out those after it
+                for key in some:
+                    with suppress(FileNotFoundError):
+                        self._ask(key, partial(delete_all, [key]))
 
     # -- patience
 
@@ -242,30 +250,24 @@ class Objects:
         import obstore
 
         is_said, began = False, time.monotonic()
-        deadline = began + self.patience_seconds
+        # What comes after a long wait in vain, such as the last record of a study, is brief.
+        seconds = min(self.patience_seconds, _BRIEF_SECONDS if self._is_away else math.inf)
         for pause in patience.pauses():
             try:
-                if self._client is None:
-                    self._client = self._connect(self.place)
-                return ask(self._client)
-            except FileNotFoundError as error:
-                if "NoSuchBucket" not in str(error):
-                    raise FileNotFoundError(
-                        errno.ENOENT, os.strerror(errno.ENOENT), self.place.address(key)
-                    ) from None
+                found = self._attempt(key, ask)
+            except (ConnectionError, obstore.exceptions.BaseError) as error:
                 failure: Exception = error
-            except (UserError, OSError) as error:
-                if not isinstance(error, ConnectionError):
-                    raise
-                failure = error
-            except obstore.exceptions.BaseError as error:
-                failure = error
+            else:
+                self._is_away = False
+                return found
             self._client = None  # its keys or its address may have changed
-            if time.monotonic() + pause > deadline:
+            waited = time.monotonic() - began
+            if waited + pause > seconds:
+                self._is_away = True
                 raise StorageAwayError(self.place.address(""), patience.reason(failure)) from None
-            if not is_said and time.monotonic() - began > patience.QUIET_SECONDS:
+            if not is_said and waited > patience.QUIET_SECONDS:
                 is_said = True
-                minutes = max(1, round((deadline - time.monotonic()) / 60))
+                minutes = max(1, round((seconds - waited) / 60))
                 echo(
                     f"{self.place.address('')}: {patience.reason(failure)}; trying again, for at "
                     f"most {minutes} minutes", err=True,
@@ -273,14 +275,24 @@ class Objects:
             time.sleep(pause)
         raise AssertionError  # the pauses never end
 
+    def _attempt(self, key: str, ask: Callable[[Any], _Result]) -> _Result:
+        """Ask once; raise ``ConnectionError`` or an error of the client if it may be repeated."""
+        import obstore
 
-def _names(keys: Iterable[str]) -> set[str]:
-    return {key.rstrip("/").rpartition("/")[2] for key in keys}
+        client = self._client
+        if client is None:
+            client = self._client = self._connect(self.place, self._request_seconds)
+        try:
+            return ask(client)
+        except FileNotFoundError as error:
+            if patience.is_bucket_gone(error):
+                raise ConnectionError(str(error)) from error
+            raise self._missing(key) from None
+        except (
+            obstore.exceptions.InvalidPathError,
+            obstore.exceptions.NotSupportedError,
+        ) as error:
+            raise UnsupportedStorageError(self.place.address(key), str(error)) from None
 
-
-def _found(meta: Mapping[str, Any]) -> Found:
-    return Found(str(meta["path"]), int(meta["size"]), _version(meta))
-
-
-def _version(meta: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
+    def _missing(self, key: str) -> FileNotFoundError:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place.address(key))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pipelines.plain_text import shorten
 
+REQUEST_SECONDS = 300.0
 SECONDS = 900.0
 """How long a store may be away before work that depends on it ends."""
 _MAX_PAUSE_SECONDS = 30.0
@@ -35,6 +36,11 @@ _WORDS = {
     "error sending request": "it does not answer",
     "operation timed out": "it does not answer in time",
 }
+
+
+def is_bucket_gone(error: Exception) -> bool:
+    """Return True if there is no such bucket, which stores answer as they do a missing object."""
+    return any(word in str(error) for word in ("NoSuchBucket", "ContainerNotFound"))
 
 
 def reason(error: Exception) -> str:

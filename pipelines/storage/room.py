@@ -51,10 +51,12 @@ def hold(item: Path) -> int | None:
             descriptor = os.open(item, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return None
-        with suppress(OSError):
+        with suppress(OSError):  # of a file system without locks, or of somebody else
             fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == item.stat().st_ino:
-                os.utime(descriptor)
+                with suppress(OSError):
+                    os.utime(descriptor)
                 return descriptor
         os.close(descriptor)  # it was replaced or removed meanwhile
 
@@ -77,12 +79,12 @@ def make_room(cache: Path, num_bytes: float) -> None:
         for item in sorted(items, key=_used):
             if total <= limit:
                 return
-            if _removed(item):
+            if remove_unused(item):
                 total -= items[item]
     if total > limit:
         echo(
-            f"{cache} will hold {total / 1e9:.1f} GB, more than {LIMIT}={limit / 1e9:g}, because "
-            "running trials use all of it", err=True,
+            f"{cache} will hold {total / 1e9:.2g} GB, more than {LIMIT}={limit / 1e9:g}: the rest "
+            "is in use", err=True,
         )  # fmt: skip
 
 
@@ -101,8 +103,8 @@ def _used(item: Path) -> float:
         return 0.0
 
 
-def _removed(item: Path) -> bool:
-    """Remove an item, unless a process holds it."""
+def remove_unused(item: Path) -> bool:
+    """Remove an item, unless a process holds it; return True if it is gone."""
     try:
         descriptor = os.open(item, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

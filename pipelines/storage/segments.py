@@ -10,16 +10,22 @@ of that name for ever: a writer that was thought dead would write exactly there,
 from __future__ import annotations
 
 import errno
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
-from pipelines.errors import StorageTakenError
-from pipelines.storage.objects import Found, Objects
+from pipelines.errors import StorageTakenError, UserError
+from pipelines.storage.found import Found
+from pipelines.storage.objects import Objects
 
 FOLD_SEGMENTS = 64
 """Small segments that are folded: each is a request for every reader."""
 SEALED_BYTES = 1 << 20
 """A folded segment of at least this size stays as it is: folding rewrites all of its bytes."""
 _THREADS = 16
+_TAKE_BACK_SECONDS = 4.0
+_PAUSE_SECONDS = 0.05
 _ATTEMPTS = 8  # of a reader, while a writer folds what it has just listed
 
 
@@ -29,8 +35,14 @@ def read(objects: Objects, prefix: str, *, first: bool = False) -> bytes | None:
     Raises:
         OSError: A segment is missing.
     """
-    for _ in range(_ATTEMPTS):
-        segments = _chain(objects, prefix)
+    for attempt in range(_ATTEMPTS):
+        try:
+            segments = _chain(objects, prefix)
+        except OSError:  # a listing is no picture of one moment
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+            continue
         if not segments:
             return None
         keys = [one.key for one in segments[: 1 if first else None]]
@@ -52,7 +64,10 @@ def _chain(objects: Objects, prefix: str) -> list[Found]:
     """
     chain, position = list[Found](), 0
     for found in objects.below(prefix):
-        start = int(found.key.rpartition("/")[2])
+        name = found.key.rpartition("/")[2]
+        if not re.fullmatch(r"\d{15}", name):  # somebody else's
+            continue
+        start = int(name)
         if start > position:
             reason = f"the segment before it, at byte {position}, is missing"
             raise OSError(errno.EIO, reason, objects.place.address(found.key))
@@ -104,13 +119,25 @@ class SegmentLog:
             StorageAwayError: The store has been away for too long.
         """
         key = self._key(self._end)
-        if self._objects.put_if(key, content, None) is None:
+        try:
+            made = self._objects.put_if(key, content, None)
+        except BaseException:  # or a signal: it may have been written all the same
+            self._take_back(key, content)
+            raise
+        if made is None:
             raise StorageTakenError(self._objects.place.address(self._prefix))
         self._own.append((self._end, content))
         self._end += len(content)
         self._num_small += 1
         if self._num_small == FOLD_SEGMENTS:
             self._fold()
+
+    def _take_back(self, key: str, content: bytes) -> None:
+        """Delete a segment of which nobody knows whether it was written, if it is there."""
+        quick = self._objects.patient_for(_TAKE_BACK_SECONDS)
+        with suppress(UserError, OSError):
+            if quick.get(key)[0] == content:
+                quick.delete([key])
 
     def _fold(self) -> None:
         starts = [start for start, _ in self._own]

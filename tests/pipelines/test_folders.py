@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import pickle
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from pipelines.errors import StorageAwayError, StorageTakenError
-from pipelines.storage import BUILDING, Folder, address, lease, patience, segments
+from pipelines.errors import StorageAwayError, StorageTakenError, UnsupportedStorageError
+from pipelines.storage import BUILDING, Folder, address, lease, node_cache, patience, segments
+from pipelines.storage.address import Place
 from pipelines.storage.bucket import Bucket
+from pipelines.storage.objects import Objects
 from tests.object_store import BUCKET, Proxy, s3_server, variables
 
 
@@ -454,3 +460,82 @@ class TestSegments:
         finally:
             bucket._objects.patience_seconds = before_it
             proxy.trouble = lambda *_: None
+
+
+class TestFaults:
+    """What reviews have found."""
+
+    def test_a_folder_goes_whole_from_a_store_that_deletes_one_by_one(self) -> None:
+        """As those of Google and Azure, which answer 404 for a key that is missing."""
+        with tempfile.TemporaryDirectory() as name:
+            from obstore.store import LocalStore
+
+            objects = Objects(Place("gs", "b"), lambda *_: LocalStore(name))
+            for number in range(40):
+                objects.put(f"set/{number}", b"")
+            objects.delete(["set/gone", *(f"set/{number}" for number in range(40))])
+            assert objects.below("") == []
+
+    def test_a_bucket_that_is_gone_is_not_taken_over(self, bucket: Folder) -> None:
+        gone = Folder.at(str(bucket).replace(f"s3://{BUCKET}/", "s3://other/"))
+        assert isinstance(gone, Bucket)
+        with pytest.raises(StorageAwayError, match="there is no such bucket"):
+            gone._objects.patient_for(0.5).put_if("x", b"", None)
+
+    def test_a_signal_during_an_append_leaves_the_log_as_it_was(
+        self, bucket: Folder, proxy: Proxy, monkeypatch
+    ) -> None:
+        log = bucket.open_log("log.jsonl")
+        log.append(b"one\n")
+        put_if = Objects.put_if
+
+        def interrupted(*args: Any) -> None:
+            put_if(*args)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Objects, "put_if", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                log.append(b"two\n")
+        log.append(b"end\n")
+        assert bucket.log_bytes("log.jsonl") == b"one\nend\n"
+
+    def test_a_renewal_whose_answer_is_lost_does_not_lose_the_lease(
+        self, bucket: Folder, proxy: Proxy, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 1.2)
+        monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+        with bucket.lock("x.lock"):
+            proxy.trouble = lambda verb, *_: "lost" if verb == "PUT" else None
+            time.sleep(2.0)
+            proxy.trouble = lambda *_: None
+            time.sleep(1.5)
+        assert bucket.read_json("x.lock")["holder"] == ""
+
+    def test_keys_of_somebody_else_do_no_harm(self, bucket: Folder, proxy: Proxy) -> None:
+        bucket.open_log("log.jsonl").append(b"one\n")
+        bucket.write_bytes("log.jsonl/.DS_Store", b"x")
+        assert isinstance(bucket, Bucket)
+        connection = http.client.HTTPConnection(proxy.address.removeprefix("http://"))
+        connection.request("PUT", f"/{BUCKET}/{quote(bucket._key('log.jsonl'))}/", b"")
+        assert connection.getresponse().status == 200
+        assert bucket.log_bytes("log.jsonl") == b"one\n"
+        assert (bucket / "log.jsonl").names() == ["000000000000000"]
+
+    @pytest.mark.parametrize(
+        "address",
+        ["s3://b/x#1", "s3://b/x?endpoint_override=http://u:pw@h", "gs://b/x?endpoint_override=h"],
+    )
+    def test_an_address_with_more_is_refused(self, address: str) -> None:
+        with pytest.raises(UnsupportedStorageError) as caught:
+            Folder.at(address)
+        assert "pw" not in str(caught.value)
+
+    def test_scratch_that_is_in_use_stays_wherever_its_process_lives(
+        self, tmp_path: Path, monkeypatch
+    ) -> None:
+        monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
+        (tmp_path / "scratch" / "4000000-dead").mkdir(parents=True)
+        with node_cache.scratch() as mine, node_cache.scratch():
+            assert mine.exists()
+            assert not (tmp_path / "scratch" / "4000000-dead").exists()

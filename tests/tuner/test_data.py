@@ -360,6 +360,15 @@ class TestPieces:
         room.make_room(tmp_path, 1e6)
         assert not folder.exists()
 
+    def test_pieces_are_let_go_with_the_trial(self, source: FeatureSet, tmp_path: Path) -> None:
+        counts = []
+        for _ in range(4):
+            feed = self.fed(open_arrays(source.folder, tmp_path, is_streamed=True))
+            assert len(list(feed.train(1))) == feed.steps_per_epoch
+            del feed
+            counts.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+        assert counts[-1] <= counts[0] + 2
+
     def test_a_limit_that_is_no_number_is_named(self, tmp_path: Path, monkeypatch) -> None:
         for wrong in ("lots", "-1", "0", "nan"):
             monkeypatch.setenv("TUNER_CACHE_GB", wrong)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tuner.ledger.trial_rows import TrialRow
     from tuner.ledger.trust import Evaluation
 
+REPORT = "report.html"
 _TRIALS = [
     "stage", "model", "status", "best_epoch", "epochs", "folds", "minutes", "seed", "repeats",
     "error",
@@ -38,7 +39,7 @@ class Study:
 
     Attributes:
         name: Name of the study.
-        folder: Its folder.
+        folder: Its folder, or its address.
         metric: The metric that trials are ranked by.
         status: How it ended, or ``running``.
     """
@@ -49,7 +50,7 @@ class Study:
         self._rows = TrialRows(records)
         self._paths = StudyPaths(folder.parent.parent, folder.path.name, "")
         self.name = self._summary.study
-        self.folder = folder.path
+        self.folder: Any = folder.address  # a path, unless it is in a bucket
         self.metric = self._summary.metric
         self.status = self._summary.status
 
@@ -182,8 +183,9 @@ class Study:
 
     @property
     def report(self) -> Path:
-        """The report, a page that needs no server."""
-        return self.folder / "report.html"
+        """The report, a page that needs no server; a copy of it, if the study is in a bucket."""
+        folder = self._paths.folder
+        return folder.file(REPORT) if folder.is_remote else folder.local(REPORT)
 
     def plot_trials(self) -> Figure:
         """Draw the metric over epochs, a line for each trial of the search."""
@@ -214,7 +216,7 @@ class Study:
             UserError: The study has not been tested, or the model is damaged.
         """
         self._tested()
-        return load_model(self.folder / "model")
+        return load_model(str(self._paths.folder / "model"))
 
 
 def _by_id(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:

@@ -63,7 +63,7 @@ def locked(study: Folder) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):
+            with suppress(OSError, UserError):
                 study.remove(HOLDER)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
@@ -35,6 +36,11 @@ _LOCK_TIMEOUT_SECONDS = 1800.0
 _FILE = "x.npy"
 
 
+def _let_go(pieces: OrderedDict[int, tuple[NDArray[np.float16], int]]) -> None:
+    for _, held in pieces.values():
+        os.close(held)
+
+
 class Pieces:
     """The clips of a set, float16[n, f, m], indexed as an array is.
 
@@ -56,6 +62,7 @@ class Pieces:
         self._starts = [0, *accumulate(part.rows for part in self._parts)]
         self._open: OrderedDict[int, tuple[NDArray[np.float16], int]] = OrderedDict()
         self._ahead: threading.Thread | None = None
+        weakref.finalize(self, _let_go, self._open)
         self.shape = shape_of(source, front_end)
 
     @property

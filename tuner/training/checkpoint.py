@@ -143,7 +143,7 @@ def drop_old(folder: Folder, newest: str, best: str | None) -> None:
     older = [other for other in _in_order(folder) if other not in keep]
     if older:  # keep the checkpoint before, and its best epoch, to fall back on
         keep |= {older[-1], best_of(folder / older[-1])}
-    for stale in set(older) - keep:
+    for stale in sorted(set(older) - keep, reverse=True):  # or one lacked its best for a moment
         folder.remove(stale)
 
 
