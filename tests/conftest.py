@@ -16,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pipelines.errors import WeightsError
 from pipelines.features.networks.fetch import Source
+from tests.bucket_world import World
 from tests.loopback import Loopback, cluster
 from tests.object_store import Proxy, s3_server, variables
 
@@ -40,6 +41,19 @@ def object_store() -> Iterator[Proxy]:
     with s3_server() as server:
         proxy = Proxy(server)
         yield proxy
+        proxy.close()
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> Iterator[World]:
+    """A bucket of its own with audio, and the keys to it."""
+    folder = tmp_path_factory.mktemp("world")
+    with s3_server() as server:
+        proxy = Proxy(server)
+        for name, value in variables(proxy.address).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("TUNER_CACHE", str(folder / "cache of the test"))
+        yield World.on(proxy, folder)
         proxy.close()
 
 

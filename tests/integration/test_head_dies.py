@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from tests.bucket_world import Records, World, check, kinds
-from tests.object_store import Proxy, s3_server, variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    with s3_server() as server:
-        proxy = Proxy(server)
-        for name, value in variables(proxy.address).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("TUNER_CACHE", str(folder / "cache of the test"))
-        yield World.on(proxy, folder)
-        proxy.close()
 
 
 PHASES: dict[str, Callable[[Records, World], bool]] = {

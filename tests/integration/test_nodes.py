@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,11 @@ import pytest
 
 from tests.bucket_world import Records, World
 from tests.loopback import BIN, Loopback, cluster
-from tests.object_store import Proxy, s3_server, variables
+from tests.object_store import variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LONG = ("search.trials=6", "train.epochs=12", "scheduler.grace_epochs=12")
-
-
-@pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    with s3_server() as server:
-        proxy = Proxy(server)
-        for name, value in variables(proxy.address).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("TUNER_CACHE", str(folder / "cache of the test"))
-        yield World.on(proxy, folder)
-        proxy.close()
 
 
 def epochs(records: Records) -> int:
