@@ -59,7 +59,8 @@ class Mirror:
         with self._changed:
             self._waiting.add(name)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+                # No daemon: a process that ends in order waits for what is on its way.
+                self._thread = threading.Thread(target=self._work, name="mirror")
                 self._thread.start()
 
     def settle(self) -> None:
