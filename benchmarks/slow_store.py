@@ -69,6 +69,15 @@ def slow_server() -> Iterator[str]:
         process.join()
 
 
+def spec_of(folder: Path, text: str) -> TrialSpec:
+    """Return a trial on the demo, which is written and built below a folder."""
+    space, catalog = loads(text), read_catalog(write_demo(folder / "demo"))
+    wanted, split = space.feature_variants(), space.template.data.split_spec
+    here = BuildOptions(decode=decode_here)
+    [built] = build_sets(catalog, folder / "features", wanted, split, here)
+    return TrialSpec("t0", "search", 1, space.template, str(built.feature_set.folder))
+
+
 @click.command()
 @click.option("--model", default="cnn", show_default=True)
 @click.option("--epochs", default=20, show_default=True)
@@ -79,13 +88,7 @@ def main(model: str, epochs: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name, slow_server() as address:
         folder = Path(name)
         os.environ.update(variables(address), TUNER_CACHE=str(folder / "cache"))
-        space = loads(SPACE.format(model=model, epochs=epochs))
-        catalog = read_catalog(write_demo(folder / "demo"))
-        wanted, split = space.feature_variants(), space.template.data.split_spec
-        here = BuildOptions(decode=decode_here)
-        [built] = build_sets(catalog, folder / "features", wanted, split, here)
-        features = str(built.feature_set.folder)
-        spec, counts = TrialSpec("t0", "search", 1, space.template, features), [0]
+        spec, counts = spec_of(folder, SPACE.format(model=model, epochs=epochs)), [0]
 
         def run(storage: Folder) -> None:
             counts[0] += 1
