@@ -66,7 +66,7 @@ demo: env
 
 # Two processes; each test file, and all files that share a cluster, stay in one of them (tests/conftest.py).
 test: env
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2
 
 test-all: env
 	$(BIN)/python -m pytest -m ""

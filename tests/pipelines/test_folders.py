@@ -411,6 +411,7 @@ class TestSegments:
     def quick(self, monkeypatch) -> None:
         """Let the client give up at once."""
         monkeypatch.setattr(address, "_RETRIES", {**address._RETRIES, "max_retries": 0})
+        monkeypatch.setattr(segments, "_TAKE_BACK_SECONDS", 0.0)
 
     @pytest.mark.parametrize("is_new", [True, False])
     def test_every_place_where_an_upload_can_die(

@@ -19,7 +19,7 @@ from pipelines.interruption import Interrupted, Interruption
 from pipelines.permissions import private_umask
 from pipelines.plain_text import redact
 from tuner.config.fill_in import DEMO_ROOT
-from tuner.errors import StudyExistsError, TrackingError, UsageError, decorating
+from tuner.errors import StudyExistsError, TrackingError, decorating
 from tuner.ledger import journal
 from tuner.ledger.journal import Ledger, StudyPaths, first_record, recorded
 from tuner.ledger.locate import locked
@@ -176,11 +176,10 @@ def _joined(
     terminal.status("starting Ray" if to_join == "local" else f"joining Ray at {to_join}")
     if stop:
         stop.last_acts.append(ray_start.end_at_once)
-    found = cluster.connect(address, on_loss=stop.fail if stop else None)
+    on_loss, resources = stop.fail if stop else None, space.template.resources
+    found = cluster.connect(address, on_loss=on_loss, resources=resources)
     try:
-        cluster.trials_at_once(found, space.template.resources)
-        if reason := cluster.why_not(space.template.resources):
-            raise UsageError(f"resources: {reason}")
+        cluster.trials_at_once(found, resources)
         yield found
     finally:
         ray_start.disconnect()

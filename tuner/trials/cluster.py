@@ -50,27 +50,40 @@ def connect(
     address: str | None,
     num_cpus: int | None = None,
     on_loss: OnLoss | None = None,
+    resources: Resources | None = None,
 ) -> Cluster:
     """Join a cluster or start one, and count what it has; arguments and errors as `ray_start`'s.
 
     Leave it with ``pipelines.build.ray_start.disconnect``.
+
+    Args:
+        address: The cluster.
+        num_cpus: CPUs of a cluster that is started here.
+        on_loss: Called when Ray has died.
+        resources: What a trial asks for.
+
+    Raises:
+        UsageError: No node can hold one of its workers.
     """
     is_started = ray_start.connect(address, num_cpus, on_loss=on_loss)
     import ray
 
     try:
         with ray_start.in_words():
-            (cpus, gpus), nodes = _counted(limit=not is_started), ray.nodes()
+            cpus, gpus = _counted(limit=not is_started)
+            found = Cluster(
+                address=ray.get_runtime_context().gcs_address,
+                num_cpus=cpus,
+                num_gpus=gpus,
+                num_nodes=sum(node["Alive"] for node in ray.nodes()),
+                started_here=is_started,
+            )
+            if resources is not None and (reason := why_not(resources)):
+                raise UsageError(f"resources: {reason}")
     except BaseException:
         ray_start.disconnect()
         raise
-    return Cluster(
-        address=ray.get_runtime_context().gcs_address,
-        num_cpus=cpus,
-        num_gpus=gpus,
-        num_nodes=sum(node["Alive"] for node in nodes),
-        started_here=is_started,
-    )
+    return found
 
 
 class Room:
