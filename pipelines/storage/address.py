@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from pipelines.errors import UnsupportedStorageError
 from pipelines.plain_text import printable
 
-SCHEMES = {"s3": "S3", "gs": "Google Cloud Storage", "abfs": "Azure", "abfss": "Azure"}
+SCHEMES = frozenset({"s3", "gs", "abfs", "abfss"})
 # The options that pyarrow's addresses of S3 have and that hold no secret.
 _OPTIONS = {"s3": {"endpoint_override", "scheme", "region"}, "gs": set[str]()}
 _OPTIONS_OF_AZURE = {"endpoint_override", "scheme"}

@@ -154,7 +154,7 @@ class Bucket(Folder):
         return f"{found.size}:{found.version['e_tag']}"
 
     def here(self) -> Path:
-        """Return the folder of this machine's cache that stands for this one."""
+        """Return the folder in this machine's cache for databases and scratch of this folder."""
         return node_cache.stand_in(self._objects, self._key())
 
     # -- whole files

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from pipelines.errors import UserError
 from pipelines.storage import Folder, node_cache
 
 _of_process: dict[Folder, Mirror] = {}
@@ -80,7 +79,7 @@ class Mirror:
         try:
             while name := self._next(name):
                 self._copy(name)
-        except (UserError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001  # or `settle` would wait for ever
             with self._changed:
                 self._failure, self._thread = error, None
                 self._changed.notify_all()

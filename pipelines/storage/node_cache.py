@@ -115,11 +115,11 @@ def scratch() -> Iterator[Path]:
     for old in parent.iterdir():
         room.remove_unused(old)
     folder = Path(tempfile.mkdtemp(dir=parent))
-    held = room.hold(folder)
+    while (held := room.hold(folder)) is None:  # another process has swept it before it was held
+        folder = Path(tempfile.mkdtemp(dir=parent))
     try:
         with full_disk_named(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        os.close(held)

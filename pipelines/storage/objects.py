@@ -222,16 +222,6 @@ class Objects:
             return None
         return found if there == content else None
 
-    def copy(self, key: str, target: str) -> None:
-        """Copy an object within the store."""
-
-        def ask(client: Any) -> None:
-            import obstore
-
-            obstore.copy(client, key, target)
-
-        self._ask(key, ask)
-
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are missing already do no harm."""
         left = list(keys)

@@ -46,8 +46,8 @@ ENVIRONMENT = {
 def address_of(storage: str | Path, given: str | None = None) -> str:
     """Return the store of a storage: as given, MLFLOW_TRACKING_URI, or a file on this machine.
 
-    The file is in the storage, or stands for one in a bucket: it shows what the ledgers hold, and
-    is drawn again from them.
+    The file lies in the storage, or for a bucket in the cache of this machine. It shows the
+    ledgers and is drawn again from them.
     """
     uri = given or os.environ.get("MLFLOW_TRACKING_URI")
     return uri or f"{SQLITE}{Folder.at(storage).here().resolve() / 'mlflow.db'}"
