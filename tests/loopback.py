@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 BIN = Path(sys.executable).parent
 START_TIMEOUT_SECONDS = 90.0
@@ -93,6 +95,22 @@ class Loopback:
         found = _marked(self.marker)
         return found if node is None else [p for p in _marked(_of_node(node)) if p in found]
 
+    def restart_control_store(self, seconds: float) -> None:
+        """Kill the head's control store, and start it again some seconds later.
+
+        As an operator of Kubernetes or systemd does; nothing remains but what it has on disk.
+        """
+        (store,) = (psutil.Process(pid) for pid in self.processes(0) if _is_store(pid))
+        command, environment, parent = store.cmdline(), store.environ(), store.parent()
+        assert parent is not None
+        parent.suspend()  # `ray start --block` would end the node
+        store.kill()
+        time.sleep(seconds)
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
     def kill_node(self, node: int) -> None:
         """Kill a node as a power cut does; 0 is the head."""
         while left := self.processes(node):
@@ -100,6 +118,12 @@ class Loopback:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
+
+
+def _is_store(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).name() == "gcs_server"
+    return False
 
 
 def _of_node(number: int) -> str:
@@ -120,7 +144,11 @@ def _marked(marker: str) -> list[int]:
 
 @contextlib.contextmanager
 def cluster(
-    folder: Path, num_nodes: int, more: Mapping[str, str] | None = None
+    folder: Path,
+    num_nodes: int,
+    more: Mapping[str, str] | None = None,
+    options: Mapping[int, Sequence[str]] | None = None,
+    port: int = 0,
 ) -> Iterator[Loopback]:
     """A cluster with a token of its own and one CPU a node; ended with all its processes.
 
@@ -128,6 +156,8 @@ def cluster(
         folder: Folder for the token, the nodes' caches and their output.
         num_nodes: Number of nodes, including the head.
         more: Environment variables of all nodes.
+        options: More options of ``ray start``, by the number of the node.
+        port: Port of the control store; 0 for any.
     """
     token = secrets.token_hex(32)
     token_file = folder / "auth_token"
@@ -148,7 +178,8 @@ def cluster(
         "OMP_NUM_THREADS": "1",
         **(more or {}),
     }
-    port, dashboard_port = free_ports(2)
+    any_port, dashboard_port = free_ports(2)
+    port = port or any_port
     # Sockets lie in it, and their path may have 107 characters.
     temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     running = Loopback(
@@ -167,10 +198,10 @@ def cluster(
     def add_node() -> int:
         number, before = len(nodes), running.alive() if nodes else 0
         role = [f"--address={running.address}"] if number else head
-        options = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, free_ports(7), strict=True)]
-        options += [f"--temp-dir={temporary / str(number)}"]
+        words = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, free_ports(7), strict=True)]
+        words += [f"--temp-dir={temporary / str(number)}", *(options or {}).get(number, ())]
         with (folder / f"node-{number}.log").open("wb") as log:
-            nodes.append(_start_node(running, role + options, log, number))
+            nodes.append(_start_node(running, role + words, log, number))
         _wait_for_nodes(running, nodes[-1], before + 1, folder)
         return number
 
@@ -187,7 +218,9 @@ def _start_node(
     running: Loopback, options: list[str], log: IO[bytes], number: int
 ) -> subprocess.Popen[bytes]:
     command = [str(BIN / "ray"), "start", *options, "--block", "--node-ip-address=127.0.0.1"]
-    command += ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    usual = {"--num-cpus": 1, "--num-gpus": 0, "--object-store-memory": OBJECT_STORE_BYTES}
+    given = {one.partition("=")[0] for one in options}
+    command += [f"{name}={value}" for name, value in usual.items() if name not in given]
     return subprocess.Popen(
         command,
         env={

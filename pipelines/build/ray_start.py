@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
 from pipelines.build.ray_environment import of_workers, prepare, temporary_folder, variables
-from pipelines.build.ray_watch import OnLoss, Watch, expect_listener, is_on_loopback
+from pipelines.build.ray_watch import STORE, OnLoss, Watch, expect_listener, is_on_loopback
 from pipelines.errors import ClusterError, ClusterLostError
 from pipelines.plain_text import reason, shorten
 
@@ -104,7 +104,7 @@ def _where() -> tuple[dict[str, str], str]:
     node_id = ray.get_runtime_context().get_node_id()
     here = next(node for node in ray.nodes() if node["NodeID"] == node_id)
     addresses = {
-        "control store": ray.get_runtime_context().gcs_address,
+        STORE: ray.get_runtime_context().gcs_address,
         "raylet": f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}",
     }
     return addresses, ray._private.worker._global_node.get_logs_dir_path()

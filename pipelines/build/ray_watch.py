@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -28,6 +29,10 @@ LOOK_SECONDS = 0.25
 # A server that does not answer so many times in a row is lost: after 8 to 10 s if it is silent,
 # after 2 s if nobody listens. A loaded machine answers within fractions of a second.
 PROBE_SECONDS, PROBE_TIMEOUT_SECONDS, MAX_FAILED_PROBES = 1.0, 2.5, 3
+# A control store that keeps its tables outside of its memory may be started again, and Ray's
+# processes try for a minute (RAY_gcs_rpc_server_reconnect_timeout_s) to reach it.
+RESTART_PROBES = 55
+STORE = "control store"
 FULL_BYTES = 8_000_000  # less room than this in a folder that Ray writes to is none
 SHARED_MEMORY = "/dev/shm"
 
@@ -96,7 +101,7 @@ class Watch:
                 next_probe = time.monotonic() + PROBE_SECONDS
                 for name, address in self._addresses.items():
                     failed[name] = 0 if _answers(address) else failed[name] + 1
-                    if failed[name] == MAX_FAILED_PROBES:
+                    if failed[name] == probes_of(name):
                         lost = self._silent(name)
             if lost and not self._closed.is_set():
                 self.tell(lost)
@@ -124,12 +129,19 @@ def processes_to_watch(
     started: Sequence[subprocess.Popen[bytes]],
 ) -> dict[str, subprocess.Popen[bytes]]:
     """Return the processes of a Ray without which nothing works, by what they are."""
-    names = {"gcs_server": "control store", "raylet": "raylet"}
+    names = {"gcs_server": STORE, "raylet": "raylet"}
     return {
         names[file]: one
         for one in started
         if isinstance(one.args, list) and (file := Path(str(one.args[0])).name) in names
     }
+
+
+def probes_of(name: str) -> int:
+    """Return after how many probes without an answer a server of Ray is lost."""
+    store = os.environ.get("RAY_gcs_storage")  # noqa: SIM112 - its name
+    may_restart = store == "rocksdb" or "RAY_REDIS_ADDRESS" in os.environ
+    return RESTART_PROBES if name == STORE and may_restart else MAX_FAILED_PROBES
 
 
 def oom_kills() -> int:

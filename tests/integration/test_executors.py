@@ -64,11 +64,11 @@ class Ran:
 
 
 def run_trials(
-    study: Path, cluster: Cluster, features: Path, workers: int, trials: dict[str, list[str]],
-    early_stopping: bool = False, budget_seconds: float = math.inf,
+    study: Path, cluster: Cluster, features: Path, trials: dict[str, list[str]],
+    resources: str = "workers: 1", early_stopping: bool = False, budget_seconds: float = math.inf,
 ) -> Ran:  # fmt: skip
     """Run trials, given by their names and settings; the one named "gone" has no features."""
-    text = f"{SPACE}resources: {{workers: {workers}}}\n"
+    text = f"{SPACE}resources: {{{resources}}}\n"
     proposals = [
         Proposal(name, "search", i, loads(text, overrides=changed).template, i, {})
         for i, (name, changed) in enumerate(trials.items())
@@ -108,8 +108,9 @@ def groups_left() -> list[str]:
 def on_workers(local_ray: Cluster, tiny_features, tmp_path_factory) -> Ran:
     """Two trials on two workers each: one that learns, and one that waits at a rung in vain."""
     return run_trials(
-        tmp_path_factory.mktemp("workers"), local_ray, tiny_features.feature_set.path, workers=2,
-        trials={"learns": [], "slow": ["optim.lr=1e-7"]}, early_stopping=True,
+        tmp_path_factory.mktemp("workers"), local_ray, tiny_features.feature_set.path,
+        resources="workers: 2", trials={"learns": [], "slow": ["optim.lr=1e-7"]},
+        early_stopping=True,
     )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def on_workers(local_ray: Cluster, tiny_features, tmp_path_factory) -> Ran:
 def in_process(local_ray: Cluster, tiny_features, tmp_path_factory) -> Ran:
     """Three trials in one process each: one that learns, and two that fail."""
     return run_trials(
-        tmp_path_factory.mktemp("process"), local_ray, tiny_features.feature_set.path, workers=1,
+        tmp_path_factory.mktemp("process"), local_ray, tiny_features.feature_set.path,
         trials={"learns": [], "gone": [], "explodes": EXPLODING},
     )  # fmt: skip
 
@@ -161,6 +162,29 @@ def test_a_trial_whose_loss_explodes_is_failed_and_its_value_finite(in_process: 
         assert all(map(math.isfinite, metrics.values()))
 
 
+def test_an_elastic_trial_takes_the_worker_that_is_free_and_computes_the_same(
+    local_ray: Cluster, tiny_features, tmp_path: Path
+) -> None:
+    # Batch norm alone depends on how a batch is split.
+    trials = {"learns": ["model.batch_norm=false"]}
+    blocker = ray.remote(num_cpus=1)(Ran).remote()
+    ray.get(blocker.of.remote("none", "trial"))
+    found = [
+        run_trials(
+            tmp_path / asked[:7], local_ray, tiny_features.feature_set.path, resources=asked,
+            trials=trials,
+        )
+        for asked in ("elastic: [1, 2]", "workers: 1")
+    ]  # fmt: skip
+    ray.kill(blocker)
+    elastic, alone = (one.curve("learns") for one in found)
+    assert len(elastic) == len(alone) == EPOCHS
+    for one, other in zip(elastic, alone, strict=True):
+        assert one == pytest.approx(other, rel=2e-3, abs=2e-4)
+    assert all_cpus_free()
+    assert groups_left() == []
+
+
 @pytest.mark.slow
 def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
     local_ray: Cluster, tiny_features, tmp_path: Path
@@ -170,8 +194,8 @@ def test_a_budget_that_ends_while_workers_start_leaves_nothing_reserved(
     blocker = ray.remote(num_cpus=1)(Ran).remote()
     ray.get(blocker.of.remote("none", "trial"))
     ran = run_trials(
-        tmp_path, local_ray, tiny_features.feature_set.path, workers=2, trials={"late": []},
-        budget_seconds=12.0,
+        tmp_path, local_ray, tiny_features.feature_set.path, trials={"late": []},
+        resources="workers: 2", budget_seconds=12.0,
     )  # fmt: skip
     assert groups_left() == []  # one that waits takes no processor yet
     ray.kill(blocker)
@@ -186,7 +210,7 @@ def test_a_budget_that_ends_before_a_trial_has_begun(
     seconds: float, trials: int, local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:
     ran = run_trials(
-        tmp_path, local_ray, tiny_features.feature_set.path, workers=1, trials={"late": []},
+        tmp_path, local_ray, tiny_features.feature_set.path, trials={"late": []},
         budget_seconds=seconds,
     )  # fmt: skip
     kinds = ["trial"] * trials + ["budget_ended"] + ["trial_end"] * trials

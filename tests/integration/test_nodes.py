@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bucket_world import Records, World
-from tests.loopback import BIN, Loopback, cluster
+from tests.loopback import BIN, OBJECT_STORE_BYTES, Loopback, cluster, free_ports
 from tests.object_store import variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,15 +25,30 @@ def epochs(records: Records) -> int:
 
 def trial_nodes(running: Loopback) -> set[str]:
     """Nodes on which trials have run, by Ray's record of its processes."""
-    actors = running.get("/api/v0/actors?detail=1&limit=1000")["data"]["result"]["result"]
-    return {one["node_id"] for one in actors if one["repr_name"] == "run_in_process"}
+    return {one["node_id"] for one in actors_of(running) if one["repr_name"] == "_run_trial"}
 
 
-def finish(world: World, running: Loopback) -> dict[str, Any]:
+def worker_nodes(running: Loopback) -> set[str]:
+    """Nodes on which workers of Ray Train live."""
+    return {
+        one["node_id"]
+        for one in actors_of(running)
+        if "TrainWorker" in one["class_name"] and one["state"] == "ALIVE"
+    }
+
+
+def actors_of(running: Loopback) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = running.get("/api/v0/actors?detail=1&limit=1000")["data"][
+        "result"
+    ]["result"]
+    return found
+
+
+def finish(world: World, running: Loopback, trials: int = 7) -> dict[str, Any]:
     found = world.result(running)
     assert found["status"] == "completed"
     assert found["trials"]["failed"] == 0
-    assert found["trials"]["total"] == 7
+    assert found["trials"]["total"] == trials
     return found
 
 
@@ -82,6 +97,97 @@ def drain(running: Loopback, node_id: str, seconds: int) -> None:
         command, env=running.environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_trial_of_several_workers_waits_for_a_node_in_place_of_the_lost_one(
+    world: World,
+) -> None:
+    with cluster(world.folder, 2, variables(world.proxy.address)) as running:
+        world.submit(running, [*LONG, "search.trials=2", "resources.workers=2"])
+        world.wait(running, lambda records: epochs(records) >= 3)
+        assert len(worker_nodes(running)) == 2
+        running.kill_node(1)
+        running.add_node()
+        finish(world, running, trials=3)
+
+
+def test_an_elastic_trial_goes_on_with_what_is_left(world: World) -> None:
+    with cluster(world.folder, 2, variables(world.proxy.address)) as running:
+        world.submit(running, [*LONG, "search.trials=2", "resources={elastic: [1, 2]}"])
+        world.wait(running, lambda records: epochs(records) >= 3)
+        assert len(worker_nodes(running)) == 2
+        running.kill_node(1)
+        finish(world, running, trials=3)
+        again = [count - 1 for count in world.saved().values() if count > 1]
+        assert sum(again) <= 1
+
+
+def test_a_control_store_that_is_started_again_costs_nothing(world: World) -> None:
+    lasting = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(world.folder / "store")}
+    more = variables(world.proxy.address) | lasting
+    with cluster(world.folder, 2, more) as running:
+        world.submit(running, LONG)
+        world.wait(running, lambda records: epochs(records) >= 6)
+        running.restart_control_store(seconds=5)
+        finish(world, running)
+        assert set(world.saved().values()) == {1}
+
+
+def test_nodes_are_started_on_demand_and_given_back(world: World) -> None:
+    """From none to two and back, by Ray's own autoscaler and a provider of nodes on this host."""
+    (port,) = free_ports(1)
+    worker = {"resources": {"CPU": 1, "object_store_memory": OBJECT_STORE_BYTES}}
+    config = {
+        "cluster_name": "on-demand", "max_workers": 2, "idle_timeout_minutes": 0.2,
+        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {**worker, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        },
+    }  # fmt: skip
+    home = world.folder / "home"
+    home.mkdir()
+    file = home / "ray_bootstrap_config.yaml"  # where `ray up` puts it
+    file.write_text(json.dumps(config))
+    more = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "HOME": str(home)}
+    options = {0: ["--num-cpus=0", f"--autoscaling-config={file}"]}
+    with cluster(world.folder, 1, variables(world.proxy.address) | more, options, port) as running:
+        assert running.alive() == 1
+        world.submit(running, LONG)
+        most = 1
+        limit = time.monotonic() + 300
+        while running.get("/api/jobs/study")["status"] in ("PENDING", "RUNNING"):
+            most = max(most, running.alive())
+            assert time.monotonic() < limit
+            time.sleep(1)
+        assert most == 3
+        finish(world, running)
+        while running.alive() > 1:
+            assert time.monotonic() < limit + 60
+            time.sleep(1)
+
+
+FAMILIES = (
+    "model={choice: [{name: forest, num_trees: 10, resources: {labels: {pool: plain}}}, "
+    "{name: cnn, channels: 4, blocks: 2}]}"
+)
+
+
+def test_each_family_asks_for_what_it_needs(world: World) -> None:
+    """A forest holds no GPU and stays off the node that has one; both run side by side."""
+    nodes = {0: ["--labels=pool=plain"], 1: ["--num-gpus=1", "--labels=pool=dear"]}
+    settings = ["search.algorithm=random", "search.start=[{model: cnn}, {model: forest}]"]
+    settings += ["resources={gpus_per_worker: 1, labels: {pool: dear}}", FAMILIES]
+    settings += ["features.kind=auto"]
+    with cluster(world.folder, 2, variables(world.proxy.address), nodes) as running:
+        plain, dear = node_ids(running)
+        world.submit(running, ["train.epochs=20", "search.trials=6", *settings])
+        found = world.result(running)
+        assert found["status"] == "completed"
+        actors = [one for one in actors_of(running) if one["repr_name"] == "_run_trial"]
+        held = {(one["node_id"], one["required_resources"].get("GPU", 0)) for one in actors}
+        assert held == {(plain, 0), (dear, 1)}
 
 
 def test_a_build_goes_on_when_a_node_dies_and_another_comes(world: World, tmp_path: Path) -> None:

@@ -96,6 +96,24 @@ def test_trials_at_once(
     assert trials_at_once(Cluster("a:1", *have, 1, True), per_worker(*per_trial)) == expected
 
 
+@pytest.mark.parametrize(
+    ("cpus", "expected"),
+    # by hand: trials of four workers, and one more if a single worker is left
+    [(1, 1), (3, 1), (4, 1), (5, 2), (7, 2), (8, 2), (9, 3)],
+)
+def test_elastic_trials_at_once(cpus: int, expected: int) -> None:
+    assert trials_at_once(Cluster("a:1", cpus, 0, 1, True), Resources(elastic=(1, 4))) == expected
+
+
+def test_families_run_side_by_side_as_far_as_there_is_room() -> None:
+    forest, network = per_worker(1, 0), per_worker(2, 1)
+    room = Room(Cluster("a:1", 6, 1, 1, started_here=True), forest, network)
+    assert room.trials([network]) == 5  # four forests beside it
+    assert room.trials([network, forest, forest]) == 5
+    assert room.trials([network, network]) == 2  # one of them waits, so nothing else begins
+    assert room.trials([forest] * 6) == 6
+
+
 @pytest.mark.parametrize("per_trial", [(3, 0.0), (1, 1.5), (4, 2.0)])
 def test_trial_larger_than_the_cluster_is_refused(per_trial: tuple[int, float]) -> None:
     with pytest.raises(UsageError, match=r"lower resources\.workers") as refused:
@@ -285,3 +303,19 @@ class TestRoom:
         said = why_not(per_worker(6, 1))
         assert said.startswith("a worker asks for 6 CPUs and 1 GPUs on one node, and no node has")
         assert "the largest has 4 CPUs and 1 GPUs" in said
+
+    def test_labels_are_looked_for(
+        self, nodes: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import ray
+
+        labelled = [
+            {"Alive": True, "Resources": one, "Labels": {"pool": pool}}
+            for one, pool in zip(nodes, ("dear", "plain"), strict=True)
+        ]
+        monkeypatch.setattr(ray, "nodes", lambda: labelled)
+        assert why_not(Resources(gpus_per_worker=1, labels={"pool": "dear"})) == ""
+        said = why_not(Resources(), Resources(labels={"pool": "huge"}))
+        assert said.startswith("no node has the label pool=huge that a worker asks for")
+        said = why_not(Resources(gpus_per_worker=1, labels={"pool": "plain"}))
+        assert "no node with pool=plain has both; the largest has 8 CPUs and 0 GPUs" in said

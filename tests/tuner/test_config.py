@@ -18,7 +18,7 @@ from pipelines.errors import SpecError
 from pipelines.features import KINDS, FeatureSpec
 from pipelines.features.rules import check_front_end
 from pipelines.settings import ClipSpec, SplitSpec
-from tuner.config import Experiment, Space, as_override, load, loads
+from tuner.config import Experiment, Resources, Space, as_override, load, loads
 from tuner.config.data import ColumnSplit
 from tuner.config.ranges import Choice, Integer, LogUniform, Range, Uniform
 from tuner.config.yaml_text import Scalar
@@ -572,3 +572,58 @@ def test_a_message_calls_an_option_as_the_user_wrote_it(flag: str, value, words:
     with pytest.raises(ConfigError) as caught:
         loads(PLAIN, overrides=[as_override(flag, value)])
     assert str(caught.value).startswith(f"{flag}: {words}")
+
+
+FAMILIES = """
+name: families
+model:
+  choice:
+    - {name: forest, resources: {cpus_per_worker: 2}}
+    - {name: cnn, blocks: {choice: [2, 3]}}
+    - {name: cnn, blocks: 4, resources: {gpus_per_worker: 2, labels: {pool: big}}}
+resources: {elastic: [1, 4], gpus_per_worker: 1}
+"""
+
+
+def test_each_family_has_resources_of_its_own_or_those_of_the_study() -> None:
+    space = loads(FAMILIES)
+    forest, cnn, big = space.resources
+    assert (forest.cpus_per_worker, forest.gpus_per_worker, forest.is_alone) == (2, 0, True)
+    assert (cnn.fewest, cnn.most, cnn.gpus_per_worker) == (1, 4, 1)
+    assert (big.most, big.gpus_per_worker, big.labels) == (1, 2, {"pool": "big"})
+    assert space.resources_of({"model": "forest"}) == forest
+    assert space.resources_of({"model": "cnn", "model.cnn.blocks": 3}) == cnn
+    assert space.resources_of({"model": "cnn#2"}) == big
+    assert loads(space.to_yaml()) == space
+
+
+def test_resources_tell_no_trials_and_no_studies_apart() -> None:
+    """They may change when a study goes on."""
+    dear, plain = loads(FAMILIES), loads(re.sub(r", resources: \{.*?\}+}", "}", FAMILIES))
+    assert len(plain.resources) == 1
+    with_forest: dict[str, Scalar] = {"model": "forest"}
+    assert with_values(dear, with_forest).model_dump() == (
+        with_values(plain, with_forest).model_dump()
+    )
+    assert dear.settings() == plain.settings()
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "may"),
+    [
+        ("A100", "A100", True),
+        ("A100", "H100", False),
+        ("A100", None, False),
+        ("in(A100, H100)", "H100", True),
+        ("in(A100,H100)", "T4", False),
+        ("!T4", "A100", True),
+        ("!T4", "T4", False),
+        ("!in(T4, L4)", None, True),
+        ("!in(T4, L4)", "L4", False),
+    ],
+)
+def test_labels_name_the_nodes_as_ray_does(rule: str, value: str | None, may: bool) -> None:
+    asked = Resources(labels={"ray.io/accelerator-type": rule})
+    has = {} if value is None else {"ray.io/accelerator-type": value}
+    assert asked.may_run_on(has) is may
+    assert asked.odd_label is None

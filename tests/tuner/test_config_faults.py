@@ -570,6 +570,35 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         P + "resources: {workers: 2, gpus_per_worker: 0.5}",
         [("3:42: resources.gpus_per_worker", "with workers: 1 only")],
     ),
+    "the fewest workers last": (
+        P + "resources: {elastic: [4, 1]}",
+        [("3:22: resources.elastic", "write the fewest workers first")],
+    ),
+    "elastic and fixed": (
+        P + "resources: {elastic: [1, 2], workers: 2}",
+        [("3:22: resources.elastic", "remove one of them")],
+    ),
+    "elastic and a share of a GPU": (
+        P + "resources: {elastic: [1, 2], gpus_per_worker: 0.5}",
+        [("3:47: resources.gpus_per_worker", "with workers: 1 only")],
+    ),
+    "a batch for the most workers": (
+        P + "train: {batch_size: 32}\nresources: {elastic: [1, 3]}",
+        [("3:21: train.batch_size", "a multiple of the most workers of resources.elastic, 3")],
+    ),
+    "a label": (
+        P + "resources: {labels: {pool: in(a}}",
+        [("3:21: resources.labels", "cannot read the label pool=in(a; write a value such as")],
+    ),
+    "resources of one alternative": (
+        "name: x\nmodel:\n  choice:\n    - {name: forest}\n"
+        "    - {name: cnn, resources: {gpus_per_worker: 1.5}}\n",
+        [("5:48: model.cnn.resources.gpus_per_worker", "a fraction")],
+    ),
+    "a range of resources": (
+        "name: x\nmodel: {name: cnn, resources: {workers: {choice: [1, 2]}}}\n",
+        [("2:42: model.resources.workers", "a range is not allowed here")],
+    ),
     "mode": (
         P + "search: {metric: val_loss}",
         [("3:18: search.metric", "smaller is better for val_loss; write mode: min")],

@@ -50,7 +50,8 @@ def read_tree(root: yaml.MappingNode) -> tuple[Block, list[Problem]]:
 
 
 def _can_be_range(path: Path) -> bool:
-    return path[0] in RANGE_BLOCKS or path in RANGE_SETTINGS
+    is_open = path[0] in RANGE_BLOCKS and "resources" not in path
+    return is_open or path in RANGE_SETTINGS
 
 
 @dataclass(slots=True)

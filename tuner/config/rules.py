@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipelines.features.rules import FEATURE_RULES, clip_covers_fft
+from pipelines.plain_text import shorten
 from pipelines.settings import CLIP_RULES, SPLIT_RULES, Block, Rule
 from tuner.config.data import ColumnSplit
 from tuner.config.schema import KIND, Experiment
@@ -91,15 +92,40 @@ def _time_shift(e: Experiment) -> str | None:
 
 
 def _batch_per_worker(e: Experiment) -> str | None:
-    workers = e.resources.workers
+    workers = e.resources_of_trial.most
     if e.train.batch_size % workers == 0:
         return None
-    return f"batch_size {e.train.batch_size} must be a multiple of resources.workers, {workers}"
+    name = (
+        "the most workers of resources.elastic"
+        if e.resources_of_trial.elastic
+        else "resources.workers"
+    )
+    return f"batch_size {e.train.batch_size} must be a multiple of {name}, {workers}"
+
+
+def _labels(e: Experiment) -> str | None:
+    if (odd := e.resources_of_trial.odd_label) is None:
+        return None
+    return (
+        f"cannot read the label {shorten(odd)}; write a value such as A100, several as "
+        "in(A100, H100), or a ! before either for all others"
+    )
+
+
+def _elastic(e: Experiment) -> str | None:
+    resources = e.resources_of_trial
+    if resources.elastic is None:
+        return None
+    if resources.fewest > resources.most:
+        return f"elastic {[*resources.elastic]}: write the fewest workers first"
+    if resources.workers > 1:
+        return "elastic is instead of workers; remove one of them"
+    return None
 
 
 def _micro_batches(e: Experiment) -> str | None:
-    per_worker, parts = e.train.batch_size // e.resources.workers, e.train.accumulate
-    if e.model.fits_at_once or e.train.batch_size % e.resources.workers:
+    per_worker, parts = e.train.batch_size // e.resources_of_trial.most, e.train.accumulate
+    if e.model.fits_at_once or e.train.batch_size % e.resources_of_trial.most:
         return None
     if per_worker < 2:
         return f"batch_size {e.train.batch_size} must give each worker at least 2 clips"
@@ -112,8 +138,8 @@ def _micro_batches(e: Experiment) -> str | None:
 
 
 def _gpu_fraction(e: Experiment) -> str | None:
-    gpus = e.resources.gpus_per_worker
-    if gpus == int(gpus) or (e.resources.workers == 1 and gpus < 1):
+    gpus = e.resources_of_trial.gpus_per_worker
+    if gpus == int(gpus) or (e.resources_of_trial.is_alone and gpus < 1):
         return None
     return f"gpus_per_worker {gpus:g}: a fraction is possible below 1 and with workers: 1 only"
 
@@ -191,6 +217,7 @@ def _fuse(e: Experiment) -> str | None:
 
 
 _CLIP = ("train.crop_seconds", "data.clip_seconds")
+_WORKERS = ("model.resources.workers", "resources.workers")
 _ROWS = tuple(f"features.{name}" for name in ("n_mels", "n_mfcc", "n_lags", "n_fft"))
 
 RULES: tuple[Rule, ...] = (
@@ -219,11 +246,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("augment.freq_mask", "augment.freq_shift", *_ROWS, *KIND), _freq_mask),
     Rule(("augment.time_shift", *_CLIP), _time_shift),
-    Rule(("train.batch_size", "resources.workers"), _batch_per_worker),
+    Rule(("train.batch_size", *_WORKERS), _batch_per_worker),
+    Rule(("model.resources.labels", "resources.labels"), _labels),
+    Rule(("model.resources.elastic", "resources.elastic", *_WORKERS), _elastic),
+    Rule(("train.accumulate", "train.batch_size", *_WORKERS, "model.name"), _micro_batches),
     Rule(
-        ("train.accumulate", "train.batch_size", "resources.workers", "model.name"), _micro_batches
+        ("model.resources.gpus_per_worker", "resources.gpus_per_worker", *_WORKERS), _gpu_fraction
     ),
-    Rule(("resources.gpus_per_worker", "resources.workers"), _gpu_fraction),
     *(_of_model(model, rule) for model in TABLE for rule in model.rules),
 )
 """Rules that every experiment of a space must follow."""

@@ -12,6 +12,7 @@ from pipelines.settings import Block, ClipSpec
 from tuner.config.data import ColumnSplit, Data, ShareSplit, split_kind
 from tuner.config.searching import SLUG, Confirm, Registry, Scheduler, Search
 from tuner.models import MODELS, Model
+from tuner.models.resources import Resources
 from tuner.training.settings import Augment, Keep, Optim, Train
 
 if TYPE_CHECKING:
@@ -26,21 +27,6 @@ class Features(FrontEnd):
         description="Where spectrograms are made: on all workers when the set is built, or from "
         "stored samples on the device of the first trial of a node that needs them.",
     )
-
-
-class Resources(Block):
-    """Resources of one trial."""
-
-    workers: int = Field(1, ge=1, le=1024, description="Processes that train one trial.")
-    cpus_per_worker: int = Field(1, ge=1, le=4096, description="CPU cores of each worker.")
-    gpus_per_worker: float = Field(
-        0.0, ge=0, le=64, description="GPUs of each worker; a fraction only with one worker."
-    )
-
-    @property
-    def devices(self) -> float:
-        """Number of devices of a trial: its GPUs, or its CPU cores if it has none."""
-        return self.workers * (self.gpus_per_worker or self.cpus_per_worker)
 
 
 class Experiment(Block):
@@ -63,6 +49,11 @@ class Experiment(Block):
     confirm: Confirm = Field(Confirm(), description="Confirmation.")
     registry: Registry = Field(Registry(), description="Registered model.")
     resources: Resources = Field(Resources(), description="Workers, CPUs and GPUs of a trial.")
+
+    @property
+    def resources_of_trial(self) -> Resources:
+        """Resources of a trial: those of its model, or of the study."""
+        return self.model.resources or self.resources
 
     @property
     def front_end(self) -> FeatureSpec:
@@ -149,6 +140,8 @@ def block_at(path: tuple[str, ...], values: Any) -> type[Block] | None:
     """
     if not path:
         return Experiment
+    if path[-1] == "resources":
+        return Resources
     if path == ("model",):
         name = values.get("name") if isinstance(values, dict) else None
         return MODELS.get(name) if isinstance(name, str) else None

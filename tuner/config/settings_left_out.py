@@ -41,6 +41,8 @@ def _fill(tree: Tree, root: Block, path: tuple[str, ...], context: Mapping[str, 
     values = experiment.model_dump(mode="json")
     # What is not written must fit what is: the resolved file is loaded again.
     values["confirm"]["top"] = min(experiment.confirm.top, most_trials(root, experiment))
+    if own := experiment.model.resources:
+        values["model"]["resources"] = own.model_dump(mode="json")
     for piece in path:
         values = values[piece]
     # With folds, shares of one split would look as if they were used.

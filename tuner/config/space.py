@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tuner.config.fill_in import Choice
     from tuner.config.yaml_text import Scalar
     from tuner.models import ModelSettings
+    from tuner.models.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,20 @@ class Space:
         """
         return map(self.grid_point, range(len(self._grid)))
 
+    def resources_of(self, params: Mapping[str, Any]) -> Resources:
+        """Return the resources of a configuration: those of its model, or of the study."""
+        drawn = self.tree.draw(with_choices(params))
+        return Experiment.model_validate(drawn.values).resources_of_trial
+
+    @cached_property
+    def resources(self) -> tuple[Resources, ...]:
+        """What the trials of this space may ask for, each once."""
+        found: list[Resources] = []
+        for drawn in self.tree.every_draw(_model_values):
+            one = Experiment.model_validate(drawn.values).resources_of_trial
+            found += [] if one in found else [one]
+        return tuple(found)
+
     @property
     def num_trials(self) -> int:
         """Number of trials of a search: at most one for each configuration."""
@@ -217,9 +232,11 @@ class Space:
         return embedded or any(model.initial_weights for model in self.models())
 
     def settings(self) -> dict[str, str]:
-        """Return every setting by name (``optim.lr``), as text; equal spaces have equal ones."""
+        """Return the settings by name (``optim.lr``), as text; equal spaces have equal ones."""
         found: dict[str, str] = {}
         for key, entry in self.tree.entries.items():
+            if key == "model":
+                entry = _without_resources(entry)  # like the study's, they may change
             if isinstance(entry, Block):
                 found |= {f"{key}.{name}": write(inner) for name, inner in entry.entries.items()}
             else:
@@ -248,6 +265,16 @@ def _without_secrets(tree: Tree, name: str = "") -> Tree:
         show = printable_root if name in ("root", "audio_root") else redact
         return replace(tree, value=show(tree.value))
     return tree
+
+
+def _without_resources(model: Tree) -> Tree:
+    if isinstance(model, Open):
+        branches = {label: _without_resources(branch) for label, branch in model.branches.items()}
+        return replace(model, branches=branches)
+    if isinstance(model, Block):
+        entries = {key: entry for key, entry in model.entries.items() if key != "resources"}
+        return replace(model, entries=entries)
+    return model
 
 
 def _model_values(setting: Open) -> Sequence[Scalar]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tuner.config import Resources
 from tuner.ledger.spent import Clock
 from tuner.ledger.timing import Course, course_of, is_trained
 
@@ -36,7 +37,7 @@ class Meter:
 
     Args:
         records: The ledger so far, by whose times it was spent.
-        devices: Number of devices of a trial.
+        devices: Number of devices of a trial whose record names no resources.
         clock: Returns monotonic seconds, by which the rest is spent from now on.
     """
 
@@ -45,6 +46,7 @@ class Meter:
     ) -> None:
         self._devices, self._clock = devices, clock
         self._courses: dict[str, Course] = {}
+        self._of_trial: dict[str, float] = {}  # devices
         self._since: dict[str, float] = {}  # of trials that run: the newest time that is counted
         self._epochs = self._device_seconds = 0.0
         times = Clock()
@@ -61,12 +63,15 @@ class Meter:
         kind, name = record["kind"], record.get("trial_id", "")
         if kind == "trial" and is_trained(record):
             self._courses[name] = course_of(record["config"], record["stage"])
+            asked = record["config"].get("resources")
+            own = Resources.model_validate(asked).devices if asked else self._devices
+            self._of_trial[name] = own
         if kind == "study_end":
-            self._device_seconds += sum(now - one for one in self._since.values()) * self._devices
+            self._device_seconds += self._running(now)
             self._since.clear()
         elif name in self._courses and kind in OF_RUNNING:
             if name in self._since:
-                self._device_seconds += (now - self._since[name]) * self._devices
+                self._device_seconds += (now - self._since[name]) * self._of_trial[name]
             self._since[name] = now
             if kind == "epoch":
                 self._epochs += self._courses[name].epochs
@@ -76,5 +81,8 @@ class Meter:
     def cost(self) -> Cost:
         """Return the cost until now, of the trials that run too."""
         now = self._clock() - self._began
-        running = sum(now - since for since in self._since.values())
-        return Cost(now, self._epochs, self._device_seconds + running * self._devices)
+        return Cost(now, self._epochs, self._device_seconds + self._running(now))
+
+    def _running(self, now: float) -> float:
+        """Return the device seconds of trials that run which are not counted yet."""
+        return sum((now - since) * self._of_trial[name] for name, since in self._since.items())

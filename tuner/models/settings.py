@@ -15,6 +15,7 @@ from pipelines.features import FrontEnd, Kind
 from pipelines.features.networks import Network, Provenance
 from pipelines.features.networks.store import provenance_of_file
 from pipelines.settings import Block, Rule
+from tuner.models.resources import Resources
 
 if TYPE_CHECKING:
     from typing import Self
@@ -75,6 +76,8 @@ class ModelSettings(Block):
         rules: Checks that involve several settings. Each check takes the model and the features
             block of the experiment.
         name: Name of the model in a space file.
+        resources: Resources of its trials in a space file; recorded nowhere, because they may
+            change when a study resumes.
     """
 
     takes: ClassVar[tuple[Kind, ...]]
@@ -86,6 +89,11 @@ class ModelSettings(Block):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     name: str
+    resources: Resources | None = Field(
+        None,
+        exclude=True,
+        description="Resources of a trial with this model, in place of those of the study.",
+    )
 
     @abstractmethod
     def build(self, num_labels: int, num_rows: int) -> nn.Module:

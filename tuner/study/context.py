@@ -111,7 +111,7 @@ class Context:
     def spec(self, trial: Proposal | TrialRow) -> TrialSpec:
         """Return what the processes of a trial need to know."""
         # Resources may change when a study resumes, even for its unfinished trials.
-        resources = self.space.template.resources
+        resources = self.space.resources_of(trial.params)
         model = trial.experiment.model.with_absolute_weights()
         experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})
         path = self.feature_paths[experiment.feature_set_key]
@@ -162,6 +162,7 @@ class Context:
             num_tracks=self.ranking.num_tracks,
             early_stopping=stage == "search",
             max_epochs=self.space.max_epochs,
+            resources=self.space.resources,
             limits=limits,
         )
         self.run_trials(plan)

@@ -16,6 +16,7 @@ from tuner.trials.trial import time_epoch
 if TYPE_CHECKING:
     from tuner.config import Space
     from tuner.study.context import Context
+    from tuner.trials.assembly import TrialSpec
     from tuner.trials.plan import Proposal
 
 MAX_DRAWS = 200
@@ -24,22 +25,19 @@ TIMEOUT_SECONDS = 300.0
 
 def measure_pace(study: Context) -> None:
     """Record the time of an epoch of each family, unless the study has done so for this budget."""
-    search, resources = study.space.template.search, study.space.template.resources
+    search = study.space.template.search
     before = study.ledger.last("pace")
     is_known = before is not None and before["budget"] == search.budget
     if search.budget_seconds is None or is_known or study.ledger.last("searched"):
         return
     if study.ledger.last(EXTENDED):  # has other limits, and its models have been timed in trials
         return
-    if resources.workers > 1:  # a few steps of one worker say little about several
-        return
+    if not all(one.is_alone for one in study.space.resources):
+        return  # a few steps of one worker say little about several
     study.terminal.status("timing a few steps of each model")
-    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
-        time_epoch
-    )
     families, began = one_of_each_family(study.space), study.clock()
     timed = {
-        model: task.options(name=f"time {model}").remote(study.spec(one))
+        model: _time(model, study.spec(one))
         for model, one in families.items()
         if not one.experiment.model.fits_at_once
     }
@@ -56,7 +54,7 @@ def measure_pace(study: Context) -> None:
     if not found:
         return
     limits, measured = limits_of(study), {
-        "at_once": trials_at_once(study.cluster, resources),
+        "at_once": trials_at_once(study.cluster, *study.space.resources),
         "seconds_per_epoch": {model: round(found.get(model, 0.0), 4) for model in families},
         "start_seconds": round(study.clock() - began, 1),
     }  # fmt: skip
@@ -72,6 +70,16 @@ def measure_pace(study: Context) -> None:
         **measured,
     )
     study.terminal.say(f"pace: {Pace.of(study.required('pace'))}")
+
+
+def _time(model: str, spec: TrialSpec) -> ray.ObjectRef[float]:
+    asked = spec.experiment.resources
+    task = ray.remote(time_epoch).options(
+        name=f"time {model}", num_cpus=asked.cpus_per_worker, num_gpus=asked.gpus_per_worker,
+        label_selector=asked.labels,
+    )  # fmt: skip
+    found: ray.ObjectRef[float] = task.remote(spec)
+    return found
 
 
 def one_of_each_family(space: Space) -> dict[str, Proposal]:

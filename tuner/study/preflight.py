@@ -79,7 +79,7 @@ def memory_of(experiment: Experiment) -> MemoryEstimate:
     rows, frames = features.shape(experiment.data)
     if train.crop_seconds is not None:
         frames = min(frames, features.columns_in(train.crop_seconds))
-    clips = train.batch_size // (experiment.resources.workers * train.accumulate)
+    clips = train.batch_size // (experiment.resources_of_trial.most * train.accumulate)
     network = experiment.model.without_weights().build(PROBE_LABELS, rows)
     return training_bytes(network, (1, rows, frames), max(clips, 1))
 
@@ -201,7 +201,7 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
             be recorded.
     """
     template = space.template
-    confirm, resources = template.confirm, template.resources
+    confirm = template.confirm
     yield f"study        {space.name}"
     if unread:
         yield f"files        {unread}"
@@ -222,10 +222,8 @@ def plan_lines(space: Space, unread: str = "", records: Sequence[Record] = ()) -
     yield f"feature sets {len(space.feature_variants())}"
     for source in _pretrained(space):
         yield f"weights      {source}: {_whereabouts(source)}"
-    yield (
-        f"each trial   {resources.workers} worker(s) x {resources.cpus_per_worker} CPU, "
-        f"{resources.gpus_per_worker:g} GPU"
-    )
+    for number, asked in enumerate(space.resources):
+        yield f"{'' if number else 'each trial':<12} {asked.in_words}"
     yield "example configurations, with the memory of one training step:"
     yield from _examples(space)
 

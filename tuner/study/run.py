@@ -176,10 +176,10 @@ def _joined(
     terminal.status("starting Ray" if to_join == "local" else f"joining Ray at {to_join}")
     if stop:
         stop.last_acts.append(ray_start.end_at_once)
-    on_loss, resources = stop.fail if stop else None, space.template.resources
-    found = cluster.connect(address, on_loss=on_loss, resources=resources)
+    on_loss = stop.fail if stop else None
+    found = cluster.connect(address, on_loss=on_loss, resources=space.resources)
     try:
-        cluster.trials_at_once(found, resources)
+        cluster.trials_at_once(found, *space.resources)
         yield found
     finally:
         ray_start.disconnect()

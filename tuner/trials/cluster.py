@@ -8,13 +8,13 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.build import ray_start
 from tuner.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pipelines.build.ray_watch import OnLoss
     from tuner.config import Resources
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 
 COUNT_SECONDS = 5.0
+ROUNDING = 1e-9  # of sums of fractions of a GPU
 LOST_SECONDS = 50.0
 """How long nodes may be gone, without which no trial fits, before a study ends."""
 
@@ -50,7 +51,7 @@ def connect(
     address: str | None,
     num_cpus: int | None = None,
     on_loss: OnLoss | None = None,
-    resources: Resources | None = None,
+    resources: Sequence[Resources] = (),
 ) -> Cluster:
     """Join a cluster or start one, and count what it has; arguments and errors as `ray_start`'s.
 
@@ -60,10 +61,10 @@ def connect(
         address: The cluster.
         num_cpus: CPUs of a cluster that is started here.
         on_loss: Called when Ray has died.
-        resources: What a trial asks for.
+        resources: What trials ask for.
 
     Raises:
-        UsageError: No node can hold one of its workers.
+        UsageError: No node can hold a worker of one of them.
     """
     is_started = ray_start.connect(address, num_cpus, on_loss=on_loss)
     import ray
@@ -78,7 +79,7 @@ def connect(
                 num_nodes=sum(node["Alive"] for node in ray.nodes()),
                 started_here=is_started,
             )
-            if resources is not None and (reason := why_not(resources)):
+            if reason := why_not(*resources):
                 raise UsageError(f"resources: {reason}")
     except BaseException:
         ray_start.disconnect()
@@ -91,21 +92,29 @@ class Room:
 
     Args:
         cluster: The cluster as it was joined.
-        resources: What each trial asks for.
+        resources: What trials may ask for.
         clock: Returns monotonic seconds.
+
+    Raises:
+        UsageError: A request does not fit.
     """
 
     def __init__(
-        self, cluster: Cluster, resources: Resources, clock: Callable[[], float] = time.monotonic
+        self, cluster: Cluster, *resources: Resources, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        trials_at_once(cluster, *resources)
         self._cluster, self._resources, self._clock = cluster, resources, clock
-        self._trials, self._due = trials_at_once(cluster, resources), -math.inf
+        self._due = -math.inf
         self._lost: tuple[float, str] | None = None  # since when, and what
 
-    def trials(self) -> int:
-        """Return how many trials fit now, at least 1; nodes are counted every few seconds."""
+    def trials(self, running: Sequence[Resources] = ()) -> int:
+        """Return how many trials fit now, at least 1; nodes are counted every few seconds.
+
+        Args:
+            running: What those ask for that run, or wait to.
+        """
         self._count()
-        return self._trials
+        return max(1, len(running) + _more(self._cluster, self._resources, running))
 
     def lost(self) -> str:
         """Return why the cluster has had no room for a single trial for a minute; or nothing."""
@@ -118,9 +127,10 @@ class Room:
             return
         self._due = self._clock() + COUNT_SECONDS
         cpus, gpus = _counted(limit=True)
-        now = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
+        self._cluster = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
         try:
-            self._trials, reason = trials_at_once(now, self._resources), why_not(self._resources)
+            trials_at_once(self._cluster, *self._resources)
+            reason = why_not(*self._resources)
         except UsageError as error:
             reason = str(error)
         if reason:
@@ -140,31 +150,48 @@ def _counted(limit: bool) -> tuple[float, float]:
     return cpus, gpus
 
 
-def why_not(resources: Resources) -> str:
+def why_not(*resources: Resources) -> str:
     """Return why no node can hold a worker of a trial; empty if one can, or if one may start."""
     import ray
 
-    wanted = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes += _node_types(BOOTSTRAP_CONFIG.expanduser())
-    if any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
+    if not resources:
         return ""
-    largest: Mapping[str, float] = max(
-        nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={}
-    )
+    nodes = [_Node(one["Resources"], one.get("Labels", {})) for one in ray.nodes() if one["Alive"]]
+    nodes += _node_types(BOOTSTRAP_CONFIG.expanduser())
+    return next(filter(None, (_misfit(one, nodes) for one in resources)), "")
+
+
+class _Node(NamedTuple):
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] | None  # None: known once it has started
+
+
+def _misfit(wanted: Resources, nodes: Sequence[_Node]) -> str:
+    cpus, gpus = wanted.of(1)
+    fitting = [n for n in nodes if n.labels is None or wanted.may_run_on(n.labels)]
+    sizes = [(one.resources.get("GPU", 0), one.resources.get("CPU", 0)) for one in fitting]
+    if any(has_gpus >= gpus and has_cpus >= cpus for has_gpus, has_cpus in sizes):
+        return ""
+    labels = " and ".join(f"{key}={rule}" for key, rule in wanted.labels.items())
+    if labels and not fitting:
+        return f"no node has the label {labels} that a worker asks for; change resources.labels"
+    has_gpus, has_cpus = max(sizes, default=(0, 0))
     return (
-        f"a worker asks for {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs on one node, and no "
-        f"node has both; the largest has {largest.get('CPU', 0):g} CPUs and "
-        f"{largest.get('GPU', 0):g} GPUs; lower resources.cpus_per_worker or gpus_per_worker, or "
-        "add a node"
+        f"a worker asks for {cpus:g} CPUs and {gpus:g} GPUs on one node, and no node "
+        f"{f'with {labels} ' if labels else ''}has both; the largest has {has_cpus:g} CPUs and "
+        f"{has_gpus:g} GPUs; lower resources.cpus_per_worker or gpus_per_worker, or add a node"
     )
 
 
-def _node_types(bootstrap: Path) -> list[dict[str, float]]:
-    """Return the resources of the nodes that `ray up`'s autoscaler can start; none without one."""
+def _node_types(bootstrap: Path) -> list[_Node]:
+    """Return the nodes that `ray up`'s autoscaler can start; none without one."""
     try:
         types = json.loads(bootstrap.read_text())["available_node_types"]
-        return [dict(one["resources"]) for one in types.values() if one.get("max_workers", 1)]
+        return [
+            _Node(dict(one["resources"]), one.get("labels"))
+            for one in types.values()
+            if one.get("max_workers", 1)
+        ]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
 
@@ -192,22 +219,43 @@ def _workers_limit(name: str, types: Mapping[str, Any], max_workers: int) -> flo
     return float(sum(sorted(itertools.chain(*nodes), reverse=True)[:max_workers]))
 
 
-def trials_at_once(cluster: Cluster, resources: Resources) -> int:
+def trials_at_once(cluster: Cluster, *resources: Resources) -> int:
     """Return how many trials fit the cluster at the same time, at least 1.
 
+    Args:
+        cluster: The cluster.
+        resources: What a trial may ask for; the largest request counts.
+
     Raises:
-        UsageError: Not even one trial fits; it would wait forever.
+        UsageError: A request does not fit at all; its trials would wait forever.
     """
-    cpus_per_trial = resources.workers * resources.cpus_per_worker
-    gpus_per_trial = resources.workers * resources.gpus_per_worker
-    if cpus_per_trial > cluster.num_cpus or gpus_per_trial > cluster.num_gpus:
-        raise UsageError(
-            f"one trial asks for {cpus_per_trial:g} CPUs and {gpus_per_trial:g} GPUs "
-            "(resources: workers x per worker), but the cluster has "
-            f"{cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs; lower resources.workers, "
-            "cpus_per_worker or gpus_per_worker"
-        )
-    limits = [cluster.num_cpus // cpus_per_trial]
-    if gpus_per_trial:
-        limits.append((cluster.num_gpus + 1e-9) // gpus_per_trial)
-    return max(1, int(min(limits)))
+    for one in resources:
+        cpus, gpus = one.of(one.fewest)
+        if cpus > cluster.num_cpus or gpus > cluster.num_gpus:
+            raise UsageError(
+                f"one trial asks for {cpus:g} CPUs and {gpus:g} GPUs "
+                "(resources: workers x per worker), but the cluster has "
+                f"{cluster.num_cpus:g} CPUs and {cluster.num_gpus:g} GPUs; lower "
+                "resources.workers, cpus_per_worker or gpus_per_worker"
+            )
+    return max(1, min(_more(cluster, [one]) for one in resources))
+
+
+def _more(
+    cluster: Cluster, resources: Sequence[Resources], running: Sequence[Resources] = ()
+) -> int:
+    """Return how many trials with the smallest request fit beside those that run.
+
+    None while one of those waits: what comes next may have to wait as well.
+    """
+    taken = [one.of(one.most) for one in running]
+    cpus = cluster.num_cpus - sum(cpus for cpus, _ in taken)
+    gpus = cluster.num_gpus - sum(gpus for _, gpus in taken) + ROUNDING
+    if min(cpus, gpus) < 0:
+        return 0
+    smallest = min(resources, key=lambda one: one.of(one.fewest)[::-1])
+    # An elastic trial takes as many workers as it may; the last one takes what is left.
+    pairs = zip(
+        (cpus, gpus), smallest.of(smallest.fewest), smallest.of(smallest.most), strict=True
+    )
+    return int(min((left - least) // most + 1 for left, least, most in pairs if most))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipelines.storage import Folder
     from tuner.config import Experiment
     from tuner.ledger.journal import Record
+    from tuner.models.resources import Resources
     from tuner.trials.assembly import TrialSpec
     from tuner.trials.limits import Limits
 
@@ -78,6 +79,7 @@ class Plan:
         num_tracks: Number of validation tracks; None if unknown.
         early_stopping: True if the experiment's scheduler applies.
         max_epochs: Largest number of epochs of any trial.
+        resources: What trials may ask for; the experiment's alone without any.
         limits: Limits at which training stops; None for no limit.
     """
 
@@ -91,4 +93,5 @@ class Plan:
     num_tracks: int | None = None
     early_stopping: bool = False
     max_epochs: int = 1
+    resources: tuple[Resources, ...] = ()
     limits: Limits | None = None

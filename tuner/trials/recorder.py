@@ -20,6 +20,7 @@ from tuner.trials.schedulers import scheduler_of
 from tuner.trials.stopping import Scheduler
 
 if TYPE_CHECKING:
+    from tuner.models.resources import Resources
     from tuner.trials.plan import Plan
 
 REPORTED_PREFIXES = ("train_", "val_")
@@ -35,6 +36,7 @@ class Recorder:
         plan: Plan of the stage.
 
     Attributes:
+        running: Trials that run, or wait for room, with their resources.
         fatal: An error that every other trial would meet as well, such as a full disk.
     """
 
@@ -57,7 +59,7 @@ class Recorder:
                 self._scheduler.promoted(record["trial_id"])
         self._trials = [*self._rows.values()]  # not copied for each of thousands of proposals
         self._again = iter(plan.again)
-        self._running: set[str] = set()
+        self.running: dict[str, Resources] = {}
         self._limits = plan.limits or Limits({})
         self._reached: str | None = None
         self.fatal: StudyError | None = None
@@ -103,7 +105,7 @@ class Recorder:
                     self.end(trial_id)
                     continue
             spec.write(self._plan.study)
-            self._running.add(trial_id)
+            self.running[trial_id] = spec.experiment.resources
             return trial_id
         return None
 
@@ -114,7 +116,9 @@ class Recorder:
 
     def _promoted(self, *, is_last: bool) -> Proposal | None:
         """Record which trial goes on, if one does, and return it."""
-        if (name := self._scheduler.choose(self._rows, self._running, is_last=is_last)) is None:
+        if (
+            name := self._scheduler.choose(self._rows, self.running.keys(), is_last=is_last)
+        ) is None:
             return None
         self._record("promoted", trial_id=name)
         self._scheduler.promoted(name)
@@ -122,7 +126,7 @@ class Recorder:
 
     def may_promote(self) -> bool:
         """Return True while trials run on whose reports others may go on."""
-        return bool(self._running) and self._scheduler.promotes and not self.is_over()
+        return bool(self.running) and self._scheduler.promotes and not self.is_over()
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Record an epoch and the scheduler's verdict; returns True if the trial must stop.
@@ -185,7 +189,7 @@ class Recorder:
                 self.end(row.trial_id)
 
     def _end(self, row: TrialRow, status: State) -> None:
-        self._running.discard(row.trial_id)
+        self.running.pop(row.trial_id, None)
         keep, best = row.experiment.keep, None
         note = "; ".join(filter(None, (row.note, row.breaks))) or None
         # One that breaks a limit has no result, even if it had to be trained to be measured.

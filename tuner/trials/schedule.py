@@ -15,6 +15,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from pipelines.storage import Folder
 from tuner.errors import StudyError
+from tuner.models.resources import Resources
 from tuner.trials.cluster import Room
 from tuner.trials.recorder import Recorder
 from tuner.trials.trial import run_in_process
@@ -30,7 +31,6 @@ from tuner.trials.worker import (
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-    from tuner.config import Experiment
     from tuner.trials.cluster import Cluster
     from tuner.trials.plan import Plan
 
@@ -55,12 +55,13 @@ class _Searcher(_NotSaved, Searcher):
         """Accept Tune's metric and mode, which the proposer knows already."""
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial as a Tune configuration."""
         name = self._recorder.next_trial()
         if name is None:  # Tune asks again after the next event if it gets no answer
             return None if self._recorder.may_promote() else str(Searcher.FINISHED)
-        return {"study": self._study, "trial_id": name}
+        resources = self._recorder.running[name].model_dump(mode="json")
+        return {"study": self._study, "trial_id": name, "resources": resources}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -75,14 +76,18 @@ class _Searcher(_NotSaved, Searcher):
 class _AsManyAsFit(_NotSaved, ConcurrencyLimiter):
     """Limiter of the trials at once, which follows the cluster while it grows and shrinks."""
 
-    def __init__(self, searcher: Searcher, room: Room) -> None:
+    def __init__(self, searcher: Searcher, room: Room, recorder: Recorder) -> None:
         super().__init__(searcher, room.trials())
-        self._room = room
+        self._room, self._recorder = room, recorder
 
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+    def get_state(self) -> dict[str, Any]:
+        """Return nothing to save."""
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial as a Tune configuration, if there is room for it."""
-        self.max_concurrent = self._room.trials()
-        found: dict[str, str] | str | None = super().suggest(trial_id)
+        self.max_concurrent = self._room.trials([*self._recorder.running.values()])
+        found: dict[str, Any] | str | None = super().suggest(trial_id)
         return found
 
 
@@ -146,15 +151,21 @@ def _free_workers(trial: Trial) -> None:
         free_placement_group(hex_id)
 
 
-def _trainable(experiment: Experiment) -> Any:
-    """Return the executor for the experiment's resources, with what Tune reserves for it."""
-    resources = experiment.resources
-    if resources.workers == 1:
-        bundle = worker_resources(resources)
-        return tune.with_resources(run_in_process, tune.PlacementGroupFactory([bundle]))
+def _reserved(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """Return what Tune reserves for a trial."""
+    resources = Resources.model_validate(config["resources"])
+    if resources.is_alone:
+        labels = {"bundle_label_selector": [resources.labels]} if resources.labels else {}
+        return tune.PlacementGroupFactory([worker_resources(resources)], **labels)
     # This process only waits for its workers, which reserve their own resources; a CPU reserved
     # here would be missing there. Tune refuses an empty reservation, hence one byte of memory.
-    return tune.with_resources(run_on_workers, tune.PlacementGroupFactory([{"memory": 1}]))
+    return tune.PlacementGroupFactory([{"memory": 1}])
+
+
+def _run_trial(config: dict[str, Any]) -> None:
+    """Train a trial, here or on workers of its own; a Tune trainable."""
+    is_alone = Resources.model_validate(config["resources"]).is_alone
+    (run_in_process if is_alone else run_on_workers)(config)
 
 
 def run(plan: Plan, cluster: Cluster) -> None:
@@ -164,7 +175,8 @@ def run(plan: Plan, cluster: Cluster) -> None:
         StudyError: A trial found its disk full; names the path.
         UsageError: A trial asks for more than the cluster has.
     """
-    recorder, room = Recorder(plan), Room(cluster, plan.experiment.resources)
+    asked = plan.resources or (plan.experiment.resources_of_trial,)
+    recorder, room = Recorder(plan), Room(cluster, *asked)
     events = _Events(recorder, room)
     # The ledger names each failure in one line; Tune would print a traceback as well.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -176,13 +188,13 @@ def run(plan: Plan, cluster: Cluster) -> None:
     }
     try:
         tune.Tuner(
-            _trainable(plan.experiment),
+            tune.with_resources(_run_trial, _reserved),
             tune_config=tune.TuneConfig(
-                search_alg=_AsManyAsFit(_Searcher(recorder, str(plan.study)), room),
+                search_alg=_AsManyAsFit(_Searcher(recorder, str(plan.study)), room, recorder),
                 scheduler=_Verdicts(recorder),
                 num_samples=-1,  # a trial that is promoted is another one for Tune
                 # Starting a process and importing torch takes most of a short trial.
-                reuse_actors=plan.experiment.resources.workers == 1,
+                reuse_actors=all(one.is_alone for one in asked),
                 trial_dirname_creator=_name_of,
                 trial_name_creator=_name_of,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -128,9 +129,13 @@ def _epochs(
             return
     parts = spec.assemble(workers, from_weights=resume is None, fold=fold)
     recipe, feed = parts.recipe, parts.feed
+    resources = spec.experiment.resources
+    # Fewer workers than might be take more parts of a batch each, and no larger ones.
+    parts_of_each = resources.most / workers.size if resources.elastic else 1
+    accumulate = math.ceil(recipe.train.accumulate * factor * parts_of_each)
+    train = recipe.train.model_copy(update={"accumulate": accumulate})
+    recipe = replace(recipe, train=train)
     if factor > 1:
-        train = recipe.train.model_copy(update={"accumulate": recipe.train.accumulate * factor})
-        recipe = replace(recipe, train=train)
         feed = replace(feed, cache_bytes=0)  # leave the memory of a GPU to the model
     at_once = spec.experiment.model.fits_at_once
     if not measure_once(folder, spec, parts, workers, is_fitted=False):
@@ -223,7 +228,7 @@ def name_process(trial_id: str) -> None:
     setproctitle(f"ray::trial {trial_id}")
 
 
-def run_in_process(config: dict[str, str]) -> None:
+def run_in_process(config: dict[str, Any]) -> None:
     """Train a single-worker trial in the Tune process and report each epoch; a Tune trainable.
 
     Args:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
+RESERVE_SECONDS = 5.0  # Ray takes milliseconds where there is room
 TRAIN_SCRATCH = "train"  # folder of Ray Train's own files, below the study's
 
 
@@ -77,7 +78,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
         name_process(spec.trial_id)
 
 
-def run_on_workers(config: dict[str, str]) -> None:
+def run_on_workers(config: dict[str, Any]) -> None:
     """Start the workers of a trial and pass on their reports; a Tune trainable.
 
     Args:
@@ -91,14 +92,16 @@ def run_on_workers(config: dict[str, str]) -> None:
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
     use_gpu = resources.gpus_per_worker > 0
+    num_workers = free_workers(resources) if resources.elastic else resources.workers
     TorchTrainer(
         _train_on_worker,
         train_loop_config=dict(config),
         torch_config=torch_config("nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers,
+            num_workers=num_workers,
             use_gpu=use_gpu,
             resources_per_worker=worker_resources(resources),
+            label_selector=resources.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=spec.trial_id,
@@ -114,6 +117,26 @@ def run_on_workers(config: dict[str, str]) -> None:
             callbacks=[TuneReportCallback()],
         ),
     ).fit()
+
+
+def free_workers(resources: Resources) -> int:
+    """Return how many workers an elastic trial can have now; wait until there are the fewest.
+
+    Nodes that have just died are still listed, and other trials start at the same moment, so a
+    number counts only once Ray has reserved it.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    while True:
+        for count in range(resources.most, resources.fewest - 1, -1):
+            selectors = [resources.labels] * count if resources.labels else None
+            group = placement_group(
+                [worker_resources(resources)] * count, bundle_label_selector=selectors
+            )
+            is_free = group.wait(RESERVE_SECONDS)
+            remove_placement_group(group)
+            if is_free:
+                return count
 
 
 def free_placement_group(hex_id: str) -> None:
