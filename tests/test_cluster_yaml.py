@@ -1,27 +1,34 @@
-"""The shipped cluster file passes Ray's own validation and holds what the project promises."""
+"""The shipped cluster files pass Ray's own validation and hold what the project promises."""
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
 from pipelines.sources.files import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE = ROOT / "cluster.yaml"
+FILES = ("cluster.yaml", "deploy/gcp.yaml", "deploy/azure.yaml")
+
+
+@pytest.fixture(scope="module", params=FILES)
+def file(request: pytest.FixtureRequest) -> str:
+    return (ROOT / request.param).read_text()
 
 
 @pytest.fixture(scope="module")
-def prepared() -> dict[str, Any]:
+def prepared(file: str) -> dict[str, Any]:
     """The file as `ray up` sees it before it talks to the cloud; raises where `ray up` would."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config: dict[str, Any] = prepare_config(yaml.safe_load(FILE.read_text()))
+    config: dict[str, Any] = prepare_config(yaml.safe_load(file))
     validate_config(config)
     return config
 
@@ -48,10 +55,47 @@ def test_start_commands_demand_a_token_and_keep_files_private(prepared: dict[str
     assert prepared["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_dashboard_listens_on_loopback_only(prepared: dict[str, Any]) -> None:
+def test_dashboard_listens_on_loopback_only(prepared: dict[str, Any], file: str) -> None:
     head = start_lines(prepared)[0]
     assert re.findall(r"--dashboard-host[= ](\S+)", head) == ["127.0.0.1"]
-    assert "0.0.0.0" not in FILE.read_text()
+    assert "0.0.0.0" not in file
+
+
+def test_workers_are_on_spot_and_the_head_is_not(prepared: dict[str, Any]) -> None:
+    """In the words of each cloud: EC2, Compute Engine, a parameter of Ray's template for Azure."""
+    block, key = {
+        "aws": ("InstanceMarketOptions", "MarketType"),
+        "gcp": ("scheduling", "provisioningModel"),
+        "azure": ("azure_arm_parameters", "priority"),
+    }[prepared["provider"]["type"]]
+    found = {
+        name: str(kind["node_config"].get(block, {}).get(key)).lower() == "spot"
+        for name, kind in prepared["available_node_types"].items()
+    }
+    assert found == {"head": False, "gpu_worker": True}
+
+
+def test_parameters_for_azure_are_those_of_rays_template() -> None:
+    template = Path(ray.__file__).parent / "autoscaler/_private/_azure/azure-vm-template.json"
+    known = json.loads(template.read_text())["parameters"]
+    config = yaml.safe_load((ROOT / "deploy/azure.yaml").read_text())
+    for kind in config["available_node_types"].values():
+        given = kind["node_config"]["azure_arm_parameters"]
+        assert given.keys() <= known.keys()
+        kinds = {"string": str, "int": int}
+        assert all(isinstance(value, kinds[known[key]["type"]]) for key, value in given.items())
+
+
+def test_what_no_cloud_names_is_the_same_in_all_files(prepared: dict[str, Any]) -> None:
+    aws = yaml.safe_load((ROOT / FILES[0]).read_text())
+    same = (
+        "cluster_name", "max_workers", "idle_timeout_minutes", "docker", "head_node_type",
+        "file_mounts", "rsync_exclude", "setup_commands", "head_start_ray_commands",
+        "worker_start_ray_commands",
+    )  # fmt: skip
+    given = yaml.safe_load(json.dumps(prepared))
+    for key in same:
+        assert given[key] == aws[key], key
 
 
 def test_autoscaler_is_on_and_goes_down_to_no_worker(prepared: dict[str, Any]) -> None:
@@ -66,11 +110,17 @@ def test_autoscaler_is_on_and_goes_down_to_no_worker(prepared: dict[str, Any]) -
 
 
 def test_pins_are_those_of_the_constraints(prepared: dict[str, Any], pins: dict[str, str]) -> None:
+    """What the autoscaler alone needs is pinned as in Ray's own defaults for the cloud."""
     image = prepared["docker"]["image"]
     requires = re.search(r'requires-python = ">=3\.(\d+)', (ROOT / "pyproject.toml").read_text())
     assert requires is not None
     assert image == f"rayproject/ray:{pins['ray']}-py3{requires[1]}-gpu"
     commands = prepared["setup_commands"] + prepared["head_setup_commands"]
+    defaults = (
+        Path(ray.__file__).parent / "autoscaler" / prepared["provider"]["type"] / "defaults.yaml"
+    )
+    needed = " ".join(yaml.safe_load(defaults.read_text())["head_setup_commands"])
+    pins = dict(re.findall(r"([\w-]+)==([\w.]+)", needed)) | pins
     installs = [line for line in commands if "pip install" in line]
     assert any("-e ." in line for line in installs)
     for line in installs:
