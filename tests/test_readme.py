@@ -15,12 +15,12 @@ from tests.source_tree import BEGIN, END, PACKAGES, PAGE, ROOT, tree
 from tuner.__main__ import COMMANDS as CONSOLE
 
 README = ROOT / "README.md"
-GUIDES = sorted((ROOT / "docs").glob("*.md"))
+GUIDES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "deploy").glob("*.md")])
 PAGES = [README, *GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 # Text that belongs to the project; tools' caches and what runs write lie elsewhere.
 TEXTS = [
     path
-    for place in (*PACKAGES, "search_spaces", "tests", "docs", ".ci")
+    for place in (*PACKAGES, "search_spaces", "tests", "docs", "deploy", ".ci")
     for path in (ROOT / place).rglob("*")
     if path.suffix in {"", ".py", ".md", ".yaml", ".json", ".jinja"} and path.is_file()
 ] + [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
@@ -35,13 +35,19 @@ OF_MODULE = {
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Every `python -m ...` and `audio-tuner ...`, up to what the shell would take as its end."""
+    """Every `python -m ...` and `audio-tuner ...`, up to what the shell would take as its end.
+
+    A container of the image `audio-tuner:VERSION` runs its words as `python -m ...` does.
+    """
     found = []
-    for command, rest in re.findall(r"(?<![\w/.-])(python -m|audio-tuner) ([^`\n]+)", text):
+    pattern = r"(?<![\w/.-])(python -m|audio-tuner)(:[\d.]+)? ((?:[^`\n\\]|\\.)+)"
+    for command, image, rest in re.findall(pattern, text):
         words = shlex.split(rest, comments=True)
-        ends = [i for i, word in enumerate(words) if word in {">", "|", "&&", ";"}]
+        ends = [i for i, word in enumerate(words) if word in {">", "|", "||", "&", "&&", ";"}]
+        command = "python -m" if image else command
         found.append([command, *(words[: ends[0]] if ends else words)])
-    return [words for words in found if re.match(r"[a-z]", words[1])]  # `audio-tuner` in prose
+    # not `audio-tuner` in prose
+    return [words for words in found if re.match(r"[a-z]", " ".join(words[1:]))]
 
 
 def read_as_command(words: list[str]) -> None:
@@ -81,7 +87,12 @@ def parse(
 
 COMMAND_LINES = [
     pytest.param(words, id=f"{page.name}: {' '.join(words)}")
-    for page in (*PAGES, ROOT / "cluster.yaml", *sorted((ROOT / "search_spaces").glob("*.yaml")))
+    for page in (
+        *PAGES,
+        ROOT / "cluster.yaml",
+        *sorted((ROOT / "search_spaces").glob("*.yaml")),
+        *sorted((ROOT / "deploy").iterdir()),
+    )
     for words in commands_in(page.read_text())
 ]
 
