@@ -211,8 +211,9 @@ def test_ray_knows_the_options_of_the_scripts(script: str) -> None:
     from ray.scripts.scripts import cli
 
     start = {option for each in cli.commands["start"].params for option in each.opts}
-    plain = re.sub(r"(^| )#.*", "", script.replace("\\\n", ""), flags=re.MULTILINE)
-    lines = re.findall(r"\bray ([a-z-]+)(.*?)(?: -- |[|)>;\"]|$)", plain, re.MULTILINE)
+    joined = script.replace("\\\n", "").replace("$start", "ray start")
+    plain = re.sub(r"(^| )#.*", "", joined, flags=re.MULTILINE)
+    lines = re.findall(r"\bray ([a-z-]+)(.*?)(?: -- |[|)>;]|$)", plain, re.MULTILINE)
     assert len(lines) >= 2
     for name, words in lines:
         known = {option for each in cli.commands[name].params for option in each.opts}
