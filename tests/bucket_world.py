@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -51,13 +52,23 @@ class World:
     Attributes:
         proxy: The object store, as the clusters reach it.
         folder: Folder of this machine, for tokens, caches and logs.
-        storage: Folder of the studies.
+        bucket: This world's own part of the bucket, since servers of one process share theirs.
     """
 
     proxy: Proxy
     folder: Path
-    storage: Folder
+    bucket: Folder
     clusters: list[Path] = field(default_factory=list)
+
+    @property
+    def data(self) -> Folder:
+        """Folder of the audio."""
+        return self.bucket / "noise"
+
+    @property
+    def storage(self) -> Folder:
+        """Folder of the studies."""
+        return self.bucket / "results"
 
     @property
     def study(self) -> Folder:
@@ -71,10 +82,11 @@ class World:
     @classmethod
     def on(cls, proxy: Proxy, folder: Path) -> World:
         """Put audio into the bucket; the environment must lead to it."""
-        noise = Folder.at(f"s3://{BUCKET}/noise")
+        world = cls(proxy, folder, Folder.at(f"s3://{BUCKET}/{uuid.uuid4().hex}"))
+        assert not world.records()
         for file in write_noise(folder / "noise").rglob("*.wav"):
-            noise.write_bytes(str(file.relative_to(folder / "noise")), file.read_bytes())
-        return cls(proxy, folder, Folder.at(f"s3://{BUCKET}/results"))
+            world.data.write_bytes(str(file.relative_to(folder / "noise")), file.read_bytes())
+        return world
 
     def new_cluster(self) -> Any:
         """Start two nodes that have nothing but the keys of the bucket."""
@@ -86,7 +98,7 @@ class World:
         """Send the one command, with more settings."""
         command = ["ray", "job", "submit", "--submission-id", "study", "--working-dir", "."]
         command += ["--no-wait", "--address", running.dashboard, "--", "python", "-m", "tuner.run"]
-        command += ["search_spaces/quickstart.yaml", "--data", f"s3://{BUCKET}/noise", "--json"]
+        command += ["search_spaces/quickstart.yaml", "--data", str(self.data), "--json"]
         command += ["--storage", str(self.storage)]
         command += [word for one in (*SETTINGS, *more) for word in ("--set", one)]
         done = subprocess.run(

@@ -25,7 +25,7 @@ def epochs(records: Records) -> int:
 
 def trial_nodes(running: Loopback) -> set[str]:
     """Nodes on which trials have run, by Ray's record of its processes."""
-    return {one["node_id"] for one in actors_of(running) if one["repr_name"] == "_run_trial"}
+    return {one["node_id"] for one in actors_of(running) if one["repr_name"] == "run_in_process"}
 
 
 def worker_nodes(running: Loopback) -> set[str]:
@@ -185,7 +185,7 @@ def test_each_family_asks_for_what_it_needs(world: World) -> None:
         world.submit(running, ["train.epochs=20", "search.trials=6", *settings])
         found = world.result(running)
         assert found["status"] == "completed"
-        actors = [one for one in actors_of(running) if one["repr_name"] == "_run_trial"]
+        actors = [one for one in actors_of(running) if one["repr_name"] == "run_in_process"]
         held = {(one["node_id"], one["required_resources"].get("GPU", 0)) for one in actors}
         assert held == {(plain, 0), (dear, 1)}
 

@@ -29,6 +29,8 @@ from tuner.trials.worker import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ray.tune.experiment import Trial
 
     from tuner.trials.cluster import Cluster
@@ -162,8 +164,15 @@ def _reserved(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"memory": 1}])
 
 
-def _run_trial(config: dict[str, Any]) -> None:
-    """Train a trial, here or on workers of its own; a Tune trainable."""
+def _trainable(asked: Sequence[Resources]) -> Any:
+    """Return the executor for these requests, with what Tune reserves for each."""
+    executors = {True: run_in_process, False: run_on_workers}
+    kinds = {one.is_alone for one in asked}
+    executor = executors[kinds.pop()] if len(kinds) == 1 else _run_in_either
+    return tune.with_resources(executor, _reserved)
+
+
+def _run_in_either(config: dict[str, Any]) -> None:
     is_alone = Resources.model_validate(config["resources"]).is_alone
     (run_in_process if is_alone else run_on_workers)(config)
 
@@ -188,7 +197,7 @@ def run(plan: Plan, cluster: Cluster) -> None:
     }
     try:
         tune.Tuner(
-            tune.with_resources(_run_trial, _reserved),
+            _trainable(asked),
             tune_config=tune.TuneConfig(
                 search_alg=_AsManyAsFit(_Searcher(recorder, str(plan.study)), room, recorder),
                 scheduler=_Verdicts(recorder),
