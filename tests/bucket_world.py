@@ -94,9 +94,9 @@ class World:
         self.clusters[-1].mkdir()
         return cluster(self.clusters[-1], 2, variables(self.proxy.address))
 
-    def submit(self, running: Loopback, more: Sequence[str] = ()) -> None:
+    def submit(self, running: Loopback, more: Sequence[str] = (), job: str = "study") -> None:
         """Send the one command, with more settings."""
-        command = ["ray", "job", "submit", "--submission-id", "study", "--working-dir", "."]
+        command = ["ray", "job", "submit", "--submission-id", job, "--working-dir", "."]
         command += ["--no-wait", "--address", running.dashboard, "--", "python", "-m", "tuner.run"]
         command += ["search_spaces/quickstart.yaml", "--data", str(self.data), "--json"]
         command += ["--storage", str(self.storage)]
@@ -107,13 +107,15 @@ class World:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:]
 
-    def wait(self, running: Loopback, is_reached: Callable[[Records], bool]) -> None:
+    def wait(
+        self, running: Loopback, is_reached: Callable[[Records], bool], job: str = "study"
+    ) -> None:
         """Wait until the ledger shows something; a job that ends before that is an error."""
         limit = time.monotonic() + END_SECONDS
         while not is_reached(self.records()):
-            state = running.get("/api/jobs/study")["status"]
+            state = running.get(f"/api/jobs/{job}")["status"]
             if state not in ("PENDING", "RUNNING") or time.monotonic() > limit:
-                log = running.get("/api/jobs/study/logs")["logs"]
+                log = running.get(f"/api/jobs/{job}/logs")["logs"]
                 raise AssertionError(f"the job is {state}:\n{log[-5000:]}")
             time.sleep(0.1)
 

@@ -58,7 +58,7 @@ class Proxy:
         requests: Method and path of each request.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, host: str = "127.0.0.1") -> None:
         self.trouble: Trouble = lambda *_: None
         self.conditions: str = "kept"  # or "ignored", or "refused"
         self.delay_seconds = 0.0
@@ -67,8 +67,8 @@ class Proxy:
         self._target = target.removeprefix("http://")
         self._line = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = _Server((host, 0), handler)
+        self.address = f"http://{host}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:

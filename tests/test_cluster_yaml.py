@@ -23,14 +23,18 @@ def file(request: pytest.FixtureRequest) -> str:
     return (ROOT / request.param).read_text()
 
 
-@pytest.fixture(scope="module")
-def prepared(file: str) -> dict[str, Any]:
-    """The file as `ray up` sees it before it talks to the cloud; raises where `ray up` would."""
+def prepare(text: str) -> dict[str, Any]:
+    """A file as `ray up` sees it before it talks to the cloud; raises where `ray up` would."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config: dict[str, Any] = prepare_config(yaml.safe_load(file))
+    config: dict[str, Any] = prepare_config(yaml.safe_load(text))
     validate_config(config)
     return config
+
+
+@pytest.fixture(scope="module")
+def prepared(file: str) -> dict[str, Any]:
+    return prepare(file)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,17 @@ def test_file_mounts_hold_the_program_and_little_else(prepared: dict[str, Any]) 
         # `ray up` reads every byte to see what changed
         files = [path for path in (ROOT / source).rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 10e6
+
+
+def test_own_machines_do_what_the_cloud_does(prepared: dict[str, Any]) -> None:
+    """Which `tests/integration/test_ray_up.py` starts; Ray's newer autoscaler starts no worker."""
+    own = prepare((ROOT / "deploy" / "own-machines.yaml").read_text())
+    assert own["provider"]["type"] == "local"
+    keys = ["file_mounts", "rsync_exclude", "setup_commands", "worker_setup_commands"]
+    keys += ["head_start_ray_commands", "worker_start_ray_commands"]
+    for key in keys:
+        text = yaml.safe_dump(own[key]).replace(" RAY_enable_autoscaler_v2=0;", ";")
+        assert yaml.safe_load(text) == prepared[key], key
 
 
 def test_job_upload_leaves_data_and_environment_at_home(tmp_path: Path) -> None:
