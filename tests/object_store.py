@@ -67,7 +67,7 @@ class Proxy:
         self._target = target.removeprefix("http://")
         self._line = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = _Server((host, 0), handler)
+        self._server = LoopbackServer((host, 0), handler)
         self.address = f"http://{host}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -91,8 +91,11 @@ class Proxy:
         return answer, answer.read()
 
 
-class _Server(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer):
+    """A server of threads on this machine."""
+
     daemon_threads = True
+    request_queue_size = 128  # with five, the sixth of many clients at once waits for a second
 
     def handle_error(self, *_: object) -> None:
         """Say nothing: clients hang up."""
@@ -100,6 +103,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or an answer waits 40 ms between its head and its body
     proxy: Proxy
 
     def _pass_on(self) -> None:
@@ -108,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         number = len(proxy.requests)
         proxy.requests.append((self.command, self.path))
         trouble = proxy.trouble(self.command, self.path, number)
-        for name in ("If-None-Match", "If-Match"):
+        for name in ("If-None-Match", "If-Match", "x-goog-if-generation-match"):
             if proxy.conditions != "kept" and name in self.headers:
                 del self.headers[name]
                 trouble = 501 if proxy.conditions == "refused" else trouble

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pipelines.errors import UnsupportedStorageError
@@ -82,7 +82,10 @@ def _keys_of(scheme: str) -> str:
         "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
         "gs": "GOOGLE_APPLICATION_CREDENTIALS or a role",
     }
-    other = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or a role"
+    other = (
+        "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_NAME and "
+        "AZURE_STORAGE_ACCOUNT_KEY, or a role"
+    )
     known = names.get(scheme, other)
     return f"keys come from the environment ({known}), never from an address"
 
@@ -161,21 +164,50 @@ def _profile(place: Place) -> Any:
 def _gs(place: Place, _options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import GCSStore
 
-    return GCSStore(place.bucket, retry_config=retries, client_options=client)
+    endpoint, config = os.environ.get("GOOGLE_BASE_URL", ""), dict[str, Any]()
+    if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):  # which asks for no keys
+        endpoint = emulator if "://" in emulator else f"http://{emulator}"
+        config = {"base_url": endpoint.rstrip("/"), "bearer_token": "none"}
+    return GCSStore(
+        place.bucket, config=cast("Any", config), retry_config=retries,
+        client_options=client | {"allow_http": endpoint.startswith("http://")},
+    )  # fmt: skip
 
 
 def _azure(place: Place, options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import AzureStore
 
-    config: Any = {}
-    if place.host:
-        config["account_name"] = place.host.removesuffix(_AZURE_HOST)
+    account = place.host.removesuffix(_AZURE_HOST)
+    config = _of_connection_string(account or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", ""))
+    if account:
+        config["account_name"] = account
     endpoint = options.get("endpoint_override") or os.environ.get("AZURE_STORAGE_ENDPOINT")
     if endpoint:
         scheme = options.get("scheme", "https")
         config["endpoint"] = endpoint if "://" in endpoint else f"{scheme}://{endpoint}"
     is_open = str(config.get("endpoint", "")).startswith("http://")
     return AzureStore(
-        place.bucket, config=config, retry_config=retries,
+        place.bucket, config=cast("Any", config), retry_config=retries,
         client_options=client | {"allow_http": is_open},
     )  # fmt: skip
+
+
+def _of_connection_string(wanted: str) -> dict[str, Any]:
+    """Return what ``AZURE_STORAGE_CONNECTION_STRING`` says, which the client does not read.
+
+    Args:
+        wanted: Name of the account; a string of another one is ignored. Empty for any.
+    """
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    given = dict(part.strip().split("=", 1) for part in text.split(";") if "=" in part)
+    endpoint = given.get("BlobEndpoint", "").rstrip("/")
+    # A string with a signature instead of a key may lack the name.
+    account = given.get("AccountName") or (urlsplit(endpoint).hostname or "").partition(".")[0]
+    if not account or wanted not in ("", account):
+        return {}
+    suffix = given.get("EndpointSuffix", "core.windows.net")
+    protocol = given.get("DefaultEndpointsProtocol", "https")
+    endpoint = endpoint or f"{protocol}://{account}.blob.{suffix}"
+    keys = {"account_key": "AccountKey", "sas_key": "SharedAccessSignature"}
+    config = {name: given[part] for name, part in keys.items() if part in given}
+    return {"account_name": account, "endpoint": endpoint, **config}

@@ -33,6 +33,13 @@ _WORDS = {
     "InvalidAccessKeyId": "the key is unknown",
     "SignatureDoesNotMatch": "the secret key is wrong",
     "AccessDenied": "access is denied",
+    "AuthenticationFailed": "the keys are refused",
+    "Account must be specified": "AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING "
+    "is not set",
+    "instance/service-accounts": "GOOGLE_APPLICATION_CREDENTIALS is not set, and this machine has "
+    "no role",
+    "metadata/identity": "AZURE_STORAGE_ACCOUNT_KEY is not set, and this machine has no role",
+    "ServerBusy": "it asks for fewer requests",
     "error sending request": "it does not answer",
     "operation timed out": "it does not answer in time",
 }
