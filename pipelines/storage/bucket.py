@@ -22,6 +22,7 @@ from pipelines.plain_text import echo
 from pipelines.regular_files import max_bytes
 from pipelines.storage import BUILDING, Folder, lease, node_cache, segments
 from pipelines.storage.address import Place, parse
+from pipelines.storage.found import again_if_changed
 from pipelines.storage.logs import Log
 from pipelines.storage.objects import Objects
 
@@ -144,13 +145,16 @@ class Bucket(Folder):
         """Return the path of a copy of a file that is gone after the block."""
         with node_cache.scratch() as folder:
             copy = folder / (self / name).name
-            self._objects.fetch(self._key(name), copy)
+            self._fetch(name, copy)
             yield copy
+
+    @again_if_changed
+    def _fetch(self, name: str, target: Path) -> None:
+        self._objects.fetch(self._objects.existing(self._key(name)), target)
 
     def version(self, name: str) -> str:
         """Return the size and the tag of a file; raise ``OSError`` without one."""
-        if (found := self._objects.find(self._key(name))) is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self / name))
+        found = self._objects.existing(self._key(name))
         return f"{found.size}:{found.version['e_tag']}"
 
     def here(self) -> Path:

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from pipelines.storage import patience
 
 PIECE_BYTES = 8 << 20
+_ATTEMPTS = 8
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+class ChangedError(OSError):
+    """An object was replaced or removed while it was fetched."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(errno.EAGAIN, "it changes too fast to be read", address)
+
+
+def again_if_changed(fetch: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Begin again, with the object that is there now, if one was replaced on the way."""
+
+    @wraps(fetch)
+    def repeated(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(ChangedError):
+                return fetch(*args, **kwargs)
+        return fetch(*args, **kwargs)
+
+    return repeated
 
 
 @dataclass(frozen=True)
@@ -21,8 +47,26 @@ class Found:
     version: Mapping[str, Any]
 
 
-def names_of(keys: Iterable[str]) -> set[str]:
-    """Return the last parts of keys."""
+def listed(prefix: str, client: Any) -> list[Found]:
+    """List all objects below a prefix, sorted by key."""
+    import obstore
+
+    pages = obstore.list(client, prefix or None)
+    found = [found_of(one) for page in pages for one in page if one["path"] != prefix]
+    return sorted(found, key=lambda one: one.key)
+
+
+def children_of(prefix: str, client: Any) -> tuple[set[str], set[str]]:
+    """Return the names of the folders, and of the objects, directly below a prefix."""
+    import obstore
+
+    answer = obstore.list_with_delimiter(client, prefix or None)
+    # Consoles of stores make an empty object for a folder.
+    files = [one["path"] for one in answer["objects"] if one["path"] != prefix]
+    return _names_of(answer["common_prefixes"]), _names_of(files)
+
+
+def _names_of(keys: Iterable[str]) -> set[str]:
     return {key.rstrip("/").rpartition("/")[2] for key in keys}
 
 
@@ -33,15 +77,23 @@ def found_of(meta: Mapping[str, Any]) -> Found:
 
 def version_of(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the version of an object, by which a later write can be conditional."""
-    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
+    known = {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
+    if (tag := known.get("e_tag", '"'))[-1:] != '"':  # as in a listing of Azure
+        known["e_tag"] = f'"{tag}"'
+    return known
 
 
 def piece_of(found: Found, start: int, client: Any) -> bytes:
-    """Read a piece of an object, ``PIECE_BYTES`` long or what is left."""
+    """Read a piece of an object, ``PIECE_BYTES`` long or what is left.
+
+    Raises:
+        PreconditionError: Another object has taken its place.
+    """
     import obstore
 
     length = min(PIECE_BYTES, found.size - start)
-    piece = bytes(obstore.get_range(client, found.key, start=start, length=length))
+    wanted: Any = {"range": (start, start + length), "if_match": found.version.get("e_tag")}
+    piece = bytes(obstore.get(client, found.key, options=wanted).bytes())
     if len(piece) != length:
         raise ConnectionError(f"{len(piece)} of {length} bytes came")
     return piece

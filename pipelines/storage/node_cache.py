@@ -16,7 +16,7 @@ from pathlib import Path
 from pipelines.errors import full_disk_named
 from pipelines.permissions import make_folder
 from pipelines.storage import Folder, cache_folder, room
-from pipelines.storage.found import Found
+from pipelines.storage.found import Found, again_if_changed
 from pipelines.storage.objects import Objects
 
 COPIES, STAND_INS = "copies", "buckets"  # in the cache folder
@@ -28,6 +28,7 @@ _MOST_HELD = 64
 _held: deque[int] = deque()
 
 
+@again_if_changed
 def fetched_file(objects: Objects, key: str) -> Path:
     """Return the path of a copy of an object; many processes of a node fetch it once.
 
@@ -35,12 +36,12 @@ def fetched_file(objects: Objects, key: str) -> Path:
         FileNotFoundError: There is no such object.
         StorageFullError: No room left in the cache.
     """
-    if (found := objects.find(key)) is None:
-        raise FileNotFoundError(2, os.strerror(2), objects.place.address(key))
+    found = objects.existing(key)
     copy, name = _copy_of(objects, [found]), key.rpartition("/")[2]
     return _once(copy, found.size, lambda target: _fetch(objects, found, target / name)) / name
 
 
+@again_if_changed
 def fetched(objects: Objects, key: str) -> Path:
     """Return the path of a copy of an object, or of a folder with all that is below a key."""
     if key and objects.find(key):
@@ -85,7 +86,7 @@ def _once(copy: Path, num_bytes: int, fetch: Callable[[Path], object]) -> Path:
 
 def _fetch(objects: Objects, found: Found, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    objects.fetch(found.key, target)
+    objects.fetch(found, target)
 
 
 def stand_in(objects: Objects, key: str) -> Path:

@@ -18,10 +18,12 @@ from pipelines.storage import address, patience
 from pipelines.storage.address import Place
 from pipelines.storage.found import (
     PIECE_BYTES,
+    ChangedError,
     Found,
+    children_of,
     delete_all,
     found_of,
-    names_of,
+    listed,
     piece_of,
     told_apart,
     version_of,
@@ -100,13 +102,23 @@ class Objects:
 
         return self._ask(key, ask)
 
-    def fetch(self, key: str, target: Path) -> Found:
-        """Copy an object to a file of this machine, in pieces: a request has a time limit."""
-        if (found := self.find(key)) is None:
-            raise self._missing(key)
+    def fetch(self, found: Found, target: Path) -> None:
+        """Copy an object to a file of this machine, in pieces: a request has a time limit.
+
+        Raises:
+            ChangedError: It is no longer as it was found.
+        """
         with target.open("wb") as file:
             for start in range(0, found.size, PIECE_BYTES):
-                file.write(self._ask(key, partial(piece_of, found, start)))
+                try:
+                    file.write(self._ask(found.key, partial(piece_of, found, start)))
+                except FileNotFoundError:
+                    raise ChangedError(self.place.address(found.key)) from None
+
+    def existing(self, key: str) -> Found:
+        """Return an object without its bytes."""
+        if (found := self.find(key)) is None:
+            raise self._missing(key)
         return found
 
     def find(self, key: str) -> Found | None:
@@ -134,28 +146,11 @@ class Objects:
 
     def below(self, prefix: str) -> list[Found]:
         """List all objects below a prefix, sorted by key."""
-
-        def ask(client: Any) -> list[Found]:
-            import obstore
-
-            pages = obstore.list(client, prefix or None)
-            found = [found_of(one) for page in pages for one in page if one["path"] != prefix]
-            return sorted(found, key=lambda one: one.key)
-
-        return self._ask(prefix, ask)
+        return self._ask(prefix, partial(listed, prefix))
 
     def children(self, prefix: str) -> tuple[set[str], set[str]]:
         """Return the names of the folders, and of the objects, directly below a prefix."""
-
-        def ask(client: Any) -> tuple[set[str], set[str]]:
-            import obstore
-
-            answer = obstore.list_with_delimiter(client, prefix or None)
-            # Consoles of stores make an empty object for a folder.
-            files = [one["path"] for one in answer["objects"] if one["path"] != prefix]
-            return names_of(answer["common_prefixes"]), names_of(files)
-
-        return self._ask(prefix, ask)
+        return self._ask(prefix, partial(children_of, prefix))
 
     # -- writing
 
@@ -278,6 +273,8 @@ class Objects:
             if patience.is_bucket_gone(error):
                 raise ConnectionError(str(error)) from error
             raise self._missing(key) from None
+        except obstore.exceptions.PreconditionError as error:
+            raise ChangedError(self.place.address(key)) from error
         except (
             obstore.exceptions.InvalidPathError,
             obstore.exceptions.NotSupportedError,

@@ -14,12 +14,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
 from pipelines.errors import StorageAwayError, StorageTakenError, UnsupportedStorageError
-from pipelines.storage import BUILDING, Folder, address, lease, node_cache, patience, segments
+from pipelines.storage import (
+    BUILDING,
+    Folder,
+    address,
+    found,
+    lease,
+    node_cache,
+    objects,
+    patience,
+    segments,
+)  # fmt: skip
 from pipelines.storage.address import Place
 from pipelines.storage.bucket import Bucket
 from pipelines.storage.objects import Objects
@@ -343,6 +353,57 @@ class TestBucket:
         assert [method for method, _ in proxy.requests] == ["HEAD"]
         bucket.write_bytes("part", bytes(1001))
         assert bucket.file("part").stat().st_size == 1001
+
+    @pytest.mark.parametrize("new", [b"new" * 100, b"short", None])
+    @pytest.mark.parametrize("way", ["file", "opened", "local"])
+    def test_pieces_of_two_versions_are_never_mixed(
+        self, bucket: Folder, proxy: Proxy, way: str, new: bytes | None, monkeypatch
+    ) -> None:
+        """A file is replaced or removed between two of its pieces."""
+        for module in (found, objects):
+            monkeypatch.setattr(module, "PIECE_BYTES", 100)
+        bucket.write_bytes("set/a", bytes(300))
+        bucket.write_bytes("set/b", b"other")
+        pieces = list[str]()
+
+        def replaced(method: str, path: str, _: int) -> None:
+            if method != "GET" or "/a" not in unquote(path):
+                return
+            pieces.append(path)
+            if len(pieces) == 2 and new is not None:
+                bucket.write_bytes("set/a", new)
+            elif len(pieces) == 2:
+                bucket.remove("set/a")
+
+        def read() -> bytes | None:
+            if way == "local":
+                copy = bucket.local("set")
+                assert (copy / "b").read_bytes() == b"other"
+                return (copy / "a").read_bytes() if (copy / "a").exists() else None
+            if way == "file":
+                return bucket.file("set/a").read_bytes()
+            with bucket.opened("set/a") as copy:
+                return copy.read_bytes()
+
+        proxy.trouble = replaced
+        if new is None and way != "local":
+            with pytest.raises(FileNotFoundError):
+                read()
+        else:
+            assert read() == new
+            assert read() == new
+        assert len(pieces) >= 2
+
+    def test_an_object_that_never_rests_is_no_outage(
+        self, bucket: Folder, proxy: Proxy, monkeypatch
+    ) -> None:
+        number = iter(range(1000))
+        bucket.write_bytes("x", b"first")
+        proxy.trouble = lambda method, *_: (
+            bucket.write_bytes("x", b"%d" % next(number)) if method == "GET" else None
+        )
+        with pytest.raises(OSError, match="it changes too fast to be read"):
+            bucket.file("x")
 
     @pytest.mark.parametrize("trouble", [500, 503, 429, "reset", "cut", "lost"])
     def test_trouble_that_passes_is_not_noticed(
