@@ -7,6 +7,7 @@ import http.client
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -53,17 +54,21 @@ class Proxy:
         address: Its address.
         trouble: What happens to a request.
         conditions: What the store does with conditions of writes: kept, ignored or refused.
+        copies: Whether the store copies objects.
         delay_seconds: Time that each request takes at least.
         bytes_per_second: Speed of bodies in each direction; None for any.
         requests: Method and path of each request.
+        num_bytes: Bytes of bodies, by method: those of GET come from the store, others go there.
     """
 
     def __init__(self, target: str, host: str = "127.0.0.1") -> None:
         self.trouble: Trouble = lambda *_: None
         self.conditions: str = "kept"  # or "ignored", or "refused"
+        self.copies = True
         self.delay_seconds = 0.0
         self.bytes_per_second: float | None = None
         self.requests: list[tuple[str, str]] = []
+        self.num_bytes: Counter[str] = Counter()
         self._target = target.removeprefix("http://")
         self._line = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
@@ -111,11 +116,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         number = len(proxy.requests)
         proxy.requests.append((self.command, self.path))
+        proxy.num_bytes[self.command] += len(body)
         trouble = proxy.trouble(self.command, self.path, number)
         for name in ("If-None-Match", "If-Match", "x-goog-if-generation-match"):
             if proxy.conditions != "kept" and name in self.headers:
                 del self.headers[name]
                 trouble = 501 if proxy.conditions == "refused" else trouble
+        if not proxy.copies and any("copy-source" in name.lower() for name in self.headers):
+            trouble = 403
         time.sleep(proxy.delay_seconds)
         proxy.crawl(len(body))
         if trouble == "reset":
@@ -128,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble == "lost":
             self._hang_up()
             return
+        proxy.num_bytes["GET"] += len(content) if self.command == "GET" else 0
         headers = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP}
         size = len(content)
         if self.command == "HEAD":

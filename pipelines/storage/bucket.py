@@ -22,7 +22,6 @@ from pipelines.plain_text import echo
 from pipelines.regular_files import max_bytes
 from pipelines.storage import BUILDING, Folder, lease, node_cache, segments
 from pipelines.storage.address import Place, parse
-from pipelines.storage.found import again_if_changed
 from pipelines.storage.logs import Log
 from pipelines.storage.objects import Objects
 
@@ -142,15 +141,9 @@ class Bucket(Folder):
 
     @contextmanager
     def opened(self, name: str = "") -> Iterator[Path]:
-        """Return the path of a copy of a file that is gone after the block."""
-        with node_cache.scratch() as folder:
-            copy = folder / (self / name).name
-            self._fetch(name, copy)
-            yield copy
-
-    @again_if_changed
-    def _fetch(self, name: str, target: Path) -> None:
-        self._objects.fetch(self._objects.existing(self._key(name)), target)
+        """Return the path of a copy of a file: the node's, or one that is gone after the block."""
+        with node_cache.opened(self._objects, self._key(name)) as path:
+            yield path
 
     def version(self, name: str) -> str:
         """Return the size and the tag of a file; raise ``OSError`` without one."""
@@ -239,8 +232,14 @@ class Bucket(Folder):
                 before = threads.submit(self._objects.below, key)
                 self.write_bytes(marker, b"")
                 self._objects.delete({one.key for one in before.result()} - files.keys())
-                list(threads.map(self._objects.put, files, files.values()))
+                list(threads.map(self._send, files, files.values()))
             self._objects.delete([self._key(marker)])
+
+    def _send(self, key: str, path: Path) -> None:
+        """Upload a file, unless it is a link to the copy of an object that the store can copy."""
+        found = node_cache.origin(path, self.place)
+        if found is None or not self._objects.copy(found, key):
+            self._objects.put(key, path)
 
     # -- logs and locks
 

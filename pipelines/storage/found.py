@@ -106,6 +106,13 @@ def delete_all(keys: list[str], client: Any) -> None:
     obstore.delete(client, keys)
 
 
+def copy_object(source: str, target: str, client: Any) -> None:
+    """Copy an object within its bucket."""
+    import obstore
+
+    obstore.copy(client, source, target)
+
+
 @contextmanager
 def told_apart() -> Iterator[None]:
     """Let no failure of a write pass for a missing object: a part of an upload may be gone."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from pipelines.errors import full_disk_named
 from pipelines.permissions import make_folder
 from pipelines.storage import Folder, cache_folder, room
+from pipelines.storage.address import Place
 from pipelines.storage.found import Found, again_if_changed
 from pipelines.storage.objects import Objects
 
@@ -26,6 +27,8 @@ _THREADS = 8
 # Copies that this process was given last; it may be about to open them.
 _MOST_HELD = 64
 _held: deque[int] = deque()
+# Device and inode of each copy of an object -> its path, its bucket, the object.
+_origins: dict[tuple[int, int], tuple[Path, Place, Found]] = {}
 
 
 @again_if_changed
@@ -38,7 +41,22 @@ def fetched_file(objects: Objects, key: str) -> Path:
     """
     found = objects.existing(key)
     copy, name = _copy_of(objects, [found]), key.rpartition("/")[2]
-    return _once(copy, found.size, lambda target: _fetch(objects, found, target / name)) / name
+    path = _once(copy, found.size, lambda target: _fetch(objects, found, target / name)) / name
+    _origins[_inode(path)] = path, objects.place, found
+    return path
+
+
+def origin(path: Path, place: Place) -> Found | None:
+    """Return the object of a bucket whose copy a path is another name of; None if of none."""
+    copy, copied_from, found = _origins.get(_inode(path), (None, None, None))
+    # The copy may be gone, and its number another file's.
+    is_copy = copy is not None and copy.exists() and copy.samefile(path)
+    return found if is_copy and copied_from == place else None
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 @again_if_changed
@@ -56,6 +74,27 @@ def fetched(objects: Objects, key: str) -> Path:
             list(threads.map(_fetch, [objects] * len(below), below, places))
 
     return _once(copy, sum(one.size for one in below), fetch) / name
+
+
+@contextmanager
+def opened(objects: Objects, key: str) -> Iterator[Path]:
+    """Yield a copy of an object: the one in the cache, or one that is gone after the block."""
+    found, name = objects.existing(key), key.rpartition("/")[2]
+    copy = _copy_of(objects, [found])
+    if (held := room.hold(copy)) is not None:
+        try:
+            yield copy / name
+        finally:
+            os.close(held)
+        return
+    with scratch() as folder:
+        _fetch_now(objects, key, folder / name)
+        yield folder / name
+
+
+@again_if_changed
+def _fetch_now(objects: Objects, key: str, target: Path) -> None:
+    objects.fetch(objects.existing(key), target)
 
 
 def kept(path: Path, content: bytes) -> Path:

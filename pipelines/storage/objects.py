@@ -21,6 +21,7 @@ from pipelines.storage.found import (
     ChangedError,
     Found,
     children_of,
+    copy_object,
     delete_all,
     found_of,
     listed,
@@ -164,6 +165,19 @@ class Objects:
                 obstore.put(client, key, content, max_concurrency=_PARTS_AT_ONCE)
 
         self._ask(key, ask)
+
+    def copy(self, found: Found, key: str) -> bool:
+        """Let the store copy an object; return False if it cannot, or the object has changed."""
+        if found.key == key or self.place.scheme.startswith(
+            "abfs"
+        ):  # may answer before it is done
+            return False
+        quick = self.patient_for(_BRIEF_SECONDS, self._request_seconds)
+        try:
+            quick._ask(key, partial(copy_object, found.key, key))
+        except (FileNotFoundError, StorageAwayError):
+            return False
+        return self.find(found.key) == found
 
     def put_if(self, key: str, content: bytes, expected: Found | None) -> Found | None:
         """Write an object only if it is still as it was found, or still missing.

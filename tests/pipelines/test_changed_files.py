@@ -30,13 +30,14 @@ from pipelines.sources.files.local import LocalFiles, digest_of
 from pipelines.storage import Folder
 from pipelines.store import DECODED, FeatureSet
 from pipelines.verdicts import Verdict, load_verdicts
+from tests.object_store import BUCKET, Proxy, variables
 from tests.pipelines.test_building import CLIP, FEATURE, Pass, contents
 from tests.pipelines.test_duplicates import COPIES, RATE, recording
 
 SPLIT = SplitSpec(seed=3)
 
 
-def built(root: Path, out: Path, **options: Any) -> FeatureSet:
+def built(root: Path, out: Path | str, **options: Any) -> FeatureSet:
     """Build with the default pass, which without a cluster decodes only what belongs here."""
     found = build_sets(read_catalog(root), out, [(CLIP, FEATURE)], SPLIT, BuildOptions(**options))
     return found[0].feature_set
@@ -98,6 +99,29 @@ def test_files_of_clips_without_a_change_are_the_same_files(folder: Path, tmp_pa
     assert rewritten == {f"clips/split={split_of['hiss/take 4.wav']}/part-00000.parquet"}
     shutil.rmtree(first.path)
     changed.verify(digests=True)
+
+
+def test_a_bucket_copies_the_files_of_clips_without_a_change(
+    folder: Path, object_store: Proxy, tmp_path: Path, monkeypatch
+) -> None:
+    for name, value in variables(object_store.address).items():
+        monkeypatch.setenv(name, value)
+    uploaded, saved, outs = list[int](), list[int](), ("copying", "copyless")
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+    first, _ = (built(folder, f"s3://{BUCKET}/{out}", decode=decode_here) for out in outs)
+    change(folder / "hiss/take 4.wav")
+    for out in outs:
+        monkeypatch.setenv("TUNER_CACHE", str(tmp_path / f"{out} of another node"))
+        monkeypatch.setattr(object_store, "copies", out == "copying")
+        object_store.num_bytes.clear()
+        changed = built(folder, f"s3://{BUCKET}/{out}")
+        uploaded.append(object_store.num_bytes["PUT"])
+        changed.verify(digests=True)
+        assert len(contents(changed)) == 39
+        same = {part.digest for part in first.manifest.parts}
+        saved.append(sum(part.bytes for part in changed.manifest.parts if part.digest in same))
+    assert saved[0] == saved[1] > 2000
+    assert abs(uploaded[1] - uploaded[0] - saved[0]) < 200
 
 
 def test_another_label_is_written_though_the_sound_is_the_same(

@@ -405,6 +405,28 @@ class TestBucket:
         with pytest.raises(OSError, match="it changes too fast to be read"):
             bucket.file("x")
 
+    @pytest.mark.parametrize("trouble", [None, "replaced", "removed", "refused"])
+    def test_what_lies_in_the_store_is_not_uploaded_again(
+        self, bucket: Folder, proxy: Proxy, trouble: str | None
+    ) -> None:
+        """A folder with a link to a copy is whole, also where the store cannot copy any more."""
+        part = bytes(range(250)) * 4000
+        bucket.write_bytes("old/part", part)
+        with bucket.building("new") as scratch:
+            os.link(bucket.file("old/part"), scratch / "part")
+            (scratch / "more").write_bytes(b"more")
+            if trouble == "replaced":
+                bucket.write_bytes("old/part", b"else")
+            if trouble == "removed":
+                bucket.remove("old/part")
+            if trouble == "refused":
+                proxy.copies = False
+            proxy.num_bytes.clear()
+        is_copied = trouble is None and "abfs://" not in str(bucket)
+        assert (proxy.num_bytes["PUT"] < 1000) is is_copied
+        assert (bucket / "new").read_bytes("part") == part
+        assert (bucket / "new").names() == ["more", "part"]
+
     @pytest.mark.parametrize("trouble", [500, 503, 429, "reset", "cut", "lost"])
     def test_trouble_that_passes_is_not_noticed(
         self, bucket: Folder, proxy: Proxy, trouble: int | str
