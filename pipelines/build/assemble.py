@@ -12,7 +12,7 @@ from pipelines.build.writer import SplitTrack, plan_parts, write_part, write_rej
 from pipelines.features import FORMAT_VERSION, feature_key
 from pipelines.plain_text import escaped, printable
 from pipelines.regular_files import file_digest
-from pipelines.settings import SPLITS, Split, SplitSpec
+from pipelines.settings import SPLITS, Split
 from pipelines.sources.files import printable_root
 from pipelines.sources.tracks import Catalog, Track, shown
 from pipelines.storage import Folder
@@ -32,6 +32,7 @@ from pipelines.verdicts import Verdict, save_verdicts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pipelines.build.locks import Locks
     from pipelines.build.reuse import DecodedTrack
     from pipelines.build.tasks import Output
     from pipelines.splits.decide import Decision
@@ -43,29 +44,30 @@ _MAX_COPIES = 100_000  # pairs in a manifest, which is read whole
 def assemble(
     catalog: Catalog,
     output: Output,
-    split: SplitSpec,
     decision: Decision,
     decoded: Mapping[str, DecodedTrack],
     target: Folder,
+    locks: Locks,
 ) -> FeatureSet:
     """Write the rows of all used tracks, grouped by split, and commit the feature set.
 
     Args:
         catalog: Listed tracks.
         output: Settings of the set.
-        split: Split settings.
         decision: Decision on each track.
         decoded: track_id -> decoded track with its rows.
         target: Folder of the set; its name is the fingerprint.
+        locks: Locks under which it is written.
 
     Raises:
         OSError: Something cannot be written.
+        StorageTakenError: Another process has taken a lock.
     """
     shape = output.feature.shape(output.clip)
     splits = _split_tracks(decision, decoded)
     classes = Counter((track.label, name) for name in SPLITS for track in splits[name])
     labels, tracks = sorted({label for label, _ in classes}), catalog.tracks
-    with target.parent.building(target.name) as scratch:
+    with target.parent.building(target.name, check=locks.check) as scratch:
         folder = Folder(scratch)
         parts = _write_parts(folder, plan_parts(splits, shape), shape)
         write_tracks(folder, _track_rows(tracks, decision))
@@ -77,7 +79,7 @@ def assemble(
             labels=tuple(labels),
             clip=output.clip,
             feature=output.feature,
-            split=split,
+            split=decision.spec,
             shape=shape,
             tracks=_counts(decision.verdicts.values()),
             verdicts=_counts_of_classes(tracks, decision),

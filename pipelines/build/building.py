@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.build.assemble import assemble
 from pipelines.build.decode import batch_name, decode_batches
 from pipelines.build.first_pass import FirstPass
+from pipelines.build.locks import Locks
 from pipelines.build.naming import DIGESTS, content_of
 from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.build.progress import BuildProgress
@@ -71,6 +72,7 @@ def build_sets(
         BuildError: Too many files were rejected, or a class lost all of its files.
         StoreError: ``out`` cannot be written to.
         StorageFullError: No room left.
+        StorageTakenError: This process was silent for so long that another took its place.
     """
     for clip, feature in specs:
         check_front_end(clip, feature)
@@ -109,7 +111,7 @@ class _Build:
 
     def sets(self, specs: Sequence[Specs]) -> list[BuildResult]:
         """Build the sets that do not exist, or wait for another process that builds them."""
-        with full_disk_named(self.out.path), ExitStack() as locks:
+        with full_disk_named(self.out.path), Locks() as locks:
             first = self._first_pass(specs, locks)
             known = self._digests(first)
             content = content_of(self.catalog, known)
@@ -121,6 +123,7 @@ class _Build:
                     self._remove_staging(spec)
             built |= self._run(missing, known, first, locks) if missing else {}
             if first is not None:
+                locks.check()
                 for spec in specs:
                     self._staging(spec).remove()
         return [built[target] for target in targets]
@@ -134,7 +137,7 @@ class _Build:
             raise StoreError(_CANNOT.format(self.out, error.strerror)) from error
         return known if first is None else first.without_changed(self.catalog, known)
 
-    def _first_pass(self, specs: Sequence[Specs], locks: ExitStack) -> FirstPass | None:
+    def _first_pass(self, specs: Sequence[Specs], locks: Locks) -> FirstPass | None:
         """Decode everything if no earlier build has read any of it, and else nothing.
 
         Otherwise each file would be read twice: for its digest, by which earlier rows are found,
@@ -145,7 +148,7 @@ class _Build:
         check_splits(self.catalog, self.split)
         self._lock((self._staging(spec).name for spec in specs), locks)
         if not self._is_first(specs):  # another process has built it meanwhile
-            locks.close()
+            locks.release()
             return None
         specs = list(dict.fromkeys(specs))
         outputs = [Output(*spec, self._staging(spec)) for spec in specs]
@@ -153,7 +156,7 @@ class _Build:
             output.staging.create()
         decoded: list[dict[str, DecodedTrack]] = [{} for _ in specs]
         job = DecodeJob(self.catalog.root, tuple(outputs))
-        self._decode(job, first_tasks(self.catalog, len(specs)), decoded)
+        self._decode(job, first_tasks(self.catalog, len(specs)), decoded, locks)
         return FirstPass(dict(zip(specs, decoded, strict=True)))
 
     def _is_first(self, specs: Iterable[Specs]) -> bool:
@@ -162,11 +165,9 @@ class _Build:
         staged = any(self._staging(spec).exists() for spec in specs)
         return not (sets or staged or is_hashed(self.catalog, self.out / DIGESTS))
 
-    def _lock(self, names: Iterable[str], locks: ExitStack) -> None:
-        """Take locks, in sorted order so that builds cannot deadlock."""
+    def _lock(self, names: Iterable[str], locks: Locks) -> None:
         try:
-            for name in sorted(set(names)):
-                locks.enter_context((self.out / STAGING).lock(f"{name}.lock"))
+            locks.take(self.out / STAGING, names)
         except OSError as error:
             raise StoreError(_CANNOT.format(self.out, error.strerror)) from error
 
@@ -175,7 +176,7 @@ class _Build:
         missing: Mapping[Folder, Specs],
         known: Mapping[str, str],
         first: FirstPass | None,
-        locks: ExitStack,
+        locks: Locks,
     ) -> dict[Folder, BuildResult]:
         """Build each missing set, or wait for another process that builds it."""
         check_splits(self.catalog, self.split)
@@ -187,7 +188,8 @@ class _Build:
         # The process that held the locks may have built the same sets.
         built = _finished(outputs, self.options)
         if left := {t: output for t, output in outputs.items() if t not in built}:
-            built |= self._build(left, known, first)
+            built |= self._build(left, known, first, locks)
+        locks.check()
         for output in outputs.values():
             output.staging.remove()
         return built
@@ -206,7 +208,11 @@ class _Build:
         return self.out / STAGING / f"{root_key(self.catalog)}-{feature_key(*spec)}"
 
     def _build(
-        self, outputs: Mapping[Folder, Output], known: Mapping[str, str], first: FirstPass | None
+        self,
+        outputs: Mapping[Folder, Output],
+        known: Mapping[str, str],
+        first: FirstPass | None,
+        locks: Locks,
     ) -> dict[Folder, BuildResult]:
         job = DecodeJob(self.catalog.root, tuple(outputs.values()))
         keys = track_keys(self.catalog, known)
@@ -217,7 +223,7 @@ class _Build:
         num_resumed = [0 if first else len(tracks) for tracks in decoded]
         tasks = decode_tasks(self.catalog, keys, known, decoded)
         if tasks or first is None:  # a first pass has reported what it did
-            self._decode(job, tasks, decoded)
+            self._decode(job, tasks, decoded, locks)
         built, copies = {}, None
         search = partial(near_pairs, before=before, scratch=(self.out / STAGING).here())
         for (target, output), tracks, count in zip(
@@ -237,7 +243,7 @@ class _Build:
                     f"{error}\nThe {count} files that cannot be read or used: {self.out / name}"
                 ) from error
             copies = decision.copies  # the same for all sets, so that their splits are equal
-            found = assemble(self.catalog, output, self.split, decision, tracks, target)
+            found = assemble(self.catalog, output, decision, tracks, target, locks)
             built[target] = BuildResult(found, count)
         return built
 
@@ -269,6 +275,7 @@ class _Build:
         job: DecodeJob,
         tasks: Sequence[DecodeTask],
         decoded: Sequence[dict[str, DecodedTrack]],
+        locks: Locks,
     ) -> None:
         """Decode what is missing and add it to ``decoded``."""
         report = self.options.progress or (lambda progress: None)
@@ -283,5 +290,6 @@ class _Build:
                 kept = (replace(one, signature=store.add(one.signature)) for one in verdicts)
                 tracks = batch_tracks(staging, batch_name(batch), kept)
                 decoded[number].update({track.verdict.track_id: track for track in tracks})
+            locks.check()
             done = done.after(len(batch), found)
             report(done)

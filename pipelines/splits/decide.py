@@ -63,6 +63,7 @@ class Decision:
         splits: track_id -> split of the track, or of each of its clips.
         copies: Pairs of copies.
         leakage: Findings of the audit.
+        spec: Split settings.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -73,6 +74,7 @@ class Decision:
     splits: Mapping[str, Split] | Mapping[str, tuple[Split, ...]]
     copies: Copies
     leakage: Leakage
+    spec: SplitSpec
 
 
 def check_splits(catalog: Catalog, spec: SplitSpec) -> None:
@@ -157,6 +159,7 @@ def decide(
         splits=splits,
         copies=copies,
         leakage=replace(leakage, dropped=len(leaks), dropped_val=num_val),
+        spec=spec,
     )
 
 

@@ -8,11 +8,9 @@ storage and use ``Path``.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +21,11 @@ from pipelines import checked_json
 from pipelines.permissions import close_to_others, make_folder
 from pipelines.regular_files import file_digest, read_regular, regular_file
 from pipelines.storage.disk import cache_folder as cache_folder
-from pipelines.storage.disk import sync, told_as
+from pipelines.storage.disk import exchange as exchange
+from pipelines.storage.disk import nothing, sync, told_as
 from pipelines.storage.logs import FileLog, Log
 
 WRITING, BUILDING, OLD = ".writing-", ".building-", ".old-"  # prefixes of what is not whole yet
-RENAME_EXCHANGE = 2  # <linux/fs.h>
 
 
 @dataclass(frozen=True, order=True)
@@ -207,7 +205,9 @@ class Folder:
         make_folder(self.path)
 
     @contextmanager
-    def building(self, name: str, replaces: bool = True) -> Iterator[Path]:
+    def building(
+        self, name: str, replaces: bool = True, check: Callable[[], None] = nothing
+    ) -> Iterator[Path]:
         """Fill a scratch folder; it replaces the old folder when the block succeeds.
 
         A folder of the final name is complete, because everything in it is made durable first.
@@ -216,6 +216,7 @@ class Folder:
         Args:
             name: Name of the folder.
             replaces: False to keep an old folder that is not empty, with an ``OSError``.
+            check: Called before others see anything; an error leaves the old folder as it is.
 
         Yields:
             An empty scratch folder on this machine.
@@ -235,9 +236,10 @@ class Folder:
                 for path in (*scratch.rglob("*"), scratch):
                     close_to_others(path)
                     sync(path)
+                check()
                 if not (target.exists() and replaces):
                     scratch.rename(target)
-                elif not _exchange(scratch, target):
+                elif not exchange(scratch, target):
                     shutil.rmtree(old, ignore_errors=True)
                     target.rename(old)
                     scratch.rename(target)
@@ -261,12 +263,15 @@ class Folder:
         return FileLog(self.path / name)
 
     @contextmanager
-    def lock(self, name: str, timeout_seconds: float = -1.0) -> Iterator[None]:
+    def lock(self, name: str, timeout_seconds: float = -1.0) -> Iterator[Callable[[], None]]:
         """Hold a lock that other processes respect.
 
         Args:
             name: Name of the lock file.
             timeout_seconds: Longest wait; negative to wait until it is free.
+
+        Yields:
+            Raises ``StorageTakenError`` when it is called and the lock is lost; on a disk none is.
 
         Raises:
             TimeoutError: Another process holds it.
@@ -282,13 +287,6 @@ class Folder:
             raise TimeoutError(f"{target} is held by another process") from None
         close_to_others(target)
         try:
-            yield
+            yield nothing
         finally:
             held.release()
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders at once; return False where the system or the file system cannot."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", lambda *_: -1)  # Linux
-    first, second = (os.fsencode(path.absolute()) for path in (one, other))
-    return bool(rename(0, first, 0, second, RENAME_EXCHANGE) == 0)

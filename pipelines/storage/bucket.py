@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self, cast
 
@@ -22,6 +23,7 @@ from pipelines.plain_text import echo
 from pipelines.regular_files import max_bytes
 from pipelines.storage import BUILDING, Folder, lease, node_cache, segments
 from pipelines.storage.address import Place, parse
+from pipelines.storage.disk import nothing
 from pipelines.storage.logs import Log
 from pipelines.storage.objects import Objects
 
@@ -203,7 +205,9 @@ class Bucket(Folder):
         """Do nothing: a bucket has no empty folders."""
 
     @contextmanager
-    def building(self, name: str, replaces: bool = True) -> Iterator[Path]:
+    def building(
+        self, name: str, replaces: bool = True, check: Callable[[], None] = nothing
+    ) -> Iterator[Path]:
         """Fill a scratch folder of this machine; it is uploaded when the block succeeds.
 
         Only one process at a time may build a name. A folder that it replaces is gone from the
@@ -212,6 +216,7 @@ class Bucket(Folder):
         Args:
             name: Name of the folder.
             replaces: False to keep an old folder, with an ``OSError``.
+            check: Called before each file is uploaded.
 
         Yields:
             An empty scratch folder on this machine.
@@ -230,13 +235,16 @@ class Bucket(Folder):
             }
             with ThreadPoolExecutor(_THREADS) as threads:
                 before = threads.submit(self._objects.below, key)
+                check()
                 self.write_bytes(marker, b"")
                 self._objects.delete({one.key for one in before.result()} - files.keys())
-                list(threads.map(self._send, files, files.values()))
+                list(threads.map(self._send, files, files.values(), repeat(check)))
+            check()
             self._objects.delete([self._key(marker)])
 
-    def _send(self, key: str, path: Path) -> None:
+    def _send(self, key: str, path: Path, check: Callable[[], None]) -> None:
         """Upload a file, unless it is a link to the copy of an object that the store can copy."""
+        check()
         found = node_cache.origin(path, self.place)
         if found is None or not self._objects.copy(found, key):
             self._objects.put(key, path)
@@ -252,7 +260,7 @@ class Bucket(Folder):
         return segments.SegmentLog(self._objects, self._key(name))
 
     @contextmanager
-    def lock(self, name: str, timeout_seconds: float = -1.0) -> Iterator[None]:
+    def lock(self, name: str, timeout_seconds: float = -1.0) -> Iterator[Callable[[], None]]:
         """Hold a lease that other processes respect, see `pipelines.storage.lease`."""
-        with lease.held(self._objects, self._key(name), timeout_seconds):
-            yield
+        with lease.held(self._objects, self._key(name), timeout_seconds) as check:
+            yield check

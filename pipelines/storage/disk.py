@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import full_disk_named
+
+_RENAME_EXCHANGE = 2  # <linux/fs.h>
+
+
+def nothing() -> None:
+    """Do nothing: locks of a disk are never lost."""
 
 
 @contextmanager
@@ -30,6 +37,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two folders at once; return False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", lambda *_: -1)  # Linux
+    first, second = (os.fsencode(path.absolute()) for path in (one, other))
+    return bool(rename(0, first, 0, second, _RENAME_EXCHANGE) == 0)
 
 
 def cache_folder() -> Path:

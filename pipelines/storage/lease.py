@@ -15,11 +15,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from pipelines.errors import StorageAwayError
+from pipelines.errors import StorageAwayError, StorageTakenError
 from pipelines.plain_text import echo, printable
 from pipelines.storage.found import Found
 from pipelines.storage.objects import Objects
@@ -53,7 +53,9 @@ class _State:
 
 
 @contextmanager
-def held(objects: Objects, key: str, timeout_seconds: float = -1.0) -> Iterator[None]:
+def held(
+    objects: Objects, key: str, timeout_seconds: float = -1.0
+) -> Iterator[Callable[[], None]]:
     """Hold a lease in the block.
 
     Args:
@@ -61,6 +63,9 @@ def held(objects: Objects, key: str, timeout_seconds: float = -1.0) -> Iterator[
         key: Key of the lease's object.
         timeout_seconds: Longest wait for a living holder; negative to wait until it is free. That
             of a dead one is taken over after ``LEASE_SECONDS`` at most, whatever the timeout.
+
+    Yields:
+        Raises ``StorageTakenError`` when it is called after another process has taken the lease.
 
     Raises:
         TimeoutError: Another process holds it; names the process.
@@ -70,7 +75,7 @@ def held(objects: Objects, key: str, timeout_seconds: float = -1.0) -> Iterator[
     # One that is late is tried again; patience would only delay the next.
     lease = _Lease(objects.patient_for(RENEW_SECONDS - 1), key, state, found)
     try:
-        yield
+        yield lease.check
     finally:
         lease.release()
 
@@ -123,6 +128,8 @@ class _Lease:
     def __init__(self, objects: Objects, key: str, state: _State, found: Found) -> None:
         self._objects, self._key, self._state = objects, key, state
         self._found: Found | None = found
+        self._renewed_at = time.monotonic()
+        self._writing = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -133,21 +140,29 @@ class _Lease:
             if self._found is None:  # another process has it
                 return
 
+    def check(self) -> None:
+        """Raise ``StorageTakenError`` if another process has it; a thread may not know yet."""
+        if time.monotonic() - self._renewed_at > 2 * RENEW_SECONDS:  # frozen, or the store is away
+            self._write(self._state.holder)
+        if self._found is None:
+            raise StorageTakenError(self._objects.place.address(self._key))
+
     def _write(self, holder: str) -> None:
-        last = self._state
-        self._state = _State(last.epoch, holder, last.renewals + 1)
         # A store that stays away ends the work that writes to it.
-        with suppress(StorageAwayError):
+        with self._writing, suppress(StorageAwayError):
+            if self._found is None:
+                return
+            last, now = self._state, time.monotonic()
+            self._state = _State(last.epoch, holder, last.renewals + 1)
             made = self._objects.put_if(self._key, bytes(self._state), self._found)
             if made is None:  # lost, or an earlier renewal arrived whose answer did not
                 there, made = _read(self._objects, self._key)
                 if (there.epoch, there.holder) != (last.epoch, last.holder):
                     made = None
-            self._found = made
+            self._found, self._renewed_at = made, now
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
         self._over.set()
         self._thread.join()
-        if self._found is not None:
-            self._write("")
+        self._write("")

@@ -77,7 +77,7 @@ def _build_without_exchange(*files: str) -> Callable[[Path], None]:
     """As on NFS and macOS; called in a process of its own, which ends afterwards."""
 
     def write(folder: Path) -> None:
-        storage._exchange = lambda *_: False
+        storage.exchange = lambda *_: False
         _build(*files)(folder)
 
     return write

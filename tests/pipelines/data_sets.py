@@ -10,6 +10,7 @@ from pipelines.build.options import BuildOptions, BuildResult
 from pipelines.features import FeatureSpec
 from pipelines.settings import ClipSpec, SplitSpec, Tolerance
 from pipelines.sources.tracks import Catalog
+from pipelines.storage import Folder
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -36,7 +37,7 @@ def codes(catalog: Catalog) -> list[tuple[str, str, str]]:
 
 def build(
     catalog: Catalog,
-    out: Path,
+    out: Path | Folder,
     clip: ClipSpec,
     feature: FeatureSpec,
     split: SplitSpec,

@@ -24,12 +24,14 @@ from pipelines.build.options import BuildOptions
 from pipelines.build.progress import BuildProgress
 from pipelines.build.reuse import track_keys
 from pipelines.build.tasks import DecodeJob
-from pipelines.errors import BuildError, StoreError
+from pipelines.errors import BuildError, StorageTakenError, StoreError
 from pipelines.features import FeatureSpec
 from pipelines.settings import SPLITS, ClipSpec, SplitSpec
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.tracks import Catalog, Track
+from pipelines.storage import Folder, lease
 from pipelines.store import FeatureSet
+from tests.object_store import BUCKET, Proxy, variables
 from tests.pipelines.data_sets import build
 
 FEATURE = FeatureSpec(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20)
@@ -106,6 +108,45 @@ def test_a_file_that_is_added_changed_or_removed_costs_itself(
     fresh = build(read_catalog(root), tmp_path / "other", *SPECS, decode=decode_here)
     assert contents(after.feature_set) == contents(fresh.feature_set)
     assert after.feature_set.manifest.labels == ("hiss", "hum")
+
+
+@pytest.mark.parametrize("moment", [1, 12])
+def test_a_build_that_was_taken_over_ends_and_harms_nothing(
+    make_folder: Callable[..., Path], object_store: Proxy, tmp_path: Path, monkeypatch, moment: int
+) -> None:
+    """It is frozen after so many files, while another process takes its leases."""
+    for name, value in variables(object_store.address).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 60.0)
+    out = Folder.at(f"s3://{BUCKET}/taken over {moment}")
+    catalog = read_catalog(make_folder(per_class=6))
+    taken = '{"epoch": 9, "holder": "process 2 on other", "renewals": 0}'
+    done = list[object]()
+
+    def frozen(job: DecodeJob, batches: Sequence[DecodeBatch]) -> Pass:
+        for found in decode_here(job, batches):
+            done.append(found)
+            if len(done) == moment:
+                monkeypatch.setattr(lease, "RENEW_SECONDS", 0.0)
+                staging.write_text(locks()[-1], taken)
+            yield found
+
+    def locks() -> list[str]:
+        return staging.names("*.lock")
+
+    staging = out / ".staging"
+    with pytest.raises(StorageTakenError, match="another process has taken it over"):
+        build(catalog, out, *SPECS, decode=frozen)
+    assert len(done) == moment
+    assert [name for name in out.names() if "." not in name] == []
+    assert staging.read_text(locks()[-1]) == taken
+    assert len([name for name in staging.names() if ".lock" not in name]) == 1
+    staging.write_text(locks()[-1], taken.replace("process 2 on other", ""))
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 60.0)
+    again = build(catalog, out, *SPECS, decode=decode_here)
+    fresh = build(catalog, tmp_path / "fresh", *SPECS, decode=decode_here)
+    assert contents(again.feature_set) == contents(fresh.feature_set)
 
 
 def test_another_split_decodes_nothing(make_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -514,6 +514,32 @@ class TestLease:
         assert most == [1]
         assert bucket.read_json("x.lock")["holder"] == ""
 
+    def test_a_holder_that_lost_it_is_told(self, bucket: Folder, monkeypatch) -> None:
+        """Also one that was frozen: its thread may not have looked yet."""
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 60.0)
+        taken = '{"epoch": 9, "holder": "process 2 on other", "renewals": 0}'
+        with bucket.lock("x.lock") as check:
+            monkeypatch.setattr(lease, "RENEW_SECONDS", 0.0)
+            check()
+            bucket.write_text("x.lock", taken)
+            with pytest.raises(StorageTakenError, match="another process has taken it over"):
+                check()
+        assert bucket.read_text("x.lock") == taken
+
+    def test_a_folder_whose_lock_is_lost_does_not_appear(self, bucket: Folder) -> None:
+        with bucket.building("set") as scratch:
+            (scratch / "a").write_text("old")
+        with pytest.raises(StorageTakenError):
+            self._build_too_late(bucket)
+        assert (bucket / "set").names() == ["a"]
+
+    @staticmethod
+    def _build_too_late(bucket: Folder) -> None:
+        with bucket.lock("x.lock") as check, bucket.building("set", check=check) as scratch:
+            (scratch / "b").write_text("new")
+            bucket.write_text("x.lock", "{}")
+            time.sleep(0.5)
+
 
 class TestSegments:
     @pytest.fixture(autouse=True)
