@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections import deque
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,9 +25,11 @@ COPIES, STAND_INS = "copies", "buckets"  # in the cache folder
 _MAX_SLUG = 60
 _SCRATCH = "scratch"
 _THREADS = 8
-# Copies that this process was given last; it may be about to open them.
-_MOST_HELD = 64
-_held: deque[int] = deque()
+# Copies that this process was given last, the oldest first, with the time and what holds them. It
+# may be about to open them: a file that is open or mapped stays what it is when it is removed.
+_FEW_HELD, _MOST_HELD, _HELD_SECONDS = 8, 64, 60.0
+_held: dict[Path, tuple[float, int]] = {}
+_holding = threading.Lock()
 # Device and inode of each copy of an object -> its path, its bucket, the object.
 _origins: dict[tuple[int, int], tuple[Path, Place, Found]] = {}
 
@@ -117,9 +120,16 @@ def _once(copy: Path, num_bytes: int, fetch: Callable[[Path], object]) -> Path:
                 room.make_room(copy.parent.parent, num_bytes)
                 with node.building(copy.name) as target:
                     fetch(target)
-    _held.append(held)
-    if len(_held) > _MOST_HELD:
-        os.close(_held.popleft())
+    with _holding:
+        if copy in _held:
+            os.close(_held.pop(copy)[1])
+        _held[copy] = time.monotonic(), held
+        while (number := len(_held)) > _FEW_HELD:
+            oldest, (since, descriptor) = next(iter(_held.items()))
+            if number <= _MOST_HELD and time.monotonic() - since < _HELD_SECONDS:
+                break
+            del _held[oldest]
+            os.close(descriptor)
     return copy
 
 

@@ -354,6 +354,18 @@ class TestBucket:
         bucket.write_bytes("part", bytes(1001))
         assert bucket.file("part").stat().st_size == 1001
 
+    @pytest.mark.parametrize(("seconds", "left"), [(60.0, 12), (0.0, 9)])
+    def test_copies_that_were_read_long_ago_make_room(
+        self, bucket: Folder, tmp_path: Path, seconds: float, left: int, monkeypatch
+    ) -> None:
+        """Twelve copies of 0.1 MB, a limit of 0.5 MB, and a process that lives on."""
+        monkeypatch.setenv("TUNER_CACHE_GB", "0.0005")
+        monkeypatch.setattr(node_cache, "_HELD_SECONDS", seconds)
+        for number in range(12):
+            bucket.write_bytes(str(number), bytes(100_000))
+            assert bucket.file(str(number)).stat().st_size == 100_000
+        assert len([*(tmp_path / "cache" / "copies").glob("[!.]*/*")]) == left
+
     @pytest.mark.parametrize("new", [b"new" * 100, b"short", None])
     @pytest.mark.parametrize("way", ["file", "opened", "local"])
     def test_pieces_of_two_versions_are_never_mixed(
