@@ -14,6 +14,7 @@ from typing import Any
 
 BUCKET = "music"
 KEYS = {"AWS_ACCESS_KEY_ID": "canary-0f3c-id", "AWS_SECRET_ACCESS_KEY": "canary-0f3c-secret"}
+_CODES = {403: "ExpiredToken", 404: "NoSuchBucket"}
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "expect"}
 
 
@@ -123,14 +124,15 @@ class _Handler(BaseHTTPRequestHandler):
                 del self.headers[name]
                 trouble = 501 if proxy.conditions == "refused" else trouble
         if not proxy.copies and any("copy-source" in name.lower() for name in self.headers):
-            trouble = 403
+            trouble = 405
         time.sleep(proxy.delay_seconds)
         proxy.crawl(len(body))
         if trouble == "reset":
             self._hang_up()
             return
         if isinstance(trouble, int):
-            self._answer(trouble, {}, b"<Error><Code>SlowDown</Code></Error>", len(b"") + 36)
+            error = f"<Error><Code>{_CODES.get(trouble, 'SlowDown')}</Code></Error>".encode()
+            self._answer(trouble, {}, error, len(error))
             return
         answer, content = proxy.forward(self.command, self.path, self.headers, body)
         if trouble == "lost":
