@@ -174,25 +174,38 @@ def _gs(place: Place, _options: dict[str, str], client: Any, retries: Any) -> An
     )  # fmt: skip
 
 
-def _azure(place: Place, options: dict[str, str], client: Any, retries: Any) -> Any:
+def _azure(place: Place, _options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import AzureStore
 
-    account = place.host.removesuffix(_AZURE_HOST)
-    config = _of_connection_string(account or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", ""))
-    if account:
-        config["account_name"] = account
-    endpoint = options.get("endpoint_override") or os.environ.get("AZURE_STORAGE_ENDPOINT")
-    if endpoint:
-        scheme = options.get("scheme", "https")
-        config["endpoint"] = endpoint if "://" in endpoint else f"{scheme}://{endpoint}"
-    is_open = str(config.get("endpoint", "")).startswith("http://")
+    config: Any = azure_login(place)
+    is_open = config.get("endpoint", "").startswith("http://")
     return AzureStore(
-        place.bucket, config=cast("Any", config), retry_config=retries,
+        place.bucket, config=config, retry_config=retries,
         client_options=client | {"allow_http": is_open},
     )  # fmt: skip
 
 
-def _of_connection_string(wanted: str) -> dict[str, Any]:
+def azure_login(place: Place) -> dict[str, str]:
+    """Return what an address and the environment say of an account of Azure.
+
+    Returns:
+        account_name, account_key, sas_key and endpoint, without what nothing says.
+    """
+    env, options = os.environ, dict(place.options)
+    account = place.host.removesuffix(_AZURE_HOST) or env.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    found = {
+        "account_name": account,
+        "account_key": env.get("AZURE_STORAGE_ACCOUNT_KEY", ""),
+        "sas_key": env.get("AZURE_STORAGE_SAS_TOKEN", ""),
+    } | _of_connection_string(account)
+    endpoint = options.get("endpoint_override") or env.get("AZURE_STORAGE_ENDPOINT")
+    if endpoint:
+        scheme = options.get("scheme", "https")
+        found["endpoint"] = endpoint if "://" in endpoint else f"{scheme}://{endpoint}"
+    return {name: value for name, value in found.items() if value}
+
+
+def _of_connection_string(wanted: str) -> dict[str, str]:
     """Return what ``AZURE_STORAGE_CONNECTION_STRING`` says, which the client does not read.
 
     Args:

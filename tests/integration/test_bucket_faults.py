@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipelines.store import open_feature_set
 from tests.chaos.invariants import OF_RUNS, OF_TIME
 from tests.chaos.study import SPACE
 from tests.object_store import BUCKET, Proxy, variables
+from tests.pipelines.test_folders import STORES
 from tests.pipelines.test_interruption import ROOT
 from tuner.ledger.journal import recorded
 
@@ -166,6 +167,20 @@ def test_a_bucket_that_is_gone_ends_the_command_which_continues_when_it_is_back(
     done = study.run()
     assert done.returncode == 0, done.stdout
     assert study.result() == undisturbed
+
+
+@pytest.mark.parametrize("scheme", ["gs", "abfs"])
+def test_a_study_in_another_store_is_the_same(
+    study: Study, undisturbed: dict[str, Any], scheme: str, monkeypatch
+) -> None:
+    server, found_by = STORES[scheme]
+    with server() as address:
+        for name, value in found_by(address).items():
+            monkeypatch.setenv(name, value)
+        other = replace(study, storage=Folder.at(f"{scheme}://{BUCKET}/results"))
+        done = other.run()
+        assert done.returncode == 0, done.stdout
+        assert other.result() == undisturbed
 
 
 def test_a_build_that_was_frozen_for_too_long_is_told(

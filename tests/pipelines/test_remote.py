@@ -17,6 +17,9 @@ from pipelines.sources.catalog import read_catalog
 from pipelines.sources.content import content_digest, digests
 from pipelines.sources.files import files_at, read_all
 from pipelines.sources.files.remote import RemoteFiles
+from pipelines.storage import Folder
+from tests.object_store import BUCKET
+from tests.other_stores import azure_server, connection_string
 
 SECRET = "very/secret+key"
 QUOTED_SECRET = "very%2Fsecret%2Bkey"
@@ -182,3 +185,18 @@ class TestRemote:
                 files_at(f"{uri}&region=r").open("a.wav")
         assert not isinstance(caught.value, AudioRejected)
         assert QUOTED_SECRET not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_audio_in_azure_is_read_with_the_keys_of_the_environment(monkeypatch) -> None:
+    with azure_server() as address:
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string(address))
+        uri = f"abfs://{BUCKET}/my set"
+        for name in ("a/1.wav", "a/deep/ü 2.flac", "b/3.mp3"):
+            Folder.at(uri).write_bytes(name, name.encode())
+        files = RemoteFiles.at(uri)
+        assert {found.path for found in files.scan()} == {"a/1.wav", "a/deep/ü 2.flac", "b/3.mp3"}
+        assert files.folders() == {"a", "b"}
+        with os.fdopen(files.open("a/deep/ü 2.flac"), "rb") as file:
+            assert file.read() == "a/deep/ü 2.flac".encode()
+        assert code(files, "a/none.wav") == "E_MISSING"

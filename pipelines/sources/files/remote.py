@@ -8,12 +8,14 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow.fs
 import xxhash
 
-from pipelines.errors import AudioRejected, CatalogError, UserError
+from pipelines.errors import AudioRejected, CatalogError, UnsupportedStorageError, UserError
 from pipelines.sources.files import FoundFile, Stamp, leads_out, printable_root, quoted
+from pipelines.storage.address import azure_login, parse
 
 MAX_FETCHED_BYTES = 2 << 30
 _BLOCK_BYTES = 8 << 20  # most recordings are one request
@@ -47,7 +49,7 @@ class RemoteFiles:
             CatalogError: The URI is invalid.
         """
         try:
-            file_system, base = pyarrow.fs.FileSystem.from_uri(quoted(root))
+            file_system, base = _connected(quoted(root))
         except (pyarrow.ArrowException, OSError) as error:
             # The message quotes the URI with its secret; ``from None`` hides it.
             reason = type(error).__name__ if "://" in str(error) else str(error)
@@ -177,6 +179,33 @@ class RemoteFiles:
                 f"{printable_root(self.root)} cannot be read: {text}; run the same command again: "
                 "finished work is kept"
             ) from error
+
+
+def _connected(uri: str) -> tuple[Any, str]:
+    """Return pyarrow's file system of a URI, and the path in it."""
+    if uri.startswith("abfs"):  # for which pyarrow takes no keys from the environment
+        with contextlib.suppress(UnsupportedStorageError):
+            place, key = parse(uri)
+            if "account_name" in (login := azure_login(place)):
+                return _azure(login), f"{place.bucket}/{key}"
+    found: tuple[Any, str] = pyarrow.fs.FileSystem.from_uri(uri)
+    return found
+
+
+def _azure(login: dict[str, str]) -> Any:
+    account = login["account_name"]
+    options: dict[str, Any] = {"account_key": login.get("account_key")}
+    if "account_key" not in login and "sas_key" in login:
+        options = {"sas_token": login["sas_key"]}
+    if endpoint := login.get("endpoint"):
+        parts = urlsplit(endpoint)
+        # pyarrow puts the account before an authority with a dot in front, and else behind it.
+        authority = parts.netloc.removeprefix(account)
+        for service in ("blob", "dfs"):
+            options[f"{service}_storage_scheme"] = parts.scheme
+            of_service = authority.replace(".blob.", f".{service}.")
+            options[f"{service}_storage_authority"] = of_service
+    return pyarrow.fs.AzureFileSystem(account, **options)
 
 
 def stamp_digest(path: str, stamp: Stamp) -> str:
