@@ -95,6 +95,16 @@ class Loopback:
         found = _marked(self.marker)
         return found if node is None else [p for p in _marked(_of_node(node)) if p in found]
 
+    def node_id(self, node: int) -> str:
+        """Ray's name of a node."""
+        for process in map(psutil.Process, self.processes(node)):
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline() if process.name() == "raylet" else []
+                for one in words:
+                    if one.startswith("--node_id="):
+                        return one.removeprefix("--node_id=")
+        raise LookupError(f"node {node} has no raylet")
+
     def restart_control_store(self, seconds: float) -> None:
         """Kill the head's control store, and start it again some seconds later.
 

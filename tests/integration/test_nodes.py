@@ -76,17 +76,10 @@ def test_a_node_that_is_drained_is_left(world: World) -> None:
     with cluster(world.folder, 2, variables(world.proxy.address)) as running:
         world.submit(running, LONG)
         world.wait(running, lambda records: epochs(records) >= 6)
-        drain(running, node_ids(running)[1], seconds=20)
+        drain(running, running.node_id(1), seconds=20)
         time.sleep(20)
         running.kill_node(1)
         finish(world, running)
-
-
-def node_ids(running: Loopback) -> list[str]:
-    """Ids of the living nodes, the head first."""
-    nodes = running.get("/nodes?view=summary")["data"]["summary"]
-    alive = [one["raylet"] for one in nodes if one["raylet"].get("state") == "ALIVE"]
-    return [one["nodeId"] for one in sorted(alive, key=lambda one: not one.get("isHeadNode"))]
 
 
 def drain(running: Loopback, node_id: str, seconds: int) -> None:
@@ -181,7 +174,7 @@ def test_each_family_asks_for_what_it_needs(world: World) -> None:
     settings += ["resources={gpus_per_worker: 1, labels: {pool: dear}}", FAMILIES]
     settings += ["features.kind=auto"]
     with cluster(world.folder, 2, variables(world.proxy.address), nodes) as running:
-        plain, dear = node_ids(running)
+        plain, dear = running.node_id(0), running.node_id(1)
         world.submit(running, ["train.epochs=20", "search.trials=6", *settings])
         found = world.result(running)
         assert found["status"] == "completed"
