@@ -71,6 +71,7 @@ class Interruption(ContextDecorator):
     def __enter__(self) -> Self:
         """Install the handlers; a SIGHUP that the parent process ignores stays so."""
         self._process_id = os.getpid()
+        self._environment = dict(os.environ)  # a hard end may come while the block has changed it
         self._near, self._far = socket.socketpair()
         self._far.setblocking(False)
         signal.set_wakeup_fd(self._far.fileno(), warn_on_full_buffer=False)
@@ -183,5 +184,5 @@ class Interruption(ContextDecorator):
             with suppress(OSError):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 words = [sys.executable, *sys.orig_argv[1:]]
-                os.execve(words[0], words, {**os.environ, RESTARTED: "1"})
+                os.execve(words[0], words, {**self._environment, RESTARTED: "1"})
         os._exit(128 + number if number else 1)

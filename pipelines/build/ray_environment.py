@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ DEFAULTS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_NUM_REDIS_GET_RETRIES": "5",  # one a second; 20 are too many for a wrong token or address
+    # On a busy machine, a start takes longer than Ray waits by default; `Watch` has the limit.
+    "RAY_agent_register_timeout_ms": "300000",  # 30 s
+    "RAY_worker_register_timeout_seconds": "300",  # 60; a worker that dies is noticed at once
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study handles signals itself
     # A job may set `env_vars` of its own; without this, Ray rejects a variable that both set.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
@@ -86,15 +89,22 @@ def _own_token() -> None:
     """Let a Ray that starts here keep its token in its own folder, if there is no home for it."""
     if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         return
-    home = Path.home()
-    places = (home / ".ray" / "auth_token", home / ".ray", home)
-    nearest = next((place for place in places if place.exists()), None)
-    if nearest is None or not os.access(nearest, os.R_OK if nearest.is_file() else os.W_OK):
-        file = closed_folder(temporary_folder()) / "auth_token"
-        if not file.exists():
-            file.touch(mode=0o600)
-            file.write_text(secrets.token_hex(32))
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(file)
+    with suppress(
+        OSError
+    ):  # tried, since root may write everywhere, and yet not on each file system
+        _token_in(Path.home() / ".ray")
+        return
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_in(closed_folder(temporary_folder())))
+
+
+def _token_in(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / "auth_token"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32))
+    file.read_bytes()
+    return file
 
 
 def prepare(starts: bool) -> None:

@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.ray_adapted import adapted, closed_folder, hide_secrets
+from pipelines.build.ray_adapted import AGENT_PORTS, adapted, closed_folder, hide_secrets
 from pipelines.build.ray_environment import of_workers, prepare, temporary_folder, variables
 from pipelines.build.ray_watch import STORE, OnLoss, Watch, expect_listener, is_on_loopback
 from pipelines.errors import ClusterError, ClusterLostError
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 # A head node that is still starting may answer at the second try.
 RETRY_SECONDS = 3.0
 MIN_ROOM_BYTES = 50_000_000  # for logs and sockets in Ray's temporary folder
+# Ray's dashboard has sockets of Python's `multiprocessing` in TMPDIR, below a folder of 14 bytes.
+MAX_TMPDIR_BYTES = 60
 MAX_REASON = 300  # characters of what Ray says; it can be a page
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 _log = logging.getLogger(__name__)
 # Ray's own processes, each the leader of a session. Ray, too, has one connection per process.
 _started: list[subprocess.Popen[bytes]] = []
+_reserved: list[socket.socket] = []
 _watch: Watch | None = None
 
 
@@ -61,22 +65,25 @@ def connect(
     """
     global _watch
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-    prepare(starts=wanted == "local")
+    starts = wanted == "local"
+    prepare(starts)
     import ray
 
     hide_secrets()
     if ray.is_initialized():  # by the program around this one, whose connection is not ours to end
         raise ClusterError("this process is connected to Ray already; call ray.shutdown() first")
-    what = "cannot start Ray on this machine" if wanted == "local" else f"no Ray at {wanted}"
+    what = "cannot start Ray on this machine" if starts else f"no Ray at {wanted}"
+    checked = "" if starts else "the address, RAY_AUTH_MODE, the cluster's token, and "
     for is_last in (False, True):
         # From the beginning: where a process of Ray has died, Ray itself waits for a minute.
         watch = _watch = Watch(_started, on_loss or _interrupter())
         try:
-            if wanted == "local":
+            if starts:
                 _start_here(num_cpus, include_dashboard)
             else:
                 _join(wanted)
             watch.connected(*_where())
+            logging.getLogger("ray").setLevel(logging.ERROR)  # errors of a start are raised
             break
         except (Exception, KeyboardInterrupt) as error:
             watch.close()
@@ -86,15 +93,14 @@ def connect(
             why = watch.lost or reason(error, MAX_REASON)
             if is_last or isinstance(error, ValueError):
                 raise ClusterError(
-                    f"{what}: {why}; check the address, RAY_AUTH_MODE, the cluster's token, "
-                    "and `python -m tuner.doctor`"
+                    f"{what}: {why}; check {checked}`python -m tuner.doctor`"
                 ) from error
             _log.warning("%s: %s; trying once more", what, why)
             time.sleep(RETRY_SECONDS)
         except BaseException:  # an interruption
             disconnect()
             raise
-    return wanted == "local"
+    return starts
 
 
 def _where() -> tuple[dict[str, str], str]:
@@ -185,14 +191,12 @@ def end_at_once() -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # with its workers and agents
         process.wait()
+    _release_ports()
 
 
 def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     import ray
-    from ray._private.ray_constants import (
-        DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
-        ENABLE_RAY_CLUSTERS_ENV_VAR,
-    )
+    from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
     folder = temporary_folder()
     room = shutil.disk_usage(folder).free if folder.is_dir() else MIN_ROOM_BYTES
@@ -204,26 +208,47 @@ def _start_here(num_cpus: int | None, include_dashboard: bool) -> None:
     # Pick the control store's port first, because workers need the address before the cluster is
     # up. They inherit the variables that the cluster is started with; a runtime environment would
     # start each worker through a second interpreter.
-    port = DEFAULT_DASHBOARD_AGENT_LISTEN_PORT  # is one of those that the system gives out
-    while port == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    port, metrics, *others = _reserve_ports(2 + len(AGENT_PORTS))
+    ports = dict(zip(AGENT_PORTS, others, strict=True))
     workers = of_workers(f"127.0.0.1:{port}")
     mask = os.umask(0o077)  # Ray creates its access token with these permissions
     try:
         theirs = {"RAY_GCS_SERVER_PORT": str(port), ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
-        with variables(workers | theirs), adapted(_started, on_loopback=True):
+        if len(os.fsencode(os.environ.get("TMPDIR", ""))) > MAX_TMPDIR_BYTES:
+            theirs["TMPDIR"] = str(folder)
+        with variables(workers | theirs), adapted(_started, on_loopback=True, **ports):
             ray.init(  # noqa: TID251 - this is the one place
                 address="local",
                 num_cpus=num_cpus,
                 include_dashboard=include_dashboard,
+                _metrics_export_port=metrics,
                 dashboard_host="127.0.0.1",
                 _temp_dir=str(closed_folder(folder) / "ray"),
                 **_QUIET,
             )
     finally:
         os.umask(mask)
+
+
+def _reserve_ports(count: int) -> list[int]:
+    """Keep free ports from everyone who does not ask for one by its number, as Ray will.
+
+    Linux lets a second socket have the port of one that does not listen, if both allow it.
+    """
+    for _ in range(count):
+        holder = socket.socket()
+        holder.bind(("127.0.0.1", 0))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reserved.append(holder)
+    ports = [holder.getsockname()[1] for holder in _reserved]
+    if sys.platform != "linux":
+        _release_ports()
+    return ports
+
+
+def _release_ports() -> None:
+    while _reserved:
+        _reserved.pop().close()
 
 
 def _join(address: str) -> None:

@@ -26,6 +26,8 @@ HTTP2_SETTINGS = b"\x04"
 ANSWER_TIMEOUT_SECONDS = 5.0
 
 LOOK_SECONDS = 0.25
+# Under ten times more work than processors, a start takes 35 s instead of 3.
+START_SECONDS = 120.0
 # A server that does not answer so many times in a row is lost: after 8 to 10 s if it is silent,
 # after 2 s if nobody listens. A loaded machine answers within fractions of a second.
 PROBE_SECONDS, PROBE_TIMEOUT_SECONDS, MAX_FAILED_PROBES = 1.0, 2.5, 3
@@ -59,6 +61,7 @@ class Watch:
         self._telling = threading.Lock()
         self._oom_kills = oom_kills()
         self._closed = threading.Event()
+        self._limit = time.monotonic() + START_SECONDS
         threading.Thread(target=self._watch, name="ray watch", daemon=True).start()
 
     def connected(self, addresses: Mapping[str, str], folder: str) -> None:
@@ -97,6 +100,8 @@ class Watch:
         next_probe = 0.0
         while not self._closed.wait(LOOK_SECONDS):
             lost = self.look() if self._started else ""
+            if not self._addresses and time.monotonic() > self._limit:
+                lost = lost or f"Ray did not start within {START_SECONDS:.0f} s{busy()}"
             if not lost and time.monotonic() > next_probe:
                 next_probe = time.monotonic() + PROBE_SECONDS
                 for name, address in self._addresses.items():
@@ -142,6 +147,14 @@ def probes_of(name: str) -> int:
     store = os.environ.get("RAY_gcs_storage")  # noqa: SIM112 - its name
     may_restart = store == "rocksdb" or "RAY_REDIS_ADDRESS" in os.environ
     return RESTART_PROBES if name == STORE and may_restart else MAX_FAILED_PROBES
+
+
+def busy() -> str:
+    """Return a clause on the load of this machine; empty unless it is far too high."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load < 2 * processors:
+        return ""
+    return f"; this machine is busy: a load of {load:.0f} on {processors} processors"
 
 
 def oom_kills() -> int:

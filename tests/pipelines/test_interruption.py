@@ -126,6 +126,23 @@ fail.start()
     assert seconds < 8
 
 
+def test_a_command_starts_again_in_the_environment_that_it_had() -> None:
+    """Also from a hard end, in a block that had changed it for a while."""
+    body = f"""
+import os, threading
+stop.tries_again = True
+say(str(os.environ.get("RAY_ADDRESS")))
+os.environ["RAY_ADDRESS"] = "of a Ray that is gone"
+fail = threading.Timer(0.5, stop.fail, ["it died", True])
+fail.daemon = True
+fail.start()
+{SWALLOW}
+"""
+    process = started(["-c", COMMAND, body], RAY_ADDRESS="here:1")
+    code, _, out, _ = ended(process)
+    assert (code, out[-3:]) == (1, ["here:1", "ready", "last act"])
+
+
 @pytest.mark.parametrize("seconds", [0.2, 1.0])
 def test_a_signal_beside_a_failure_is_obeyed(seconds: float) -> None:
     """Before it, when it may be the cause of the failure, or while the command ends after it."""

@@ -247,7 +247,10 @@ def test_room(tmp_path: Path) -> None:
     assert (check.status, "free some space" in check.remedy) == ("FAIL", True)
     (tmp_path / "file").write_text("")
     assert environment.check_room("storage", tmp_path / "file" / "new", 2, 1).status == "FAIL"
-    assert environment.check_shared_memory(tmp_path, free * 2).status == "warn"
+    check = environment.check_shared_memory(tmp_path, free * 2)
+    assert check.status == "warn"
+    assert "--shm-size=2g" in check.remedy
+    assert "medium: Memory" in check.remedy
     assert environment.check_shared_memory(tmp_path / "none").status == "ok"
 
 

@@ -68,8 +68,8 @@ def all_checks(storage: str | Path, variables: Mapping[str, str]) -> Iterator[Ch
     yield environment.check_room("array cache", cache_folder())
     yield environment.check_ray_folder()
     yield environment.check_shared_memory()
-    remedy = "nothing to do: Ray takes the next free port, and studies do not need this one"
-    yield environment.check_port(8265, "Ray's dashboard", remedy)
+    if variables.get("RAY_ADDRESS", "") in ("", "local"):
+        yield environment.check_start()
     remedy = "if it is not MLflow's, open it with `mlflow ui --port 5001`"
     yield environment.check_port(5000, "the MLflow UI", remedy)
 

@@ -6,15 +6,17 @@ import os
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.errors import UserError
+from pipelines.errors import ClusterError, UserError
 from pipelines.plain_text import redact
 from pipelines.storage import Folder
 from tuner.doctor import Check
 
 ANSWER_TIMEOUT_SECONDS = 3.0
+SLOW_START_SECONDS = 20.0  # an idle laptop needs 3 to 5
 GIB = 2**30
 
 
@@ -68,11 +70,14 @@ def check_ray_folder() -> Check:
     return check_room("ray folder", folder, GIB, 50 * 2**20)
 
 
-def check_shared_memory(folder: Path = Path("/dev/shm"), wanted_bytes: int = 2 * GIB) -> Check:
-    """Check that Ray's object store fits into shared memory."""
+def check_shared_memory(folder: Path = Path("/dev/shm"), wanted_bytes: int = GIB) -> Check:
+    """Check the room in shared memory, of which containers have 64 MB by default."""
     if not folder.exists():
         return Check("shared memory", "ok", f"no {folder} on this system")
-    remedy = "Ray falls back to the slower disk; start containers with --shm-size=2g or more"
+    remedy = (
+        "studies run, with Ray's objects on the disk, but trials on several GPUs may fail; use "
+        "`docker run --shm-size=2g`, or on Kubernetes an emptyDir of `medium: Memory` at /dev/shm"
+    )
     return _check_free("shared memory", folder, wanted_bytes, 0, remedy)
 
 
@@ -80,7 +85,8 @@ def _check_free(
     name: str, folder: Path, wanted_bytes: int, needed_bytes: int, remedy: str
 ) -> Check:
     free = shutil.disk_usage(nearest(folder)).free
-    detail = f"{free / GIB:.1f} GiB free at {folder}"
+    size = f"{free / GIB:.1f} GiB" if free >= GIB else f"{free / 2**20:.0f} MiB"
+    detail = f"{size} free at {folder}"
     if free >= wanted_bytes:
         return Check(name, "ok", detail)
     return Check(name, "warn" if free >= needed_bytes else "FAIL", detail, remedy)
@@ -114,6 +120,25 @@ def check_ray(environment: Mapping[str, str]) -> Check:
         remedy = "start the cluster, open the tunnel with `ray dashboard`, or unset RAY_ADDRESS"
         return Check("ray", "FAIL", f"nothing answers at RAY_ADDRESS={address} ({error})", remedy)
     return Check("ray", "ok", f"{address} answers")
+
+
+def check_start() -> Check:
+    """Start Ray as a study does, and end it."""
+    from pipelines.build import ray_start
+    from pipelines.build.ray_watch import busy
+
+    begun = time.monotonic()
+    try:
+        ray_start.connect("local", num_cpus=1)
+    except ClusterError as error:
+        why = str(error).removesuffix("; check `python -m tuner.doctor`")
+        return Check("ray start", "FAIL", why, "see the other checks; try again when it is idle")
+    seconds = time.monotonic() - begun
+    ray_start.disconnect()
+    detail = f"took {seconds:.0f} s{busy()}"
+    if seconds < SLOW_START_SECONDS:
+        return Check("ray start", "ok", detail)
+    return Check("ray start", "warn", detail, "a study will be slow as well; end other programs")
 
 
 def check_token(environment: Mapping[str, str]) -> Check:
