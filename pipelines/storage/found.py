@@ -77,10 +77,7 @@ def found_of(meta: Mapping[str, Any]) -> Found:
 
 def version_of(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the version of an object, by which a later write can be conditional."""
-    known = {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
-    if (tag := known.get("e_tag", '"'))[-1:] != '"':  # as in a listing of Azure
-        known["e_tag"] = f'"{tag}"'
-    return known
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
 
 
 def piece_of(found: Found, start: int, client: Any) -> bytes:

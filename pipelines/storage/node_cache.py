@@ -18,7 +18,7 @@ from pipelines.errors import full_disk_named
 from pipelines.permissions import make_folder
 from pipelines.storage import Folder, cache_folder, room
 from pipelines.storage.address import Place
-from pipelines.storage.found import Found, again_if_changed
+from pipelines.storage.found import ChangedError, Found, again_if_changed
 from pipelines.storage.objects import Objects
 
 COPIES, STAND_INS = "copies", "buckets"  # in the cache folder
@@ -74,7 +74,9 @@ def fetched(objects: Objects, key: str) -> Path:
         skip = len(key) + bool(key)
         with ThreadPoolExecutor(_THREADS) as threads:
             places = [target / name / one.key[skip:] for one in below]
-            list(threads.map(_fetch, [objects] * len(below), below, places))
+            list(threads.map(_fetch_one, [objects] * len(below), below, places))
+        if objects.below(key) != below:
+            raise ChangedError(objects.place.address(key))
 
     return _once(copy, sum(one.size for one in below), fetch) / name
 
@@ -136,6 +138,13 @@ def _once(copy: Path, num_bytes: int, fetch: Callable[[Path], object]) -> Path:
 def _fetch(objects: Objects, found: Found, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     objects.fetch(found, target)
+
+
+def _fetch_one(objects: Objects, listed: Found, target: Path) -> None:
+    # Listings have tags of their own: Azure's without quotes.
+    if (found := objects.find(listed.key)) is None:
+        raise ChangedError(objects.place.address(listed.key))
+    _fetch(objects, found, target)
 
 
 def stand_in(objects: Objects, key: str) -> Path:

@@ -384,13 +384,14 @@ class TestBucket:
             pieces.append(path)
             if len(pieces) == 2 and new is not None:
                 bucket.write_bytes("set/a", new)
+                bucket.write_bytes("set/b", b"newer")  # it may have been fetched already
             elif len(pieces) == 2:
                 bucket.remove("set/a")
 
         def read() -> bytes | None:
             if way == "local":
                 copy = bucket.local("set")
-                assert (copy / "b").read_bytes() == b"other"
+                assert (copy / "b").read_bytes() == (b"newer" if new else b"other")
                 return (copy / "a").read_bytes() if (copy / "a").exists() else None
             if way == "file":
                 return bucket.file("set/a").read_bytes()
