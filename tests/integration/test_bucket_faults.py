@@ -154,7 +154,7 @@ def test_a_bucket_that_is_gone_ends_the_command_which_continues_when_it_is_back(
     object_store.trouble = Outage(404, float("inf"))
     began = time.monotonic()
     gone = study.run(patience_seconds=12.0)
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 300  # and not a quarter of an hour
     assert gone.returncode == 1, gone.stdout
     assert "Traceback" not in gone.stdout
     told = f"error: s3://{BUCKET}: there is no such bucket; run the same command again when it"
