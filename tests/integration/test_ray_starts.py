@@ -64,8 +64,8 @@ def test_a_container_with_little_memory_to_share_a_long_tmpdir_and_no_home(
     space.write_text(SPACE)
     long.mkdir()
     inside = ["unshare", "-Urm", "sh", "-c", SMALL_MEMORY, "sh", sys.executable, "-m"]
-    given = {"MARK": mark, "TMPDIR": str(long), "HOME": "/proc", "RAY_TMPDIR": ""}
-    given |= {"TUNER_CACHE": str(tmp_path / "cache"), "RAY_AUTH_TOKEN_PATH": ""}
+    given = {"MARK": mark, "TMPDIR": str(long), "HOME": "/proc"}
+    given |= {"TUNER_CACHE": str(tmp_path / "cache")}
     where = ["--storage", mark]
     short = ["--set", "train.epochs=1", *where]
     for words in (
