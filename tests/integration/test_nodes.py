@@ -54,7 +54,7 @@ def finish(world: World, running: Loopback, trials: int = 7) -> dict[str, Any]:
 
 def test_a_new_node_is_used(world: World) -> None:
     with cluster(world.folder, 1, variables(world.proxy.address)) as running:
-        world.submit(running, LONG)
+        world.submit(running, [*LONG, "train.epochs=60", "scheduler.grace_epochs=60"])
         world.wait(running, lambda records: epochs(records) >= 2)
         running.add_node()
         finish(world, running)
@@ -133,7 +133,12 @@ def test_nodes_are_started_on_demand_and_given_back(world: World) -> None:
     config = {
         "cluster_name": "on-demand", "max_workers": 2, "idle_timeout_minutes": 0.2,
         "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
-        "head_node_type": "ray.head.default",
+        "head_node_type": "ray.head.default", "upscaling_speed": 1.0, "auth": {}, "docker": {},
+        "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
+        **dict.fromkeys((
+            "initialization_commands", "setup_commands", "head_setup_commands",
+            "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands",
+        ), []),
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {**worker, "node_config": {}, "min_workers": 0, "max_workers": 2},

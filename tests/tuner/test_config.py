@@ -595,6 +595,7 @@ def test_each_family_has_resources_of_its_own_or_those_of_the_study() -> None:
     assert space.resources_of({"model": "cnn", "model.cnn.blocks": 3}) == cnn
     assert space.resources_of({"model": "cnn#2"}) == big
     assert loads(space.to_yaml()) == space
+    assert [model.name for model in space.models()] == ["forest", "cnn", "cnn", "cnn"]
 
 
 def test_resources_tell_no_trials_and_no_studies_apart() -> None:

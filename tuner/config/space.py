@@ -196,11 +196,10 @@ class Space:
     @cached_property
     def resources(self) -> tuple[Resources, ...]:
         """What the trials of this space may ask for, each once."""
-        found: list[Resources] = []
-        for drawn in self.tree.every_draw(_model_values):
-            one = Experiment.model_validate(drawn.values).resources_of_trial
-            found += [] if one in found else [one]
-        return tuple(found)
+        drawn = self.tree.every_draw(_model_values)
+        return tuple(
+            dict.fromkeys(Experiment.model_validate(d.values).resources_of_trial for d in drawn)
+        )
 
     @property
     def num_trials(self) -> int:

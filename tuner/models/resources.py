@@ -36,6 +36,10 @@ class Resources(Block):
         "`{ray.io/accelerator-type: A100}`; `in(A100, H100)` is any of several, `!` all but.",
     )
 
+    def __hash__(self) -> int:
+        """Hash the labels too, which are a mapping."""
+        return hash(self.model_dump_json())
+
     @property
     def fewest(self) -> int:
         """Fewest workers that a trial runs on."""
