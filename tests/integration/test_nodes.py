@@ -16,7 +16,12 @@ from tests.object_store import variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
+COMMANDS = (
+    "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
+    "head_start_ray_commands", "worker_start_ray_commands",
+)  # fmt: skip
 LONG = ("search.trials=6", "train.epochs=12", "scheduler.grace_epochs=12")
+LONGER = (*LONG, "train.epochs=60", "scheduler.grace_epochs=60")
 
 
 def epochs(records: Records) -> int:
@@ -54,7 +59,7 @@ def finish(world: World, running: Loopback, trials: int = 7) -> dict[str, Any]:
 
 def test_a_new_node_is_used(world: World) -> None:
     with cluster(world.folder, 1, variables(world.proxy.address)) as running:
-        world.submit(running, [*LONG, "train.epochs=60", "scheduler.grace_epochs=60"])
+        world.submit(running, LONGER)
         world.wait(running, lambda records: epochs(records) >= 2)
         running.add_node()
         finish(world, running)
@@ -135,10 +140,7 @@ def test_nodes_are_started_on_demand_and_given_back(world: World) -> None:
         "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
         "head_node_type": "ray.head.default", "upscaling_speed": 1.0, "auth": {}, "docker": {},
         "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
-        **dict.fromkeys((
-            "initialization_commands", "setup_commands", "head_setup_commands",
-            "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands",
-        ), []),
+        **{name: [] for name in COMMANDS},
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {**worker, "node_config": {}, "min_workers": 0, "max_workers": 2},
@@ -152,7 +154,7 @@ def test_nodes_are_started_on_demand_and_given_back(world: World) -> None:
     options = {0: ["--num-cpus=0", f"--autoscaling-config={file}"]}
     with cluster(world.folder, 1, variables(world.proxy.address) | more, options, port) as running:
         assert running.alive() == 1
-        world.submit(running, LONG)
+        world.submit(running, LONGER)
         most = 1
         limit = time.monotonic() + 300
         while running.get("/api/jobs/study")["status"] in ("PENDING", "RUNNING"):
@@ -184,8 +186,9 @@ def test_each_family_asks_for_what_it_needs(world: World) -> None:
         found = world.result(running)
         assert found["status"] == "completed"
         actors = [one for one in actors_of(running) if one["repr_name"] == "run_in_process"]
-        held = {(one["node_id"], one["required_resources"].get("GPU", 0)) for one in actors}
-        assert held == {(plain, 0), (dear, 1)}
+        # What a placement group has reserved bears its name: GPU_group_0_...
+        held = {(one["node_id"], "GPU" in "".join(one["required_resources"])) for one in actors}
+        assert held == {(plain, False), (dear, True)}
 
 
 def test_a_build_goes_on_when_a_node_dies_and_another_comes(world: World, tmp_path: Path) -> None:
