@@ -137,7 +137,11 @@ def test_nodes_are_started_on_demand_and_given_back(world: World) -> None:
     worker = {"resources": {"CPU": 1, "object_store_memory": OBJECT_STORE_BYTES}}
     config = {
         "cluster_name": "on-demand", "max_workers": 2, "idle_timeout_minutes": 0.2,
-        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
+        "provider": {
+            "type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}",
+            "use_node_id_as_ip": True, "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
         "head_node_type": "ray.head.default", "upscaling_speed": 1.0, "auth": {}, "docker": {},
         "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
         **{name: [] for name in COMMANDS},
