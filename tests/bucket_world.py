@@ -94,13 +94,16 @@ class World:
         self.clusters[-1].mkdir()
         return cluster(self.clusters[-1], 2, variables(self.proxy.address))
 
+    def command(self, more: Sequence[str] = ()) -> list[str]:
+        """Return the one command, with more settings."""
+        command = ["python", "-m", "tuner.run", "search_spaces/quickstart.yaml", "--json"]
+        command += ["--data", str(self.data), "--storage", str(self.storage)]
+        return command + [word for one in (*SETTINGS, *more) for word in ("--set", one)]
+
     def submit(self, running: Loopback, more: Sequence[str] = (), job: str = "study") -> None:
-        """Send the one command, with more settings."""
+        """Send the one command."""
         command = ["ray", "job", "submit", "--submission-id", job, "--working-dir", "."]
-        command += ["--no-wait", "--address", running.dashboard, "--", "python", "-m", "tuner.run"]
-        command += ["search_spaces/quickstart.yaml", "--data", str(self.data), "--json"]
-        command += ["--storage", str(self.storage)]
-        command += [word for one in (*SETTINGS, *more) for word in ("--set", one)]
+        command += ["--no-wait", "--address", running.dashboard, "--", *self.command(more)]
         done = subprocess.run(
             command, cwd=ROOT, env=running.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
