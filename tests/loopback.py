@@ -87,8 +87,12 @@ class Loopback:
 
     def alive(self) -> int:
         """Number of nodes that the head takes to be alive."""
-        summary = self.get("/nodes?view=summary")["data"]["summary"]
-        return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
+        return len(self.alive_ids())
+
+    def alive_ids(self) -> set[str]:
+        """Ray's names of these nodes."""
+        raylets = [one["raylet"] for one in self.get("/nodes?view=summary")["data"]["summary"]]
+        return {one["nodeId"] for one in raylets if one.get("state") == "ALIVE"}
 
     def processes(self, node: int | None = None) -> list[int]:
         """Ids of the living processes of the cluster, or of a node, jobs and workers included."""
@@ -206,13 +210,13 @@ def cluster(
     nodes: list[subprocess.Popen[bytes]] = []
 
     def add_node() -> int:
-        number, before = len(nodes), running.alive() if nodes else 0
+        number = len(nodes)
         role = [f"--address={running.address}"] if number else head
         words = [f"--{n}={p}" for n, p in zip(PORT_OPTIONS, free_ports(7), strict=True)]
         words += [f"--temp-dir={temporary / str(number)}", *(options or {}).get(number, ())]
         with (folder / f"node-{number}.log").open("wb") as log:
             nodes.append(_start_node(running, role + words, log, number))
-        _wait_for_nodes(running, nodes[-1], before + 1, folder)
+        _wait_for_node(running, nodes[-1], number, folder)
         return number
 
     try:
@@ -245,20 +249,19 @@ def _start_node(
     )
 
 
-def _wait_for_nodes(
-    running: Loopback, newest: subprocess.Popen[bytes], wanted: int, folder: Path
+def _wait_for_node(
+    running: Loopback, process: subprocess.Popen[bytes], number: int, folder: Path
 ) -> None:
     limit = time.monotonic() + START_TIMEOUT_SECONDS
-    seen = 0
-    while time.monotonic() < limit and newest.poll() is None:
-        with contextlib.suppress(OSError, KeyError):
-            seen = running.alive()
-        # jobs are run by the head's agent, which is up a little later than its node
-        if seen >= wanted and (wanted > 1 or _takes_jobs(running)):
-            return
+    while time.monotonic() < limit and process.poll() is None:
+        with contextlib.suppress(OSError, LookupError):
+            # jobs are run by the head's agent, which is up a little later than its node
+            is_up = running.node_id(number) in running.alive_ids()
+            if is_up and (number or _takes_jobs(running)):
+                return
         time.sleep(0.5)
-    said = "\n".join(log.read_text()[-2000:] for log in sorted(folder.glob("node-*.log")))
-    raise RuntimeError(f"{seen} of {wanted} nodes came up:\n{said}")
+    said = (folder / f"node-{number}.log").read_text()[-2000:]
+    raise RuntimeError(f"node {number} did not come up:\n{said}")
 
 
 def _takes_jobs(running: Loopback) -> bool:
