@@ -1,6 +1,6 @@
 """Seconds from a fault to the next epoch of every trial: `python -m benchmarks.faults`.
 
-Three nodes on this machine and a bucket behind a proxy carry out one study of two long trials,
+Three nodes and a head without processors on this machine, and a bucket behind a proxy carry out one study of two long trials,
 while nodes, processes, the control store and the object store fail one after the other. Then the
 head dies, and another cluster goes on with the study. Last, trials of two workers lose one.
 """
@@ -44,7 +44,6 @@ class Scene:
     Attributes:
         world: The bucket and the study.
         running: The cluster.
-        lasting: Environment of its nodes.
         job: Name of the job that carries it out.
         found: Seconds and epochs trained again, by fault.
     """
@@ -109,13 +108,13 @@ class Scene:
                     os.kill(pid, signal.SIGKILL)
 
     def node_of_trial(self) -> int:
-        """Return the number of a node, not the head, on which a trial runs."""
-        for node in (1, 2, 3, 4, 5):
+        """Return the number of a node on which a trial runs."""
+        for node in range(1, 9):
             for pid in self.running.processes(node):
                 with contextlib.suppress(OSError):
                     if b"ray::trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         return node
-        raise RuntimeError("all trials run on the head")
+        raise RuntimeError("no trial runs")
 
     def send(self, job: str, more: tuple[str, ...] = ENDLESS) -> None:
         """Send the command as a job of another name, once the one before has ended."""
@@ -210,7 +209,10 @@ def started(world: World, name: str, nodes: int) -> Iterator[Loopback]:
     folder = world.folder / name
     folder.mkdir()
     lasting = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(folder / "store")}
-    with cluster(folder, nodes, variables(world.proxy.address) | lasting) as running:
+    no_trials = {0: ["--num-cpus=0"]}
+    with cluster(
+        folder, 1 + nodes, variables(world.proxy.address) | lasting, no_trials
+    ) as running:
         yield running
 
 
@@ -227,7 +229,7 @@ def of_several_workers(running: Loopback, proxy: Proxy, folder: Path) -> dict[st
         scene.wait({}, trials=1)
 
         def strike(scene: Scene = scene) -> None:
-            workers = {node for node in range(1, 6) if running.processes(node)}
+            workers = {node for node in range(1, 9) if running.processes(node)}
             running.kill_node(max(workers))
 
         again, before = scene.again(), scene.newest()
