@@ -1,8 +1,9 @@
 """Seconds from a fault to the next epoch of every trial: `python -m benchmarks.faults`.
 
-Three nodes and a head without processors on this machine, and a bucket behind a proxy carry out one study of two long trials,
-while nodes, processes, the control store and the object store fail one after the other. Then the
-head dies, and another cluster goes on with the study. Last, trials of two workers lose one.
+A head without processors, three nodes and a bucket behind a proxy, all on this machine, carry out
+one study of two long trials, while nodes, processes, the control store and the object store fail
+one after the other. Then the head dies, and another cluster goes on with the study. Last, trials
+of two workers lose one.
 """
 
 from __future__ import annotations
