@@ -187,9 +187,9 @@ def command_faults(scene: Scene) -> None:
 
     scene.measure(
         "driver killed, the command sent again",
-        again(lambda: scene.kill("-m tuner.run"), "after a kill"),
+        again(lambda: scene.kill("-m tuner.run"), "after-a-kill"),
     )
-    scene.measure("`ray job stop`, the command sent again", again(scene.stop, "after a stop"))
+    scene.measure("`ray job stop`, the command sent again", again(scene.stop, "after-a-stop"))
     command = [sys.executable, "-m", "tuner.run", "search_spaces/quickstart.yaml"]
     command += ["--storage", str(scene.world.storage), "--data", str(scene.world.data)]
     settings = [word for one in ENDLESS for word in ("--set", one)]
@@ -243,8 +243,12 @@ def of_several_workers(running: Loopback, proxy: Proxy, folder: Path) -> dict[st
     return found
 
 
+PARTS = {"nodes": node_faults, "store": store_faults, "commands": command_faults}
+
+
 @click.command()
-def main() -> None:
+@click.option("--part", "parts", multiple=True, default=[*PARTS], type=click.Choice([*PARTS]))
+def main(parts: tuple[str, ...]) -> None:
     """Print the seconds of each fault as JSON."""
     with tempfile.TemporaryDirectory() as name, s3_server() as server:
         proxy = Proxy(server)
@@ -254,9 +258,8 @@ def main() -> None:
             scene = Scene(world, running)
             world.submit(running, ENDLESS)
             scene.wait({})
-            node_faults(scene)
-            store_faults(scene)
-            command_faults(scene)
+            for part in parts:
+                PARTS[part](scene)
             began = time.monotonic()
             running.kill_node(0)
         with started(world, "second", 3) as second:
