@@ -202,6 +202,7 @@ def command_faults(scene: Scene) -> None:
     name = "second command on the same study: refused"
     seconds = round(time.monotonic() - began, 1)
     scene.found[name] = {"seconds": seconds, "exit": second.returncode, "said": told}
+    click.echo(f"{name}: {scene.found[name]}", err=True)
 
 
 @contextlib.contextmanager
@@ -220,12 +221,12 @@ def started(world: World, name: str, nodes: int) -> Iterator[Loopback]:
 def of_several_workers(running: Loopback, proxy: Proxy, folder: Path) -> dict[str, Any]:
     """Let a trial of two workers lose one: with a node in its place, and without."""
     found: dict[str, Any] = {}
-    for name, setting in (
-        ("one of two workers lost, another node is free", "resources.workers=2"),
-        ("one of two workers lost, elastic: [1, 2]", "resources={elastic: [1, 2]}"),
+    for job, name, setting in (
+        ("fixed", "one of two workers lost, another node is free", "resources.workers=2"),
+        ("elastic", "one of two workers lost, elastic: [1, 2]", "resources={elastic: [1, 2]}"),
     ):
-        world = World.on(proxy, folder / setting[10:17])
-        scene = Scene(world, running, job=setting[10:17])
+        world = World.on(proxy, folder / job)
+        scene = Scene(world, running, job)
         world.submit(running, [*ENDLESS, "search.trials=1", setting], scene.job)
         scene.wait({}, trials=1)
 
@@ -269,6 +270,7 @@ def main(parts: tuple[str, ...]) -> None:
             seconds = scene.wait(before) - began
             ended = "head killed, a new cluster of three nodes and the command sent again"
             scene.found[ended] = {"seconds": round(seconds, 1)}
+            click.echo(f"{ended}: {seconds:.1f} s", err=True)
             scene.stop()
             found = scene.found | of_several_workers(second, proxy, Path(name))
         click.echo(json.dumps({"machine": machine(PACKAGES), "faults": found}, indent=2))
