@@ -1,4 +1,4 @@
-"""The locks of a build, and whether it still has them."""
+"""Locks of a build, with a check that they are still held."""
 
 from __future__ import annotations
 

@@ -235,12 +235,13 @@ def _reserve_ports(count: int) -> list[int]:
 
     Linux lets a second socket have the port of one that does not listen, if both allow it.
     """
+    ports = []
     for _ in range(count):
         holder = socket.socket()
         holder.bind(("127.0.0.1", 0))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _reserved.append(holder)
-    ports = [holder.getsockname()[1] for holder in _reserved]
+        ports.append(int(holder.getsockname()[1]))
     if sys.platform != "linux":
         _release_ports()
     return ports

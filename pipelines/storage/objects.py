@@ -175,7 +175,7 @@ class Objects:
         quick = self.patient_for(_BRIEF_SECONDS, self._request_seconds)
         try:
             quick._ask(key, partial(copy_object, found.key, key))
-        except (FileNotFoundError, StorageAwayError):
+        except (FileNotFoundError, StorageAwayError, UnsupportedStorageError):
             return False
         return self.find(found.key) == found
 

@@ -162,6 +162,7 @@ def test_a_trial_whose_loss_explodes_is_failed_and_its_value_finite(in_process: 
         assert all(map(math.isfinite, metrics.values()))
 
 
+@pytest.mark.slow
 def test_an_elastic_trial_takes_the_worker_that_is_free_and_computes_the_same(
     local_ray: Cluster, tiny_features, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ def test_reserved_ports_are_for_whoever_asks_by_number() -> None:
                 like_rays.listen()
                 socket.create_connection(("127.0.0.1", port)).close()
     finally:
-        ray_start.end_at_once()
+        ray_start._release_ports()
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
             pass

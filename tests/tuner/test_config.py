@@ -591,9 +591,13 @@ def test_each_family_has_resources_of_its_own_or_those_of_the_study() -> None:
     assert (forest.cpus_per_worker, forest.gpus_per_worker, forest.is_alone) == (2, 0, True)
     assert (cnn.fewest, cnn.most, cnn.gpus_per_worker) == (1, 4, 1)
     assert (big.most, big.gpus_per_worker, big.labels) == (1, 2, {"pool": "big"})
-    assert space.resources_of({"model": "forest"}) == forest
-    assert space.resources_of({"model": "cnn", "model.cnn.blocks": 3}) == cnn
-    assert space.resources_of({"model": "cnn#2"}) == big
+    assert space.resources_of({"model": "forest"}, "forest") == forest
+    assert space.resources_of({"model": "cnn", "model.cnn.blocks": 3}, "cnn") == cnn
+    assert space.resources_of({"model": "cnn#2"}, "cnn") == big
+    # of a trial before an extension, whose parameters are others
+    assert space.resources_of({}, "cnn") == cnn
+    assert space.resources_of({"model": "cnn#3"}, "cnn") == cnn
+    assert space.resources_of({"model": "mlp"}, "mlp") == space.template.resources
     assert loads(space.to_yaml()) == space
     assert [model.name for model in space.models()] == ["forest", "cnn", "cnn", "cnn"]
 

@@ -108,7 +108,7 @@ def _labels(e: Experiment) -> str | None:
         return None
     return (
         f"cannot read the label {shorten(odd)}; write a value such as A100, several as "
-        "in(A100, H100), or a ! before either for all others"
+        '"in(A100, H100)", or "!A100" for all others'
     )
 
 

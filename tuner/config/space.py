@@ -188,10 +188,14 @@ class Space:
         """
         return map(self.grid_point, range(len(self._grid)))
 
-    def resources_of(self, params: Mapping[str, Any]) -> Resources:
-        """Return the resources of a configuration: those of its model, or of the study."""
-        drawn = self.tree.draw(with_choices(params))
-        return Experiment.model_validate(drawn.values).resources_of_trial
+    def resources_of(self, params: Mapping[str, Any], model: str) -> Resources:
+        """Return the resources of a trial; its parameters may be those before an extension."""
+        known = self.alternatives.get("model", ())
+        given = {"model": params["model"]} if params.get("model") in known else {}
+        draws = (self.tree.draw(with_choices(given)), *self.tree.every_draw(_model_values))
+        found = (Experiment.model_validate(drawn.values) for drawn in draws)
+        same = (one.resources_of_trial for one in found if one.model.name == model)
+        return next(same, self.template.resources)
 
     @cached_property
     def resources(self) -> tuple[Resources, ...]:

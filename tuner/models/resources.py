@@ -1,4 +1,4 @@
-"""What a trial asks of a cluster: workers, their CPUs and GPUs, and the nodes for them."""
+"""Resource request of a trial: workers, their CPUs and GPUs, and the nodes for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Resources(Block):
     labels: dict[str, str] = Field(
         {},
         description="Labels of the nodes that may run it, such as "
-        "`{ray.io/accelerator-type: A100}`; `in(A100, H100)` is any of several, `!` all but.",
+        '`{ray.io/accelerator-type: A100}`; `"in(A100, H100)"` is one of several, `"!T4"` all '
+        "others.",
     )
 
     def __hash__(self) -> int:

@@ -111,7 +111,7 @@ class Context:
     def spec(self, trial: Proposal | TrialRow) -> TrialSpec:
         """Return what the processes of a trial need to know."""
         # Resources may change when a study resumes, even for its unfinished trials.
-        resources = self.space.resources_of(trial.params)
+        resources = self.space.resources_of(trial.params, trial.experiment.model.name)
         model = trial.experiment.model.with_absolute_weights()
         experiment = trial.experiment.model_copy(update={"resources": resources, "model": model})
         path = self.feature_paths[experiment.feature_set_key]

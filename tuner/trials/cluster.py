@@ -163,12 +163,22 @@ def why_not(*resources: Resources) -> str:
 
 class _Node(NamedTuple):
     resources: Mapping[str, float]
-    labels: Mapping[str, str] | None  # None: known once it has started
+    labels: Mapping[str, str]
+    may_start: bool = False
+
+    def may_run(self, wanted: Resources) -> bool:
+        """Return True if it has the labels, or may have: Ray adds some when a node starts."""
+        asked = {
+            key: rule
+            for key, rule in wanted.labels.items()
+            if key in self.labels or not (self.may_start and key.startswith("ray.io/"))
+        }
+        return wanted.model_copy(update={"labels": asked}).may_run_on(self.labels)
 
 
 def _misfit(wanted: Resources, nodes: Sequence[_Node]) -> str:
     cpus, gpus = wanted.of(1)
-    fitting = [n for n in nodes if n.labels is None or wanted.may_run_on(n.labels)]
+    fitting = [one for one in nodes if one.may_run(wanted)]
     sizes = [(one.resources.get("GPU", 0), one.resources.get("CPU", 0)) for one in fitting]
     if any(has_gpus >= gpus and has_cpus >= cpus for has_gpus, has_cpus in sizes):
         return ""
@@ -188,7 +198,7 @@ def _node_types(bootstrap: Path) -> list[_Node]:
     try:
         types = json.loads(bootstrap.read_text())["available_node_types"]
         return [
-            _Node(dict(one["resources"]), one.get("labels"))
+            _Node(dict(one["resources"]), one.get("labels", {}), may_start=True)
             for one in types.values()
             if one.get("max_workers", 1)
         ]
@@ -244,7 +254,7 @@ def trials_at_once(cluster: Cluster, *resources: Resources) -> int:
 def _more(
     cluster: Cluster, resources: Sequence[Resources], running: Sequence[Resources] = ()
 ) -> int:
-    """Return how many trials with the smallest request fit beside those that run.
+    """Return how many trials with one of the requests fit beside those that run.
 
     None while one of those waits: what comes next may have to wait as well.
     """
@@ -253,9 +263,13 @@ def _more(
     gpus = cluster.num_gpus - sum(gpus for _, gpus in taken) + ROUNDING
     if min(cpus, gpus) < 0:
         return 0
-    smallest = min(resources, key=lambda one: one.of(one.fewest)[::-1])
-    # An elastic trial takes as many workers as it may; the last one takes what is left.
-    pairs = zip(
-        (cpus, gpus), smallest.of(smallest.fewest), smallest.of(smallest.most), strict=True
-    )
-    return int(min((left - least) // most + 1 for left, least, most in pairs if most))
+    return max(_fitting((cpus, gpus), one) for one in resources)
+
+
+def _fitting(left: tuple[float, float], asked: Resources) -> int:
+    """Return how many trials with a request fit into the CPUs and GPUs that are left.
+
+    An elastic trial takes as many workers as it may; the last one takes what is left.
+    """
+    pairs = zip(left, asked.of(asked.fewest), asked.of(asked.most), strict=True)
+    return max(0, int(min((has - least) // most + 1 for has, least, most in pairs if most)))

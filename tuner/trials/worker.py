@@ -125,14 +125,18 @@ def free_workers(resources: Resources) -> int:
     Nodes that have just died are still listed, and other trials start at the same moment, so a
     number counts only once Ray has reserved it.
     """
+    import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
+    each = worker_resources(resources)
     while True:
-        for count in range(resources.most, resources.fewest - 1, -1):
+        total = ray.cluster_resources()
+        can = min(int(total.get(name, 0) // count) for name, count in each.items())
+        for count in range(
+            max(resources.fewest, min(resources.most, can)), resources.fewest - 1, -1
+        ):
             selectors = [resources.labels] * count if resources.labels else None
-            group = placement_group(
-                [worker_resources(resources)] * count, bundle_label_selector=selectors
-            )
+            group = placement_group([each] * count, bundle_label_selector=selectors)
             is_free = group.wait(RESERVE_SECONDS)
             remove_placement_group(group)
             if is_free:
