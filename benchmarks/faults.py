@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -190,12 +189,9 @@ def command_faults(scene: Scene) -> None:
         again(lambda: scene.kill("-m tuner.run"), "after-a-kill"),
     )
     scene.measure("`ray job stop`, the command sent again", again(scene.stop, "after-a-stop"))
-    command = [sys.executable, "-m", "tuner.run", "search_spaces/quickstart.yaml"]
-    command += ["--storage", str(scene.world.storage), "--data", str(scene.world.data)]
-    settings = [word for one in ENDLESS for word in ("--set", one)]
     began = time.monotonic()
     second = subprocess.run(
-        [*command, *settings], cwd=ROOT, env=scene.running.environment, text=True,
+        scene.world.command(ENDLESS), cwd=ROOT, env=scene.running.environment, text=True,
         capture_output=True, timeout=120,
     )  # fmt: skip
     told = second.stderr.strip().splitlines()[-1]
