@@ -100,10 +100,9 @@ def _own_token() -> None:
 def _token_in(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / "auth_token"
-    if not file.exists():
+    if not file.exists() or not file.read_bytes():  # a full disk leaves an empty one
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32))
-    file.read_bytes()
     return file
 
 
