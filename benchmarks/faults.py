@@ -33,6 +33,8 @@ ENDLESS = (
     "confirm.top=1",
 )  # fmt: skip
 STORE_SECONDS = 30.0
+NOTICE_SECONDS = 15  # of a spot machine, shortened
+CALM_SECONDS = 3.0  # between two faults, so that checkpoints under way arrive
 LIMIT_SECONDS = 240.0
 PACKAGES = ("ray", "torch", "obstore")
 
@@ -85,7 +87,7 @@ class Scene:
         lost = self.again() - again
         self.found[name] = {"seconds": round(seconds, 1), "epochs_again": lost}
         click.echo(f"{name}: {seconds:.1f} s, {lost} epochs again", err=True)
-        time.sleep(3)
+        time.sleep(CALM_SECONDS)
 
     def again(self) -> int:
         """Return how many checkpoints have been written twice so far."""
@@ -144,11 +146,11 @@ def node_faults(scene: Scene) -> None:
 
     def spot() -> None:
         number = scene.node_of_trial()
-        drain(running, running.node_id(number), seconds=15)
-        time.sleep(15)
+        drain(running, running.node_id(number), seconds=NOTICE_SECONDS)
+        time.sleep(NOTICE_SECONDS)
         running.kill_node(number)
 
-    scene.measure("node drained with a notice of 15 s, then killed", spot)
+    scene.measure(f"node drained with a notice of {NOTICE_SECONDS} s, then killed", spot)
     running.add_node()
     scene.measure(
         "control store killed, started again after 5 s", lambda: running.restart_control_store(5)

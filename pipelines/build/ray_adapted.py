@@ -58,11 +58,8 @@ def adapted(
         (services, "ConsolePopen", start),
         (utils, "set_sigterm_handler", lambda _handler: None),
         (worker, "listen_error_messages", lambda *_: None),
-        (
-            ray_constants,
-            "RAY_DASHBOARD_STARTUP_TIMEOUT_S",
-            START_SECONDS,
-        ),  # half of it, by default
+        # Half of it by default.
+        (ray_constants, "RAY_DASHBOARD_STARTUP_TIMEOUT_S", START_SECONDS),
     ]
     if ports:
         replaced += [

@@ -89,9 +89,8 @@ def _own_token() -> None:
     """Let a Ray that starts here keep its token in its own folder, if there is no home for it."""
     if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         return
-    with suppress(
-        OSError
-    ):  # tried, since root may write everywhere, and yet not on each file system
+    # Tried, since root may write everywhere, and yet not on each file system.
+    with suppress(OSError):
         _token_in(Path.home() / ".ray")
         return
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_in(closed_folder(temporary_folder())))

@@ -79,7 +79,7 @@ class Mirror:
         try:
             while name := self._next(name):
                 self._copy(name)
-        except BaseException as error:  # noqa: BLE001  # or `settle` would wait for ever
+        except BaseException as error:  # noqa: BLE001  # or `settle` would never return
             with self._changed:
                 self._failure, self._thread = error, None
                 self._changed.notify_all()

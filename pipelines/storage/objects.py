@@ -168,9 +168,8 @@ class Objects:
 
     def copy(self, found: Found, key: str) -> bool:
         """Let the store copy an object; return False if it cannot, or the object has changed."""
-        if found.key == key or self.place.scheme.startswith(
-            "abfs"
-        ):  # may answer before it is done
+        may_answer_early = self.place.scheme.startswith("abfs")
+        if found.key == key or may_answer_early:
             return False
         quick = self.patient_for(_BRIEF_SECONDS, self._request_seconds)
         try:

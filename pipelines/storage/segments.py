@@ -4,7 +4,7 @@ A segment is written once, only if no other has its name, so that of two writers
 Now and then the newest are folded into one: a segment with the bytes of all takes the place of the
 first, then the others are deleted. A reader goes from segment to segment by their sizes, and so
 passes over what a folding that was killed has left. The first segment of a writer
-keeps its name for ever: a writer that was presumed dead would write to that name, and is refused.
+never loses its name: a writer that was presumed dead would write to that name, and is refused.
 """
 
 from __future__ import annotations

@@ -122,8 +122,9 @@ def run_on_workers(config: dict[str, Any]) -> None:
 def free_workers(resources: Resources) -> int:
     """Return how many workers an elastic trial can have now; wait until there are the fewest.
 
-    Nodes that have just died are still listed, and other trials start at the same moment, so a
-    number counts only once Ray has reserved it.
+    Nodes that have just died are still listed, so a number counts only once Ray has reserved it.
+    The reservation is given back before Ray Train makes its own: of two trials that start in the
+    same seconds, one may wait for workers that the other has taken.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
