@@ -2,15 +2,18 @@
 
 Proportional set size (shared pages are divided among those who map them) of this process and all
 its descendants, Ray's servers and workers and the decoders among them, above the same sum with
-Ray idle; and the anonymous memory of this process, the driver, above what it had then.
+Ray idle after a build of a few files; and the anonymous memory of this process, the driver,
+above what it had then. Each number of files has a process and a Ray of its own.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import click
@@ -25,6 +28,7 @@ from pipelines.sources.catalog import read_catalog
 
 PACKAGES = ("numpy", "pyarrow", "ray", "soundfile")
 PERIOD_SECONDS = 0.5
+FEW = 50  # files of the build that comes first: what it imports is none of the next one's
 
 
 def total_mib() -> float:
@@ -71,35 +75,42 @@ class Sampler:
             self.driver_peak_mib = max(self.driver_peak_mib, driver_mib())
 
 
+def measured(count: int, seconds: float) -> dict[str, float]:
+    """Peaks of one build in this process, above those of a build of a few files."""
+    pin_threads()
+    with tempfile.TemporaryDirectory() as scratch, local_ray():
+        for name, files in (("few", FEW), ("all", count)):
+            folder = Path(scratch) / name
+            write_recordings(folder, files, seconds, "wav")
+            catalog = read_catalog(folder)
+            time.sleep(5)  # Ray's own processes have started by then, and count as idle
+            idle_mib, driver_idle_mib = total_mib(), driver_mib()
+            started = time.monotonic()
+            with Sampler() as sampler:
+                specs = [(ClipSpec(), FeatureSpec())]
+                build_sets(catalog, Path(scratch) / "out", specs, SplitSpec())
+            took = time.monotonic() - started
+    return {
+        "files": count,
+        "seconds": round(took, 1),
+        "files_per_second": round(count / took),
+        "idle_mib": round(idle_mib),
+        "above_idle_mib": round(sampler.peak_mib - idle_mib),
+        "driver_above_idle_mib": round(sampler.driver_peak_mib - driver_idle_mib),
+    }
+
+
 @click.command()
-@click.option("--files", default="1000,20000", show_default=True, help="Numbers of recordings.")
+@click.option("--files", default="1000,5000,20000", show_default=True, help="Numbers of files.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of each.")
 def main(files: str, seconds: float) -> None:
-    """Print the peak for each number of files as JSON."""
-    pin_threads()
-    results = []
-    for count in map(int, files.split(",")):
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "audio"
-            write_recordings(folder, count, seconds, "wav")
-            catalog = read_catalog(folder)
-            with local_ray():
-                time.sleep(5)  # Ray's own processes have started by then, and count as idle
-                idle_mib, driver_idle_mib = total_mib(), driver_mib()
-                started = time.monotonic()
-                with Sampler() as sampler:
-                    specs = [(ClipSpec(), FeatureSpec())]
-                    build_sets(catalog, Path(scratch) / "out", specs, SplitSpec())
-                took = time.monotonic() - started
-        results.append(
-            {
-                "files": count,
-                "idle_mib": round(idle_mib),
-                "above_idle_mib": round(sampler.peak_mib - idle_mib),
-                "driver_above_idle_mib": round(sampler.driver_peak_mib - driver_idle_mib),
-                "seconds": round(took, 1),
-            }
-        )
+    """Print the peak and the rate for each number of files as JSON."""
+    counts = [int(count) for count in files.split(",")]
+    spawned = multiprocessing.get_context(
+        "spawn"
+    )  # memory that one left would be idle in the next
+    with ProcessPoolExecutor(1, mp_context=spawned, max_tasks_per_child=1) as pool:
+        results = list(pool.map(measured, counts, [seconds] * len(counts)))
     print(json.dumps({"machine": machine(PACKAGES), "clip_seconds": seconds, "results": results}))
 
 

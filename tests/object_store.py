@@ -7,6 +7,7 @@ import http.client
 import logging
 import threading
 import time
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,7 +60,7 @@ class Proxy:
         delay_seconds: Time that each request takes at least.
         bytes_per_second: Speed of bodies in each direction; None for any.
         requests: Method and path of each request.
-        num_bytes: Bytes of bodies, by method: those of GET come from the store, others go there.
+        uploaded: Path -> bytes of the bodies that were sent to it.
     """
 
     def __init__(self, target: str, host: str = "127.0.0.1") -> None:
@@ -69,7 +70,7 @@ class Proxy:
         self.delay_seconds = 0.0
         self.bytes_per_second: float | None = None
         self.requests: list[tuple[str, str]] = []
-        self.num_bytes: Counter[str] = Counter()
+        self.uploaded: Counter[str] = Counter()
         self._target = target.removeprefix("http://")
         self._line = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
@@ -117,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         number = len(proxy.requests)
         proxy.requests.append((self.command, self.path))
-        proxy.num_bytes[self.command] += len(body)
+        proxy.uploaded[urllib.parse.urlsplit(self.path).path] += len(body)
         trouble = proxy.trouble(self.command, self.path, number)
         for name in ("If-None-Match", "If-Match", "x-goog-if-generation-match"):
             if proxy.conditions != "kept" and name in self.headers:
@@ -138,7 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble == "lost":
             self._hang_up()
             return
-        proxy.num_bytes["GET"] += len(content) if self.command == "GET" else 0
         headers = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP}
         size = len(content)
         if self.command == "HEAD":
