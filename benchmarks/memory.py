@@ -75,21 +75,17 @@ class Sampler:
             self.driver_peak_mib = max(self.driver_peak_mib, driver_mib())
 
 
-def measured(count: int, seconds: float) -> dict[str, float]:
-    """Peaks of one build in this process, above those of a build of a few files."""
-    pin_threads()
-    with tempfile.TemporaryDirectory() as scratch, local_ray():
-        for name, files in (("few", FEW), ("all", count)):
-            folder = Path(scratch) / name
-            write_recordings(folder, files, seconds, "wav")
-            catalog = read_catalog(folder)
-            time.sleep(5)  # Ray's own processes have started by then, and count as idle
-            idle_mib, driver_idle_mib = total_mib(), driver_mib()
-            started = time.monotonic()
-            with Sampler() as sampler:
-                specs = [(ClipSpec(), FeatureSpec())]
-                build_sets(catalog, Path(scratch) / "out", specs, SplitSpec())
-            took = time.monotonic() - started
+def build(count: int, seconds: float, scratch: Path) -> dict[str, float]:
+    """Build a set of so many files on the running Ray; return its peaks and its rate."""
+    folder = scratch / str(count)
+    write_recordings(folder, count, seconds, "wav")
+    catalog = read_catalog(folder)
+    time.sleep(5)  # Ray's own processes have started by then, and count as idle
+    idle_mib, driver_idle_mib = total_mib(), driver_mib()
+    started = time.monotonic()
+    with Sampler() as sampler:
+        build_sets(catalog, scratch / "out", [(ClipSpec(), FeatureSpec())], SplitSpec())
+    took = time.monotonic() - started
     return {
         "files": count,
         "seconds": round(took, 1),
@@ -98,6 +94,14 @@ def measured(count: int, seconds: float) -> dict[str, float]:
         "above_idle_mib": round(sampler.peak_mib - idle_mib),
         "driver_above_idle_mib": round(sampler.driver_peak_mib - driver_idle_mib),
     }
+
+
+def measured(count: int, seconds: float) -> dict[str, float]:
+    """Peaks of one build in this process, above those of a build of a few files."""
+    pin_threads()
+    with tempfile.TemporaryDirectory() as scratch, local_ray():
+        build(FEW, seconds, Path(scratch))
+        return build(count, seconds, Path(scratch))
 
 
 @click.command()

@@ -120,6 +120,15 @@ def test_an_elastic_trial_goes_on_with_what_is_left(world: World) -> None:
         assert sum(again) <= 1
 
 
+def test_elastic_trials_that_start_together_share_the_workers(world: World) -> None:
+    with cluster(world.folder, 3, variables(world.proxy.address)) as running:
+        world.submit(running, [*LONG, "search.trials=2", "resources={elastic: [1, 2]}"])
+        finish(world, running, trials=3)
+    of_trial = {one["trial_id"]: one["devices"] for one in world.records() if "devices" in one}
+    # The first two are those of the search; if both counted all workers, they would have two each.
+    assert sorted([*of_trial.values()][:2]) == [1, 2]
+
+
 def test_a_control_store_that_is_started_again_costs_nothing(world: World) -> None:
     lasting = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(world.folder / "store")}
     more = variables(world.proxy.address) | lasting

@@ -95,6 +95,18 @@ def test_the_time_before_an_interruption_is_of_the_devices_and_that_of_a_test_is
     assert found.left("search.device_hours") == pytest.approx(1 - 2 * 3 / 3600)
 
 
+def test_the_time_of_an_elastic_trial_is_that_of_the_workers_that_it_has() -> None:
+    script = Script()
+    script.study()
+    script.trial("t0", 0)
+    script.records[-1]["config"] |= TRAIN | {"resources": {"elastic": [1, 4]}}
+    for epoch, devices in ((1, 2), (2, 2), (3, 1)):  # a second for each; then one worker is lost
+        script.add("epoch", trial_id="t0", epoch=epoch, metrics={}, devices=devices)
+    script.end("t0", "completed", 0.5, 3)
+    found = limits(Search(device_hours=1.0), script.records, [100.0])
+    assert found.left("search.device_hours") == pytest.approx(1 - (2 + 2 + 1 + 1) / 3600)
+
+
 def test_the_runs_of_what_an_extension_left_out_confirm_nothing_that_is_left() -> None:
     space = loads(
         SPACE.replace("{name: cnn}", "{name: cnn, blocks: {integer: [2, 4]}}").replace(

@@ -64,13 +64,15 @@ class Meter:
         if kind == "trial" and is_trained(record):
             self._courses[name] = course_of(record["config"], record["stage"])
             asked = record["config"].get("resources")
-            own = Resources.model_validate(asked).devices if asked else self._devices
+            own = Resources.model_validate(asked).devices() if asked else self._devices
             self._of_trial[name] = own
         if kind == "study_end":
             self._device_seconds += self._running(now)
             self._since.clear()
         elif name in self._courses and kind in OF_RUNNING:
             if name in self._since:
+                # An elastic trial has named how many it has by then.
+                self._of_trial[name] = record.get("devices", self._of_trial[name])
                 self._device_seconds += (now - self._since[name]) * self._of_trial[name]
             self._since[name] = now
             if kind == "epoch":

@@ -60,10 +60,9 @@ class Resources(Block):
         """Return the CPUs and GPUs of a number of workers."""
         return workers * self.cpus_per_worker, workers * self.gpus_per_worker
 
-    @property
-    def devices(self) -> float:
-        """Number of devices of a trial: its GPUs, or its CPU cores if it has none."""
-        cpus, gpus = self.of(self.most)
+    def devices(self, workers: int | None = None) -> float:
+        """Return the devices of workers, by default of the most: GPUs, or CPU cores without."""
+        cpus, gpus = self.of(workers or self.most)
         return gpus or cpus
 
     @property

@@ -106,7 +106,7 @@ def limits_of(study: Context) -> Limits:
     template = study.space.template
     newest = {kind: one for kind in (EXTENDED,) if (one := study.ledger.last(kind))}
     return Limits(
-        in_force(template.search, newest), study.ledger.records(), template.resources.devices,
+        in_force(template.search, newest), study.ledger.records(), template.resources.devices(),
         Reserve(study.space), study.clock,
     )  # fmt: skip
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tuner.trials.plan import Plan
 
 REPORTED_PREFIXES = ("train_", "val_")
+DEVICES = "devices"
+"""What an elastic trial reports beside: how many devices it has."""
 
 
 class Recorder:
@@ -148,7 +150,8 @@ class Recorder:
                 and isinstance(value, int | float)
             }
             report = {"trial_id": trial_id, "epoch": epoch, "metrics": metrics}
-            self._record("epoch", **report, stop=self._judge(report))
+            known = {key: result[key] for key in (DEVICES,) if key in result}
+            self._record("epoch", **report, **known, stop=self._judge(report))
         return row.must_stop
 
     def end(self, trial_id: str) -> None:

@@ -59,7 +59,7 @@ class Reserve:
         self._num_top = min(self._confirm.top, space.num_trials)
         self._needs_final = bool(template.data.num_folds)
         self.fits_finally = self._confirm.refit or self._needs_final
-        self._devices = max(one.devices for one in space.resources)
+        self._devices = max(one.devices() for one in space.resources)
         usual, self._default, self._default_name = template, None, "default"
         if self._confirm.default and space.ranges:
             with suppress(ConfigError):  # the default values may be impossible together

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,16 +15,18 @@ from pipelines.storage import Folder
 from tuner.training.sync_norm import synchronise_norms
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.process_group import torch_config
+from tuner.trials.recorder import DEVICES
 from tuner.trials.trial import name_process, pick_device, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tuner.config import Resources
 
 # Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
 RESERVE_SECONDS = 5.0  # Ray takes milliseconds where there is room
+TURN_SECONDS = 1.0  # between two looks whether it is an elastic trial's turn
 TRAIN_SCRATCH = "train"  # folder of Ray Train's own files, below the study's
 
 
@@ -73,8 +77,14 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     placement_group = ray.util.get_current_placement_group()
     assert placement_group is not None  # Ray Train always makes one for its workers
     name_process(spec.trial_id)
-    for report in train(study, spec, TrainWorkers(device)):
-        ray.train.report({**report, PLACEMENT_GROUP: placement_group.id.hex()})
+    workers = TrainWorkers(device)
+    more: dict[str, Any] = {PLACEMENT_GROUP: placement_group.id.hex()}
+    if resources.elastic:
+        more[DEVICES] = resources.devices(workers.size)
+        if workers.rank == 0:
+            ray.kill(config["turn"])
+    for report in train(study, spec, workers):
+        ray.train.report({**report, **more})
         name_process(spec.trial_id)
 
 
@@ -92,39 +102,65 @@ def run_on_workers(config: dict[str, Any]) -> None:
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
     use_gpu = resources.gpus_per_worker > 0
-    num_workers = free_workers(resources) if resources.elastic else resources.workers
-    TorchTrainer(
-        _train_on_worker,
-        train_loop_config=dict(config),
-        torch_config=torch_config("nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker=worker_resources(resources),
-            label_selector=resources.labels or None,
-        ),
-        run_config=ray.train.RunConfig(
-            name=spec.trial_id,
-            storage_path=str(study.here() / TRAIN_SCRATCH),
-            failure_config=ray.train.FailureConfig(
-                # Ray Train must not retry; Tune retries the trial once, from its newest
-                # checkpoint. The controller of a stopped trial sees its workers disappear before
-                # it exits. A retry would reserve a placement group that nobody releases.
-                max_failures=0,
-                controller_failure_limit=0,
-                max_preemption_failures=-1,  # a preempted node is not a failure of the trial
+    with _turn() if resources.elastic else contextlib.nullcontext() as turn:
+        num_workers = free_workers(resources) if resources.elastic else resources.workers
+        TorchTrainer(
+            _train_on_worker,
+            train_loop_config={**config, "turn": turn},
+            torch_config=torch_config("nccl" if use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker=worker_resources(resources),
+                label_selector=resources.labels or None,
             ),
-            callbacks=[TuneReportCallback()],
-        ),
-    ).fit()
+            run_config=ray.train.RunConfig(
+                name=spec.trial_id,
+                storage_path=str(study.here() / TRAIN_SCRATCH),
+                failure_config=ray.train.FailureConfig(
+                    # Ray Train must not retry; Tune retries the trial once, from its newest
+                    # checkpoint. The controller of a stopped trial sees its workers disappear
+                    # before it exits. A retry would reserve a group that nobody releases.
+                    max_failures=0,
+                    controller_failure_limit=0,
+                    max_preemption_failures=-1,  # a preempted node is not a failure of the trial
+                ),
+                callbacks=[TuneReportCallback()],
+            ),
+        ).fit()
+
+
+class _Turn:
+    pass
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[Any]:
+    """Wait until no other elastic trial of the study counts workers or starts them.
+
+    Yields:
+        An actor that is there once, by its name; to kill it ends the turn, as does the death of
+        this process.
+    """
+    import ray
+
+    turn = None
+    while turn is None:
+        try:
+            turn = ray.remote(num_cpus=0)(_Turn).options(name="turn").remote()
+        except ValueError:  # the name is taken
+            time.sleep(TURN_SECONDS)
+    try:
+        yield turn
+    finally:
+        ray.kill(turn)
 
 
 def free_workers(resources: Resources) -> int:
     """Return how many workers an elastic trial can have now; wait until there are the fewest.
 
     Nodes that have just died are still listed, so a number counts only once Ray has reserved it.
-    The reservation is given back before Ray Train makes its own: of two trials that start in the
-    same seconds, one may wait for workers that the other has taken.
+    The reservation is given back before Ray Train makes its own, hence the turns.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
