@@ -165,6 +165,27 @@ def test_families_are_those_whose_weights_are_there_and_that_the_budget_holds() 
     assert families(load(AUTO, [], Around(many))) == {"linear", "mlp", "cnn", "forest"}
     on_gpu = load(AUTO, ["resources.gpus_per_worker=1", "search.budget=30m"], Around(many))
     assert families(on_gpu) == every
+    models = (
+        "model={{choice: [{{name: cnn, resources: {{gpus_per_worker: {}}}}}, {{name: forest}}]}}"
+    )
+    slow, fast = (load(AUTO, [models.format(gpus)], Around(many)) for gpus in (0, 1))
+    assert fast.template.train.epochs > slow.template.train.epochs
+
+
+@pytest.mark.parametrize(
+    ("resources", "batch_size"),
+    [
+        (["resources.elastic=[1, 3]"], 18),
+        (["model={name: cnn, resources: {workers: 5}}"], 20),
+        (["model={choice: [{name: cnn, resources: {elastic: [2, 4]}}, {name: mlp}]}",
+          "resources.workers=3"], 24),
+    ],
+)  # fmt: skip
+def test_a_batch_is_divided_among_the_workers_of_each_family(
+    resources: list[str], batch_size: int
+) -> None:
+    space = load(AUTO, resources, Around(facts(10.0, 44_100, 60)))
+    assert space.template.train.batch_size == batch_size
 
 
 def test_a_smaller_budget_means_fewer_epochs_and_trials() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -57,15 +58,19 @@ def number_at(root: yaml.Node, setting: str) -> Any:
     return settings.model_fields[name].default if settings else None
 
 
-def mentions(root: yaml.Node, setting: str, word: str) -> bool:
-    """Return True if a word stands anywhere in the value of a setting."""
-    pending = [node_at(root, setting)]
+def nodes_below(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Yield a node and all that it holds, without the keys."""
+    pending = [root]
     while pending:
-        node = pending.pop()
+        if (node := pending.pop()) is not None:
+            yield node
         if isinstance(node, yaml.MappingNode):
             pending += [value for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             pending += node.value
-        elif isinstance(node, yaml.ScalarNode) and node.value == word:
-            return True
-    return False
+
+
+def mentions(root: yaml.Node, setting: str, word: str) -> bool:
+    """Return True if a word stands anywhere in the value of a setting."""
+    below = nodes_below(node_at(root, setting))
+    return any(isinstance(one, yaml.ScalarNode) and one.value == word for one in below)

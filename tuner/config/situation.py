@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tuner.config.look_up import number_at, value_at
+import yaml
+
+from tuner.config.look_up import node_at, nodes_below, number_at, value_at
 from tuner.config.searching import DURATION, SECONDS_PER_UNIT
 
 if TYPE_CHECKING:
-    import yaml
-
     from pipelines.facts import DataFacts
 
 SHORT_SECONDS: Final = 2.0
@@ -53,9 +53,26 @@ class Situation:
     @property
     def speed_factor(self) -> float:
         """How much faster a trial learns than on a core in float32; rough measurements."""
-        if self.number("resources.gpus_per_worker"):
+        if any(number_at(one, "resources.gpus_per_worker") for one in self._with_resources):
             return 30.0
         return 3.0 if self.has_bf16 else 1.0
+
+    @property
+    def worker_counts(self) -> list[int]:
+        """Most workers of a trial, for each place where the document has resources."""
+        found = []
+        for one in self._with_resources:
+            elastic = node_at(one, "resources.elastic")
+            ends = elastic.value if isinstance(elastic, yaml.SequenceNode) else []
+            counts = [int(end.value) for end in ends if str(end.value).isdecimal()]
+            found.append(max(1, *counts, number_at(one, "resources.workers")))
+        return found
+
+    @property
+    def _with_resources(self) -> list[yaml.Node]:
+        """The document, and the alternatives of the model that have resources of their own."""
+        below = nodes_below(node_at(self.document, "model"))
+        return [self.document, *(one for one in below if node_at(one, "resources"))]
 
     @property
     def budget_seconds(self) -> float:
