@@ -305,7 +305,7 @@ class TestRoom:
         assert "the largest has 4 CPUs and 1 GPUs" in said
 
     def test_labels_are_looked_for(
-        self, nodes: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+        self, nodes: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         import ray
 
@@ -319,3 +319,12 @@ class TestRoom:
         assert said.startswith("no node has the label pool=huge that a worker asks for")
         said = why_not(Resources(gpus_per_worker=1, labels={"pool": "plain"}))
         assert "no node with pool=plain has both; the largest has 8 CPUs and 0 GPUs" in said
+        dear, any_node = Resources(labels={"pool": "dear"}), Resources()
+        room = Room(Cluster("a:1", 12, 1, 2, started_here=False), dear, any_node)
+        assert room.trials([dear] * 4) == 12
+        assert room.trials([dear] * 5) == 5  # one of them waits, so nothing else begins
+        more = {"resources": {"CPU": 4}, "labels": {"pool": "dear"}, "max_workers": 2}
+        (tmp_path / "bootstrap").write_text(json.dumps({"available_node_types": {"more": more}}))
+        monkeypatch.setattr("tuner.trials.cluster.BOOTSTRAP_CONFIG", tmp_path / "bootstrap")
+        room = Room(Cluster("a:1", 12, 1, 2, started_here=False), dear, any_node)
+        assert (room.trials([dear] * 8), room.trials([dear] * 9)) == (12, 9)

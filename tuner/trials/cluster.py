@@ -105,6 +105,7 @@ class Room:
         trials_at_once(cluster, *resources)
         self._cluster, self._resources, self._clock = cluster, resources, clock
         self._due = -math.inf
+        self._nodes: list[_Node] = []
         self._lost: tuple[float, str] | None = None  # since when, and what
 
     def trials(self, running: Sequence[Resources] = ()) -> int:
@@ -114,7 +115,18 @@ class Room:
             running: What those ask for that run, or wait to.
         """
         self._count()
-        return max(1, len(running) + _more(self._cluster, self._resources, running))
+        more = 0 if self._one_waits(running) else _more(self._cluster, self._resources, running)
+        return max(1, len(running) + more)
+
+    def _one_waits(self, running: Sequence[Resources]) -> bool:
+        """Return True if those with the same labels ask for more than there is on their nodes."""
+        for asked in {one for one in running if one.labels and self._nodes}:
+            alike = [one.of(one.most) for one in running if one.labels == asked.labels]
+            taken = map(sum, zip(*alike, strict=True))
+            has = (_on_nodes_of(asked, name, self._nodes) for name in ("CPU", "GPU"))
+            if any(one > most + ROUNDING for one, most in zip(taken, has, strict=True)):
+                return True
+        return False
 
     def lost(self) -> str:
         """Return why the cluster has had no room for a single trial for a minute; or nothing."""
@@ -127,6 +139,7 @@ class Room:
             return
         self._due = self._clock() + COUNT_SECONDS
         cpus, gpus = _counted(limit=True)
+        self._nodes = _nodes()
         self._cluster = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
         try:
             trials_at_once(self._cluster, *self._resources)
@@ -152,19 +165,16 @@ def _counted(limit: bool) -> tuple[float, float]:
 
 def why_not(*resources: Resources) -> str:
     """Return why no node can hold a worker of a trial; empty if one can, or if one may start."""
-    import ray
-
     if not resources:
         return ""
-    nodes = [_Node(one["Resources"], one.get("Labels", {})) for one in ray.nodes() if one["Alive"]]
-    nodes += _node_types(BOOTSTRAP_CONFIG.expanduser())
+    nodes = _nodes()
     return next(filter(None, (_misfit(one, nodes) for one in resources)), "")
 
 
 class _Node(NamedTuple):
     resources: Mapping[str, float]
     labels: Mapping[str, str]
-    may_start: bool = False
+    may_start: int = 0  # how many of its kind; none of one that is there
 
     def may_run(self, wanted: Resources) -> bool:
         """Return True if it has the labels, or may have: Ray adds some when a node starts."""
@@ -174,6 +184,21 @@ class _Node(NamedTuple):
             if key in self.labels or not (self.may_start and key.startswith("ray.io/"))
         }
         return wanted.model_copy(update={"labels": asked}).may_run_on(self.labels)
+
+
+def _nodes() -> list[_Node]:
+    import ray
+
+    nodes = [_Node(one["Resources"], one.get("Labels", {})) for one in ray.nodes() if one["Alive"]]
+    return nodes + _node_types(BOOTSTRAP_CONFIG.expanduser())
+
+
+def _on_nodes_of(asked: Resources, name: str, nodes: Sequence[_Node]) -> float:
+    """Return how much of a resource there is, or may be, on the nodes for a request."""
+    fitting = [one for one in nodes if one.may_run(asked)]
+    there = sum(one.resources.get(name, 0) for one in fitting if not one.may_start)
+    # Those that are there are among those that may start.
+    return max(there, sum(one.may_start * one.resources.get(name, 0) for one in fitting))
 
 
 def _misfit(wanted: Resources, nodes: Sequence[_Node]) -> str:
@@ -198,9 +223,9 @@ def _node_types(bootstrap: Path) -> list[_Node]:
     try:
         types = json.loads(bootstrap.read_text())["available_node_types"]
         return [
-            _Node(dict(one["resources"]), one.get("labels", {}), may_start=True)
+            _Node(dict(one["resources"]), one.get("labels", {}), may_start=most)
             for one in types.values()
-            if one.get("max_workers", 1)
+            if (most := one.get("max_workers", 1))
         ]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
