@@ -600,6 +600,9 @@ def test_each_family_has_resources_of_its_own_or_those_of_the_study() -> None:
     assert space.resources_of({"model": "mlp"}, "mlp") == space.template.resources
     assert loads(space.to_yaml()) == space
     assert [model.name for model in space.models()] == ["forest", "cnn", "cnn", "cnn"]
+    # Every family has its own, and the study's are for nobody: not for an old trial either.
+    alone = loads(FAMILIES.replace("[2, 3]}", "[2, 3]}, resources: {cpus_per_worker: 1}"))
+    assert alone.resources_of({"model": "mlp"}, "mlp") in alone.resources
 
 
 def test_resources_tell_no_trials_and_no_studies_apart() -> None:

@@ -189,13 +189,13 @@ class Space:
         return map(self.grid_point, range(len(self._grid)))
 
     def resources_of(self, params: Mapping[str, Any], model: str) -> Resources:
-        """Return the resources of a trial; its parameters may be those before an extension."""
+        """Return those of `resources` that are a trial's, whose parameters may be older."""
         known = self.alternatives.get("model", ())
         given = {"model": params["model"]} if params.get("model") in known else {}
         draws = (self.tree.draw(with_choices(given)), *self.tree.every_draw(_model_values))
         found = (Experiment.model_validate(drawn.values) for drawn in draws)
         same = (one.resources_of_trial for one in found if one.model.name == model)
-        return next(same, self.template.resources)
+        return next(same, max(self.resources, key=self.template.resources.__eq__))
 
     @cached_property
     def resources(self) -> tuple[Resources, ...]:
