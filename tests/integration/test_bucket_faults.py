@@ -25,7 +25,7 @@ from tests.pipelines.test_folders import STORES
 from tests.pipelines.test_interruption import ROOT
 from tuner.ledger.journal import recorded
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1000)]
 
 # A command whose driver gives up after so many seconds instead of a quarter of an hour.
 HASTY = (
@@ -75,7 +75,7 @@ class Study:
             start = ["-c", HASTY.format(patience_seconds)]
         options = ["--data", str(self.tones), "--storage", str(self.storage)]
         return subprocess.run(
-            [sys.executable, *start, str(space), *options], cwd=ROOT, text=True, timeout=500,
+            [sys.executable, *start, str(space), *options], cwd=ROOT, text=True, timeout=900,
             env=environment(self.folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ def study(tones: Path, tmp_path: Path) -> Study:
 
 @pytest.mark.parametrize(
     ("answer", "seconds", "reason"),
-    [("reset", 150.0, "it does not answer"), (403, 30.0, "the keys have ended")],
+    [("reset", 600.0, "it does not answer"), (403, 30.0, "the keys have ended")],
 )
 def test_an_outage_in_the_middle_of_a_trial_changes_nothing(
     study: Study,
