@@ -98,11 +98,23 @@ def _own_token() -> None:
 
 def _token_in(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    file = folder / "auth_token"
-    if not file.exists() or not file.read_bytes():  # a full disk leaves an empty one
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32))
+    file, mine = folder / "auth_token", folder / f"auth_token.{secrets.token_hex(4)}"
+    if _has_text(file):
+        return file
+    mine.touch(mode=0o600)
+    try:
+        mine.write_text(secrets.token_hex(32))
+        with suppress(OSError):
+            os.link(mine, file)  # so that several that start for the first time have one token
+        if not _has_text(file):  # a full disk left an empty one, or there are no links here
+            mine.replace(file)
+    finally:
+        mine.unlink(missing_ok=True)
     return file
+
+
+def _has_text(file: Path) -> bool:
+    return file.exists() and bool(file.read_bytes())
 
 
 def prepare(starts: bool) -> None:

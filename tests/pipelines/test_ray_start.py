@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import socket
 import sys
+import threading
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from pipelines.build import ray_start, ray_watch
+from pipelines.build import ray_environment, ray_start, ray_watch
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares a port in this way")
@@ -31,6 +36,30 @@ def test_reserved_ports_are_for_whoever_asks_by_number() -> None:
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+def test_first_starts_at_once_have_one_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    all_at_once, file = threading.Barrier(4), tmp_path / ".ray/auth_token"
+
+    def token(_: int) -> str:
+        all_at_once.wait(timeout=10)  # none of them has found a token by then
+        return uuid.uuid4().hex
+
+    def start(_: int) -> str:
+        ray_environment.prepare(starts=True)
+        return file.read_text()
+
+    monkeypatch.setattr(secrets, "token_hex", token)
+    with ThreadPoolExecutor(4) as pool:
+        tokens = set(pool.map(start, range(4)))
+    assert len(tokens) == 1
+    assert [path.name for path in file.parent.iterdir()] == ["auth_token"]
 
 
 def test_the_limit_of_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
