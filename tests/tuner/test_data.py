@@ -93,6 +93,9 @@ def test_the_last_uneven_batch_counts_once_and_one_too_small_is_left_out() -> No
     assert feed(batch_size=16).steps_per_epoch == 4
     assert feed(batch_size=16, size=2).steps_per_epoch == 4
     assert feed(batch_size=16, size=3).steps_per_epoch == 3
+    # An elastic trial has as many steps on one of its three workers as on all of them.
+    elastic = ArrayFeed(arrays(), make_recipe(batch_size=16), Alone(CPU), most_workers=3)
+    assert elastic.steps_per_epoch == len([*elastic.train(1)]) == 3
     # 50 = 7 x 7 + 1: a batch of one has no variance to normalise by.
     assert feed(batch_size=7).steps_per_epoch == 7
 

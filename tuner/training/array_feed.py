@@ -119,12 +119,14 @@ class ArrayFeed:
         recipe: Batch size, crops, augmentation, seed, and how classes are balanced.
         workers: Workers that share each batch, as seen by this one.
         cache_bytes: Bytes of device memory for cached clips; see `cache_budget`.
+        most_workers: Most that the trial may have, if it may have more than now.
     """
 
     arrays: Arrays
     recipe: Recipe
     workers: Workers
     cache_bytes: int = 0
+    most_workers: int = 1
     _clips: CachedClips = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +138,8 @@ class ArrayFeed:
         """Batches per epoch; the last one is dropped if it has fewer clips than workers."""
         num_clips = len(self.arrays.splits["train"].clips)
         whole, rest = divmod(num_clips, self.recipe.train.batch_size)
-        return whole + (rest >= max(self.workers.size, 2))
+        # The same while workers come and go: the learning rate depends on the number of steps.
+        return whole + (rest >= max(self.workers.size, self.most_workers, 2))
 
     @property
     def num_labels(self) -> int:

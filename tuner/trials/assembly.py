@@ -131,12 +131,13 @@ class TrialSpec:
         torch.manual_seed(self.seed)  # torch initialises weights from its global generator
         sizes = len(arrays.labels), arrays.x.shape[1]
         network = (model if from_weights else model.without_weights()).build(*sizes)
-        cache_bytes = cache_budget(workers.device, experiment.resources.gpus_per_worker)
-        feed = ArrayFeed(arrays, recipe, workers, cache_bytes)
+        resources = experiment.resources
+        cache_bytes = cache_budget(workers.device, resources.gpus_per_worker)
+        feed = ArrayFeed(arrays, recipe, workers, cache_bytes, resources.most)
         if feed.steps_per_epoch == 0 and not model.fits_at_once:
             raise StudyError(
                 f"{feed.train_counts.sum()} training clips are too few for one batch of "
-                f"{workers.size} worker(s)"
+                f"{resources.most} worker(s)"
             )
         bundle = Bundle(
             arrays.labels, source.manifest.clip, feature, recipe.crops, model, on_device
