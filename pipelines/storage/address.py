@@ -177,7 +177,7 @@ def _gs(place: Place, _options: dict[str, str], client: Any, retries: Any) -> An
 def _azure(place: Place, _options: dict[str, str], client: Any, retries: Any) -> Any:
     from obstore.store import AzureStore
 
-    config: Any = azure_login(place)
+    config: Any = _azure_login(place)
     is_open = config.get("endpoint", "").startswith("http://")
     return AzureStore(
         place.bucket, config=config, retry_config=retries,
@@ -185,7 +185,7 @@ def _azure(place: Place, _options: dict[str, str], client: Any, retries: Any) ->
     )  # fmt: skip
 
 
-def azure_login(place: Place) -> dict[str, str]:
+def _azure_login(place: Place) -> dict[str, str]:
     """Return what an address and the environment say of an account of Azure.
 
     Returns:

@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from pipelines.sources.files import files_at, read_all
 from pipelines.sources.files.remote import RemoteFiles
 from pipelines.storage import Folder
 from tests.object_store import BUCKET
-from tests.other_stores import azure_server, connection_string
+from tests.other_stores import azure_server, connection_string, google_server
 
 SECRET = "very/secret+key"
 QUOTED_SECRET = "very%2Fsecret%2Bkey"
@@ -187,16 +189,54 @@ class TestRemote:
         assert QUOTED_SECRET not in str(caught.value)
 
 
-@pytest.mark.slow
-def test_audio_in_azure_is_read_with_the_keys_of_the_environment(monkeypatch) -> None:
-    with azure_server() as address:
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string(address))
-        uri = f"abfs://{BUCKET}/my set"
+def on_google(address: str) -> dict[str, str]:
+    return {"STORAGE_EMULATOR_HOST": address}
+
+
+def on_azure(address: str) -> dict[str, str]:
+    return {"AZURE_STORAGE_CONNECTION_STRING": connection_string(address)}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "server", "variables"),
+    [
+        ("gs", google_server, on_google),
+        pytest.param("abfs", azure_server, on_azure, marks=pytest.mark.slow),
+    ],
+)
+def test_audio_in_another_store_is_read_with_what_the_environment_knows(
+    scheme: str,
+    server: Callable[[], AbstractContextManager[str]],
+    variables: Callable[[str], dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = os.urandom(9 << 20)  # more than one piece
+    with server() as address:
+        for name, value in variables(address).items():
+            monkeypatch.setenv(name, value)
+        uri = f"{scheme}://{BUCKET}/my set"
         for name in ("a/1.wav", "a/deep/ü 2.flac", "b/3.mp3"):
             Folder.at(uri).write_bytes(name, name.encode())
-        files = RemoteFiles.at(uri)
-        assert {found.path for found in files.scan()} == {"a/1.wav", "a/deep/ü 2.flac", "b/3.mp3"}
+        Folder.at(uri).write_bytes("b/4.wav", large)
+        catalog = read_catalog(uri)
+        assert {(t.path, t.label) for t in catalog.tracks} == {
+            *(("a/1.wav", "a"), ("a/deep/ü 2.flac", "a"), ("b/3.mp3", "b"), ("b/4.wav", "b")),
+        }
+        files = files_at(uri)
         assert files.folders() == {"a", "b"}
+        assert files.folders("a") == {"deep"}
         with os.fdopen(files.open("a/deep/ü 2.flac"), "rb") as file:
             assert file.read() == "a/deep/ü 2.flac".encode()
-        assert code(files, "a/none.wav") == "E_MISSING"
+        assert read_all(files, "b/4.wav") == large
+        assert files.head("b/4.wav", 100) == large[:100]
+        codes = {path: code(files, path) for path in ("a/none.wav", "a/deep", "../x.wav")}
+        assert list(codes.values()) == ["E_MISSING", "E_NOT_AUDIO", "E_PATH_ESCAPE"]
+        stamp = files.stamp("a/1.wav")
+        time.sleep(1.1)  # the stores tell seconds
+        Folder.at(uri).write_bytes("a/1.wav", b"A/1.WAV")
+        assert stamp is not None
+        assert files.stamp("a/1.wav") != stamp
+        with pytest.raises(CatalogError, match="nothing at"):
+            read_catalog(f"{scheme}://{BUCKET}/none")
+        with pytest.raises(CatalogError, match="no such bucket"):
+            read_catalog(f"{scheme}://{BUCKET}-none/set")

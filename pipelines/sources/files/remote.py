@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow.fs
 import xxhash
 
 from pipelines.errors import AudioRejected, CatalogError, UnsupportedStorageError, UserError
 from pipelines.sources.files import FoundFile, Stamp, leads_out, printable_root, quoted
-from pipelines.storage.address import azure_login, parse
+from pipelines.sources.files.objects import Objects
+from pipelines.storage.address import parse
 
 MAX_FETCHED_BYTES = 2 << 30
 _BLOCK_BYTES = 8 << 20  # most recordings are one request
@@ -182,30 +182,13 @@ class RemoteFiles:
 
 
 def _connected(uri: str) -> tuple[Any, str]:
-    """Return pyarrow's file system of a URI, and the path in it."""
-    if uri.startswith("abfs"):  # for which pyarrow takes no keys from the environment
-        with contextlib.suppress(UnsupportedStorageError):
+    """Return the file system of a URI, and the path in it."""
+    if uri.startswith(("gs://", "abfs")):
+        with contextlib.suppress(UnsupportedStorageError):  # such as one with keys in it
             place, key = parse(uri)
-            if "account_name" in (login := azure_login(place)):
-                return _azure(login), f"{place.bucket}/{key}"
+            return Objects(place), f"{place.bucket}/{key}"
     found: tuple[Any, str] = pyarrow.fs.FileSystem.from_uri(uri)
     return found
-
-
-def _azure(login: dict[str, str]) -> Any:
-    account = login["account_name"]
-    options: dict[str, Any] = {"account_key": login.get("account_key")}
-    if "account_key" not in login and "sas_key" in login:
-        options = {"sas_token": login["sas_key"]}
-    if endpoint := login.get("endpoint"):
-        parts = urlsplit(endpoint)
-        # pyarrow puts the account before an authority with a dot in front, and else behind it.
-        authority = parts.netloc.removeprefix(account)
-        for service in ("blob", "dfs"):
-            options[f"{service}_storage_scheme"] = parts.scheme
-            of_service = authority.replace(".blob.", f".{service}.")
-            options[f"{service}_storage_authority"] = of_service
-    return pyarrow.fs.AzureFileSystem(account, **options)
 
 
 def stamp_digest(path: str, stamp: Stamp) -> str:
