@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import email.utils
 import hashlib
 import hmac
 import http.client
-import itertools
 import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -62,8 +63,9 @@ class _Google(BaseHTTPRequestHandler):
         if key not in self.objects:
             self._fail(404, "NoSuchKey")
             return
-        content, status = self.objects[key][0], 200
-        headers = self._version(key) | {"Last-Modified": email.utils.formatdate(usegmt=True)}
+        (content, generation), status = self.objects[key], 200
+        written = email.utils.formatdate(generation / 1e6, usegmt=True)
+        headers = self._version(key) | {"Last-Modified": written}
         if self.headers.get("If-Match", headers["ETag"]) != headers["ETag"]:
             self._fail(412, "PreconditionFailed")
             return
@@ -140,9 +142,10 @@ class _Google(BaseHTTPRequestHandler):
         if name not in self.objects:
             return f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>"
         content, generation = self.objects[name]
+        written = datetime.datetime.fromtimestamp(generation / 1e6, datetime.UTC)
         return (
             f"<Contents><Key>{escape(name)}</Key><Generation>{generation}</Generation>"
-            f"<LastModified>2026-11-27T00:00:00.000Z</LastModified>"
+            f"<LastModified>{written:%Y-%m-%dT%H:%M:%S}.{written:%f}Z</LastModified>"
             f"<ETag>{escape(_tag(content))}</ETag><Size>{len(content)}</Size></Contents>"
         )
 
@@ -172,11 +175,19 @@ def _tag(content: bytes) -> str:
     return f'"{hashlib.md5(content).hexdigest()}"'
 
 
+def _generations() -> Iterator[int]:
+    """Numbers that are microseconds of the clock, as Google's are."""
+    newest = 0
+    while True:
+        newest = max(newest + 1, time.time_ns() // 1000)
+        yield newest
+
+
 @contextlib.contextmanager
 def google_server() -> Iterator[str]:
     """Start a fake of Google's store with one bucket; yield its address."""
     state = {
-        "objects": {}, "parts": {}, "numbers": itertools.count(1), "lock": threading.Lock(),
+        "objects": {}, "parts": {}, "numbers": _generations(), "lock": threading.Lock(),
     }  # fmt: skip
     with LoopbackServer(("127.0.0.1", 0), type("Handler", (_Google,), state)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -232,6 +232,9 @@ def test_audio_in_another_store_is_read_with_what_the_environment_knows(
         codes = {path: code(files, path) for path in ("a/none.wav", "a/deep", "../x.wav")}
         assert list(codes.values()) == ["E_MISSING", "E_NOT_AUDIO", "E_PATH_ESCAPE"]
         stamp = files.stamp("a/1.wav")
+        # Of many, the stamps come from a listing; a build compares the two.
+        listed = files.stamps(["a/1.wav", *(f"none/{number}" for number in range(70))])
+        assert listed == {"a/1.wav": stamp}
         time.sleep(1.1)  # the stores tell seconds
         Folder.at(uri).write_bytes("a/1.wav", b"A/1.WAV")
         assert stamp is not None

@@ -201,7 +201,8 @@ def stamp_digest(path: str, stamp: Stamp) -> str:
 
 
 def _stamp(info: Any) -> Stamp:
-    return int(info.size or 0), int(info.mtime_ns or 0)
+    # Listings of Google, MinIO and Ceph have milliseconds, and answers about one file have seconds.
+    return int(info.size or 0), int(info.mtime_ns or 0) // 10**9 * 10**9
 
 
 def _copy(source: Any, fd: int, size: int) -> int:
