@@ -201,7 +201,7 @@ def stamp_digest(path: str, stamp: Stamp) -> str:
 
 
 def _stamp(info: Any) -> Stamp:
-    # Listings of Google, MinIO and Ceph have milliseconds, and answers about one file have seconds.
+    # Listings of Google, MinIO and Ceph have milliseconds, answers about one file have seconds.
     return int(info.size or 0), int(info.mtime_ns or 0) // 10**9 * 10**9
 
 
