@@ -181,6 +181,20 @@ def test_a_study_in_another_store_is_the_same(
         done = other.run()
         assert done.returncode == 0, done.stdout
         assert other.result() == undisturbed
+        # The audio lies there too, and all workers read it.
+        audio = Folder.at(f"{scheme}://{BUCKET}/audio")
+        for file in study.tones.parent.rglob("*"):
+            if file.is_file():
+                audio.write_bytes(str(file.relative_to(study.tones.parent)), file.read_bytes())
+        build = ["pipelines.build", str(audio / study.tones.name), "--out", str(audio / "sets")]
+        done = subprocess.run(
+            [sys.executable, "-m", *build, "--clip-seconds", "0.5", "--json"], cwd=ROOT, text=True,
+            timeout=300, env=environment(study.folder), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        tracks = json.loads(done.stdout.splitlines()[-1])["tracks"]
+        assert (tracks["listed"], tracks["quarantined"]) == (36, 0)
 
 
 def test_a_build_that_was_frozen_for_too_long_is_told(
