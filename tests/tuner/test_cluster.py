@@ -323,6 +323,9 @@ class TestRoom:
         room = Room(Cluster("a:1", 12, 1, 2, started_here=False), dear, any_node)
         assert room.trials([dear] * 4) == 12
         assert room.trials([dear] * 5) == 5  # one of them waits, so nothing else begins
+        elastic = dear.model_copy(update={"elastic": (1, 8)})  # has all four there are, and runs
+        assert room.trials([elastic]) == 1 + (12 - 8)
+        assert room.trials([elastic, dear]) == 2
         more = {"resources": {"CPU": 4}, "labels": {"pool": "dear"}, "max_workers": 2}
         (tmp_path / "bootstrap").write_text(json.dumps({"available_node_types": {"more": more}}))
         monkeypatch.setattr("tuner.trials.cluster.BOOTSTRAP_CONFIG", tmp_path / "bootstrap")

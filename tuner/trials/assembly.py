@@ -137,7 +137,7 @@ class TrialSpec:
         if feed.steps_per_epoch == 0 and not model.fits_at_once:
             raise StudyError(
                 f"{feed.train_counts.sum()} training clips are too few for one batch of "
-                f"{resources.most} worker(s)"
+                f"{max(workers.size, resources.most)} worker(s)"
             )
         bundle = Bundle(
             arrays.labels, source.manifest.clip, feature, recipe.crops, model, on_device

@@ -121,11 +121,11 @@ class Room:
     def _one_waits(self, running: Sequence[Resources]) -> bool:
         """Return True if those with the same labels ask for more than there is on their nodes."""
         for asked in {one for one in running if one.labels and self._nodes}:
-            alike = [one.of(one.most) for one in running if one.labels == asked.labels]
-            taken = map(sum, zip(*alike, strict=True))
-            has = (_on_nodes_of(asked, name, self._nodes) for name in ("CPU", "GPU"))
-            if any(one > most + ROUNDING for one, most in zip(taken, has, strict=True)):
-                return True
+            alike = (one.of(one.most) for one in running if one.labels == asked.labels)
+            for name, taken in zip(("CPU", "GPU"), zip(*alike, strict=True), strict=True):
+                has = _on_nodes_of(asked, name, self._nodes)
+                if sum(min(one, has) for one in taken) > has + ROUNDING:
+                    return True
         return False
 
     def lost(self) -> str:
