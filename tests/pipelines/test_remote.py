@@ -189,6 +189,23 @@ class TestRemote:
         assert QUOTED_SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("uri", "variable", "value", "said"),
+    [
+        ("abfs://box/set", "HOME", "/nowhere", "AZURE_STORAGE_ACCOUNT_NAME or"),
+        ("gs://box/set", "GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/keys.json", "keys.json"),
+    ],
+)
+def test_keys_that_are_missing_are_named(
+    uri: str, variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "STORAGE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(CatalogError, match=f"cannot use {uri}: .*{said}"):
+        read_catalog(uri)
+
+
 def on_google(address: str) -> dict[str, str]:
     return {"STORAGE_EMULATOR_HOST": address}
 

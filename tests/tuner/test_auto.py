@@ -188,6 +188,13 @@ def test_a_batch_is_divided_among_the_workers_of_each_family(
     assert space.template.train.batch_size == batch_size
 
 
+@pytest.mark.parametrize("workers", ["workers=2.5", "elastic=[1, 99999999999]"])
+def test_a_number_of_workers_that_cannot_be_is_refused_in_words(workers: str) -> None:
+    with pytest.raises(ConfigError, match=r"resources\.(workers|elastic)") as caught:
+        load(AUTO, [f"resources.{workers}"], Around(facts(10.0, 44_100, 60)))
+    assert "batch_size" not in str(caught.value)
+
+
 def test_a_smaller_budget_means_fewer_epochs_and_trials() -> None:
     songs = Around(facts(10.0, 44_100, 60))
     short, long = (

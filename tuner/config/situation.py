@@ -11,6 +11,7 @@ import yaml
 
 from tuner.config.look_up import node_at, nodes_below, number_at, value_at
 from tuner.config.searching import DURATION, SECONDS_PER_UNIT
+from tuner.models.resources import MAX_WORKERS
 
 if TYPE_CHECKING:
     from pipelines.facts import DataFacts
@@ -64,8 +65,11 @@ class Situation:
         for one in self._with_resources:
             elastic = node_at(one, "resources.elastic")
             ends = elastic.value if isinstance(elastic, yaml.SequenceNode) else []
-            counts = [int(end.value) for end in ends if str(end.value).isdecimal()]
-            found.append(max(1, *counts, number_at(one, "resources.workers")))
+            counts: list[Any] = [int(end.value) for end in ends if str(end.value).isdecimal()]
+            counts += [number_at(one, "resources.workers")]
+            # Others are refused later, in words.
+            known = (n for n in counts if isinstance(n, int) and n <= MAX_WORKERS)
+            found.append(max(known, default=1))
         return found
 
     @property

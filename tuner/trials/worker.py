@@ -144,10 +144,10 @@ def _turn() -> Iterator[Any]:
     """
     import ray
 
-    turn = None
+    turn, actor = None, ray.remote(num_cpus=0)(_Turn)  # each class that is made is kept by Ray
     while turn is None:
         try:
-            turn = ray.remote(num_cpus=0)(_Turn).options(name="turn").remote()
+            turn = actor.options(name="turn").remote()
         except ValueError:  # the name is taken
             time.sleep(TURN_SECONDS)
     try:

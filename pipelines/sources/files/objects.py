@@ -26,7 +26,8 @@ class Objects:
 
     def __init__(self, place: address.Place) -> None:
         self._bucket = place.bucket
-        self._client = address.connect(place, _REQUEST_SECONDS)
+        with _in_words():  # keys that cannot be read are seen here already
+            self._client = address.connect(place, _REQUEST_SECONDS)
 
     def get_file_info(self, wanted: str | FileSelector) -> Any:
         """Return what there is at a path, or below a folder, as pyarrow does.
