@@ -90,19 +90,21 @@ def _keys_of(scheme: str) -> str:
     return f"keys come from the environment ({known}), never from an address"
 
 
-def connect(place: Place, request_seconds: float) -> Any:
+def connect(place: Place, request_seconds: float, retries: Any = None) -> Any:
     """Return a client of a bucket, with what the environment knows.
 
     Args:
         place: The bucket.
         request_seconds: How long a request may take; short ones are not repeated.
+        retries: How the client repeats one that fails, if nobody else does.
 
     Raises:
         UnsupportedStorageError: A package is missing that reads the credentials.
     """
     make = {"s3": _s3, "gs": _gs}.get(place.scheme, _azure)
     client = {"connect_timeout": "5s", "timeout": f"{request_seconds:.1f}s"}
-    retries = _RETRIES if request_seconds > _SHORT_SECONDS else {**_RETRIES, "max_retries": 0}
+    is_short = request_seconds <= _SHORT_SECONDS
+    retries = retries or ({**_RETRIES, "max_retries": 0} if is_short else _RETRIES)
     return make(place, dict(place.options), client, retries)
 
 

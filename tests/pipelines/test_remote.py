@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import socket
 import subprocess
@@ -20,7 +22,7 @@ from pipelines.sources.content import content_digest, digests
 from pipelines.sources.files import files_at, read_all
 from pipelines.sources.files.remote import RemoteFiles
 from pipelines.storage import Folder
-from tests.object_store import BUCKET
+from tests.object_store import BUCKET, Proxy
 from tests.other_stores import azure_server, connection_string, google_server
 
 SECRET = "very/secret+key"
@@ -204,6 +206,23 @@ def test_keys_that_are_missing_are_named(
     monkeypatch.setenv(variable, value)
     with pytest.raises(CatalogError, match=f"cannot use {uri}: .*{said}"):
         read_catalog(uri)
+
+
+def test_a_hiccup_of_the_store_and_a_name_that_the_client_refuses(monkeypatch) -> None:
+    with google_server() as address, contextlib.closing(Proxy(address)) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+        uri = f"gs://{BUCKET}/hiccup"
+        Folder.at(uri).write_bytes("a/1.wav", b"one")
+        files, failures = files_at(uri), iter([503] * 4)
+        proxy.trouble = lambda *_: next(failures, None)
+        assert read_all(files, "a/1.wav") == b"one"
+        host = proxy.address.removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=10)
+        connection.request("PUT", f"/{BUCKET}/hiccup/a//odd.wav", b"odd")
+        assert connection.getresponse().status == 200
+        connection.close()
+        with pytest.raises(UserError, match=r"rename a file: .*a//odd\.wav"):
+            read_catalog(uri)
 
 
 def on_google(address: str) -> dict[str, str]:

@@ -149,7 +149,7 @@ def _crop_seconds(s: Situation) -> Chosen:
 def _batch_size(s: Situation) -> Chosen:
     clips = s.num_clips
     size = 16 if clips < 1_500 else 32 if clips < 15_000 else 64
-    unit = 2 * math.lcm(*s.worker_counts)  # mixup pairs the clips of a worker
+    unit = 2 * math.lcm(*s.worker_counts)  # a batch is divided among all
     return str(-(-size // unit) * unit), f"about {clips:,} clips"
 
 

@@ -195,7 +195,8 @@ class Space:
         draws = (self.tree.draw(with_choices(given)), *self.tree.every_draw(_model_values))
         found = (Experiment.model_validate(drawn.values) for drawn in draws)
         same = (one.resources_of_trial for one in found if one.model.name == model)
-        return next(same, max(self.resources, key=self.template.resources.__eq__))
+        study = self.template.resources
+        return next(same, study if study in self.resources else self.resources[0])
 
     @cached_property
     def resources(self) -> tuple[Resources, ...]:

@@ -137,9 +137,10 @@ class Recorder:
         """
         row = self._rows[trial_id]
         row.note = result.get("note", row.note)
+        known = {key: result[key] for key in (DEVICES,) if key in result}
         costs = {name: float(result[name]) for name in get_args(Cost) if name in result}
         if costs and not row.costs:
-            self._record("costs", trial_id=trial_id, costs=costs)
+            self._record("costs", trial_id=trial_id, costs=costs, **known)
         if error := result.get("error"):
             row.error = str(error)
         elif (epoch := int(result["epoch"])) > _last_epoch(row):
@@ -150,7 +151,6 @@ class Recorder:
                 and isinstance(value, int | float)
             }
             report = {"trial_id": trial_id, "epoch": epoch, "metrics": metrics}
-            known = {key: result[key] for key in (DEVICES,) if key in result}
             self._record("epoch", **report, **known, stop=self._judge(report))
         return row.must_stop
 

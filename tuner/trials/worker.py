@@ -153,7 +153,8 @@ def _turn() -> Iterator[Any]:
     try:
         yield turn
     finally:
-        ray.kill(turn)
+        with contextlib.suppress(Exception):  # of a Ray that is gone, whose own error counts
+            ray.kill(turn)
 
 
 def free_workers(resources: Resources) -> int:

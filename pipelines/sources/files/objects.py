@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from pyarrow.fs import FileInfo, FileSelector, FileType
@@ -12,6 +13,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileType
 from pipelines.storage import address, patience
 
 _REQUEST_SECONDS = 60.0
+_RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=180)}
 
 
 class Objects:
@@ -27,18 +29,25 @@ class Objects:
     def __init__(self, place: address.Place) -> None:
         self._bucket = place.bucket
         with _in_words():  # keys that cannot be read are seen here already
-            self._client = address.connect(place, _REQUEST_SECONDS)
+            self._client = address.connect(place, _REQUEST_SECONDS, _RETRIES)
 
     def get_file_info(self, wanted: str | FileSelector) -> Any:
         """Return what there is at a path, or below a folder, as pyarrow does.
 
         Raises:
-            OSError: The store does not answer, in words, or the folder is missing.
+            OSError: The store does not answer, in words, the folder is missing, or a name in it
+                is none for the client.
         """
+        import obstore
+
         with _in_words():
             if isinstance(wanted, str):
                 return self._at(wanted)
-            found = self._below(wanted)
+            try:
+                found = self._below(wanted)
+            except obstore.exceptions.InvalidPathError as error:  # the client refuses all then
+                reason = f"rename a file: {patience.reason(error)}"
+                raise OSError(reason) from None
         if not found and wanted.base_dir != self._bucket:
             raise FileNotFoundError(wanted.base_dir)
         return found

@@ -24,7 +24,7 @@ _FEW_FILES = 64  # up to this number, single requests are cheaper than one listi
 
 
 class RemoteFiles:
-    """The files below a URI that pyarrow's file systems know.
+    """The files below a URI, by pyarrow's file systems or the client of the storage.
 
     Size and modification time identify the content: object stores give each write a new time,
     and no data set is downloaded just to find out that it did not change.
