@@ -55,6 +55,7 @@ class Proxy:
     Attributes:
         address: Its address.
         trouble: What happens to a request.
+        codes: Status -> what the error is called that is answered instead.
         conditions: What the store does with conditions of writes: kept, ignored or refused.
         copies: Whether the store copies objects.
         delay_seconds: Time that each request takes at least.
@@ -65,6 +66,7 @@ class Proxy:
 
     def __init__(self, target: str, host: str = "127.0.0.1") -> None:
         self.trouble: Trouble = lambda *_: None
+        self.codes = dict(_CODES)
         self.conditions: str = "kept"  # or "ignored", or "refused"
         self.copies = True
         self.delay_seconds = 0.0
@@ -132,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         if isinstance(trouble, int):
-            error = f"<Error><Code>{_CODES.get(trouble, 'SlowDown')}</Code></Error>".encode()
+            error = f"<Error><Code>{proxy.codes.get(trouble, 'SlowDown')}</Code></Error>".encode()
             self._answer(trouble, {}, error, len(error))
             return
         answer, content = proxy.forward(self.command, self.path, self.headers, body)

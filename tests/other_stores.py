@@ -133,13 +133,14 @@ class _Google(BaseHTTPRequestHandler):
                     found.append(name)
         left = [name for name in found if name > query.get("continuation-token", "")]
         shown = left[: min(_PAGE, int(query.get("max-keys", _PAGE)))]
-        text = "".join(self._entry(name) for name in shown)
+        after = len(prefix)
+        text = "".join(self._entry(name, bool(cut and cut in name[after:])) for name in shown)
         if len(shown) < len(left):
             text += f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>"
         self._answer(200, f"<ListBucketResult>{text}</ListBucketResult>".encode())
 
-    def _entry(self, name: str) -> str:
-        if name not in self.objects:
+    def _entry(self, name: str, is_folder: bool) -> str:
+        if is_folder:
             return f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>"
         content, generation = self.objects[name]
         written = datetime.datetime.fromtimestamp(generation / 1e6, datetime.UTC)

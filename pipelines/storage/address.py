@@ -54,7 +54,11 @@ def parse(address: str) -> tuple[Place, str]:
         UnsupportedStorageError: No object store has such an address, or it holds a secret, which
             would be handed to every process of a cluster.
     """
-    shown, parts = printable(address), urlsplit(address)
+    shown = printable(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UnsupportedStorageError(shown, str(error)) from None
     bucket, _, host = parts.netloc.rpartition("@")
     if parts.scheme.startswith("abfs") and bucket and host.endswith(_AZURE_HOST):
         place = Place(parts.scheme, bucket, host)

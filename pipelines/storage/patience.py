@@ -50,6 +50,11 @@ def is_bucket_gone(error: Exception) -> bool:
     return any(word in str(error) for word in ("NoSuchBucket", "ContainerNotFound"))
 
 
+def is_about_object(error: Exception) -> bool:
+    """Return True if one object may not be read, not if the keys are refused for all."""
+    return any(word in str(error) for word in ("AccessDenied", "AuthorizationPermissionMismatch"))
+
+
 def reason(error: Exception) -> str:
     """Return why a request failed in a few words."""
     text = str(error)

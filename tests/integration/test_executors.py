@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import ray
 
 from pipelines.storage import Folder
-from tuner.config import loads
+from tuner.config import Resources, loads
+from tuner.trials import worker
 from tuner.trials.assembly import TrialSpec
 from tuner.trials.cluster import Cluster
 from tuner.trials.limits import Limit, Limits
@@ -182,6 +184,31 @@ def test_an_elastic_trial_takes_the_worker_that_is_free_and_computes_the_same(
     assert len(elastic) == len(alone) == EPOCHS
     for one, other in zip(elastic, alone, strict=True):
         assert one == pytest.approx(other, rel=2e-3, abs=2e-4)
+    assert all_cpus_free()
+    assert groups_left() == []
+
+
+def test_an_elastic_trial_that_finds_too_few_workers_lets_others_look(
+    local_ray: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RESERVE_SECONDS", 1)
+    monkeypatch.setattr(worker, "TURN_SECONDS", 0.1)
+    blocker = ray.remote(num_cpus=1)(Ran).remote()
+    ray.get(blocker.of.remote("none", "trial"))
+    found = list[int]()
+
+    def look(fewest: int) -> None:
+        with worker.elastic_workers(Resources(elastic=(fewest, 64))) as (count, _):
+            found.append(count)
+
+    waits = threading.Thread(target=look, args=(2,), daemon=True)
+    waits.start()
+    time.sleep(0.2)  # it has its turn by then, or comes second, which proves less
+    look(1)
+    assert found == [1]
+    ray.kill(blocker)
+    waits.join(60)
+    assert found == [1, 2]
     assert all_cpus_free()
     assert groups_left() == []
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import AudioRejected, CatalogError, UserError
+from pipelines.errors import AudioRejected, CatalogError, UnsupportedStorageError, UserError
 from pipelines.sources.catalog import read_catalog
 from pipelines.sources.content import content_digest, digests
 from pipelines.sources.files import files_at, read_all
@@ -223,6 +223,44 @@ def test_a_hiccup_of_the_store_and_a_name_that_the_client_refuses(monkeypatch) -
         connection.close()
         with pytest.raises(UserError, match=r"rename a file: .*a//odd\.wav"):
             read_catalog(uri)
+
+
+def test_keys_that_end_are_no_verdict_on_a_file(monkeypatch) -> None:
+    with google_server() as address, contextlib.closing(Proxy(address)) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+        uri = f"gs://{BUCKET}/ended"
+        Folder.at(uri).write_bytes("a/1.wav", b"one")
+        files = files_at(uri)
+        proxy.trouble, proxy.codes[403] = lambda *_: 403, "AccessDenied"
+        assert code(files, "a/1.wav") == "E_PERM"
+        proxy.codes[403] = "AuthenticationFailed"
+        for ask in (files.open, files.stamp, lambda path: files.head(path, 3)):
+            with pytest.raises(UserError, match="the keys are refused; run the same") as caught:
+                ask("a/1.wav")
+            assert not isinstance(caught.value, AudioRejected)
+
+
+def test_the_empty_objects_that_consoles_make_for_folders_are_no_files(monkeypatch) -> None:
+    with google_server() as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+        for name in ("", "a/", "a/deep/", "a/deep/1.wav", "a/2.wav"):
+            connection.request("PUT", f"/{BUCKET}/made/{name}", b"one" * name.endswith("wav"))
+            connection.getresponse().read()
+        connection.close()
+        files = files_at(f"gs://{BUCKET}/made")
+        assert {found.path for found in files.scan()} == {"a/deep/1.wav", "a/2.wav"}
+        assert (files.names(), files.folders()) == (set(), {"a"})
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "abfs"])
+def test_addresses_that_are_none(scheme: str) -> None:
+    with pytest.raises(CatalogError, match=f"cannot use {scheme}://box/a: a # in a name"):
+        files_at(f"{scheme}://box/a#b")
+    with pytest.raises(CatalogError, match="Invalid IPv6"):
+        files_at(f"{scheme}://[box/a")
+    with pytest.raises(UnsupportedStorageError, match="Invalid IPv6"):
+        Folder.at(f"{scheme}://[box/a")
 
 
 def on_google(address: str) -> dict[str, str]:

@@ -326,8 +326,17 @@ class TestRoom:
         elastic = dear.model_copy(update={"elastic": (1, 8)})  # has all four there are, and runs
         assert room.trials([elastic]) == 1 + (12 - 8)
         assert room.trials([elastic, dear]) == 2
-        more = {"resources": {"CPU": 4}, "labels": {"pool": "dear"}, "max_workers": 2}
-        (tmp_path / "bootstrap").write_text(json.dumps({"available_node_types": {"more": more}}))
+        # A head of four CPUs, and three workers of two kinds: the dear ones add up to 4 + 2 x 3.
+        config = {
+            "available_node_types": {
+                "head": {"resources": {"CPU": 4}, "labels": {"pool": "dear"}, "max_workers": 0},
+                "dear": {"resources": {"CPU": 3}, "labels": {"pool": "dear"}, "max_workers": 9},
+                "plain": {"resources": {"CPU": 2}, "max_workers": 9},
+            },
+            "head_node_type": "head",
+            "max_workers": 2,
+        }
+        (tmp_path / "bootstrap").write_text(json.dumps(config))
         monkeypatch.setattr("tuner.trials.cluster.BOOTSTRAP_CONFIG", tmp_path / "bootstrap")
         room = Room(Cluster("a:1", 12, 1, 2, started_here=False), dear, any_node)
-        assert (room.trials([dear] * 8), room.trials([dear] * 9)) == (12, 9)
+        assert (room.trials([dear] * 10), room.trials([dear] * 11)) == (12, 11)

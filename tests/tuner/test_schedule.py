@@ -197,6 +197,14 @@ def test_a_trial_is_recorded_when_it_is_proposed_and_once(tmp_path) -> None:
     assert Stage("", tmp_path, first.records).kinds == ["trial"]
 
 
+def test_the_devices_of_an_elastic_trial_are_recorded_with_its_costs_too(tmp_path) -> None:
+    stage = Stage("", tmp_path)
+    report = {"epoch": 1, "val_f1_macro": 0.5, "val_loss": 1.0, "devices": 2.0}
+    stage.recorder.report("t0", {**report, "latency_ms": 3.0, "size_mb": 1.0})
+    assert stage.kinds == ["trial", "costs", "epoch"]
+    assert [record["devices"] for record in stage.records[1:]] == [2.0, 2.0]
+
+
 def test_an_epoch_that_is_reported_again_is_recorded_once(tmp_path) -> None:
     stage = Stage("", tmp_path)
     stage.report(1, 2, 2)

@@ -150,7 +150,10 @@ def _batch_size(s: Situation) -> Chosen:
     clips = s.num_clips
     size = 16 if clips < 1_500 else 32 if clips < 15_000 else 64
     unit = 2 * math.lcm(*s.worker_counts)  # a batch is divided among all
-    return str(-(-size // unit) * unit), f"about {clips:,} clips"
+    batch = -(-size // unit) * unit
+    counts = " and ".join(map(str, sorted({*s.worker_counts})))
+    shared = f", which {counts} workers share" if batch != size else ""
+    return str(batch), f"about {clips:,} clips{shared}"
 
 
 def _epochs(s: Situation) -> Chosen:

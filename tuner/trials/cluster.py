@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.build import ray_start
 from tuner.errors import UsageError
@@ -71,12 +70,12 @@ def connect(
 
     try:
         with ray_start.in_words():
-            cpus, gpus = _counted(limit=not is_started)
+            nodes = _Nodes.now(limit=not is_started)
             found = Cluster(
                 address=ray.get_runtime_context().gcs_address,
-                num_cpus=cpus,
-                num_gpus=gpus,
-                num_nodes=sum(node["Alive"] for node in ray.nodes()),
+                num_cpus=nodes.total("CPU"),
+                num_gpus=nodes.total("GPU"),
+                num_nodes=len(nodes.there),
                 started_here=is_started,
             )
             if reason := why_not(*resources):
@@ -105,7 +104,7 @@ class Room:
         trials_at_once(cluster, *resources)
         self._cluster, self._resources, self._clock = cluster, resources, clock
         self._due = -math.inf
-        self._nodes: list[_Node] = []
+        self._nodes = _Nodes(())
         self._lost: tuple[float, str] | None = None  # since when, and what
 
     def trials(self, running: Sequence[Resources] = ()) -> int:
@@ -120,10 +119,10 @@ class Room:
 
     def _one_waits(self, running: Sequence[Resources]) -> bool:
         """Return True if those with the same labels ask for more than there is on their nodes."""
-        for asked in {one for one in running if one.labels and self._nodes}:
+        for asked in {one for one in running if one.labels and self._nodes.there}:
             alike = (one.of(one.most) for one in running if one.labels == asked.labels)
             for name, taken in zip(("CPU", "GPU"), zip(*alike, strict=True), strict=True):
-                has = _on_nodes_of(asked, name, self._nodes)
+                has = self._nodes.total(name, asked)
                 if sum(min(one, has) for one in taken) > has + ROUNDING:
                     return True
         return False
@@ -138,8 +137,8 @@ class Room:
         if self._cluster.started_here or self._clock() < self._due:
             return
         self._due = self._clock() + COUNT_SECONDS
-        cpus, gpus = _counted(limit=True)
-        self._nodes = _nodes()
+        self._nodes = _Nodes.now()
+        cpus, gpus = map(self._nodes.total, ("CPU", "GPU"))
         self._cluster = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
         try:
             trials_at_once(self._cluster, *self._resources)
@@ -153,28 +152,18 @@ class Room:
             self._lost = None
 
 
-def _counted(limit: bool) -> tuple[float, float]:
-    """Count CPUs and GPUs; with ``limit``, those that the autoscaler may still start as well."""
-    import ray
-
-    total = ray.cluster_resources()
-    more = _autoscaler_limit(BOOTSTRAP_CONFIG.expanduser()) if limit else {}
-    cpus, gpus = (max(total.get(name, 0.0), more.get(name, 0.0)) for name in ("CPU", "GPU"))
-    return cpus, gpus
-
-
 def why_not(*resources: Resources) -> str:
     """Return why no node can hold a worker of a trial; empty if one can, or if one may start."""
     if not resources:
         return ""
-    nodes = _nodes()
+    nodes = _Nodes.now()
     return next(filter(None, (_misfit(one, nodes) for one in resources)), "")
 
 
 class _Node(NamedTuple):
     resources: Mapping[str, float]
     labels: Mapping[str, str]
-    may_start: int = 0  # how many of its kind; none of one that is there
+    may_start: bool = False
 
     def may_run(self, wanted: Resources) -> bool:
         """Return True if it has the labels, or may have: Ray adds some when a node starts."""
@@ -186,24 +175,57 @@ class _Node(NamedTuple):
         return wanted.model_copy(update={"labels": asked}).may_run_on(self.labels)
 
 
-def _nodes() -> list[_Node]:
-    import ray
+class _Nodes(NamedTuple):
+    """Nodes that there are, and those that `ray up`'s autoscaler keeps: none without one.
 
-    nodes = [_Node(one["Resources"], one.get("Labels", {})) for one in ray.nodes() if one["Alive"]]
-    return nodes + _node_types(BOOTSTRAP_CONFIG.expanduser())
+    Without the second, a cluster that starts its GPU workers on demand would seem to have no GPU.
+    """
+
+    there: Sequence[_Node]
+    head: Sequence[_Node] = ()
+    workers: Sequence[_Node] = ()
+    max_workers: int = 0
+
+    @classmethod
+    def now(cls, limit: bool = True) -> _Nodes:
+        """Look; without ``limit``, only at those that there are."""
+        import ray
+
+        there = [
+            _Node(one["Resources"], one.get("Labels", {})) for one in ray.nodes() if one["Alive"]
+        ]
+        if not limit:
+            return cls(there)
+        try:
+            config = json.loads(BOOTSTRAP_CONFIG.expanduser().read_text())
+            types = dict(config["available_node_types"])
+            head = types[config["head_node_type"]]
+            workers = [
+                _Node(dict(one["resources"]), one.get("labels", {}), may_start=True)
+                for one in types.values()
+                for _ in range(one.get("max_workers", 0))
+            ]
+            return cls(
+                there, [_Node(dict(head["resources"]), head.get("labels", {}))], workers,
+                int(config["max_workers"]),
+            )  # fmt: skip
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return cls(there)  # a cluster of fixed machines has no node types
+
+    def total(self, name: str, wanted: Resources | None = None) -> float:
+        """Return the most that there is of a resource, or may be, on the nodes for a request."""
+        there, head, workers = (
+            [one.resources.get(name, 0.0) for one in nodes if not wanted or one.may_run(wanted)]
+            for nodes in (self.there, self.head, self.workers)
+        )
+        started = sum(sorted(workers, reverse=True)[: self.max_workers])  # the richest first
+        # Those that there are are among the others.
+        return max(sum(there), sum(head) + started)
 
 
-def _on_nodes_of(asked: Resources, name: str, nodes: Sequence[_Node]) -> float:
-    """Return how much of a resource there is, or may be, on the nodes for a request."""
-    fitting = [one for one in nodes if one.may_run(asked)]
-    there = sum(one.resources.get(name, 0) for one in fitting if not one.may_start)
-    # Those that are there are among those that may start.
-    return max(there, sum(one.may_start * one.resources.get(name, 0) for one in fitting))
-
-
-def _misfit(wanted: Resources, nodes: Sequence[_Node]) -> str:
+def _misfit(wanted: Resources, nodes: _Nodes) -> str:
     cpus, gpus = wanted.of(1)
-    fitting = [one for one in nodes if one.may_run(wanted)]
+    fitting = [one for one in (*nodes.there, *nodes.workers) if one.may_run(wanted)]
     sizes = [(one.resources.get("GPU", 0), one.resources.get("CPU", 0)) for one in fitting]
     if any(has_gpus >= gpus and has_cpus >= cpus for has_gpus, has_cpus in sizes):
         return ""
@@ -216,42 +238,6 @@ def _misfit(wanted: Resources, nodes: Sequence[_Node]) -> str:
         f"{f'with {labels} ' if labels else ''}has both; the largest has {has_cpus:g} CPUs and "
         f"{has_gpus:g} GPUs; lower resources.cpus_per_worker or gpus_per_worker, or add a node"
     )
-
-
-def _node_types(bootstrap: Path) -> list[_Node]:
-    """Return the nodes that `ray up`'s autoscaler can start; none without one."""
-    try:
-        types = json.loads(bootstrap.read_text())["available_node_types"]
-        return [
-            _Node(dict(one["resources"]), one.get("labels", {}), may_start=most)
-            for one in types.values()
-            if (most := one.get("max_workers", 1))
-        ]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _autoscaler_limit(bootstrap: Path) -> dict[str, float]:
-    """Return the most CPUs and GPUs that `ray up`'s autoscaler can provide; empty without one.
-
-    Otherwise a cluster that starts its GPU workers on demand would seem to have no GPU.
-    """
-    try:
-        config = json.loads(bootstrap.read_text())
-        types = dict(config["available_node_types"])
-        head = types[config["head_node_type"]]["resources"]
-        return {
-            name: head.get(name, 0) + _workers_limit(name, types, config["max_workers"])
-            for name in ("CPU", "GPU")
-        }
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}  # a cluster of fixed machines has no node types
-
-
-def _workers_limit(name: str, types: Mapping[str, Any], max_workers: int) -> float:
-    """Return the most of a resource that ``max_workers`` nodes can have, richest types first."""
-    nodes = [[t["resources"].get(name, 0)] * t.get("max_workers", 0) for t in types.values()]
-    return float(sum(sorted(itertools.chain(*nodes), reverse=True)[:max_workers]))
 
 
 def trials_at_once(cluster: Cluster, *resources: Resources) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
-RESERVE_SECONDS = 5.0  # Ray takes milliseconds where there is room
+RESERVE_SECONDS = 5  # whole ones; Ray takes milliseconds where there is room
 TURN_SECONDS = 1.0  # between two looks whether it is an elastic trial's turn
 TRAIN_SCRATCH = "train"  # folder of Ray Train's own files, below the study's
 
@@ -102,8 +102,8 @@ def run_on_workers(config: dict[str, Any]) -> None:
     spec = TrialSpec.read(study, config["trial_id"])
     resources = spec.experiment.resources
     use_gpu = resources.gpus_per_worker > 0
-    with _turn() if resources.elastic else contextlib.nullcontext() as turn:
-        num_workers = free_workers(resources) if resources.elastic else resources.workers
+    alone = contextlib.nullcontext((resources.workers, None))
+    with elastic_workers(resources) if resources.elastic else alone as (num_workers, turn):
         TorchTrainer(
             _train_on_worker,
             train_loop_config={**config, "turn": turn},
@@ -135,30 +135,38 @@ class _Turn:
 
 
 @contextlib.contextmanager
-def _turn() -> Iterator[Any]:
-    """Wait until no other elastic trial of the study counts workers or starts them.
+def elastic_workers(resources: Resources) -> Iterator[tuple[int, Any]]:
+    """Wait until an elastic trial can have its fewest workers, and hold its turn.
+
+    Only one trial of a study counts workers or starts them at a time. One that finds too few
+    lets the others look before it looks again.
 
     Yields:
-        An actor that is there once, by its name; to kill it ends the turn, as does the death of
-        this process.
+        The number of workers, and the turn: an actor that is there once, by its name. To kill it
+        ends the turn, as does the death of this process.
     """
     import ray
+    from ray.exceptions import ActorAlreadyExistsError
 
-    turn, actor = None, ray.remote(num_cpus=0)(_Turn)  # each class that is made is kept by Ray
-    while turn is None:
+    actor = ray.remote(num_cpus=0)(_Turn)  # each class that is made is kept by Ray
+    while True:
         try:
             turn = actor.options(name="turn").remote()
-        except ValueError:  # the name is taken
+        except ActorAlreadyExistsError:
             time.sleep(TURN_SECONDS)
-    try:
-        yield turn
-    finally:
-        with contextlib.suppress(Exception):  # of a Ray that is gone, whose own error counts
-            ray.kill(turn)
+            continue
+        try:
+            if count := _free_workers(resources):
+                yield count, turn
+                return
+        finally:
+            with contextlib.suppress(Exception):  # of a Ray that is gone, whose own error counts
+                ray.kill(turn)
+        time.sleep(TURN_SECONDS)
 
 
-def free_workers(resources: Resources) -> int:
-    """Return how many workers an elastic trial can have now; wait until there are the fewest.
+def _free_workers(resources: Resources) -> int:
+    """Return how many workers an elastic trial can have now; 0 if those are too few.
 
     Nodes that have just died are still listed, so a number counts only once Ray has reserved it.
     The reservation is given back before Ray Train makes its own, hence the turns.
@@ -167,18 +175,21 @@ def free_workers(resources: Resources) -> int:
     from ray.util.placement_group import placement_group, remove_placement_group
 
     each = worker_resources(resources)
-    while True:
-        total = ray.cluster_resources()
-        can = min(int(total.get(name, 0) // count) for name, count in each.items())
-        for count in range(
-            max(resources.fewest, min(resources.most, can)), resources.fewest - 1, -1
-        ):
-            selectors = [resources.labels] * count if resources.labels else None
-            group = placement_group([each] * count, bundle_label_selector=selectors)
-            is_free = group.wait(RESERVE_SECONDS)
-            remove_placement_group(group)
-            if is_free:
-                return count
+    can = sum(
+        int(min(node["Resources"].get(name, 0) // count for name, count in each.items()))
+        for node in ray.nodes()
+        if node["Alive"] and resources.may_run_on(node.get("Labels", {}))
+    )
+    # Where there are too few, the fewest are asked for all the same: an autoscaler hears of it.
+    most = max(resources.fewest, min(resources.most, can))
+    for count in range(most, resources.fewest - 1, -1):
+        selectors = [resources.labels] * count if resources.labels else None
+        group = placement_group([each] * count, bundle_label_selector=selectors)
+        is_free = group.wait(RESERVE_SECONDS)
+        remove_placement_group(group)
+        if is_free:
+            return count
+    return 0
 
 
 def free_placement_group(hex_id: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, Literal, NamedTuple, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from pipelines.errors import CatalogError
 from pipelines.plain_text import printable
 
 # Files that need the extra ``m4a``. Listed in any case, so that they have a verdict without it.
@@ -94,8 +95,8 @@ def files_at(root: str) -> Files:
     """Return the files below a root.
 
     Args:
-        root: Folder, or a URI that pyarrow knows: ``s3://bucket/folder``, ``gs://``, ``abfs://``,
-            ``file://``.
+        root: Folder, or a URI: ``s3://bucket/folder``, ``gs://``, ``abfs://``, ``file://`` or
+            another that pyarrow knows.
 
     Raises:
         CatalogError: The URI is invalid.
@@ -148,8 +149,15 @@ def is_uri(source: str) -> bool:
 
 
 def local_path(uri: str) -> str | None:
-    """Return the path of a ``file://`` URI; None for other URIs."""
-    parts = urlsplit(uri)
+    """Return the path of a ``file://`` URI; None for other URIs.
+
+    Raises:
+        CatalogError: It is no URI.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise CatalogError(f"{printable(uri)}: {error}") from None
     return unquote(parts.path) if parts.scheme == "file" else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -71,8 +71,15 @@ class Objects:
     def _at(self, path: str) -> FileInfo:
         import obstore
 
-        with contextlib.suppress(FileNotFoundError):
-            return self._info(obstore.head(self._client, self._key(path)))
+        key = self._key(path)
+        try:
+            return self._info(obstore.head(self._client, key))
+        except FileNotFoundError:
+            pass
+        except obstore.exceptions.PermissionDeniedError:
+            # This answer has no body, so it does not say why.
+            obstore.get_range(self._client, key, start=0, length=1)
+            raise
         is_folder = bool(self._below(FileSelector(path)))
         return FileInfo(path, FileType.Directory if is_folder else FileType.NotFound)
 
@@ -82,16 +89,28 @@ class Objects:
         prefix = self._key(wanted.base_dir) or None
         if wanted.recursive:
             pages = obstore.list(self._client, prefix)
-            return [self._info(one) for page in pages for one in page if one["path"] != prefix]
+            found = [one for page in pages for one in page if one["path"] != prefix]
+            # Consoles of stores make an empty object for a folder.
+            above = _folders_of(one["path"] for one in found)
+            return [self._info(one) for one in found if one["size"] or one["path"] not in above]
         answer = obstore.list_with_delimiter(self._client, prefix)
         folders = (f"{self._bucket}/{one.rstrip('/')}" for one in answer["common_prefixes"])
-        # Consoles of stores make an empty object for a folder.
         files = [self._info(one) for one in answer["objects"] if one["path"] != prefix]
         return files + [FileInfo(one, FileType.Directory) for one in folders]
 
     def _info(self, meta: Any) -> FileInfo:
         path, size, mtime = f"{self._bucket}/{meta['path']}", meta["size"], meta["last_modified"]
         return FileInfo(path, FileType.File, size=size, mtime=mtime)
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    found = set[str]()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 @dataclass
@@ -133,9 +152,7 @@ def _in_words() -> Iterator[None]:
             raise OSError("NO_SUCH_BUCKET") from None
         if isinstance(error, FileNotFoundError):
             raise
-        kinds = {
-            errors.InvalidPathError: ValueError,
-            errors.PermissionDeniedError: PermissionError,
-        }
-        kind = kinds.get(type(error), OSError)
+        kind = ValueError if isinstance(error, errors.InvalidPathError) else OSError
+        if patience.is_about_object(error):
+            kind = PermissionError
         raise kind(patience.reason(error)) from None
