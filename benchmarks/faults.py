@@ -32,7 +32,7 @@ ENDLESS = (
     "search.trials=2", "train.epochs=100000", "scheduler={name: none}", "search.algorithm=random",
     "confirm.top=1",
 )  # fmt: skip
-STORE_SECONDS = 30.0
+FAULT_SECONDS = 30.0
 NOTICE_SECONDS = 15  # of a spot machine, shortened
 CALM_SECONDS = 3.0  # between two faults, so that checkpoints under way arrive
 LIMIT_SECONDS = 240.0
@@ -80,7 +80,7 @@ class Scene:
         began = time.monotonic()
         strike()
         if mend:
-            time.sleep(STORE_SECONDS)
+            time.sleep(FAULT_SECONDS)
             mend()
             began = time.monotonic()
         seconds = self.wait(before if mend else self.newest()) - began
@@ -97,17 +97,27 @@ class Scene:
         """Measure a store that answers in this way for a while."""
         proxy = self.world.proxy
         self.measure(
-            f"store: {name} for {STORE_SECONDS:g} s",
+            f"store: {name} for {FAULT_SECONDS:g} s",
             lambda: setattr(proxy, "trouble", lambda *_: answer),
             lambda: setattr(proxy, "trouble", lambda *_: None),
         )
 
-    def kill(self, title: str, node: int | None = None) -> None:
-        """Kill the processes of a title."""
+    def send_signal(
+        self, title: str, node: int | None = None, number: signal.Signals = signal.SIGKILL
+    ) -> None:
+        """Send a signal to the processes of a title; by default they are killed."""
         for pid in self.running.processes(node):
             with contextlib.suppress(OSError):
                 if title in Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " "):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, number)
+
+    def freeze(self, name: str, title: str, node: int) -> None:
+        """Measure processes of a node that hang for a while."""
+        self.measure(
+            f"{name} frozen for {FAULT_SECONDS:g} s",
+            lambda: self.send_signal(title, node, signal.SIGSTOP),
+            lambda: self.send_signal(title, node, signal.SIGCONT),
+        )
 
     def node_of_trial(self) -> int:
         """Return the number of a node on which a trial runs."""
@@ -134,9 +144,16 @@ class Scene:
 def node_faults(scene: Scene) -> None:
     """Let processes and nodes fail."""
     running = scene.running
-    scene.measure("process of a trial killed", lambda: scene.kill("ray::trial"))
+    scene.measure("process of a trial killed", lambda: scene.send_signal("ray::trial"))
+    scene.freeze("process of a trial", "ray::trial", scene.node_of_trial())
     node = scene.node_of_trial()
-    scene.measure("agent and raylet of a node killed", lambda: scene.kill("raylet/raylet", node))
+    scene.measure(
+        "agent and raylet of a node killed", lambda: scene.send_signal("raylet/raylet", node)
+    )
+    running.kill_node(node)
+    running.add_node()
+    node = scene.node_of_trial()
+    scene.freeze("agent and raylet of a node", "raylet/raylet", node)
     running.kill_node(node)
     running.add_node()
     scene.measure(
@@ -163,6 +180,7 @@ def store_faults(scene: Scene) -> None:
     scene.trouble("500", 500)
     scene.trouble("503, throttled", 503)
     scene.trouble("403, keys that have ended", 403)
+    scene.trouble("404, no such bucket", 404)
     scene.trouble("connections reset", "reset")
     scene.trouble("bodies cut short", "cut")
     scene.trouble("answers lost after the write", "lost")
@@ -171,7 +189,7 @@ def store_faults(scene: Scene) -> None:
         proxy.delay_seconds, proxy.bytes_per_second = delay_seconds, speed
 
     scene.measure(
-        f"store: 50 ms and 5 MB/s for {STORE_SECONDS:g} s", lambda: slow(0.05, 5e6),
+        f"store: 50 ms and 5 MB/s for {FAULT_SECONDS:g} s", lambda: slow(0.05, 5e6),
         lambda: slow(0.0, None),
     )  # fmt: skip
 
@@ -188,7 +206,7 @@ def command_faults(scene: Scene) -> None:
 
     scene.measure(
         "driver killed, the command sent again",
-        again(lambda: scene.kill("-m tuner.run"), "after-a-kill"),
+        again(lambda: scene.send_signal("-m tuner.run"), "after-a-kill"),
     )
     scene.measure("`ray job stop`, the command sent again", again(scene.stop, "after-a-stop"))
     began = time.monotonic()
