@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pipelines import checked_json
 from pipelines.permissions import close_to_others, make_folder
 from pipelines.regular_files import file_digest, read_regular, regular_file
+from pipelines.storage.address import split
 from pipelines.storage.disk import cache_folder as cache_folder
 from pipelines.storage.disk import exchange as exchange
 from pipelines.storage.disk import nothing, sync, told_as
@@ -48,7 +49,7 @@ class Folder:
         if "://" not in text:
             return Folder(Path(address))
         if text.startswith("file:///"):
-            return Folder(Path(unquote(urlsplit(text).path)))
+            return Folder(Path(unquote(split(text).path)))
         from pipelines.storage.bucket import Bucket
 
         return Bucket.from_uri(text)

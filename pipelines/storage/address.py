@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pipelines.errors import UnsupportedStorageError
 from pipelines.plain_text import printable
@@ -47,6 +47,22 @@ class Place:
 _PLAIN = "/!$&'()*+,;=:@-._~ "
 
 
+def split(address: str) -> SplitResult:
+    """Split an address into its parts.
+
+    Raises:
+        UnsupportedStorageError: It is malformed, or ends in a fragment, which would be lost.
+    """
+    shown = printable(address).partition("?")[0]
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # whose text quotes the login
+        raise UnsupportedStorageError(shown, "not a valid address") from None
+    if "#" in address:
+        raise UnsupportedStorageError(shown, "a # in a name is written %23")
+    return parts
+
+
 def parse(address: str) -> tuple[Place, str]:
     """Split an address into a bucket and a key.
 
@@ -54,11 +70,7 @@ def parse(address: str) -> tuple[Place, str]:
         UnsupportedStorageError: No object store has such an address, or it holds a secret, which
             would be handed to every process of a cluster.
     """
-    shown = printable(address)
-    try:
-        parts = urlsplit(address)
-    except ValueError as error:
-        raise UnsupportedStorageError(shown, str(error)) from None
+    shown, parts = printable(address), split(address)
     bucket, _, host = parts.netloc.rpartition("@")
     if parts.scheme.startswith("abfs") and bucket and host.endswith(_AZURE_HOST):
         place = Place(parts.scheme, bucket, host)
@@ -73,8 +85,8 @@ def parse(address: str) -> tuple[Place, str]:
         raise UnsupportedStorageError(
             shown, f"its options may be {known}, not {', '.join(unknown)}"
         )
-    if parts.fragment or any("@" in value for value in options.values()):
-        raise UnsupportedStorageError(shown, "no # and no login may be in it")
+    if any("@" in value for value in options.values()):
+        raise UnsupportedStorageError(shown, "no login may be in it")
     if place.scheme not in SCHEMES or not place.bucket:
         raise UnsupportedStorageError(shown)
     found = Place(place.scheme, place.bucket, place.host, tuple(sorted(options.items())))

@@ -34,6 +34,9 @@ _WORDS = {
     "SignatureDoesNotMatch": "the secret key is wrong",
     "AccessDenied": "access is denied",
     "AuthenticationFailed": "the keys are refused",
+    "AuthorizationFailure": "the account's network rules refuse this machine",
+    "KeyBasedAuthenticationNotPermitted": "the account takes roles, and no keys",
+    "AccountIsDisabled": "the account is disabled",
     "Account must be specified": "AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING "
     "is not set",
     "instance/service-accounts": "GOOGLE_APPLICATION_CREDENTIALS is not set, and this machine has "
@@ -45,21 +48,30 @@ _WORDS = {
 }
 
 
+def _code(error: Exception) -> str:
+    """Return what the store calls an error; empty if it does not say. Objects may be called so."""
+    found = re.search(r"<Code>(\w+)</Code>", str(error))
+    return found[1] if found else ""
+
+
 def is_bucket_gone(error: Exception) -> bool:
     """Return True if there is no such bucket, which stores answer as they do a missing object."""
-    return any(word in str(error) for word in ("NoSuchBucket", "ContainerNotFound"))
+    return _code(error) in ("NoSuchBucket", "ContainerNotFound")
 
 
 def is_about_object(error: Exception) -> bool:
-    """Return True if one object may not be read, not if the keys are refused for all."""
-    return any(word in str(error) for word in ("AccessDenied", "AuthorizationPermissionMismatch"))
+    """Return True if one object may not be read, False if the keys are refused for all.
+
+    A role that is taken away answers as an object that it may not read.
+    """
+    return _code(error) in ("AccessDenied", "AuthorizationPermissionMismatch")
 
 
 def reason(error: Exception) -> str:
     """Return why a request failed in a few words."""
     text = str(error)
     for word, said in _WORDS.items():
-        if word in text:
+        if word in (_code(error) or text):
             return said
     if found := re.search(r"non-2xx status code: (\d{3})", text):
         return f"it answers with HTTP status {found[1]}"

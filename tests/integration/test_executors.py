@@ -203,7 +203,8 @@ def test_an_elastic_trial_that_finds_too_few_workers_lets_others_look(
 
     waits = threading.Thread(target=look, args=(2,), daemon=True)
     waits.start()
-    time.sleep(0.2)  # it has its turn by then, or comes second, which proves less
+    while not ray.util.list_named_actors():  # until it has its turn
+        time.sleep(0.01)
     look(1)
     assert found == [1]
     ray.kill(blocker)

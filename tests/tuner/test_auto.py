@@ -186,6 +186,7 @@ def test_a_batch_is_divided_among_the_workers_of_each_family(
 ) -> None:
     space = load(AUTO, resources, Around(facts(10.0, 44_100, 60)))
     assert space.template.train.batch_size == batch_size
+    assert any("workers get equal parts" in one.reason for one in space.choices)
 
 
 @pytest.mark.parametrize("workers", ["workers=2.5", "elastic=[1, 99999999999]"])

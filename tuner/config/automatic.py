@@ -151,9 +151,9 @@ def _batch_size(s: Situation) -> Chosen:
     size = 16 if clips < 1_500 else 32 if clips < 15_000 else 64
     unit = 2 * math.lcm(*s.worker_counts)  # a batch is divided among all
     batch = -(-size // unit) * unit
-    counts = " and ".join(map(str, sorted({*s.worker_counts})))
-    shared = f", which {counts} workers share" if batch != size else ""
-    return str(batch), f"about {clips:,} clips{shared}"
+    counts = " or ".join(map(str, sorted({*s.worker_counts})))
+    parts = f"; a multiple, so that {counts} workers get equal parts" if batch != size else ""
+    return str(batch), f"about {clips:,} clips{parts}"
 
 
 def _epochs(s: Situation) -> Chosen:

@@ -142,7 +142,7 @@ class Room:
         self._cluster = replace(self._cluster, num_cpus=cpus, num_gpus=gpus)
         try:
             trials_at_once(self._cluster, *self._resources)
-            reason = why_not(*self._resources)
+            reason = why_not(*self._resources, nodes=self._nodes)
         except UsageError as error:
             reason = str(error)
         if reason:
@@ -152,11 +152,11 @@ class Room:
             self._lost = None
 
 
-def why_not(*resources: Resources) -> str:
+def why_not(*resources: Resources, nodes: _Nodes | None = None) -> str:
     """Return why no node can hold a worker of a trial; empty if one can, or if one may start."""
     if not resources:
         return ""
-    nodes = _Nodes.now()
+    nodes = nodes or _Nodes.now()
     return next(filter(None, (_misfit(one, nodes) for one in resources)), "")
 
 
@@ -176,9 +176,9 @@ class _Node(NamedTuple):
 
 
 class _Nodes(NamedTuple):
-    """Nodes that there are, and those that `ray up`'s autoscaler keeps: none without one.
+    """Nodes that there are, and those that `ray up`'s autoscaler may start, if there is one.
 
-    Without the second, a cluster that starts its GPU workers on demand would seem to have no GPU.
+    Without these, a cluster that starts its GPU workers on demand would seem to have no GPU.
     """
 
     there: Sequence[_Node]
@@ -206,8 +206,8 @@ class _Nodes(NamedTuple):
                 for _ in range(one.get("max_workers", 0))
             ]
             return cls(
-                there, [_Node(dict(head["resources"]), head.get("labels", {}))], workers,
-                int(config["max_workers"]),
+                there, [_Node(dict(head["resources"]), head.get("labels", {}), may_start=True)],
+                workers, int(config["max_workers"]),
             )  # fmt: skip
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return cls(there)  # a cluster of fixed machines has no node types
@@ -219,7 +219,7 @@ class _Nodes(NamedTuple):
             for nodes in (self.there, self.head, self.workers)
         )
         started = sum(sorted(workers, reverse=True)[: self.max_workers])  # the richest first
-        # Those that there are are among the others.
+        # The nodes that run are among those that may start.
         return max(sum(there), sum(head) + started)
 
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 # Report key for the id of the placement group.
 PLACEMENT_GROUP = "placement_group"
-RESERVE_SECONDS = 5  # whole ones; Ray takes milliseconds where there is room
+RESERVE_SECONDS = 5  # Ray takes milliseconds where there is room, and cuts fractions off
 TURN_SECONDS = 1.0  # between two looks whether it is an elastic trial's turn
+MOST_PAUSE_SECONDS = 15.0  # between two turns of a trial that finds too few workers
 TRAIN_SCRATCH = "train"  # folder of Ray Train's own files, below the study's
 
 
@@ -149,6 +150,7 @@ def elastic_workers(resources: Resources) -> Iterator[tuple[int, Any]]:
     from ray.exceptions import ActorAlreadyExistsError
 
     actor = ray.remote(num_cpus=0)(_Turn)  # each class that is made is kept by Ray
+    pause = TURN_SECONDS
     while True:
         try:
             turn = actor.options(name="turn").remote()
@@ -162,7 +164,8 @@ def elastic_workers(resources: Resources) -> Iterator[tuple[int, Any]]:
         finally:
             with contextlib.suppress(Exception):  # of a Ray that is gone, whose own error counts
                 ray.kill(turn)
-        time.sleep(TURN_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, MOST_PAUSE_SECONDS)  # each turn starts a process
 
 
 def _free_workers(resources: Resources) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, Literal, NamedTuple, Protocol, cast
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlunsplit
 
-from pipelines.errors import CatalogError
 from pipelines.plain_text import printable
+from pipelines.storage.address import split
 
 # Files that need the extra ``m4a``. Listed in any case, so that they have a verdict without it.
 EXTRA_EXTENSIONS: Final = frozenset({".m4a", ".aac", ".mp4", ".wma", ".ape", ".wv", ".mpc"})
@@ -149,21 +149,14 @@ def is_uri(source: str) -> bool:
 
 
 def local_path(uri: str) -> str | None:
-    """Return the path of a ``file://`` URI; None for other URIs.
-
-    Raises:
-        CatalogError: It is no URI.
-    """
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise CatalogError(f"{printable(uri)}: {error}") from None
+    """Return the path of a ``file://`` URI; None for other URIs; errors as ``split``."""
+    parts = split(uri)
     return unquote(parts.path) if parts.scheme == "file" else None
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Split a URI into that of its folder and the name of its last part."""
-    parts = urlsplit(uri)
+    """Return the URI of a folder and the name of the last part in it; errors as ``split``."""
+    parts = split(uri)
     folder, _, name = parts.path.rstrip("/").rpartition("/")
     return urlunsplit(parts._replace(path=folder)), unquote(name)
 

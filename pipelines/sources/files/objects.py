@@ -153,6 +153,7 @@ def _in_words() -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise
         kind = ValueError if isinstance(error, errors.InvalidPathError) else OSError
-        if patience.is_about_object(error):
+        is_denied = isinstance(error, errors.PermissionDeniedError)
+        if is_denied and patience.is_about_object(error):
             kind = PermissionError
         raise kind(patience.reason(error)) from None

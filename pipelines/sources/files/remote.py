@@ -183,8 +183,6 @@ class RemoteFiles:
 
 def _connected(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI, and the path in it."""
-    if "#" in uri:
-        raise OSError("a # in a name is written %23")
     if uri.startswith(("gs://", "abfs")):
         with contextlib.suppress(UnsupportedStorageError):  # such as one with keys in it
             place, key = parse(uri)
