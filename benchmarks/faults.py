@@ -154,8 +154,10 @@ def node_faults(scene: Scene) -> None:
     running.add_node()
     node = scene.node_of_trial()
     scene.freeze("agent and raylet of a node", "raylet/raylet", node)
-    running.kill_node(node)
+    before = scene.newest()
+    running.kill_node(node)  # Ray may have given it up
     running.add_node()
+    scene.wait(before)  # or the next figure would be that of two faults
     scene.measure(
         "node killed, a free one is there", lambda: running.kill_node(scene.node_of_trial())
     )

@@ -209,40 +209,43 @@ def test_keys_that_are_missing_are_named(
         read_catalog(uri)
 
 
-def test_a_hiccup_of_the_store_and_a_name_that_the_client_refuses(monkeypatch) -> None:
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with google_server() as address, contextlib.closing(Proxy(address)) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
-        uri = f"gs://{BUCKET}/hiccup"
-        Folder.at(uri).write_bytes("a/1.wav", b"one")
-        files, failures = files_at(uri), iter([503] * 4)
-        proxy.trouble = lambda *_: next(failures, None)
-        assert read_all(files, "a/1.wav") == b"one"
-        host = proxy.address.removeprefix("http://")
-        connection = http.client.HTTPConnection(host, timeout=10)
-        connection.request("PUT", f"/{BUCKET}/hiccup/a//odd.wav", b"odd")
-        assert connection.getresponse().status == 200
-        connection.close()
-        with pytest.raises(UserError, match=r"rename a file: .*a//odd\.wav"):
-            read_catalog(uri)
+        yield proxy
 
 
-def test_keys_that_end_are_no_verdict_on_a_file(monkeypatch) -> None:
-    with google_server() as address, contextlib.closing(Proxy(address)) as proxy:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
-        uri = f"gs://{BUCKET}/ended"
-        Folder.at(uri).write_bytes("a/1.wav", b"one")
-        files = files_at(uri)
-        Folder.at(uri).write_bytes("AccessDenied/2.wav", b"two")
-        proxy.trouble = lambda *_: 403
-        for code_403 in ("AccessDenied", "AuthorizationPermissionMismatch"):
-            proxy.codes[403] = code_403
-            assert code(files, "a/1.wav") == "E_PERM"
-        proxy.codes[403] = "AuthenticationFailed"
-        for ask in (files.open, files.stamp, lambda path: files.head(path, 3)):
-            for path in ("a/1.wav", "AccessDenied/2.wav"):
-                with pytest.raises(UserError, match="the keys are refused; run the") as caught:
-                    ask(path)
-                assert not isinstance(caught.value, AudioRejected)
+def test_a_hiccup_of_the_store_and_a_name_that_the_client_refuses(google: Proxy) -> None:
+    uri = f"gs://{BUCKET}/hiccup"
+    Folder.at(uri).write_bytes("a/1.wav", b"one")
+    files, failures = files_at(uri), iter([503] * 4)
+    google.trouble = lambda *_: next(failures, None)
+    assert read_all(files, "a/1.wav") == b"one"
+    host = google.address.removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=10)
+    connection.request("PUT", f"/{BUCKET}/hiccup/a//odd.wav", b"odd")
+    assert connection.getresponse().status == 200
+    connection.close()
+    with pytest.raises(UserError, match=r"rename a file: .*a//odd\.wav"):
+        read_catalog(uri)
+
+
+def test_keys_that_end_are_no_verdict_on_a_file(google: Proxy) -> None:
+    uri = f"gs://{BUCKET}/ended"
+    for path in ("a/1.wav", "AccessDenied/2.wav"):
+        Folder.at(uri).write_bytes(path, b"one")
+    files = files_at(uri)
+    google.trouble = lambda *_: 403
+    for code_403 in ("AccessDenied", "AuthorizationPermissionMismatch"):
+        google.codes[403] = code_403
+        assert code(files, "a/1.wav") == "E_PERM"
+    google.codes[403] = "AuthenticationFailed"
+    for ask in (files.open, files.stamp, lambda path: files.head(path, 3)):
+        for path in ("a/1.wav", "AccessDenied/2.wav"):
+            with pytest.raises(UserError, match="the keys are refused; run the") as caught:
+                ask(path)
+            assert not isinstance(caught.value, AudioRejected)
 
 
 def test_the_empty_objects_that_consoles_make_for_folders_are_no_files(monkeypatch) -> None:

@@ -99,7 +99,7 @@ def files_at(root: str) -> Files:
             another that pyarrow knows.
 
     Raises:
-        CatalogError: The URI is invalid.
+        CatalogError, UnsupportedStorageError: The URI is invalid.
     """
     from pipelines.sources.files.local import LocalFiles
 
