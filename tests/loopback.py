@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,9 +64,10 @@ class Loopback:
         dashboard: Address of the job API.
         token: Access token for both.
         environment: Environment for commands that talk to the cluster.
-        marker: Word in the environment of each process of the cluster, and of no other.
+        marker: Word in the environment of the processes of the cluster, and of no other.
         session: Folder of the head's files.
         add_node: Starts one more node, waits until it is there, and returns its number.
+        leaders: Process of each node that leads its session.
     """
 
     address: str
@@ -76,6 +77,7 @@ class Loopback:
     marker: str
     session: Path
     add_node: Callable[[], int] = lambda: -1
+    leaders: list[int] = field(default_factory=list)
 
     def get(self, path: str) -> Any:
         """JSON from the dashboard."""
@@ -95,9 +97,14 @@ class Loopback:
         return {one["nodeId"] for one in raylets if one.get("state") == "ALIVE"}
 
     def processes(self, node: int | None = None) -> list[int]:
-        """Ids of the living processes of the cluster, or of a node, jobs and workers included."""
-        found = _marked(self.marker)
-        return found if node is None else [p for p in _marked(_of_node(node)) if p in found]
+        """Ids of the living processes of the cluster, or of a node, jobs and workers included.
+
+        Jobs have sessions of their own, and the titles of Ray's agents are written over their
+        environment: each process is told by one of the two.
+        """
+        if node is None:
+            return _living(set(self.leaders), self.marker)
+        return _living({self.leaders[node]}, self.marker, _of_node(node))
 
     def node_id(self, node: int) -> str:
         """Ray's name of a node."""
@@ -144,15 +151,18 @@ def _of_node(number: int) -> str:
     return f"NODE_OF_THE_TEST={number}"
 
 
-def _marked(marker: str) -> list[int]:
+def _living(leaders: set[int], *words: str) -> list[int]:
+    """Processes of the leaders' sessions, and those with all the words in their environment."""
+    wanted = {word.encode() for word in words}
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        if int(folder.name) == os.getpid():
-            continue
+        pid = int(folder.name)
         with contextlib.suppress(OSError):  # it ended meanwhile
+            environment = (folder / "environ").read_bytes()
+            is_ours = os.getsid(pid) in leaders or wanted <= set(environment.split(b"\0"))
             # a process that ended and waits to be collected has no environment
-            if marker.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+            if environment and is_ours and pid != os.getpid():
+                found.append(pid)
     return found
 
 
@@ -216,6 +226,7 @@ def cluster(
         words += [f"--temp-dir={temporary / str(number)}", *(options or {}).get(number, ())]
         with (folder / f"node-{number}.log").open("wb") as log:
             nodes.append(_start_node(running, role + words, log, number))
+        running.leaders.append(nodes[-1].pid)
         _wait_for_node(running, nodes[-1], number, folder)
         return number
 

@@ -85,6 +85,7 @@ def run_trials(
         ),
         record=ran.record,
         early_stopping=early_stopping, max_epochs=EPOCHS,
+        resources=tuple(p.experiment.resources_of_trial for p in proposals),
         limits=Limits({"search.budget": Limit(budget_seconds)}),
     )  # fmt: skip
     run(plan, cluster)
@@ -108,11 +109,11 @@ def groups_left() -> list[str]:
 
 @pytest.fixture(scope="module")
 def on_workers(local_ray: Cluster, tiny_features, tmp_path_factory) -> Ran:
-    """Two trials on two workers each: one that learns, and one that waits at a rung in vain."""
+    """A trial on two workers that learns, and one in a process that waits at a rung in vain."""
     return run_trials(
         tmp_path_factory.mktemp("workers"), local_ray, tiny_features.feature_set.path,
-        resources="workers: 2", trials={"learns": [], "slow": ["optim.lr=1e-7"]},
-        early_stopping=True,
+        resources="workers: 2", early_stopping=True,
+        trials={"learns": [], "slow": ["optim.lr=1e-7", "resources.workers=1"]},
     )  # fmt: skip
 
 
