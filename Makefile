@@ -28,7 +28,8 @@ env: .venv/installed
 # Every package, and what builds this one, must have a hash of lock.txt. uv takes a fifth of pip's processor time
 # and unpacks on all cores; pip installs if uv cannot.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-UV := $(BIN)/uv pip install -q --python $(BIN)/python
+# Compiled once: otherwise each process that a first command starts compiles what it imports.
+UV := $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python
 install = $(1) --require-hashes -r lock.txt && $(1) --no-deps --no-build-isolation -e .
 .venv/installed: lock.txt
 	@echo "installing into .venv: 4.8 GB of packages, half a minute to three minutes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,11 @@ from tests.object_store import Proxy, s3_server, variables
 
 # One thread per process: the tests share two processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported, which stays."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
