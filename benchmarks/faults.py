@@ -83,7 +83,10 @@ class Scene:
             time.sleep(FAULT_SECONDS)
             mend()
             began = time.monotonic()
-        seconds = self.wait(before if mend else self.newest()) - began
+        else:
+            time.sleep(CALM_SECONDS)  # what a dying process has sent is no recovery
+            before = self.newest()
+        seconds = self.wait(before) - began
         lost = self.again() - again
         self.found[name] = {"seconds": round(seconds, 1), "epochs_again": lost}
         click.echo(f"{name}: {seconds:.1f} s, {lost} epochs again", err=True)
@@ -105,11 +108,14 @@ class Scene:
     def send_signal(
         self, title: str, node: int | None = None, number: signal.Signals = signal.SIGKILL
     ) -> None:
-        """Send a signal to the processes of a title; by default they are killed."""
-        for pid in self.running.processes(node):
-            with contextlib.suppress(OSError):
-                if title in Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " "):
-                    os.kill(pid, number)
+        """Send a signal to the processes of a title, once there are any; by default, kill them."""
+        is_sent = False
+        while not is_sent:  # between two epochs, the process of a trial has another title
+            for pid in self.running.processes(node):
+                with contextlib.suppress(OSError):
+                    if title in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                        os.kill(pid, number)
+                        is_sent = True
 
     def freeze(self, name: str, title: str, node: int) -> None:
         """Measure processes of a node that hang for a while."""
@@ -121,7 +127,7 @@ class Scene:
 
     def node_of_trial(self) -> int:
         """Return the number of a node on which a trial runs."""
-        for node in range(1, 9):
+        for node in range(1, len(self.running.leaders)):
             for pid in self.running.processes(node):
                 with contextlib.suppress(OSError):
                     if b"ray::trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -249,7 +255,7 @@ def of_several_workers(running: Loopback, proxy: Proxy, folder: Path) -> dict[st
         scene.wait({}, trials=1)
 
         def strike(scene: Scene = scene) -> None:
-            workers = {node for node in range(1, 9) if running.processes(node)}
+            workers = {node for node in range(1, len(running.leaders)) if running.processes(node)}
             running.kill_node(max(workers))
 
         again, before = scene.again(), scene.newest()
