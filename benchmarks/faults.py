@@ -109,8 +109,10 @@ class Scene:
         self, title: str, node: int | None = None, number: signal.Signals = signal.SIGKILL
     ) -> None:
         """Send a signal to the processes of a title, once there are any; by default, kill them."""
-        is_sent = False
+        is_sent, limit = False, time.monotonic() + LIMIT_SECONDS
         while not is_sent:  # between two epochs, the process of a trial has another title
+            if time.monotonic() > limit:
+                raise RuntimeError(f"no process is titled {title}")
             for pid in self.running.processes(node):
                 with contextlib.suppress(OSError):
                     if title in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
